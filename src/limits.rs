@@ -1,0 +1,124 @@
+#![expect(
+    clippy::as_conversions,
+    reason = "constants: usize and u64 are the same width wherever raftd runs"
+)]
+//! Every bound of the system, each with the reason for its size. Reaching one has an answer, never growth.
+
+/// A page of the device: sync granularity, batch alignment, header size. Bytes. Storage §6.2.
+pub const PAGE_BYTES: usize = 4096;
+
+/// A log record's header, and the alignment of records. Bytes. Storage §6.3.
+pub const RECORD_HEADER_BYTES: usize = 64;
+
+/// Smallest `--segment-bytes`: room for the two header pages, one batch of 16 KiB and the footer.
+pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+
+/// Default `--segment-bytes`. 64 MiB as etcd: a rotation every few hundred thousand puts.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// Largest `--segment-bytes`: positions within a segment are u32. Bytes.
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Largest request, key and value included: etcd's default of 1.5 MiB. Bytes.
+pub const REQUEST_BYTES_MAX: usize = 1536 * 1024;
+
+/// An entry closes when its payload reaches this; one larger command has an entry of its own. Bytes.
+pub const ENTRY_BYTES_SOFT_MAX: usize = 1024 * 1024;
+
+/// Largest entry payload: a full entry just below the soft bound plus one request. Bytes.
+pub const ENTRY_BYTES_MAX: usize = ENTRY_BYTES_SOFT_MAX + REQUEST_BYTES_MAX + 64;
+
+/// A sync batch is at least one entry, else at most this. Bytes. Design §12.6.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest frame after its length prefix: one maximal entry in an AppendEntries, plus its envelope. Bytes.
+pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_MAX + 64 * 1024;
+
+/// Largest frame accepted from a client: one request plus its envelope. Bytes.
+pub const CLIENT_FRAME_BYTES_MAX: usize = REQUEST_BYTES_MAX + 1024;
+
+/// Largest frame accepted before the handshake. Bytes: a hello is about 150.
+pub const HELLO_BYTES_MAX: usize = 16 * 1024;
+
+/// Entry bytes in one AppendEntries, unless a single entry is larger. Bytes.
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Entries in one AppendEntries: a turn makes one entry, so this matters only for catching up.
+pub const APPEND_ENTRIES_MAX: usize = 256;
+
+/// AppendEntries in flight to one follower before it must answer. Performance §3.5 wants 2 at full load;
+/// a slow link wants more.
+pub const IN_FLIGHT_MESSAGES_MAX: usize = 64;
+
+/// Entry bytes in flight to one follower. Bytes.
+pub const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Entry bytes the leader holds beyond its commit index before it answers Busy. Bytes.
+pub const UNCOMMITTED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Synced entries kept in memory so that followers and apply need no map reads. Bytes.
+pub const ENTRY_CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Requests of one connection that may wait for an answer; beyond, it is not read. etcd's clients use 1000s.
+pub const CONNECTION_REQUESTS_MAX: usize = 4096;
+
+/// Out-buffer size at which a connection is no longer read. Bytes.
+pub const CONNECTION_OUT_HIGH_WATER: usize = 256 * 1024;
+
+/// Out-buffer size at which a connection is closed: it asked for more than it reads. Bytes.
+pub const CONNECTION_OUT_MAX: usize = 8 * 1024 * 1024;
+
+/// Out-buffer bytes of a peer connection beyond which appends wait. Bytes.
+pub const PEER_OUT_MAX: usize = IN_FLIGHT_BYTES_MAX + FRAME_BYTES_MAX;
+
+/// All input and output buffers of all client connections together. Bytes. Beyond, the asker is closed.
+pub const CLIENT_BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Client connections at once; more are refused with an error frame. Descriptors are the other bound.
+pub const CONNECTIONS_MAX: usize = 8192;
+
+/// Largest reply to one range request; more is cut, with `more` set. Bytes.
+pub const RANGE_REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes read from one connection in one turn, so that nobody starves the others. Bytes.
+pub const TURN_READ_BYTES: usize = 256 * 1024;
+
+/// Default `--history-bytes`: superseded versions kept before automatic compaction. Bytes.
+pub const HISTORY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// Default `--election-timeout`. Milliseconds; drawn from [t, 2t). Design §7.
+pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
+
+/// A term may exceed ours by this much at most in one message; more is a corrupt or hostile peer.
+pub const TERM_JUMP_MAX: u64 = 1 << 32;
+
+/// Members of a configuration. Raft's quorums are bit sets nowhere, so this only bounds frames.
+pub const MEMBERS_MAX: usize = 31;
+
+const _: () = assert!(SEGMENT_BYTES_MIN >= 16 * PAGE_BYTES as u64);
+const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
+const _: () = assert!(ENTRY_BYTES_MAX < SEGMENT_BYTES_DEFAULT as usize / 8);
+const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(IN_FLIGHT_BYTES_MAX >= ENTRY_BYTES_MAX);
+
+/// What one entry and one request may hold when segments are small: an entry must fit a fresh segment with
+/// its header, its padding and the footer, and leave room for a TRUNC before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryLimits {
+    /// Largest request, key and value and all. Bytes.
+    pub request_bytes_max: usize,
+    /// An entry closes when its payload reaches this. Bytes.
+    pub entry_bytes_soft_max: usize,
+}
+
+impl EntryLimits {
+    /// The bounds for segments of `segment_bytes`: the constants above, or a sixth of a smaller segment each.
+    pub fn for_segment(segment_bytes: u64) -> EntryLimits {
+        assert!(segment_bytes >= SEGMENT_BYTES_MIN, "config.rs refuses smaller segments");
+        let sixth = usize::try_from(segment_bytes / 6).unwrap_or(usize::MAX);
+        EntryLimits {
+            request_bytes_max: REQUEST_BYTES_MAX.min(sixth),
+            entry_bytes_soft_max: ENTRY_BYTES_SOFT_MAX.min(sixth),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! raft.
+pub mod message;

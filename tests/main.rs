@@ -1,0 +1,8 @@
+//! One integration binary: the rules, the record, the meaning, the wires, whole clusters, the documents.
+mod cluster;
+mod docs;
+mod kv;
+mod raft;
+mod tidy;
+mod wal;
+mod wire;
