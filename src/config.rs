@@ -1,1 +1,338 @@
-//! config.
+//! Flags to [`Config`]: parsing is validation, so inside the program a value is right because it exists.
+
+use crate::limits;
+use crate::types::{ClusterId, NodeId};
+use std::fmt;
+use std::path::PathBuf;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+/// What `raftd` was told to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This server's number. `--id`.
+    pub id: NodeId,
+    /// The first members of the cluster, this server included, ascending by id. `--peers`.
+    pub members: Vec<MemberAddress>,
+    /// Whether `--peers` was given; without it the server is a cluster of one.
+    pub peers_given: bool,
+    /// Where everything durable lives. `--data-dir`.
+    pub data_dir: PathBuf,
+    /// The address to accept connections on, `host:port`. `--listen`.
+    pub listen: String,
+    /// Separates clusters that share hosts. `--cluster-token`.
+    pub cluster_token: Option<String>,
+    /// Time without word from a leader before a campaign, drawn from [t, 2t). Nanoseconds. Thesis §3.4.
+    pub election_timeout_ns: u64,
+    /// Time between heartbeats of an idle leader. Nanoseconds.
+    pub heartbeat_ns: u64,
+    /// Size of a log segment. Bytes.
+    pub segment_bytes: u64,
+    /// Superseded versions kept before automatic compaction. Bytes.
+    pub history_bytes_max: u64,
+    /// Client connections at once.
+    pub connections_max: usize,
+}
+
+/// A member as `--peers` names it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct MemberAddress {
+    /// The member's number.
+    pub id: NodeId,
+    /// Where it accepts connections: `host:port`.
+    pub address: String,
+}
+
+/// What the command line asked for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Serve with this configuration.
+    Serve(Box<Config>),
+    /// Print this text and exit 0.
+    Print(String),
+}
+
+/// Why a command line was refused: one line that says what to write instead.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, UsageError> {
+    Err(UsageError(why.into()))
+}
+
+fn flags() -> getopts::Options {
+    let mut flags = getopts::Options::new();
+    flags.optopt("", "id", "this server's number, 1 or more, never reused (required)", "N");
+    flags.optopt(
+        "",
+        "peers",
+        "the first members, this one included; without it a cluster of one",
+        "1=HOST:PORT,2=HOST:PORT,…",
+    );
+    flags.optopt("", "data-dir", "where the log and the state live (required)", "DIR");
+    flags.optopt(
+        "",
+        "listen",
+        "address to accept on (default: own address in --peers, else 127.0.0.1:7101)",
+        "HOST:PORT",
+    );
+    flags.optopt(
+        "",
+        "advertise",
+        "address others reach this server at (default: --listen)",
+        "HOST:PORT",
+    );
+    flags.optopt("", "cluster-token", "a name that separates clusters on the same hosts", "TEXT");
+    flags.optopt(
+        "",
+        "election-timeout",
+        "milliseconds without a leader before a campaign, drawn from [t, 2t) (default 300)",
+        "MS",
+    );
+    flags.optopt(
+        "",
+        "heartbeat",
+        "milliseconds between heartbeats (default a fifth of that)",
+        "MS",
+    );
+    flags.optopt("", "segment-bytes", "size of a log segment (default 64 MiB)", "BYTES");
+    flags.optopt(
+        "",
+        "history-bytes",
+        "superseded versions kept before automatic compaction (default 64 MiB)",
+        "BYTES",
+    );
+    flags.optopt("", "max-connections", "connections accepted at once (default 8192)", "N");
+    flags.optflag("h", "help", "print this help");
+    flags.optflag("V", "version", "print the version");
+    flags
+}
+
+impl Config {
+    /// Parses the arguments after the program's name.
+    pub fn parse(args: &[String]) -> Result<Parsed, UsageError> {
+        let flags = flags();
+        let matches = match flags.parse(args) {
+            Ok(matches) => matches,
+            Err(error) => return refuse(format!("{error}; see raftd --help")),
+        };
+        if matches.opt_present("help") {
+            let brief = "raftd: a small, provable, distributed key-value store.\n\n\
+                         Usage: raftd --id N --data-dir DIR [--peers LIST] [options]";
+            return Ok(Parsed::Print(flags.usage(brief)));
+        }
+        if matches.opt_present("version") {
+            return Ok(Parsed::Print(format!("raftd {}\n", env!("CARGO_PKG_VERSION"))));
+        }
+        if let Some(extra) = matches.free.first() {
+            return refuse(format!("unexpected argument '{extra}'; see raftd --help"));
+        }
+        let id = parse_id(matches.opt_str("id"))?;
+        let Some(data_dir) = matches.opt_str("data-dir").filter(|dir| !dir.is_empty()) else {
+            return refuse("--data-dir DIR is missing: say where the log shall live");
+        };
+        let (members, listen) = parse_members(id, &matches)?;
+        let election_ms =
+            number(&matches, "election-timeout", limits::ELECTION_TIMEOUT_MS_DEFAULT, 10..=60_000)?;
+        let heartbeat_ms =
+            number(&matches, "heartbeat", (election_ms / 5).max(1), 1..=election_ms / 2)?;
+        let segments = limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX;
+        let segment_bytes =
+            number(&matches, "segment-bytes", limits::SEGMENT_BYTES_DEFAULT, segments)?;
+        if !segment_bytes.is_multiple_of(4096) {
+            return refuse("--segment-bytes must be a multiple of 4096");
+        }
+        let connections = number(&matches, "max-connections", 8192, 1..=1_000_000)?;
+        Ok(Parsed::Serve(Box::new(Config {
+            id,
+            members,
+            peers_given: matches.opt_present("peers"),
+            data_dir: PathBuf::from(data_dir),
+            listen,
+            cluster_token: matches.opt_str("cluster-token"),
+            election_timeout_ns: election_ms * 1_000_000,
+            heartbeat_ns: heartbeat_ms * 1_000_000,
+            segment_bytes,
+            history_bytes_max: number(
+                &matches,
+                "history-bytes",
+                limits::HISTORY_BYTES_DEFAULT,
+                4096..=1 << 40,
+            )?,
+            connections_max: usize::try_from(connections).unwrap_or(limits::CONNECTIONS_MAX),
+        })))
+    }
+
+    /// Names the cluster that these flags describe: its token and its first members. Design §7.
+    pub fn cluster_id(&self) -> ClusterId {
+        let mut text = self.cluster_token.clone().unwrap_or_default();
+        for member in &self.members {
+            // A cluster of one may move to another port; its id alone names it.
+            let address = if self.peers_given { member.address.as_str() } else { "" };
+            text.push_str(&format!("\n{}={address}", member.id.get()));
+        }
+        ClusterId(xxh3_128(text.as_bytes()))
+    }
+
+    /// A hash of the token alone, so that a wrong token is told from a changed member list. 0: none given.
+    pub fn token_hash(&self) -> u64 {
+        self.cluster_token.as_ref().map_or(0, |token| xxh3_64(token.as_bytes()).max(1))
+    }
+}
+
+fn parse_id(text: Option<String>) -> Result<NodeId, UsageError> {
+    let Some(text) = text else {
+        return refuse("--id N is missing: say which member this server is, 1 or more");
+    };
+    match text.parse::<u64>().ok().and_then(NodeId::new) {
+        Some(id) => Ok(id),
+        None => refuse(format!("--id '{text}' is not a number from 1 on")),
+    }
+}
+
+fn number(
+    matches: &getopts::Matches,
+    name: &str,
+    default: u64,
+    bounds: std::ops::RangeInclusive<u64>,
+) -> Result<u64, UsageError> {
+    let Some(text) = matches.opt_str(name) else { return Ok(default) };
+    match text.parse::<u64>() {
+        Ok(value) if bounds.contains(&value) => Ok(value),
+        Ok(_) | Err(_) => refuse(format!(
+            "--{name} '{text}' is not a whole number from {} to {}",
+            bounds.start(),
+            bounds.end()
+        )),
+    }
+}
+
+fn parse_members(
+    id: NodeId,
+    matches: &getopts::Matches,
+) -> Result<(Vec<MemberAddress>, String), UsageError> {
+    let listen =
+        matches.opt_str("listen").map(|text| check_address("--listen", &text)).transpose()?;
+    let advertise =
+        matches.opt_str("advertise").map(|text| check_address("--advertise", &text)).transpose()?;
+    let Some(list) = matches.opt_str("peers") else {
+        let listen = listen.unwrap_or_else(|| "127.0.0.1:7101".to_owned());
+        let address = advertise.unwrap_or_else(|| listen.clone());
+        return Ok((vec![MemberAddress { id, address }], listen));
+    };
+    let members = parse_peers(&list)?;
+    let Some(own) = members.iter().find(|member| member.id == id) else {
+        return refuse(format!(
+            "--peers '{list}' does not name this server: add {}=HOST:PORT or correct --id",
+            id.get()
+        ));
+    };
+    if let Some(advertise) = advertise.filter(|advertise| *advertise != own.address) {
+        return refuse(format!(
+            "--advertise {advertise} contradicts --peers, which says {}: make them equal",
+            own.address
+        ));
+    }
+    let listen = listen.unwrap_or_else(|| own.address.clone());
+    Ok((members, listen))
+}
+
+fn parse_peers(list: &str) -> Result<Vec<MemberAddress>, UsageError> {
+    let mut members = Vec::new();
+    for item in list.split(',') {
+        let Some((id, address)) = item.split_once('=') else {
+            return refuse(format!(
+                "--peers has '{item}' where ID=HOST:PORT is expected, as in 1=10.0.0.1:7101"
+            ));
+        };
+        let Some(id) = id.trim().parse::<u64>().ok().and_then(NodeId::new) else {
+            return refuse(format!("--peers has '{item}': '{id}' is not a number from 1 on"));
+        };
+        let address = check_address("--peers", address.trim())?;
+        members.push(MemberAddress { id, address });
+    }
+    members.sort();
+    for pair in members.windows(2) {
+        if let [one, other] = pair
+            && one.id == other.id
+        {
+            return refuse(format!("--peers names server {} twice", one.id.get()));
+        }
+    }
+    let mut addresses: Vec<&str> = members.iter().map(|member| member.address.as_str()).collect();
+    addresses.sort_unstable();
+    if let Some([one, _]) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
+        return refuse(format!("--peers gives the address {one} to two servers"));
+    }
+    if members.len() > limits::MEMBERS_MAX {
+        return refuse(format!("--peers names more than {} servers", limits::MEMBERS_MAX));
+    }
+    Ok(members)
+}
+
+fn check_address(flag: &str, text: &str) -> Result<String, UsageError> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let good = port.is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        port.parse::<u16>().is_ok() && (bracketed || !host.contains(':')) && text.len() <= 256
+    });
+    if good {
+        Ok(text.to_owned())
+    } else {
+        refuse(format!("{flag} has '{text}' where HOST:PORT is expected, as in 10.0.0.1:7101"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Parsed, UsageError> {
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Config::parse(&args)
+    }
+
+    #[test]
+    fn every_malformed_line_is_refused_with_what_to_write() {
+        let cases = [
+            ("", "--id"),
+            ("--id 1", "--data-dir"),
+            ("--id 0 --data-dir d", "from 1 on"),
+            ("--id x --data-dir d", "from 1 on"),
+            ("--id 1 --data-dir d --peers 1", "ID=HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=a", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=a:99999", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=a:1,1=b:1", "twice"),
+            ("--id 1 --data-dir d --peers 1=a:1,2=a:1", "two servers"),
+            ("--id 1 --data-dir d --peers 2=a:1", "does not name this server"),
+            ("--id 1 --data-dir d --segment-bytes 5", "--segment-bytes"),
+            ("--id 1 --data-dir d --election-timeout 300 --heartbeat 299", "--heartbeat"),
+            ("--id 1 --data-dir d stray", "stray"),
+            ("--id 1 --data-dir d --nonsense", "nonsense"),
+        ];
+        for (line, expected) in cases {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+            assert!(!error.contains('\n'), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_peers_does_not_change_the_cluster() {
+        let id = |line: &str| match parse(line).expect(line) {
+            Parsed::Serve(config) => config.cluster_id(),
+            Parsed::Print(text) => panic!("{text}"),
+        };
+        let one = id("--id 1 --data-dir d --peers 1=a:1,2=b:2");
+        assert_eq!(one, id("--id 2 --data-dir d --peers 2=b:2,1=a:1"));
+        assert_ne!(one, id("--id 1 --data-dir d --peers 1=a:1,2=b:3"));
+        assert_ne!(one, id("--id 1 --data-dir d --peers 1=a:1,2=b:2 --cluster-token t"));
+    }
+}

@@ -1,1 +1,122 @@
-fn main() {}
+//! `raftd`: one server. Parses, builds, runs, and maps errors to exit codes.
+//!
+//! 0 stopped by a signal · 2 wrong flags · 3 must not start or go on (the line says why) · 74 the disk failed
+
+use raftd::config::{Config, Parsed};
+use raftd::replica::{Fatal, NodeOptions};
+use raftd::server::{Ended, Server, ServerOptions, StartError, start_logger, unix_ms};
+use raftd::types::DiskId;
+use raftd::wal::OsDisk;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+const USAGE: u8 = 2;
+const REFUSED: u8 = 3;
+const DISK_FAILED: u8 = 74;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let config = match Config::parse(&args) {
+        Ok(Parsed::Serve(config)) => config,
+        Ok(Parsed::Print(text)) => {
+            // A closed pipe is no reason to fail.
+            let _closed = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return say(USAGE, &error.to_string()),
+    };
+    stop_at_panics();
+    match serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, why)) => say(code, &why),
+    }
+}
+
+fn say(code: u8, why: &str) -> ExitCode {
+    let _closed = writeln!(io::stderr(), "raftd: {why}");
+    ExitCode::from(code)
+}
+
+/// A helper thread must not die alone: whatever breaks an assertion ends the process.
+fn stop_at_panics() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        std::process::abort();
+    }));
+}
+
+fn serve(config: &Config) -> Result<(), (u8, String)> {
+    let logger = start_logger().map_err(|error| (REFUSED, format!("cannot start: {error}")))?;
+    let disk = OsDisk::open(&config.data_dir).map_err(|error| (REFUSED, error.to_string()))?;
+    let seed = random_u64()?;
+    let options = node_options(config, seed)?;
+    log::info!(
+        "starting version={} node={} seed={seed} data_dir={} listen={} cluster={} segment_bytes={}",
+        env!("CARGO_PKG_VERSION"),
+        config.id,
+        config.data_dir.display(),
+        config.listen,
+        options.cluster_id,
+        config.segment_bytes,
+    );
+    let server_options =
+        ServerOptions { listen: config.listen.clone(), connections_max: config.connections_max };
+    let started = Server::start(Arc::new(disk), options, &server_options);
+    let mut server = started.map_err(|error| (start_code(&error), error.to_string()))?;
+    let ended = server.run();
+    let result = match ended {
+        Ended::Stopped => {
+            log::info!("stopped node={} reason=signal", config.id);
+            Ok(())
+        }
+        Ended::Fatal(fatal) => Err((fatal_code(&fatal), fatal.to_string())),
+        Ended::Poll(error) => Err((REFUSED, format!("cannot wait for events: {error}"))),
+    };
+    logger.flush();
+    result
+}
+
+fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)> {
+    let (high, low) = (random_u64()?, random_u64()?);
+    Ok(NodeOptions {
+        id: config.id,
+        members: config.members.clone(),
+        cluster_id: config.cluster_id(),
+        token_hash: config.token_hash(),
+        disk_id_if_new: DiskId((u128::from(high) << 64) | u128::from(low)),
+        boot_nonce: random_u64()?,
+        seed,
+        unix_ms: unix_ms(),
+        election_timeout_ns: config.election_timeout_ns,
+        heartbeat_ns: config.heartbeat_ns,
+        segment_bytes: config.segment_bytes,
+        history_bytes_max: config.history_bytes_max,
+    })
+}
+
+/// All chance of the process enters here. Linux getrandom(2).
+fn random_u64() -> Result<u64, (u8, String)> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(8) => Ok(u64::from_le_bytes(bytes)),
+        Ok(_) => Err((REFUSED, "the system gave too few random bytes".to_owned())),
+        Err(error) => Err((REFUSED, format!("the system gave no random bytes: {error}"))),
+    }
+}
+
+fn start_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Open(open) if open.is_io() => DISK_FAILED,
+        StartError::Open(_) | StartError::Listen { .. } | StartError::System(_) => REFUSED,
+    }
+}
+
+fn fatal_code(fatal: &Fatal) -> u8 {
+    match fatal {
+        Fatal::Disk(_) => DISK_FAILED,
+        Fatal::Entry { .. } | Fatal::Refused(_) => REFUSED,
+    }
+}

@@ -1,1 +1,357 @@
-//! replica.
+//! THE NODE: rules, record and meaning composed; bytes in, bytes out; no sockets, no clock, no threads.
+//!
+//! The shell (`server/`, or a simulator) calls the inputs below in any order and then [`Node::advance`] once
+//! a turn. Everything that a turn wants from the world is collected as data: bytes per connection,
+//! [`wal::Job`]s for the sync thread, background jobs, dials, connections to close, the next deadline.
+//!
+//! | file | what |
+//! |---|---|
+//! | `connections` | who is at the other end, what waits to be sent, bounds |
+//! | `handshake`, `peers`, `bootstrap` | who may speak, when to dial, how a cluster begins |
+//! | `admission` | frames to requests; what is refused at the door |
+//! | `pending`, `reads` | who waits for which entry, for which read round |
+//! | `drive` | the core's output against the log and the peers, in the one legal order |
+//! | `apply` | committed entries to the store to replies |
+//! | `entry`, `status` | the configuration's stored form; what the node says of itself |
+//!
+//! Invariants kept here: a request refused with certainty never reached the log (`admission`); an answer to
+//! a put follows its commit and apply (`apply`); nothing leaves that a lost page could take back (`raft` tags
+//! it, `drive` hands receipts only for finished jobs).
+
+mod admission;
+mod apply;
+mod bootstrap;
+mod connections;
+mod drive;
+mod entry;
+mod handshake;
+mod peers;
+mod pending;
+mod reads;
+mod status;
+
+pub use connections::{ConnectionId, Flow, Outbox};
+pub use entry::{ConfigurationError, Member, decode_members, encode_members, genesis_of};
+pub use peers::Dial;
+
+use crate::config::MemberAddress;
+use crate::kv::{Store, StoreOptions};
+use crate::limits::EntryLimits;
+use crate::raft::Raft;
+use crate::types::{ClusterId, DiskId, Instant, JobSeq, LogIndex, NodeId, Revision};
+use crate::wal::{self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, Wal};
+use admission::OpenEntry;
+use bootstrap::Bootstrap;
+use connections::{Connections, Party};
+use peers::{Outbound, Peers};
+use pending::Pending;
+use reads::Reads;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// What a node is told at its start. Chance and wall time enter here, once.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// This server.
+    pub id: NodeId,
+    /// The first members, this server included. After the first start the log wins.
+    pub members: Vec<MemberAddress>,
+    /// Which cluster the flags describe. After the first start the data directory wins.
+    pub cluster_id: ClusterId,
+    /// A hash of the cluster token; 0 if none was given.
+    pub token_hash: u64,
+    /// The name of a data directory that has none yet.
+    pub disk_id_if_new: DiskId,
+    /// New at every start.
+    pub boot_nonce: u64,
+    /// Seeds election timeouts, jitter, salts and the hash index.
+    pub seed: u64,
+    /// Milliseconds since 1970 at the start.
+    pub unix_ms: u64,
+    /// Drawn from [t, 2t). Nanoseconds.
+    pub election_timeout_ns: u64,
+    /// Nanoseconds.
+    pub heartbeat_ns: u64,
+    /// Bytes.
+    pub segment_bytes: u64,
+    /// Bytes.
+    pub history_bytes_max: u64,
+}
+
+/// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
+#[derive(Debug)]
+pub enum Fatal {
+    /// Writing or syncing the log or the hard state failed.
+    Disk(io::Error),
+    /// A committed entry cannot be read or applied here.
+    Entry {
+        /// Its place.
+        index: LogIndex,
+        /// What is wrong.
+        why: String,
+    },
+    /// This server must not take part in the cluster: the reason and what to do.
+    Refused(String),
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fatal::Disk(error) => write!(
+                f,
+                "cannot write the log: {error}; stopped so that nothing is acknowledged that is not durable: \
+                 check the disk, then start again"
+            ),
+            Fatal::Entry { index, why } => write!(f, "cannot apply entry {index}: {why}"),
+            Fatal::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+/// How far the node is in becoming a member.
+#[derive(Debug)]
+enum Stage {
+    /// No configuration: listens to the others.
+    Alone(Bootstrap),
+    /// The first entry is being written by this job.
+    Founding(JobSeq),
+    /// Takes part.
+    Member(Box<Raft>),
+}
+
+/// How many input bytes the node took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// Bytes consumed from the front of what was offered; keep the rest.
+    pub bytes: usize,
+    /// Whether more is welcome.
+    pub flow: Flow,
+}
+
+/// The whole node without sockets.
+#[derive(Debug)]
+pub struct Node {
+    options: NodeOptions,
+    identity: Identity,
+    boot_nonce: u64,
+    genesis: u64,
+    members: Vec<Member>,
+    limits: EntryLimits,
+    stage: Stage,
+    wal: Wal,
+    store: Store,
+    connections: Connections,
+    peers: Peers,
+    open: OpenEntry,
+    pending: Pending,
+    reads: Reads,
+    /// Restored at start, handed to the core when it is made.
+    recovered: Option<Recovered>,
+    jobs: drive::Jobs,
+    scratch: drive::Scratch,
+    stamp: apply::Stamp,
+    compaction_proposed: Revision,
+    dials: Vec<Dial>,
+    more_to_apply: bool,
+    fatal: Option<Fatal>,
+}
+
+impl Node {
+    /// Opens the data directory behind `disk` and stands ready. Blocks: start-up only.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: NodeOptions,
+        now: Instant,
+    ) -> Result<Node, wal::OpenError> {
+        let wal_options = wal::Options {
+            cluster_id: options.cluster_id,
+            token_hash: options.token_hash,
+            node: options.id,
+            disk_id_if_new: options.disk_id_if_new,
+            boot_nonce: options.boot_nonce,
+            segment_bytes: options.segment_bytes,
+            salt_seed: options.seed,
+            created_unix_ms: options.unix_ms,
+        };
+        let (wal, recovered) = wal::open(disk, &wal_options)?;
+        let own = (options.id, recovered.identity.disk_id);
+        let limits = EntryLimits::for_segment(wal.segment_bytes());
+        let store = Store::new(StoreOptions {
+            index_seed: options.seed,
+            history_bytes_max: options.history_bytes_max,
+        });
+        let mut node = Node {
+            identity: recovered.identity,
+            boot_nonce: options.boot_nonce,
+            genesis: recovered.genesis,
+            members: Vec::new(),
+            limits,
+            stage: Stage::Alone(Bootstrap::new(own, options.members.clone())),
+            wal,
+            store,
+            connections: Connections::default(),
+            peers: Peers::new(&options.members, options.id, options.seed),
+            open: OpenEntry::default(),
+            pending: Pending::default(),
+            reads: Reads::default(),
+            recovered: Some(recovered),
+            jobs: drive::Jobs::default(),
+            scratch: drive::Scratch::default(),
+            stamp: apply::Stamp::new(options.unix_ms, now),
+            compaction_proposed: Revision(0),
+            dials: Vec::new(),
+            more_to_apply: false,
+            fatal: None,
+            options,
+        };
+        node.begin(now);
+        Ok(node)
+    }
+
+    /// A connection was accepted.
+    pub fn on_accepted(&mut self, id: ConnectionId) {
+        self.connections.open(id, Party::Stranger);
+    }
+
+    /// A dial has succeeded.
+    pub fn on_dialed(&mut self, id: ConnectionId, peer: NodeId) {
+        self.connections.open(id, Party::Dialed(peer));
+        let known = self.peers.get_mut(peer).expect("only members are dialed");
+        known.outbound = Outbound::Shaking(id);
+        self.send_hello(id, peer);
+    }
+
+    /// A dial has failed; it is tried again later.
+    pub fn on_dial_failed(&mut self, peer: NodeId, now: Instant, why: &str) {
+        let node = self.identity.node;
+        if let Some(known) = self.peers.get_mut(peer)
+            && !std::mem::replace(&mut known.complained, true)
+        {
+            let address = &known.address;
+            log::info!("cannot reach peer node={node} peer={peer} address={address} why={why}");
+        }
+        self.peers.lost_outbound(peer, now);
+    }
+
+    /// The socket of `id` is gone.
+    pub fn on_closed(&mut self, id: ConnectionId, now: Instant) {
+        let Some(party) = self.connections.close(id) else { return };
+        match party {
+            Party::Stranger | Party::Client => {}
+            Party::PeerIn(peer) => {
+                if let Some(known) = self.peers.get_mut(peer)
+                    && known.inbound == Some(id)
+                {
+                    known.inbound = None;
+                }
+            }
+            Party::Dialed(peer) => {
+                if self.is_shaking(peer, id) {
+                    self.peers.lost_outbound(peer, now);
+                }
+            }
+            Party::PeerOut(peer) => self.on_peer_lost(peer, id, now),
+        }
+    }
+
+    fn on_peer_lost(&mut self, peer: NodeId, id: ConnectionId, now: Instant) {
+        let Some(known) = self.peers.get(peer) else { return };
+        if let Outbound::Up { connection, session } = known.outbound
+            && connection == id
+        {
+            log::info!("lost peer node={} peer={peer}", self.identity.node);
+            if let Stage::Member(raft) = &mut self.stage {
+                raft.disconnected(peer, session);
+            }
+            self.peers.lost_outbound(peer, now);
+        }
+    }
+
+    /// Whether more bytes of `id` are welcome.
+    pub fn flow(&self, id: ConnectionId) -> Flow {
+        self.connections.state(id)
+    }
+
+    /// Whether `id` has said who it is.
+    pub fn is_established(&self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|connection| match connection.party {
+            Party::Stranger | Party::Dialed(_) => false,
+            Party::Client | Party::PeerIn(_) | Party::PeerOut(_) => true,
+        })
+    }
+
+    /// What waits for the socket of `id`.
+    pub fn unsent(&self, id: ConnectionId) -> &[u8] {
+        self.connections.unsent(id)
+    }
+
+    /// The kernel took `count` bytes for `id`.
+    pub fn sent(&mut self, id: ConnectionId, count: usize) {
+        self.connections.sent(id, count);
+    }
+
+    /// Moves the connections that have something new to send to `into`.
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
+        self.connections.take_dirty(into);
+    }
+
+    /// Moves the connections to be closed, once what they have to say was offered, to `into`.
+    pub fn take_closing(&mut self, into: &mut Vec<ConnectionId>) {
+        self.connections.take_closing(into);
+    }
+
+    /// The connections to be dialed now.
+    pub fn take_dials(&mut self, into: &mut Vec<Dial>) {
+        into.append(&mut self.dials);
+    }
+
+    /// The job for the sync thread, if one is due. Jobs run strictly one after the other.
+    pub fn take_job(&mut self) -> Option<Job> {
+        self.jobs.ready.take()
+    }
+
+    /// A job for the background thread, if one is due.
+    pub fn take_background_job(&mut self) -> Option<BackgroundJob> {
+        if self.jobs.background { None } else { self.next_background_job() }
+    }
+
+    fn next_background_job(&mut self) -> Option<BackgroundJob> {
+        let job = self.wal.background_job()?;
+        self.jobs.background = true;
+        Some(job)
+    }
+
+    /// A background job has ended.
+    pub fn on_background_done(&mut self, done: BackgroundDone, now: Instant) {
+        self.jobs.background = false;
+        self.wal.background_done(done);
+        if self.wal.out_of_space() {
+            self.jobs.retry_at = now.after_ns(drive::SPACE_RETRY_NS);
+        }
+    }
+
+    /// The reason to stop, once there is one.
+    pub fn fatal(&mut self) -> Option<Fatal> {
+        self.fatal.take()
+    }
+
+    fn fail(&mut self, fatal: Fatal) {
+        // The first reason is the cause; what follows are its consequences.
+        self.fatal.get_or_insert(fatal);
+    }
+
+    /// When `advance` must be called even if nothing happens.
+    pub fn wake_at(&self) -> Instant {
+        if self.more_to_apply || self.connections.has_ready_deferred() {
+            return Instant::ZERO;
+        }
+        let core = match &self.stage {
+            Stage::Member(raft) => raft.wake_at(),
+            Stage::Alone(_) | Stage::Founding(_) => Instant::FAR,
+        };
+        core.min(self.peers.wake_at()).min(self.jobs.wake_at())
+    }
+}

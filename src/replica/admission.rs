@@ -1,0 +1,206 @@
+//! The door: frames to requests, and everything that is refused before it can have an effect.
+//!
+//! A refusal from here is certain: the command has not reached the log. Design §4, style rule 31.
+
+use super::connections::{ConnectionId, Flow, Party};
+use super::drive::room_after_overhead;
+use super::pending::Waiter;
+use super::{Node, Stage, Taken};
+use crate::kv;
+use crate::limits;
+use crate::raft::ProposeError;
+use crate::types::{EntryKind, Instant, NodeId};
+use crate::wire::{self, Consistency, Error, FrameError, Op, RangeArgs, Request};
+
+/// The entry that gathers the commands of the turn under way.
+#[derive(Debug, Default)]
+pub(super) struct OpenEntry {
+    pub(super) payload: Vec<u8>,
+    pub(super) waiters: Vec<Waiter>,
+}
+
+impl Node {
+    /// Takes the whole frames at the front of `bytes`. Keep what is not taken and offer it again with more.
+    pub fn on_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> Taken {
+        let mut taken = 0;
+        loop {
+            let flow = self.connections.state(id);
+            if flow != Flow::Open {
+                return Taken { bytes: taken, flow };
+            }
+            let party = self.connections.get(id).expect("an open connection is known").party;
+            match wire::next_frame(&bytes[taken..], frame_bytes_max(party)) {
+                Ok(Some(frame)) => {
+                    self.on_frame(id, party, frame.body, now);
+                    taken += frame.consumed;
+                }
+                Ok(None) => return Taken { bytes: taken, flow },
+                Err(error) => {
+                    self.on_bad_frame(id, party, &error);
+                    return Taken { bytes: taken, flow: Flow::Ended };
+                }
+            }
+        }
+    }
+
+    fn on_frame(&mut self, id: ConnectionId, party: Party, body: &[u8], now: Instant) {
+        match party {
+            Party::Client => self.on_request(id, body, now),
+            Party::PeerIn(peer) => self.on_peer_request(id, peer, body, now),
+            Party::PeerOut(peer) => self.on_peer_reply(id, peer, body, now),
+            Party::Stranger => self.on_hello(id, body, now),
+            Party::Dialed(peer) => self.on_hello_reply(id, peer, body),
+        }
+    }
+
+    fn on_bad_frame(&mut self, id: ConnectionId, party: Party, error: &FrameError) {
+        log::debug!("closed a connection with a bad frame party={party:?} error={error}");
+        if party == Party::Client {
+            let why = error.to_string();
+            self.connections.write(id, |out| wire::error_reply(out, 0, &Error::BadRequest { why }));
+        }
+        self.connections.end(id);
+    }
+
+    fn on_request(&mut self, id: ConnectionId, body: &[u8], now: Instant) {
+        let request = match wire::decode_request(body) {
+            Ok(request) => request,
+            Err(error) => {
+                let why = error.to_string();
+                let request = error.id.unwrap_or(0);
+                let error = Error::BadRequest { why };
+                return self.connections.write(id, |out| wire::error_reply(out, request, &error));
+            }
+        };
+        let admitted = match request.op {
+            Op::Put | Op::DeleteRange => self.admit_write(id, &request, now),
+            Op::Range => self.admit_read(id, &request),
+            Op::Status => self.answer_status(id, request.id),
+        };
+        if let Err(error) = admitted {
+            self.connections.write(id, |out| wire::error_reply(out, request.id, &error));
+        }
+    }
+
+    fn admit_write(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.check_leader()?;
+        let bytes = request.command.len();
+        let max = self.limits.request_bytes_max;
+        if bytes > max {
+            return Err(Error::TooLarge { bytes: as_u64(bytes), max: as_u64(max) });
+        }
+        if let Err(error) = kv::validate_command(request.command) {
+            return Err(Error::BadRequest { why: error.to_string() });
+        }
+        if self.open.payload.len() + bytes > self.limits.entry_bytes_soft_max {
+            self.close_entry(now);
+        }
+        let room = room_after_overhead(self.wal.room_bytes());
+        if as_u64(self.open.payload.len() + bytes) > room {
+            return Err(if self.wal.out_of_space() {
+                Error::NoSpace
+            } else {
+                Error::Busy { what: "the log segments".to_owned() }
+            });
+        }
+        self.gather(request.command, Waiter { connection: id, request: request.id }, now);
+        self.connections.wait(id);
+        Ok(())
+    }
+
+    /// Adds a command to the turn's entry.
+    pub(super) fn gather(&mut self, command: &[u8], waiter: Waiter, now: Instant) {
+        if self.open.payload.is_empty() {
+            kv::encode_header(&mut self.open.payload, self.stamp.at(now));
+        }
+        self.open.payload.extend_from_slice(command);
+        self.open.waiters.push(waiter);
+    }
+
+    fn check_leader(&self) -> Result<(), Error> {
+        match &self.stage {
+            Stage::Member(raft) if raft.is_leader() => Ok(()),
+            Stage::Member(raft) => Err(self.not_leader(raft.leader())),
+            Stage::Alone(_) | Stage::Founding(_) => {
+                let why = "this server waits for the other first members".to_owned();
+                Err(Error::NotReady { why })
+            }
+        }
+    }
+
+    /// "Ask that one", with its address if we know one.
+    pub(super) fn not_leader(&self, leader: Option<NodeId>) -> Error {
+        let address = |id| self.peers.get(id).map(|peer| (id, peer.address.clone()));
+        Error::NotLeader { leader: leader.and_then(address) }
+    }
+
+    fn admit_read(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Error> {
+        let args = RangeArgs::decode(request.args);
+        let args = args.map_err(|error| Error::BadRequest { why: error.to_string() })?;
+        if args.key.is_empty() && args.end.is_empty() {
+            return Err(Error::BadRequest { why: "the key is empty".to_owned() });
+        }
+        match args.consistency {
+            Consistency::Serializable => {
+                self.connections.wait(id);
+                self.answer_range(id, request.id, &args);
+                Ok(())
+            }
+            Consistency::Linearizable => {
+                self.check_leader()?;
+                self.connections.wait(id);
+                self.reads.gathering.push(id, request.id, request.args);
+                Ok(())
+            }
+        }
+    }
+
+    /// Proposes the turn's commands as one entry. Refusals are certain: the entry is in no log yet.
+    pub(super) fn close_entry(&mut self, now: Instant) {
+        if self.open.waiters.is_empty() {
+            return;
+        }
+        self.carry_out_log(&[], &[]);
+        let bytes = u32::try_from(self.open.payload.len()).expect("the soft bound is below 4 GiB");
+        let proposed = match &mut self.stage {
+            Stage::Member(raft) => raft.propose(now, EntryKind::Commands, bytes),
+            Stage::Alone(_) | Stage::Founding(_) => Err(ProposeError::NotLeader { leader: None }),
+        };
+        match proposed {
+            Ok(position) => {
+                self.wal.append(position, EntryKind::Commands, &self.open.payload);
+                self.pending.push(position, &mut self.open.waiters);
+            }
+            Err(ProposeError::NotLeader { leader }) => self.refuse_entry(&self.not_leader(leader)),
+            Err(ProposeError::Busy) => {
+                self.refuse_entry(&Error::Busy { what: "entries not committed yet".to_owned() });
+            }
+        }
+        self.open.payload.clear();
+    }
+
+    fn refuse_entry(&mut self, error: &Error) {
+        for waiter in self.open.waiters.drain(..) {
+            self.connections.answer(waiter.connection, |out| {
+                wire::error_reply(out, waiter.request, error);
+            });
+        }
+    }
+}
+
+fn frame_bytes_max(party: Party) -> usize {
+    match party {
+        Party::Stranger | Party::Dialed(_) => limits::HELLO_BYTES_MAX,
+        Party::Client => limits::CLIENT_FRAME_BYTES_MAX,
+        Party::PeerIn(_) | Party::PeerOut(_) => limits::FRAME_BYTES_MAX,
+    }
+}
+
+fn as_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("usize fits u64 wherever raftd runs")
+}

@@ -1,0 +1,196 @@
+//! Committed entries to the store, in order, once; then the replies of those who wait. Paper Figure 2,
+//! "if commitIndex > lastApplied".
+
+use super::connections::{ConnectionId, Deferred};
+use super::pending::Waiter;
+use super::reads::ReadBatch;
+use super::{Fatal, Node, Stage};
+use crate::kv::{self, CommandReply, RangeError, RangeRequest};
+use crate::limits;
+use crate::types::{EntryKind, Instant, LogPosition, Revision};
+use crate::wire::{self, Error, RangeArgs, RangeReplyWriter};
+
+/// Entry bytes applied in one turn, so that a node that catches up still hears its leader. Bytes.
+const APPLY_BYTES_PER_TURN: u64 = 4 * 1024 * 1024;
+
+/// Versions freed after compaction in one turn.
+const TIDY_PER_TURN: usize = 2048;
+
+/// The leader's time for entries: wall time at the start plus monotonic time since, so that a jump of the
+/// wall clock changes nothing. Milliseconds since 1970. Design §12.10.
+#[derive(Debug)]
+pub(super) struct Stamp {
+    unix_ms_at_start: u64,
+    start: Instant,
+}
+
+impl Stamp {
+    pub(super) fn new(unix_ms_at_start: u64, start: Instant) -> Stamp {
+        Stamp { unix_ms_at_start, start }
+    }
+
+    pub(super) fn at(&self, now: Instant) -> u64 {
+        self.unix_ms_at_start + now.ns_since(self.start) / 1_000_000
+    }
+}
+
+impl Node {
+    /// Applies what is committed, a bounded piece a turn.
+    pub(super) fn apply_committed(&mut self) {
+        let Stage::Member(raft) = &self.stage else { return };
+        let commit = raft.commit_index();
+        let mut budget = APPLY_BYTES_PER_TURN;
+        while self.store.applied() < commit && self.fatal.is_none() && budget > 0 {
+            budget = budget.saturating_sub(self.apply_next());
+        }
+        self.more_to_apply = self.store.applied() < commit && self.fatal.is_none();
+        self.wal.trim_cache(self.store.applied());
+        self.store.tidy(TIDY_PER_TURN);
+    }
+
+    /// Applies one entry; returns its size plus a little, so that empty ones cost something too. Bytes.
+    fn apply_next(&mut self) -> u64 {
+        let index = self.store.applied().next();
+        let meta = self.wal.meta(index).expect("a committed entry is in the log");
+        match meta.kind {
+            EntryKind::Commands => self.apply_commands(LogPosition::new(meta.term, index)),
+            EntryKind::NoOp | EntryKind::Configuration => self.store.apply_other(index),
+        }
+        u64::from(meta.bytes) + 64
+    }
+
+    fn apply_commands(&mut self, position: LogPosition) {
+        let payload = match self.wal.payload(position.index, &mut self.scratch.payload) {
+            Ok(payload) => payload,
+            Err(damaged) => {
+                let why = damaged.to_string();
+                return self.fail(Fatal::Entry { index: position.index, why });
+            }
+        };
+        let waiters = self.pending.take(position, &mut self.scratch.lost);
+        let mut asking = waiters.iter();
+        let connections = &mut self.connections;
+        let applied = self.store.apply(position.index, payload, &mut |reply| {
+            if let Some(waiter) = asking.next() {
+                connections.answer(waiter.connection, |out| write_reply(out, waiter, &reply));
+            }
+        });
+        self.pending.recycle(waiters);
+        if let Err(error) = applied {
+            self.fail(Fatal::Entry { index: position.index, why: error.to_string() });
+        }
+    }
+
+    /// Tells those whose entry was replaced, or whose leader stepped down, that nobody here knows.
+    pub(super) fn answer_lost(&mut self) {
+        for waiter in self.scratch.lost.drain(..) {
+            self.connections.answer(waiter.connection, |out| {
+                wire::error_reply(out, waiter.request, &Error::OutcomeUnknown);
+            });
+        }
+    }
+
+    /// Serves the reads whose index is applied.
+    pub(super) fn serve_reads(&mut self) {
+        while let Some(batch) = self.reads.take_ready(self.store.applied()) {
+            for (read, args) in batch.iter() {
+                let args = RangeArgs::decode(args).expect("admission decoded the same bytes");
+                self.answer_range(read.connection, read.request, &args);
+            }
+            self.reads.recycle(batch);
+        }
+        // A client that was too slow gets a later state than it asked for, which is no less linearizable.
+        let mut budget = 64;
+        while budget > 0
+            && let Some((id, deferred)) = self.connections.take_deferred()
+        {
+            let args = RangeArgs::decode(&deferred.args).expect("it was encoded when deferred");
+            self.answer_range(id, deferred.request, &args);
+            budget -= 1;
+        }
+    }
+
+    /// Answers a batch of reads with an error.
+    pub(super) fn refuse_reads(&mut self, batch: ReadBatch, error: &Error) {
+        for (read, _) in batch.iter() {
+            self.connections.answer(read.connection, |out| {
+                wire::error_reply(out, read.request, error);
+            });
+        }
+        self.reads.recycle(batch);
+    }
+
+    /// Answers one range from the applied state, or later if the client does not read fast enough.
+    pub(super) fn answer_range(&mut self, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if !connection.reads_fast_enough() {
+            let mut bytes = Vec::new();
+            args.encode(&mut bytes);
+            return self.connections.defer(id, Deferred { request, args: bytes });
+        }
+        let store = &self.store;
+        self.connections.answer(id, |out| write_range(out, store, request, args));
+    }
+
+    /// Proposes a compaction when the history has grown beyond its bound. Only a leader decides; all apply.
+    pub(super) fn propose_compaction(&mut self, now: Instant) {
+        let Stage::Member(raft) = &self.stage else { return };
+        if !raft.leader_ready() || self.store.compact_revision() < self.compaction_proposed {
+            return;
+        }
+        if let Some(revision) = self.store.compaction_due() {
+            let mut command = Vec::new();
+            kv::encode_compact(&mut command, revision);
+            self.gather(&command, Waiter { connection: ConnectionId::NOBODY, request: 0 }, now);
+            self.compaction_proposed = revision;
+        }
+    }
+
+    /// A new leadership proposes anew what the last one may have lost.
+    pub(super) fn forget_compaction(&mut self) {
+        self.compaction_proposed = Revision(0);
+    }
+}
+
+fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, reply: &CommandReply) {
+    match reply {
+        CommandReply::Put { revision } => wire::put_reply(out, waiter.request, *revision),
+        CommandReply::DeleteRange { revision, deleted } => {
+            wire::delete_reply(out, waiter.request, *revision, *deleted);
+        }
+        // Clients cannot ask for one yet: admission refuses the command.
+        CommandReply::Compact { .. } => {}
+    }
+}
+
+fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'_>) {
+    let request = RangeRequest {
+        key: args.key,
+        end: args.end,
+        limit: args.limit,
+        revision: Revision(args.revision),
+        keys_only: args.keys_only,
+        count_only: args.count_only,
+        bytes_max: limits::RANGE_REPLY_BYTES_MAX,
+    };
+    let start = out.len();
+    let mut writer = RangeReplyWriter::begin(out, id, store.revision());
+    let result = store.range(&request, &mut |found| {
+        writer.push(
+            out,
+            found.key,
+            found.value,
+            found.create_revision,
+            found.mod_revision,
+            found.version,
+            found.lease,
+        );
+    });
+    let error = match result {
+        Ok(summary) => return writer.finish(out, summary.more, summary.count),
+        Err(RangeError::Compacted { compact_revision }) => Error::Compacted { compact_revision },
+        Err(RangeError::Future { revision }) => Error::FutureRevision { revision },
+    };
+    out.truncate(start);
+    wire::error_reply(out, id, &error);
+}

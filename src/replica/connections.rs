@@ -1,0 +1,339 @@
+//! Connections without sockets: who is at the other end, what waits to be sent, who has asked for too much.
+//!
+//! Bounds: an out-buffer above `CONNECTION_OUT_HIGH_WATER` or too many unanswered requests pause a connection:
+//! its bytes stay unread. All client buffers together stay below `CLIENT_BUFFER_BYTES_MAX`, or the
+//! connection that would exceed it is closed.
+
+use crate::limits;
+use crate::types::NodeId;
+use std::collections::VecDeque;
+
+/// A connection's name between the shell and the node: a slot, and which use of the slot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ConnectionId {
+    slot: u32,
+    generation: u32,
+}
+
+impl ConnectionId {
+    /// Nobody's connection: answers to it vanish.
+    pub const NOBODY: ConnectionId = ConnectionId { slot: u32::MAX, generation: 0 };
+
+    /// The `generation`th use of `slot`. Slots are small and reused; generations are not.
+    pub fn new(slot: u32, generation: u32) -> ConnectionId {
+        ConnectionId { slot, generation }
+    }
+
+    /// The slot, for the shell's table of sockets.
+    pub fn slot(self) -> usize {
+        usize::try_from(self.slot).expect("u32 fits usize wherever raftd runs")
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Party {
+    /// Accepted; its hello has not come yet.
+    Stranger,
+    /// A client.
+    Client,
+    /// A peer that dialed us: its requests come here, our answers leave here.
+    PeerIn(NodeId),
+    /// A peer we dialed; its welcome has not come yet.
+    Dialed(NodeId),
+    /// A peer we dialed: our requests leave here, its answers come here.
+    PeerOut(NodeId),
+}
+
+/// Bytes that wait for the socket.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outbox {
+    /// What is still to be written.
+    pub fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Notes that the kernel took `count` bytes; the buffer is reused once it is empty.
+    pub fn advance(&mut self, count: usize) {
+        self.sent += count;
+        assert!(self.sent <= self.bytes.len(), "the kernel cannot take more than it was offered");
+        if self.sent == self.bytes.len() {
+            self.bytes.clear();
+            self.sent = 0;
+            if self.bytes.capacity() > 4 * limits::CONNECTION_OUT_HIGH_WATER {
+                self.bytes.shrink_to(limits::CONNECTION_OUT_HIGH_WATER);
+            }
+        }
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+}
+
+/// A read that is due for a client that does not read fast enough.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub(super) request: u64,
+    pub(super) args: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    pub(super) party: Party,
+    pub(super) out: Outbox,
+    /// Requests admitted and not answered yet.
+    pub(super) waiting: usize,
+    pub(super) deferred: VecDeque<Deferred>,
+    dirty: bool,
+    closing: bool,
+}
+
+impl Connection {
+    /// Whether more requests of it may be looked at.
+    fn has_room(&self) -> bool {
+        match self.party {
+            Party::Stranger | Party::Client => {
+                self.out.unsent_bytes() < limits::CONNECTION_OUT_HIGH_WATER
+                    && self.waiting < limits::CONNECTION_REQUESTS_MAX
+                    && self.deferred.is_empty()
+            }
+            Party::PeerIn(_) | Party::Dialed(_) | Party::PeerOut(_) => true,
+        }
+    }
+
+    /// Whether a reply of any size may be written now.
+    pub(super) fn reads_fast_enough(&self) -> bool {
+        self.out.unsent_bytes() < limits::CONNECTION_OUT_HIGH_WATER
+    }
+}
+
+/// All connections of the node.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slots: Vec<Option<Connection>>,
+    dirty: Vec<ConnectionId>,
+    closing: Vec<ConnectionId>,
+    deferring: Vec<ConnectionId>,
+    client_out_bytes: usize,
+    clients: usize,
+}
+
+impl Connections {
+    /// Enters a connection under the id that the shell chose.
+    pub(super) fn open(&mut self, id: ConnectionId, party: Party) {
+        if self.slots.len() <= id.slot() {
+            self.slots.resize_with(id.slot() + 1, || None);
+        }
+        let slot = &mut self.slots[id.slot()];
+        assert!(
+            slot.is_none(),
+            "the shell reuses a slot only after the connection in it has ended"
+        );
+        *slot = Some(Connection {
+            id,
+            party,
+            out: Outbox::default(),
+            waiting: 0,
+            deferred: VecDeque::new(),
+            dirty: false,
+            closing: false,
+        });
+        self.clients += usize::from(matches!(party, Party::Stranger | Party::Client));
+    }
+
+    /// Forgets a connection whose socket is gone; returns who it was.
+    pub(super) fn close(&mut self, id: ConnectionId) -> Option<Party> {
+        self.get(id)?;
+        let connection = self.slots[id.slot()].take()?;
+        if counts_as_client(connection.party) {
+            self.client_out_bytes -= connection.out.unsent_bytes();
+            self.clients -= 1;
+        }
+        Some(connection.party)
+    }
+
+    /// The connection, unless it has ended.
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.slots.get(id.slot())?.as_ref().filter(|connection| connection.id == id)
+    }
+
+    fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.slot())?.as_mut().filter(|connection| connection.id == id)
+    }
+
+    /// Names the party of a connection that has shaken hands.
+    pub(super) fn set_party(&mut self, id: ConnectionId, party: Party) {
+        let connection = self.get_mut(id).expect("a frame of this connection is being handled");
+        let unsent = connection.out.unsent_bytes();
+        let was_client = counts_as_client(std::mem::replace(&mut connection.party, party));
+        if was_client && !counts_as_client(party) {
+            self.clients -= 1;
+            self.client_out_bytes -= unsent;
+        }
+    }
+
+    /// Writes to a connection's out-buffer, unless it has ended.
+    pub(super) fn write(&mut self, id: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.slots.get_mut(id.slot()).and_then(Option::as_mut) else {
+            return;
+        };
+        if connection.id != id || connection.closing {
+            return;
+        }
+        let before = connection.out.bytes.len();
+        encode(&mut connection.out.bytes);
+        let written = connection.out.bytes.len() - before;
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(id);
+        }
+        if counts_as_client(connection.party) {
+            self.client_out_bytes += written;
+            self.bound_client(id);
+        }
+    }
+
+    /// Answers one request: as `write`, and the request no longer waits.
+    pub(super) fn answer(&mut self, id: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.waiting = connection.waiting.saturating_sub(1);
+        }
+        self.write(id, encode);
+    }
+
+    /// Notes that a request of this connection waits for an answer.
+    pub(super) fn wait(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.waiting += 1;
+        }
+    }
+
+    fn bound_client(&mut self, id: ConnectionId) {
+        let Some(connection) = self.get(id) else { return };
+        let unsent = connection.out.unsent_bytes();
+        let alone = unsent > limits::CONNECTION_OUT_MAX;
+        let together = self.client_out_bytes > limits::CLIENT_BUFFER_BYTES_MAX
+            && unsent > limits::CONNECTION_OUT_HIGH_WATER / 4;
+        if alone || together {
+            log::warn!("closed a client that does not read unsent={unsent} slot={}", id.slot());
+            self.end(id);
+        }
+    }
+
+    /// Holds a read back until the client has read what it asked for before.
+    pub(super) fn defer(&mut self, id: ConnectionId, deferred: Deferred) {
+        let Some(connection) = self.get_mut(id) else { return };
+        connection.deferred.push_back(deferred);
+        if connection.deferred.len() == 1 {
+            self.deferring.push(id);
+        }
+    }
+
+    /// The next held-back read whose client has caught up.
+    pub(super) fn take_deferred(&mut self) -> Option<(ConnectionId, Deferred)> {
+        let mut place = 0;
+        while let Some(id) = self.deferring.get(place).copied() {
+            match self.get_mut(id) {
+                None => {
+                    self.deferring.swap_remove(place);
+                }
+                Some(connection) if connection.deferred.is_empty() => {
+                    self.deferring.swap_remove(place);
+                }
+                Some(connection) if connection.reads_fast_enough() => {
+                    let deferred = connection.deferred.pop_front().expect("it is not empty");
+                    return Some((id, deferred));
+                }
+                Some(_) => place += 1,
+            }
+        }
+        None
+    }
+
+    /// Whether held-back reads can go on, so that the next turn must not wait.
+    pub(super) fn has_ready_deferred(&self) -> bool {
+        self.deferring
+            .iter()
+            .filter_map(|id| self.get(*id))
+            .any(|connection| connection.reads_fast_enough() && !connection.deferred.is_empty())
+    }
+
+    /// Ends a connection once its out-buffer has been offered to the socket.
+    pub(super) fn end(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get_mut(id)
+            && !connection.closing
+        {
+            connection.closing = true;
+            self.closing.push(id);
+        }
+    }
+
+    /// Whether the shell may hand over more bytes of it.
+    pub(super) fn state(&self, id: ConnectionId) -> Flow {
+        match self.get(id) {
+            None => Flow::Ended,
+            Some(connection) if connection.closing => Flow::Ended,
+            Some(connection) if connection.has_room() => Flow::Open,
+            Some(_) => Flow::Paused,
+        }
+    }
+
+    /// Moves the connections with something to send to `into`.
+    pub(super) fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
+        into.append(&mut self.dirty);
+        for id in into.iter() {
+            if let Some(connection) = self.slots.get_mut(id.slot()).and_then(Option::as_mut) {
+                connection.dirty = false;
+            }
+        }
+    }
+
+    /// Moves the connections to be closed to `into`.
+    pub(super) fn take_closing(&mut self, into: &mut Vec<ConnectionId>) {
+        into.append(&mut self.closing);
+    }
+
+    /// What waits for the socket of `id`.
+    pub(super) fn unsent(&self, id: ConnectionId) -> &[u8] {
+        self.get(id).map_or(&[], |connection| connection.out.unsent())
+    }
+
+    /// Notes that the kernel took `count` bytes for `id`.
+    pub(super) fn sent(&mut self, id: ConnectionId, count: usize) {
+        let Some(connection) = self.get_mut(id) else { return };
+        connection.out.advance(count);
+        if counts_as_client(connection.party) {
+            self.client_out_bytes -= count;
+        }
+    }
+
+    /// Client connections, strangers included.
+    pub(super) fn clients(&self) -> usize {
+        self.clients
+    }
+}
+
+fn counts_as_client(party: Party) -> bool {
+    match party {
+        Party::Stranger | Party::Client => true,
+        Party::PeerIn(_) | Party::Dialed(_) | Party::PeerOut(_) => false,
+    }
+}
+
+/// Whether bytes of a connection are welcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// Hand over what comes.
+    Open,
+    /// It has asked for enough: keep its bytes and do not read more.
+    Paused,
+    /// It has ended or is about to.
+    Ended,
+}

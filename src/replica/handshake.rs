@@ -1,0 +1,224 @@
+//! The first frame in each direction: who is there, of which cluster, with which data directory.
+
+use super::bootstrap::{Introduction, Verdict};
+use super::connections::{ConnectionId, Party};
+use super::peers::Outbound;
+use super::{Fatal, Node, Stage};
+use crate::types::{Instant, NodeId};
+use crate::wire::{self, Hello, HelloReply, PeerHello, Sender, Welcome};
+
+impl Node {
+    /// Introduces us on a connection that we dialed.
+    pub(super) fn send_hello(&mut self, id: ConnectionId, peer: NodeId) {
+        let (genesis, members) = self.standing();
+        let hello = Hello {
+            version_min: wire::VERSION,
+            version_max: wire::VERSION,
+            cluster_id: self.identity.cluster_id,
+            sender: Sender::Peer(PeerHello {
+                node: self.identity.node,
+                to: peer,
+                disk_id: self.identity.disk_id,
+                boot_nonce: self.boot_nonce,
+                genesis,
+                members,
+            }),
+            auth: Vec::new(),
+        };
+        self.connections.write(id, |out| wire::encode_hello(out, &hello));
+    }
+
+    /// What we say of our configuration: the hash of the first entry and whom it names.
+    fn standing(&self) -> (u64, Vec<(NodeId, crate::types::DiskId)>) {
+        match self.stage {
+            Stage::Alone(_) | Stage::Founding(_) => (0, Vec::new()),
+            Stage::Member(_) => {
+                let members = self.members.iter().map(|member| (member.id, member.disk_id));
+                (self.genesis, members.collect())
+            }
+        }
+    }
+
+    /// Answers a stranger's first frame.
+    pub(super) fn on_hello(&mut self, id: ConnectionId, body: &[u8], now: Instant) {
+        let hello = match wire::decode_hello(body) {
+            Ok(hello) => hello,
+            Err(error) => {
+                let why = error.to_string();
+                return self.turn_away(id, wire::Error::BadRequest { why });
+            }
+        };
+        if hello.version_min > wire::VERSION || hello.version_max < wire::VERSION {
+            let ours = wire::VERSION;
+            let unsupported = wire::Error::Unsupported { version_min: ours, version_max: ours };
+            return self.turn_away(id, unsupported);
+        }
+        let ours = self.identity.cluster_id;
+        let any = matches!(hello.sender, Sender::Client) && hello.cluster_id.0 == 0;
+        if !any && hello.cluster_id != ours {
+            return self.turn_away(id, wire::Error::WrongCluster { ours });
+        }
+        match hello.sender {
+            Sender::Client => {
+                self.connections.set_party(id, Party::Client);
+                self.welcome(id);
+            }
+            Sender::Peer(peer) => self.on_peer_hello(id, peer, now),
+        }
+    }
+
+    fn on_peer_hello(&mut self, id: ConnectionId, hello: PeerHello, now: Instant) {
+        if let Err(why) = self.check_peer(&hello) {
+            log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
+            return self.turn_away(id, wire::Error::Refused { why });
+        }
+        let node = hello.node;
+        self.connections.set_party(id, Party::PeerIn(node));
+        let peer = self.peers.get_mut(node).expect("check_peer knows it");
+        if let Some(older) = peer.inbound.replace(id) {
+            self.connections.end(older);
+        }
+        self.welcome(id);
+        self.peers.heard_from(node, now);
+        let said = Introduction {
+            node,
+            disk_id: hello.disk_id,
+            genesis: hello.genesis,
+            members: hello.members,
+        };
+        self.on_introduction(&said);
+    }
+
+    /// The one place that decides who may speak as a member.
+    fn check_peer(&self, hello: &PeerHello) -> Result<(), String> {
+        if hello.to != self.identity.node {
+            return Err(format!("this is server {}, not {}", self.identity.node, hello.to));
+        }
+        let Some(peer) = self.peers.get(hello.node) else {
+            return Err(format!("server {} is not a member of this cluster", hello.node));
+        };
+        self.check_standing(peer.disk_id, hello.node, hello.disk_id, hello.genesis)
+    }
+
+    fn check_standing(
+        &self,
+        known: Option<crate::types::DiskId>,
+        node: NodeId,
+        disk_id: crate::types::DiskId,
+        genesis: u64,
+    ) -> Result<(), String> {
+        match self.stage {
+            Stage::Alone(_) | Stage::Founding(_) => Ok(()),
+            Stage::Member(_) if genesis != 0 && genesis != self.genesis => Err(format!(
+                "server {node} was bootstrapped with other members or data directories than server {}: one \
+                 of the two must start over with an empty data directory",
+                self.identity.node,
+            )),
+            // A wiped member is let in only to be told so: it refuses to start when it hears our members.
+            Stage::Member(_) if genesis != 0 && known.is_some_and(|known| known != disk_id) => {
+                Err(format!(
+                    "server {node} has data directory {disk_id}, which this cluster does not know: replace the \
+                 member with `raftctl member replace {}`",
+                    node.get(),
+                ))
+            }
+            Stage::Member(_) => Ok(()),
+        }
+    }
+
+    fn welcome(&mut self, id: ConnectionId) {
+        let (genesis, members) = self.standing();
+        let welcome = Welcome {
+            version: wire::VERSION,
+            cluster_id: self.identity.cluster_id,
+            node: self.identity.node,
+            disk_id: self.identity.disk_id,
+            boot_nonce: self.boot_nonce,
+            genesis,
+            members,
+            request_bytes_max: u64::try_from(self.limits.request_bytes_max).expect("a bound fits"),
+            feature_level: 1,
+        };
+        let reply = HelloReply::Welcome(welcome);
+        self.connections.write(id, |out| wire::encode_hello_reply(out, &reply));
+    }
+
+    fn turn_away(&mut self, id: ConnectionId, error: wire::Error) {
+        let reply = HelloReply::Refused(error);
+        self.connections.write(id, |out| wire::encode_hello_reply(out, &reply));
+        self.connections.end(id);
+    }
+
+    /// The answer to our hello.
+    pub(super) fn on_hello_reply(&mut self, id: ConnectionId, peer: NodeId, body: &[u8]) {
+        let welcome = match wire::decode_hello_reply(body) {
+            Ok(HelloReply::Welcome(welcome)) => welcome,
+            Ok(HelloReply::Refused(error)) => return self.on_refused(id, peer, &error),
+            Err(error) => {
+                log::warn!(
+                    "peer speaks another protocol node={} peer={peer} error={error}",
+                    self.identity.node
+                );
+                return self.connections.end(id);
+            }
+        };
+        let known = self.peers.get(peer).and_then(|peer| peer.disk_id);
+        let checked = if welcome.node != peer || welcome.cluster_id != self.identity.cluster_id {
+            Err(format!("the address of {peer} is answered by {} of another place", welcome.node))
+        } else {
+            self.check_standing(known, peer, welcome.disk_id, welcome.genesis)
+        };
+        if let Err(why) = checked {
+            log::warn!("left a peer node={} peer={peer} why={why}", self.identity.node);
+            return self.connections.end(id);
+        }
+        self.connections.set_party(id, Party::PeerOut(peer));
+        let session = self.peers.up(peer, id);
+        // A server without a configuration has no log to replicate to; once it has one it shakes hands anew.
+        if let Stage::Member(raft) = &mut self.stage
+            && welcome.genesis != 0
+        {
+            raft.connected(peer, session);
+        }
+        let said = Introduction {
+            node: peer,
+            disk_id: welcome.disk_id,
+            genesis: welcome.genesis,
+            members: welcome.members,
+        };
+        self.on_introduction(&said);
+    }
+
+    fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &wire::Error) {
+        self.connections.end(id);
+        let alone = matches!(self.stage, Stage::Alone(_));
+        if alone && matches!(error, wire::Error::WrongCluster { .. }) {
+            self.fail(Fatal::Refused(format!(
+                "server {} answers for another cluster ({error}): make --peers and --cluster-token equal on \
+                 all servers",
+                peer.get(),
+            )));
+            return;
+        }
+        let node = self.identity.node;
+        if let Some(peer) = self.peers.get_mut(peer)
+            && !std::mem::replace(&mut peer.complained, true)
+        {
+            log::warn!("peer refused us node={node} peer={} error={error}", peer.id);
+        }
+    }
+
+    fn on_introduction(&mut self, said: &Introduction) {
+        let Stage::Alone(bootstrap) = &mut self.stage else { return };
+        match bootstrap.hear(said) {
+            Verdict::Wait => {}
+            Verdict::Found(members) => self.found(members),
+            Verdict::Refuse(why) => self.fail(Fatal::Refused(why)),
+        }
+    }
+
+    /// Whether a dialed connection still shakes hands.
+    pub(super) fn is_shaking(&self, peer: NodeId, id: ConnectionId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.outbound == Outbound::Shaking(id))
+    }
+}

@@ -1,0 +1,189 @@
+//! Which connection is which member, and when to dial again.
+//!
+//! Every pair of members has two connections: each dials the other, sends its requests there and gets its
+//! answers there. So an answer can never be taken for one of an older connection.
+
+use super::connections::ConnectionId;
+use super::entry::Member;
+use crate::config::MemberAddress;
+use crate::types::{DiskId, Instant, NodeId};
+
+/// First wait after a failed attempt; doubles up to the maximum. A refused connection costs microseconds.
+const BACKOFF_MIN_NS: u64 = 10_000_000;
+/// Longest wait between attempts: well below the election timeout, so that a member that is back is heard.
+const BACKOFF_MAX_NS: u64 = 160_000_000;
+/// An attempt that is neither accepted nor refused is given up after this.
+pub(super) const DIAL_PATIENCE_NS: u64 = 3_000_000_000;
+
+/// A request to the shell: connect to `address` and hand the connection over as dialed to `peer`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dial {
+    /// Whom to reach.
+    pub peer: NodeId,
+    /// `host:port`; resolve it anew.
+    pub address: String,
+}
+
+/// The connection that we dialed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outbound {
+    /// None; dial at this moment.
+    Waiting { until: Instant },
+    /// The shell is resolving or connecting.
+    Dialing { since: Instant },
+    /// Connected; our hello is under way.
+    Shaking(ConnectionId),
+    /// Requests may be sent.
+    Up { connection: ConnectionId, session: u64 },
+}
+
+/// Another member.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    pub(super) address: String,
+    /// Its data directory, once known.
+    pub(super) disk_id: Option<DiskId>,
+    /// The connection it dialed.
+    pub(super) inbound: Option<ConnectionId>,
+    pub(super) outbound: Outbound,
+    /// Whether the last attempt failed in a way worth saying once.
+    pub(super) complained: bool,
+    backoff_ns: u64,
+}
+
+/// The other members, ascending by id.
+#[derive(Debug)]
+pub(super) struct Peers {
+    list: Vec<Peer>,
+    chance: u64,
+    sessions: u64,
+}
+
+impl Peers {
+    /// Everyone in `members` but `own`; `seed` is for the jitter.
+    pub(super) fn new(members: &[MemberAddress], own: NodeId, seed: u64) -> Peers {
+        let list = members
+            .iter()
+            .filter(|member| member.id != own)
+            .map(|member| Peer {
+                id: member.id,
+                address: member.address.clone(),
+                disk_id: None,
+                inbound: None,
+                outbound: Outbound::Waiting { until: Instant::ZERO },
+                complained: false,
+                backoff_ns: BACKOFF_MIN_NS,
+            })
+            .collect();
+        Peers { list, chance: seed, sessions: 0 }
+    }
+
+    /// Notes the data directories that the configuration records.
+    pub(super) fn learn(&mut self, members: &[Member]) {
+        for peer in &mut self.list {
+            let known = members.iter().find(|member| member.id == peer.id);
+            peer.disk_id = known.map(|member| member.disk_id);
+        }
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.list.iter()
+    }
+
+    /// The member with this id.
+    pub(super) fn get(&self, id: NodeId) -> Option<&Peer> {
+        self.list.iter().find(|peer| peer.id == id)
+    }
+
+    /// The member with this id.
+    pub(super) fn get_mut(&mut self, id: NodeId) -> Option<&mut Peer> {
+        self.list.iter_mut().find(|peer| peer.id == id)
+    }
+
+    /// Where requests to `id` go.
+    pub(super) fn outbound(&self, id: NodeId) -> Option<ConnectionId> {
+        match self.get(id)?.outbound {
+            Outbound::Up { connection, .. } => Some(connection),
+            Outbound::Waiting { .. } | Outbound::Dialing { .. } | Outbound::Shaking(_) => None,
+        }
+    }
+
+    /// Where answers to `id` go.
+    pub(super) fn inbound(&self, id: NodeId) -> Option<ConnectionId> {
+        self.get(id)?.inbound
+    }
+
+    /// Starts the attempts that are due.
+    pub(super) fn dial_due(&mut self, now: Instant, dials: &mut Vec<Dial>) {
+        for peer in &mut self.list {
+            if let Outbound::Waiting { until } = peer.outbound
+                && until <= now
+            {
+                peer.outbound = Outbound::Dialing { since: now };
+                dials.push(Dial { peer: peer.id, address: peer.address.clone() });
+            }
+        }
+    }
+
+    /// When the next attempt is due.
+    pub(super) fn wake_at(&self) -> Instant {
+        let due = self.list.iter().map(|peer| match peer.outbound {
+            Outbound::Waiting { until } => until,
+            Outbound::Dialing { .. } | Outbound::Shaking(_) | Outbound::Up { .. } => Instant::FAR,
+        });
+        due.min().unwrap_or(Instant::FAR)
+    }
+
+    /// Notes that an attempt, a handshake or a connection to `id` has ended; the next attempt waits with
+    /// jitter, so that two members that find each other gone do not stay in step.
+    pub(super) fn lost_outbound(&mut self, id: NodeId, now: Instant) {
+        let chance = self.draw();
+        let Some(peer) = self.get_mut(id) else { return };
+        let wait_ns = peer.backoff_ns / 2 + chance % (peer.backoff_ns / 2);
+        peer.backoff_ns = (peer.backoff_ns * 2).min(BACKOFF_MAX_NS);
+        peer.outbound = Outbound::Waiting { until: now.after_ns(wait_ns) };
+    }
+
+    /// Notes that requests can be sent to `id`; returns the session's number, never used before.
+    pub(super) fn up(&mut self, id: NodeId, connection: ConnectionId) -> u64 {
+        self.sessions += 1;
+        let session = self.sessions;
+        let peer = self.get_mut(id).expect("the handshake knew this member");
+        peer.outbound = Outbound::Up { connection, session };
+        peer.backoff_ns = BACKOFF_MIN_NS;
+        peer.complained = false;
+        session
+    }
+
+    /// A member that has dialed us is alive: do not wait any longer before dialing it.
+    pub(super) fn heard_from(&mut self, id: NodeId, now: Instant) {
+        if let Some(peer) = self.get_mut(id)
+            && let Outbound::Waiting { until } = peer.outbound
+        {
+            peer.outbound = Outbound::Waiting { until: until.min(now) };
+            peer.backoff_ns = BACKOFF_MIN_NS;
+        }
+    }
+
+    /// A step of splitmix64 (Steele, Lea, Flood 2014): good enough to spread attempts.
+    fn draw(&mut self) -> u64 {
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.chance;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Peer {
+    /// Every connection with it.
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        let outbound = match self.outbound {
+            Outbound::Shaking(connection) | Outbound::Up { connection, .. } => Some(connection),
+            Outbound::Waiting { .. } | Outbound::Dialing { .. } => None,
+        };
+        self.inbound.into_iter().chain(outbound)
+    }
+}

@@ -1,0 +1,57 @@
+//! What the node says of itself.
+
+use super::connections::ConnectionId;
+use super::peers::Outbound;
+use super::{Node, Stage};
+use crate::raft::Raft;
+use crate::wire::{self, Error, PeerStatus, Status};
+
+impl Node {
+    /// This node's standing now. Cheap; never waits for anything.
+    pub fn status(&self) -> Status {
+        let raft = match &self.stage {
+            Stage::Member(raft) => Some(raft.as_ref()),
+            Stage::Alone(_) | Stage::Founding(_) => None,
+        };
+        let leader = raft.and_then(Raft::leader);
+        let own = |id| self.members.iter().find(|member| member.id == id);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: self.identity.cluster_id,
+            node: self.identity.node,
+            role: raft.map_or("waiting", Raft::role_name).to_owned(),
+            term: raft.map_or(self.wal.hard_state().term, Raft::term),
+            leader,
+            leader_address: leader.and_then(own).map(|member| member.address.clone()),
+            commit_index: raft.map_or(self.store.applied(), Raft::commit_index),
+            applied_index: self.store.applied(),
+            last_index: self.wal.last().index,
+            durable_index: raft.map_or(self.wal.last().index, Raft::durable),
+            revision: self.store.revision(),
+            compact_revision: self.store.compact_revision(),
+            state_hash: self.store.state_hash(),
+            keys: self.store.keys(),
+            history_bytes: self.store.history_bytes(),
+            log_bytes: self.wal.log_bytes(),
+            connections: u64::try_from(self.connections.clients()).expect("a count fits"),
+            out_of_space: self.wal.out_of_space(),
+            peers: self.peer_statuses(raft),
+        }
+    }
+
+    fn peer_statuses(&self, raft: Option<&Raft>) -> Vec<PeerStatus> {
+        let status = |peer: &super::peers::Peer| PeerStatus {
+            node: peer.id,
+            address: peer.address.clone(),
+            connected: matches!(peer.outbound, Outbound::Up { .. }),
+            match_index: raft.and_then(|raft| raft.match_index(peer.id)),
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    pub(super) fn answer_status(&mut self, id: ConnectionId, request: u64) -> Result<(), Error> {
+        let status = self.status();
+        self.connections.write(id, |out| wire::status_reply(out, request, &status));
+        Ok(())
+    }
+}

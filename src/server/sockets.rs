@@ -1,0 +1,412 @@
+//! Sockets on one side, the node on the other: accept, connect, read, write, close.
+
+use super::wheel::Wheel;
+use crate::limits;
+use crate::net::{Listener, Received, Resolver, Socket, Wait, WakeHandle, connect};
+use crate::replica::{ConnectionId, Dial, Flow, Node};
+use crate::types::{Instant, NodeId};
+use slab::Slab;
+use std::io;
+use std::net::SocketAddr;
+
+const LISTENER_KEY: usize = usize::MAX - 2;
+/// The poll key of the signals.
+pub(super) const SIGNALS_KEY: usize = usize::MAX - 3;
+
+/// A stranger must say hello, and the rest of a frame must come, within this. Nanoseconds.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// Connections accepted in one turn, so that a flood does not starve those who are served.
+const ACCEPTS_PER_TURN: usize = 64;
+
+#[derive(Debug)]
+struct Entry {
+    id: ConnectionId,
+    socket: Socket,
+    /// The member that is being dialed, until the connection stands.
+    dialing: Option<NodeId>,
+    /// In the list of sockets that can be read without waiting.
+    ready: bool,
+    /// In the wheel.
+    watched: bool,
+    /// Since when an incomplete frame waits for its rest.
+    partial_since: Option<Instant>,
+}
+
+/// All sockets of the server.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    listener: Listener,
+    accepting: bool,
+    signalled: bool,
+    entries: Slab<Entry>,
+    generation: u32,
+    connections_max: usize,
+    /// Keys of sockets that can be read without waiting, those before `ready_next` served last.
+    ready: Vec<ConnectionId>,
+    serving: Vec<ConnectionId>,
+    paused: Vec<ConnectionId>,
+    input_bytes: usize,
+    buffer: Vec<u8>,
+    resolver: Resolver<NodeId>,
+}
+
+impl Sockets {
+    pub(super) fn new(
+        wait: &Wait,
+        mut listener: Listener,
+        connections_max: usize,
+    ) -> io::Result<Sockets> {
+        wait.register_readable(listener.source(), LISTENER_KEY)?;
+        let wake: WakeHandle = wait.handle();
+        Ok(Sockets {
+            listener,
+            accepting: false,
+            signalled: false,
+            entries: Slab::new(),
+            generation: 0,
+            connections_max,
+            ready: Vec::new(),
+            serving: Vec::new(),
+            paused: Vec::new(),
+            input_bytes: 0,
+            buffer: vec![0; limits::TURN_READ_BYTES],
+            resolver: Resolver::start(wake)?,
+        })
+    }
+
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.address()
+    }
+
+    /// Whether a socket can be read without waiting for the kernel.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether a signal has arrived since the last call.
+    pub(super) fn take_signalled(&mut self) -> bool {
+        std::mem::take(&mut self.signalled)
+    }
+
+    /// Reads what the last wait found, and what earlier turns left.
+    pub(super) fn receive(
+        &mut self,
+        wait: &Wait,
+        node: &mut Node,
+        wheel: &mut Wheel<ConnectionId>,
+        now: Instant,
+    ) {
+        for readiness in wait.ready() {
+            match readiness.key {
+                LISTENER_KEY => self.accepting = true,
+                SIGNALS_KEY => self.signalled = true,
+                key => {
+                    let Some(entry) = self.entries.get_mut(key) else { continue };
+                    entry.socket.writable |= readiness.writable;
+                    entry.socket.readable |= readiness.readable || readiness.hung_up;
+                    entry.socket.hung_up |= readiness.hung_up;
+                    if !entry.ready {
+                        entry.ready = true;
+                        self.ready.push(entry.id);
+                    }
+                }
+            }
+        }
+        self.accept(wait, node, wheel, now);
+        self.resume_paused(node);
+        std::mem::swap(&mut self.ready, &mut self.serving);
+        let mut serving = std::mem::take(&mut self.serving);
+        for id in serving.drain(..) {
+            self.serve(id, node, wheel, now);
+        }
+        self.serving = serving;
+    }
+
+    fn accept(
+        &mut self,
+        wait: &Wait,
+        node: &mut Node,
+        wheel: &mut Wheel<ConnectionId>,
+        now: Instant,
+    ) {
+        let mut accepted = 0;
+        while self.accepting && accepted < ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok(Some((stream, from))) => {
+                    accepted += 1;
+                    if self.entries.len() < self.connections_max {
+                        let id = self.enter(wait, Socket::new(stream, false), None);
+                        if let Some(id) = id {
+                            node.on_accepted(id);
+                            self.watch(id, wheel, now);
+                        }
+                    } else {
+                        log::warn!("refused a connection from={from} max={}", self.connections_max);
+                    }
+                }
+                Ok(None) => self.accepting = false,
+                Err(error) => {
+                    // Out of descriptors, most likely: those who are served go on, the next event tries again.
+                    log::warn!("cannot accept error={error}");
+                    self.accepting = false;
+                }
+            }
+        }
+    }
+
+    fn enter(
+        &mut self,
+        wait: &Wait,
+        socket: Socket,
+        dialing: Option<NodeId>,
+    ) -> Option<ConnectionId> {
+        let vacant = self.entries.vacant_entry();
+        let key = vacant.key();
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let id = ConnectionId::new(u32::try_from(key).expect("slots are few"), self.generation);
+        let mut entry =
+            Entry { id, socket, dialing, ready: false, watched: false, partial_since: None };
+        match wait.register(entry.socket.source(), key) {
+            Ok(()) => {
+                vacant.insert(entry);
+                Some(id)
+            }
+            Err(error) => {
+                log::warn!("cannot watch a connection error={error}");
+                None
+            }
+        }
+    }
+
+    fn entry(&mut self, id: ConnectionId) -> Option<&mut Entry> {
+        self.entries.get_mut(id.slot()).filter(|entry| entry.id == id)
+    }
+
+    fn resume_paused(&mut self, node: &Node) {
+        let (entries, ready) = (&mut self.entries, &mut self.ready);
+        self.paused.retain(|id| {
+            let Some(entry) = entries.get_mut(id.slot()).filter(|entry| entry.id == *id) else {
+                return false;
+            };
+            let paused = node.flow(*id) == Flow::Paused;
+            if !paused && !entry.ready {
+                entry.ready = true;
+                ready.push(*id);
+            }
+            paused
+        });
+    }
+
+    fn serve(
+        &mut self,
+        id: ConnectionId,
+        node: &mut Node,
+        wheel: &mut Wheel<ConnectionId>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entry(id) else { return };
+        entry.ready = false;
+        if entry.socket.connecting && !self.finish_connecting(id, node, now) {
+            return;
+        }
+        if !node.unsent(id).is_empty() {
+            self.send(id, node, now);
+        }
+        let alive = self.read(id, node, now);
+        if alive {
+            self.note_partial(id, node, wheel, now);
+        } else {
+            // What it said last may still be answered to a half-closed socket; nobody asks for that.
+            self.close(id, node, now);
+        }
+    }
+
+    /// Reads within the turn's budget and hands whole frames to the node. `false`: the connection has ended.
+    fn read(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(id.slot()).filter(|entry| entry.id == id) else {
+            return true;
+        };
+        if !entry.socket.input.is_empty() {
+            let before = entry.socket.input.len();
+            let taken = node.on_bytes(id, &entry.socket.input, now);
+            entry.socket.input.drain(..taken.bytes);
+            self.input_bytes -= before - entry.socket.input.len();
+            if !self.go_on(id, taken.flow) {
+                return taken.flow != Flow::Ended;
+            }
+        } else if !self.go_on(id, node.flow(id)) {
+            return node.flow(id) != Flow::Ended;
+        }
+        self.read_socket(id, node, now)
+    }
+
+    fn read_socket(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
+        let entry = &mut self.entries[id.slot()];
+        if !entry.socket.readable {
+            return true;
+        }
+        let count = match entry.socket.receive(&mut self.buffer) {
+            Ok(Received::Bytes(count)) => count,
+            Ok(Received::Nothing) => return true,
+            Ok(Received::End) | Err(_) => return false,
+        };
+        let input = &mut entry.socket.input;
+        let before = input.len();
+        let flow = if input.is_empty() {
+            let taken = node.on_bytes(id, &self.buffer[..count], now);
+            input.extend_from_slice(&self.buffer[taken.bytes..count]);
+            taken.flow
+        } else {
+            input.extend_from_slice(&self.buffer[..count]);
+            let taken = node.on_bytes(id, input, now);
+            input.drain(..taken.bytes);
+            taken.flow
+        };
+        if input.is_empty() && input.capacity() > limits::TURN_READ_BYTES {
+            *input = Vec::new();
+        }
+        self.input_bytes = self.input_bytes + input.len() - before;
+        if self.input_bytes > limits::CLIENT_BUFFER_BYTES_MAX && !node.is_peer(id) {
+            log::warn!("closed a client: too many unfinished requests bytes={}", self.input_bytes);
+            return false;
+        }
+        if entry.socket.readable && !entry.ready && flow == Flow::Open {
+            entry.ready = true;
+            self.ready.push(id);
+        }
+        self.go_on(id, flow) || flow != Flow::Ended
+    }
+
+    fn go_on(&mut self, id: ConnectionId, flow: Flow) -> bool {
+        match flow {
+            Flow::Open => true,
+            Flow::Paused => {
+                if !self.paused.contains(&id) {
+                    self.paused.push(id);
+                }
+                false
+            }
+            Flow::Ended => false,
+        }
+    }
+
+    /// A frame that has begun must end in time.
+    fn note_partial(
+        &mut self,
+        id: ConnectionId,
+        node: &Node,
+        wheel: &mut Wheel<ConnectionId>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entry(id) else { return };
+        let waits = !entry.socket.input.is_empty() && node.flow(id) == Flow::Open;
+        if waits && entry.partial_since.is_none() {
+            entry.partial_since = Some(now);
+            self.watch(id, wheel, now);
+        } else if !waits {
+            entry.partial_since = None;
+        }
+    }
+
+    fn watch(&mut self, id: ConnectionId, wheel: &mut Wheel<ConnectionId>, now: Instant) {
+        let Some(entry) = self.entry(id) else { return };
+        if !std::mem::replace(&mut entry.watched, true) {
+            wheel.insert(now.after_ns(PATIENCE_NS), id);
+        }
+    }
+
+    /// The wheel's call: closes a connection that has kept us waiting.
+    pub(super) fn look_at(
+        &mut self,
+        id: ConnectionId,
+        node: &mut Node,
+        wheel: &mut Wheel<ConnectionId>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entry(id) else { return };
+        entry.watched = false;
+        let partial = entry.partial_since;
+        if !node.is_established(id)
+            || partial.is_some_and(|since| now.ns_since(since) >= PATIENCE_NS)
+        {
+            log::debug!("closed a connection that kept us waiting slot={}", id.slot());
+            self.close(id, node, now);
+        } else if partial.is_some() {
+            self.watch(id, wheel, now);
+        }
+    }
+
+    /// Writes once what waits for `id`.
+    pub(super) fn send(&mut self, id: ConnectionId, node: &mut Node, now: Instant) {
+        let Some(entry) = self.entry(id) else { return };
+        if !entry.socket.writable || entry.socket.connecting {
+            return;
+        }
+        match entry.socket.send(node.unsent(id)) {
+            Ok(count) => node.sent(id, count),
+            Err(_) => self.close(id, node, now),
+        }
+    }
+
+    /// Closes the socket and tells the node.
+    pub(super) fn close(&mut self, id: ConnectionId, node: &mut Node, now: Instant) {
+        if let Some(entry) = self.entry(id) {
+            let dialing = entry.dialing;
+            let entry = self.entries.remove(id.slot());
+            self.input_bytes -= entry.socket.input.len();
+            match dialing {
+                Some(peer) => node.on_dial_failed(peer, now, "no answer in time"),
+                None => node.on_closed(id, now),
+            }
+        }
+    }
+
+    /// Asks for the addresses of a member; `connect_resolved` goes on.
+    pub(super) fn resolve(&mut self, dial: Dial) {
+        self.resolver.ask(dial.peer, dial.address);
+    }
+
+    /// Starts the connection attempts whose names have been resolved.
+    pub(super) fn connect_resolved(
+        &mut self,
+        wait: &Wait,
+        node: &mut Node,
+        wheel: &mut Wheel<ConnectionId>,
+        now: Instant,
+    ) {
+        while let Some((peer, found)) = self.resolver.answer() {
+            let stream = found.and_then(|addresses| {
+                let first = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                connect(*first)
+            });
+            match stream {
+                Ok(stream) => match self.enter(wait, Socket::new(stream, true), Some(peer)) {
+                    Some(id) => self.watch(id, wheel, now),
+                    None => node.on_dial_failed(peer, now, "out of descriptors"),
+                },
+                Err(error) => node.on_dial_failed(peer, now, &error.to_string()),
+            }
+        }
+    }
+
+    /// `true` once the connection stands.
+    fn finish_connecting(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
+        let Some(entry) = self.entry(id) else { return false };
+        let peer = entry.dialing.expect("only dialed sockets connect");
+        match entry.socket.finish_connecting() {
+            Ok(true) => {
+                entry.dialing = None;
+                entry.socket.writable = true;
+                node.on_dialed(id, peer);
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                self.entries.remove(id.slot());
+                node.on_dial_failed(peer, now, &error.to_string());
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! One turn of the loop: bytes down, one sync, results up. No business word in it but `node`.
+
+use super::{Ended, Server, Wheel};
+use crate::replica::ConnectionId;
+use crate::types::Instant;
+
+impl Server {
+    /// Waits for the world, hands it to the node, and carries out what the node wants.
+    pub(super) fn turn(&mut self) -> Result<(), Ended> {
+        let wake_at = self.node.wake_at().min(self.wheel.wake_at());
+        let wake_at = if self.sockets.has_ready() { Instant::ZERO } else { wake_at };
+        self.wait.wait(self.now, wake_at).map_err(Ended::Poll)?; // the only place we sleep
+        self.now = self.clock.now(); // the only place we look
+        let now = self.now;
+
+        self.threads.collect(&mut self.node, now);
+        self.sockets.receive(&self.wait, &mut self.node, &mut self.wheel, now);
+        self.expire_connections();
+        self.node.advance(now);
+
+        self.send_and_close();
+        self.threads.hand_over(&mut self.node);
+        self.dial();
+        if let Some(fatal) = self.node.fatal() {
+            return Err(Ended::Fatal(fatal));
+        }
+        if self.sockets.take_signalled() {
+            self.take_signals();
+        }
+        if self.stopping { Err(Ended::Stopped) } else { Ok(()) }
+    }
+
+    fn send_and_close(&mut self) {
+        let now = self.now;
+        self.node.take_dirty(&mut self.scratch.dirty);
+        for id in self.scratch.dirty.drain(..) {
+            self.sockets.send(id, &mut self.node, now);
+        }
+        self.node.take_closing(&mut self.scratch.closing);
+        for id in self.scratch.closing.drain(..) {
+            self.sockets.close(id, &mut self.node, now);
+        }
+    }
+
+    fn dial(&mut self) {
+        self.node.take_dials(&mut self.scratch.dials);
+        for dial in self.scratch.dials.drain(..) {
+            self.sockets.resolve(dial);
+        }
+        let now = self.now;
+        self.sockets.connect_resolved(&self.wait, &mut self.node, &mut self.wheel, now);
+    }
+
+    fn expire_connections(&mut self) {
+        let wheel: &mut Wheel<ConnectionId> = &mut self.wheel;
+        wheel.expire(self.now, &mut self.scratch.due);
+        for id in self.scratch.due.drain(..) {
+            self.sockets.look_at(id, &mut self.node, wheel, self.now);
+        }
+    }
+}
