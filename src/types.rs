@@ -207,6 +207,14 @@ pub struct DiskId(pub u128);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Revision(pub u64);
 
+impl Revision {
+    /// The revision after this one. Panics at `u64::MAX`, which no store reaches.
+    #[must_use]
+    pub fn next(self) -> Revision {
+        Revision(self.0.checked_add(1).expect("2^64 revisions do not happen"))
+    }
+}
+
 /// What an entry holds, as the record on disk and the message on the wire number it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EntryKind {

@@ -1,0 +1,300 @@
+//! What an entry of kind `Commands` holds, and what a command answers.
+//!
+//! ```text
+//! payload   header command*                     MessagePack values, one after the other, to the last byte
+//! header    array(2) [format_version: uint = 1, leader_stamp_ms: uint]
+//! command   op args                             the bytes of the client's request after its id, unchanged
+//!   01      array(2) [key: bin, value: bin]     Put
+//!   02      array(2) [key: bin, end: bin]       DeleteRange
+//!   03      array(1) [revision: uint]           Compact, made by the leader only
+//! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
+//! ```
+//!
+//! Reading is strict: another version, operation, arity or type, an empty key or a byte too many is an
+//! error. At admission it refuses the request; at apply it stops the node, because one node that skips
+//! what another applies is no replica. New fields come with a new format version (design §12.9).
+//! `tests/kv/golden/` holds every form.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::codec::msgpack::{self, DecodeError, Reader};
+use crate::types::Revision;
+
+use super::range::RangeError;
+
+/// The version of the format above.
+pub const FORMAT_VERSION: u64 = 1;
+
+const OP_PUT: u8 = 1;
+const OP_DELETE_RANGE: u8 = 2;
+const OP_COMPACT: u8 = 3;
+
+/// What leads an entry's payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryHeader {
+    /// The leader's time when it made the entry. Milliseconds since 1970. Design §12.10.
+    pub stamp_ms: u64,
+}
+
+/// A change to the store, borrowed from the payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command<'a> {
+    /// Sets a key's value. Always makes a revision, even if the value is the same.
+    Put {
+        /// Not empty.
+        key: &'a [u8],
+        /// May be empty.
+        value: &'a [u8],
+    },
+    /// Deletes every live key of a range in one revision; none if there is no such key.
+    DeleteRange {
+        /// Not empty.
+        key: &'a [u8],
+        /// Where the range ends.
+        end: RangeEnd<'a>,
+    },
+    /// Gives up the history below a revision. Makes no revision itself.
+    Compact {
+        /// The oldest revision that stays readable.
+        revision: Revision,
+    },
+}
+
+/// Where a range of keys ends that starts at its `key`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RangeEnd<'a> {
+    /// After `key` itself: the one key.
+    Key,
+    /// Nowhere: every key from `key` on.
+    Unbounded,
+    /// Before this key. At or before `key`, the range is empty. Neither empty nor a single zero byte.
+    Before(&'a [u8]),
+}
+
+impl<'a> RangeEnd<'a> {
+    /// Reads the wire's form. etcd's `range_end`.
+    pub const fn from_bytes(end: &'a [u8]) -> RangeEnd<'a> {
+        match end {
+            [] => RangeEnd::Key,
+            [0] => RangeEnd::Unbounded,
+            end => RangeEnd::Before(end),
+        }
+    }
+
+    /// The wire's form.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        match self {
+            RangeEnd::Key => &[],
+            RangeEnd::Unbounded => &[0],
+            RangeEnd::Before(end) => end,
+        }
+    }
+}
+
+/// What a command answers; the same on every node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommandReply {
+    /// Answer to `Put`.
+    Put {
+        /// The revision the put made.
+        revision: Revision,
+    },
+    /// Answer to `DeleteRange`.
+    DeleteRange {
+        /// The store's revision after it: its own if it deleted anything.
+        revision: Revision,
+        /// How many keys it deleted.
+        deleted: u64,
+    },
+    /// Answer to `Compact`.
+    Compact {
+        /// The store's revision.
+        revision: Revision,
+        /// Why nothing was compacted, if so: the revision is in the future or compacted already.
+        refused: Option<RangeError>,
+    },
+}
+
+/// Why bytes are not an entry or a command of this version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommandError {
+    /// Not the MessagePack value that should stand here.
+    Malformed(DecodeError),
+    /// The entry has a format this version does not know.
+    Version {
+        /// The version it names.
+        found: u64,
+    },
+    /// No such operation.
+    Operation {
+        /// The number it names.
+        op: u8,
+    },
+    /// An array with the wrong number of values.
+    Arity {
+        /// What the array is.
+        of: &'static str,
+        /// How many values it should have.
+        expected: usize,
+        /// How many it has.
+        found: usize,
+    },
+    /// A key of no bytes.
+    EmptyKey,
+    /// Bytes after the command.
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// Larger than a request may be.
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest size.
+        bytes_max: usize,
+    },
+    /// An operation that only the leader itself may put into the log.
+    NotForClients {
+        /// Its number.
+        op: u8,
+    },
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandError::Malformed(_) => f.write_str("cannot decode a command"),
+            CommandError::Version { found } => {
+                write!(f, "entry format {found} is not known, only {FORMAT_VERSION}")
+            }
+            CommandError::Operation { op } => write!(f, "operation {op} is not known"),
+            CommandError::Arity { of, expected, found } => {
+                write!(f, "{of} has {found} fields instead of {expected}")
+            }
+            CommandError::EmptyKey => f.write_str("the key is empty"),
+            CommandError::Trailing { bytes } => write!(f, "{bytes} bytes follow the command"),
+            CommandError::TooLarge { bytes, bytes_max } => {
+                write!(f, "the command has {bytes} bytes, more than {bytes_max}")
+            }
+            CommandError::NotForClients { op } => write!(f, "operation {op} is not for clients"),
+        }
+    }
+}
+
+impl Error for CommandError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            CommandError::Malformed(why) => Some(why),
+            CommandError::Version { .. }
+            | CommandError::Operation { .. }
+            | CommandError::Arity { .. }
+            | CommandError::EmptyKey
+            | CommandError::Trailing { .. }
+            | CommandError::TooLarge { .. }
+            | CommandError::NotForClients { .. } => None,
+        }
+    }
+}
+
+impl From<DecodeError> for CommandError {
+    fn from(why: DecodeError) -> CommandError {
+        CommandError::Malformed(why)
+    }
+}
+
+/// Whether a client's request may enter the log. `op_and_args` is the request after its id.
+pub fn validate_command(op_and_args: &[u8], bytes_max: usize) -> Result<(), CommandError> {
+    if op_and_args.len() > bytes_max {
+        return Err(CommandError::TooLarge { bytes: op_and_args.len(), bytes_max });
+    }
+    let mut reader = Reader::new(op_and_args);
+    match decode_command(&mut reader)? {
+        Command::Put { .. } | Command::DeleteRange { .. } => {}
+        Command::Compact { .. } => return Err(CommandError::NotForClients { op: OP_COMPACT }),
+    }
+    match reader.rest().len() {
+        0 => Ok(()),
+        bytes => Err(CommandError::Trailing { bytes }),
+    }
+}
+
+/// Reads what leads an entry's payload.
+pub fn decode_header(reader: &mut Reader<'_>) -> Result<EntryHeader, CommandError> {
+    // The version first: what follows it is the version's to say.
+    let fields = reader.array()?;
+    if fields == 0 {
+        return Err(CommandError::Arity { of: "the entry header", expected: 2, found: 0 });
+    }
+    let version = reader.uint()?;
+    if version != FORMAT_VERSION {
+        return Err(CommandError::Version { found: version });
+    }
+    check_arity("the entry header", 2, fields)?;
+    Ok(EntryHeader { stamp_ms: reader.uint()? })
+}
+
+/// Reads the next command of a payload.
+#[inline]
+pub fn decode_command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, CommandError> {
+    let op = reader.fixint()?;
+    match op {
+        OP_PUT => {
+            check_arity("a put", 2, reader.array()?)?;
+            Ok(Command::Put { key: decode_key(reader)?, value: reader.bin()? })
+        }
+        OP_DELETE_RANGE => {
+            check_arity("a delete", 2, reader.array()?)?;
+            let key = decode_key(reader)?;
+            Ok(Command::DeleteRange { key, end: RangeEnd::from_bytes(reader.bin()?) })
+        }
+        OP_COMPACT => {
+            check_arity("a compaction", 1, reader.array()?)?;
+            Ok(Command::Compact { revision: Revision(reader.uint()?) })
+        }
+        op => Err(CommandError::Operation { op }),
+    }
+}
+
+#[inline]
+fn decode_key<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CommandError> {
+    let key = reader.bin()?;
+    if key.is_empty() { Err(CommandError::EmptyKey) } else { Ok(key) }
+}
+
+#[inline]
+fn check_arity(of: &'static str, expected: usize, found: usize) -> Result<(), CommandError> {
+    if found == expected { Ok(()) } else { Err(CommandError::Arity { of, expected, found }) }
+}
+
+/// Appends what leads an entry's payload.
+pub fn encode_header(out: &mut Vec<u8>, header: EntryHeader) {
+    msgpack::write_array(out, 2);
+    msgpack::write_uint(out, FORMAT_VERSION);
+    msgpack::write_uint(out, header.stamp_ms);
+}
+
+/// Appends a command, in the form a client sends and the log keeps.
+pub fn encode_command(out: &mut Vec<u8>, command: Command<'_>) {
+    match command {
+        Command::Put { key, value } => {
+            assert!(!key.is_empty(), "a put names a key");
+            out.push(OP_PUT);
+            msgpack::write_array(out, 2);
+            msgpack::write_bin(out, key);
+            msgpack::write_bin(out, value);
+        }
+        Command::DeleteRange { key, end } => {
+            assert!(!key.is_empty(), "a delete names a key");
+            out.push(OP_DELETE_RANGE);
+            msgpack::write_array(out, 2);
+            msgpack::write_bin(out, key);
+            msgpack::write_bin(out, end.as_bytes());
+        }
+        Command::Compact { revision } => {
+            out.push(OP_COMPACT);
+            msgpack::write_array(out, 1);
+            msgpack::write_uint(out, revision.0);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! From a key's hash to its place: the point access of every put and get.
+//!
+//! Open addressing with linear probing over 8-byte buckets `(32 bits of hash, key id + 1)`; 0 is empty.
+//! The bucket a key belongs to is given by the **upper** bits of those 32, so that growing and removing
+//! never look at a key: eight buckets to a cache line, and one miss finds the key's id.
+//!
+//! Growing is spread out: the larger table takes what is new, and every later insertion carries a few
+//! buckets over from the smaller one. No single put pays for all (design §12.13).
+//!
+//! Why not `std`'s map: it rehashes in one step, and its order is random by design. This one is seeded
+//! too, against chosen keys, but it is never iterated, so its order cannot reach an answer.
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::keys::KeyId;
+
+/// Buckets of the first table.
+const BUCKETS_MIN: usize = 1024;
+
+/// Buckets carried over by one insertion while the table grows. 8 is one cache line of the old table. It
+/// is done after `buckets / 8` insertions, and the new table fills only after `buckets * 5 / 8` more.
+const BUCKETS_PER_STEP: usize = 8;
+
+const EMPTY: u64 = 0;
+/// A bucket of the old table whose key has moved or gone. Probing goes on behind it.
+const GONE: u64 = 1 << 32;
+
+/// The part of a key's hash that the index uses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct KeyHash(u32);
+
+/// The hash table of all keys in the store, tombstones included.
+pub(super) struct Index {
+    seed: u64,
+    table: Table,
+    old: Option<Growth>,
+    count: usize,
+}
+
+/// A table on its way out.
+struct Growth {
+    table: Table,
+    /// Buckets before this one have been carried over.
+    next: usize,
+}
+
+impl Index {
+    pub(super) fn new(seed: u64) -> Index {
+        Index { seed, table: Table::new(BUCKETS_MIN), old: None, count: 0 }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, key: &[u8]) -> KeyHash {
+        let upper = xxh3_64_with_seed(key, self.seed) >> 32;
+        KeyHash(u32::try_from(upper).expect("the upper half of 64 bits"))
+    }
+
+    /// Loads the bucket where the search for `hash` starts. The value means nothing; asking for many of
+    /// them in a row lets the processor fetch them at the same time.
+    #[inline]
+    pub(super) fn touch(&self, hash: KeyHash) -> u64 {
+        self.table.buckets[self.table.home(hash)]
+    }
+
+    /// A key that may be the one, judged by its hash alone.
+    #[inline]
+    pub(super) fn candidate(&self, hash: KeyHash) -> Option<KeyId> {
+        self.find(hash, |_| true)
+    }
+
+    /// The key with this hash for which `is_it` holds.
+    #[inline]
+    pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool) -> Option<KeyId> {
+        let place = self.table.find(hash, &is_it);
+        match (place, &self.old) {
+            (Some(at), _) => Some(self.table.id_at(at)),
+            (None, None) => None,
+            (None, Some(old)) => old.table.find(hash, &is_it).map(|at| old.table.id_at(at)),
+        }
+    }
+
+    /// Adds a key that is not in it.
+    pub(super) fn insert(&mut self, hash: KeyHash, id: KeyId) {
+        self.step(BUCKETS_PER_STEP);
+        if self.count >= self.table.keys_max() {
+            assert!(self.old.is_none(), "growing again before the last growth is done");
+            let larger = Table::new(self.table.buckets.len() * 2);
+            let table = std::mem::replace(&mut self.table, larger);
+            self.old = Some(Growth { table, next: 0 });
+        }
+        self.table.insert(hash, id);
+        self.count += 1;
+    }
+
+    /// Takes out a key that is in it.
+    pub(super) fn remove(&mut self, hash: KeyHash, id: KeyId) {
+        self.count -= 1;
+        if let Some(at) = self.table.find(hash, |found| found == id) {
+            self.table.remove(at);
+            return;
+        }
+        let old = self.old.as_mut().expect("the key is in one of the tables");
+        let at = old.table.find(hash, |found| found == id).expect("the key is in one of them");
+        old.table.buckets[at] = GONE;
+    }
+
+    /// Carries over up to `buckets` buckets of a table on its way out.
+    pub(super) fn step(&mut self, buckets: usize) {
+        let Some(old) = &mut self.old else { return };
+        let end = old.table.buckets.len().min(old.next.saturating_add(buckets));
+        for at in old.next..end {
+            let bucket = std::mem::replace(&mut old.table.buckets[at], GONE);
+            if is_key(bucket) {
+                self.table.insert_bucket(bucket);
+            }
+        }
+        old.next = end;
+        if end == old.table.buckets.len() {
+            self.old = None;
+        }
+    }
+
+    /// How many keys it holds.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether a table is on its way out.
+    #[cfg(test)]
+    pub(super) fn is_growing(&self) -> bool {
+        self.old.is_some()
+    }
+}
+
+struct Table {
+    /// A power of two of them.
+    buckets: Vec<u64>,
+    /// 32 less the logarithm of their number.
+    shift: u32,
+}
+
+impl Table {
+    fn new(buckets: usize) -> Table {
+        assert!(buckets.is_power_of_two());
+        let bits = buckets.ilog2();
+        assert!((1..=31).contains(&bits), "{buckets} buckets need more than 32 bits of hash");
+        Table { buckets: vec![EMPTY; buckets], shift: 32 - bits }
+    }
+
+    /// 5/8 full: a search that finds nothing then looks at 4 buckets on average, half a cache line.
+    fn keys_max(&self) -> usize {
+        self.buckets.len() / 8 * 5
+    }
+
+    #[inline]
+    fn home(&self, hash: KeyHash) -> usize {
+        usize::try_from(hash.0 >> self.shift).expect("at most 31 bits")
+    }
+
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        (at + 1) & (self.buckets.len() - 1)
+    }
+
+    #[inline]
+    fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool) -> Option<usize> {
+        let mut at = self.home(hash);
+        loop {
+            let bucket = self.buckets[at];
+            if bucket == EMPTY {
+                return None;
+            }
+            if hash_of(bucket) == hash && is_key(bucket) && is_it(id_of(bucket)) {
+                return Some(at);
+            }
+            at = self.after(at);
+        }
+    }
+
+    #[inline]
+    fn id_at(&self, at: usize) -> KeyId {
+        id_of(self.buckets[at])
+    }
+
+    fn insert(&mut self, hash: KeyHash, id: KeyId) {
+        self.insert_bucket(u64::from(hash.0) << 32 | (u64::from(id.0) + 1));
+    }
+
+    fn insert_bucket(&mut self, bucket: u64) {
+        let mut at = self.home(hash_of(bucket));
+        while self.buckets[at] != EMPTY {
+            at = self.after(at);
+        }
+        self.buckets[at] = bucket;
+    }
+
+    /// Closes the hole: whoever stands behind it only because it was taken moves up. Knuth 6.4, R.
+    fn remove(&mut self, at: usize) {
+        let mask = self.buckets.len() - 1;
+        let mut hole = at;
+        let mut next = self.after(at);
+        while self.buckets[next] != EMPTY {
+            let home = self.home(hash_of(self.buckets[next]));
+            // How far it is from home, and how far from the hole: it may move if home is not between.
+            if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
+                self.buckets[hole] = self.buckets[next];
+                hole = next;
+            }
+            next = self.after(next);
+        }
+        self.buckets[hole] = EMPTY;
+    }
+}
+
+#[inline]
+fn is_key(bucket: u64) -> bool {
+    bucket & u64::from(u32::MAX) != 0
+}
+
+#[inline]
+fn hash_of(bucket: u64) -> KeyHash {
+    KeyHash(u32::try_from(bucket >> 32).expect("the upper half of 64 bits"))
+}
+
+#[inline]
+fn id_of(bucket: u64) -> KeyId {
+    let id = (bucket & u64::from(u32::MAX)).wrapping_sub(1);
+    KeyId(u32::try_from(id).expect("the bucket holds a key"))
+}

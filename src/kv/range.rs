@@ -1,0 +1,207 @@
+//! Reads: one key or a range of them, now or at an earlier revision. etcd's `Range`.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+
+use crate::types::Revision;
+
+use super::Store;
+use super::command::RangeEnd;
+use super::keys::{KeyEntry, KeyId};
+use super::versions::{Version, VersionId};
+
+/// What to read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RangeRequest<'a> {
+    /// The first key.
+    pub key: &'a [u8],
+    /// Where the range ends.
+    pub end: RangeEnd<'a>,
+    /// At most this many keys; 0 is no limit.
+    pub limit: u64,
+    /// As the store was then; 0 is now.
+    pub revision: Revision,
+    /// Leave the values empty.
+    pub keys_only: bool,
+    /// Visit nothing, only count.
+    pub count_only: bool,
+}
+
+/// A key as it is, or was at the revision asked for. Borrowed from the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyValueRef<'a> {
+    /// Its name.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The revision of the put that created it.
+    pub create_revision: Revision,
+    /// The revision of the last put.
+    pub mod_revision: Revision,
+    /// How many puts since its creation, that one included.
+    pub version: u64,
+    /// The lease it hangs on; 0 is none.
+    pub lease: u64,
+}
+
+/// What a range read found beside the keys visited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RangeSummary {
+    /// The store's revision, whatever revision was read.
+    pub revision: Revision,
+    /// How many keys the range has at the revision read, beyond the limit as well.
+    pub count: u64,
+    /// Whether the limit or the visitor left keys out. Never so if only counting.
+    pub more: bool,
+}
+
+/// Why a revision cannot be read, or compacted to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RangeError {
+    /// Its history was given up.
+    Compacted {
+        /// The oldest revision that is still there.
+        compact_revision: Revision,
+    },
+    /// It has not been made.
+    Future {
+        /// The newest revision there is.
+        revision: Revision,
+    },
+}
+
+impl fmt::Display for RangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RangeError::Compacted { compact_revision } => {
+                write!(f, "the revision has been compacted, the oldest is {compact_revision}")
+            }
+            RangeError::Future { revision } => {
+                write!(f, "the revision is in the future, the newest is {revision}")
+            }
+        }
+    }
+}
+
+impl Error for RangeError {}
+
+impl Store {
+    /// The key as it is now.
+    pub fn get(&self, key: &[u8]) -> Option<KeyValueRef<'_>> {
+        let entry = self.keys.at(self.find(self.index.hash(key), key)?);
+        if entry.is_live() { Some(key_value(entry, self.versions.at(entry.newest))) } else { None }
+    }
+
+    /// Visits the keys of a range in ascending order until the limit, or until `visit` breaks: the key
+    /// it breaks at counts as left out. Costs a walk over the whole range, because all of it is counted.
+    pub fn range(
+        &self,
+        request: &RangeRequest<'_>,
+        visit: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
+    ) -> Result<RangeSummary, RangeError> {
+        let at = self.readable(request.revision)?;
+        let mut walk = Walk { request, visit, count: 0, taken: 0, stopped: false };
+        match request.end {
+            RangeEnd::Key => {
+                if let Some(id) = self.find(self.index.hash(request.key), request.key) {
+                    walk.consider(self, self.keys.at(id), at);
+                }
+            }
+            RangeEnd::Unbounded | RangeEnd::Before(_) => {
+                for (_, id) in self.ids_in(request.key, request.end) {
+                    walk.consider(self, self.keys.at(id), at);
+                }
+            }
+        }
+        let Walk { count, taken, .. } = walk;
+        let more = !request.count_only && taken < count;
+        Ok(RangeSummary { revision: self.revision, count, more })
+    }
+
+    fn readable(&self, revision: Revision) -> Result<Revision, RangeError> {
+        if revision == Revision(0) {
+            return Ok(self.revision);
+        }
+        if revision > self.revision {
+            return Err(RangeError::Future { revision: self.revision });
+        }
+        if revision < self.compact_revision {
+            return Err(RangeError::Compacted { compact_revision: self.compact_revision });
+        }
+        Ok(revision)
+    }
+
+    /// The keys of a range that have versions, in ascending order.
+    pub(super) fn ids_in<'s>(
+        &'s self,
+        key: &[u8],
+        end: RangeEnd<'_>,
+    ) -> impl Iterator<Item = (&'s [u8], KeyId)> {
+        let last = match end {
+            RangeEnd::Key => Bound::Included(key),
+            RangeEnd::Unbounded => Bound::Unbounded,
+            // The map panics if a range ends before it starts; ours is then empty.
+            RangeEnd::Before(end) => Bound::Excluded(end.max(key)),
+        };
+        let bounds = (Bound::Included(key), last);
+        self.ordered.range::<[u8], _>(bounds).map(|(name, id)| (&**name, *id))
+    }
+
+    /// The version of a key that a reader at `revision` sees.
+    fn visible_at(&self, entry: &KeyEntry, revision: Revision) -> Option<&Version> {
+        let mut version = self.versions.at(entry.newest);
+        while version.mod_revision > revision.0 {
+            if version.older == VersionId::NONE {
+                return None;
+            }
+            version = self.versions.at(version.older);
+        }
+        if version.is_tombstone() { None } else { Some(version) }
+    }
+}
+
+/// One pass over a range.
+struct Walk<'r, 'v> {
+    request: &'r RangeRequest<'r>,
+    visit: &'v mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
+    count: u64,
+    taken: u64,
+    stopped: bool,
+}
+
+impl Walk<'_, '_> {
+    fn consider(&mut self, store: &Store, entry: &KeyEntry, at: Revision) {
+        let limit = self.request.limit;
+        let full = self.request.count_only || self.stopped || (limit > 0 && self.taken >= limit);
+        if full && at == store.revision {
+            // Counting the present needs no version.
+            self.count += u64::from(entry.is_live());
+            return;
+        }
+        let Some(version) = store.visible_at(entry, at) else { return };
+        self.count += 1;
+        if full {
+            return;
+        }
+        let mut found = key_value(entry, version);
+        if self.request.keys_only {
+            found.value = &[];
+        }
+        match (self.visit)(found) {
+            ControlFlow::Continue(()) => self.taken += 1,
+            ControlFlow::Break(()) => self.stopped = true,
+        }
+    }
+}
+
+fn key_value<'s>(entry: &'s KeyEntry, version: &'s Version) -> KeyValueRef<'s> {
+    KeyValueRef {
+        key: entry.name(),
+        value: version.value(),
+        create_revision: Revision(version.create_revision),
+        mod_revision: Revision(version.mod_revision),
+        version: version.version,
+        lease: 0,
+    }
+}
