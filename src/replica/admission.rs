@@ -94,7 +94,7 @@ impl Node {
         if bytes > max {
             return Err(Error::TooLarge { bytes: as_u64(bytes), max: as_u64(max) });
         }
-        if let Err(error) = kv::validate_command(request.command) {
+        if let Err(error) = kv::validate_command(request.command, max) {
             return Err(Error::BadRequest { why: error.to_string() });
         }
         if self.open.payload.len() + bytes > self.limits.entry_bytes_soft_max {
@@ -116,7 +116,8 @@ impl Node {
     /// Adds a command to the turn's entry.
     pub(super) fn gather(&mut self, command: &[u8], waiter: Waiter, now: Instant) {
         if self.open.payload.is_empty() {
-            kv::encode_header(&mut self.open.payload, self.stamp.at(now));
+            let header = kv::EntryHeader { stamp_ms: self.stamp.at(now) };
+            kv::command::encode_header(&mut self.open.payload, header);
         }
         self.open.payload.extend_from_slice(command);
         self.open.waiters.push(waiter);

@@ -5,10 +5,11 @@ use super::connections::{ConnectionId, Deferred};
 use super::pending::Waiter;
 use super::reads::ReadBatch;
 use super::{Fatal, Node, Stage};
-use crate::kv::{self, CommandReply, RangeError, RangeRequest};
+use crate::kv::{self, CommandReply, RangeEnd, RangeError, RangeRequest};
 use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition, Revision};
 use crate::wire::{self, Error, RangeArgs, RangeReplyWriter};
+use std::ops::ControlFlow;
 
 /// Entry bytes applied in one turn, so that a node that catches up still hears its leader. Bytes.
 const APPLY_BYTES_PER_TURN: u64 = 4 * 1024 * 1024;
@@ -140,7 +141,7 @@ impl Node {
         }
         if let Some(revision) = self.store.compaction_due() {
             let mut command = Vec::new();
-            kv::encode_compact(&mut command, revision);
+            kv::command::encode_command(&mut command, kv::Command::Compact { revision });
             self.gather(&command, Waiter { connection: ConnectionId::NOBODY, request: 0 }, now);
             self.compaction_proposed = revision;
         }
@@ -166,16 +167,20 @@ fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, reply: &CommandReply) {
 fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'_>) {
     let request = RangeRequest {
         key: args.key,
-        end: args.end,
+        end: RangeEnd::from_bytes(args.end),
         limit: args.limit,
         revision: Revision(args.revision),
         keys_only: args.keys_only,
         count_only: args.count_only,
-        bytes_max: limits::RANGE_REPLY_BYTES_MAX,
     };
     let start = out.len();
     let mut writer = RangeReplyWriter::begin(out, id, store.revision());
     let result = store.range(&request, &mut |found| {
+        // One key always fits, so that asking on from the last key ends.
+        let written = out.len() - start;
+        if written > 64 && written + found.value.len() > limits::RANGE_REPLY_BYTES_MAX {
+            return ControlFlow::Break(());
+        }
         writer.push(
             out,
             found.key,
@@ -185,6 +190,7 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
             found.version,
             found.lease,
         );
+        ControlFlow::Continue(())
     });
     let error = match result {
         Ok(summary) => return writer.finish(out, summary.more, summary.count),

@@ -283,6 +283,14 @@ impl Node {
         })
     }
 
+    /// Whether a member is at the other end.
+    pub fn is_peer(&self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|connection| match connection.party {
+            Party::Stranger | Party::Client => false,
+            Party::Dialed(_) | Party::PeerIn(_) | Party::PeerOut(_) => true,
+        })
+    }
+
     /// What waits for the socket of `id`.
     pub fn unsent(&self, id: ConnectionId) -> &[u8] {
         self.connections.unsent(id)
