@@ -1,2 +1,271 @@
-//! raft.
+//! The rules: Raft as data. No IO, no clock, no randomness, no payload byte; `types` and `limits` only.
+//!
+//! Three tiers, each of which looks only down:
+//!
+//! - **values** `message` `output` `configuration` `quorum` `term_runs` `log` `progress` `durability`: each
+//!   owns its invariant and has never heard of the others' rules;
+//! - **state** this file (Figure 2's box) and `role` (the moves between roles, and what each role owns);
+//! - **rules** `election` `following` `replication` `reads` `membership` `transfer` `snapshot`: what a message,
+//!   a deadline or a receipt changes. Rules do not call rules: `step`, the door, calls them, and a consequence
+//!   is a line of `settle`.
+//!
+//! A turn of the node: any number of `step`, `tick`, `propose`, `read`, `on_synced`, then one `settle`, then
+//! draining `output`. When `has_job`, and no job is in flight, the node forms one and says `begin_job`.
+//!
+//! Sources: "paper" is Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm* (extended
+//! version); "thesis" is Ongaro, *Consensus: Bridging Theory and Practice*.
+//!
+//! Why not a trait for storage: the log's terms fit in memory as runs (`term_runs`), and sizes in a ring
+//! (`log`), so every rule is a function of this struct and its argument.
+
+mod configuration;
+mod durability;
+mod election;
+mod following;
+mod invariants;
+mod log;
+mod membership;
 pub mod message;
+mod output;
+mod progress;
+mod quorum;
+mod reads;
+mod replication;
+mod role;
+mod snapshot;
+mod step;
+mod term_runs;
+mod transfer;
+
+pub use configuration::{Configuration, Voters};
+pub use durability::JobScope;
+pub use output::{
+    Body, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, ProposeError, ReadReady,
+    ReadTicket, Send,
+};
+
+use crate::types::{HardState, Instant, LogIndex, LogPosition, LogRange, NodeId, Term, Vote};
+use configuration::Configurations;
+use durability::Durability;
+use invariants::Moment;
+use log::Log;
+use role::{Follower, Role};
+use std::collections::BTreeMap;
+use term_runs::TermRuns;
+
+/// What a core is told once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Who we are.
+    pub id: NodeId,
+    /// Time without word from a leader before we campaign, drawn from [t, 2t); as leader, time without a
+    /// quorum before we fall silent. Nanoseconds. Thesis §3.4, §6.2.
+    pub election_timeout_ns: u64,
+    /// How often a leader says that it is there. Nanoseconds.
+    pub heartbeat_ns: u64,
+    /// Where the election timeouts come from. Different on every server and at every start.
+    pub seed: u64,
+    /// `Append`s out to one follower before it must answer.
+    pub in_flight_messages_max: usize,
+    /// Payload bytes out to one follower before it must answer; one message may exceed it.
+    pub in_flight_bytes_max: u64,
+    /// Payload bytes in one `Append`; one entry may exceed it.
+    pub append_bytes_max: u64,
+    /// Entries in one `Append`.
+    pub append_entries_max: usize,
+    /// Payload bytes a leader holds beyond its commit index; one proposal may exceed it.
+    pub uncommitted_bytes_max: u64,
+}
+
+/// What recovery found on the disk, all of it durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The runs of the log: (last index of the run, its term), ascending.
+    pub log: Vec<(LogIndex, Term)>,
+    /// Payload bytes of each entry, from the first.
+    pub sizes: Vec<u32>,
+    /// The highest index known to be committed.
+    pub commit_index: LogIndex,
+    /// The configurations in the log, ascending; at least the bootstrap's.
+    pub configurations: Vec<(LogIndex, Configuration)>,
+}
+
+/// One server's Raft. Laid out like Figure 2.
+#[derive(Debug)]
+pub struct Raft {
+    settings: Settings,
+
+    // Persistent state: what it is now. What of it is durable: `durability`.
+    hard_state: HardState,
+    log: Log,
+    durability: Durability,
+
+    // Volatile state on all servers.
+    commit_index: LogIndex,
+    /// Follower, candidate or leader, with the volatile state of each.
+    role: Role,
+    /// Our live connections to other servers: the replication session of each.
+    sessions: BTreeMap<NodeId, u64>,
+    /// The ticket of the next read.
+    next_read: u64,
+
+    random_state: u64,
+    wake_at: Instant,
+    output: Output,
+    /// What must never go back, as of the last check.
+    moment: Moment,
+}
+
+impl Raft {
+    /// A server that starts, always as a follower: to lead it needs a new term, since it may have sent
+    /// entries in its old one that it no longer has. A sole voter campaigns at its first tick.
+    pub fn new(settings: Settings, restored: Restored, now: Instant) -> Raft {
+        assert!(settings.election_timeout_ns > settings.heartbeat_ns, "followers need a heartbeat");
+        assert!(settings.heartbeat_ns > 0, "a heartbeat takes time");
+        let runs = TermRuns::new(restored.log);
+        let last = runs.last();
+        assert!(restored.commit_index <= last.index, "committed beyond the log's end {last}");
+        let log = Log::new(runs, &restored.sizes, Configurations::new(restored.configurations));
+        // An entry of a term proves that the term began: of its vote nothing is known, so none is given.
+        let hard_state = if restored.hard_state.term < last.term {
+            HardState { term: last.term, vote: Vote::Abstain }
+        } else {
+            restored.hard_state
+        };
+        let moment = Moment::start(hard_state, restored.commit_index);
+        let mut raft = Raft {
+            random_state: settings.seed,
+            durability: Durability::new(restored.hard_state, last.index),
+            settings,
+            hard_state,
+            log,
+            commit_index: restored.commit_index,
+            role: Role::Follower(Follower { election_deadline: now, following: None }),
+            sessions: BTreeMap::new(),
+            next_read: 0,
+            wake_at: now,
+            output: Output::default(),
+            moment,
+        };
+        if !raft.log.configuration().is_sole_voter(raft.settings.id) {
+            let election_deadline = raft.draw_election_deadline(now);
+            raft.role = Role::Follower(Follower { election_deadline, following: None });
+        }
+        raft.choose_wake_at();
+        raft
+    }
+
+    /// What the core wants done. Drain it after every input.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// Who we are.
+    pub fn id(&self) -> NodeId {
+        self.settings.id
+    }
+
+    /// The latest term we have seen.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// Term and vote, durable or not.
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// Our role, for people: `follower`, `pre-candidate`, `candidate` or `leader`.
+    pub fn role_name(&self) -> &'static str {
+        self.role.name()
+    }
+
+    /// The leader of our term, if we know it; ourselves included.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower(follower) => follower.following.as_ref().map(|it| it.leader),
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+            Role::Leader(_) => Some(self.settings.id),
+        }
+    }
+
+    /// Whether we lead our term.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// Whether we lead and have committed an entry of our term: from then on our commit index is that of the
+    /// cluster. Paper §8.
+    pub fn leader_ready(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => self.commit_index >= leader.noop.index,
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
+    }
+
+    /// The highest index known to be committed.
+    pub fn commit_index(&self) -> LogIndex {
+        self.commit_index
+    }
+
+    /// The last entry of the log, durable or not.
+    pub fn last(&self) -> LogPosition {
+        self.log.last()
+    }
+
+    /// The last index up to which our log is durable.
+    pub fn durable(&self) -> LogIndex {
+        self.durability.last()
+    }
+
+    /// When `tick` has something to do.
+    pub fn wake_at(&self) -> Instant {
+        self.wake_at
+    }
+
+    /// The configuration in force: the newest in the log, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        self.log.configuration()
+    }
+
+    /// The term of the entry at `index`; `None` beyond the last one.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// As leader, the highest index known to be durable on `peer`.
+    pub fn match_index(&self, peer: NodeId) -> Option<LogIndex> {
+        match &self.role {
+            Role::Leader(_) if peer == self.settings.id => Some(self.durability.last()),
+            Role::Leader(leader) => {
+                leader.peers.iter().find(|it| it.id == peer).map(|it| it.match_index)
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// Payload bytes of the entries beyond the commit index.
+    pub fn uncommitted_bytes(&self) -> u64 {
+        self.log.bytes_in(LogRange::new(self.commit_index, self.log.last().index))
+    }
+
+    /// Appends an entry of our own term to the log in memory.
+    fn append(&mut self, bytes: u32) -> LogPosition {
+        self.durability.appended();
+        self.log.append(self.hard_state.term, bytes)
+    }
+
+    /// A moment in [t, 2t) from now, so that servers rarely campaign at once. Thesis §3.4.
+    fn draw_election_deadline(&mut self, now: Instant) -> Instant {
+        // SplitMix64 (Steele, Lea, Flood 2014): every seed is a good one.
+        self.random_state = self.random_state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.random_state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        let timeout = self.settings.election_timeout_ns;
+        now.after_ns(timeout.saturating_add(bits % timeout))
+    }
+}

@@ -1,0 +1,211 @@
+//! The follower's side of replication. Figure 2, AppendEntries, receiver implementation.
+
+use super::Raft;
+use super::durability::Durable;
+use super::message::{AppendOutcome, EntryMeta, Message};
+use super::output::{Body, LogOp, Mark, Notice, Send};
+use super::role::{Follower, Following, Refusal, Role};
+use crate::limits::RECORD_HEADER_BYTES;
+use crate::types::{LogIndex, LogPosition, NodeId, Term};
+
+/// What of a message is to be appended: pass over `skip`, take `count`.
+#[derive(Clone, Copy)]
+struct Taken {
+    skip: usize,
+    count: usize,
+}
+
+impl Raft {
+    /// Entries, or a probe, from the leader of our term. `follow` has heard it.
+    pub(super) fn on_append(
+        &mut self,
+        prev: LogPosition,
+        entries: &[EntryMeta],
+        commit: LogIndex,
+        room_bytes: u64,
+    ) {
+        if !is_sound(self.hard_state.term, prev, entries) {
+            self.output.marks.add(Mark::Malformed);
+            return;
+        }
+        // Receiver 2: the entry before must be ours too. Three answers, no default term: ours, another, none.
+        if self.log.term_at(prev.index) != Some(prev.term) {
+            self.refuse_conflict(prev);
+            return;
+        }
+        // Receiver 3: the first entry that is not ours. Those before it stay: truncating what a message
+        // merely repeats would remove what was acknowledged.
+        let known = entries.iter().zip(indexes_after(prev.index));
+        let skip = known.take_while(|(e, at)| self.log.term_at(*at) == Some(e.term)).count();
+        let keep = prev.index.advanced_by(count(skip));
+        if keep < self.log.last().index && skip < entries.len() && !self.may_cut(keep) {
+            self.report_violation(keep.next(), entries[skip].term);
+            return;
+        }
+        let taken = Taken { skip, count: fitting(&entries[skip..], room_bytes) };
+        self.take(keep, entries, taken);
+        let complete = skip + taken.count == entries.len();
+        let end = keep.advanced_by(count(taken.count));
+        self.verify(end, commit);
+        self.answer_later_or_now(end, complete);
+    }
+
+    /// The leader is there. It says nothing about entries that it has not seen us verify.
+    pub(super) fn on_heartbeat(&mut self, commit: LogIndex) {
+        let Some(following) = following(&mut self.role) else { return };
+        following.reply_due = true;
+        let verified = following.verified;
+        self.commit_index = self.commit_index.max(commit.min(verified));
+    }
+
+    /// Our log is durable further than before: what we owe the leader may have grown.
+    pub(super) fn on_log_durable(&mut self) {
+        let durable = self.durability.last();
+        let Some(following) = following(&mut self.role) else { return };
+        if following.verified.min(durable) > following.acked {
+            following.reply_due = true;
+        }
+    }
+
+    /// One answer for all that the turn brought, in a term that is durable.
+    pub(super) fn answer_leader(&mut self) {
+        let term = self.hard_state.term;
+        let term_durable = self.durability.of(self.hard_state) == Durable::Now;
+        let durable = self.durability.last();
+        let Some(following) = following(&mut self.role) else { return };
+        if !following.reply_due || !term_durable {
+            return;
+        }
+        // What this leader sent us **and** is on our disk: more would be a promise we might break.
+        let index = following.verified.min(durable);
+        let outcome = match following.refusal.take() {
+            None => AppendOutcome::Matched { index },
+            Some(Refusal::NoRoom) => AppendOutcome::NoRoom { index },
+            Some(Refusal::Conflict { probe, hint }) => AppendOutcome::Conflict { probe, hint },
+        };
+        let matched = !matches!(outcome, AppendOutcome::Conflict { .. });
+        following.acked = if matched { index.max(following.acked) } else { following.acked };
+        following.reply_due = false;
+        following.round_answered = following.round;
+        let (session, round) = (following.session, following.round);
+        let message = Message::AppendReply { term, session, round, outcome, first_faulty: None };
+        self.output.sends.push(Send { to: following.leader, body: Body::Message(message) });
+    }
+
+    /// Whether the entries after `keep` may go: none that is committed or that this leader itself sent.
+    fn may_cut(&mut self, keep: LogIndex) -> bool {
+        let kept = self.commit_index <= keep && self.log.can_end_at(keep);
+        kept && following(&mut self.role).is_some_and(|it| it.verified <= keep)
+    }
+
+    /// Receiver 3 and 4: truncation and appending are one step.
+    fn take(&mut self, keep: LogIndex, entries: &[EntryMeta], taken: Taken) {
+        if taken.count == 0 {
+            return;
+        }
+        if keep < self.log.last().index {
+            assert!(keep >= self.commit_index, "committed entries are never truncated");
+            self.log.truncate(keep);
+            self.durability.truncated(keep);
+            self.output.log_ops.push(LogOp::Truncate { to: self.log.last() });
+            self.output.marks.add(Mark::Truncated);
+        }
+        let Taken { skip, count } = taken;
+        let first = LogPosition::new(entries[skip].term, keep.next());
+        for entry in &entries[skip..skip + count] {
+            self.log.append(entry.term, entry.bytes);
+        }
+        self.durability.appended();
+        self.output.log_ops.push(LogOp::Accept { skip, first, count });
+    }
+
+    /// Everything up to `end` equals the leader's log. Receiver 5, with the bound that the proof needs: what
+    /// lies in our log behind `end` may be another leader's, whatever `commit` says.
+    fn verify(&mut self, end: LogIndex, commit: LogIndex) {
+        let Some(following) = following(&mut self.role) else { return };
+        following.verified = following.verified.max(end);
+        self.commit_index = self.commit_index.max(commit.min(end));
+    }
+
+    /// An answer that can say nothing new waits for the disk; the receipt will bring one.
+    fn answer_later_or_now(&mut self, end: LogIndex, complete: bool) {
+        let durable = self.durability.last();
+        let Some(following) = following(&mut self.role) else { return };
+        if complete {
+            following.refusal = None;
+        } else {
+            following.refusal = Some(Refusal::NoRoom);
+            self.output.marks.add(Mark::OutOfRoom);
+        }
+        let nothing_to_wait_for = end <= durable || !complete;
+        let confirms_round = following.round > following.round_answered;
+        following.reply_due |= nothing_to_wait_for || confirms_round;
+    }
+
+    /// The leader's `prev` is not in our log: say where the logs may agree.
+    fn refuse_conflict(&mut self, prev: LogPosition) {
+        if prev.index <= self.commit_index {
+            self.report_violation(prev.index, prev.term);
+            return;
+        }
+        // Below `prev` by construction, and within our log: the leader must never be sent past our end.
+        let before = prev.index.prev().min(self.log.last().index);
+        let hint = self.log.last_at_most(before, prev.term);
+        let Some(following) = following(&mut self.role) else { return };
+        // Entries that follow others without room conflict too, but that is not news.
+        if following.refusal != Some(Refusal::NoRoom) {
+            following.refusal = Some(Refusal::Conflict { probe: prev.index, hint });
+        }
+        following.reply_due = true;
+        self.output.marks.add(Mark::Conflicted);
+    }
+
+    fn report_violation(&mut self, index: LogIndex, theirs: Term) {
+        let ours = self.log.position(index);
+        let Some(following) = following(&mut self.role) else { return };
+        let from: NodeId = following.leader;
+        self.output.notices.push(Notice::SafetyViolated { from, ours, theirs });
+    }
+}
+
+/// The follower's state towards its leader.
+fn following(role: &mut Role) -> Option<&mut Following> {
+    match role {
+        Role::Follower(Follower { following, .. }) => following.as_mut(),
+        Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => None,
+    }
+}
+
+/// Whether a leader of `term` could have sent this: terms begin at one, never descend along a log and never
+/// exceed the sender's; indexes are countable.
+fn is_sound(term: Term, prev: LogPosition, entries: &[EntryMeta]) -> bool {
+    let origin = prev == LogPosition::ZERO;
+    let somewhere = prev.index > LogIndex::ZERO && prev.term > Term::ZERO;
+    let countable = prev.index.get().checked_add(count(entries.len())).is_some();
+    let mut before = prev.term;
+    let ascending = entries.iter().all(|entry| {
+        let follows = entry.term >= before && entry.term > Term::ZERO;
+        before = entry.term;
+        follows
+    });
+    (origin || somewhere) && countable && ascending && before <= term
+}
+
+/// How many entries fit. Each takes its payload and its record's header.
+fn fitting(entries: &[EntryMeta], room_bytes: u64) -> usize {
+    let header = count(RECORD_HEADER_BYTES);
+    let mut used = 0_u64;
+    let fits = |entry: &&EntryMeta| {
+        used = used.saturating_add(header).saturating_add(u64::from(entry.bytes));
+        used <= room_bytes
+    };
+    entries.iter().take_while(fits).count()
+}
+
+fn indexes_after(index: LogIndex) -> impl Iterator<Item = LogIndex> {
+    std::iter::successors(Some(index.next()), |at| Some(at.next()))
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("lengths in memory fit")
+}

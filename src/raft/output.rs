@@ -1,0 +1,310 @@
+//! What the rules want done, as data. The node drains it; nothing here acts.
+//!
+//! What must be durable before it leaves (a server that restarts must not contradict it):
+//!
+//! | Output | Durable first |
+//! |---|---|
+//! | `PreVote` | nothing: it promises nothing |
+//! | `Vote` | the campaign's term and the own vote |
+//! | `VoteReply` that grants | term and vote, one record |
+//! | any reply in a term just adopted | that term |
+//! | `AppendReply` up to i | term, and every entry up to i |
+//! | `Append`, `Heartbeat` | nothing of those entries; the leader's term was durable at its election |
+//! | own entry counted in a commit | that entry |
+
+use super::durability::Durable;
+use super::message::Message;
+use crate::types::{JobSeq, LogIndex, LogPosition, LogRange, NodeId, SyncReceipt, Term};
+use std::mem::discriminant;
+use std::{error, fmt};
+
+/// Everything the core asks for. The node drains the public lists after each input and each `settle`.
+#[derive(Default, Debug)]
+pub struct Output {
+    /// Changes of the log, in order. Drain after every input: they refer to it.
+    pub log_ops: Vec<LogOp>,
+    /// Messages that may leave now.
+    pub sends: Vec<Send>,
+    /// Reads answered, in the order in which they were asked.
+    pub reads: Vec<ReadReady>,
+    /// What people and pending proposals should hear.
+    pub notices: Vec<Notice>,
+    /// How often each corner was reached.
+    pub marks: Marks,
+    /// Messages that a job in flight or the next one must make true first.
+    after_sync: Vec<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// The job to wait for; `None` until it is formed.
+    job: Option<JobSeq>,
+    term: Term,
+    to: NodeId,
+    message: Message,
+}
+
+impl Output {
+    /// Sends `message` of `term` once the write that `durable` names has completed.
+    pub(super) fn send_after(
+        &mut self,
+        durable: Durable,
+        term: Term,
+        to: NodeId,
+        message: Message,
+    ) {
+        let job = match durable {
+            Durable::Now => {
+                self.sends.push(Send { to, body: Body::Message(message) });
+                return;
+            }
+            Durable::InFlight(seq) => Some(seq),
+            Durable::Next => None,
+        };
+        // A newer message of the same kind to the same server says all that the older would have: so a
+        // hanging disk and an insistent peer cannot make this list grow.
+        let kind = discriminant(&message);
+        self.after_sync.retain(|held| held.to != to || discriminant(&held.message) != kind);
+        self.after_sync.push(Held { job, term, to, message });
+    }
+
+    /// The messages that waited for the next job wait for `seq`.
+    pub(super) fn assign_job(&mut self, seq: JobSeq) {
+        for held in &mut self.after_sync {
+            held.job.get_or_insert(seq);
+        }
+    }
+
+    /// Lets leave what waited for the job of `proof`, unless its term has passed.
+    pub(super) fn release(&mut self, proof: &SyncReceipt, term: Term) {
+        let ready = |held: &Held| held.job.is_some_and(|job| job <= proof.seq);
+        for held in self.after_sync.extract_if(.., |held| ready(held)) {
+            if held.term == term {
+                self.sends.push(Send { to: held.to, body: Body::Message(held.message) });
+            }
+        }
+    }
+
+    /// Whether nothing is left to drain.
+    pub fn is_drained(&self) -> bool {
+        self.log_ops.is_empty()
+            && self.sends.is_empty()
+            && self.reads.is_empty()
+            && self.notices.is_empty()
+    }
+}
+
+/// A change of the log for the node to stage. `propose` stages nothing: the proposer has the payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogOp {
+    /// Remove every entry after `to`.
+    Truncate {
+        /// The last entry to keep.
+        to: LogPosition,
+    },
+    /// Append entries of the message just stepped.
+    Accept {
+        /// How many entries of the message to pass over: they are in the log already.
+        skip: usize,
+        /// The position of the first entry taken.
+        first: LogPosition,
+        /// How many entries to take.
+        count: usize,
+    },
+    /// Append the empty entry with which a leader begins its term. Paper §8.
+    NoOp {
+        /// Where.
+        position: LogPosition,
+    },
+}
+
+/// A message to one server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Send {
+    /// For whom.
+    pub to: NodeId,
+    /// What.
+    pub body: Body,
+}
+
+/// What to send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// A whole message; never an `Append`.
+    Message(Message),
+    /// An `Append` to which the node adds the entries of `range`.
+    Append {
+        /// The leader's term.
+        term: Term,
+        /// The replication session.
+        session: u64,
+        /// The newest ReadIndex round.
+        round: u64,
+        /// The entry just before `range`.
+        prev: LogPosition,
+        /// The entries to send; may be empty.
+        range: LogRange,
+        /// The leader's commit index, not above `range.last()`.
+        commit: LogIndex,
+    },
+}
+
+/// Names one question "up to where must I have applied to read?". Tickets ascend within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadTicket(pub(super) u64);
+
+/// The answer to a `ReadTicket`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadReady {
+    /// Which question.
+    pub ticket: ReadTicket,
+    /// Serve when this index is applied; or the leadership ended before the answer was certain.
+    pub result: Result<LogIndex, Dropped>,
+}
+
+/// The leadership ended before a quorum confirmed it: ask the new leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dropped;
+
+/// Only a leader answers; `leader` is who that may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotLeader {
+    /// The leader of our term, if we know it.
+    pub leader: Option<NodeId>,
+}
+
+impl fmt::Display for NotLeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.leader {
+            Some(leader) => write!(f, "not the leader, {leader} is"),
+            None => write!(f, "not the leader, and none is known"),
+        }
+    }
+}
+
+impl error::Error for NotLeader {}
+
+/// Why a proposal was not taken. It is certainly not in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProposeError {
+    /// Only a leader proposes.
+    NotLeader {
+        /// Who may be one.
+        leader: Option<NodeId>,
+    },
+    /// Too many bytes wait for their commit. Try again soon.
+    Busy,
+}
+
+impl fmt::Display for ProposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProposeError::NotLeader { leader } => NotLeader { leader: *leader }.fmt(f),
+            ProposeError::Busy => write!(f, "busy: too many bytes wait for their commit"),
+        }
+    }
+}
+
+impl error::Error for ProposeError {}
+
+/// Something to log, or to fail pending proposals on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// We ask who would vote for us in the term after `term`.
+    AskingForPreVotes {
+        /// Our term, unchanged.
+        term: Term,
+    },
+    /// We stand for election.
+    Campaigning {
+        /// The term we want to lead.
+        term: Term,
+    },
+    /// We lead; `noop` opens the term.
+    BecameLeader {
+        /// The term we lead.
+        term: Term,
+        /// The first entry of the term.
+        noop: LogPosition,
+    },
+    /// We stopped leading or campaigning. What we proposed and did not see committed has an unknown outcome.
+    BecameFollower {
+        /// Our term now.
+        term: Term,
+        /// Its leader, if we know it.
+        leader: Option<NodeId>,
+    },
+    /// A follower heard from a leader it did not know.
+    LeaderChanged {
+        /// Our term.
+        term: Term,
+        /// Its leader.
+        leader: NodeId,
+    },
+    /// As leader we heard no quorum for an election timeout; `BecameFollower` follows.
+    LostQuorum {
+        /// The term we led.
+        term: Term,
+    },
+    /// A leader contradicts an entry that we know to be committed or verified. We refuse its message; one of us
+    /// is broken, and people must look.
+    SafetyViolated {
+        /// The leader that sent it.
+        from: NodeId,
+        /// Our entry.
+        ours: LogPosition,
+        /// The term it claims for this place.
+        theirs: Term,
+    },
+}
+
+/// A corner of the protocol that tests want to see reached and metrics may show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// A message that no sound peer sends was ignored.
+    Malformed,
+    /// A vote or pre-vote was refused because a leader was heard lately.
+    Sticky,
+    /// Entries of a former leader were truncated.
+    Truncated,
+    /// A previous-entry check failed.
+    Conflicted,
+    /// Entries did not fit into the prepared space.
+    OutOfRoom,
+    /// A message waited for the disk and its term had passed, or a receipt was cut by a truncation.
+    Stale,
+    /// A ReadIndex round began.
+    ReadRound,
+    /// A pipeline to a follower was given up and the follower probed.
+    Reprobed,
+}
+
+/// Counts of `Mark`s since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Marks {
+    counts: [u64; 8],
+}
+
+impl Marks {
+    /// How often `mark` was reached.
+    pub fn count(&self, mark: Mark) -> u64 {
+        self.counts[slot(mark)]
+    }
+
+    pub(super) fn add(&mut self, mark: Mark) {
+        self.counts[slot(mark)] += 1;
+    }
+}
+
+const fn slot(mark: Mark) -> usize {
+    match mark {
+        Mark::Malformed => 0,
+        Mark::Sticky => 1,
+        Mark::Truncated => 2,
+        Mark::Conflicted => 3,
+        Mark::OutOfRoom => 4,
+        Mark::Stale => 5,
+        Mark::ReadRound => 6,
+        Mark::Reprobed => 7,
+    }
+}
