@@ -109,9 +109,12 @@ impl Index {
         let Some(old) = &mut self.old else { return };
         let end = old.table.buckets.len().min(old.next.saturating_add(buckets));
         for at in old.next..end {
-            let bucket = std::mem::replace(&mut old.table.buckets[at], GONE);
+            let bucket = old.table.buckets[at];
             if is_key(bucket) {
                 self.table.insert_bucket(bucket);
+                // Not EMPTY: a search for a key further on must get past it. And what is EMPTY stays so,
+                // or searches would walk over everything carried over.
+                old.table.buckets[at] = GONE;
             }
         }
         old.next = end;
