@@ -59,7 +59,8 @@ impl Store {
         let mut group = Group::new();
         while !reader.is_empty() {
             group.read(self, &mut reader).map_err(failed)?;
-            group.touch(self);
+            self.free_due(group.touch(self));
+            group.touch_places(self);
             for (hash, command) in group.commands() {
                 reply(self.execute(hash, command));
             }
@@ -129,15 +130,34 @@ impl<'a> Group<'a> {
         hashes.zip(self.commands.iter().copied()).take(self.count)
     }
 
-    fn touch(&self, store: &Store) {
-        let mut seen = 0;
-        for hash in &self.hashes[..self.count] {
-            seen ^= store.index.touch(*hash);
+    /// Loads what the commands will look at, and says how many versions to free before them.
+    fn touch(&self, store: &Store) -> usize {
+        let hashes = &self.hashes[..self.count];
+        let mut seen = hashes.iter().fold(0, |seen, hash| seen ^ store.index.touch(*hash));
+        for version in store.history.due_versions(store.compact_revision, self.count) {
+            seen ^= store.versions.at(version).mod_revision;
         }
         black_box(seen);
-        for hash in &self.hashes[..self.count] {
+        for hash in hashes {
             if let Some(id) = store.index.candidate(*hash) {
                 seen ^= store.keys.at(id).version;
+            }
+        }
+        black_box(seen);
+        self.count
+    }
+
+    /// Loads the buffers that the values will go to.
+    fn touch_places(&self, store: &Store) {
+        let mut seen = 0;
+        for (ahead, command) in self.commands[..self.count].iter().enumerate() {
+            if let Command::Put { value, .. } = command
+                && let Some(version) = store.versions.next_place(value.len(), ahead)
+            {
+                let buffer = store.versions.at(version).value();
+                for line in buffer.chunks(64).take(8) {
+                    seen ^= line[0];
+                }
             }
         }
         black_box(seen);

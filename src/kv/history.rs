@@ -101,6 +101,19 @@ impl History {
         }
     }
 
+    /// The next versions that can go, up to `count`, now that the store is compacted to `revision`.
+    pub(super) fn due_versions(
+        &self,
+        revision: Revision,
+        count: usize,
+    ) -> impl Iterator<Item = VersionId> {
+        let due = self.queue.iter().take(count).take_while(move |due| due.revision <= revision);
+        due.filter_map(|due| match due.spent {
+            Spent::Superseded(version) => Some(version),
+            Spent::Tombstone(_) => None,
+        })
+    }
+
     /// The revision to compact to, so that at most `bytes` remain. `None` if no more than that is there.
     pub(super) fn revision_leaving(&self, bytes: u64) -> Option<Revision> {
         let surplus = self.bytes().checked_sub(bytes).filter(|surplus| *surplus > 0)?;

@@ -109,9 +109,12 @@ impl Index {
         let Some(old) = &mut self.old else { return };
         let end = old.table.buckets.len().min(old.next.saturating_add(buckets));
         for at in old.next..end {
-            let bucket = std::mem::replace(&mut old.table.buckets[at], GONE);
+            let bucket = old.table.buckets[at];
             if is_key(bucket) {
                 self.table.insert_bucket(bucket);
+                // Not EMPTY: a search for a key further on must get past it. And what is EMPTY stays so,
+                // or searches would walk over everything carried over.
+                old.table.buckets[at] = GONE;
             }
         }
         old.next = end;
@@ -227,4 +230,77 @@ fn hash_of(bucket: u64) -> KeyHash {
 fn id_of(bucket: u64) -> KeyId {
     let id = (bucket & u64::from(u32::MAX)).wrapping_sub(1);
     KeyId(u32::try_from(id).expect("the bucket holds a key"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn next(state: &mut u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        *state >> 33
+    }
+
+    #[test]
+    fn growing_and_shrinking_it_finds_what_an_ordered_map_finds() {
+        let mut index = Index::new(99);
+        let mut oracle: BTreeMap<u64, KeyId> = BTreeMap::new();
+        let mut names: Vec<u64> = Vec::new();
+        let mut state = 1;
+        let mut grown = 0;
+        for step in 0..300_000_u64 {
+            // Waves: more come than go, then more go than come.
+            let coming = if step / 50_000 % 2 == 0 { 7 } else { 4 };
+            let name = next(&mut state) % 60_000;
+            let hash = index.hash(&name.to_le_bytes());
+            let id = KeyId(u32::try_from(names.len()).unwrap());
+            let found = index.find(hash, |id| names[usize::try_from(id.0).unwrap()] == name);
+            assert_eq!(found, oracle.get(&name).copied(), "step {step}");
+            match found {
+                Some(id) if next(&mut state) % 10 >= coming => {
+                    index.remove(hash, id);
+                    oracle.remove(&name);
+                }
+                None if next(&mut state) % 10 < coming => {
+                    grown += u64::from(!index.is_growing());
+                    names.push(name);
+                    index.insert(hash, id);
+                    oracle.insert(name, id);
+                }
+                Some(_) | None => {}
+            }
+            assert_eq!(index.count(), oracle.len());
+            if step % 1000 == 0 {
+                index.step(3);
+            }
+        }
+        assert!(grown > 3 && oracle.len() > 1000);
+        for (name, id) in oracle {
+            let hash = index.hash(&name.to_le_bytes());
+            let found = index.find(hash, |id| names[usize::try_from(id.0).unwrap()] == name);
+            assert_eq!(found, Some(id));
+        }
+    }
+
+    #[test]
+    fn searches_stay_short_while_it_grows() {
+        let mut index = Index::new(5);
+        let mut probes_max = 0;
+        for name in 0..200_000_u32 {
+            index.insert(index.hash(&name.to_le_bytes()), KeyId(name));
+            if let Some(old) = &index.old {
+                let absent = index.hash(&(name | 1 << 31).to_le_bytes());
+                let mut at = old.table.home(absent);
+                let mut probes = 1;
+                while old.table.buckets[at] != EMPTY {
+                    at = old.table.after(at);
+                    probes += 1;
+                }
+                probes_max = probes_max.max(probes);
+            }
+        }
+        assert!(probes_max < 200, "a search walked over {probes_max} buckets");
+    }
 }

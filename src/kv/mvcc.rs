@@ -17,17 +17,12 @@ use super::keys::KeyId;
 use super::range::RangeError;
 use super::versions::{NewVersion, VersionId};
 
-/// What each put frees of a compacted history: more than the one version it adds, so that freeing ends;
-/// and at once before it needs a buffer, so that it finds one that is still in the cache.
-const FREED_PER_PUT: usize = 2;
-
 /// Buckets of the index carried over for one unit of `tidy`: one cache line.
 const BUCKETS_PER_WORK: usize = 8;
 
 impl Store {
     /// Sets a key.
     pub(super) fn put(&mut self, hash: KeyHash, key: &[u8], value: &[u8]) -> Revision {
-        self.free_due(FREED_PER_PUT);
         let revision = self.revision.next();
         let id = match self.find(hash, key) {
             Some(id) => id,
@@ -63,7 +58,6 @@ impl Store {
 
     /// Deletes the live keys of a range in one revision and says how many there were.
     pub(super) fn delete_range(&mut self, hash: KeyHash, key: &[u8], end: RangeEnd<'_>) -> u64 {
-        self.free_due(FREED_PER_PUT);
         let mut found = std::mem::take(&mut self.found);
         match end {
             RangeEnd::Key => found.extend(self.find(hash, key)),
@@ -141,7 +135,7 @@ impl Store {
     }
 
     #[inline]
-    fn free_due(&mut self, count: usize) {
+    pub(super) fn free_due(&mut self, count: usize) {
         for _ in 0..count {
             let Some((due, spent)) = self.history.pop_due(self.compact_revision) else { return };
             match spent {

@@ -85,6 +85,13 @@ impl Versions {
         self.slab.at(id.0)
     }
 
+    /// The place that the `ahead`th next value of `length` bytes will take, if it is known.
+    #[inline]
+    pub(super) fn next_place(&self, length: usize, ahead: usize) -> Option<VersionId> {
+        let free = &self.free[size_for(length)?];
+        free.len().checked_sub(ahead + 1).map(|at| free[at])
+    }
+
     /// Adds a version with a copy of `value`.
     pub(super) fn insert(&mut self, new: NewVersion, value: &[u8]) -> VersionId {
         let (id, mut buffer) = self.place_for(value.len());

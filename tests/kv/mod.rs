@@ -1,1 +1,9 @@
-//! kv.
+//! The meaning: every answer against a slow model, every node against every other, every format as stored.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod determinism;
+mod formats;
+mod memory;
+mod model;
+mod semantics;
+mod support;

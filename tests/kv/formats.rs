@@ -1,0 +1,163 @@
+//! The stored formats: golden bytes, and arbitrary ones.
+
+use proptest::prelude::*;
+
+use raftd::codec::msgpack::{self, DecodeError, Reader};
+use raftd::kv::command::{
+    Command, CommandError, EntryHeader, RangeEnd, decode_command, decode_header, encode_command,
+    encode_header, validate_command,
+};
+use raftd::types::{LogIndex, Revision};
+
+use super::support;
+
+/// One line per form: `name: hex`. Committed: what an old log holds must be read for ever.
+const GOLDEN: &str = include_str!("golden/entry-1.hex");
+
+fn golden_forms() -> Vec<(&'static str, Command<'static>)> {
+    vec![
+        ("put", Command::Put { key: b"key", value: b"value" }),
+        ("put empty value", Command::Put { key: b"k", value: b"" }),
+        ("put long", Command::Put { key: &[b'k'; 300], value: &[0xff; 300] }),
+        ("delete key", Command::DeleteRange { key: b"key", end: RangeEnd::Key }),
+        ("delete from key on", Command::DeleteRange { key: b"key", end: RangeEnd::Unbounded }),
+        ("delete range", Command::DeleteRange { key: b"a", end: RangeEnd::Before(b"b") }),
+        ("compact", Command::Compact { revision: Revision(3) }),
+        ("compact large", Command::Compact { revision: Revision(u64::MAX) }),
+    ]
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(2));
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn every_form_is_read_and_written_as_the_golden_file_has_it() {
+    let mut written = String::new();
+    let mut entry = Vec::new();
+    encode_header(&mut entry, EntryHeader { stamp_ms: 1_700_000_000_123 });
+    written += &format!("header: {}\n", hex(&entry));
+    for (name, command) in golden_forms() {
+        let mut bytes = Vec::new();
+        encode_command(&mut bytes, command);
+        written += &format!("{name}: {}\n", hex(&bytes));
+        entry.extend_from_slice(&bytes);
+    }
+    written += &format!("entry: {}\n", hex(&entry));
+    assert_eq!(written, GOLDEN);
+
+    let mut read = Vec::new();
+    for line in GOLDEN.lines() {
+        let (name, bytes) = line.split_once(": ").unwrap();
+        let bytes = unhex(bytes);
+        let mut reader = Reader::new(&bytes);
+        if name == "header" || name == "entry" {
+            let header = decode_header(&mut reader).unwrap();
+            assert_eq!(header, EntryHeader { stamp_ms: 1_700_000_000_123 });
+        }
+        while !reader.is_empty() {
+            read.push(format!("{:?}", decode_command(&mut reader).unwrap()));
+        }
+    }
+    let forms: Vec<String> = golden_forms().iter().map(|(_, form)| format!("{form:?}")).collect();
+    assert_eq!(read, [forms.clone(), forms].concat(), "each alone, then all in the entry");
+}
+
+#[test]
+fn what_is_not_exactly_a_clients_command_is_refused() {
+    let check = |bytes: &[u8], error| assert_eq!(validate_command(bytes, 100), Err(error));
+    check(&[], CommandError::Malformed(DecodeError::Truncated));
+    check(&[0], CommandError::Operation { op: 0 });
+    check(&[16, 0x90], CommandError::Operation { op: 16 });
+    let wanted = "an integer below 128";
+    let marker = 0xcc;
+    check(&[0xcc, 1], CommandError::Malformed(DecodeError::Unexpected { wanted, marker }));
+    check(&[3, 0x91, 5], CommandError::NotForClients { op: 3 });
+    check(&[1, 0x92, 0xc4, 0, 0xc4, 0], CommandError::EmptyKey);
+    check(&[2, 0x92, 0xc4, 0, 0xc4, 0], CommandError::EmptyKey);
+    check(&[1, 0x93], CommandError::Arity { of: "a put", expected: 2, found: 3 });
+    check(&[2, 0x91], CommandError::Arity { of: "a delete", expected: 2, found: 1 });
+    check(&[1, 0x92, 0xc4, 1, b'k', 0xc4, 0, 7], CommandError::Trailing { bytes: 1 });
+    check(&[1, 0x92, 0xc6, 0xff, 0xff, 0xff, 0xff], DecodeError::Truncated.into());
+    check(&[1; 101], CommandError::TooLarge { bytes: 101, bytes_max: 100 });
+    assert_eq!(validate_command(&[1, 0x92, 0xc4, 1, b'k', 0xc4, 0], 7), Ok(()));
+    // Longer forms than needed are MessagePack as well.
+    assert_eq!(validate_command(&[2, 0xdc, 0, 2, 0xc5, 0, 1, b'k', 0xc6, 0, 0, 0, 0], 99), Ok(()));
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..64)
+}
+
+/// Bytes that get past the first checks more often than arbitrary ones do.
+fn likely_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just(vec![0x92, 1, 0]),
+        Just(vec![1, 0x92, 0xc4, 1, b'k', 0xc4, 2, 1, 2]),
+        Just(vec![2, 0x92, 0xc4, 1, b'k', 0xc4, 1, 0]),
+        Just(vec![3, 0x91, 2]),
+        prop::collection::vec(any::<u8>(), 0..4),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(noise in prop_oneof![bytes(), likely_bytes()]) {
+        let _ = validate_command(&noise, 1000);
+        let mut reader = Reader::new(&noise);
+        let _ = decode_header(&mut reader);
+        while decode_command(&mut reader).is_ok() {}
+        let mut store = support::store_with(1, 1000);
+        let _ = store.apply(LogIndex::new(1), &noise, &mut |_| ());
+        let mut payload = vec![0x92, 1, 0];
+        payload.extend_from_slice(&noise);
+        let mut store = support::store_with(1, 1000);
+        let _ = store.apply(LogIndex::new(1), &payload, &mut |_| ());
+    }
+
+    #[test]
+    fn commands_come_back_as_they_were_written(
+        key in prop::collection::vec(any::<u8>(), 1..300),
+        value in prop::collection::vec(any::<u8>(), 0..70_000),
+        revision in any::<u64>(),
+    ) {
+        let end = RangeEnd::from_bytes(&value);
+        let commands = [
+            Command::Put { key: &key, value: &value },
+            Command::DeleteRange { key: &key, end },
+            Command::Compact { revision: Revision(revision) },
+        ];
+        for command in commands {
+            let mut bytes = Vec::new();
+            encode_command(&mut bytes, command);
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(decode_command(&mut reader), Ok(command));
+            prop_assert!(reader.is_empty());
+            for cut in [1, bytes.len() / 2, bytes.len() - 1] {
+                prop_assert!(decode_command(&mut Reader::new(&bytes[..cut])).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_and_lengths_come_back_as_they_were_written(number in any::<u64>(), cut in 0..64u32) {
+        let number = number >> cut;
+        let length = u32::try_from(number >> 32).unwrap();
+        let mut bytes = Vec::new();
+        msgpack::write_uint(&mut bytes, number);
+        msgpack::write_array(&mut bytes, length);
+        let mut reader = Reader::new(&bytes);
+        prop_assert_eq!(reader.uint(), Ok(number));
+        prop_assert_eq!(reader.array(), Ok(usize::try_from(length).unwrap()));
+        prop_assert!(reader.is_empty());
+    }
+}
