@@ -2,7 +2,7 @@
 //!
 //! Each change queues what it will let go: the version it superseded, due once the store is compacted to
 //! the change's revision; a tombstone, due one revision later, so that a watch from the compaction
-//! revision on still sees the deletion (etcd lost it: etcd#18089). The queue is in the order of those
+//! revision on still sees the deletion, as etcd once did not. The queue is in the order of those
 //! revisions, so compaction costs what it frees and nothing else.
 //!
 //! Bytes are counted as the queue is filled, and a compaction is counted at once although its memory is

@@ -70,12 +70,16 @@ impl Index {
 
     /// The key with this hash for which `is_it` holds.
     #[inline]
-    pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool) -> Option<KeyId> {
-        let place = self.table.find(hash, &is_it);
+    pub(super) fn find(
+        &self,
+        hash: KeyHash,
+        is_it: impl Fn(KeyId) -> bool + Copy,
+    ) -> Option<KeyId> {
+        let place = self.table.find(hash, is_it);
         match (place, &self.old) {
             (Some(at), _) => Some(self.table.id_at(at)),
             (None, None) => None,
-            (None, Some(old)) => old.table.find(hash, &is_it).map(|at| old.table.id_at(at)),
+            (None, Some(old)) => old.table.find(hash, is_it).map(|at| old.table.id_at(at)),
         }
     }
 
@@ -167,7 +171,7 @@ impl Table {
     }
 
     #[inline]
-    fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool) -> Option<usize> {
+    fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool + Copy) -> Option<usize> {
         let mut at = self.home(hash);
         loop {
             let bucket = self.buckets[at];

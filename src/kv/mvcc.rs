@@ -134,7 +134,7 @@ impl Store {
         self.free_due(work);
     }
 
-    #[inline]
+    /// Frees up to `count` versions or keys that a compaction gave up.
     pub(super) fn free_due(&mut self, count: usize) {
         for _ in 0..count {
             let Some((due, spent)) = self.history.pop_due(self.compact_revision) else { return };
