@@ -1,10 +1,11 @@
 //! Applies an entry: its commands in order, in groups, so that memory is waited for once per group.
 //!
-//! With more keys than the cache holds, a put waits for three lines that each depend on the one before:
-//! bucket, key, value. Done one put at a time, the waits add up. So a group of commands is decoded and
-//! hashed first, then all its buckets are loaded, then all its keys, then the places of its values: loads
-//! that do not depend on each other travel together. What was loaded is thrown away; the changes then
-//! find it in the cache. With 100,000 keys and 64 MiB of history this saves a quarter of a put.
+//! With more keys than the cache holds, a put waits for three lines that each depend on the one
+//! before: bucket, key, value. Done one put at a time, the waits add up. So a group of commands is
+//! decoded and hashed first, then all its buckets are loaded, then all its keys, then the places of
+//! its values: loads that do not depend on each other travel together. What was loaded is thrown
+//! away; the changes then find it in the cache. With 100,000 keys and 64 MiB of history this saves
+//! a quarter of a put.
 
 use std::error::Error;
 use std::fmt;
@@ -20,8 +21,9 @@ use super::index::KeyHash;
 /// Commands to a group: about as many misses as a core keeps in flight. 32 is no faster.
 const GROUP: usize = 16;
 
-/// An entry this version cannot apply: written by a newer one, or damaged in memory. The node must stop:
-/// the commands before it may have been applied, and going on without it would make another state.
+/// An entry this version cannot apply: written by a newer one, or damaged in memory. The node must
+/// stop: the commands before it may have been applied, and going on without it would make another
+/// state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ApplyError {
     /// The entry.
@@ -70,8 +72,8 @@ impl Store {
         Ok(())
     }
 
-    /// Counts an entry of another kind, which changes nothing here. Panics unless `index` follows the
-    /// last one applied.
+    /// Counts an entry of another kind, which changes nothing here. Panics unless `index` follows
+    /// the last one applied.
     pub fn apply_other(&mut self, index: LogIndex) {
         assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
         self.applied = index;
@@ -131,9 +133,9 @@ impl<'a> Group<'a> {
         hashes.zip(self.commands.iter().copied()).take(self.count)
     }
 
-    /// How many versions to free before the commands: as many as they will queue, a range delete aside,
-    /// so that a compacted history never grows; and just before they need places and buffers, so that
-    /// they get what is still in the cache. `tidy` frees the rest.
+    /// How many versions to free before the commands: as many as they will queue, a range delete
+    /// aside, so that a compacted history never grows; and just before they need places and
+    /// buffers, so that they get what is still in the cache. `tidy` frees the rest.
     fn spent(&self) -> usize {
         let commands = self.commands[..self.count].iter();
         let each = commands.map(|command| match command {
