@@ -1,4 +1,5 @@
-//! The part of MessagePack that raftd's formats are made of: unsigned integers, byte strings, arrays.
+//! The part of MessagePack that raftd's formats are made of: unsigned integers, byte strings,
+//! arrays.
 //!
 //! ```text
 //! uint   00..7f | cc u8 | cd u16 | ce u32 | cf u64        big-endian
@@ -6,11 +7,11 @@
 //! array  90..9f | dc u16 | dd u32, then that many values
 //! ```
 //!
-//! Reading borrows, never allocates and never panics, whatever the bytes. A longer form than needed is
-//! read as well: the specification allows it. Writing always takes the shortest form.
+//! Reading borrows, never allocates and never panics, whatever the bytes. A longer form than needed
+//! is read as well: the specification allows it. Writing always takes the shortest form.
 //!
-//! Why not rmp: an entry holds hundreds of commands and every node decodes each of them, so a command
-//! must cost nanoseconds. rmp reads through `io::Read` and copies byte strings.
+//! Why not rmp: an entry holds hundreds of commands and every node decodes each of them, so a
+//! command must cost nanoseconds. rmp reads through `io::Read` and copies byte strings.
 
 use std::error::Error;
 use std::fmt;

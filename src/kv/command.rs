@@ -1,19 +1,19 @@
 //! What an entry of kind `Commands` holds, and what a command answers.
 //!
 //! ```text
-//! payload   header command*                     MessagePack values, one after the other, to the last byte
+//! payload   header command*                     MessagePack values in a row, to the last byte
 //! header    array(2) [format_version: uint = 1, leader_stamp_ms: uint]
-//! command   op args                             the bytes of the client's request after its id, unchanged
+//! command   op args                             the client's request after its id, unchanged
 //!   01      array(2) [key: bin, value: bin]     Put
 //!   02      array(2) [key: bin, end: bin]       DeleteRange
 //!   03      array(1) [revision: uint]           Compact, made by the leader only
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
 //!
-//! Reading is strict: another version, operation, arity or type, an empty key or a byte too many is an
-//! error. At admission it refuses the request; at apply it stops the node, because one node that skips
-//! what another applies is no replica. New fields come with a new format version (design §12.9).
-//! `tests/kv/golden/` holds every form.
+//! Reading is strict: another version, operation, arity or type, an empty key or a byte too many is
+//! an error. At admission it refuses the request; at apply it stops the node, because one node that
+//! skips what another applies is no replica. New fields come with a new format version (design
+//! §12.9). `tests/kv/golden/` holds every form.
 
 use std::error::Error;
 use std::fmt;
@@ -68,7 +68,8 @@ pub enum RangeEnd<'a> {
     Key,
     /// Nowhere: every key from `key` on.
     Unbounded,
-    /// Before this key. At or before `key`, the range is empty. Neither empty nor a single zero byte.
+    /// Before this key. At or before `key`, the range is empty. Neither empty nor a single zero
+    /// byte.
     Before(&'a [u8]),
 }
 

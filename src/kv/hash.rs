@@ -9,8 +9,8 @@
 //! ```
 //!
 //! `lease` is 0 for a key without one. A sum does not care about the order, so a change costs one
-//! subtraction and one addition, and a store loaded from a snapshot arrives at the same value. Only the
-//! newest versions of live keys count: history may be freed at different times (design §12.12).
+//! subtraction and one addition, and a store loaded from a snapshot arrives at the same value. Only
+//! the newest versions of live keys count: history may be freed at different times (design §12.12).
 //!
 //! This is part of the protocol between members: another formula needs another feature level.
 

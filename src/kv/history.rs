@@ -1,12 +1,13 @@
 //! What the history holds and in which order it goes.
 //!
-//! Each change queues what it will let go: the version it superseded, due once the store is compacted to
-//! the change's revision; a tombstone, due one revision later, so that a watch from the compaction
-//! revision on still sees the deletion (etcd lost it: etcd#18089). The queue is in the order of those
-//! revisions, so compaction costs what it frees and nothing else.
+//! Each change queues what it will let go: the version it superseded, due once the store is
+//! compacted to the change's revision; a tombstone, due one revision later, so that a watch from
+//! the compaction revision on still sees the deletion, as etcd once did not. The queue is in the
+//! order of those revisions, so compaction costs what it frees and nothing else.
 //!
-//! Bytes are counted as the queue is filled, and a compaction is counted at once although its memory is
-//! freed later. So the figures depend on the commands alone, not on how far the freeing has come.
+//! Bytes are counted as the queue is filled, and a compaction is counted at once although its
+//! memory is freed later. So the figures depend on the commands alone, not on how far the freeing
+//! has come.
 
 use std::collections::VecDeque;
 
@@ -15,11 +16,12 @@ use crate::types::Revision;
 use super::keys::KeyId;
 use super::versions::VersionId;
 
-/// What a superseded version costs beside its value: its cache line, its place in the queue, and the
-/// allocator's and the buffer's rounding. Bytes.
+/// What a superseded version costs beside its value: its cache line, its place in the queue, and
+/// the allocator's and the buffer's rounding. Bytes.
 const VERSION_BYTES: u64 = 112;
 
-/// What a deleted key costs beside its name, twice: entry, version, index, ordered map, queue. Bytes.
+/// What a deleted key costs beside its name, twice: entry, version, index, ordered map, queue.
+/// Bytes.
 const TOMBSTONE_BYTES: u64 = 256;
 
 /// What can be given up.
@@ -62,8 +64,8 @@ impl History {
         self.push(by, Spent::Superseded(version));
     }
 
-    /// Queues a tombstone that the put at `by` superseded. It was counted when it was made; and if the
-    /// key had been freed in time there would be nothing to count.
+    /// Queues a tombstone that the put at `by` superseded. It was counted when it was made; and if
+    /// the key had been freed in time there would be nothing to count.
     pub(super) fn supersede_tombstone(&mut self, by: Revision, version: VersionId) {
         self.push(by, Spent::Superseded(version));
     }
@@ -90,7 +92,8 @@ impl History {
         }
     }
 
-    /// Takes the next thing that can go and the revision it was due at, now that the store is compacted to `revision`.
+    /// Takes the next thing that can go and the revision it was due at, now that the store is
+    /// compacted to `revision`.
     #[inline]
     pub(super) fn pop_due(&mut self, revision: Revision) -> Option<(Revision, Spent)> {
         match self.queue.front() {
@@ -114,7 +117,8 @@ impl History {
         })
     }
 
-    /// The revision to compact to, so that at most `bytes` remain. `None` if no more than that is there.
+    /// The revision to compact to, so that at most `bytes` remain. `None` if no more than that is
+    /// there.
     pub(super) fn revision_leaving(&self, bytes: u64) -> Option<Revision> {
         let surplus = self.bytes().checked_sub(bytes).filter(|surplus| *surplus > 0)?;
         let gone = self.compacted_bytes + surplus;

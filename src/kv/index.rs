@@ -1,14 +1,15 @@
 //! From a key's hash to its place: the point access of every put and get.
 //!
-//! Open addressing with linear probing over 8-byte buckets `(32 bits of hash, key id + 1)`; 0 is empty.
-//! The bucket a key belongs to is given by the **upper** bits of those 32, so that growing and removing
-//! never look at a key: eight buckets to a cache line, and one miss finds the key's id.
+//! Open addressing with linear probing over 8-byte buckets `(32 bits of hash, key id + 1)`; 0 is
+//! empty. The bucket a key belongs to is given by the **upper** bits of those 32, so that growing
+//! and removing never look at a key: eight buckets to a cache line, and one miss finds the key's
+//! id.
 //!
-//! Growing is spread out: the larger table takes what is new, and every later insertion carries a few
-//! buckets over from the smaller one. No single put pays for all (design §12.13).
+//! Growing is spread out: the larger table takes what is new, and every later insertion carries a
+//! few buckets over from the smaller one. No single put pays for all (design §12.13).
 //!
-//! Why not `std`'s map: it rehashes in one step, and its order is random by design. This one is seeded
-//! too, against chosen keys, but it is never iterated, so its order cannot reach an answer.
+//! Why not `std`'s map: it rehashes in one step, and its order is random by design. This one is
+//! seeded too, against chosen keys, but it is never iterated, so its order cannot reach an answer.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -17,8 +18,9 @@ use super::keys::KeyId;
 /// Buckets of the first table.
 const BUCKETS_MIN: usize = 1024;
 
-/// Buckets carried over by one insertion while the table grows. 8 is one cache line of the old table. It
-/// is done after `buckets / 8` insertions, and the new table fills only after `buckets * 5 / 8` more.
+/// Buckets carried over by one insertion while the table grows. 8 is one cache line of the old
+/// table. It is done after `buckets / 8` insertions, and the new table fills only after `buckets *
+/// 5 / 8` more.
 const BUCKETS_PER_STEP: usize = 8;
 
 const EMPTY: u64 = 0;
@@ -55,8 +57,8 @@ impl Index {
         KeyHash(u32::try_from(upper).expect("the upper half of 64 bits"))
     }
 
-    /// Loads the bucket where the search for `hash` starts. The value means nothing; asking for many of
-    /// them in a row lets the processor fetch them at the same time.
+    /// Loads the bucket where the search for `hash` starts. The value means nothing; asking for
+    /// many of them in a row lets the processor fetch them at the same time.
     #[inline]
     pub(super) fn touch(&self, hash: KeyHash) -> u64 {
         self.table.buckets[self.table.home(hash)]
@@ -70,12 +72,16 @@ impl Index {
 
     /// The key with this hash for which `is_it` holds.
     #[inline]
-    pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool) -> Option<KeyId> {
-        let place = self.table.find(hash, &is_it);
+    pub(super) fn find(
+        &self,
+        hash: KeyHash,
+        is_it: impl Fn(KeyId) -> bool + Copy,
+    ) -> Option<KeyId> {
+        let place = self.table.find(hash, is_it);
         match (place, &self.old) {
             (Some(at), _) => Some(self.table.id_at(at)),
             (None, None) => None,
-            (None, Some(old)) => old.table.find(hash, &is_it).map(|at| old.table.id_at(at)),
+            (None, Some(old)) => old.table.find(hash, is_it).map(|at| old.table.id_at(at)),
         }
     }
 
@@ -112,8 +118,8 @@ impl Index {
             let bucket = old.table.buckets[at];
             if is_key(bucket) {
                 self.table.insert_bucket(bucket);
-                // Not EMPTY: a search for a key further on must get past it. And what is EMPTY stays so,
-                // or searches would walk over everything carried over.
+                // Not EMPTY: a search for a key further on must get past it. And what is EMPTY
+                // stays so, or searches would walk over everything carried over.
                 old.table.buckets[at] = GONE;
             }
         }
@@ -167,7 +173,7 @@ impl Table {
     }
 
     #[inline]
-    fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool) -> Option<usize> {
+    fn find(&self, hash: KeyHash, is_it: impl Fn(KeyId) -> bool + Copy) -> Option<usize> {
         let mut at = self.home(hash);
         loop {
             let bucket = self.buckets[at];
@@ -205,7 +211,8 @@ impl Table {
         let mut next = self.after(at);
         while self.buckets[next] != EMPTY {
             let home = self.home(hash_of(self.buckets[next]));
-            // How far it is from home, and how far from the hole: it may move if home is not between.
+            // How far it is from home, and how far from the hole: it may move if home is not
+            // between.
             if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
                 self.buckets[hole] = self.buckets[next];
                 hole = next;

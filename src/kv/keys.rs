@@ -1,7 +1,8 @@
 //! The store's keys, one cache line each: the name, and what is current about it.
 //!
-//! A put needs three lines: the index bucket, this, and the value it writes. So everything a put must
-//! know of the version it supersedes stands here too, and the superseded version is not touched.
+//! A put needs three lines: the index bucket, this, and the value it writes. So everything a put
+//! must know of the version it supersedes stands here too, and the superseded version is not
+//! touched.
 
 use super::slab::Slab;
 use super::versions::VersionId;

@@ -1,25 +1,27 @@
-//! THE MEANING: a multi-version store of keys, the same on every node that applied the same entries.
+//! THE MEANING: a multi-version store of keys, the same on every node that applied the same
+//! entries.
 //!
 //! ```text
-//! Store ── index      hash → key id                  every put and point read; seeded, never iterated
+//! Store ── index      hash → key id           every put and point read; seeded, never iterated
 //!       ── ordered    name → key id                  ranges; touched when a key appears or goes
 //!       ── keys       key id → name, what is current      a cache line each
 //!       ── versions   version id → value, revisions       newest first, linked by `older`
 //!       ── history    what compaction gives up, in the order of revisions
 //! ```
 //!
-//! The model is etcd's. The empty store has revision 1. A request that changes anything makes the next
-//! revision, and all it changes carries that one. A deleted key leaves a tombstone; superseded versions
-//! and tombstones stay readable until a compaction. The history is bounded: when it exceeds its bytes,
-//! `compaction_due` names the revision that halves it, the leader puts that into the log, and every node
-//! gives up the same history at the same index (design §12.13).
+//! The model is etcd's. The empty store has revision 1. A request that changes anything makes the
+//! next revision, and all it changes carries that one. A deleted key leaves a tombstone; superseded
+//! versions and tombstones stay readable until a compaction. The history is bounded: when it
+//! exceeds its bytes, `compaction_due` names the revision that halves it, the leader puts that into
+//! the log, and every node gives up the same history at the same index (design §12.13).
 //!
-//! **What may differ between nodes** is the hash seed, how far freed memory has been given back, and
-//! where in memory things are. None of it reaches an answer, the state hash or a figure below. No clock,
-//! no randomness, no iteration over the hash.
+//! **What may differ between nodes** is the hash seed, how far freed memory has been given back,
+//! and where in memory things are. None of it reaches an answer, the state hash or a figure below.
+//! No clock, no randomness, no iteration over the hash.
 //!
-//! Why not one ordered map: it is 75–85 % of all CPU of a replicated put, paid on every node (floor.md
-//! §5). Why not a log-structured store: the state fits memory by design, and snapshots bound the log.
+//! Why not one ordered map: it is 75–85 % of all CPU of a replicated put, paid on every node
+//! (floor.md §5). Why not a log-structured store: the state fits memory by design, and snapshots
+//! bound the log.
 
 pub mod command;
 
@@ -51,7 +53,8 @@ const REVISION_EMPTY: Revision = Revision(1);
 /// What a store is made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreOptions {
-    /// Seeds the hash of the index against chosen keys. Any number; another one on every node is best.
+    /// Seeds the hash of the index against chosen keys. Any number; another one on every node is
+    /// best.
     pub index_seed: u64,
     /// History beyond which `compaction_due` speaks. Bytes.
     pub history_bytes_max: u64,
@@ -86,7 +89,8 @@ impl Store {
     /// The empty store, before the first entry of the log.
     pub fn new(options: StoreOptions) -> Store {
         let StoreOptions { index_seed, history_bytes_max } = options;
-        // An automatic compaction frees half the history, and its buffers are what the next half needs.
+        // An automatic compaction frees half the history, and its buffers are what the next half
+        // needs.
         let free_bytes_max = usize::try_from(history_bytes_max / 2).unwrap_or(usize::MAX);
         Store {
             index: Index::new(index_seed),
@@ -119,18 +123,20 @@ impl Store {
         self.applied
     }
 
-    /// The latest time a leader stamped on an applied entry; 0 before the first. Milliseconds since 1970.
+    /// The latest time a leader stamped on an applied entry; 0 before the first. Milliseconds since
+    /// 1970.
     pub fn stamp_ms(&self) -> u64 {
         self.stamp_ms
     }
 
-    /// A hash over the live keys, the revision and the compaction revision: equal on every node at the
-    /// same applied index. `kv/hash.rs` has the formula.
+    /// A hash over the live keys, the revision and the compaction revision: equal on every node at
+    /// the same applied index. `kv/hash.rs` has the formula.
     pub fn state_hash(&self) -> u64 {
         self.live.hash.wrapping_add(hash::of_store(self.revision, self.compact_revision))
     }
 
-    /// Superseded versions and tombstones that are not compacted, with what each costs to keep. Bytes.
+    /// Superseded versions and tombstones that are not compacted, with what each costs to keep.
+    /// Bytes.
     pub fn history_bytes(&self) -> u64 {
         self.history.bytes()
     }

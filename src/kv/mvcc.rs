@@ -1,10 +1,10 @@
 //! Changes: put, delete, compact; and the freeing that follows a compaction in small steps.
 //!
-//! A key's versions form a chain, newest first. The chain is never repaired when its end is freed: a
-//! version is freed only when the store is compacted to the revision that superseded it, and from then on
-//! every readable revision finds the superseding version first. So a link is followed only from a
-//! version newer than the revision asked for, hence newer than the compaction revision, and what such a
-//! version superseded is still there.
+//! A key's versions form a chain, newest first. The chain is never repaired when its end is freed:
+//! a version is freed only when the store is compacted to the revision that superseded it, and from
+//! then on every readable revision finds the superseding version first. So a link is followed only
+//! from a version newer than the revision asked for, hence newer than the compaction revision, and
+//! what such a version superseded is still there.
 
 use crate::types::Revision;
 
@@ -71,7 +71,8 @@ impl Store {
             for id in &found {
                 self.delete(revision, *id);
             }
-            // Tombstones are due a revision later than what they supersede, so they queue behind all.
+            // Tombstones are due a revision later than what they supersede, so they queue behind
+            // all.
             for id in &found {
                 self.history.bury(revision, *id, self.keys.at(*id).name().len());
             }
@@ -99,8 +100,8 @@ impl Store {
         entry.newest = self.versions.insert(tombstone, &[]);
     }
 
-    /// Gives up what only revisions below `revision` can see. At once for every reader and every figure;
-    /// the memory follows with `tidy` and with later changes.
+    /// Gives up what only revisions below `revision` can see. At once for every reader and every
+    /// figure; the memory follows with `tidy` and with later changes.
     pub(super) fn compact(&mut self, revision: Revision) -> Result<(), RangeError> {
         if revision > self.revision {
             return Err(RangeError::Future { revision: self.revision });
@@ -113,9 +114,10 @@ impl Store {
         Ok(())
     }
 
-    /// The revision to compact to, if the history exceeds its bound: the one that leaves half of the
-    /// bound. The leader proposes it as a `Compact` command, once: until that is applied, the answer
-    /// stays. Later ones may name a larger revision; a smaller one is refused when it is applied.
+    /// The revision to compact to, if the history exceeds its bound: the one that leaves half of
+    /// the bound. The leader proposes it as a `Compact` command, once: until that is applied, the
+    /// answer stays. Later ones may name a larger revision; a smaller one is refused when it is
+    /// applied.
     pub fn compaction_due(&self) -> Option<Revision> {
         if self.history.bytes() <= self.history_bytes_max {
             return None;
@@ -126,15 +128,15 @@ impl Store {
         if revision > self.compact_revision { Some(revision) } else { None }
     }
 
-    /// Frees up to `work` versions or keys that a compaction gave up, and carries over that many lines of
-    /// a growing index: some 50 ns each, 1 µs for a key. To be called once a turn; nothing depends on it
-    /// but memory.
+    /// Frees up to `work` versions or keys that a compaction gave up, and carries over that many
+    /// lines of a growing index: some 50 ns each, 1 µs for a key. To be called once a turn; nothing
+    /// depends on it but memory.
     pub fn tidy(&mut self, work: usize) {
         self.index.step(work.saturating_mul(BUCKETS_PER_WORK));
         self.free_due(work);
     }
 
-    #[inline]
+    /// Frees up to `count` versions or keys that a compaction gave up.
     pub(super) fn free_due(&mut self, count: usize) {
         for _ in 0..count {
             let Some((due, spent)) = self.history.pop_due(self.compact_revision) else { return };

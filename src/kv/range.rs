@@ -93,8 +93,9 @@ impl Store {
         if entry.is_live() { Some(key_value(entry, self.versions.at(entry.newest))) } else { None }
     }
 
-    /// Visits the keys of a range in ascending order until the limit, or until `visit` breaks: the key
-    /// it breaks at counts as left out. Costs a walk over the whole range, because all of it is counted.
+    /// Visits the keys of a range in ascending order until the limit, or until `visit` breaks: the
+    /// key it breaks at counts as left out. Costs a walk over the whole range, because all of it is
+    /// counted.
     pub fn range(
         &self,
         request: &RangeRequest<'_>,

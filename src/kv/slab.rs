@@ -1,7 +1,8 @@
-//! Values by small integer, in chunks that never move: growing costs one chunk, never a copy of them all.
+//! Values by small integer, in chunks that never move: growing costs one chunk, never a copy of
+//! them all.
 
-/// Values to a chunk, as a power of two. 4096 of 64 bytes: 256 KiB, which the kernel hands out page by
-/// page as they are first used.
+/// Values to a chunk, as a power of two. 4096 of 64 bytes: 256 KiB, which the kernel hands out page
+/// by page as they are first used.
 const CHUNK_BITS: u32 = 12;
 const CHUNK_LENGTH: usize = 1 << CHUNK_BITS;
 

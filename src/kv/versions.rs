@@ -1,9 +1,9 @@
 //! The versions of all keys: one cache line each, and a value in a buffer that outlives it.
 //!
-//! A put makes a version and, in the steady state, one falls out of the history. So the buffers go round:
-//! they are of 49 sizes, at most a quarter larger than the value, and a version that is given up keeps
-//! its buffer for the next value of that size. What waits unused is bounded. Values above 64 KiB are not
-//! kept: there the allocator is a small part of the cost.
+//! A put makes a version and, in the steady state, one falls out of the history. So the buffers go
+//! round: they are of 49 sizes, at most a quarter larger than the value, and a version that is
+//! given up keeps its buffer for the next value of that size. What waits unused is bounded. Values
+//! above 64 KiB are not kept: there the allocator is a small part of the cost.
 
 use super::slab::Slab;
 
@@ -32,8 +32,8 @@ pub(super) struct Version {
     pub(super) create_revision: u64,
     /// How many puts since the creation; 0 in a tombstone.
     pub(super) version: u64,
-    /// The version it superseded. Points nowhere once the history behind `mod_revision` is given up;
-    /// nobody follows it then, because every readable revision finds this version first.
+    /// The version it superseded. Points nowhere once the history behind `mod_revision` is given
+    /// up; nobody follows it then, because every readable revision finds this version first.
     pub(super) older: VersionId,
 }
 

@@ -25,7 +25,8 @@ fn a_million_overwrites_with_a_history_of_a_mebibyte_stay_bounded() {
         assert!(store.footprint().free_buffer_bytes <= 1 << 19);
     }
     assert_eq!(store.revision(), Revision(1_000_001));
-    // 1000 live, and what a history of 1.1 MiB, and as much again on its way out, holds at 176 bytes each.
+    // 1000 live, and what a history of 1.1 MiB, and as much again on its way out, holds at 176
+    // bytes each.
     assert!(versions_max < 1000 + 2 * 6_800, "{versions_max} versions");
 }
 

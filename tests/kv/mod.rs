@@ -1,4 +1,5 @@
-//! The meaning: every answer against a slow model, every node against every other, every format as stored.
+//! The meaning: every answer against a slow model, every node against every other, every format as
+//! stored.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod determinism;
