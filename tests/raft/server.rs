@@ -181,10 +181,6 @@ impl Server {
         Ok(position)
     }
 
-    pub(super) fn has_job(&self) -> bool {
-        self.job.is_some()
-    }
-
     /// Forms a job if there is something to write and none is in flight.
     pub(super) fn begin_job(&mut self) -> bool {
         if self.job.is_some() || !self.raft.has_job() {
