@@ -1,0 +1,405 @@
+//! A seeded simulator of up to five cores: messages are lost, doubled, delayed and reordered, links are cut,
+//! servers lose power with what they had not synced. `oracles` watches every turn; afterwards the weather
+//! clears and the cluster must agree and go on. A run that committed too little is a failed run.
+//!
+//! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of them.
+
+use super::oracles::Oracle;
+use super::server::{Disk, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, id, settings};
+use raftd::raft::ReadTicket;
+use raftd::types::{Instant, LogIndex};
+use std::collections::BTreeMap;
+
+const MS: u64 = 1_000_000;
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % below.max(1)
+    }
+
+    fn index(&mut self, below: usize) -> usize {
+        let below = u64::try_from(below).expect("small");
+        usize::try_from(self.roll(below)).expect("small")
+    }
+
+    fn once_in(&mut self, turns: u64) -> bool {
+        turns > 0 && self.roll(turns) == 0
+    }
+}
+
+/// How bad it is; drawn per seed, so that each seed tries something else. "Once in so many turns"; 0: never.
+#[derive(Debug)]
+struct Weather {
+    servers: usize,
+    loss: u64,
+    double: u64,
+    latency_ns: u64,
+    sync_ns: u64,
+    crash: u64,
+    cut: u64,
+    mend: u64,
+    reconnect: u64,
+    tight: u64,
+    entries_max: usize,
+    in_flight_max: usize,
+    propose: u64,
+}
+
+impl Weather {
+    fn draw(dice: &mut Dice) -> Weather {
+        let servers = [1, 2, 3, 3, 3, 4, 5, 5][dice.index(8)];
+        Weather {
+            servers,
+            loss: [0, 0, 50, 10][dice.index(4)],
+            double: [0, 0, 40, 10][dice.index(4)],
+            latency_ns: [1, 5, 20, 60][dice.index(4)] * MS,
+            sync_ns: [1, 4, 30, 120][dice.index(4)] * MS,
+            crash: [0, 1500, 500, 250][dice.index(4)],
+            cut: [0, 1500, 500, 250][dice.index(4)],
+            mend: [400, 150][dice.index(2)],
+            reconnect: [0, 1000, 200][dice.index(3)],
+            tight: [0, 0, 10][dice.index(3)],
+            entries_max: [1, 2, 20][dice.index(3)],
+            in_flight_max: [1, 3, 8][dice.index(3)],
+            propose: [2, 8, 30][dice.index(3)],
+        }
+    }
+}
+
+struct World {
+    dice: Dice,
+    weather: Weather,
+    now: Instant,
+    servers: Vec<Server>,
+    flying: Vec<(Instant, Packet)>,
+    syncs: Vec<Option<Instant>>,
+    /// Cut links, one way each.
+    cut: Vec<(usize, usize)>,
+    sessions: u64,
+    values: u64,
+    starts: u64,
+    asked: BTreeMap<(usize, ReadTicket), LogIndex>,
+    reads_served: u64,
+    oracle: Oracle,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut dice = Dice(seed);
+        let weather = Weather::draw(&mut dice);
+        let servers = weather.servers;
+        let mut world = World {
+            dice,
+            weather,
+            now: Instant::from_ns(1),
+            servers: Vec::new(),
+            flying: Vec::new(),
+            syncs: vec![None; servers],
+            cut: Vec::new(),
+            sessions: 0,
+            values: 1_000,
+            starts: 0,
+            asked: BTreeMap::new(),
+            reads_served: 0,
+            oracle: Oracle::default(),
+        };
+        for nth in 0..servers {
+            let server = world.start(nth, disk(&[1]));
+            world.servers.push(server);
+        }
+        for from in 0..servers {
+            world.connect_all(from);
+        }
+        world
+    }
+
+    fn start(&mut self, nth: usize, disk: Disk) -> Server {
+        let number = u64::try_from(nth).expect("small") + 1;
+        self.starts += 1;
+        let mut settings = settings(number);
+        settings.seed = self.dice.roll(u64::MAX);
+        settings.append_entries_max = self.weather.entries_max;
+        settings.in_flight_messages_max = self.weather.in_flight_max;
+        let voters = u64::try_from(self.weather.servers).expect("small");
+        Server::start(settings, voters, disk, self.now)
+    }
+
+    fn connect_all(&mut self, from: usize) {
+        for to in 0..self.servers.len() {
+            self.connect(from, to);
+            self.connect(to, from);
+        }
+    }
+
+    fn connect(&mut self, from: usize, to: usize) {
+        if from != to {
+            self.sessions += 1;
+            self.servers[from].raft.connected(peer(to), self.sessions);
+        }
+    }
+
+    /// One turn of the world: time passes, what is due happens.
+    fn turn(&mut self) {
+        self.now = self.now.after_ns(1 + self.dice.roll(4 * MS));
+        self.deliver();
+        for nth in 0..self.servers.len() {
+            if self.syncs[nth].is_some_and(|done| done <= self.now) {
+                self.syncs[nth] = None;
+                self.servers[nth].finish_job(self.now);
+                self.end_turn(nth);
+            }
+            if self.servers[nth].raft.wake_at() <= self.now {
+                self.servers[nth].tick(self.now);
+                self.end_turn(nth);
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now;
+        let mut due: Vec<Packet> = Vec::new();
+        for (_, packet) in self.flying.extract_if(.., |(arrival, _)| *arrival <= now) {
+            due.push(packet);
+        }
+        let mut unsettled = vec![false; self.servers.len()];
+        while !due.is_empty() {
+            let packet = due.swap_remove(self.dice.index(due.len()));
+            let (from, to) = (nth(packet.from), nth(packet.to));
+            if self.cut.contains(&(from, to)) {
+                continue;
+            }
+            let tight = self.dice.once_in(self.weather.tight);
+            self.servers[to].room = if tight { self.dice.roll(200) } else { 1 << 40 };
+            self.servers[to].step(self.now, &packet);
+            unsettled[to] = true;
+            if self.dice.roll(3) > 0 {
+                self.end_turn(to);
+                unsettled[to] = false;
+            }
+        }
+        for at in (0..unsettled.len()).filter(|at| unsettled[*at]) {
+            self.end_turn(at);
+        }
+    }
+
+    /// Settles a server, starts its sync, sends its messages, looks at it.
+    fn end_turn(&mut self, at: usize) {
+        let now = self.now;
+        let server = &mut self.servers[at];
+        server.raft.settle(now);
+        server.step_output();
+        if server.begin_job() {
+            self.syncs[at] = Some(now.after_ns(self.dice.roll(self.weather.sync_ns)));
+        }
+        for packet in std::mem::take(&mut server.sent) {
+            let copies = 1 + u64::from(self.dice.once_in(self.weather.double));
+            for _ in 0..copies {
+                if !self.dice.once_in(self.weather.loss) {
+                    let latency = self.dice.roll(self.weather.latency_ns);
+                    self.flying.push((now.after_ns(latency), packet.clone()));
+                }
+            }
+        }
+        for ready in std::mem::take(&mut self.servers[at].reads) {
+            let asked = self.asked.remove(&(at, ready.ticket)).expect("asked once, answered once");
+            if let Ok(index) = ready.result {
+                assert!(index >= asked, "a read misses {asked}, which was committed before it");
+                self.reads_served += 1;
+            }
+        }
+        self.look(at);
+    }
+
+    fn look(&mut self, at: usize) {
+        let (before, rest) = self.servers.split_at_mut(at);
+        let (server, after) = rest.split_first_mut().expect("in range");
+        let own = server.disk.entries.clone();
+        let others = before.iter().chain(after.iter()).map(|it| it.disk.entries.as_slice());
+        let disks: Vec<_> = others.chain([own.as_slice()]).collect();
+        self.oracle.observe(server, &disks);
+    }
+
+    fn use_cluster(&mut self) {
+        for at in 0..self.servers.len() {
+            if self.dice.once_in(self.weather.propose) && self.servers[at].raft.is_leader() {
+                self.values += 1;
+                let proposed = self.servers[at].propose(self.now, self.values);
+                let read = self.servers[at].raft.read();
+                if let Ok(ticket) = read {
+                    self.asked.insert((at, ticket), self.oracle.commit_index());
+                }
+                assert!(proposed.is_ok() || self.servers[at].raft.uncommitted_bytes() > 1000);
+                self.end_turn(at);
+            }
+        }
+    }
+
+    fn worsen(&mut self) {
+        let servers = self.servers.len();
+        if self.dice.once_in(self.weather.crash) {
+            let everyone = self.dice.once_in(6);
+            let victim = self.dice.index(servers);
+            for nth in (0..servers).filter(|nth| everyone || *nth == victim) {
+                self.crash(nth);
+            }
+        }
+        if self.dice.once_in(self.weather.cut) {
+            let lonely = self.dice.index(servers);
+            let direction = self.dice.roll(3);
+            for other in (0..servers).filter(|other| *other != lonely) {
+                if direction != 1 {
+                    self.cut.push((lonely, other));
+                }
+                if direction != 2 {
+                    self.cut.push((other, lonely));
+                }
+            }
+        }
+        if self.dice.once_in(self.weather.mend) {
+            self.mend();
+        }
+        if self.dice.once_in(self.weather.reconnect) {
+            let (from, to) = (self.dice.index(servers), self.dice.index(servers));
+            self.connect(from, to);
+        }
+    }
+
+    fn mend(&mut self) {
+        for (from, to) in std::mem::take(&mut self.cut) {
+            self.connect(from, to);
+            self.connect(to, from);
+        }
+    }
+
+    fn crash(&mut self, nth: usize) {
+        self.asked.retain(|(server, _), _| *server != nth);
+        self.syncs[nth] = None;
+        let survive = self.dice.index(6);
+        let fresh = self.start(nth, disk(&[1]));
+        let old = std::mem::replace(&mut self.servers[nth], fresh);
+        let disk = old.power_loss(survive);
+        self.servers[nth] = self.start(nth, disk);
+        self.connect_all(nth);
+    }
+
+    /// The weather clears: the cluster must elect, commit something new everywhere, and agree.
+    fn clear_up(&mut self) {
+        let crashes = [self.weather.crash, self.weather.cut, self.weather.loss];
+        let calm = crashes.iter().all(|turns| *turns == 0);
+        let servers = self.weather.servers;
+        self.weather = Weather {
+            servers,
+            loss: 0,
+            double: 0,
+            latency_ns: MS,
+            sync_ns: MS,
+            crash: 0,
+            cut: 0,
+            mend: 0,
+            reconnect: 0,
+            tight: 0,
+            propose: 40,
+            ..Weather::draw(&mut Dice(0))
+        };
+        self.mend();
+        let goal = self.oracle.commit_index().advanced_by(20);
+        // Some pipelines carry one entry per round trip: the longest log takes that many.
+        let longest = self.servers.iter().map(|it| it.raft.last().index.get()).max().unwrap_or(0);
+        let patience =
+            if calm { 3 } else { 6 } * TIMEOUT_NS + 10 * HEARTBEAT_NS + longest * 15 * MS;
+        let deadline = self.now.after_ns(patience);
+        let behind = |server: &Server| server.raft.commit_index() < goal;
+        while self.servers.iter().any(behind) {
+            assert!(self.now < deadline, "no progress in calm weather: {}", self.describe());
+            self.turn();
+            self.use_cluster();
+        }
+        self.oracle.observe_all(&self.servers);
+    }
+
+    fn describe(&self) -> String {
+        let line = |server: &Server| {
+            let raft = &server.raft;
+            let (role, term) = (raft.role_name(), raft.term());
+            let (commit, last) = (raft.commit_index(), raft.last());
+            format!("{} {role} term={term} commit={commit} last={last}; ", server.id)
+        };
+        self.servers.iter().map(line).collect()
+    }
+}
+
+fn peer(nth: usize) -> raftd::types::NodeId {
+    id(u64::try_from(nth).expect("small") + 1)
+}
+
+fn nth(id: raftd::types::NodeId) -> usize {
+    usize::try_from(id.get() - 1).expect("small")
+}
+
+struct Harvest {
+    committed: u64,
+    elections: u64,
+    reads: u64,
+}
+
+fn run(seed: u64) -> Harvest {
+    let mut world = World::new(seed);
+    for turn in 0..4000 {
+        world.turn();
+        world.use_cluster();
+        world.worsen();
+        if turn % 100 == 0 {
+            world.oracle.observe_all(&world.servers);
+        }
+    }
+    world.clear_up();
+    Harvest {
+        committed: world.oracle.commit_index().get(),
+        elections: world.oracle.elections,
+        reads: world.reads_served,
+    }
+}
+
+/// Names the seed if its run panics.
+struct Naming(u64);
+
+impl Drop for Naming {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("repeat with: RAFT_CHAOS_SEED={} cargo test chaos", self.0);
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn chaos_breaks_no_property_of_figure_3_and_the_cluster_recovers() {
+    let (first, seeds) = match number("RAFT_CHAOS_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("RAFT_CHAOS_SEEDS").unwrap_or(300)),
+    };
+    let mut total = Harvest { committed: 0, elections: 0, reads: 0 };
+    for seed in first..first + seeds {
+        let naming = Naming(seed);
+        let harvest = run(seed);
+        drop(naming);
+        total.committed += harvest.committed;
+        total.elections += harvest.elections;
+        total.reads += harvest.reads;
+    }
+    let Harvest { committed, elections, reads } = total;
+    println!("{seeds} seeds: {committed} committed, {elections} elections, {reads} reads");
+    assert!(seeds == 1 || committed > 100 * seeds, "too little happened: {committed}");
+    assert!(seeds == 1 || elections > 3 * seeds, "too few elections: {elections}");
+    assert!(seeds == 1 || reads > 30 * seeds, "too few reads: {reads}");
+}

@@ -1,0 +1,85 @@
+//! Figure 3 as code: what must hold of all servers together, whatever the weather.
+
+use super::server::{Entry, Server, at, length, upto};
+use raftd::raft::Notice;
+use raftd::types::{LogIndex, NodeId, Term};
+use std::collections::BTreeMap;
+
+/// What is known of the whole cluster; no server knows as much.
+#[derive(Default)]
+pub(super) struct Oracle {
+    leaders: BTreeMap<Term, NodeId>,
+    /// The entry committed at each index, as the first server to commit it had it.
+    pub(super) committed: Vec<Entry>,
+    pub(super) elections: u64,
+}
+
+impl Oracle {
+    pub(super) fn commit_index(&self) -> LogIndex {
+        length(&self.committed)
+    }
+
+    /// Looks at one server after its turn.
+    pub(super) fn observe(&mut self, server: &mut Server, disks: &[&[Entry]]) {
+        for notice in std::mem::take(&mut server.notices) {
+            match notice {
+                Notice::BecameLeader { term, .. } => {
+                    // Election Safety: at most one leader per term.
+                    let leader = *self.leaders.entry(term).or_insert(server.id);
+                    assert_eq!(leader, server.id, "two leaders of term {term}");
+                    self.elections += 1;
+                    // Leader Completeness: what is committed is in every later leader's log.
+                    assert!(
+                        server.log.len() >= self.committed.len(),
+                        "a leader lacks the committed"
+                    );
+                    let ours = upto(&server.log, self.commit_index());
+                    assert_eq!(ours, self.committed, "leader of {term} has another history");
+                }
+                Notice::SafetyViolated { .. } => panic!("{} saw {notice:?}", server.id),
+                Notice::AskingForPreVotes { .. }
+                | Notice::Campaigning { .. }
+                | Notice::BecameFollower { .. }
+                | Notice::LeaderChanged { .. }
+                | Notice::LostQuorum { .. } => {}
+            }
+        }
+        let commit_index = server.raft.commit_index();
+        if commit_index > self.commit_index() {
+            // Durability: a commit is on a majority of disks.
+            let entries = upto(&server.log, commit_index);
+            let holds = |disk: &&&[Entry]| disk.starts_with(entries);
+            let holding = disks.iter().filter(holds).count();
+            assert!(2 * holding > disks.len(), "commit {commit_index} is on {holding} disks");
+            let new = &entries[self.committed.len()..];
+            self.committed.extend_from_slice(new);
+        }
+        // State Machine Safety: no two servers commit different entries at one index.
+        let common = commit_index.min(self.commit_index());
+        let from = common.get().saturating_sub(40);
+        let from = upto(&self.committed, at(from)).len();
+        let (ours, theirs) = (upto(&server.log, common), upto(&self.committed, common));
+        assert_eq!(&ours[from..], &theirs[from..], "{} committed something else", server.id);
+    }
+
+    /// Looks at all servers.
+    pub(super) fn observe_all(&self, servers: &[Server]) {
+        for server in servers {
+            let common = server.raft.commit_index();
+            assert_eq!(upto(&server.log, common), upto(&self.committed, common), "{}", server.id);
+        }
+        for (nth, left) in servers.iter().enumerate() {
+            for right in &servers[nth + 1..] {
+                assert_logs_match(&left.log, &right.log);
+            }
+        }
+    }
+}
+
+/// Log Matching: entries with the same index and term are equal, and so is everything before them.
+fn assert_logs_match(left: &[Entry], right: &[Entry]) {
+    let same = |(left, right): (&Entry, &Entry)| left.meta.term == right.meta.term;
+    let last = left.iter().zip(right).rposition(same);
+    let common = last.map_or(0, |last| last + 1);
+    assert_eq!(&left[..common], &right[..common], "logs that agree at {common} differ before");
+}

@@ -1,0 +1,331 @@
+//! One core with a disk of positions, for tests: what a node does around `Raft`, less sockets and payloads.
+//!
+//! Its disk takes jobs as the real one does: hard state first, then the log. Everything that leaves is held
+//! against the disk at that moment: an answer must never promise what a power loss could take back.
+
+use raftd::raft::message::{AppendOutcome, EntryMeta, Message};
+use raftd::raft::{
+    Body, Configuration, LogOp, Notice, ProposeError, Raft, ReadReady, Restored, Settings, Voters,
+};
+use raftd::types::{
+    EntryKind, HardState, Instant, JobSeq, LogIndex, LogPosition, NodeId, SyncReceipt, Term, Vote,
+};
+
+pub(super) const TIMEOUT_NS: u64 = 300_000_000;
+pub(super) const HEARTBEAT_NS: u64 = 60_000_000;
+pub(super) const ROOM: u64 = 1 << 40;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) meta: EntryMeta,
+    /// Stands for the payload: unique, so that two entries at one position can be told apart.
+    pub(super) value: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Packet {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) message: Message,
+    pub(super) entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    pub(super) hard_state: HardState,
+    pub(super) entries: Vec<Entry>,
+    pub(super) commit_index: LogIndex,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    HardState(HardState),
+    Truncate(LogIndex),
+    Append(Entry),
+}
+
+pub(super) struct Server {
+    pub(super) id: NodeId,
+    pub(super) raft: Raft,
+    /// The log as the core thinks it is, synced or not.
+    pub(super) log: Vec<Entry>,
+    pub(super) disk: Disk,
+    pub(super) sent: Vec<Packet>,
+    pub(super) reads: Vec<ReadReady>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) room: u64,
+    staged: Vec<Write>,
+    job: Option<(JobSeq, Vec<Write>, LogIndex)>,
+    seq: u64,
+}
+
+pub(super) fn id(number: u64) -> NodeId {
+    NodeId::new(number).expect("not zero")
+}
+
+pub(super) fn at(index: u64) -> LogIndex {
+    LogIndex::new(index)
+}
+
+pub(super) fn pos(index: u64, term: u64) -> LogPosition {
+    LogPosition::new(Term::new(term), at(index))
+}
+
+pub(super) fn meta(term: u64) -> EntryMeta {
+    EntryMeta { term: Term::new(term), kind: EntryKind::Commands, bytes: 10 }
+}
+
+pub(super) fn settings(number: u64) -> Settings {
+    Settings {
+        id: id(number),
+        election_timeout_ns: TIMEOUT_NS,
+        heartbeat_ns: HEARTBEAT_NS,
+        seed: number,
+        in_flight_messages_max: 8,
+        in_flight_bytes_max: 1000,
+        append_bytes_max: 500,
+        append_entries_max: 20,
+        uncommitted_bytes_max: 2000,
+    }
+}
+
+/// A disk whose log has an entry of each of `terms`; the first is the bootstrap configuration's, of term 1.
+pub(super) fn disk(terms: &[u64]) -> Disk {
+    let term = Term::new(*terms.last().expect("the bootstrap's entry"));
+    let entries = terms.iter().map(|term| Entry { meta: meta(*term), value: *term }).collect();
+    Disk { hard_state: HardState { term, vote: Vote::None }, entries, commit_index: at(0) }
+}
+
+pub(super) fn length(entries: &[Entry]) -> LogIndex {
+    at(u64::try_from(entries.len()).expect("small"))
+}
+
+pub(super) fn upto(entries: &[Entry], index: LogIndex) -> &[Entry] {
+    &entries[..usize::try_from(index.get()).expect("small")]
+}
+
+impl Server {
+    pub(super) fn start(settings: Settings, voters: u64, disk: Disk, now: Instant) -> Server {
+        let voters = Voters::new((1..=voters).map(id).collect()).expect("sound");
+        let mut runs: Vec<(LogIndex, Term)> = Vec::new();
+        for (entry, index) in disk.entries.iter().zip(1..) {
+            match runs.last_mut() {
+                Some(run) if run.1 == entry.meta.term => run.0 = at(index),
+                Some(_) | None => runs.push((at(index), entry.meta.term)),
+            }
+        }
+        let restored = Restored {
+            hard_state: disk.hard_state,
+            log: runs,
+            sizes: disk.entries.iter().map(|entry| entry.meta.bytes).collect(),
+            commit_index: disk.commit_index,
+            configurations: vec![(at(1), Configuration::Stable(voters))],
+        };
+        Server {
+            id: settings.id,
+            raft: Raft::new(settings, restored, now),
+            log: disk.entries.clone(),
+            disk,
+            sent: Vec::new(),
+            reads: Vec::new(),
+            notices: Vec::new(),
+            room: ROOM,
+            staged: Vec::new(),
+            job: None,
+            seq: 0,
+        }
+    }
+
+    /// Server `number` of `voters`, with a synced log of these terms.
+    pub(super) fn new(number: u64, voters: u64, terms: &[u64]) -> Server {
+        Server::start(settings(number), voters, disk(terms), Instant::ZERO)
+    }
+
+    pub(super) fn step(&mut self, now: Instant, packet: &Packet) {
+        self.raft.step(now, packet.from, packet.message.clone(), self.room);
+        self.drain(&packet.entries);
+    }
+
+    /// Takes one message and settles; returns what left.
+    pub(super) fn receive(&mut self, now: Instant, from: u64, message: Message) -> Vec<Message> {
+        let metas = match &message {
+            Message::Append { entries, .. } => entries.clone(),
+            _ => Vec::new(),
+        };
+        let value = |meta: EntryMeta| Entry { meta, value: meta.term.get() };
+        let entries = metas.into_iter().map(value).collect();
+        self.step(now, &Packet { from: id(from), to: self.id, message, entries });
+        self.settle(now)
+    }
+
+    /// Settles and returns the messages that left since the last time.
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<Message> {
+        self.raft.settle(now);
+        self.drain(&[]);
+        self.sent.drain(..).map(|packet| packet.message).collect()
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.raft.tick(now);
+        self.drain(&[]);
+    }
+
+    pub(super) fn propose(
+        &mut self,
+        now: Instant,
+        value: u64,
+    ) -> Result<LogPosition, ProposeError> {
+        let position = self.raft.propose(now, EntryKind::Commands, 10)?;
+        self.stage(Entry { meta: meta(position.term.get()), value });
+        assert_eq!(length(&self.log), position.index);
+        Ok(position)
+    }
+
+    /// Forms a job if there is something to write and none is in flight.
+    pub(super) fn begin_job(&mut self) -> bool {
+        if self.job.is_some() || !self.raft.has_job() {
+            return false;
+        }
+        self.seq += 1;
+        let scope = self.raft.begin_job(JobSeq(self.seq));
+        assert_eq!(scope.last.index, length(&self.log));
+        let mut writes: Vec<Write> = scope.hard_state.map(Write::HardState).into_iter().collect();
+        writes.append(&mut self.staged);
+        self.job = Some((JobSeq(self.seq), writes, self.raft.commit_index()));
+        true
+    }
+
+    /// The job in flight becomes durable.
+    pub(super) fn finish_job(&mut self, now: Instant) {
+        let (seq, writes, commit) = self.job.take().expect("in flight");
+        self.disk.apply(&writes);
+        self.disk.commit_index = self.disk.commit_index.max(commit.min(length(&self.disk.entries)));
+        self.raft.on_synced(now, SyncReceipt { seq });
+        self.drain(&[]);
+    }
+
+    /// Syncs until nothing is left to sync; returns what left.
+    pub(super) fn sync(&mut self, now: Instant) -> Vec<Message> {
+        self.raft.settle(now);
+        self.drain(&[]);
+        while self.begin_job() {
+            self.finish_job(now);
+            self.raft.settle(now);
+            self.drain(&[]);
+        }
+        self.sent.drain(..).map(|packet| packet.message).collect()
+    }
+
+    /// What a power loss leaves: all that was synced, and of the job in flight the first `survive` writes.
+    pub(super) fn power_loss(mut self, survive: usize) -> Disk {
+        if let Some((_, writes, _)) = self.job.take() {
+            self.disk.apply(&writes[..survive.min(writes.len())]);
+        }
+        self.disk
+    }
+
+    /// Does what the core asked for outside a message.
+    pub(super) fn step_output(&mut self) {
+        self.drain(&[]);
+    }
+
+    fn stage(&mut self, entry: Entry) {
+        self.log.push(entry);
+        self.staged.push(Write::Append(entry));
+    }
+
+    /// Does what the core asks, and checks what it says.
+    fn drain(&mut self, payloads: &[Entry]) {
+        let output = self.raft.output();
+        let ops: Vec<LogOp> = output.log_ops.drain(..).collect();
+        let sends: Vec<_> = output.sends.drain(..).collect();
+        self.reads.append(&mut output.reads);
+        self.notices.append(&mut output.notices);
+        for op in ops {
+            match op {
+                LogOp::Truncate { to } => {
+                    self.log.truncate(usize::try_from(to.index.get()).expect("small"));
+                    self.staged.push(Write::Truncate(to.index));
+                }
+                LogOp::Accept { skip, first, count } => {
+                    assert_eq!(length(&self.log).next(), first.index);
+                    assert_eq!(payloads[skip].meta.term, first.term);
+                    payloads[skip..skip + count].iter().for_each(|entry| self.stage(*entry));
+                }
+                LogOp::NoOp { position } => {
+                    let kind = EntryKind::NoOp;
+                    let meta = EntryMeta { term: position.term, kind, bytes: 0 };
+                    self.stage(Entry { meta, value: position.term.get() << 32 });
+                    assert_eq!(length(&self.log), position.index);
+                }
+            }
+        }
+        for send in sends {
+            let (message, entries) = self.complete(send.body);
+            self.assert_durable_enough(send.to, &message);
+            self.sent.push(Packet { from: self.id, to: send.to, message, entries });
+        }
+    }
+
+    /// Adds to an `Append` what only a node has.
+    fn complete(&self, body: Body) -> (Message, Vec<Entry>) {
+        match body {
+            Body::Message(message) => (message, Vec::new()),
+            Body::Append { term, session, round, prev, range, commit } => {
+                let after = upto(&self.log, range.after()).len();
+                let sent = upto(&self.log, range.last())[after..].to_vec();
+                let entries = sent.iter().map(|entry| entry.meta).collect();
+                (Message::Append { term, session, round, prev, entries, commit }, sent)
+            }
+        }
+    }
+
+    /// The table of `raft/output.rs`, checked from the other side.
+    fn assert_durable_enough(&self, to: NodeId, message: &Message) {
+        let disk = &self.disk;
+        match message {
+            Message::PreVote { .. } => {}
+            Message::Vote { term, .. } => {
+                let own = HardState { term: *term, vote: Vote::For(self.id) };
+                assert_eq!(disk.hard_state, own, "a candidacy nobody would remember");
+            }
+            Message::VoteReply { term, granted } => {
+                assert!(disk.hard_state.term >= *term, "an answer in a term not synced");
+                if *granted {
+                    let vote = HardState { term: *term, vote: Vote::For(to) };
+                    assert_eq!(disk.hard_state, vote, "a vote nobody would remember");
+                }
+            }
+            Message::PreVoteReply { term, .. } => assert!(disk.hard_state.term >= *term),
+            Message::Append { term, .. } | Message::Heartbeat { term, .. } => {
+                let own = HardState { term: *term, vote: Vote::For(self.id) };
+                assert_eq!(disk.hard_state, own, "a leader by a vote nobody would remember");
+            }
+            Message::AppendReply { term, outcome, .. } => {
+                assert!(disk.hard_state.term >= *term, "an answer in a term not synced");
+                match outcome {
+                    AppendOutcome::Matched { index } | AppendOutcome::NoRoom { index } => {
+                        assert!(length(&disk.entries) >= *index, "acknowledged, not synced");
+                        let same = upto(&disk.entries, *index) == upto(&self.log, *index);
+                        assert!(same, "acknowledged {index}, but the disk holds something else");
+                    }
+                    AppendOutcome::Conflict { .. } => {}
+                }
+            }
+        }
+    }
+}
+
+impl Disk {
+    fn apply(&mut self, writes: &[Write]) {
+        for write in writes {
+            match write {
+                Write::HardState(hard_state) => self.hard_state = *hard_state,
+                Write::Truncate(to) => {
+                    self.entries.truncate(usize::try_from(to.get()).expect("small"));
+                }
+                Write::Append(entry) => self.entries.push(*entry),
+            }
+        }
+    }
+}
