@@ -1,1 +1,1 @@
-//! client.
+//! The client.

@@ -104,8 +104,13 @@ pub enum Signal {
 }
 
 /// SIGTERM and SIGINT as one more descriptor of the loop.
-#[derive(Debug)]
 pub struct Signals(SignalSource);
+
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signals")
+    }
+}
 
 impl Signals {
     /// Takes over the signals and watches them under `key`.

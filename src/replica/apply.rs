@@ -181,15 +181,7 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
         if written > 64 && written + found.value.len() > limits::RANGE_REPLY_BYTES_MAX {
             return ControlFlow::Break(());
         }
-        writer.push(
-            out,
-            found.key,
-            found.value,
-            found.create_revision,
-            found.mod_revision,
-            found.version,
-            found.lease,
-        );
+        writer.push(out, &found, args.keys_only);
         ControlFlow::Continue(())
     });
     let error = match result {

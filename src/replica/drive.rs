@@ -14,9 +14,10 @@ use super::pending::Waiter;
 use super::{Fatal, Node, Stage};
 use crate::limits;
 use crate::raft::{
-    Body, Configuration, EntryMeta, LogOp, Message, Notice, Raft, ReadReady, Restored, Send,
+    Body, Configuration, LogOp, Notice, Raft, ReadReady, Restored, Send, Voters,
     Settings,
 };
+use crate::raft::message::{EntryMeta, Message};
 use crate::types::{
     EntryKind, HardState, Instant, JobSeq, LogIndex, LogPosition, LogRange, NodeId, SyncReceipt,
     Term, Vote,
@@ -37,6 +38,8 @@ pub(super) const SPACE_RETRY_NS: u64 = 500_000_000;
 pub(super) struct Jobs {
     last: JobSeq,
     in_flight: bool,
+    /// Jobs finished since the start.
+    pub(super) finished: u64,
     /// The next job, for the shell to take.
     pub(super) ready: Option<Job>,
     /// A background job is with the shell.
@@ -51,6 +54,7 @@ impl Default for Jobs {
         Jobs {
             last: JobSeq(0),
             in_flight: false,
+            finished: 0,
             ready: None,
             background: false,
             retry_at: Instant::FAR,
@@ -161,7 +165,8 @@ impl Node {
     }
 
     fn configuration(&self) -> Configuration {
-        Configuration::stable(self.members.iter().map(|member| member.id))
+        let ids = self.members.iter().map(|member| member.id).collect();
+        Configuration::Stable(Voters::new(ids).expect("decode_members refuses an empty list"))
     }
 
     fn start_raft(&mut self, restored: Restored, now: Instant) {
@@ -195,6 +200,7 @@ impl Node {
     pub fn on_job_done(&mut self, seq: JobSeq, result: io::Result<()>, now: Instant) {
         assert_eq!(seq, self.jobs.last, "jobs finish in order, one at a time");
         self.jobs.in_flight = false;
+        self.jobs.finished += 1;
         if let Err(error) = result {
             return self.fail(Fatal::Disk(error));
         }
@@ -383,8 +389,8 @@ impl Node {
         let mut notices = std::mem::take(&mut self.scratch.notices);
         for notice in notices.drain(..) {
             let Stage::Member(raft) = &self.stage else { return };
-            log::info!("{notice} node={} term={} last={}", raft.id(), raft.term(), raft.last());
-            if notice.ends_leadership() {
+            say(&notice, raft);
+            if matches!(notice, Notice::BecameFollower { .. }) {
                 // What is applied has been answered; the rest may or may not be committed by others.
                 let applied = self.store.applied();
                 self.pending.drop_after(applied, &mut self.scratch.lost);
@@ -438,7 +444,10 @@ impl Node {
             for index in range.indexes() {
                 let meta = wal.meta(index).expect("the core sends only what it appended");
                 match wal.payload(index, scratch) {
-                    Ok(payload) => writer.push(out, meta.entry(), meta.payload_crc, payload),
+                    Ok(payload) => {
+                        let entry = EntryMeta { term: meta.term, kind: meta.kind, bytes: meta.bytes };
+                        writer.push(out, entry, meta.payload_crc, payload);
+                    }
                     Err(error) => {
                         damaged = Some((index, error.to_string()));
                         out.truncate(start);
@@ -483,6 +492,35 @@ impl Node {
             }
             // Nothing to mark: the receipt of an empty job is due at once.
             None => raft.on_synced(now, SyncReceipt { seq }),
+        }
+    }
+}
+
+/// One line for people. Nothing here grows with traffic.
+fn say(notice: &Notice, raft: &Raft) {
+    let (node, last) = (raft.id(), raft.last());
+    match notice {
+        Notice::AskingForPreVotes { term } => {
+            log::debug!("asking for pre-votes node={node} term={term} last={last}");
+        }
+        Notice::Campaigning { term } => {
+            log::info!("campaigning node={node} term={term} last={last}");
+        }
+        Notice::BecameLeader { term, noop } => {
+            log::info!("became leader node={node} term={term} noop={noop}");
+        }
+        Notice::BecameFollower { term, leader } => {
+            let leader = leader.map_or("none".to_owned(), |leader| leader.to_string());
+            log::info!("became follower node={node} term={term} last={last} leader={leader}");
+        }
+        Notice::LeaderChanged { term, leader } => {
+            log::info!("found leader node={node} term={term} last={last} leader={leader}");
+        }
+        Notice::LostQuorum { term } => {
+            log::warn!("lost the quorum node={node} term={term} last={last}");
+        }
+        Notice::SafetyViolated { from, ours, theirs } => {
+            log::error!("safety violated node={node} from={from} ours={ours} theirs={theirs}");
         }
     }
 }

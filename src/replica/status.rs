@@ -34,6 +34,7 @@ impl Node {
             history_bytes: self.store.history_bytes(),
             log_bytes: self.wal.log_bytes(),
             connections: u64::try_from(self.connections.clients()).expect("a count fits"),
+            syncs: self.jobs.finished,
             out_of_space: self.wal.out_of_space(),
             peers: self.peer_statuses(raft),
         }

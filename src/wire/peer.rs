@@ -14,7 +14,7 @@
 use super::frame::{self, FrameStart};
 use crate::codec::msgpack::{DecodeError, Reader, patch_u32, write_array, write_bin, write_uint};
 use crate::limits::APPEND_ENTRIES_MAX;
-use crate::raft::{AppendOutcome, EntryMeta, Message};
+use crate::raft::message::{AppendOutcome, EntryMeta, Message};
 use crate::types::{EntryKind, LogIndex, LogPosition, Term};
 use std::fmt;
 
