@@ -1,0 +1,314 @@
+//! What clients ask.
+//!
+//! ```text
+//! request   array(3) [id: uint, op: uint, args: array]     exactly three; nothing after args
+//!    1      [key: bin, value: bin]                         Put
+//!    2      [key: bin, end: bin]                           DeleteRange
+//!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
+//!            keys_only: bool, count_only: bool]            Range
+//!   17      []                                             Status
+//! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
+//! ```
+//!
+//! From `op` on, a Put or DeleteRange is the command that goes into the log, byte for byte. Its
+//! args are judged there (`kv::command`), strictly; the args of the others may grow at the end.
+
+use std::fmt;
+
+use crate::codec::msgpack::{self, Reader};
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::types::Revision;
+
+use super::error::Error;
+use super::fields::{self, DecodeError, Fields};
+use super::frame::{self, FrameStart};
+
+/// What a request wants. Below 16 are the commands of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Set a key's value.
+    Put,
+    /// Delete the keys of a range.
+    DeleteRange,
+    /// Read the keys of a range.
+    Range,
+    /// The node's own view of itself.
+    Status,
+}
+
+impl Op {
+    /// The number on the wire, and the kind of the reply.
+    pub const fn code(self) -> u8 {
+        match self {
+            Op::Put => 1,
+            Op::DeleteRange => 2,
+            Op::Range => 16,
+            Op::Status => 17,
+        }
+    }
+
+    /// The op of a number from the wire.
+    pub const fn from_code(code: u64) -> Option<Op> {
+        match code {
+            1 => Some(Op::Put),
+            2 => Some(Op::DeleteRange),
+            16 => Some(Op::Range),
+            17 => Some(Op::Status),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes the store, and so goes through the log.
+    pub const fn is_command(self) -> bool {
+        match self {
+            Op::Put | Op::DeleteRange => true,
+            Op::Range | Op::Status => false,
+        }
+    }
+}
+
+/// A request, borrowed from its frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request<'a> {
+    /// The client's number for it; the reply repeats it.
+    pub id: u64,
+    /// What it wants.
+    pub op: Op,
+    /// The bytes from `op` on: what goes into the log if it is a command.
+    pub command: &'a [u8],
+    /// The bytes from `args` on.
+    pub args: &'a [u8],
+}
+
+/// A body that is no request. With an id it can be answered; without, only hung up on.
+#[derive(Debug)]
+pub struct RequestError {
+    /// The request's id, if it got that far.
+    pub id: Option<u64>,
+    /// What is wrong.
+    pub why: RequestWhy,
+}
+
+/// What is wrong with a request.
+#[derive(Debug)]
+pub enum RequestWhy {
+    /// Not the shape of a request.
+    Malformed(DecodeError),
+    /// No such op in this version.
+    UnknownOp {
+        /// Its number.
+        op: u64,
+    },
+    /// Larger than any node takes.
+    TooLarge {
+        /// Its size from `op` on. Bytes.
+        bytes: usize,
+    },
+}
+
+impl RequestError {
+    /// What to answer.
+    pub fn to_error(&self) -> Error {
+        match &self.why {
+            RequestWhy::Malformed(_) | RequestWhy::UnknownOp { .. } => {
+                Error::BadRequest { why: self.to_string().into() }
+            }
+            RequestWhy::TooLarge { bytes } => Error::TooLarge {
+                bytes: u64::try_from(*bytes).unwrap_or(u64::MAX),
+                max: u64::try_from(REQUEST_BYTES_MAX).unwrap_or(u64::MAX),
+            },
+        }
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            RequestWhy::Malformed(_) => f.write_str("cannot decode a request"),
+            RequestWhy::UnknownOp { op } => write!(f, "op {op} is not known"),
+            RequestWhy::TooLarge { bytes } => {
+                write!(f, "a request of {bytes} bytes is larger than {REQUEST_BYTES_MAX}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RequestError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.why {
+            RequestWhy::Malformed(why) => Some(why),
+            RequestWhy::UnknownOp { .. } | RequestWhy::TooLarge { .. } => None,
+        }
+    }
+}
+
+/// Reads a request's envelope. The args are read by whoever does the op.
+#[inline]
+pub fn decode_request(body: &[u8]) -> Result<Request<'_>, RequestError> {
+    let mut reader = Reader::new(body);
+    let id = decode_id(&mut reader)
+        .map_err(|why| RequestError { id: None, why: RequestWhy::Malformed(why) })?;
+    decode_rest(id, reader).map_err(|why| RequestError { id: Some(id), why })
+}
+
+#[inline]
+fn decode_id(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    if reader.array()? != 3 {
+        return Err(DecodeError::Inconsistent { what: "a request has three parts" });
+    }
+    Ok(reader.uint()?)
+}
+
+#[inline]
+fn decode_rest(id: u64, mut reader: Reader<'_>) -> Result<Request<'_>, RequestWhy> {
+    let command = reader.rest();
+    if command.len() > REQUEST_BYTES_MAX {
+        return Err(RequestWhy::TooLarge { bytes: command.len() });
+    }
+    let code = reader.uint().map_err(|why| RequestWhy::Malformed(why.into()))?;
+    let op = Op::from_code(code).ok_or(RequestWhy::UnknownOp { op: code })?;
+    Ok(Request { id, op, command, args: reader.rest() })
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Consistency {
+    /// As of a moment between request and reply: the leader proves that it still leads.
+    #[default]
+    Linearizable,
+    /// The asked node's own state, however old.
+    Serializable,
+}
+
+impl Consistency {
+    /// The number on the wire.
+    pub const fn code(self) -> u64 {
+        match self {
+            Consistency::Linearizable => 0,
+            Consistency::Serializable => 1,
+        }
+    }
+
+    /// The consistency of a number from the wire.
+    pub const fn from_code(code: u64) -> Option<Consistency> {
+        match code {
+            0 => Some(Consistency::Linearizable),
+            1 => Some(Consistency::Serializable),
+            _ => None,
+        }
+    }
+}
+
+/// The args of a Range, borrowed from the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RangeArgs<'a> {
+    /// The first key. Not empty.
+    pub key: &'a [u8],
+    /// Where the range ends, as in a DeleteRange.
+    pub end: &'a [u8],
+    /// At most this many keys; 0 is no limit.
+    pub limit: u64,
+    /// As the store was then; 0 is now.
+    pub revision: Revision,
+    /// How fresh.
+    pub consistency: Consistency,
+    /// Leave the values empty.
+    pub keys_only: bool,
+    /// Send no keys at all, only their count.
+    pub count_only: bool,
+}
+
+impl<'a> RangeArgs<'a> {
+    /// Everything about the one key, now.
+    pub const fn of_key(key: &'a [u8]) -> RangeArgs<'a> {
+        RangeArgs {
+            key,
+            end: &[],
+            limit: 0,
+            revision: Revision(0),
+            consistency: Consistency::Linearizable,
+            keys_only: false,
+            count_only: false,
+        }
+    }
+
+    /// Reads the args of a request with `Op::Range`.
+    pub fn decode(args: &'a [u8]) -> Result<RangeArgs<'a>, DecodeError> {
+        let mut reader = Reader::new(args);
+        let mut fields = Fields::open(&mut reader)?;
+        let key = fields.bin()?;
+        if key.is_empty() {
+            return Err(DecodeError::Inconsistent { what: "the key is empty" });
+        }
+        let end = fields.bin()?;
+        let limit = fields.uint()?;
+        let revision = fields.revision()?;
+        let found = fields.uint()?;
+        let consistency = Consistency::from_code(found)
+            .ok_or(DecodeError::Range { what: "a consistency", found })?;
+        let keys_only = fields.flag()?;
+        let count_only = fields.flag()?;
+        fields.close()?;
+        fields::expect_end(&reader)?;
+        Ok(RangeArgs { key, end, limit, revision, consistency, keys_only, count_only })
+    }
+
+    /// Appends the args.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        msgpack::write_array(out, 7);
+        msgpack::write_bin(out, self.key);
+        msgpack::write_bin(out, self.end);
+        msgpack::write_uint(out, self.limit);
+        msgpack::write_uint(out, self.revision.0);
+        msgpack::write_uint(out, self.consistency.code());
+        fields::write_flag(out, self.keys_only);
+        fields::write_flag(out, self.count_only);
+    }
+}
+
+/// Reads the args of a request with `Op::Status`: none yet.
+pub fn decode_status_args(args: &[u8]) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(args);
+    Fields::open(&mut reader)?.close()?;
+    fields::expect_end(&reader)
+}
+
+/// Appends a Put, as a whole frame.
+pub fn put_request(out: &mut Vec<u8>, id: u64, key: &[u8], value: &[u8]) {
+    let start = begin_request(out, id, Op::Put);
+    msgpack::write_array(out, 2);
+    msgpack::write_bin(out, key);
+    msgpack::write_bin(out, value);
+    frame::finish(out, start);
+}
+
+/// Appends a DeleteRange, as a whole frame. `end` is the wire's form.
+pub fn delete_request(out: &mut Vec<u8>, id: u64, key: &[u8], end: &[u8]) {
+    let start = begin_request(out, id, Op::DeleteRange);
+    msgpack::write_array(out, 2);
+    msgpack::write_bin(out, key);
+    msgpack::write_bin(out, end);
+    frame::finish(out, start);
+}
+
+/// Appends a Range, as a whole frame.
+pub fn range_request(out: &mut Vec<u8>, id: u64, args: &RangeArgs<'_>) {
+    let start = begin_request(out, id, Op::Range);
+    args.encode(out);
+    frame::finish(out, start);
+}
+
+/// Appends a Status, as a whole frame.
+pub fn status_request(out: &mut Vec<u8>, id: u64) {
+    let start = begin_request(out, id, Op::Status);
+    msgpack::write_array(out, 0);
+    frame::finish(out, start);
+}
+
+fn begin_request(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+    let start = frame::begin(out);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, id);
+    msgpack::write_uint(out, u64::from(op.code()));
+    start
+}

@@ -1,0 +1,273 @@
+//! What servers answer.
+//!
+//! ```text
+//! reply     array(3) [id: uint, kind: uint, args: array]
+//!    0      an error, see error.rs
+//!    1      [revision: uint]                               Put
+//!    2      [revision: uint, deleted: uint]                DeleteRange
+//!   16      [revision: uint, kvs: array, more: bool, count: uint]     Range
+//!     kv    array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
+//!                     version: uint, lease: uint]
+//!   17      status, see status.rs
+//! ```
+
+use crate::codec::msgpack::{self, Reader};
+use crate::types::Revision;
+
+use super::client::Op;
+use super::error::{self, Error};
+use super::fields::{self, DecodeError, Fields};
+use super::frame::{self, FrameStart};
+use super::status::{self, Status};
+
+/// Appends the reply to a Put, as a whole frame.
+#[inline]
+pub fn put_reply(out: &mut Vec<u8>, id: u64, revision: Revision) {
+    let start = begin_reply(out, id, Op::Put);
+    msgpack::write_array(out, 1);
+    msgpack::write_uint(out, revision.0);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to a DeleteRange, as a whole frame.
+pub fn delete_reply(out: &mut Vec<u8>, id: u64, revision: Revision, deleted: u64) {
+    let start = begin_reply(out, id, Op::DeleteRange);
+    msgpack::write_array(out, 2);
+    msgpack::write_uint(out, revision.0);
+    msgpack::write_uint(out, deleted);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to a Status, as a whole frame.
+pub fn status_reply(out: &mut Vec<u8>, id: u64, status: &Status) {
+    let start = begin_reply(out, id, Op::Status);
+    status::encode_status(out, status);
+    frame::finish(out, start);
+}
+
+/// Appends an error as a reply, as a whole frame.
+pub fn error_reply(out: &mut Vec<u8>, id: u64, error: &Error) {
+    error::error_reply(out, id, error);
+}
+
+/// Appends the reply to a Range key by key. How many there are is written at the end.
+#[derive(Debug)]
+#[must_use = "a reply that is not finished has no length"]
+pub struct RangeReplyWriter {
+    start: FrameStart,
+    count_at: usize,
+    count: u32,
+}
+
+impl RangeReplyWriter {
+    /// Begins the reply.
+    #[inline]
+    pub fn begin(out: &mut Vec<u8>, id: u64, revision: Revision) -> RangeReplyWriter {
+        let start = begin_reply(out, id, Op::Range);
+        msgpack::write_array(out, 4);
+        msgpack::write_uint(out, revision.0);
+        // The longest form of an array's header, whose count can be written later.
+        out.push(0xdd);
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        RangeReplyWriter { start, count_at, count: 0 }
+    }
+
+    /// Appends one key.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the fields of a kv, in their order")]
+    pub fn push(
+        &mut self,
+        out: &mut Vec<u8>,
+        key: &[u8],
+        value: &[u8],
+        create_revision: Revision,
+        mod_revision: Revision,
+        version: u64,
+        lease: u64,
+    ) {
+        msgpack::write_array(out, 6);
+        msgpack::write_bin(out, key);
+        msgpack::write_bin(out, value);
+        msgpack::write_uint(out, create_revision.0);
+        msgpack::write_uint(out, mod_revision.0);
+        msgpack::write_uint(out, version);
+        msgpack::write_uint(out, lease);
+        self.count += 1;
+    }
+
+    /// The reply's size so far. Bytes.
+    pub fn bytes(&self, out: &[u8]) -> usize {
+        self.start.bytes(out)
+    }
+
+    /// Takes the reply back, to answer an error instead.
+    pub fn abandon(self, out: &mut Vec<u8>) {
+        self.start.abandon(out);
+    }
+
+    /// Ends the reply. `more`: keys of the range were left out. `count`: how many it has in all.
+    #[inline]
+    pub fn finish(self, out: &mut Vec<u8>, more: bool, count: u64) {
+        let count_bytes = out
+            .get_mut(self.count_at..)
+            .and_then(<[u8]>::first_chunk_mut)
+            .expect("begin left room for the count");
+        *count_bytes = self.count.to_be_bytes();
+        fields::write_flag(out, more);
+        msgpack::write_uint(out, count);
+        frame::finish(out, self.start);
+    }
+}
+
+/// A reply, borrowed from its frame.
+#[derive(Debug)]
+pub struct Reply<'a> {
+    /// The request's id.
+    pub id: u64,
+    /// What is answered.
+    pub body: ReplyBody<'a>,
+}
+
+/// What a reply says.
+#[derive(Debug)]
+pub enum ReplyBody<'a> {
+    /// The request was not done as asked.
+    Error(Error),
+    /// A Put was done.
+    Put {
+        /// The revision it made.
+        revision: Revision,
+    },
+    /// A DeleteRange was done.
+    DeleteRange {
+        /// The store's revision after it.
+        revision: Revision,
+        /// How many keys it deleted.
+        deleted: u64,
+    },
+    /// What a Range found.
+    Range(RangeReply<'a>),
+    /// How the node sees itself.
+    Status(Box<Status>),
+}
+
+/// What a Range found, borrowed from the reply.
+#[derive(Clone, Copy, Debug)]
+pub struct RangeReply<'a> {
+    /// The store's revision.
+    pub revision: Revision,
+    /// Whether keys of the range were left out: continue after the last one received.
+    pub more: bool,
+    /// How many keys the range has in all.
+    pub count: u64,
+    sent: usize,
+    kvs: Reader<'a>,
+}
+
+/// A key and all about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyValue<'a> {
+    /// Its name.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The revision of the put that created it.
+    pub create_revision: Revision,
+    /// The revision of the last put.
+    pub mod_revision: Revision,
+    /// How many puts since its creation, that one included.
+    pub version: u64,
+    /// The lease it hangs on; 0 is none.
+    pub lease: u64,
+}
+
+impl<'a> RangeReply<'a> {
+    /// How many keys the reply holds.
+    pub const fn len(&self) -> usize {
+        self.sent
+    }
+
+    /// Whether the reply holds no key.
+    pub const fn is_empty(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// The keys, in order.
+    pub fn kvs(&self) -> impl Iterator<Item = KeyValue<'a>> + use<'a> {
+        let mut reader = self.kvs;
+        (0..self.sent).map(move |_| decode_kv(&mut reader).expect("decode_reply has read every kv"))
+    }
+}
+
+/// Reads the body of a reply.
+pub fn decode_reply(body: &[u8]) -> Result<Reply<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    if reader.array()? != 3 {
+        return Err(DecodeError::Inconsistent { what: "a reply has three parts" });
+    }
+    let id = reader.uint()?;
+    let kind = reader.uint()?;
+    if kind == error::KIND_ERROR {
+        let error = error::decode_error(reader.rest())?;
+        return Ok(Reply { id, body: ReplyBody::Error(error) });
+    }
+    let op = Op::from_code(kind)
+        .ok_or(DecodeError::Range { what: "the kind of a reply", found: kind })?;
+    Ok(Reply { id, body: decode_args(op, reader)? })
+}
+
+fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeError> {
+    let args = reader.rest();
+    let mut fields = Fields::open(&mut reader)?;
+    let body = match op {
+        Op::Put => ReplyBody::Put { revision: fields.revision()? },
+        Op::DeleteRange => {
+            ReplyBody::DeleteRange { revision: fields.revision()?, deleted: fields.uint()? }
+        }
+        Op::Range => {
+            let revision = fields.revision()?;
+            let (sent, kvs) = decode_kvs(&mut fields)?;
+            let more = fields.flag()?;
+            let count = fields.uint()?;
+            ReplyBody::Range(RangeReply { revision, more, count, sent, kvs })
+        }
+        Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
+    };
+    fields.close()?;
+    fields::expect_end(&reader)?;
+    Ok(body)
+}
+
+/// Reads every kv once, so that iterating over them later cannot fail.
+fn decode_kvs<'a>(fields: &mut Fields<'_, 'a>) -> Result<(usize, Reader<'a>), DecodeError> {
+    let (sent, mut reader) = fields.items()?;
+    let kvs = reader;
+    for _ in 0..sent {
+        decode_kv(&mut reader)?;
+    }
+    fields.resume(reader);
+    Ok((sent, kvs))
+}
+
+fn decode_kv<'a>(reader: &mut Reader<'a>) -> Result<KeyValue<'a>, DecodeError> {
+    let mut fields = Fields::open(reader)?;
+    let kv = KeyValue {
+        key: fields.bin()?,
+        value: fields.bin()?,
+        create_revision: fields.revision()?,
+        mod_revision: fields.revision()?,
+        version: fields.uint()?,
+        lease: fields.uint()?,
+    };
+    fields.close()?;
+    Ok(kv)
+}
+
+fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+    let start = frame::begin(out);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, id);
+    msgpack::write_uint(out, u64::from(op.code()));
+    start
+}

@@ -1,0 +1,75 @@
+//! What a node says of itself when asked: the args of a status reply.
+
+use crate::types::{ClusterId, LogIndex, NodeId, Revision, Term};
+
+use super::fields::DecodeError;
+use super::structs::{self, wire_struct};
+
+wire_struct! {
+    /// A node's own view. Served by every node for itself, leader or not, quorum or not.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Status {
+        /// raftd's version.
+        pub version: String,
+        /// The cluster.
+        pub cluster_id: ClusterId,
+        /// The node.
+        pub node: NodeId,
+        /// `follower`, `pre-candidate`, `candidate` or `leader`.
+        pub role: String,
+        /// Its current term.
+        pub term: Term,
+        /// Whom it takes for the leader of that term.
+        pub leader: Option<NodeId>,
+        /// Where that leader takes clients.
+        pub leader_address: Option<String>,
+        /// The last entry it knows to be committed.
+        pub commit_index: LogIndex,
+        /// The last entry it has applied to the store.
+        pub applied_index: LogIndex,
+        /// The last entry of its log.
+        pub last_index: LogIndex,
+        /// The last entry of its log that is on its disk for certain.
+        pub durable_index: LogIndex,
+        /// The store's revision.
+        pub revision: Revision,
+        /// The oldest revision that can still be read.
+        pub compact_revision: Revision,
+        /// Hash of the live state at `applied_index`: equal on all nodes at the same index.
+        pub state_hash: u64,
+        /// Live keys.
+        pub keys: u64,
+        /// Superseded versions still held. Bytes.
+        pub history_bytes: u64,
+        /// The log on disk. Bytes.
+        pub log_bytes: u64,
+        /// Open client connections.
+        pub connections: u64,
+        /// The other members.
+        pub peers: Vec<PeerStatus> => Members,
+    }
+}
+
+wire_struct! {
+    /// Another member, as the node sees it.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct PeerStatus {
+        /// The member.
+        pub node: NodeId,
+        /// Its address.
+        pub address: String,
+        /// Whether the node's connection to it is up.
+        pub connected: bool,
+        /// On a leader: how far the member's log is known to equal its own. Else 0.
+        pub match_index: LogIndex,
+    }
+}
+
+pub(super) fn encode_status(out: &mut Vec<u8>, status: &Status) {
+    structs::encode(out, status);
+}
+
+/// Reads the args of a status reply.
+pub fn decode_status(args: &[u8]) -> Result<Status, DecodeError> {
+    structs::decode("status", args)
+}
