@@ -1,4 +1,5 @@
-//! Flags to [`Config`]: parsing is validation, so inside the program a value is right because it exists.
+//! Flags to [`Config`]: parsing is validation, so inside the program a value is right because it
+//! exists.
 
 use crate::limits;
 use crate::types::{ClusterId, NodeId};
@@ -21,7 +22,8 @@ pub struct Config {
     pub listen: String,
     /// Separates clusters that share hosts. `--cluster-token`.
     pub cluster_token: Option<String>,
-    /// Time without word from a leader before a campaign, drawn from [t, 2t). Nanoseconds. Thesis §3.4.
+    /// Time without word from a leader before a campaign, drawn from [t, 2t). Nanoseconds. Thesis
+    /// §3.4.
     pub election_timeout_ns: u64,
     /// Time between heartbeats of an idle leader. Nanoseconds.
     pub heartbeat_ns: u64,
@@ -181,7 +183,8 @@ impl Config {
         ClusterId(xxh3_128(text.as_bytes()))
     }
 
-    /// A hash of the token alone, so that a wrong token is told from a changed member list. 0: none given.
+    /// A hash of the token alone, so that a wrong token is told from a changed member list. 0:
+    /// none given.
     pub fn token_hash(&self) -> u64 {
         self.cluster_token.as_ref().map_or(0, |token| xxh3_64(token.as_bytes()).max(1))
     }

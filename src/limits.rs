@@ -2,7 +2,8 @@
     clippy::as_conversions,
     reason = "constants: usize and u64 are the same width wherever raftd runs"
 )]
-//! Every bound of the system, each with the reason for its size. Reaching one has an answer, never growth.
+//! Every bound of the system, each with the reason for its size. Reaching one has an answer, never
+//! growth.
 
 /// A page of the device: sync granularity, batch alignment, header size. Bytes. Storage §6.2.
 pub const PAGE_BYTES: usize = 4096;
@@ -22,7 +23,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Largest request, key and value included: etcd's default of 1.5 MiB. Bytes.
 pub const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 
-/// An entry closes when its payload reaches this; one larger command has an entry of its own. Bytes.
+/// An entry closes when its payload reaches this; one larger command has an entry of its own.
+/// Bytes.
 pub const ENTRY_BYTES_SOFT_MAX: usize = 1024 * 1024;
 
 /// Largest entry payload: a full entry just below the soft bound plus one request. Bytes.
@@ -31,7 +33,8 @@ pub const ENTRY_BYTES_MAX: usize = ENTRY_BYTES_SOFT_MAX + REQUEST_BYTES_MAX + 64
 /// A sync batch is at least one entry, else at most this. Bytes. Design §12.6.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
-/// Largest frame after its length prefix: one maximal entry in an AppendEntries, plus its envelope. Bytes.
+/// Largest frame after its length prefix: one maximal entry in an AppendEntries, plus its
+/// envelope. Bytes.
 pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_MAX + 64 * 1024;
 
 /// Largest frame accepted from a client: one request plus its envelope. Bytes.
@@ -46,7 +49,8 @@ pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// Entries in one AppendEntries: a turn makes one entry, so this matters only for catching up.
 pub const APPEND_ENTRIES_MAX: usize = 256;
 
-/// AppendEntries in flight to one follower before it must answer. Performance §3.5 wants 2 at full load;
+/// AppendEntries in flight to one follower before it must answer. Performance §3.5 wants 2 at full
+/// load;
 /// a slow link wants more.
 pub const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 
@@ -59,7 +63,8 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Synced entries kept in memory so that followers and apply need no map reads. Bytes.
 pub const ENTRY_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Requests of one connection that may wait for an answer; beyond, it is not read. etcd's clients use 1000s.
+/// Requests of one connection that may wait for an answer; beyond, it is not read. etcd's clients
+/// use 1000s.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 
 /// Out-buffer size at which a connection is no longer read. Bytes.
@@ -71,10 +76,12 @@ pub const CONNECTION_OUT_MAX: usize = 8 * 1024 * 1024;
 /// Out-buffer bytes of a peer connection beyond which appends wait. Bytes.
 pub const PEER_OUT_MAX: usize = IN_FLIGHT_BYTES_MAX + FRAME_BYTES_MAX;
 
-/// All input and output buffers of all client connections together. Bytes. Beyond, the asker is closed.
+/// All input and output buffers of all client connections together. Bytes. Beyond, the asker is
+/// closed.
 pub const CLIENT_BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Client connections at once; more are refused with an error frame. Descriptors are the other bound.
+/// Client connections at once; more are refused with an error frame. Descriptors are the other
+/// bound.
 pub const CONNECTIONS_MAX: usize = 8192;
 
 /// Largest reply to one range request; more is cut, with `more` set. Bytes.
@@ -101,7 +108,8 @@ const _: () = assert!(ENTRY_BYTES_MAX < SEGMENT_BYTES_DEFAULT as usize / 8);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(IN_FLIGHT_BYTES_MAX >= ENTRY_BYTES_MAX);
 
-/// What one entry and one request may hold when segments are small: an entry must fit a fresh segment with
+/// What one entry and one request may hold when segments are small: an entry must fit a fresh
+/// segment with
 /// its header, its padding and the footer, and leave room for a TRUNC before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryLimits {
@@ -112,7 +120,8 @@ pub struct EntryLimits {
 }
 
 impl EntryLimits {
-    /// The bounds for segments of `segment_bytes`: the constants above, or a sixth of a smaller segment each.
+    /// The bounds for segments of `segment_bytes`: the constants above, or a sixth of a smaller
+    /// segment each.
     pub fn for_segment(segment_bytes: u64) -> EntryLimits {
         assert!(segment_bytes >= SEGMENT_BYTES_MIN, "config.rs refuses smaller segments");
         let sixth = usize::try_from(segment_bytes / 6).unwrap_or(usize::MAX);

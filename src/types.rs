@@ -1,4 +1,5 @@
-//! The words of the protocol as types. Positions are not numbers: nothing here has arithmetic operators.
+//! The words of the protocol as types. Positions are not numbers: nothing here has arithmetic
+//! operators.
 
 use std::fmt;
 
@@ -71,7 +72,8 @@ impl LogIndex {
     }
 }
 
-/// An entry's identity: one leader makes one entry per (term, index). Ordered as §5.4.1 compares logs.
+/// An entry's identity: one leader makes one entry per (term, index). Ordered as §5.4.1 compares
+/// logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct LogPosition {
     /// The term in which a leader made the entry. Compared first.
@@ -163,7 +165,8 @@ impl NodeId {
     }
 }
 
-/// A moment on the node's monotonic clock, in nanoseconds since an arbitrary start. Never wall time.
+/// A moment on the node's monotonic clock, in nanoseconds since an arbitrary start. Never wall
+/// time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Instant(u64);
 
@@ -195,11 +198,13 @@ impl Instant {
     }
 }
 
-/// Which cluster: a hash of its token and its first members. Nodes of different clusters do not talk.
+/// Which cluster: a hash of its token and its first members. Nodes of different clusters do not
+/// talk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct ClusterId(pub u128);
 
-/// Which data directory: random, made with it, never changed. A node that lost its disk has another one.
+/// Which data directory: random, made with it, never changed. A node that lost its disk has
+/// another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct DiskId(pub u128);
 
@@ -264,7 +269,8 @@ pub enum Vote {
     None,
     /// Given to this candidate.
     For(NodeId),
-    /// Given to nobody and never to be given in this term: the hard state was found stale. Storage §6.4.
+    /// Given to nobody and never to be given in this term: the hard state was found stale. Storage
+    /// §6.4.
     Abstain,
 }
 

@@ -1,4 +1,5 @@
-//! One integration binary: the rules, the record, the meaning, the wires, whole clusters, the documents.
+//! One integration binary: the rules, the record, the meaning, the wires, whole clusters, the
+//! documents.
 mod cluster;
 mod docs;
 mod kv;

@@ -1,6 +1,7 @@
 //! `raftd`: one server. Parses, builds, runs, and maps errors to exit codes.
 //!
-//! 0 stopped by a signal · 2 wrong flags · 3 must not start or go on (the line says why) · 74 the disk failed
+//! 0 stopped by a signal · 2 wrong flags · 3 must not start or go on (the line says why) · 74 the
+//! disk failed
 
 use raftd::config::{Config, Parsed};
 use raftd::replica::{Fatal, NodeOptions};

@@ -1,4 +1,5 @@
-//! One socket, the bytes read from it that wait to be understood, and what the kernel last said of it.
+//! One socket, the bytes read from it that wait to be understood, and what the kernel last said of
+//! it.
 
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
@@ -63,7 +64,8 @@ impl Socket {
         }
     }
 
-    /// Reads once into `buffer`. A short read proves the socket empty, so that no second call is needed.
+    /// Reads once into `buffer`. A short read proves the socket empty, so that no second call is
+    /// needed.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
             match self.stream.read(buffer) {

@@ -66,7 +66,8 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 
-/// Listens on the first address of `name` that can be bound. Blocks while the name is resolved: start-up only.
+/// Listens on the first address of `name` that can be bound. Blocks while the name is resolved:
+/// start-up only.
 pub fn listen(name: &str) -> io::Result<Listener> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     for address in name.to_socket_addrs()? {

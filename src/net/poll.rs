@@ -124,7 +124,7 @@ impl Signals {
     }
 
     /// The next signal that has arrived.
-    pub fn next(&mut self) -> Option<Signal> {
+    pub fn arrived(&mut self) -> Option<Signal> {
         self.0.pending().next().map(|_| Signal::Stop)
     }
 }

@@ -1,6 +1,7 @@
 //! What servers say to each other: Figure 2's RPCs, pre-vote and heartbeats, one variant each.
 //!
-//! Positions only. The payloads of `Append` travel beside the message, in the order of `entries`; the core
+//! Positions only. The payloads of `Append` travel beside the message, in the order of `entries`;
+//! the core
 //! never sees one. A reply goes back over the connection that brought its request.
 
 use crate::types::{EntryKind, LogIndex, LogPosition, Term};
@@ -15,7 +16,8 @@ pub enum Message {
         /// The sender's last entry, FAULTY ones included.
         last: LogPosition,
     },
-    /// Answer to `PreVote`. A refusal carries the voter's term, so that a stale candidate learns it.
+    /// Answer to `PreVote`. A refusal carries the voter's term, so that a stale candidate learns
+    /// it.
     PreVoteReply {
         /// The voter's current term.
         term: Term,
@@ -42,7 +44,8 @@ pub enum Message {
     Append {
         /// The leader's term.
         term: Term,
-        /// The replication session: echoed, so that an answer of an older connection is known as such.
+        /// The replication session: echoed, so that an answer of an older connection is known as
+        /// such.
         session: u64,
         /// The newest ReadIndex round this confirms.
         round: u64,
@@ -53,7 +56,8 @@ pub enum Message {
         /// The leader's commit index, not above the last entry of this message.
         commit: LogIndex,
     },
-    /// "I am here and lead." Verifies no entry, so its commit index is at most the follower's match index.
+    /// "I am here and lead." Verifies no entry, so its commit index is at most the follower's
+    /// match index.
     Heartbeat {
         /// The leader's term.
         term: Term,
@@ -84,18 +88,22 @@ pub enum Message {
 pub enum AppendOutcome {
     /// Everything up to `index` equals the leader's log **and is durable here**.
     Matched {
-        /// min(last entry verified against this leader in this term, durable). May be behind what was sent.
+        /// min(last entry verified against this leader in this term, durable). May be behind what
+        /// was sent.
         index: LogIndex,
     },
     /// The entry `probe` named as `prev` is not in the follower's log.
     Conflict {
-        /// `prev.index` of the refused message: a leader ignores refusals of probes it did not make last.
+        /// `prev.index` of the refused message: a leader ignores refusals of probes it did not
+        /// make last.
         probe: LogIndex,
-        /// The follower's last entry at or below `probe` that could match: the end of the run of terms that
+        /// The follower's last entry at or below `probe` that could match: the end of the run of
+        /// terms that
         /// is at most the probe's term. Never above the follower's last entry.
         hint: LogPosition,
     },
-    /// Entries arrived in order but there was no room to store them. The leader waits a heartbeat and probes.
+    /// Entries arrived in order but there was no room to store them. The leader waits a heartbeat
+    /// and probes.
     NoRoom {
         /// As in `Matched`: durable and verified.
         index: LogIndex,

@@ -1,7 +1,9 @@
 //! What a leader knows of one follower, and how it sends to it.
 //!
-//! `Probe` looks for the last common entry with one message at a time; `Replicate` streams. A leader sends
-//! only over a live connection, whose number (the replication session) the answers repeat: an answer of an
+//! `Probe` looks for the last common entry with one message at a time; `Replicate` streams. A
+//! leader sends
+//! only over a live connection, whose number (the replication session) the answers repeat: an
+//! answer of an
 //! older session proves nothing about this one.
 
 use crate::types::{Instant, LogIndex, NodeId};
@@ -10,7 +12,8 @@ use std::collections::VecDeque;
 /// How entries go to a follower.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Looking for the last common entry. At most one message is out; it is repeated every heartbeat.
+    /// Looking for the last common entry. At most one message is out; it is repeated every
+    /// heartbeat.
     Probe(Probe),
     /// The logs agree up to `match_index`; entries are sent without waiting.
     Replicate(Replicate),
@@ -114,7 +117,8 @@ impl Peer {
         }
     }
 
-    /// The connection is up: probe from where the logs agreed, but hold nothing for proven. The server behind
+    /// The connection is up: probe from where the logs agreed, but hold nothing for proven. The
+    /// server behind
     /// it may have restarted, with damage found.
     pub(super) fn connected(&mut self, session: u64) {
         let prev = match &self.progress {
@@ -148,7 +152,8 @@ impl Peer {
         }
     }
 
-    /// Whether a refusal of the probe after `prev` is news: a stale or repeated one must not move us.
+    /// Whether a refusal of the probe after `prev` is news: a stale or repeated one must not move
+    /// us.
     pub(super) fn awaits_refusal_of(&self, prev: LogIndex) -> bool {
         match &self.progress {
             Progress::Probe(probe) => probe.sent.is_some() && probe.prev == prev,
@@ -167,7 +172,8 @@ impl Peer {
         self.progress = Progress::Probe(Probe { prev, sent: None, cautious: true, paused: true });
     }
 
-    /// The follower found damage at `faulty`: what we held for proven from there on is not. Commit never goes
+    /// The follower found damage at `faulty`: what we held for proven from there on is not. Commit
+    /// never goes
     /// back. Spec §6 rule 19.
     pub(super) fn found_faulty(&mut self, faulty: LogIndex) {
         let sound = faulty.prev();
@@ -177,7 +183,8 @@ impl Peer {
         }
     }
 
-    /// A heartbeat is due: repeat what may have been lost. Says whether a pipeline was given up, because
+    /// A heartbeat is due: repeat what may have been lost. Says whether a pipeline was given up,
+    /// because
     /// its oldest message was sent before `lost_before` and is still unanswered.
     pub(super) fn on_heartbeat_due(&mut self, lost_before: Instant) -> bool {
         self.heartbeat_due = true;

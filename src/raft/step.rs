@@ -1,4 +1,5 @@
-//! The door. Every input is admitted (terms), handled by exactly one rule, then its consequences settle in
+//! The door. Every input is admitted (terms), handled by exactly one rule, then its consequences
+//! settle in
 //! one fixed order, then the invariants are checked.
 
 use super::Raft;
@@ -10,7 +11,8 @@ use crate::types::{Instant, LogIndex, NodeId, Term};
 use std::cmp::Ordering;
 
 impl Raft {
-    /// A message from `from` arrived. Of an `Append`, only entries that fit into `room_bytes` are taken; an
+    /// A message from `from` arrived. Of an `Append`, only entries that fit into `room_bytes` are
+    /// taken; an
     /// entry takes its payload and a record header. Nothing that a peer sends panics.
     pub fn step(&mut self, now: Instant, from: NodeId, message: Message, room_bytes: u64) {
         if !self.admit(now, from, &message) {
@@ -70,7 +72,8 @@ impl Raft {
         }
     }
 
-    /// Our connection to `peer` is up and is the replication session `session`, a number never used before.
+    /// Our connection to `peer` is up and is the replication session `session`, a number never
+    /// used before.
     pub fn connected(&mut self, peer: NodeId, session: u64) {
         self.sessions.insert(peer, session);
         match &mut self.role {
@@ -96,7 +99,8 @@ impl Raft {
         }
     }
 
-    /// Draws the consequences of the turn's inputs, always all, always in this order: each line reads what
+    /// Draws the consequences of the turn's inputs, always all, always in this order: each line
+    /// reads what
     /// the lines above left.
     pub fn settle(&mut self, now: Instant) {
         self.advance_commit_index(); // what the acknowledgements of this turn commit

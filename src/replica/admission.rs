@@ -10,7 +10,10 @@ use crate::kv;
 use crate::limits;
 use crate::raft::ProposeError;
 use crate::types::{EntryKind, Instant, NodeId};
-use crate::wire::{self, Consistency, Error, FrameError, Op, RangeArgs, Request};
+use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_request};
+use crate::wire::error::Error;
+use crate::wire::frame::{FrameError, next_frame};
+use crate::wire::reply::error_reply;
 
 /// The entry that gathers the commands of the turn under way.
 #[derive(Debug, Default)]
@@ -20,7 +23,8 @@ pub(super) struct OpenEntry {
 }
 
 impl Node {
-    /// Takes the whole frames at the front of `bytes`. Keep what is not taken and offer it again with more.
+    /// Takes the whole frames at the front of `bytes`. Keep what is not taken and offer it again
+    /// with more.
     pub fn on_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> Taken {
         let mut taken = 0;
         loop {
@@ -29,7 +33,7 @@ impl Node {
                 return Taken { bytes: taken, flow };
             }
             let party = self.connections.get(id).expect("an open connection is known").party;
-            match wire::next_frame(&bytes[taken..], frame_bytes_max(party)) {
+            match next_frame(&bytes[taken..], frame_bytes_max(party)) {
                 Ok(Some(frame)) => {
                     self.on_frame(id, party, frame.body, now);
                     taken += frame.consumed;
@@ -57,19 +61,18 @@ impl Node {
         log::debug!("closed a connection with a bad frame party={party:?} error={error}");
         if party == Party::Client {
             let why = error.to_string();
-            self.connections.write(id, |out| wire::error_reply(out, 0, &Error::BadRequest { why }));
+            self.connections
+                .write(id, |out| error_reply(out, 0, &Error::BadRequest { why: why.into() }));
         }
         self.connections.end(id);
     }
 
     fn on_request(&mut self, id: ConnectionId, body: &[u8], now: Instant) {
-        let request = match wire::decode_request(body) {
+        let request = match decode_request(body) {
             Ok(request) => request,
             Err(error) => {
-                let why = error.to_string();
-                let request = error.id.unwrap_or(0);
-                let error = Error::BadRequest { why };
-                return self.connections.write(id, |out| wire::error_reply(out, request, &error));
+                let (request, error) = (error.id.unwrap_or(0), error.to_error());
+                return self.connections.write(id, |out| error_reply(out, request, &error));
             }
         };
         let admitted = match request.op {
@@ -78,7 +81,7 @@ impl Node {
             Op::Status => self.answer_status(id, request.id),
         };
         if let Err(error) = admitted {
-            self.connections.write(id, |out| wire::error_reply(out, request.id, &error));
+            self.connections.write(id, |out| error_reply(out, request.id, &error));
         }
     }
 
@@ -95,7 +98,7 @@ impl Node {
             return Err(Error::TooLarge { bytes: as_u64(bytes), max: as_u64(max) });
         }
         if let Err(error) = kv::validate_command(request.command, max) {
-            return Err(Error::BadRequest { why: error.to_string() });
+            return Err(Error::BadRequest { why: error.to_string().into() });
         }
         if self.open.payload.len() + bytes > self.limits.entry_bytes_soft_max {
             self.close_entry(now);
@@ -105,7 +108,7 @@ impl Node {
             return Err(if self.wal.out_of_space() {
                 Error::NoSpace
             } else {
-                Error::Busy { what: "the log segments".to_owned() }
+                Error::Busy { what: "the log segments".into() }
             });
         }
         self.gather(request.command, Waiter { connection: id, request: request.id }, now);
@@ -127,8 +130,8 @@ impl Node {
         match &self.stage {
             Stage::Member(raft) if raft.is_leader() => Ok(()),
             Stage::Member(raft) => Err(self.not_leader(raft.leader())),
-            Stage::Alone(_) | Stage::Founding(_) => {
-                let why = "this server waits for the other first members".to_owned();
+            Stage::Alone(_) | Stage::Founding => {
+                let why = "this server waits for the other first members".into();
                 Err(Error::NotReady { why })
             }
         }
@@ -142,9 +145,9 @@ impl Node {
 
     fn admit_read(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Error> {
         let args = RangeArgs::decode(request.args);
-        let args = args.map_err(|error| Error::BadRequest { why: error.to_string() })?;
+        let args = args.map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
         if args.key.is_empty() && args.end.is_empty() {
-            return Err(Error::BadRequest { why: "the key is empty".to_owned() });
+            return Err(Error::BadRequest { why: "the key is empty".into() });
         }
         match args.consistency {
             Consistency::Serializable => {
@@ -170,7 +173,7 @@ impl Node {
         let bytes = u32::try_from(self.open.payload.len()).expect("the soft bound is below 4 GiB");
         let proposed = match &mut self.stage {
             Stage::Member(raft) => raft.propose(now, EntryKind::Commands, bytes),
-            Stage::Alone(_) | Stage::Founding(_) => Err(ProposeError::NotLeader { leader: None }),
+            Stage::Alone(_) | Stage::Founding => Err(ProposeError::NotLeader { leader: None }),
         };
         match proposed {
             Ok(position) => {
@@ -179,7 +182,7 @@ impl Node {
             }
             Err(ProposeError::NotLeader { leader }) => self.refuse_entry(&self.not_leader(leader)),
             Err(ProposeError::Busy) => {
-                self.refuse_entry(&Error::Busy { what: "entries not committed yet".to_owned() });
+                self.refuse_entry(&Error::Busy { what: "entries not committed yet".into() });
             }
         }
         self.open.payload.clear();
@@ -188,7 +191,7 @@ impl Node {
     fn refuse_entry(&mut self, error: &Error) {
         for waiter in self.open.waiters.drain(..) {
             self.connections.answer(waiter.connection, |out| {
-                wire::error_reply(out, waiter.request, error);
+                error_reply(out, waiter.request, error);
             });
         }
     }

@@ -1,4 +1,5 @@
-//! Committed entries to the store, in order, once; then the replies of those who wait. Paper Figure 2,
+//! Committed entries to the store, in order, once; then the replies of those who wait. Paper
+//! Figure 2,
 //! "if commitIndex > lastApplied".
 
 use super::connections::{ConnectionId, Deferred};
@@ -8,7 +9,9 @@ use super::{Fatal, Node, Stage};
 use crate::kv::{self, CommandReply, RangeEnd, RangeError, RangeRequest};
 use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition, Revision};
-use crate::wire::{self, Error, RangeArgs, RangeReplyWriter};
+use crate::wire::client::RangeArgs;
+use crate::wire::error::Error;
+use crate::wire::reply::{RangeReplyWriter, delete_reply, error_reply, put_reply};
 use std::ops::ControlFlow;
 
 /// Entry bytes applied in one turn, so that a node that catches up still hears its leader. Bytes.
@@ -17,7 +20,8 @@ const APPLY_BYTES_PER_TURN: u64 = 4 * 1024 * 1024;
 /// Versions freed after compaction in one turn.
 const TIDY_PER_TURN: usize = 2048;
 
-/// The leader's time for entries: wall time at the start plus monotonic time since, so that a jump of the
+/// The leader's time for entries: wall time at the start plus monotonic time since, so that a jump
+/// of the
 /// wall clock changes nothing. Milliseconds since 1970. Design §12.10.
 #[derive(Debug)]
 pub(super) struct Stamp {
@@ -49,7 +53,8 @@ impl Node {
         self.store.tidy(TIDY_PER_TURN);
     }
 
-    /// Applies one entry; returns its size plus a little, so that empty ones cost something too. Bytes.
+    /// Applies one entry; returns its size plus a little, so that empty ones cost something too.
+    /// Bytes.
     fn apply_next(&mut self) -> u64 {
         let index = self.store.applied().next();
         let meta = self.wal.meta(index).expect("a committed entry is in the log");
@@ -86,7 +91,7 @@ impl Node {
     pub(super) fn answer_lost(&mut self) {
         for waiter in self.scratch.lost.drain(..) {
             self.connections.answer(waiter.connection, |out| {
-                wire::error_reply(out, waiter.request, &Error::OutcomeUnknown);
+                error_reply(out, waiter.request, &Error::OutcomeUnknown);
             });
         }
     }
@@ -100,7 +105,8 @@ impl Node {
             }
             self.reads.recycle(batch);
         }
-        // A client that was too slow gets a later state than it asked for, which is no less linearizable.
+        // A client that was too slow gets a later state than it asked for, which is no less
+        // linearizable.
         let mut budget = 64;
         while budget > 0
             && let Some((id, deferred)) = self.connections.take_deferred()
@@ -115,7 +121,7 @@ impl Node {
     pub(super) fn refuse_reads(&mut self, batch: ReadBatch, error: &Error) {
         for (read, _) in batch.iter() {
             self.connections.answer(read.connection, |out| {
-                wire::error_reply(out, read.request, error);
+                error_reply(out, read.request, error);
             });
         }
         self.reads.recycle(batch);
@@ -133,7 +139,8 @@ impl Node {
         self.connections.answer(id, |out| write_range(out, store, request, args));
     }
 
-    /// Proposes a compaction when the history has grown beyond its bound. Only a leader decides; all apply.
+    /// Proposes a compaction when the history has grown beyond its bound. Only a leader decides;
+    /// all apply.
     pub(super) fn propose_compaction(&mut self, now: Instant) {
         let Stage::Member(raft) = &self.stage else { return };
         if !raft.leader_ready() || self.store.compact_revision() < self.compaction_proposed {
@@ -155,9 +162,9 @@ impl Node {
 
 fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, reply: &CommandReply) {
     match reply {
-        CommandReply::Put { revision } => wire::put_reply(out, waiter.request, *revision),
+        CommandReply::Put { revision } => put_reply(out, waiter.request, *revision),
         CommandReply::DeleteRange { revision, deleted } => {
-            wire::delete_reply(out, waiter.request, *revision, *deleted);
+            delete_reply(out, waiter.request, *revision, *deleted);
         }
         // Clients cannot ask for one yet: admission refuses the command.
         CommandReply::Compact { .. } => {}
@@ -169,7 +176,7 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
         key: args.key,
         end: RangeEnd::from_bytes(args.end),
         limit: args.limit,
-        revision: Revision(args.revision),
+        revision: args.revision,
         keys_only: args.keys_only,
         count_only: args.count_only,
     };
@@ -181,7 +188,15 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
         if written > 64 && written + found.value.len() > limits::RANGE_REPLY_BYTES_MAX {
             return ControlFlow::Break(());
         }
-        writer.push(out, &found, args.keys_only);
+        writer.push(
+            out,
+            found.key,
+            found.value,
+            found.create_revision,
+            found.mod_revision,
+            found.version,
+            found.lease,
+        );
         ControlFlow::Continue(())
     });
     let error = match result {
@@ -190,5 +205,5 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
         Err(RangeError::Future { revision }) => Error::FutureRevision { revision },
     };
     out.truncate(start);
-    wire::error_reply(out, id, &error);
+    error_reply(out, id, &error);
 }

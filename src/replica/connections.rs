@@ -1,6 +1,8 @@
-//! Connections without sockets: who is at the other end, what waits to be sent, who has asked for too much.
+//! Connections without sockets: who is at the other end, what waits to be sent, who has asked for
+//! too much.
 //!
-//! Bounds: an out-buffer above `CONNECTION_OUT_HIGH_WATER` or too many unanswered requests pause a connection:
+//! Bounds: an out-buffer above `CONNECTION_OUT_HIGH_WATER` or too many unanswered requests pause a
+//! connection:
 //! its bytes stay unread. All client buffers together stay below `CLIENT_BUFFER_BYTES_MAX`, or the
 //! connection that would exceed it is closed.
 

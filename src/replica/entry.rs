@@ -1,4 +1,5 @@
-//! The payload of a configuration entry: MessagePack `[version=1, [[id, disk_id, address], …]]`, ascending.
+//! The payload of a configuration entry: MessagePack `[version=1, [[id, disk_id, address], …]]`,
+//! ascending.
 
 use crate::config::MemberAddress;
 use crate::limits;
@@ -37,7 +38,8 @@ struct StoredMember<'a>(
     #[serde(borrow)] &'a str,
 );
 
-/// Why a configuration entry could not be read: it was written by a version we do not know, or is damaged.
+/// Why a configuration entry could not be read: it was written by a version we do not know, or is
+/// damaged.
 #[derive(Debug)]
 pub struct ConfigurationError(&'static str);
 

@@ -5,15 +5,19 @@ use super::connections::{ConnectionId, Party};
 use super::peers::Outbound;
 use super::{Fatal, Node, Stage};
 use crate::types::{Instant, NodeId};
-use crate::wire::{self, Hello, HelloReply, PeerHello, Sender, Welcome};
+use crate::wire::error::Error;
+use crate::wire::hello::{
+    Hello, HelloReply, PeerHello, Sender, VERSION, Welcome, decode_hello, decode_hello_reply,
+    encode_hello, encode_hello_reply,
+};
 
 impl Node {
     /// Introduces us on a connection that we dialed.
     pub(super) fn send_hello(&mut self, id: ConnectionId, peer: NodeId) {
         let (genesis, members) = self.standing();
         let hello = Hello {
-            version_min: wire::VERSION,
-            version_max: wire::VERSION,
+            version_min: VERSION,
+            version_max: VERSION,
             cluster_id: self.identity.cluster_id,
             sender: Sender::Peer(PeerHello {
                 node: self.identity.node,
@@ -25,13 +29,13 @@ impl Node {
             }),
             auth: Vec::new(),
         };
-        self.connections.write(id, |out| wire::encode_hello(out, &hello));
+        self.connections.write(id, |out| encode_hello(out, &hello));
     }
 
     /// What we say of our configuration: the hash of the first entry and whom it names.
     fn standing(&self) -> (u64, Vec<(NodeId, crate::types::DiskId)>) {
         match self.stage {
-            Stage::Alone(_) | Stage::Founding(_) => (0, Vec::new()),
+            Stage::Alone(_) | Stage::Founding => (0, Vec::new()),
             Stage::Member(_) => {
                 let members = self.members.iter().map(|member| (member.id, member.disk_id));
                 (self.genesis, members.collect())
@@ -41,22 +45,22 @@ impl Node {
 
     /// Answers a stranger's first frame.
     pub(super) fn on_hello(&mut self, id: ConnectionId, body: &[u8], now: Instant) {
-        let hello = match wire::decode_hello(body) {
+        let hello = match decode_hello(body) {
             Ok(hello) => hello,
             Err(error) => {
-                let why = error.to_string();
-                return self.turn_away(id, wire::Error::BadRequest { why });
+                let why = error.to_string().into();
+                return self.turn_away(id, Error::BadRequest { why });
             }
         };
-        if hello.version_min > wire::VERSION || hello.version_max < wire::VERSION {
-            let ours = wire::VERSION;
-            let unsupported = wire::Error::Unsupported { version_min: ours, version_max: ours };
+        if hello.version_min > VERSION || hello.version_max < VERSION {
+            let ours = VERSION;
+            let unsupported = Error::Unsupported { version_min: ours, version_max: ours };
             return self.turn_away(id, unsupported);
         }
         let ours = self.identity.cluster_id;
         let any = matches!(hello.sender, Sender::Client) && hello.cluster_id.0 == 0;
         if !any && hello.cluster_id != ours {
-            return self.turn_away(id, wire::Error::WrongCluster { ours });
+            return self.turn_away(id, Error::WrongCluster { ours });
         }
         match hello.sender {
             Sender::Client => {
@@ -70,7 +74,7 @@ impl Node {
     fn on_peer_hello(&mut self, id: ConnectionId, hello: PeerHello, now: Instant) {
         if let Err(why) = self.check_peer(&hello) {
             log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
-            return self.turn_away(id, wire::Error::Refused { why });
+            return self.turn_away(id, Error::Refused { why: why.into() });
         }
         let node = hello.node;
         self.connections.set_party(id, Party::PeerIn(node));
@@ -108,13 +112,14 @@ impl Node {
         genesis: u64,
     ) -> Result<(), String> {
         match self.stage {
-            Stage::Alone(_) | Stage::Founding(_) => Ok(()),
+            Stage::Alone(_) | Stage::Founding => Ok(()),
             Stage::Member(_) if genesis != 0 && genesis != self.genesis => Err(format!(
                 "server {node} was bootstrapped with other members or data directories than server {}: one \
                  of the two must start over with an empty data directory",
                 self.identity.node,
             )),
-            // A wiped member is let in only to be told so: it refuses to start when it hears our members.
+            // A wiped member is let in only to be told so: it refuses to start when it hears our
+            // members.
             Stage::Member(_) if genesis != 0 && known.is_some_and(|known| known != disk_id) => {
                 Err(format!(
                     "server {node} has data directory {disk_id}, which this cluster does not know: replace the \
@@ -129,7 +134,7 @@ impl Node {
     fn welcome(&mut self, id: ConnectionId) {
         let (genesis, members) = self.standing();
         let welcome = Welcome {
-            version: wire::VERSION,
+            version: VERSION,
             cluster_id: self.identity.cluster_id,
             node: self.identity.node,
             disk_id: self.identity.disk_id,
@@ -140,18 +145,18 @@ impl Node {
             feature_level: 1,
         };
         let reply = HelloReply::Welcome(welcome);
-        self.connections.write(id, |out| wire::encode_hello_reply(out, &reply));
+        self.connections.write(id, |out| encode_hello_reply(out, &reply));
     }
 
-    fn turn_away(&mut self, id: ConnectionId, error: wire::Error) {
+    fn turn_away(&mut self, id: ConnectionId, error: Error) {
         let reply = HelloReply::Refused(error);
-        self.connections.write(id, |out| wire::encode_hello_reply(out, &reply));
+        self.connections.write(id, |out| encode_hello_reply(out, &reply));
         self.connections.end(id);
     }
 
     /// The answer to our hello.
     pub(super) fn on_hello_reply(&mut self, id: ConnectionId, peer: NodeId, body: &[u8]) {
-        let welcome = match wire::decode_hello_reply(body) {
+        let welcome = match decode_hello_reply(body) {
             Ok(HelloReply::Welcome(welcome)) => welcome,
             Ok(HelloReply::Refused(error)) => return self.on_refused(id, peer, &error),
             Err(error) => {
@@ -174,7 +179,8 @@ impl Node {
         }
         self.connections.set_party(id, Party::PeerOut(peer));
         let session = self.peers.up(peer, id);
-        // A server without a configuration has no log to replicate to; once it has one it shakes hands anew.
+        // A server without a configuration has no log to replicate to; once it has one it shakes
+        // hands anew.
         if let Stage::Member(raft) = &mut self.stage
             && welcome.genesis != 0
         {
@@ -189,10 +195,10 @@ impl Node {
         self.on_introduction(&said);
     }
 
-    fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &wire::Error) {
+    fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &Error) {
         self.connections.end(id);
         let alone = matches!(self.stage, Stage::Alone(_));
-        if alone && matches!(error, wire::Error::WrongCluster { .. }) {
+        if alone && matches!(error, Error::WrongCluster { .. }) {
             self.fail(Fatal::Refused(format!(
                 "server {} answers for another cluster ({error}): make --peers and --cluster-token equal on \
                  all servers",

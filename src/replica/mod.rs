@@ -1,8 +1,11 @@
-//! THE NODE: rules, record and meaning composed; bytes in, bytes out; no sockets, no clock, no threads.
+//! THE NODE: rules, record and meaning composed; bytes in, bytes out; no sockets, no clock, no
+//! threads.
 //!
-//! The shell (`server/`, or a simulator) calls the inputs below in any order and then [`Node::advance`] once
+//! The shell (`server/`, or a simulator) calls the inputs below in any order and then
+//! [`Node::advance`] once
 //! a turn. Everything that a turn wants from the world is collected as data: bytes per connection,
-//! [`wal::Job`]s for the sync thread, background jobs, dials, connections to close, the next deadline.
+//! [`wal::Job`]s for the sync thread, background jobs, dials, connections to close, the next
+//! deadline.
 //!
 //! | file | what |
 //! |---|---|
@@ -14,8 +17,10 @@
 //! | `apply` | committed entries to the store to replies |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //!
-//! Invariants kept here: a request refused with certainty never reached the log (`admission`); an answer to
-//! a put follows its commit and apply (`apply`); nothing leaves that a lost page could take back (`raft` tags
+//! Invariants kept here: a request refused with certainty never reached the log (`admission`); an
+//! answer to
+//! a put follows its commit and apply (`apply`); nothing leaves that a lost page could take back
+//! (`raft` tags
 //! it, `drive` hands receipts only for finished jobs).
 
 mod admission;
@@ -24,10 +29,12 @@ mod bootstrap;
 mod connections;
 mod drive;
 mod entry;
+mod exchange;
 mod handshake;
 mod peers;
 mod pending;
 mod reads;
+mod start;
 mod status;
 
 pub use connections::{ConnectionId, Flow, Outbox};
@@ -38,7 +45,7 @@ use crate::config::MemberAddress;
 use crate::kv::{Store, StoreOptions};
 use crate::limits::EntryLimits;
 use crate::raft::Raft;
-use crate::types::{ClusterId, DiskId, Instant, JobSeq, LogIndex, NodeId, Revision};
+use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId, Revision};
 use crate::wal::{self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, Wal};
 use admission::OpenEntry;
 use bootstrap::Bootstrap;
@@ -116,8 +123,8 @@ impl std::error::Error for Fatal {}
 enum Stage {
     /// No configuration: listens to the others.
     Alone(Bootstrap),
-    /// The first entry is being written by this job.
-    Founding(JobSeq),
+    /// The first entry is being written.
+    Founding,
     /// Takes part.
     Member(Box<Raft>),
 }
@@ -358,7 +365,7 @@ impl Node {
         }
         let core = match &self.stage {
             Stage::Member(raft) => raft.wake_at(),
-            Stage::Alone(_) | Stage::Founding(_) => Instant::FAR,
+            Stage::Alone(_) | Stage::Founding => Instant::FAR,
         };
         core.min(self.peers.wake_at()).min(self.jobs.wake_at())
     }

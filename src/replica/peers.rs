@@ -1,6 +1,7 @@
 //! Which connection is which member, and when to dial again.
 //!
-//! Every pair of members has two connections: each dials the other, sends its requests there and gets its
+//! Every pair of members has two connections: each dials the other, sends its requests there and
+//! gets its
 //! answers there. So an answer can never be taken for one of an older connection.
 
 use super::connections::ConnectionId;
@@ -8,12 +9,12 @@ use super::entry::Member;
 use crate::config::MemberAddress;
 use crate::types::{DiskId, Instant, NodeId};
 
-/// First wait after a failed attempt; doubles up to the maximum. A refused connection costs microseconds.
+/// First wait after a failed attempt; doubles up to the maximum. A refused connection costs
+/// microseconds.
 const BACKOFF_MIN_NS: u64 = 10_000_000;
-/// Longest wait between attempts: well below the election timeout, so that a member that is back is heard.
+/// Longest wait between attempts: well below the election timeout, so that a member that is back
+/// is heard.
 const BACKOFF_MAX_NS: u64 = 160_000_000;
-/// An attempt that is neither accepted nor refused is given up after this.
-pub(super) const DIAL_PATIENCE_NS: u64 = 3_000_000_000;
 
 /// A request to the shell: connect to `address` and hand the connection over as dialed to `peer`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +31,7 @@ pub(super) enum Outbound {
     /// None; dial at this moment.
     Waiting { until: Instant },
     /// The shell is resolving or connecting.
-    Dialing { since: Instant },
+    Dialing,
     /// Connected; our hello is under way.
     Shaking(ConnectionId),
     /// Requests may be sent.
@@ -106,7 +107,7 @@ impl Peers {
     pub(super) fn outbound(&self, id: NodeId) -> Option<ConnectionId> {
         match self.get(id)?.outbound {
             Outbound::Up { connection, .. } => Some(connection),
-            Outbound::Waiting { .. } | Outbound::Dialing { .. } | Outbound::Shaking(_) => None,
+            Outbound::Waiting { .. } | Outbound::Dialing | Outbound::Shaking(_) => None,
         }
     }
 
@@ -121,7 +122,7 @@ impl Peers {
             if let Outbound::Waiting { until } = peer.outbound
                 && until <= now
             {
-                peer.outbound = Outbound::Dialing { since: now };
+                peer.outbound = Outbound::Dialing;
                 dials.push(Dial { peer: peer.id, address: peer.address.clone() });
             }
         }
@@ -131,12 +132,13 @@ impl Peers {
     pub(super) fn wake_at(&self) -> Instant {
         let due = self.list.iter().map(|peer| match peer.outbound {
             Outbound::Waiting { until } => until,
-            Outbound::Dialing { .. } | Outbound::Shaking(_) | Outbound::Up { .. } => Instant::FAR,
+            Outbound::Dialing | Outbound::Shaking(_) | Outbound::Up { .. } => Instant::FAR,
         });
         due.min().unwrap_or(Instant::FAR)
     }
 
-    /// Notes that an attempt, a handshake or a connection to `id` has ended; the next attempt waits with
+    /// Notes that an attempt, a handshake or a connection to `id` has ended; the next attempt
+    /// waits with
     /// jitter, so that two members that find each other gone do not stay in step.
     pub(super) fn lost_outbound(&mut self, id: NodeId, now: Instant) {
         let chance = self.draw();
@@ -182,7 +184,7 @@ impl Peer {
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         let outbound = match self.outbound {
             Outbound::Shaking(connection) | Outbound::Up { connection, .. } => Some(connection),
-            Outbound::Waiting { .. } | Outbound::Dialing { .. } => None,
+            Outbound::Waiting { .. } | Outbound::Dialing => None,
         };
         self.inbound.into_iter().chain(outbound)
     }

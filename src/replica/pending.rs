@@ -1,4 +1,5 @@
-//! Who waits for which entry: a ring by index, because indexes are dense and entries resolve in order.
+//! Who waits for which entry: a ring by index, because indexes are dense and entries resolve in
+//! order.
 
 use super::connections::ConnectionId;
 use crate::types::{LogIndex, LogPosition};
@@ -25,7 +26,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Notes who waits for the entry at `position`, one waiter per command, in order; leaves `waiters` empty.
+    /// Notes who waits for the entry at `position`, one waiter per command, in order; leaves
+    /// `waiters` empty.
     pub(super) fn push(&mut self, position: LogPosition, waiters: &mut Vec<Waiter>) {
         if let Some(last) = self.entries.back() {
             assert!(last.position < position, "a leader proposes upwards");
@@ -35,7 +37,8 @@ impl Pending {
         self.entries.push_back(Entry { position, waiters });
     }
 
-    /// The waiters of the entry about to be applied, if this node proposed exactly that entry. Waiters of
+    /// The waiters of the entry about to be applied, if this node proposed exactly that entry.
+    /// Waiters of
     /// another entry at or below its index wait in vain: they come back through `lost`.
     pub(super) fn take(&mut self, position: LogPosition, lost: &mut Vec<Waiter>) -> Vec<Waiter> {
         while let Some(first) = self.entries.front() {
@@ -59,7 +62,8 @@ impl Pending {
         }
     }
 
-    /// Moves every waiter above `index` to `lost`: leadership has ended, their outcome is unknown here.
+    /// Moves every waiter above `index` to `lost`: leadership has ended, their outcome is unknown
+    /// here.
     pub(super) fn drop_after(&mut self, index: LogIndex, lost: &mut Vec<Waiter>) {
         while let Some(last) = self.entries.back() {
             if last.position.index <= index {

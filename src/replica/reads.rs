@@ -1,4 +1,5 @@
-//! Linearizable reads: the reads of a turn share one ReadIndex round and wait together. Thesis §6.4.
+//! Linearizable reads: the reads of a turn share one ReadIndex round and wait together. Thesis
+//! §6.4.
 
 use super::connections::ConnectionId;
 use crate::raft::ReadTicket;

@@ -4,14 +4,16 @@ use super::connections::ConnectionId;
 use super::peers::Outbound;
 use super::{Node, Stage};
 use crate::raft::Raft;
-use crate::wire::{self, Error, PeerStatus, Status};
+use crate::wire::error::Error;
+use crate::wire::reply::status_reply;
+use crate::wire::status::{PeerStatus, Status};
 
 impl Node {
     /// This node's standing now. Cheap; never waits for anything.
     pub fn status(&self) -> Status {
         let raft = match &self.stage {
             Stage::Member(raft) => Some(raft.as_ref()),
-            Stage::Alone(_) | Stage::Founding(_) => None,
+            Stage::Alone(_) | Stage::Founding => None,
         };
         let leader = raft.and_then(Raft::leader);
         let own = |id| self.members.iter().find(|member| member.id == id);
@@ -45,14 +47,14 @@ impl Node {
             node: peer.id,
             address: peer.address.clone(),
             connected: matches!(peer.outbound, Outbound::Up { .. }),
-            match_index: raft.and_then(|raft| raft.match_index(peer.id)),
+            match_index: raft.and_then(|raft| raft.match_index(peer.id)).unwrap_or_default(),
         };
         self.peers.iter().map(status).collect()
     }
 
     pub(super) fn answer_status(&mut self, id: ConnectionId, request: u64) -> Result<(), Error> {
         let status = self.status();
-        self.connections.write(id, |out| wire::status_reply(out, request, &status));
+        self.connections.write(id, |out| status_reply(out, request, &status));
         Ok(())
     }
 }

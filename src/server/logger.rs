@@ -1,4 +1,5 @@
-//! Log lines through a bounded queue to a thread of their own: a terminal that does not read, or a full disk
+//! Log lines through a bounded queue to a thread of their own: a terminal that does not read, or a
+//! full disk
 //! behind stderr, must not stop the loop. Lines that find the queue full are dropped and counted.
 
 use std::io::{self, Write};
@@ -47,7 +48,8 @@ impl LogQueue {
     }
 }
 
-/// Sends the `log` facade to stderr through the queue. `RUST_LOG` sets the level; the default is info.
+/// Sends the `log` facade to stderr through the queue. `RUST_LOG` sets the level; the default is
+/// info.
 pub fn start_logger() -> io::Result<LogQueue> {
     let (lines, waiting) = sync_channel(LINES_MAX);
     let (flush, requests) = channel();

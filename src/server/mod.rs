@@ -1,4 +1,5 @@
-//! THE SHELL: the only owner of sockets, the clock and the threads. Nothing here knows what a vote is.
+//! THE SHELL: the only owner of sockets, the clock and the threads. Nothing here knows what a vote
+//! is.
 //!
 //! | file | what |
 //! |---|---|
@@ -169,7 +170,7 @@ impl Server {
     }
 
     fn take_signals(&mut self) {
-        while let Some(signal) = self.signals.next() {
+        while let Some(signal) = self.signals.arrived() {
             match signal {
                 Signal::Stop => self.stopping = true,
             }

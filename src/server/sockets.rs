@@ -147,7 +147,8 @@ impl Sockets {
                 }
                 Ok(None) => self.accepting = false,
                 Err(error) => {
-                    // Out of descriptors, most likely: those who are served go on, the next event tries again.
+                    // Out of descriptors, most likely: those who are served go on, the next event
+                    // tries again.
                     log::warn!("cannot accept error={error}");
                     self.accepting = false;
                 }
@@ -217,12 +218,14 @@ impl Sockets {
         if alive {
             self.note_partial(id, node, wheel, now);
         } else {
-            // What it said last may still be answered to a half-closed socket; nobody asks for that.
+            // What it said last may still be answered to a half-closed socket; nobody asks for
+            // that.
             self.close(id, node, now);
         }
     }
 
-    /// Reads within the turn's budget and hands whole frames to the node. `false`: the other side has ended the
+    /// Reads within the turn's budget and hands whole frames to the node. `false`: the other side
+    /// has ended the
     /// connection. If the node ends it, it is closed after what it has to say was offered.
     fn read(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(id.slot()).filter(|entry| entry.id == id) else {

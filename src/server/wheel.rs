@@ -1,6 +1,8 @@
-//! A timer wheel: deadlines in, due keys out. O(1) each, coarse, never cancelled: who is called looks again.
+//! A timer wheel: deadlines in, due keys out. O(1) each, coarse, never cancelled: who is called
+//! looks again.
 //!
-//! 256 slots of 64 ms. A deadline beyond the horizon of 16 s waits in the last slot and is looked at again
+//! 256 slots of 64 ms. A deadline beyond the horizon of 16 s waits in the last slot and is looked
+//! at again
 //! there. Keys that have become pointless fire once and are ignored by their owner.
 
 use crate::types::Instant;
@@ -10,7 +12,7 @@ const TICK_NS: u64 = 64_000_000;
 
 /// The wheel. `K` names what is due.
 #[derive(Debug)]
-pub struct Wheel<K> {
+pub(super) struct Wheel<K> {
     slots: Vec<Vec<(Instant, K)>>,
     /// The first tick that has not been expired yet.
     next_tick: u64,
@@ -19,13 +21,13 @@ pub struct Wheel<K> {
 
 impl<K> Wheel<K> {
     /// An empty wheel.
-    pub fn new(now: Instant) -> Wheel<K> {
+    pub(super) fn new(now: Instant) -> Wheel<K> {
         let slots = (0..SLOTS).map(|_| Vec::new()).collect();
         Wheel { slots, next_tick: now.as_ns() / TICK_NS, count: 0 }
     }
 
     /// Calls `key` at the first tick that is not before `deadline`.
-    pub fn insert(&mut self, deadline: Instant, key: K) {
+    pub(super) fn insert(&mut self, deadline: Instant, key: K) {
         let tick = deadline.as_ns().div_ceil(TICK_NS);
         let tick = tick.clamp(self.next_tick, self.next_tick + SLOTS - 1);
         self.slot(tick).push((deadline, key));
@@ -33,7 +35,7 @@ impl<K> Wheel<K> {
     }
 
     /// Moves every key whose deadline is not after `now` to `due`.
-    pub fn expire(&mut self, now: Instant, due: &mut Vec<K>) {
+    pub(super) fn expire(&mut self, now: Instant, due: &mut Vec<K>) {
         let now_tick = now.as_ns() / TICK_NS;
         let mut early = Vec::new();
         let last = now_tick.min(self.next_tick + SLOTS - 1);
@@ -57,7 +59,7 @@ impl<K> Wheel<K> {
     }
 
     /// When `expire` should be called next; `FAR` for an empty wheel.
-    pub fn wake_at(&self) -> Instant {
+    pub(super) fn wake_at(&self) -> Instant {
         if self.count == 0 {
             return Instant::FAR;
         }

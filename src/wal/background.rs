@@ -1,7 +1,9 @@
-//! Preparing the next segment, a slice at a time: a bulk write makes the next syncs slow, so the log hands out
+//! Preparing the next segment, a slice at a time: a bulk write makes the next syncs slow, so the
+//! log hands out
 //! the slices at the pace at which it is written itself. Storage §6.7.
 //!
-//! `create` (reserves the room: a full disk shows here) → `zero` slices → `finish` (header pages, sync, sync of
+//! `create` (reserves the room: a full disk shows here) → `zero` slices → `finish` (header pages,
+//! sync, sync of
 //! the folder, map). A crash in between leaves a file without a header, which recovery removes.
 
 use super::disk::{Disk, DiskFile};

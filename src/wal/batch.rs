@@ -1,5 +1,7 @@
-//! A batch under construction: records of one segment behind each other, from a page boundary on. Headers are
-//! laid at the end, when the sync job is formed: only then are the watermark and the commit index known.
+//! A batch under construction: records of one segment behind each other, from a page boundary on.
+//! Headers are
+//! laid at the end, when the sync job is formed: only then are the watermark and the commit index
+//! known.
 
 use super::Place;
 use super::record::{FIRST, Header, LAST, RecordKind, narrow, padded, wide};
@@ -82,7 +84,8 @@ impl Batch {
         self.start + at
     }
 
-    /// Where the file ends for this batch if a record with `payload_len` bytes is added, its PAD included.
+    /// Where the file ends for this batch if a record with `payload_len` bytes is added, its PAD
+    /// included.
     pub(super) fn end_with(&self, payload_len: usize) -> usize {
         let record = RECORD_HEADER_BYTES + padded(payload_len);
         let end = wide(self.start) + self.bytes.len() + record + RECORD_HEADER_BYTES;

@@ -1,5 +1,7 @@
-//! The seam where the disk is: what the log needs of one. The operating system is one implementation
-//! (`os_disk`), a simulated one that loses, tears and reorders un-synced pages is another (tests/wal).
+//! The seam where the disk is: what the log needs of one. The operating system is one
+//! implementation
+//! (`os_disk`), a simulated one that loses, tears and reorders un-synced pages is another
+//! (tests/wal).
 //!
 //! Names are relative to the data directory; `/` separates the one level of folders.
 
@@ -9,7 +11,8 @@ use std::sync::Arc;
 
 /// A data directory.
 pub trait Disk: Send + Sync + Debug {
-    /// The names in a folder (`""` is the directory itself), unordered; empty if there is no such folder.
+    /// The names in a folder (`""` is the directory itself), unordered; empty if there is no such
+    /// folder.
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
     /// Makes a folder unless it exists, durably.
     fn create_folder(&self, folder: &str) -> io::Result<()>;

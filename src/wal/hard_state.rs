@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! hs.0, hs.1   slot 0 at 0, slot 1 at 4096; version n lies in slot n % 2 of both files
-//! slot:  0 8 magic "RAFTDHS1"   8 2 format version = 1   10 2 flags: bit 0 UNCERTAIN   16 8 version n
+//! slot:  0 8 magic "RAFTDHS1"   8 2 format version = 1   10 2 flags: bit 0 UNCERTAIN   16 8
+//! version n
 //!       24 8 term              32 8 voted_for (0 nobody, 2^64-1 abstained)
 //!       40 8 boot_nonce        48 8 genesis   56 8 last durable term   64 8 last durable index
 //!       124 4 crc32 of bytes 0..124        … zero to 4096 …
 //! ```
 //!
-//! The content lies in one sector, so a crash leaves the old or the new: any invalid slot is damage. A version
-//! is durable once both files are synced; with one copy damaged the other serves and both are written anew.
+//! The content lies in one sector, so a crash leaves the old or the new: any invalid slot is
+//! damage. A version
+//! is durable once both files are synced; with one copy damaged the other serves and both are
+//! written anew.
 
 use super::disk::DiskFile;
 use super::record::{u16_at, u32_at, u64_at};
@@ -95,7 +98,8 @@ impl Stored {
     }
 }
 
-/// The newest version of two files' bytes. `None` if for a slot both copies are damaged: what was promised
+/// The newest version of two files' bytes. `None` if for a slot both copies are damaged: what was
+/// promised
 /// may be lost.
 pub(super) fn newest(files: [&[u8]; 2]) -> Option<Stored> {
     let slot = |file: &[u8], at: usize| file.get(at..at + PAGE_BYTES).and_then(Stored::decode);

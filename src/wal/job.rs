@@ -1,4 +1,5 @@
-//! A sync job as data: what to write where, and when to sync. The shell's thread runs it whole, a simulator
+//! A sync job as data: what to write where, and when to sync. The shell's thread runs it whole, a
+//! simulator
 //! one operation at a time, and may lose power between any two.
 
 use super::disk::DiskFile;
@@ -6,7 +7,8 @@ use crate::types::JobSeq;
 use std::io;
 use std::sync::Arc;
 
-/// One group commit: hard state first (hs.0, then hs.1), then the log. Run in order; stop at the first failure.
+/// One group commit: hard state first (hs.0, then hs.1), then the log. Run in order; stop at the
+/// first failure.
 #[derive(Debug)]
 pub struct Job {
     /// Its number; the receipt carries it.

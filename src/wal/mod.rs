@@ -9,12 +9,15 @@
 //! ```
 //!
 //! # The life of an entry
-//! `append` stages it in memory (one copy). `begin_job` lays the headers of everything staged and makes a
-//! [`Job`]; the shell's thread writes and syncs; `job_done` moves the watermark. From then on the bytes are
+//! `append` stages it in memory (one copy). `begin_job` lays the headers of everything staged and
+//! makes a
+//! [`Job`]; the shell's thread writes and syncs; `job_done` moves the watermark. From then on the
+//! bytes are
 //! immutable: recent ones are served from the staged buffer, older ones through the read-only map.
 //!
 //! # Truncation
-//! is append-only: a TRUNC record, then the entries that override. Nothing that was synced is written again.
+//! is append-only: a TRUNC record, then the entries that override. Nothing that was synced is
+//! written again.
 //!
 //! # What a crash leaves
 //! | crash during | on disk | recovery |
@@ -25,10 +28,12 @@
 //! | cutting a torn tail | the same torn tail | the same again |
 //!
 //! # Invariants
-//! I1 a page covered by a successful sync is never written again. I2 one job in flight. I4 no truncation at or
+//! I1 a page covered by a successful sync is never written again. I2 one job in flight. I4 no
+//! truncation at or
 //! below the commit index. I7 nothing here touches a file but `open`, jobs and background jobs.
 //!
-//! Why not store through the map: a store into a page under writeback stalls the loop (92 µs p99 against 2.6)
+//! Why not store through the map: a store into a page under writeback stalls the loop (92 µs p99
+//! against 2.6)
 //! and doubles the sync. Why not io_uring: container runtimes block it.
 
 mod background;

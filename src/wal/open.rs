@@ -126,7 +126,8 @@ impl OpenError {
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let replace = "empty the data directory and replace the member with `raftctl member replace`";
+        let replace =
+            "empty the data directory and replace the member with `raftctl member replace`";
         match self {
             OpenError::WrongNode { found, asked } => write!(
                 f,
@@ -206,7 +207,8 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), 
     recover(disk, identity, options)
 }
 
-/// Makes a directory. IDENTITY comes last: without it, and with nothing written to the log, a creation that was
+/// Makes a directory. IDENTITY comes last: without it, and with nothing written to the log, a
+/// creation that was
 /// interrupted is begun anew.
 fn create(disk: &Arc<dyn Disk>, options: &Options) -> Result<(), OpenError> {
     clear_unfinished(disk)?;
@@ -305,17 +307,13 @@ fn recover(
     assemble(disk, identity, hard_state_files, stored, read, replayed, report, options)
 }
 
-fn read_hard_state(
-    disk: &Arc<dyn Disk>,
-) -> Result<([Arc<dyn DiskFile>; 2], Stored), OpenError> {
+fn read_hard_state(disk: &Arc<dyn Disk>) -> Result<([Arc<dyn DiskFile>; 2], Stored), OpenError> {
     let open = |name: &str| disk.open(name).map_err(io_error(format!("open {name}")));
     let files = [open(FILES[0])?, open(FILES[1])?];
-    let read = |file: &Arc<dyn DiskFile>| {
-        file.read_durable().map_err(io_error("read the hard state"))
-    };
+    let read =
+        |file: &Arc<dyn DiskFile>| file.read_durable().map_err(io_error("read the hard state"));
     let bytes = [read(&files[0])?, read(&files[1])?];
-    let stored =
-        hard_state::newest([&bytes[0], &bytes[1]]).ok_or(OpenError::HardStateLost)?;
+    let stored = hard_state::newest([&bytes[0], &bytes[1]]).ok_or(OpenError::HardStateLost)?;
     Ok((files, stored))
 }
 
@@ -389,7 +387,8 @@ fn damaged(damage: Damage) -> OpenError {
     }
 }
 
-/// The last entry's identity only grows: a log that ends below what was durable has lost acknowledged entries
+/// The last entry's identity only grows: a log that ends below what was durable has lost
+/// acknowledged entries
 /// without a trace.
 fn check_last(replayed: &Replayed, stored: &Stored) -> Result<(), OpenError> {
     let last = replayed.locations.last();
@@ -406,7 +405,8 @@ fn check_last(replayed: &Replayed, stored: &Stored) -> Result<(), OpenError> {
     })
 }
 
-/// Writes zeros over a torn tail, from the back to the front, and closes the page in which it began: repeated
+/// Writes zeros over a torn tail, from the back to the front, and closes the page in which it
+/// began: repeated
 /// after a crash in between, it finds the same tear.
 fn cut_torn(read: &mut [Read], at: Place, replayed: &Replayed) -> Result<u64, OpenError> {
     let mut torn_bytes = 0;
@@ -458,7 +458,8 @@ fn renew(
     options: &Options,
 ) -> Result<Stored, OpenError> {
     let last = replayed.locations.last();
-    let mut renewed = Stored { boot_nonce: options.boot_nonce, last_durable: last, ..stored.next() };
+    let mut renewed =
+        Stored { boot_nonce: options.boot_nonce, last_durable: last, ..stored.next() };
     if last.term > renewed.hard_state.term {
         // The log has seen a term that the hard state has not: whom we voted for then is unknown.
         log::error!("hard state is stale term={} log={last}", renewed.hard_state.term);
@@ -556,9 +557,9 @@ fn summary(
     let mut payloads = Vec::new();
     for index in configurations {
         debug_assert_eq!(wal.meta(*index).map(|meta| meta.kind), Some(EntryKind::Configuration));
-        let payload = wal.payload(*index, &mut scratch).map_err(|damaged| OpenError::Incomplete {
-            what: damaged.to_string(),
-        })?;
+        let payload = wal
+            .payload(*index, &mut scratch)
+            .map_err(|damaged| OpenError::Incomplete { what: damaged.to_string() })?;
         payloads.push((*index, payload.to_vec()));
     }
     Ok(Recovered {

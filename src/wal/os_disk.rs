@@ -206,10 +206,17 @@ impl Region for OsRegion {
         let offset = usize::try_from(offset).expect("u32 fits usize wherever raftd runs");
         let len = usize::try_from(len).expect("u32 fits usize wherever raftd runs");
         let end = offset.checked_add(len).expect("segments are smaller than the address space");
-        assert!(end <= self.map.len(), "read of {offset}..{end} beyond a map of {}", self.map.len());
-        // SAFETY: offset..end lies inside the map, which lives as long as `self`. The file is neither cut nor
-        // written in this range while mapped: segments have a fixed size, are removed only by name, and the
-        // log reads only synced ranges, which are never written again (invariant I1 of `wal`). The data
+        assert!(
+            end <= self.map.len(),
+            "read of {offset}..{end} beyond a map of {}",
+            self.map.len()
+        );
+        // SAFETY: offset..end lies inside the map, which lives as long as `self`. The file is
+        // neither cut nor
+        // written in this range while mapped: segments have a fixed size, are removed only by
+        // name, and the
+        // log reads only synced ranges, which are never written again (invariant I1 of `wal`). The
+        // data
         // directory is locked against other raftd processes. The slice does not outlive this call.
         let bytes = unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(offset), len) };
         out.extend_from_slice(bytes);

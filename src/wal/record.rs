@@ -1,4 +1,5 @@
-//! The record: a 64-byte header and a payload, padded to 64 bytes, so that a header never straddles a
+//! The record: a 64-byte header and a payload, padded to 64 bytes, so that a header never
+//! straddles a
 //! sector. Little endian. Encode and decode, nothing else.
 //!
 //! ```text
@@ -6,7 +7,8 @@
 //!  4 4 header_crc   crc32(salt, segment sequence, offset in the file, bytes 8..64)
 //!  8 8 index       16 8 term       24 8 prev_term   (of index-1 in this log)
 //! 32 4 payload_len 36 4 payload_crc  crc32(bytes 8..32, payload): equal on every node
-//! 40 4 synced segment   44 4 synced offset   what this node knew to be durable when the batch was laid
+//! 40 4 synced segment   44 4 synced offset   what this node knew to be durable when the batch was
+//! laid
 //! 48 8 commit_index     known then
 //! 56 4 prev_crc   header_crc of the record before it in the segment; 0 for the first
 //! 60 1 kind  1 commands 2 no-op 3 configuration 4 truncate 5 pad 6 footer 7 repair 8 sync mark
@@ -63,7 +65,8 @@ impl RecordKind {
     }
 }
 
-/// A record's header. `index` and `term` of TRUNC are the last entry kept; of PAD, FOOTER and SYNCMARK the
+/// A record's header. `index` and `term` of TRUNC are the last entry kept; of PAD, FOOTER and
+/// SYNCMARK the
 /// last entry of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
@@ -87,7 +90,8 @@ pub(super) struct Site {
 }
 
 impl Header {
-    /// Writes the header to the front of `out`; returns its checksum, which the next record repeats.
+    /// Writes the header to the front of `out`; returns its checksum, which the next record
+    /// repeats.
     pub(super) fn encode(&self, site: Site, out: &mut [u8]) -> u32 {
         let out = &mut out[..RECORD_HEADER_BYTES];
         out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -108,7 +112,8 @@ impl Header {
         crc
     }
 
-    /// Reads the header at the front of `bytes`, with its checksum; `None` if no valid record of this site
+    /// Reads the header at the front of `bytes`, with its checksum; `None` if no valid record of
+    /// this site
     /// begins there.
     pub(super) fn decode(site: Site, bytes: &[u8]) -> Option<(Header, u32)> {
         let bytes = bytes.get(..RECORD_HEADER_BYTES)?;
@@ -147,8 +152,10 @@ fn header_crc(site: Site, covered: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The checksum of an entry: its identity and its bytes, the same on every node. The leader computes it, every
-/// follower checks it before it stores the entry, and it is checked again before the entry is read from disk.
+/// The checksum of an entry: its identity and its bytes, the same on every node. The leader
+/// computes it, every
+/// follower checks it before it stores the entry, and it is checked again before the entry is read
+/// from disk.
 pub fn payload_crc(position: LogPosition, prev_term: Term, payload: &[u8]) -> u32 {
     let mut identity = [0; 24];
     identity[0..8].copy_from_slice(&position.index.get().to_le_bytes());

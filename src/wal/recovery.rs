@@ -1,8 +1,8 @@
 //! Reading a segment back: which records are whole, and which ranges are not.
 
+use super::Place;
 use super::record::{FIRST, Header, RecordKind, Site, padded, payload_crc, wide};
 use super::segment::DATA_START;
-use super::Place;
 use crate::limits::{PAGE_BYTES, RECORD_HEADER_BYTES};
 
 /// A sector of the device: what it writes whole. Bytes.
@@ -105,8 +105,10 @@ fn check_payload(bytes: &[u8], offset: usize, header: Header) -> Found {
     }
 }
 
-/// Whether some part of `[from, to)` that lies in one sector is all zero: a sector that was not written.
-/// Parts shorter than a header prove nothing but at the end, where a short rest of a payload may be all there is.
+/// Whether some part of `[from, to)` that lies in one sector is all zero: a sector that was not
+/// written.
+/// Parts shorter than a header prove nothing but at the end, where a short rest of a payload may
+/// be all there is.
 fn has_zero_sector(bytes: &[u8], from: usize, to: usize) -> bool {
     let mut start = from;
     while start < to {

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! page 0  0 8 magic "RAFTDSEG"  8 2 format version = 1  16 16 cluster_id  32 8 node  40 8 sequence
-//!        48 8 salt             56 8 file length         … zero …          4092 4 crc32 of bytes 0..4092
+//!        48 8 salt             56 8 file length         … zero …          4092 4 crc32 of bytes
+//!        0..4092
 //! page 1  a copy of page 0
 //! 8192 …  batches, each from a page boundary on; zero behind the last one
 //! sealed  a FOOTER record: rows [index 8, term 8, offset 4, length 4, crc 4, kind 4]
 //! ```
 //!
-//! A segment whose two header pages are invalid was never finished: its data area is zero and it is removed.
+//! A segment whose two header pages are invalid was never finished: its data area is zero and it
+//! is removed.
 
 use super::disk::{DiskFile, Region};
 use super::record::{RecordKind, Site, u16_at, u32_at, u64_at, u128_at};

@@ -180,7 +180,8 @@ impl Wal {
         self.out_of_space
     }
 
-    /// Payload bytes that one more entry may have for certain, without a segment that is not ready yet.
+    /// Payload bytes that one more entry may have for certain, without a segment that is not ready
+    /// yet.
     pub fn room_bytes(&self) -> u64 {
         if !self.spares.is_empty() {
             let empty = self.capacity() - DATA_START - footer_room(2) - 3 * PAGE_BYTES;
@@ -205,7 +206,8 @@ impl Wal {
         self.append_checked(position, kind, payload, crc);
     }
 
-    /// Stages an entry whose checksum `payload_crc` has confirmed. Panics unless it follows the last one and
+    /// Stages an entry whose checksum `payload_crc` has confirmed. Panics unless it follows the
+    /// last one and
     /// there is room.
     pub fn append_checked(
         &mut self,
@@ -221,7 +223,8 @@ impl Wal {
         self.locations.push(position.index, meta);
     }
 
-    /// Stages the removal of every entry after `to`. Panics at or below the commit index: no leader asks that.
+    /// Stages the removal of every entry after `to`. Panics at or below the commit index: no
+    /// leader asks that.
     pub fn truncate(&mut self, to: LogPosition) {
         assert!(to.index >= self.commit, "I4: truncation to {to} below commit {}", self.commit);
         let term = self.locations.term_at(to.index);
@@ -239,11 +242,12 @@ impl Wal {
         self.stage(to, Term::ZERO, RecordKind::Truncate, &[], payload_crc(to, Term::ZERO, &[]));
     }
 
-    /// Stages a record that carries the watermark alone, so that recovery can tell damage of the last batch
+    /// Stages a record that carries the watermark alone, so that recovery can tell damage of the
+    /// last batch
     /// from a torn tail. Storage §6.3.
     pub fn stage_sync_mark(&mut self) {
         let last = self.last();
-        if self.fits(0) {
+        if self.room_bytes() > 0 {
             self.stage(last, Term::ZERO, RecordKind::SyncMark, &[], 0);
         }
     }
@@ -291,7 +295,8 @@ impl Wal {
         end + footer_room(self.rows.len() + 1) <= self.capacity()
     }
 
-    /// Seals the segment and goes on in the next one, which was made ahead: no metadata operation here.
+    /// Seals the segment and goes on in the next one, which was made ahead: no metadata operation
+    /// here.
     fn rotate(&mut self) {
         if self.staged.back().is_none_or(|batch| batch.seals) {
             let buffer = self.buffers.pop().unwrap_or_default();
@@ -317,7 +322,8 @@ impl Wal {
         self.hard_state_dirty = true;
     }
 
-    /// Forms the job for everything staged; `None` if nothing is. Panics while one is in flight (I2).
+    /// Forms the job for everything staged; `None` if nothing is. Panics while one is in flight
+    /// (I2).
     pub fn begin_job(&mut self, seq: JobSeq, commit: LogIndex) -> Option<Job> {
         assert!(self.in_flight.is_none(), "I2: one sync job in flight");
         assert!(commit >= self.commit, "a commit index never goes back");
@@ -373,7 +379,12 @@ impl Wal {
         operations.push(Operation::Write { file: file.clone(), offset, bytes: bytes.clone() });
         operations.push(Operation::Sync { file });
         self.written_bytes += bytes.len();
-        self.written.push_back(Written { segment: sequence, start, bytes, last: self.last().index });
+        self.written.push_back(Written {
+            segment: sequence,
+            start,
+            bytes,
+            last: self.last().index,
+        });
         Place { segment: sequence, offset: end }
     }
 
@@ -386,7 +397,8 @@ impl Wal {
         self.durable = job.last;
     }
 
-    /// The payload of the entry at `index`: from memory if it is recent, else through the map, checked.
+    /// The payload of the entry at `index`: from memory if it is recent, else through the map,
+    /// checked.
     /// Panics if there is no such entry.
     pub fn payload<'a>(
         &'a self,
@@ -394,7 +406,7 @@ impl Wal {
         scratch: &'a mut Vec<u8>,
     ) -> Result<&'a [u8], Damaged> {
         let meta = self.meta(index).expect("the caller asks for entries of the log");
-        if let Some(bytes) = self.from_memory(&meta) {
+        if let Some(bytes) = self.in_memory(&meta) {
             return Ok(bytes);
         }
         let segment = self
@@ -415,17 +427,18 @@ impl Wal {
         }
     }
 
-    fn from_memory(&self, meta: &Meta) -> Option<&[u8]> {
+    fn in_memory(&self, meta: &Meta) -> Option<&[u8]> {
         let place = meta.place;
-        let staged = self.staged.iter().rev().find(|batch| {
-            (batch.segment.sequence, batch.start) <= (place.segment, place.offset)
-        });
+        let staged =
+            self.staged.iter().rev().find(|batch| {
+                (batch.segment.sequence, batch.start) <= (place.segment, place.offset)
+            });
         if let Some(batch) = staged {
             return Some(batch.payload(place.offset, meta.bytes));
         }
-        let before = self
-            .written
-            .partition_point(|written| (written.segment, written.start) <= (place.segment, place.offset));
+        let before = self.written.partition_point(|written| {
+            (written.segment, written.start) <= (place.segment, place.offset)
+        });
         let written = self.written.get(before.checked_sub(1)?)?;
         let from = wide(place.offset.checked_sub(written.start)?) + RECORD_HEADER_BYTES;
         if written.segment == place.segment {
@@ -467,7 +480,8 @@ impl Wal {
             let header = SegmentHeader { sequence, salt: *salts, ..template };
             Preparing { header, file: None, zeroed: 0, running: false }
         });
-        // Ahead of the log by a factor, so that the segment is ready when half of this one is written.
+        // Ahead of the log by a factor, so that the segment is ready when half of this one is
+        // written.
         let written = u64::from(self.cursor);
         let ahead = preparing.zeroed > 2 * written + super::background::SLICE_BYTES;
         let urgent = self.spares.is_empty() && written * 2 > self.template.file_bytes;

@@ -1,7 +1,10 @@
-//! Torn or damaged? The rules L1 to L4 (spec/README.md §6, rules 1–4), and the replay of what is whole.
+//! Torn or damaged? The rules L1 to L4 (spec/README.md §6, rules 1–4), and the replay of what is
+//! whole.
 //!
-//! A bad range is **torn**, and dropped with all that follows, only if it lies beyond the watermark, in the last
-//! batch, and shows a sector that was never written. Everything else is damage: something acknowledged may be
+//! A bad range is **torn**, and dropped with all that follows, only if it lies beyond the
+//! watermark, in the last
+//! batch, and shows a sector that was never written. Everything else is damage: something
+//! acknowledged may be
 //! gone, so nothing is dropped and nothing is written.
 
 use super::Place;
@@ -39,9 +42,9 @@ pub(super) fn judge(items: &[Item]) -> Result<Replayed, Damage> {
     let headers = || items.iter().filter_map(header_of);
     let watermark = headers().map(|header| header.synced).max().unwrap_or_default();
     let commit = headers().map(|header| header.commit).max().unwrap_or_default();
-    let last_first = items.iter().rposition(|item| {
-        header_of(item).is_some_and(|header| header.flags & FIRST != 0)
-    });
+    let last_first = items
+        .iter()
+        .rposition(|item| header_of(item).is_some_and(|header| header.flags & FIRST != 0));
     let mut torn = None;
     for (nth, item) in items.iter().enumerate() {
         let shows_tear = match item.found {
@@ -64,7 +67,8 @@ pub(super) fn judge(items: &[Item]) -> Result<Replayed, Damage> {
     }
     let mut whole = &items[..torn.unwrap_or(items.len())];
     if torn.is_some() {
-        // A TRUNC whose entries are torn was not acknowledged: the old suffix is back, as it may be.
+        // A TRUNC whose entries are torn was not acknowledged: the old suffix is back, as it may
+        // be.
         while let Some((Item { found: Found::Record(header), .. }, before)) = whole.split_last()
             && header.kind == RecordKind::Truncate
             && header.position.index >= commit
@@ -93,7 +97,12 @@ fn header_of(item: &Item) -> Option<&Header> {
 fn damage(items: &[Item], nth: usize, rule: &'static str) -> Damage {
     let place = items[nth].place;
     if let Found::BadPayload { header, .. } = items[nth].found {
-        return Damage { place, first: header.position.index, last: Some(header.position.index), rule };
+        return Damage {
+            place,
+            first: header.position.index,
+            last: Some(header.position.index),
+            rule,
+        };
     }
     let before = items[..nth].iter().rev().find_map(header_of);
     let after = items[nth..].iter().filter_map(header_of).next();
@@ -108,7 +117,8 @@ fn damage(items: &[Item], nth: usize, rule: &'static str) -> Damage {
     Damage { place, first, last, rule }
 }
 
-/// Replays whole records in the order of the files: an entry at or below the end, like a TRUNC, cuts what it
+/// Replays whole records in the order of the files: an entry at or below the end, like a TRUNC,
+/// cuts what it
 /// overrides.
 fn replay(items: &[Item], commit: LogIndex) -> Result<Replayed, Damage> {
     let mut replayed = Replayed {
@@ -175,11 +185,7 @@ fn replay_entry(
     Ok(())
 }
 
-fn cut_to(
-    replayed: &mut Replayed,
-    to: LogPosition,
-    commit: LogIndex,
-) -> Result<(), &'static str> {
+fn cut_to(replayed: &mut Replayed, to: LogPosition, commit: LogIndex) -> Result<(), &'static str> {
     if to.index < commit {
         return Err("it would cut committed entries");
     }

@@ -47,6 +47,10 @@ wire_struct! {
         pub connections: u64,
         /// The other members.
         pub peers: Vec<PeerStatus> => Members,
+        /// Whether its disk is full: it takes no writes until there is space.
+        pub out_of_space: bool,
+        /// Sync jobs finished since it started.
+        pub syncs: u64,
     }
 }
 

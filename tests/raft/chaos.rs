@@ -1,8 +1,11 @@
-//! A seeded simulator of up to five cores: messages are lost, doubled, delayed and reordered, links are cut,
-//! servers lose power with what they had not synced. `oracles` watches every turn; afterwards the weather
+//! A seeded simulator of up to five cores: messages are lost, doubled, delayed and reordered,
+//! links are cut,
+//! servers lose power with what they had not synced. `oracles` watches every turn; afterwards the
+//! weather
 //! clears and the cluster must agree and go on. A run that committed too little is a failed run.
 //!
-//! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of them.
+//! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of
+//! them.
 
 use super::oracles::Oracle;
 use super::server::{Disk, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, id, settings};
@@ -34,7 +37,8 @@ impl Dice {
     }
 }
 
-/// How bad it is; drawn per seed, so that each seed tries something else. "Once in so many turns"; 0: never.
+/// How bad it is; drawn per seed, so that each seed tries something else. "Once in so many turns";
+/// 0: never.
 #[derive(Debug)]
 struct Weather {
     servers: usize,

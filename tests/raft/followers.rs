@@ -1,4 +1,5 @@
-//! Figure 2, AppendEntries, receiver implementation, and what bad leaders and bad bytes must not do.
+//! Figure 2, AppendEntries, receiver implementation, and what bad leaders and bad bytes must not
+//! do.
 
 use super::election::{heartbeat, vote};
 use super::server::{Server, TIMEOUT_NS, at, id, meta, pos};

@@ -1,4 +1,5 @@
-//! The rules. Values are tested beside their code; here are the sentences of Figure 2, the scenarios that
+//! The rules. Values are tested beside their code; here are the sentences of Figure 2, the
+//! scenarios that
 //! broke other implementations, and a chaos simulator that is itself tested by planted bugs.
 mod chaos;
 mod election;

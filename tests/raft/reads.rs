@@ -1,4 +1,5 @@
-//! ReadIndex: a read sees everything committed before it was asked, without a log entry. Thesis §6.4.
+//! ReadIndex: a read sees everything committed before it was asked, without a log entry. Thesis
+//! §6.4.
 
 use super::election::elect;
 use super::server::{Server, at, id};

@@ -1,1 +1,2 @@
+//! raftctl.
 fn main() {}

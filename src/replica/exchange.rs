@@ -1,0 +1,208 @@
+//! Messages between members: in from their connections, out from the log's bytes; and what the
+//! core decides
+//! for the log, repeated in the record.
+
+use super::connections::ConnectionId;
+use super::drive::room_after_overhead;
+use super::entry::decode_members;
+use super::start::voters;
+use super::{Fatal, Node, Stage};
+use crate::raft::message::{EntryMeta, Message};
+use crate::raft::{Body, LogOp};
+use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId};
+use crate::wal;
+use crate::wire::peer::{
+    AppendHead, AppendWriter, Payload, PeerFrame, decode_peer, encode_message,
+};
+
+impl Node {
+    /// A request of the member that dialed us.
+    pub(super) fn on_peer_request(
+        &mut self,
+        id: ConnectionId,
+        from: NodeId,
+        body: &[u8],
+        now: Instant,
+    ) {
+        if self.peers.inbound(from) != Some(id) {
+            return;
+        }
+        let Ok(frame) = decode_peer(body, Vec::new()) else {
+            log::warn!("closed a peer that sent bytes of no message peer={from}");
+            return self.connections.end(id);
+        };
+        let expected = match &frame.message {
+            Message::PreVote { .. }
+            | Message::Vote { .. }
+            | Message::Append { .. }
+            | Message::Heartbeat { .. } => true,
+            Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply { .. } => false,
+        };
+        if !expected || !self.payloads_are_whole(&frame) {
+            log::warn!("closed a peer that sent a message out of place or damaged peer={from}");
+            return self.connections.end(id);
+        }
+        self.scratch.metas.clear();
+        let mut prev = LogPosition::ZERO;
+        if let Message::Append { entries, prev: before, .. } = &frame.message {
+            self.scratch.metas.extend_from_slice(entries);
+            prev = *before;
+        }
+        let room = room_after_overhead(self.wal.room_bytes());
+        if let Stage::Member(raft) = &mut self.stage {
+            raft.step(now, from, frame.message, room);
+            self.carry_out_log_of(prev, &frame.payloads);
+        }
+    }
+
+    /// Whether every payload is what the leader's checksum says: checked before any of it can be
+    /// decided on.
+    fn payloads_are_whole(&self, frame: &PeerFrame<'_>) -> bool {
+        let Message::Append { prev, entries, .. } = &frame.message else { return true };
+        let mut before = *prev;
+        entries.iter().zip(&frame.payloads).all(|(meta, payload)| {
+            let position = LogPosition::new(meta.term, before.index.next());
+            let crc = wal::payload_crc(position, before.term, payload.bytes);
+            before = position;
+            crc == payload.crc
+        })
+    }
+
+    /// An answer of the member that we dialed.
+    pub(super) fn on_peer_reply(
+        &mut self,
+        id: ConnectionId,
+        from: NodeId,
+        body: &[u8],
+        now: Instant,
+    ) {
+        if self.peers.outbound(from) != Some(id) {
+            return;
+        }
+        let frame = decode_peer(body, Vec::new());
+        let Ok(PeerFrame { message, .. }) = frame else { return self.connections.end(id) };
+        match message {
+            Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply { .. } => {
+                if let Stage::Member(raft) = &mut self.stage {
+                    raft.step(now, from, message, 0);
+                    self.carry_out_log(&[], &[]);
+                }
+            }
+            Message::PreVote { .. }
+            | Message::Vote { .. }
+            | Message::Append { .. }
+            | Message::Heartbeat { .. } => self.connections.end(id),
+        }
+    }
+
+    fn carry_out_log_of(&mut self, prev: LogPosition, payloads: &[Payload<'_>]) {
+        let metas = std::mem::take(&mut self.scratch.metas);
+        debug_assert!(metas.len() == payloads.len() || metas.is_empty(), "prev={prev}");
+        self.carry_out_log(&metas, payloads);
+        self.scratch.metas = metas;
+    }
+
+    /// Repeats in the record what the core has decided for the log.
+    pub(super) fn carry_out_log(&mut self, metas: &[EntryMeta], payloads: &[Payload<'_>]) {
+        let Stage::Member(raft) = &mut self.stage else { return };
+        let output = raft.output();
+        if output.log_ops.is_empty() {
+            return;
+        }
+        std::mem::swap(&mut output.log_ops, &mut self.scratch.log_ops);
+        let mut damaged = None;
+        for operation in self.scratch.log_ops.drain(..) {
+            match operation {
+                LogOp::Truncate { to } => self.wal.truncate(to),
+                LogOp::NoOp { position } => self.wal.append(position, EntryKind::NoOp, &[]),
+                LogOp::Accept { skip, first, count } => {
+                    let taken = metas.iter().zip(payloads).skip(skip).take(count);
+                    let mut index = first.index;
+                    for (meta, payload) in taken {
+                        let position = LogPosition::new(meta.term, index);
+                        self.wal.append_checked(position, meta.kind, payload.bytes, payload.crc);
+                        if meta.kind == EntryKind::Configuration {
+                            match decode_members(payload.bytes) {
+                                Ok(members) => raft.adopt_configuration(index, voters(&members)),
+                                Err(error) => damaged = Some((index, error.to_string())),
+                            }
+                        }
+                        index = index.next();
+                    }
+                }
+            }
+        }
+        self.fail_entry(damaged);
+    }
+
+    fn fail_entry(&mut self, damaged: Option<(LogIndex, String)>) {
+        if let Some((index, why)) = damaged {
+            self.fail(Fatal::Entry { index, why });
+        }
+    }
+
+    pub(super) fn send_messages(&mut self) {
+        let Stage::Member(raft) = &mut self.stage else { return };
+        std::mem::swap(&mut raft.output().sends, &mut self.scratch.sends);
+        let mut sends = std::mem::take(&mut self.scratch.sends);
+        for send in sends.drain(..) {
+            match send.body {
+                Body::Message(message) => self.send_message(send.to, &message),
+                Body::Append { term, session, round, prev, range, commit } => {
+                    let count =
+                        usize::try_from(range.count()).expect("a message holds few entries");
+                    let head = AppendHead { term, session, round, prev, commit, count };
+                    self.send_append(send.to, &head, range);
+                }
+            }
+        }
+        self.scratch.sends = sends;
+    }
+
+    fn send_message(&mut self, to: NodeId, message: &Message) {
+        let connection = match message {
+            Message::PreVote { .. }
+            | Message::Vote { .. }
+            | Message::Append { .. }
+            | Message::Heartbeat { .. } => self.peers.outbound(to),
+            Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply { .. } => self.peers.inbound(to),
+        };
+        if let Some(connection) = connection {
+            self.connections.write(connection, |out| encode_message(out, message));
+        }
+    }
+
+    /// Encodes an AppendEntries straight from the log's bytes into the peer's out-buffer.
+    fn send_append(&mut self, to: NodeId, head: &AppendHead, range: LogRange) {
+        let Some(connection) = self.peers.outbound(to) else { return };
+        let (wal, scratch) = (&self.wal, &mut self.scratch.payload);
+        let mut damaged = None;
+        self.connections.write(connection, |out| {
+            let start = out.len();
+            let mut writer = AppendWriter::begin(out, head);
+            for index in range.indexes() {
+                let meta = wal.meta(index).expect("the core sends only what it appended");
+                match wal.payload(index, scratch) {
+                    Ok(payload) => {
+                        let entry =
+                            EntryMeta { term: meta.term, kind: meta.kind, bytes: meta.bytes };
+                        writer.push(out, entry, meta.payload_crc, payload);
+                    }
+                    Err(error) => {
+                        damaged = Some((index, error.to_string()));
+                        out.truncate(start);
+                        return;
+                    }
+                }
+            }
+            writer.finish(out);
+        });
+        self.fail_entry(damaged);
+    }
+}

@@ -1,0 +1,124 @@
+//! From the data directory to a running core: taking up an old log, or writing the first entry of
+//! a new one.
+
+use super::bootstrap::Verdict;
+use super::connections::ConnectionId;
+use super::entry::{Member, decode_members, encode_members, genesis_of};
+use super::peers::Peers;
+use super::{Fatal, Node, Stage};
+use crate::limits;
+use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
+use crate::types::{EntryKind, HardState, Instant, LogIndex, LogPosition, Term, Vote};
+use crate::wal;
+
+impl Node {
+    /// Takes up where the data directory left off.
+    pub(super) fn begin(&mut self, now: Instant) {
+        let recovered = self.recovered.take().expect("begin is called once, by open");
+        if recovered.genesis != 0 && recovered.last != LogPosition::ZERO {
+            let found = recovered.configurations.last();
+            let (index, payload) =
+                found.expect("the first entry of a bootstrapped log is a configuration");
+            match decode_members(payload) {
+                Ok(members) => self.join(members, recovered, now),
+                Err(error) => self.fail(Fatal::Entry { index: *index, why: error.to_string() }),
+            }
+            return;
+        }
+        let Stage::Alone(bootstrap) = &self.stage else { return };
+        if let Verdict::Found(members) = bootstrap.start() {
+            self.found(members);
+        }
+    }
+
+    /// Writes the first entry. All first members write the same bytes, so no election is needed
+    /// for it.
+    pub(super) fn found(&mut self, members: Vec<Member>) {
+        let payload = encode_members(&members);
+        self.genesis = genesis_of(&payload);
+        self.members = members;
+        let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
+        let hard_state = HardState { term: Term::BOOTSTRAP, vote: Vote::None };
+        self.wal.set_hard_state(hard_state, self.genesis);
+        self.wal.append(position, EntryKind::Configuration, &payload);
+        let seq = self.next_job();
+        self.stage = Stage::Founding;
+        self.jobs.ready = self.wal.begin_job(seq, LogIndex::ZERO);
+        assert!(self.jobs.ready.is_some(), "there is an entry to write");
+        self.jobs.in_flight = true;
+    }
+
+    /// The first entry is durable: take part. Everyone shakes hands anew, now that we have a
+    /// configuration.
+    pub(super) fn founded(&mut self, now: Instant) {
+        let payload = encode_members(&self.members);
+        let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
+        let size = u32::try_from(payload.len()).expect("a configuration is small");
+        let restored = Restored {
+            hard_state: HardState { term: Term::BOOTSTRAP, vote: Vote::None },
+            log: vec![(position.index, position.term)],
+            sizes: vec![size],
+            commit_index: LogIndex::ZERO,
+            configurations: vec![(position.index, self.configuration())],
+        };
+        log::info!(
+            "bootstrapped node={} cluster={} members={}",
+            self.identity.node,
+            self.identity.cluster_id,
+            self.members.len()
+        );
+        self.start_raft(restored, now);
+        let stale: Vec<ConnectionId> =
+            self.peers.iter().flat_map(|peer| peer.connections()).collect();
+        for id in stale {
+            self.connections.end(id);
+        }
+    }
+
+    fn join(&mut self, members: Vec<Member>, recovered: wal::Recovered, now: Instant) {
+        self.members = members;
+        let restored = Restored {
+            hard_state: recovered.hard_state,
+            log: recovered.runs,
+            sizes: recovered.sizes,
+            commit_index: recovered.commit_index,
+            configurations: recovered
+                .configurations
+                .iter()
+                .map(|(index, _)| (*index, self.configuration()))
+                .collect(),
+        };
+        self.start_raft(restored, now);
+    }
+
+    fn configuration(&self) -> Configuration {
+        voters(&self.members)
+    }
+
+    fn start_raft(&mut self, restored: Restored, now: Instant) {
+        let addresses: Vec<_> = self.members.iter().map(Member::address).collect();
+        if !matches!(self.stage, Stage::Founding) {
+            self.peers = Peers::new(&addresses, self.identity.node, self.options.seed);
+        }
+        self.peers.learn(&self.members);
+        let bytes = |bytes: usize| u64::try_from(bytes).expect("a bound fits");
+        let settings = Settings {
+            id: self.identity.node,
+            election_timeout_ns: self.options.election_timeout_ns,
+            heartbeat_ns: self.options.heartbeat_ns,
+            seed: self.options.seed,
+            in_flight_messages_max: limits::IN_FLIGHT_MESSAGES_MAX,
+            in_flight_bytes_max: bytes(limits::IN_FLIGHT_BYTES_MAX),
+            append_bytes_max: bytes(limits::APPEND_BYTES_MAX),
+            append_entries_max: limits::APPEND_ENTRIES_MAX,
+            uncommitted_bytes_max: bytes(limits::UNCOMMITTED_BYTES_MAX),
+        };
+        self.stage = Stage::Member(Box::new(Raft::new(settings, restored, now)));
+    }
+}
+
+/// The configuration that these members are, all of them voters.
+pub(super) fn voters(members: &[Member]) -> Configuration {
+    let ids = members.iter().map(|member| member.id).collect();
+    Configuration::Stable(Voters::new(ids).expect("decode_members refuses an empty list"))
+}
