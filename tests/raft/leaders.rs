@@ -205,6 +205,25 @@ fn an_append_commits_no_more_than_it_carries_and_a_heartbeat_no_more_than_is_mat
 }
 
 #[test]
+fn a_heartbeat_to_a_follower_behind_stays_behind() {
+    let (mut server, _) = leader(3, &[1]);
+    server.raft.connected(id(3), 7);
+    server.sync(NOW);
+    server.receive(NOW, 3, conflicts(&server, 1, pos(0, 0)));
+    server.receive(NOW, 3, matches(&server, 0));
+    server.receive(NOW, 2, matches(&server, 2));
+    assert_eq!(server.raft.commit_index(), at(2));
+    server.raft.read().expect("leads");
+    let mut commits = Vec::new();
+    for message in server.settle(NOW) {
+        if let Message::Heartbeat { commit, .. } = message {
+            commits.push(commit);
+        }
+    }
+    assert_eq!(commits, [at(2), at(0)], "to server 3, of which nothing is proven");
+}
+
+#[test]
 fn a_follower_without_room_is_left_alone_until_the_next_heartbeat() {
     let (mut server, _) = leader(3, &[1]);
     server.sync(NOW);
