@@ -1,8 +1,9 @@
 //! What is on the disk, as far as receipts prove it.
 //!
-//! One job is in flight at most. A job covers everything that changed before it was formed; its receipt
-//! proves that much and no more. A truncation cuts at once what is durable and what a receipt of an older job
-//! may still prove: the entry that takes a truncated one's place is not the one the older job wrote.
+//! One job is in flight at most. A job covers everything that changed before it was formed; its
+//! receipt proves that much and no more. A truncation cuts at once what is durable and what a
+//! receipt of an older job may still prove: the entry that takes a truncated one's place is not the
+//! one the older job wrote.
 
 use super::Raft;
 use super::role::Role;
@@ -106,14 +107,16 @@ impl Raft {
         self.durability.log_changed || self.durability.of(self.hard_state) == Durable::Next
     }
 
-    /// Everything changed so far belongs to job `seq`. Panics if a job is in flight, or numbers do not rise.
+    /// Everything changed so far belongs to job `seq`. Panics if a job is in flight, or numbers do
+    /// not rise.
     pub fn begin_job(&mut self, seq: JobSeq) -> JobScope {
         let scope = self.durability.begin(seq, self.hard_state, self.log.last());
         self.output.assign_job(seq);
         scope
     }
 
-    /// Job `receipt.seq` is durable: what waited for it leaves. Panics if it is not the job in flight.
+    /// Job `receipt.seq` is durable: what waited for it leaves. Panics if it is not the job in
+    /// flight.
     pub fn on_synced(&mut self, now: Instant, receipt: SyncReceipt) {
         self.durability.complete(&receipt);
         self.output.release(&receipt, self.hard_state.term);

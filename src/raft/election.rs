@@ -1,8 +1,9 @@
-//! Elections: pre-votes, votes, and who may not be disturbed. Paper §5.2, §5.4.1; thesis §4.2.3, §9.6.
+//! Elections: pre-votes, votes, and who may not be disturbed. Paper §5.2, §5.4.1; thesis §4.2.3,
+//! §9.6.
 //!
-//! Pre-vote keeps a cut-off server from raising terms; stickiness keeps it from deposing a leader that a
-//! quorum hears; check-quorum (`replication`) silences a leader that no quorum hears. Partial partitions
-//! need all three.
+//! Pre-vote keeps a cut-off server from raising terms; stickiness keeps it from deposing a leader
+//! that a quorum hears; check-quorum (`replication`) silences a leader that no quorum hears.
+//! Partial partitions need all three.
 
 use super::Raft;
 use super::configuration::Configuration;
@@ -45,7 +46,8 @@ impl Raft {
                 // It promises nothing, so it waits for nothing.
                 self.output.send_after(Durable::Now, term, to, message);
             }
-            // Our term and own vote are a promise like any other: durable before anyone hears of them.
+            // Our term and own vote are a promise like any other: durable before anyone hears of
+            // them.
             Role::Candidate(_) => self.reply(to, Message::Vote { term, last }),
             Role::Follower(_) | Role::Leader(_) => {}
         }
@@ -68,7 +70,8 @@ impl Raft {
         let reachable = campaign_term.get() <= term.get().saturating_add(TERM_JUMP_MAX);
         let up_to_date = last >= self.log.last();
         let granted = newer && reachable && up_to_date && !sticky;
-        // A refusal tells our term, so that a candidate with the better log but an older term learns it.
+        // A refusal tells our term, so that a candidate with the better log but an older term
+        // learns it.
         self.reply(from, Message::PreVoteReply { term, campaign_term, granted });
     }
 
@@ -105,8 +108,8 @@ impl Raft {
             Vote::For(candidate) => candidate == from,
             Vote::Abstain => false,
         };
-        // Compared on every grant, repeated ones too: a vote found in an old record proves nothing about
-        // this candidate's log. Paper §5.4.1: by last term, then by last index.
+        // Compared on every grant, repeated ones too: a vote found in an old record proves nothing
+        // about this candidate's log. Paper §5.4.1: by last term, then by last index.
         let up_to_date = last >= self.log.last();
         let granted = free && up_to_date && !self.is_sticky(now);
         if granted {
@@ -151,7 +154,8 @@ impl Raft {
         }
     }
 
-    /// Whether we hear a leader, or are one: then nobody gets our vote, whatever its term. Thesis §4.2.3.
+    /// Whether we hear a leader, or are one: then nobody gets our vote, whatever its term. Thesis
+    /// §4.2.3.
     pub(super) fn is_sticky(&self, now: Instant) -> bool {
         match &self.role {
             Role::Follower(follower) => follower.following.as_ref().is_some_and(|following| {
@@ -162,8 +166,8 @@ impl Raft {
         }
     }
 
-    /// A leader that no quorum heard of for an election timeout falls silent: its followers' timers must run
-    /// out, or a server that hears it alone would never help elect another. Thesis §6.2.
+    /// A leader that no quorum heard of for an election timeout falls silent: its followers' timers
+    /// must run out, or a server that hears it alone would never help elect another. Thesis §6.2.
     pub(super) fn on_quorum_lost(&mut self, now: Instant) {
         assert!(self.is_leader(), "only a leader needs to be heard");
         let term = self.hard_state.term;

@@ -28,13 +28,14 @@ impl Raft {
             self.output.marks.add(Mark::Malformed);
             return;
         }
-        // Receiver 2: the entry before must be ours too. Three answers, no default term: ours, another, none.
+        // Receiver 2: the entry before must be ours too. Three answers, no default term: ours,
+        // another, none.
         if self.log.term_at(prev.index) != Some(prev.term) {
             self.refuse_conflict(prev);
             return;
         }
-        // Receiver 3: the first entry that is not ours. Those before it stay: truncating what a message
-        // merely repeats would remove what was acknowledged.
+        // Receiver 3: the first entry that is not ours. Those before it stay: truncating what a
+        // message merely repeats would remove what was acknowledged.
         let known = entries.iter().zip(indexes_after(prev.index));
         let skip = known.take_while(|(e, at)| self.log.term_at(*at) == Some(e.term)).count();
         let keep = prev.index.advanced_by(count(skip));
@@ -92,7 +93,8 @@ impl Raft {
         self.output.sends.push(Send { to: following.leader, body: Body::Message(message) });
     }
 
-    /// Whether the entries after `keep` may go: none that is committed or that this leader itself sent.
+    /// Whether the entries after `keep` may go: none that is committed or that this leader itself
+    /// sent.
     fn may_cut(&mut self, keep: LogIndex) -> bool {
         let kept = self.commit_index <= keep && self.log.can_end_at(keep);
         kept && following(&mut self.role).is_some_and(|it| it.verified <= keep)
@@ -119,8 +121,8 @@ impl Raft {
         self.output.log_ops.push(LogOp::Accept { skip, first, count });
     }
 
-    /// Everything up to `end` equals the leader's log. Receiver 5, with the bound that the proof needs: what
-    /// lies in our log behind `end` may be another leader's, whatever `commit` says.
+    /// Everything up to `end` equals the leader's log. Receiver 5, with the bound that the proof
+    /// needs: what lies in our log behind `end` may be another leader's, whatever `commit` says.
     fn verify(&mut self, end: LogIndex, commit: LogIndex) {
         let Some(following) = following(&mut self.role) else { return };
         following.verified = following.verified.max(end);
@@ -148,7 +150,8 @@ impl Raft {
             self.report_violation(prev.index, prev.term);
             return;
         }
-        // Below `prev` by construction, and within our log: the leader must never be sent past our end.
+        // Below `prev` by construction, and within our log: the leader must never be sent past our
+        // end.
         let before = prev.index.prev().min(self.log.last().index);
         let hint = self.log.last_at_most(before, prev.term);
         let Some(following) = following(&mut self.role) else { return };
@@ -176,8 +179,8 @@ fn following(role: &mut Role) -> Option<&mut Following> {
     }
 }
 
-/// Whether a leader of `term` could have sent this: terms begin at one, never descend along a log and never
-/// exceed the sender's; indexes are countable.
+/// Whether a leader of `term` could have sent this: terms begin at one, never descend along a log
+/// and never exceed the sender's; indexes are countable.
 fn is_sound(term: Term, prev: LogPosition, entries: &[EntryMeta]) -> bool {
     let origin = prev == LogPosition::ZERO;
     let somewhere = prev.index > LogIndex::ZERO && prev.term > Term::ZERO;

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct Log {
     runs: TermRuns,
-    /// Payload bytes of all entries up to and including each: differences answer sizes of stretches.
+    /// Payload bytes of all entries up to and including each: differences answer sizes of
+    /// stretches.
     byte_ends: VecDeque<u64>,
     configurations: Configurations,
 }
@@ -91,7 +92,8 @@ impl Log {
         self.bytes_up_to(range.last()) - self.bytes_up_to(range.after())
     }
 
-    /// The next stretch after `after` to send: at least one entry, then as many as both bounds allow.
+    /// The next stretch after `after` to send: at least one entry, then as many as both bounds
+    /// allow.
     pub(super) fn chunk(&self, after: LogIndex, entries_max: usize, bytes_max: u64) -> LogRange {
         assert!(after < self.last().index, "nothing follows {after}");
         let count = self.last().index.count_since(after);

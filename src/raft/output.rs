@@ -9,7 +9,7 @@
 //! | `VoteReply` that grants | term and vote, one record |
 //! | any reply in a term just adopted | that term |
 //! | `AppendReply` up to i | term, and every entry up to i |
-//! | `Append`, `Heartbeat` | nothing of those entries; the leader's term was durable at its election |
+//! | `Append`, `Heartbeat` | no entry; the leader's term was durable at its election |
 //! | own entry counted in a commit | that entry |
 
 use super::durability::Durable;
@@ -18,7 +18,8 @@ use crate::types::{JobSeq, LogIndex, LogPosition, LogRange, NodeId, SyncReceipt,
 use std::mem::discriminant;
 use std::{error, fmt};
 
-/// Everything the core asks for. The node drains the public lists after each input and each `settle`.
+/// Everything the core asks for. The node drains the public lists after each input and each
+/// `settle`.
 #[derive(Default, Debug)]
 pub struct Output {
     /// Changes of the log, in order. Drain after every input: they refer to it.
@@ -61,8 +62,8 @@ impl Output {
             Durable::InFlight(seq) => Some(seq),
             Durable::Next => None,
         };
-        // A newer message of the same kind to the same server says all that the older would have: so a
-        // hanging disk and an insistent peer cannot make this list grow.
+        // A newer message of the same kind to the same server says all that the older would have:
+        // so a hanging disk and an insistent peer cannot make this list grow.
         let kind = discriminant(&message);
         self.after_sync.retain(|held| held.to != to || discriminant(&held.message) != kind);
         self.after_sync.push(Held { job, term, to, message });
@@ -94,7 +95,8 @@ impl Output {
     }
 }
 
-/// A change of the log for the node to stage. `propose` stages nothing: the proposer has the payload.
+/// A change of the log for the node to stage. `propose` stages nothing: the proposer has the
+/// payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogOp {
     /// Remove every entry after `to`.
@@ -227,7 +229,8 @@ pub enum Notice {
         /// The first entry of the term.
         noop: LogPosition,
     },
-    /// We stopped leading or campaigning. What we proposed and did not see committed has an unknown outcome.
+    /// We stopped leading or campaigning. What we proposed and did not see committed has an unknown
+    /// outcome.
     BecameFollower {
         /// Our term now.
         term: Term,
@@ -246,8 +249,8 @@ pub enum Notice {
         /// The term we led.
         term: Term,
     },
-    /// A leader contradicts an entry that we know to be committed or verified. We refuse its message; one of us
-    /// is broken, and people must look.
+    /// A leader contradicts an entry that we know to be committed or verified. We refuse its
+    /// message; one of us is broken, and people must look.
     SafetyViolated {
         /// The leader that sent it.
         from: NodeId,

@@ -1,8 +1,8 @@
 //! What a leader knows of one follower, and how it sends to it.
 //!
-//! `Probe` looks for the last common entry with one message at a time; `Replicate` streams. A leader sends
-//! only over a live connection, whose number (the replication session) the answers repeat: an answer of an
-//! older session proves nothing about this one.
+//! `Probe` looks for the last common entry with one message at a time; `Replicate` streams. A
+//! leader sends only over a live connection, whose number (the replication session) the answers
+//! repeat: an answer of an older session proves nothing about this one.
 
 use crate::types::{Instant, LogIndex, NodeId};
 use std::collections::VecDeque;
@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 /// How entries go to a follower.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Looking for the last common entry. At most one message is out; it is repeated every heartbeat.
+    /// Looking for the last common entry. At most one message is out; it is repeated every
+    /// heartbeat.
     Probe(Probe),
     /// The logs agree up to `match_index`; entries are sent without waiting.
     Replicate(Replicate),
@@ -114,8 +115,8 @@ impl Peer {
         }
     }
 
-    /// The connection is up: probe from where the logs agreed, but hold nothing for proven. The server behind
-    /// it may have restarted, with damage found.
+    /// The connection is up: probe from where the logs agreed, but hold nothing for proven. The
+    /// server behind it may have restarted, with damage found.
     pub(super) fn connected(&mut self, session: u64) {
         let prev = match &self.progress {
             Progress::Probe(probe) => probe.prev,
@@ -139,7 +140,7 @@ impl Peer {
         self.match_index = self.match_index.max(index);
         match &mut self.progress {
             Progress::Replicate(replicate) => replicate.answered(self.match_index),
-            Progress::Probe(probe) if self.match_index < probe.prev => {} // not yet durable, or stale
+            Progress::Probe(probe) if self.match_index < probe.prev => {} // not durable yet
             Progress::Probe(probe) if probe.paused => probe.prev = self.match_index,
             Progress::Probe(probe) => {
                 let sent = probe.sent.unwrap_or(self.match_index).max(self.match_index);
@@ -148,7 +149,8 @@ impl Peer {
         }
     }
 
-    /// Whether a refusal of the probe after `prev` is news: a stale or repeated one must not move us.
+    /// Whether a refusal of the probe after `prev` is news: a stale or repeated one must not move
+    /// us.
     pub(super) fn awaits_refusal_of(&self, prev: LogIndex) -> bool {
         match &self.progress {
             Progress::Probe(probe) => probe.sent.is_some() && probe.prev == prev,
@@ -167,8 +169,8 @@ impl Peer {
         self.progress = Progress::Probe(Probe { prev, sent: None, cautious: true, paused: true });
     }
 
-    /// The follower found damage at `faulty`: what we held for proven from there on is not. Commit never goes
-    /// back. Spec §6 rule 19.
+    /// The follower found damage at `faulty`: what we held for proven from there on is not. Commit
+    /// never goes back. Spec §6 rule 19.
     pub(super) fn found_faulty(&mut self, faulty: LogIndex) {
         let sound = faulty.prev();
         if sound < self.match_index {
@@ -177,8 +179,8 @@ impl Peer {
         }
     }
 
-    /// A heartbeat is due: repeat what may have been lost. Says whether a pipeline was given up, because
-    /// its oldest message was sent before `lost_before` and is still unanswered.
+    /// A heartbeat is due: repeat what may have been lost. Says whether a pipeline was given up,
+    /// because its oldest message was sent before `lost_before` and is still unanswered.
     pub(super) fn on_heartbeat_due(&mut self, lost_before: Instant) -> bool {
         self.heartbeat_due = true;
         match &mut self.progress {

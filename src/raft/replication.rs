@@ -1,4 +1,5 @@
-//! The leader's side of replication: proposals, pipelines, acknowledgements, commits. Paper §5.3, §5.4.2.
+//! The leader's side of replication: proposals, pipelines, acknowledgements, commits. Paper §5.3,
+//! §5.4.2.
 
 use super::Raft;
 use super::Settings;
@@ -9,13 +10,13 @@ use super::progress::{Peer, Progress};
 use super::role::Role;
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId, Term};
 
-/// After this many election timeouts without an answer a pipeline is taken for lost. Connections do not lose
-/// messages; a disk that hangs for long looks the same, and gets its entries again.
+/// After this many election timeouts without an answer a pipeline is taken for lost. Connections do
+/// not lose messages; a disk that hangs for long looks the same, and gets its entries again.
 const PATIENCE_ELECTION_TIMEOUTS: u64 = 4;
 
 impl Raft {
-    /// Appends an entry of `kind` with a payload of `bytes`. The caller stages the payload at the position
-    /// returned; nothing about it is in `Output::log_ops`.
+    /// Appends an entry of `kind` with a payload of `bytes`. The caller stages the payload at the
+    /// position returned; nothing about it is in `Output::log_ops`.
     pub fn propose(
         &mut self,
         _now: Instant,
@@ -35,8 +36,8 @@ impl Raft {
         Ok(self.append(bytes))
     }
 
-    /// A follower answered, in our term. What it says of an older connection, or beyond what we sent, is not
-    /// about us.
+    /// A follower answered, in our term. What it says of an older connection, or beyond what we
+    /// sent, is not about us.
     pub(super) fn on_append_reply(
         &mut self,
         now: Instant,
@@ -62,7 +63,8 @@ impl Raft {
             AppendOutcome::Matched { index } => peer.matched(index.min(bound)),
             AppendOutcome::Conflict { probe, hint } => {
                 if peer.awaits_refusal_of(probe) {
-                    // Our last entry that theirs may equal: nothing of a later term than their hint's.
+                    // Our last entry that theirs may equal: nothing of a later term than their
+                    // hint's.
                     peer.probe_after(self.log.last_at_most(hint.index, hint.term).index);
                     self.output.marks.add(Mark::Reprobed);
                 }
@@ -90,9 +92,9 @@ impl Raft {
         }
     }
 
-    /// Figure 2, Leaders, last rule: what a quorum has on disk is committed, if it is of our own term. An
-    /// entry of an earlier term on a quorum may still be overwritten (Figure 8); it is committed with the
-    /// first of ours.
+    /// Figure 2, Leaders, last rule: what a quorum has on disk is committed, if it is of our own
+    /// term. An entry of an earlier term on a quorum may still be overwritten (Figure 8); it is
+    /// committed with the first of ours.
     pub(super) fn advance_commit_index(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
         // Our own log counts like any other: by what is durable.
@@ -104,8 +106,9 @@ impl Raft {
         }
     }
 
-    /// Sends each follower the next stretch while its pipeline has room, else the heartbeat or round that is
-    /// due. Before our own sync: the leader's disk and the followers' work at the same time. Thesis §10.2.1.
+    /// Sends each follower the next stretch while its pipeline has room, else the heartbeat or
+    /// round that is due. Before our own sync: the leader's disk and the followers' work at the
+    /// same time. Thesis §10.2.1.
     pub(super) fn fill_pipelines(&mut self, now: Instant) {
         let Role::Leader(leader) = &mut self.role else { return };
         let outgoing = Outgoing {
@@ -202,7 +205,8 @@ impl Outgoing<'_> {
         Send { to, body: Body::Append { term, session, round, prev, range, commit } }
     }
 
-    /// A heartbeat verifies nothing, so it commits nothing that its receiver has not been proven to hold.
+    /// A heartbeat verifies nothing, so it commits nothing that its receiver has not been proven to
+    /// hold.
     fn heartbeat(&self, peer: &Peer, session: u64) -> Send {
         let commit = self.commit_index.min(peer.match_index);
         let (term, round) = (self.term, self.round);

@@ -1,7 +1,8 @@
-//! The roles, what each owns, and the only functions that change a role. Paper Figure 4, with pre-candidates.
+//! The roles, what each owns, and the only functions that change a role. Paper Figure 4, with
+//! pre-candidates.
 //!
-//! State that belongs to a role lives in its value and dies with it: votes cannot be counted after the
-//! election, and a deposed leader has no reads, no pipelines and no term to propose in.
+//! State that belongs to a role lives in its value and dies with it: votes cannot be counted after
+//! the election, and a deposed leader has no reads, no pipelines and no term to propose in.
 
 use super::Raft;
 use super::output::{LogOp, Notice};
@@ -38,7 +39,8 @@ pub(super) struct Following {
     /// The newest ReadIndex round heard from it, and the newest one answered.
     pub(super) round: u64,
     pub(super) round_answered: u64,
-    /// The last entry known to equal the leader's: what it sent us in this term, and what is committed.
+    /// The last entry known to equal the leader's: what it sent us in this term, and what is
+    /// committed.
     pub(super) verified: LogIndex,
     /// The last match index told to it.
     pub(super) acked: LogIndex,
@@ -120,8 +122,9 @@ impl Role {
 }
 
 impl Raft {
-    /// Adopts `term`, if it is later than ours, and follows whoever leads it. The only place that forgets a
-    /// vote, and only with its term. The election deadline stays: a term alone is no word from a leader.
+    /// Adopts `term`, if it is later than ours, and follows whoever leads it. The only place that
+    /// forgets a vote, and only with its term. The election deadline stays: a term alone is no word
+    /// from a leader.
     pub(super) fn become_follower(&mut self, now: Instant, term: Term) {
         assert!(term >= self.hard_state.term, "term {term} is older than {:?}", self.hard_state);
         if term > self.hard_state.term {
@@ -140,8 +143,8 @@ impl Raft {
         self.output.notices.push(Notice::BecameFollower { term, leader: None });
     }
 
-    /// Takes `from` for the leader of our term and hears its `session` and `round`. Says no if there is
-    /// another one, which Election Safety excludes: then the message is not what it seems.
+    /// Takes `from` for the leader of our term and hears its `session` and `round`. Says no if
+    /// there is another one, which Election Safety excludes: then the message is not what it seems.
     pub(super) fn follow(&mut self, now: Instant, from: NodeId, session: u64, round: u64) -> bool {
         let term = self.hard_state.term;
         let election_deadline = self.draw_election_deadline(now);
@@ -203,8 +206,8 @@ impl Raft {
         self.output.notices.push(Notice::Campaigning { term });
     }
 
-    /// Leads the term that elected us, and opens it with an empty entry: only an entry of our own term can be
-    /// committed by counting, and commits what is before it. Paper §5.4.2, §8.
+    /// Leads the term that elected us, and opens it with an empty entry: only an entry of our own
+    /// term can be committed by counting, and commits what is before it. Paper §5.4.2, §8.
     pub(super) fn become_leader(&mut self, now: Instant) {
         assert!(matches!(self.role, Role::Candidate(_)), "from {}", self.role.name());
         assert_eq!(self.hard_state.vote, Vote::For(self.settings.id), "elected by our vote too");

@@ -1,12 +1,13 @@
 //! The log as the protocol sees it: which term made which entry.
 //!
-//! A log of millions of entries has as many runs of one term as it had leaders. The runs answer everything
-//! that Figure 2 asks of a log: the previous-entry check, the up-to-date check, the conflict point, the term
-//! of the entry to commit. So the rules need no storage.
+//! A log of millions of entries has as many runs of one term as it had leaders. The runs answer
+//! everything that Figure 2 asks of a log: the previous-entry check, the up-to-date check, the
+//! conflict point, the term of the entry to commit. So the rules need no storage.
 
 use crate::types::{LogIndex, LogPosition, Term};
 
-/// Runs of entries of one term, ascending: `(last index of the run, its term)`. Terms ascend strictly.
+/// Runs of entries of one term, ascending: `(last index of the run, its term)`. Terms ascend
+/// strictly.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct TermRuns {
     runs: Vec<(LogIndex, Term)>,
@@ -32,8 +33,8 @@ impl TermRuns {
         }
     }
 
-    /// The term of the entry at `index`; `None` beyond the last one. The place before the first entry has
-    /// term zero, which no entry has.
+    /// The term of the entry at `index`; `None` beyond the last one. The place before the first
+    /// entry has term zero, which no entry has.
     pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
         if index == LogIndex::ZERO {
             return Some(Term::ZERO);
@@ -74,10 +75,10 @@ impl TermRuns {
 
     /// The last entry at or below `index` whose term is at most `term`, or `ZERO`.
     ///
-    /// Both sides of a conflict use it. An entry of a later term than the other side's at the same place or
-    /// further on cannot be in the other side's log, because terms never descend along a log. So each answer
-    /// skips a whole run, and a probe is refused at most once per term in which the logs differ. Paper §5.3,
-    /// end.
+    /// Both sides of a conflict use it. An entry of a later term than the other side's at the same
+    /// place or further on cannot be in the other side's log, because terms never descend along a
+    /// log. So each answer skips a whole run, and a probe is refused at most once per term in which
+    /// the logs differ. Paper §5.3, end.
     pub(super) fn last_at_most(&self, index: LogIndex, term: Term) -> LogPosition {
         let among = self.runs.partition_point(|run| run.1 <= term);
         let Some((end, run_term)) = among.checked_sub(1).map(|run| self.runs[run]) else {
@@ -86,7 +87,8 @@ impl TermRuns {
         if end <= index { LogPosition::new(run_term, end) } else { self.position(index) }
     }
 
-    /// Which run holds `index`. The last run is asked first: almost every question is about the tail.
+    /// Which run holds `index`. The last run is asked first: almost every question is about the
+    /// tail.
     fn run_of(&self, index: LogIndex) -> usize {
         let tail = self.runs.len().saturating_sub(1);
         let in_tail = tail > 0 && index > self.runs[tail - 1].0 && index <= self.runs[tail].0;

@@ -28,7 +28,8 @@ pub(super) fn heartbeat(term: u64) -> Message {
     Message::Heartbeat { term: Term::new(term), session: 1, round: 0, commit: at(0) }
 }
 
-/// Lets `server` campaign and win with the votes of server 2 (and 3 of five); returns what left last.
+/// Lets `server` campaign and win with the votes of server 2 (and 3 of five); returns what left
+/// last.
 pub(super) fn elect(server: &mut Server, now: Instant) -> Vec<Message> {
     let term = server.raft.term().get() + 1;
     server.tick(now);
@@ -193,7 +194,8 @@ fn votes_are_a_set_of_voters_of_this_term() {
 
 #[test]
 fn a_grant_from_a_voter_behind_our_term_counts() {
-    // A voter that missed terms answers with its own older one; dropping that answer leaves no leader.
+    // A voter that missed terms answers with its own older one; dropping that answer leaves no
+    // leader.
     let mut server = Server::new(1, 3, &[1, 5]);
     server.tick(NOW);
     server.settle(NOW);

@@ -30,8 +30,9 @@ impl Oracle {
                     let leader = *self.leaders.entry(term).or_insert(server.id);
                     assert_eq!(leader, server.id, "two leaders of term {term}");
                     self.elections += 1;
-                    // Leader Completeness: what was committed in a term is in the logs of all leaders of
-                    // later terms. (A server that slept may still become leader of an earlier one.)
+                    // Leader Completeness: what was committed in a term is in the logs of all
+                    // leaders of later terms. (A server that slept may still become leader of an
+                    // earlier one.)
                     let earlier = self.committed_in.partition_point(|it| *it < term);
                     assert!(server.log.len() >= earlier, "leader of {term} lacks the committed");
                     let same = server.log[..earlier] == self.committed[..earlier];
@@ -54,7 +55,8 @@ impl Oracle {
             assert!(2 * holding > disks.len(), "commit {commit_index} is on {holding} disks");
             let new = &entries[self.committed.len()..];
             self.committed.extend_from_slice(new);
-            // Terms ascend: a later commit was made in a later term, or its observer learnt of it late.
+            // Terms ascend: a later commit was made in a later term, or its observer learnt of it
+            // late.
             let newest = self.committed_in.last().copied().unwrap_or(Term::ZERO);
             let term = newest.max(server.raft.term());
             self.committed_in.resize(self.committed.len(), term);
