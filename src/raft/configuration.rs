@@ -1,8 +1,8 @@
 //! Who votes: configurations, and the stack of those in the log.
 //!
 //! A server uses the newest configuration in its log, committed or not (paper §6). So the one in
-//! force is a
-//! pure function of the log: pushed when its entry is appended, popped when it is truncated.
+//! force is a pure function of the log: pushed when its entry is appended, popped when it is
+//! truncated.
 
 use super::quorum;
 use crate::limits::MEMBERS_MAX;
@@ -65,8 +65,7 @@ impl Configuration {
     }
 
     /// The greatest value that a quorum has reached, where `of` says what each voter has. The only
-    /// place
-    /// where a quorum is counted: votes, commits, reads and contacts all ask here.
+    /// place where a quorum is counted: votes, commits, reads and contacts all ask here.
     pub fn reached<T: Ord + Copy>(&self, of: impl FnMut(NodeId) -> T) -> T {
         match self {
             Configuration::Stable(voters) => voters.reached(of),

@@ -1,11 +1,9 @@
 //! What is on the disk, as far as receipts prove it.
 //!
 //! One job is in flight at most. A job covers everything that changed before it was formed; its
-//! receipt
-//! proves that much and no more. A truncation cuts at once what is durable and what a receipt of
-//! an older job
-//! may still prove: the entry that takes a truncated one's place is not the one the older job
-//! wrote.
+//! receipt proves that much and no more. A truncation cuts at once what is durable and what a
+//! receipt of an older job may still prove: the entry that takes a truncated one's place is not the
+//! one the older job wrote.
 
 use super::Raft;
 use super::role::Role;

@@ -2,10 +2,8 @@
 //! §9.6.
 //!
 //! Pre-vote keeps a cut-off server from raising terms; stickiness keeps it from deposing a leader
-//! that a
-//! quorum hears; check-quorum (`replication`) silences a leader that no quorum hears. Partial
-//! partitions
-//! need all three.
+//! that a quorum hears; check-quorum (`replication`) silences a leader that no quorum hears.
+//! Partial partitions need all three.
 
 use super::Raft;
 use super::configuration::Configuration;
@@ -111,8 +109,7 @@ impl Raft {
             Vote::Abstain => false,
         };
         // Compared on every grant, repeated ones too: a vote found in an old record proves nothing
-        // about
-        // this candidate's log. Paper §5.4.1: by last term, then by last index.
+        // about this candidate's log. Paper §5.4.1: by last term, then by last index.
         let up_to_date = last >= self.log.last();
         let granted = free && up_to_date && !self.is_sticky(now);
         if granted {
@@ -169,9 +166,8 @@ impl Raft {
         }
     }
 
-    /// A leader that no quorum heard of for an election timeout falls silent: its followers'
-    /// timers must run
-    /// out, or a server that hears it alone would never help elect another. Thesis §6.2.
+    /// A leader that no quorum heard of for an election timeout falls silent: its followers' timers
+    /// must run out, or a server that hears it alone would never help elect another. Thesis §6.2.
     pub(super) fn on_quorum_lost(&mut self, now: Instant) {
         assert!(self.is_leader(), "only a leader needs to be heard");
         let term = self.hard_state.term;

@@ -35,8 +35,7 @@ impl Raft {
             return;
         }
         // Receiver 3: the first entry that is not ours. Those before it stay: truncating what a
-        // message
-        // merely repeats would remove what was acknowledged.
+        // message merely repeats would remove what was acknowledged.
         let known = entries.iter().zip(indexes_after(prev.index));
         let skip = known.take_while(|(e, at)| self.log.term_at(*at) == Some(e.term)).count();
         let keep = prev.index.advanced_by(count(skip));
@@ -123,8 +122,7 @@ impl Raft {
     }
 
     /// Everything up to `end` equals the leader's log. Receiver 5, with the bound that the proof
-    /// needs: what
-    /// lies in our log behind `end` may be another leader's, whatever `commit` says.
+    /// needs: what lies in our log behind `end` may be another leader's, whatever `commit` says.
     fn verify(&mut self, end: LogIndex, commit: LogIndex) {
         let Some(following) = following(&mut self.role) else { return };
         following.verified = following.verified.max(end);
@@ -182,8 +180,7 @@ fn following(role: &mut Role) -> Option<&mut Following> {
 }
 
 /// Whether a leader of `term` could have sent this: terms begin at one, never descend along a log
-/// and never
-/// exceed the sender's; indexes are countable.
+/// and never exceed the sender's; indexes are countable.
 fn is_sound(term: Term, prev: LogPosition, entries: &[EntryMeta]) -> bool {
     let origin = prev == LogPosition::ZERO;
     let somewhere = prev.index > LogIndex::ZERO && prev.term > Term::ZERO;

@@ -1,6 +1,5 @@
-//! What is true at the end of every turn, and what never goes back between two. Asserted in
-//! release builds:
-//! a server whose memory contradicts the proof must stop before it speaks.
+//! What is true at the end of every turn, and what never goes back between two. Asserted in release
+//! builds: a server whose memory contradicts the proof must stop before it speaks.
 
 use super::Raft;
 use super::progress::Progress;

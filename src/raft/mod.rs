@@ -4,28 +4,22 @@
 //! Three tiers, each of which looks only down:
 //!
 //! - **values** `message` `output` `configuration` `quorum` `term_runs` `log` `progress`
-//! `durability`: each
-//!   owns its invariant and has never heard of the others' rules;
+//!   `durability`: each owns its invariant and has never heard of the others' rules;
 //! - **state** this file (Figure 2's box) and `role` (the moves between roles, and what each role
-//! owns);
+//!   owns);
 //! - **rules** `election` `following` `replication` `reads` `membership` `transfer` `snapshot`:
-//! what a message,
-//!   a deadline or a receipt changes. Rules do not call rules: `step`, the door, calls them, and a
-//!   consequence
-//!   is a line of `settle`.
+//!   what a message, a deadline or a receipt changes. Rules do not call rules: `step`, the door,
+//!   calls them, and a consequence is a line of `settle`.
 //!
 //! A turn of the node: any number of `step`, `tick`, `propose`, `read`, `on_synced`, then one
-//! `settle`, then
-//! draining `output`. When `has_job`, and no job is in flight, the node forms one and says
-//! `begin_job`.
+//! `settle`, then draining `output`. When `has_job`, and no job is in flight, the node forms one
+//! and says `begin_job`.
 //!
 //! Sources: "paper" is Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm*
-//! (extended
-//! version); "thesis" is Ongaro, *Consensus: Bridging Theory and Practice*.
+//! (extended version); "thesis" is Ongaro, *Consensus: Bridging Theory and Practice*.
 //!
-//! Why not a trait for storage: the log's terms fit in memory as runs (`term_runs`), and sizes in
-//! a ring
-//! (`log`), so every rule is a function of this struct and its argument.
+//! Why not a trait for storage: the log's terms fit in memory as runs (`term_runs`), and sizes in a
+//! ring (`log`), so every rule is a function of this struct and its argument.
 
 mod configuration;
 mod durability;
@@ -68,8 +62,7 @@ pub struct Settings {
     /// Who we are.
     pub id: NodeId,
     /// Time without word from a leader before we campaign, drawn from [t, 2t); as leader, time
-    /// without a
-    /// quorum before we fall silent. Nanoseconds. Thesis §3.4, §6.2.
+    /// without a quorum before we fall silent. Nanoseconds. Thesis §3.4, §6.2.
     pub election_timeout_ns: u64,
     /// How often a leader says that it is there. Nanoseconds.
     pub heartbeat_ns: u64,
@@ -130,8 +123,7 @@ pub struct Raft {
 
 impl Raft {
     /// A server that starts, always as a follower: to lead it needs a new term, since it may have
-    /// sent
-    /// entries in its old one that it no longer has. A sole voter campaigns at its first tick.
+    /// sent entries in its old one that it no longer has. A sole voter campaigns at its first tick.
     pub fn new(settings: Settings, restored: Restored, now: Instant) -> Raft {
         assert!(settings.election_timeout_ns > settings.heartbeat_ns, "followers need a heartbeat");
         assert!(settings.heartbeat_ns > 0, "a heartbeat takes time");
@@ -209,8 +201,7 @@ impl Raft {
     }
 
     /// Whether we lead and have committed an entry of our term: from then on our commit index is
-    /// that of the
-    /// cluster. Paper §8.
+    /// that of the cluster. Paper §8.
     pub fn leader_ready(&self) -> bool {
         match &self.role {
             Role::Leader(leader) => self.commit_index >= leader.noop.index,

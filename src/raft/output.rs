@@ -9,7 +9,7 @@
 //! | `VoteReply` that grants | term and vote, one record |
 //! | any reply in a term just adopted | that term |
 //! | `AppendReply` up to i | term, and every entry up to i |
-//! | `Append`, `Heartbeat` | nothing of those entries; the leader's term was durable at its election |
+//! | `Append`, `Heartbeat` | no entry; the leader's term was durable at its election |
 //! | own entry counted in a commit | that entry |
 
 use super::durability::Durable;
@@ -63,8 +63,7 @@ impl Output {
             Durable::Next => None,
         };
         // A newer message of the same kind to the same server says all that the older would have:
-        // so a
-        // hanging disk and an insistent peer cannot make this list grow.
+        // so a hanging disk and an insistent peer cannot make this list grow.
         let kind = discriminant(&message);
         self.after_sync.retain(|held| held.to != to || discriminant(&held.message) != kind);
         self.after_sync.push(Held { job, term, to, message });
@@ -230,8 +229,8 @@ pub enum Notice {
         /// The first entry of the term.
         noop: LogPosition,
     },
-    /// We stopped leading or campaigning. What we proposed and did not see committed has an
-    /// unknown outcome.
+    /// We stopped leading or campaigning. What we proposed and did not see committed has an unknown
+    /// outcome.
     BecameFollower {
         /// Our term now.
         term: Term,
@@ -251,8 +250,7 @@ pub enum Notice {
         term: Term,
     },
     /// A leader contradicts an entry that we know to be committed or verified. We refuse its
-    /// message; one of us
-    /// is broken, and people must look.
+    /// message; one of us is broken, and people must look.
     SafetyViolated {
         /// The leader that sent it.
         from: NodeId,

@@ -1,10 +1,8 @@
 //! What a leader knows of one follower, and how it sends to it.
 //!
 //! `Probe` looks for the last common entry with one message at a time; `Replicate` streams. A
-//! leader sends
-//! only over a live connection, whose number (the replication session) the answers repeat: an
-//! answer of an
-//! older session proves nothing about this one.
+//! leader sends only over a live connection, whose number (the replication session) the answers
+//! repeat: an answer of an older session proves nothing about this one.
 
 use crate::types::{Instant, LogIndex, NodeId};
 use std::collections::VecDeque;
@@ -118,8 +116,7 @@ impl Peer {
     }
 
     /// The connection is up: probe from where the logs agreed, but hold nothing for proven. The
-    /// server behind
-    /// it may have restarted, with damage found.
+    /// server behind it may have restarted, with damage found.
     pub(super) fn connected(&mut self, session: u64) {
         let prev = match &self.progress {
             Progress::Probe(probe) => probe.prev,
@@ -143,7 +140,7 @@ impl Peer {
         self.match_index = self.match_index.max(index);
         match &mut self.progress {
             Progress::Replicate(replicate) => replicate.answered(self.match_index),
-            Progress::Probe(probe) if self.match_index < probe.prev => {} // not yet durable, or stale
+            Progress::Probe(probe) if self.match_index < probe.prev => {} // not durable yet
             Progress::Probe(probe) if probe.paused => probe.prev = self.match_index,
             Progress::Probe(probe) => {
                 let sent = probe.sent.unwrap_or(self.match_index).max(self.match_index);
@@ -173,8 +170,7 @@ impl Peer {
     }
 
     /// The follower found damage at `faulty`: what we held for proven from there on is not. Commit
-    /// never goes
-    /// back. Spec §6 rule 19.
+    /// never goes back. Spec §6 rule 19.
     pub(super) fn found_faulty(&mut self, faulty: LogIndex) {
         let sound = faulty.prev();
         if sound < self.match_index {
@@ -184,8 +180,7 @@ impl Peer {
     }
 
     /// A heartbeat is due: repeat what may have been lost. Says whether a pipeline was given up,
-    /// because
-    /// its oldest message was sent before `lost_before` and is still unanswered.
+    /// because its oldest message was sent before `lost_before` and is still unanswered.
     pub(super) fn on_heartbeat_due(&mut self, lost_before: Instant) -> bool {
         self.heartbeat_due = true;
         match &mut self.progress {

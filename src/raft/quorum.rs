@@ -1,6 +1,6 @@
 //! Majorities. One function answers every "did enough voters …?" of the protocol, because
-//! implementations
-//! that count votes, commits, reads and contacts in different places get one of them wrong.
+//! implementations that count votes, commits, reads and contacts in different places get one of
+//! them wrong.
 
 /// How many of `voters` make a majority: any two majorities share a member. Paper §5.2.
 pub(super) fn majority(voters: usize) -> usize {
@@ -12,9 +12,8 @@ pub(super) fn majority(voters: usize) -> usize {
 /// `values`.
 ///
 /// With match indexes it answers "what is stored on a majority?", with moments "since when has a
-/// majority
-/// been heard?", with rounds "what did a majority confirm?", with booleans "did a majority say
-/// yes?".
+/// majority been heard?", with rounds "what did a majority confirm?", with booleans "did a majority
+/// say yes?".
 pub(super) fn reached_by_majority<T: Ord + Copy>(values: &mut [T]) -> T {
     let need = majority(values.len());
     values.sort_unstable_by(|left, right| right.cmp(left));

@@ -1,14 +1,11 @@
 //! Linearizable reads without the log: ReadIndex. Thesis §6.4.
 //!
 //! A leader that has committed an entry of its own term notes its commit index, has a quorum
-//! confirm that it
-//! still leads, and may then answer from any state that has applied that index. A confirmation is
-//! of a
-//! *round*, a number of the leader's own: a request's id would let an old confirmation pass for a
-//! new one.
-//! One round is out at a time and all reads that come meanwhile share the next, so reads cost
-//! messages per
-//! round trip, not per read; and the round rides on the `Append`s of the same settle.
+//! confirm that it still leads, and may then answer from any state that has applied that index. A
+//! confirmation is of a *round*, a number of the leader's own: a request's id would let an old
+//! confirmation pass for a new one. One round is out at a time and all reads that come meanwhile
+//! share the next, so reads cost messages per round trip, not per read; and the round rides on the
+//! `Append`s of the same settle.
 
 use super::Raft;
 use super::output::{Dropped, Mark, NotLeader, Output, ReadReady, ReadTicket};

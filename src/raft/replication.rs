@@ -10,15 +10,13 @@ use super::progress::{Peer, Progress};
 use super::role::Role;
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId, Term};
 
-/// After this many election timeouts without an answer a pipeline is taken for lost. Connections
-/// do not lose
-/// messages; a disk that hangs for long looks the same, and gets its entries again.
+/// After this many election timeouts without an answer a pipeline is taken for lost. Connections do
+/// not lose messages; a disk that hangs for long looks the same, and gets its entries again.
 const PATIENCE_ELECTION_TIMEOUTS: u64 = 4;
 
 impl Raft {
     /// Appends an entry of `kind` with a payload of `bytes`. The caller stages the payload at the
-    /// position
-    /// returned; nothing about it is in `Output::log_ops`.
+    /// position returned; nothing about it is in `Output::log_ops`.
     pub fn propose(
         &mut self,
         _now: Instant,
@@ -39,8 +37,7 @@ impl Raft {
     }
 
     /// A follower answered, in our term. What it says of an older connection, or beyond what we
-    /// sent, is not
-    /// about us.
+    /// sent, is not about us.
     pub(super) fn on_append_reply(
         &mut self,
         now: Instant,
@@ -96,10 +93,8 @@ impl Raft {
     }
 
     /// Figure 2, Leaders, last rule: what a quorum has on disk is committed, if it is of our own
-    /// term. An
-    /// entry of an earlier term on a quorum may still be overwritten (Figure 8); it is committed
-    /// with the
-    /// first of ours.
+    /// term. An entry of an earlier term on a quorum may still be overwritten (Figure 8); it is
+    /// committed with the first of ours.
     pub(super) fn advance_commit_index(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
         // Our own log counts like any other: by what is durable.
@@ -112,9 +107,8 @@ impl Raft {
     }
 
     /// Sends each follower the next stretch while its pipeline has room, else the heartbeat or
-    /// round that is
-    /// due. Before our own sync: the leader's disk and the followers' work at the same time.
-    /// Thesis §10.2.1.
+    /// round that is due. Before our own sync: the leader's disk and the followers' work at the
+    /// same time. Thesis §10.2.1.
     pub(super) fn fill_pipelines(&mut self, now: Instant) {
         let Role::Leader(leader) = &mut self.role else { return };
         let outgoing = Outgoing {
@@ -211,8 +205,8 @@ impl Outgoing<'_> {
         Send { to, body: Body::Append { term, session, round, prev, range, commit } }
     }
 
-    /// A heartbeat verifies nothing, so it commits nothing that its receiver has not been proven
-    /// to hold.
+    /// A heartbeat verifies nothing, so it commits nothing that its receiver has not been proven to
+    /// hold.
     fn heartbeat(&self, peer: &Peer, session: u64) -> Send {
         let commit = self.commit_index.min(peer.match_index);
         let (term, round) = (self.term, self.round);

@@ -2,8 +2,7 @@
 //! pre-candidates.
 //!
 //! State that belongs to a role lives in its value and dies with it: votes cannot be counted after
-//! the
-//! election, and a deposed leader has no reads, no pipelines and no term to propose in.
+//! the election, and a deposed leader has no reads, no pipelines and no term to propose in.
 
 use super::Raft;
 use super::output::{LogOp, Notice};
@@ -124,9 +123,8 @@ impl Role {
 
 impl Raft {
     /// Adopts `term`, if it is later than ours, and follows whoever leads it. The only place that
-    /// forgets a
-    /// vote, and only with its term. The election deadline stays: a term alone is no word from a
-    /// leader.
+    /// forgets a vote, and only with its term. The election deadline stays: a term alone is no word
+    /// from a leader.
     pub(super) fn become_follower(&mut self, now: Instant, term: Term) {
         assert!(term >= self.hard_state.term, "term {term} is older than {:?}", self.hard_state);
         if term > self.hard_state.term {
@@ -146,8 +144,7 @@ impl Raft {
     }
 
     /// Takes `from` for the leader of our term and hears its `session` and `round`. Says no if
-    /// there is
-    /// another one, which Election Safety excludes: then the message is not what it seems.
+    /// there is another one, which Election Safety excludes: then the message is not what it seems.
     pub(super) fn follow(&mut self, now: Instant, from: NodeId, session: u64, round: u64) -> bool {
         let term = self.hard_state.term;
         let election_deadline = self.draw_election_deadline(now);
@@ -210,8 +207,7 @@ impl Raft {
     }
 
     /// Leads the term that elected us, and opens it with an empty entry: only an entry of our own
-    /// term can be
-    /// committed by counting, and commits what is before it. Paper §5.4.2, §8.
+    /// term can be committed by counting, and commits what is before it. Paper §5.4.2, §8.
     pub(super) fn become_leader(&mut self, now: Instant) {
         assert!(matches!(self.role, Role::Candidate(_)), "from {}", self.role.name());
         assert_eq!(self.hard_state.vote, Vote::For(self.settings.id), "elected by our vote too");

@@ -1,6 +1,5 @@
 //! The door. Every input is admitted (terms), handled by exactly one rule, then its consequences
-//! settle in
-//! one fixed order, then the invariants are checked.
+//! settle in one fixed order, then the invariants are checked.
 
 use super::Raft;
 use super::message::{AppendOutcome, Message};
@@ -12,8 +11,7 @@ use std::cmp::Ordering;
 
 impl Raft {
     /// A message from `from` arrived. Of an `Append`, only entries that fit into `room_bytes` are
-    /// taken; an
-    /// entry takes its payload and a record header. Nothing that a peer sends panics.
+    /// taken; an entry takes its payload and a record header. Nothing that a peer sends panics.
     pub fn step(&mut self, now: Instant, from: NodeId, message: Message, room_bytes: u64) {
         if !self.admit(now, from, &message) {
             return;
@@ -72,8 +70,8 @@ impl Raft {
         }
     }
 
-    /// Our connection to `peer` is up and is the replication session `session`, a number never
-    /// used before.
+    /// Our connection to `peer` is up and is the replication session `session`, a number never used
+    /// before.
     pub fn connected(&mut self, peer: NodeId, session: u64) {
         self.sessions.insert(peer, session);
         match &mut self.role {
@@ -100,15 +98,14 @@ impl Raft {
     }
 
     /// Draws the consequences of the turn's inputs, always all, always in this order: each line
-    /// reads what
-    /// the lines above left.
+    /// reads what the lines above left.
     pub fn settle(&mut self, now: Instant) {
         self.advance_commit_index(); // what the acknowledgements of this turn commit
         self.continue_reconfiguration(now); // a committed configuration may end our leadership
-        self.release_reads(); // a commit of our own term opens them; a new round rides on the Appends below
+        self.release_reads(); // a new round rides on the Appends below
         // continue_transfer: here, when the target has caught up (`transfer`)
         self.answer_leader(); // one answer for all that the turn brought
-        self.fill_pipelines(now); // entries, else heartbeats; after them no line changes what was sent
+        self.fill_pipelines(now); // entries, else the heartbeats that are due
         self.choose_wake_at();
         self.check_invariants();
     }

@@ -1,10 +1,8 @@
 //! The log as the protocol sees it: which term made which entry.
 //!
 //! A log of millions of entries has as many runs of one term as it had leaders. The runs answer
-//! everything
-//! that Figure 2 asks of a log: the previous-entry check, the up-to-date check, the conflict
-//! point, the term
-//! of the entry to commit. So the rules need no storage.
+//! everything that Figure 2 asks of a log: the previous-entry check, the up-to-date check, the
+//! conflict point, the term of the entry to commit. So the rules need no storage.
 
 use crate::types::{LogIndex, LogPosition, Term};
 
@@ -36,8 +34,7 @@ impl TermRuns {
     }
 
     /// The term of the entry at `index`; `None` beyond the last one. The place before the first
-    /// entry has
-    /// term zero, which no entry has.
+    /// entry has term zero, which no entry has.
     pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
         if index == LogIndex::ZERO {
             return Some(Term::ZERO);
@@ -79,12 +76,9 @@ impl TermRuns {
     /// The last entry at or below `index` whose term is at most `term`, or `ZERO`.
     ///
     /// Both sides of a conflict use it. An entry of a later term than the other side's at the same
-    /// place or
-    /// further on cannot be in the other side's log, because terms never descend along a log. So
-    /// each answer
-    /// skips a whole run, and a probe is refused at most once per term in which the logs differ.
-    /// Paper §5.3,
-    /// end.
+    /// place or further on cannot be in the other side's log, because terms never descend along a
+    /// log. So each answer skips a whole run, and a probe is refused at most once per term in which
+    /// the logs differ. Paper §5.3, end.
     pub(super) fn last_at_most(&self, index: LogIndex, term: Term) -> LogPosition {
         let among = self.runs.partition_point(|run| run.1 <= term);
         let Some((end, run_term)) = among.checked_sub(1).map(|run| self.runs[run]) else {

@@ -1,81 +1,17 @@
-//! A seeded simulator of up to five cores: messages are lost, doubled, delayed and reordered,
-//! links are cut,
-//! servers lose power with what they had not synced. `oracles` watches every turn; afterwards the
-//! weather
-//! clears and the cluster must agree and go on. A run that committed too little is a failed run.
+//! A seeded simulator of up to five cores: messages are lost, doubled, delayed and reordered, links
+//! are cut, servers freeze or lose power with what they had not synced, leaders more often than
+//! others. `oracles` watches every turn; afterwards the weather clears and the cluster must agree
+//! and go on. A run that committed too little is a failed run.
 //!
 //! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of
 //! them.
 
 use super::oracles::Oracle;
 use super::server::{Disk, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, id, settings};
+use super::weather::{Dice, MS, Weather};
 use raftd::raft::ReadTicket;
 use raftd::types::{Instant, LogIndex};
 use std::collections::BTreeMap;
-
-const MS: u64 = 1_000_000;
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % below.max(1)
-    }
-
-    fn index(&mut self, below: usize) -> usize {
-        let below = u64::try_from(below).expect("small");
-        usize::try_from(self.roll(below)).expect("small")
-    }
-
-    fn once_in(&mut self, turns: u64) -> bool {
-        turns > 0 && self.roll(turns) == 0
-    }
-}
-
-/// How bad it is; drawn per seed, so that each seed tries something else. "Once in so many turns";
-/// 0: never.
-#[derive(Debug)]
-struct Weather {
-    servers: usize,
-    loss: u64,
-    double: u64,
-    latency_ns: u64,
-    sync_ns: u64,
-    crash: u64,
-    cut: u64,
-    mend: u64,
-    reconnect: u64,
-    tight: u64,
-    entries_max: usize,
-    in_flight_max: usize,
-    propose: u64,
-}
-
-impl Weather {
-    fn draw(dice: &mut Dice) -> Weather {
-        let servers = [1, 2, 3, 3, 3, 4, 5, 5][dice.index(8)];
-        Weather {
-            servers,
-            loss: [0, 0, 50, 10][dice.index(4)],
-            double: [0, 0, 40, 10][dice.index(4)],
-            latency_ns: [1, 5, 20, 60][dice.index(4)] * MS,
-            sync_ns: [1, 4, 30, 120][dice.index(4)] * MS,
-            crash: [0, 1500, 500, 250][dice.index(4)],
-            cut: [0, 1500, 500, 250][dice.index(4)],
-            mend: [400, 150][dice.index(2)],
-            reconnect: [0, 1000, 200][dice.index(3)],
-            tight: [0, 0, 10][dice.index(3)],
-            entries_max: [1, 2, 20][dice.index(3)],
-            in_flight_max: [1, 3, 8][dice.index(3)],
-            propose: [2, 8, 30][dice.index(3)],
-        }
-    }
-}
 
 struct World {
     dice: Dice,
@@ -84,6 +20,8 @@ struct World {
     servers: Vec<Server>,
     flying: Vec<(Instant, Packet)>,
     syncs: Vec<Option<Instant>>,
+    /// Until when each server is stopped, as by a debugger: its clock goes on.
+    frozen: Vec<Instant>,
     /// Cut links, one way each.
     cut: Vec<(usize, usize)>,
     sessions: u64,
@@ -106,6 +44,7 @@ impl World {
             servers: Vec::new(),
             flying: Vec::new(),
             syncs: vec![None; servers],
+            frozen: vec![Instant::ZERO; servers],
             cut: Vec::new(),
             sessions: 0,
             values: 1_000,
@@ -152,8 +91,12 @@ impl World {
     /// One turn of the world: time passes, what is due happens.
     fn turn(&mut self) {
         self.now = self.now.after_ns(1 + self.dice.roll(4 * MS));
+        self.thaw();
         self.deliver();
         for nth in 0..self.servers.len() {
+            if self.frozen[nth] > self.now {
+                continue;
+            }
             if self.syncs[nth].is_some_and(|done| done <= self.now) {
                 self.syncs[nth] = None;
                 self.servers[nth].finish_job(self.now);
@@ -166,10 +109,24 @@ impl World {
         }
     }
 
+    /// A server that wakes up may serve a client before it looks at its deadlines or its peers.
+    fn thaw(&mut self) {
+        for at in 0..self.servers.len() {
+            if self.frozen[at] > Instant::ZERO && self.frozen[at] <= self.now {
+                self.frozen[at] = Instant::ZERO;
+                self.serve(at);
+            }
+        }
+    }
+
     fn deliver(&mut self) {
         let now = self.now;
+        let frozen = self.frozen.clone();
+        let awake = |packet: &Packet| frozen[nth(packet.to)] <= now;
         let mut due: Vec<Packet> = Vec::new();
-        for (_, packet) in self.flying.extract_if(.., |(arrival, _)| *arrival <= now) {
+        for (_, packet) in
+            self.flying.extract_if(.., |(arrival, packet)| *arrival <= now && awake(packet))
+        {
             due.push(packet);
         }
         let mut unsettled = vec![false; self.servers.len()];
@@ -232,30 +189,43 @@ impl World {
 
     fn use_cluster(&mut self) {
         for at in 0..self.servers.len() {
-            if self.dice.once_in(self.weather.propose) && self.servers[at].raft.is_leader() {
-                self.values += 1;
-                let proposed = self.servers[at].propose(self.now, self.values);
-                let read = self.servers[at].raft.read();
-                if let Ok(ticket) = read {
-                    self.asked.insert((at, ticket), self.oracle.commit_index());
-                }
-                assert!(proposed.is_ok() || self.servers[at].raft.uncommitted_bytes() > 1000);
-                self.end_turn(at);
+            if self.frozen[at] <= self.now && self.dice.once_in(self.weather.propose) {
+                self.serve(at);
             }
         }
+    }
+
+    /// A client writes and reads at one server, if it takes itself for the leader.
+    fn serve(&mut self, at: usize) {
+        if !self.servers[at].raft.is_leader() {
+            return;
+        }
+        self.values += 1;
+        let proposed = self.servers[at].propose(self.now, self.values);
+        assert!(proposed.is_ok() || self.servers[at].raft.uncommitted_bytes() > 1000);
+        let ticket = self.servers[at].raft.read().expect("leads");
+        self.asked.insert((at, ticket), self.oracle.commit_index());
+        self.end_turn(at);
+    }
+
+    /// Whom misfortune strikes: half of the time a leader.
+    fn victim(&mut self) -> usize {
+        let leader = self.servers.iter().position(|server| server.raft.is_leader());
+        let anybody = self.dice.index(self.servers.len());
+        if self.dice.once_in(2) { leader.unwrap_or(anybody) } else { anybody }
     }
 
     fn worsen(&mut self) {
         let servers = self.servers.len();
         if self.dice.once_in(self.weather.crash) {
             let everyone = self.dice.once_in(6);
-            let victim = self.dice.index(servers);
+            let victim = self.victim();
             for nth in (0..servers).filter(|nth| everyone || *nth == victim) {
                 self.crash(nth);
             }
         }
         if self.dice.once_in(self.weather.cut) {
-            let lonely = self.dice.index(servers);
+            let lonely = self.victim();
             let direction = self.dice.roll(3);
             for other in (0..servers).filter(|other| *other != lonely) {
                 if direction != 1 {
@@ -265,6 +235,10 @@ impl World {
                     self.cut.push((other, lonely));
                 }
             }
+        }
+        if self.dice.once_in(self.weather.freeze) {
+            let victim = self.victim();
+            self.frozen[victim] = self.now.after_ns(self.dice.roll(5 * TIMEOUT_NS));
         }
         if self.dice.once_in(self.weather.mend) {
             self.mend();
@@ -285,6 +259,7 @@ impl World {
     fn crash(&mut self, nth: usize) {
         self.asked.retain(|(server, _), _| *server != nth);
         self.syncs[nth] = None;
+        self.frozen[nth] = Instant::ZERO;
         let survive = self.dice.index(6);
         let fresh = self.start(nth, disk(&[1]));
         let old = std::mem::replace(&mut self.servers[nth], fresh);
@@ -295,8 +270,8 @@ impl World {
 
     /// The weather clears: the cluster must elect, commit something new everywhere, and agree.
     fn clear_up(&mut self) {
-        let crashes = [self.weather.crash, self.weather.cut, self.weather.loss];
-        let calm = crashes.iter().all(|turns| *turns == 0);
+        let Weather { crash, cut, loss, freeze, .. } = self.weather;
+        let calm = [crash, cut, loss, freeze].iter().all(|turns| *turns == 0);
         let servers = self.weather.servers;
         self.weather = Weather {
             servers,
@@ -307,17 +282,19 @@ impl World {
             crash: 0,
             cut: 0,
             mend: 0,
+            freeze: 0,
             reconnect: 0,
             tight: 0,
-            propose: 40,
+            propose: 20,
             ..Weather::draw(&mut Dice(0))
         };
         self.mend();
+        self.frozen.fill(self.now);
         let goal = self.oracle.commit_index().advanced_by(20);
         // Some pipelines carry one entry per round trip: the longest log takes that many.
         let longest = self.servers.iter().map(|it| it.raft.last().index.get()).max().unwrap_or(0);
         let patience =
-            if calm { 3 } else { 6 } * TIMEOUT_NS + 10 * HEARTBEAT_NS + longest * 15 * MS;
+            if calm { 4 } else { 8 } * TIMEOUT_NS + 10 * HEARTBEAT_NS + longest * 15 * MS;
         let deadline = self.now.after_ns(patience);
         let behind = |server: &Server| server.raft.commit_index() < goal;
         while self.servers.iter().any(behind) {

@@ -38,10 +38,12 @@ fn terms(server: &Server) -> Vec<u64> {
     server.log.iter().map(|entry| entry.meta.term.get()).collect()
 }
 
+type Case = (&'static [u64], LogPosition, &'static [u64], &'static [u64]);
+
 #[test]
 fn the_log_after_an_append_is_what_the_paper_says() {
     // (our log, prev, entries of the message, our log afterwards), in term 9
-    let cases: &[(&[u64], LogPosition, &[u64], &[u64])] = &[
+    let cases: &[Case] = &[
         (&[1], pos(1, 1), &[9], &[1, 9]),
         (&[1, 2], pos(1, 1), &[2], &[1, 2]), // repeated: nothing new
         (&[1, 2, 2, 2], pos(1, 1), &[2], &[1, 2, 2, 2]), // what follows a match stays

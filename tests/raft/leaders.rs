@@ -43,6 +43,17 @@ fn appends(messages: &[Message]) -> Vec<(LogPosition, u64, u64)> {
     found
 }
 
+/// The commit index of each heartbeat among `messages`.
+fn commits(messages: &[Message]) -> Vec<LogIndex> {
+    let mut found = Vec::new();
+    for message in messages {
+        if let Message::Heartbeat { commit, .. } = message {
+            found.push(*commit);
+        }
+    }
+    found
+}
+
 #[test]
 fn a_leader_opens_its_term_with_an_empty_entry_sent_before_it_is_synced() {
     let (server, first) = leader(3, &[1, 2]);
@@ -76,9 +87,8 @@ fn an_entry_commits_when_a_quorum_has_it_durably_and_the_leader_counts_like_any_
 
 #[test]
 fn figure_8_an_entry_of_an_earlier_term_is_not_committed_by_counting() {
-    // (c): S1, leader of term 4, has replicated entry 2 of term 2 on a majority. S5 could still
-    // win with its
-    // entry of term 3, so entry 2 must not be committed before one of term 4 is.
+    // (c): S1, leader of term 4, has replicated entry 2 of term 2 on a majority. S5 could still win
+    // with its entry of term 3, so entry 2 must not be committed before one of term 4 is.
     let mut s1 = settings(1);
     s1.append_entries_max = 1;
     let mut server = Server::start(s1, 5, disk(&[1, 2]), Instant::ZERO);
@@ -98,8 +108,8 @@ fn figure_8_an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     for from in [2, 3] {
         server.receive(now, from, matches(&server, 3));
     }
-    // (e): with an entry of term 4 on a majority, S5 cannot win, and everything before commits
-    // with it.
+    // (e): with an entry of term 4 on a majority, S5 cannot win, and everything before commits with
+    // it.
     assert_eq!(server.raft.commit_index(), at(3));
     assert!(server.raft.leader_ready());
 }
@@ -201,11 +211,21 @@ fn an_append_commits_no_more_than_it_carries_and_a_heartbeat_no_more_than_is_mat
     server.tick(now);
     let left = server.settle(now);
     assert_eq!(appends(&left), [(pos(1, 1), 2, 2)], "the probe is repeated with one entry");
-    let commits = left.iter().filter_map(|message| match message {
-        Message::Heartbeat { commit, .. } => Some(*commit),
-        _ => None,
-    });
-    assert_eq!(commits.collect::<Vec<LogIndex>>(), [at(4)], "to server 2, which has them");
+    assert_eq!(commits(&left), [at(4)], "to server 2, which has them");
+}
+
+#[test]
+fn a_heartbeat_to_a_follower_behind_stays_behind() {
+    let (mut server, _) = leader(3, &[1]);
+    server.raft.connected(id(3), 7);
+    server.sync(NOW);
+    server.receive(NOW, 3, conflicts(&server, 1, pos(0, 0)));
+    server.receive(NOW, 3, matches(&server, 0));
+    server.receive(NOW, 2, matches(&server, 2));
+    assert_eq!(server.raft.commit_index(), at(2));
+    server.raft.read().expect("leads");
+    let left = server.settle(NOW);
+    assert_eq!(commits(&left), [at(2), at(0)], "to server 3, of which nothing is proven");
 }
 
 #[test]

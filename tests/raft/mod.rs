@@ -1,6 +1,6 @@
 //! The rules. Values are tested beside their code; here are the sentences of Figure 2, the
-//! scenarios that
-//! broke other implementations, and a chaos simulator that is itself tested by planted bugs.
+//! scenarios that broke other implementations, and a chaos simulator that is itself tested by
+//! planted bugs.
 mod chaos;
 mod election;
 mod followers;
@@ -9,3 +9,4 @@ mod oracles;
 mod reads;
 mod restarts;
 mod server;
+mod weather;

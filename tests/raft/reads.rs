@@ -27,9 +27,12 @@ fn confirm(server: &mut Server, from: u64, round: u64, index: u64) -> Vec<Messag
 
 /// The newest round among `messages`, and how many there are.
 fn rounds(messages: &[Message]) -> (u64, usize) {
-    let round = |message: &Message| match message {
-        Message::Heartbeat { round, .. } | Message::Append { round, .. } => *round,
-        _ => 0,
+    let round = |message: &Message| {
+        if let Message::Heartbeat { round, .. } | Message::Append { round, .. } = message {
+            *round
+        } else {
+            0
+        }
     };
     (messages.iter().map(round).max().unwrap_or(0), messages.len())
 }

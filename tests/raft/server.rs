@@ -1,9 +1,9 @@
 //! One core with a disk of positions, for tests: what a node does around `Raft`, less sockets and
 //! payloads.
 //!
-//! Its disk takes jobs as the real one does: hard state first, then the log. Everything that
-//! leaves is held
-//! against the disk at that moment: an answer must never promise what a power loss could take back.
+//! Its disk takes jobs as the real one does: hard state first, then the log. Everything that leaves
+//! is held against the disk at that moment: an answer must never promise what a power loss could
+//! take back.
 
 use raftd::raft::message::{AppendOutcome, EntryMeta, Message};
 use raftd::raft::{
@@ -91,8 +91,8 @@ pub(super) fn settings(number: u64) -> Settings {
     }
 }
 
-/// A disk whose log has an entry of each of `terms`; the first is the bootstrap configuration's,
-/// of term 1.
+/// A disk whose log has an entry of each of `terms`; the first is the bootstrap configuration's, of
+/// term 1.
 pub(super) fn disk(terms: &[u64]) -> Disk {
     let term = Term::new(*terms.last().expect("the bootstrap's entry"));
     let entries = terms.iter().map(|term| Entry { meta: meta(*term), value: *term }).collect();
@@ -151,9 +151,10 @@ impl Server {
 
     /// Takes one message and settles; returns what left.
     pub(super) fn receive(&mut self, now: Instant, from: u64, message: Message) -> Vec<Message> {
-        let metas = match &message {
-            Message::Append { entries, .. } => entries.clone(),
-            _ => Vec::new(),
+        let metas = if let Message::Append { entries, .. } = &message {
+            entries.clone()
+        } else {
+            Vec::new()
         };
         let value = |meta: EntryMeta| Entry { meta, value: meta.term.get() };
         let entries = metas.into_iter().map(value).collect();

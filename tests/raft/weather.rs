@@ -1,0 +1,67 @@
+//! Chance and misfortune for the chaos test, drawn from its seed.
+
+pub(super) const MS: u64 = 1_000_000;
+
+/// SplitMix64.
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % below.max(1)
+    }
+
+    pub(super) fn index(&mut self, below: usize) -> usize {
+        let below = u64::try_from(below).expect("small");
+        usize::try_from(self.roll(below)).expect("small")
+    }
+
+    pub(super) fn once_in(&mut self, turns: u64) -> bool {
+        turns > 0 && self.roll(turns) == 0
+    }
+}
+
+/// How bad it is; drawn per seed, so that each seed tries something else. "Once in so many turns";
+/// 0: never.
+#[derive(Debug)]
+pub(super) struct Weather {
+    pub(super) servers: usize,
+    pub(super) loss: u64,
+    pub(super) double: u64,
+    pub(super) latency_ns: u64,
+    pub(super) sync_ns: u64,
+    pub(super) crash: u64,
+    pub(super) cut: u64,
+    pub(super) mend: u64,
+    pub(super) freeze: u64,
+    pub(super) reconnect: u64,
+    pub(super) tight: u64,
+    pub(super) entries_max: usize,
+    pub(super) in_flight_max: usize,
+    pub(super) propose: u64,
+}
+
+impl Weather {
+    pub(super) fn draw(dice: &mut Dice) -> Weather {
+        let servers = [1, 2, 3, 3, 3, 4, 5, 5][dice.index(8)];
+        Weather {
+            servers,
+            loss: [0, 0, 50, 10][dice.index(4)],
+            double: [0, 0, 40, 10][dice.index(4)],
+            latency_ns: [1, 5, 20, 60][dice.index(4)] * MS,
+            sync_ns: [1, 4, 30, 120][dice.index(4)] * MS,
+            crash: [0, 1500, 500, 250][dice.index(4)],
+            cut: [0, 1500, 500, 250][dice.index(4)],
+            mend: [400, 150][dice.index(2)],
+            freeze: [0, 1500, 400][dice.index(3)],
+            reconnect: [0, 1000, 200][dice.index(3)],
+            tight: [0, 0, 10][dice.index(3)],
+            entries_max: [1, 2, 20][dice.index(3)],
+            in_flight_max: [1, 3, 8][dice.index(3)],
+            propose: [2, 8, 30][dice.index(3)],
+        }
+    }
+}
