@@ -114,7 +114,8 @@ impl Node {
         match self.stage {
             Stage::Alone(_) | Stage::Founding => Ok(()),
             Stage::Member(_) if genesis != 0 && genesis != self.genesis => Err(format!(
-                "server {node} was bootstrapped with other members or data directories than server {}: one \
+                "server {node} was bootstrapped with other members or data directories than \
+                server {}: one \
                  of the two must start over with an empty data directory",
                 self.identity.node,
             )),
@@ -122,7 +123,8 @@ impl Node {
             // members.
             Stage::Member(_) if genesis != 0 && known.is_some_and(|known| known != disk_id) => {
                 Err(format!(
-                    "server {node} has data directory {disk_id}, which this cluster does not know: replace the \
+                    "server {node} has data directory {disk_id}, which this cluster does not \
+                    know: replace the \
                  member with `raftctl member replace {}`",
                     node.get(),
                 ))
@@ -200,7 +202,8 @@ impl Node {
         let alone = matches!(self.stage, Stage::Alone(_));
         if alone && matches!(error, Error::WrongCluster { .. }) {
             self.fail(Fatal::Refused(format!(
-                "server {} answers for another cluster ({error}): make --peers and --cluster-token equal on \
+                "server {} answers for another cluster ({error}): make --peers and \
+                --cluster-token equal on \
                  all servers",
                 peer.get(),
             )));

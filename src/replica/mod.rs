@@ -107,7 +107,8 @@ impl fmt::Display for Fatal {
         match self {
             Fatal::Disk(error) => write!(
                 f,
-                "cannot write the log: {error}; stopped so that nothing is acknowledged that is not durable: \
+                "cannot write the log: {error}; stopped so that nothing is acknowledged that is \
+                not durable: \
                  check the disk, then start again"
             ),
             Fatal::Entry { index, why } => write!(f, "cannot apply entry {index}: {why}"),

@@ -137,16 +137,19 @@ impl fmt::Display for OpenError {
             ),
             OpenError::WrongCluster { found } => write!(
                 f,
-                "the data directory belongs to cluster {found}, which has another --cluster-token: correct \
+                "the data directory belongs to cluster {found}, which has another \
+                --cluster-token: correct \
                  --cluster-token or --data-dir"
             ),
             OpenError::Incomplete { what } => write!(
                 f,
-                "the data directory is not whole: {what}; restore it from where it was copied, or {replace}"
+                "the data directory is not whole: {what}; restore it from where it was copied, or \
+                {replace}"
             ),
             OpenError::HardStateLost => write!(
                 f,
-                "hs.0 and hs.1 are both damaged: what this server promised is lost, so it must not vote; \
+                "hs.0 and hs.1 are both damaged: what this server promised is lost, so it must \
+                not vote; \
                  {replace}"
             ),
             OpenError::Damaged { file, offset, first, last, rule } => {
@@ -158,7 +161,8 @@ impl fmt::Display for OpenError {
                 }
                 write!(
                     f,
-                    " ({rule}); nothing was changed; restore the file from a good copy, or, while a majority \
+                    " ({rule}); nothing was changed; restore the file from a good copy, or, while \
+                    a majority \
                      of the others is well, {replace}"
                 )
             }

@@ -46,7 +46,8 @@ impl fmt::Display for TakeError {
         match self {
             TakeError::InUse { path } => write!(
                 f,
-                "the data directory {} is in use by another raftd: stop it, or give this one its own \
+                "the data directory {} is in use by another raftd: stop it, or give this one its \
+                own \
                  --data-dir",
                 path.display()
             ),
