@@ -7,6 +7,7 @@ use super::drive::room_after_overhead;
 use super::entry::decode_members;
 use super::start::voters;
 use super::{Fatal, Node, Stage};
+use crate::limits;
 use crate::raft::message::{EntryMeta, Message};
 use crate::raft::{Body, LogOp};
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId};
@@ -173,7 +174,10 @@ impl Node {
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => self.peers.inbound(to),
         };
-        if let Some(connection) = connection {
+        // A peer that does not read gets no more: the core takes a lost message for a lost message.
+        if let Some(connection) = connection
+            && self.connections.unsent(connection).len() < limits::PEER_OUT_MAX
+        {
             self.connections.write(connection, |out| encode_message(out, message));
         }
     }
