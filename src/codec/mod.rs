@@ -1,2 +1,2 @@
-//! Bytes to values and back: what the log's payloads and the wire have in common.
-pub mod msgpack;
+//! codec.
+pub mod crc;
