@@ -339,9 +339,8 @@ impl World {
             *done += 1;
         }
         if *done == job.operations.len() {
-            let seq = job.seq;
-            machine.job = None;
-            machine.node.as_mut().unwrap().on_job_done(seq, Ok(()), self.now);
+            let (job, _) = machine.job.take().unwrap();
+            machine.node.as_mut().unwrap().on_job_done(job, Ok(()), self.now);
         }
     }
 

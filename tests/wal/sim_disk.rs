@@ -3,6 +3,7 @@
 use raftd::wal::{Disk, DiskFile, Region};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 const PAGE: usize = 4096;
@@ -94,11 +95,11 @@ impl Disk for SimDisk {
         Ok(names.filter(|rest| !rest.contains('/')).map(str::to_owned).collect())
     }
 
-    fn create_folder(&self, _folder: &str) -> io::Result<()> {
+    fn create_directory(&self, _name: &str) -> io::Result<()> {
         Ok(())
     }
 
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+    fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.0.lock().unwrap();
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -126,7 +127,11 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("sim").join(name)
+    }
+
+    fn sync_directory(&self, folder: &str) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
         let state = &mut *state;
         let inside = |name: &String| match name.rsplit_once('/') {
@@ -175,9 +180,16 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn read_durable(&self) -> io::Result<Vec<u8>> {
+    fn read_durable(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         self.sync()?;
-        Ok(self.0.lock().unwrap().durable.clone())
+        let content = self.0.lock().unwrap();
+        let from = usize::try_from(offset).unwrap().min(content.durable.len());
+        let to = (from + len).min(content.durable.len());
+        Ok(content.durable[from..to].to_vec())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(u64::try_from(self.0.lock().unwrap().cache.len()).unwrap())
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -185,7 +197,7 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn map(&self, _len: u64) -> io::Result<Box<dyn Region>> {
+    fn map(&self) -> io::Result<Box<dyn Region>> {
         Ok(Box::new(SimRegion(self.0.clone())))
     }
 }
@@ -194,9 +206,9 @@ impl DiskFile for SimFile {
 struct SimRegion(Arc<Mutex<Content>>);
 
 impl Region for SimRegion {
-    fn copy_to(&self, offset: u32, len: u32, out: &mut Vec<u8>) {
+    fn copy_to(&self, offset: u64, len: usize, out: &mut Vec<u8>) {
         let from = usize::try_from(offset).unwrap();
         let content = self.0.lock().unwrap();
-        out.extend_from_slice(&content.cache[from..from + usize::try_from(len).unwrap()]);
+        out.extend_from_slice(&content.cache[from..from + len]);
     }
 }
