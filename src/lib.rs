@@ -48,14 +48,11 @@
 //!
 //! # Architecture invariants, stated as absences
 //!
-//! - `raft` imports `std` collections, [`types`] and [`limits`], nothing else. It cannot read a
-//! clock.
+//! - `raft` imports `std` collections, [`types`] and [`limits`], nothing else: it cannot read a clock.
 //! - Nothing that depends on durability leaves before a [`types::SyncReceipt`] releases it.
-//! - The loop thread makes no file system call while serving: `wal` describes jobs as data, two
-//! threads run
-//!   them in order.
-//! - Nobody imports `server` but `bin/raftd`; `replica` has no socket, so a simulator runs all of
-//! it.
+//! - The loop thread makes no file system call while serving: `wal` describes jobs as data, and two
+//!   threads run them in order.
+//! - Nobody imports `server` but `bin/raftd`; `replica` has no socket, so a simulator runs all of it.
 //! - `unsafe` stands in `wal/os_disk.rs` and nowhere else.
 //! - Every buffer has a limit in [`limits`], and reaching it has an answer.
 //!

@@ -4,6 +4,7 @@ mod cluster;
 mod docs;
 mod kv;
 mod raft;
+mod sim;
 mod tidy;
 mod wal;
 mod wire;

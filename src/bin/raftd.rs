@@ -7,7 +7,7 @@ use raftd::config::{Config, Parsed};
 use raftd::replica::{Fatal, NodeOptions};
 use raftd::server::{Ended, Server, ServerOptions, StartError, start_logger, unix_ms};
 use raftd::types::DiskId;
-use raftd::wal::OsDisk;
+use raftd::wal::{OpenError, OsDisk};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ fn random_u64() -> Result<u64, (u8, String)> {
 
 fn start_code(error: &StartError) -> u8 {
     match error {
-        StartError::Open(open) if open.is_io() => DISK_FAILED,
+        StartError::Open(OpenError::Io { .. }) => DISK_FAILED,
         StartError::Open(_) | StartError::Listen { .. } | StartError::System(_) => REFUSED,
     }
 }

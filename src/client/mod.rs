@@ -1,1 +1,33 @@
-//! The client.
+//! A blocking client: what raftctl, the tests and the bench speak to a cluster with.
+//!
+//! `Client` is for one request at a time: it finds the leader, follows redirects and repeats what
+//! is safe to repeat until its timeout. `Connection` is one TCP connection with as many requests in
+//! flight as the caller likes, and no opinion about failures.
+//!
+//! What is repeated: a request that certainly was not done (nobody reached, refused with
+//! `Advice::AskAgain`, or not wholly sent), and every read. A write whose answer did not come may
+//! have been done: that is `Error::OutcomeUnknown`, and only the caller knows whether twice is fine.
+mod clock;
+mod cluster;
+mod connection;
+mod error;
+
+pub use clock::Deadline;
+pub use cluster::{Client, ClientOptions, Deleted, KeyValue, Range};
+pub use connection::Connection;
+pub use error::{Attempt, ConnectionError, Error, Why};
+
+/// The end of the range of all keys that begin with `prefix`, in the wire's form.
+///
+/// An empty prefix is in no key's way: begin that range at a single zero byte, the smallest key.
+pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    // Nothing sorts after a row of 0xff but what begins with it: from the key on.
+    vec![0]
+}

@@ -1,2 +1,3 @@
-//! Bytes to values and back: what the log's payloads and the wire have in common.
+//! Bytes to values and back: what the log's payloads, its records and the wire have in common.
+pub mod crc;
 pub mod msgpack;

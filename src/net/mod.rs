@@ -2,8 +2,7 @@
 //! by meaning.
 //!
 //! - [`poll`]: mio behind a few lines; the only place where the loop sleeps.
-//! - [`connection`]: one socket, the bytes that wait to be understood, and what the kernel last
-//! said of it.
+//! - [`connection`]: one socket, the bytes that wait to be understood, what the kernel last said.
 //! - [`dial`]: names to addresses to sockets under way, without blocking the loop.
 
 mod connection;

@@ -26,7 +26,6 @@ const IDLE_MARK_NS: u64 = 20_000_000;
 pub(super) const SPACE_RETRY_NS: u64 = 500_000_000;
 
 /// Sync jobs: numbered, one in flight.
-#[derive(Debug)]
 pub(super) struct Jobs {
     last: JobSeq,
     pub(super) in_flight: bool,
@@ -85,8 +84,9 @@ impl Node {
         self.jobs.last
     }
 
-    /// The sync thread has finished job `seq`.
-    pub fn on_job_done(&mut self, seq: JobSeq, result: io::Result<()>, now: Instant) {
+    /// The sync thread has finished with `job`.
+    pub fn on_job_done(&mut self, job: Job, result: io::Result<()>, now: Instant) {
+        let seq = job.seq;
         assert_eq!(seq, self.jobs.last, "jobs finish in order, one at a time");
         self.jobs.in_flight = false;
         self.jobs.finished += 1;
@@ -94,6 +94,7 @@ impl Node {
             return self.fail(Fatal::Disk(error));
         }
         self.wal.job_done(seq);
+        self.wal.recycle(job);
         match &mut self.stage {
             Stage::Member(raft) => raft.on_synced(now, SyncReceipt { seq }),
             Stage::Founding => self.founded(now),
@@ -193,7 +194,7 @@ impl Node {
         let Stage::Member(raft) = &self.stage else { return };
         let dirty = raft.has_job();
         if !dirty {
-            if self.jobs.mark_at > now {
+            if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
                 return;
             }
             self.wal.stage_sync_mark();
@@ -206,7 +207,10 @@ impl Node {
             self.wal.set_hard_state(hard_state, self.genesis);
         }
         assert_eq!(scope.last, self.wal.last(), "core and record agree on the log");
-        let job = self.wal.begin_job(seq, raft.commit_index());
+        // Records vouch only for what is committed **and** durable here: an entry that others have made
+        // committed may still be torn off this disk, and that is no damage.
+        let commit = raft.commit_index().min(raft.durable());
+        let job = self.wal.begin_job(seq, commit);
         assert!(job.is_some() || !dirty, "what the core changed is staged in the record");
         match job {
             Some(job) => {

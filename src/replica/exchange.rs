@@ -7,10 +7,11 @@ use super::drive::room_after_overhead;
 use super::entry::decode_members;
 use super::start::voters;
 use super::{Fatal, Node, Stage};
+use crate::codec::crc::payload_crc;
+use crate::limits;
 use crate::raft::message::{EntryMeta, Message};
 use crate::raft::{Body, LogOp};
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId};
-use crate::wal;
 use crate::wire::peer::{
     AppendHead, AppendWriter, Payload, PeerFrame, decode_peer, encode_message,
 };
@@ -64,7 +65,7 @@ impl Node {
         let mut before = *prev;
         entries.iter().zip(&frame.payloads).all(|(meta, payload)| {
             let position = LogPosition::new(meta.term, before.index.next());
-            let crc = wal::payload_crc(position, before.term, payload.bytes);
+            let crc = payload_crc(position, before.term, payload.bytes);
             before = position;
             crc == payload.crc
         })
@@ -118,13 +119,21 @@ impl Node {
         for operation in self.scratch.log_ops.drain(..) {
             match operation {
                 LogOp::Truncate { to } => self.wal.truncate(to),
-                LogOp::NoOp { position } => self.wal.append(position, EntryKind::NoOp, &[]),
+                LogOp::NoOp { position } => {
+                    self.wal.append(position, EntryKind::NoOp, &[]);
+                }
                 LogOp::Accept { skip, first, count } => {
                     let taken = metas.iter().zip(payloads).skip(skip).take(count);
                     let mut index = first.index;
                     for (meta, payload) in taken {
                         let position = LogPosition::new(meta.term, index);
-                        self.wal.append_checked(position, meta.kind, payload.bytes, payload.crc);
+                        let stored = self.wal.append_verified(
+                            position,
+                            meta.kind,
+                            payload.bytes,
+                            payload.crc,
+                        );
+                        stored.expect("the checksum was checked before the core decided");
                         if meta.kind == EntryKind::Configuration {
                             match decode_members(payload.bytes) {
                                 Ok(members) => raft.adopt_configuration(index, voters(&members)),
@@ -173,7 +182,10 @@ impl Node {
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => self.peers.inbound(to),
         };
-        if let Some(connection) = connection {
+        // A peer that does not read gets no more: the core takes a lost message for a lost message.
+        if let Some(connection) = connection
+            && self.connections.unsent(connection).len() < limits::PEER_OUT_MAX
+        {
             self.connections.write(connection, |out| encode_message(out, message));
         }
     }
@@ -192,7 +204,7 @@ impl Node {
                     Ok(payload) => {
                         let entry =
                             EntryMeta { term: meta.term, kind: meta.kind, bytes: meta.bytes };
-                        writer.push(out, entry, meta.payload_crc, payload);
+                        writer.push(out, entry, meta.crc, payload);
                     }
                     Err(error) => {
                         damaged = Some((index, error.to_string()));

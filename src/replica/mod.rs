@@ -140,7 +140,6 @@ pub struct Taken {
 }
 
 /// The whole node without sockets.
-#[derive(Debug)]
 pub struct Node {
     options: NodeOptions,
     identity: Identity,
@@ -175,7 +174,7 @@ impl Node {
         now: Instant,
     ) -> Result<Node, wal::OpenError> {
         let wal_options = wal::Options {
-            cluster_id: options.cluster_id,
+            cluster_id: Some(options.cluster_id),
             token_hash: options.token_hash,
             node: options.id,
             disk_id_if_new: options.disk_id_if_new,
@@ -186,7 +185,7 @@ impl Node {
         };
         let (wal, recovered) = wal::open(disk, &wal_options)?;
         let own = (options.id, recovered.identity.disk_id);
-        let limits = EntryLimits::for_segment(wal.segment_bytes());
+        let limits = EntryLimits::for_segment(options.segment_bytes);
         let store = Store::new(StoreOptions {
             index_seed: options.seed,
             history_bytes_max: options.history_bytes_max,

@@ -4,6 +4,7 @@ use super::connections::ConnectionId;
 use super::peers::Outbound;
 use super::{Node, Stage};
 use crate::raft::Raft;
+use crate::types::Term;
 use crate::wire::error::Error;
 use crate::wire::reply::status_reply;
 use crate::wire::status::{PeerStatus, Status};
@@ -22,7 +23,7 @@ impl Node {
             cluster_id: self.identity.cluster_id,
             node: self.identity.node,
             role: raft.map_or("waiting", Raft::role_name).to_owned(),
-            term: raft.map_or(self.wal.hard_state().term, Raft::term),
+            term: raft.map_or(Term::ZERO, Raft::term),
             leader,
             leader_address: leader.and_then(own).map(|member| member.address.clone()),
             commit_index: raft.map_or(self.store.applied(), Raft::commit_index),

@@ -114,7 +114,6 @@ impl Sockets {
             }
         }
         self.accept(wait, node, wheel, now);
-        self.resume_paused(node);
         std::mem::swap(&mut self.ready, &mut self.serving);
         let mut serving = std::mem::take(&mut self.serving);
         for id in serving.drain(..) {
@@ -184,7 +183,8 @@ impl Sockets {
         self.entries.get_mut(id.slot()).filter(|entry| entry.id == id)
     }
 
-    fn resume_paused(&mut self, node: &Node) {
+    /// Readies the connections whose node takes bytes again.
+    pub(super) fn resume_paused(&mut self, node: &Node) {
         let (entries, ready) = (&mut self.entries, &mut self.ready);
         self.paused.retain(|id| {
             let Some(entry) = entries.get_mut(id.slot()).filter(|entry| entry.id == *id) else {
@@ -360,6 +360,8 @@ impl Sockets {
             let dialing = entry.dialing;
             let entry = self.entries.remove(id.slot());
             self.input_bytes -= entry.socket.input.len();
+            // A descriptor is free: those who wait in the backlog may come.
+            self.accepting = true;
             match dialing {
                 Some(peer) => node.on_dial_failed(peer, now, "no answer in time"),
                 None => node.on_closed(id, now),

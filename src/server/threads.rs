@@ -2,20 +2,18 @@
 
 use crate::net::WakeHandle;
 use crate::replica::Node;
-use crate::types::{Instant, JobSeq};
+use crate::types::Instant;
 use crate::wal::{BackgroundDone, BackgroundJob, Job};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What a helper thread has finished.
-#[derive(Debug)]
 enum Done {
-    Synced(JobSeq, io::Result<()>),
+    Synced(io::Result<()>, Job),
     Background(BackgroundDone),
 }
 
 /// The channels to and from the helper threads.
-#[derive(Debug)]
 pub(super) struct Threads {
     sync: Sender<Job>,
     background: Sender<BackgroundJob>,
@@ -28,7 +26,7 @@ impl Threads {
         let (report, done) = channel();
         let sync = spawn("sync", wake.clone(), report.clone(), |job: Job| {
             // Strictly in order: hard state, then the log. The first failure ends the node.
-            Done::Synced(job.seq, job.operations.iter().try_for_each(|operation| operation.run()))
+            Done::Synced(job.run(), job)
         })?;
         let background =
             spawn("bg", wake.clone(), report, |job: BackgroundJob| Done::Background(job.run()))?;
@@ -39,7 +37,7 @@ impl Threads {
     pub(super) fn collect(&mut self, node: &mut Node, now: Instant) {
         while let Ok(done) = self.done.try_recv() {
             match done {
-                Done::Synced(seq, result) => node.on_job_done(seq, result, now),
+                Done::Synced(result, job) => node.on_job_done(job, result, now),
                 Done::Background(done) => node.on_background_done(done, now),
             }
         }

@@ -21,6 +21,8 @@ impl Server {
         self.send_and_close();
         self.threads.hand_over(&mut self.node);
         self.dial();
+        // Answers have made room: whoever waited for it is served without another wait.
+        self.sockets.resume_paused(&self.node);
         if let Some(fatal) = self.node.fatal() {
             return Err(Ended::Fatal(fatal));
         }

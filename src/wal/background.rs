@@ -1,121 +1,274 @@
-//! Preparing the next segment, a slice at a time: a bulk write makes the next syncs slow, so the
-//! log hands out
-//! the slices at the pace at which it is written itself. Storage §6.7.
+//! Preparing segments ahead, in steps, on the `bg` thread.
 //!
-//! `create` (reserves the room: a full disk shows here) → `zero` slices → `finish` (header pages,
-//! sync, sync of
-//! the folder, map). A crash in between leaves a file without a header, which recovery removes.
+//! ```text
+//! create   the file, its length, its space: a full disk shows here   crash: removed at the next start
+//! zero     256 KiB and a sync, again and again                       crash: the same
+//! finish   sync file and directory; both header pages; sync; map     crash: the same, or a spare
+//! ```
+//!
+//! The headers come after the sync of everything else: a file with a valid header has its full
+//! length, and is zero behind it. Steps are paced to the bytes of log written, because a bulk write
+//! makes the next syncs slow: at two bytes zeroed for each byte logged a spare is ready when its
+//! predecessor is half full.
 
+use super::directory::{LOG, salt, segment_name};
 use super::disk::{Disk, DiskFile};
-use super::segment::{DATA_START, Segment, SegmentHeader, name};
-use crate::limits::PAGE_BYTES;
+use super::identity::Identity;
+use super::record::{u32_of, usize_of};
+use super::segment::{DATA_START, Segment, SegmentHeader};
 use std::io;
 use std::sync::Arc;
 
-/// Bytes zeroed in one job.
-pub(super) const SLICE_BYTES: u64 = 256 * 1024;
+/// Zeroed by one step. Bytes. Design §12.6.
+const SLICE_BYTES: u32 = 256 * 1024;
+/// Bytes that may be zeroed for each byte logged.
+const CREDIT_PER_BYTE: u64 = 2;
 
-/// A piece of work for the background thread.
-#[derive(Debug)]
+/// What all segments of a log share.
+#[derive(Clone)]
+pub(super) struct Template {
+    /// Whose they are.
+    pub(super) identity: Identity,
+    /// How large new ones are. Bytes.
+    pub(super) segment_bytes: u32,
+    /// Where salts come from.
+    pub(super) salt_seed: u64,
+    /// Unix milliseconds.
+    pub(super) created_unix_ms: u64,
+}
+
+impl Template {
+    fn header(&self, seq: u32) -> SegmentHeader {
+        SegmentHeader {
+            seq,
+            salt: salt(self.salt_seed, seq),
+            file_len: self.segment_bytes,
+            created_unix_ms: self.created_unix_ms,
+        }
+    }
+
+    /// Prepares segment `seq` at once. For `open`; afterwards there is `Preparation`.
+    pub(super) fn prepare_now(&self, disk: &dyn Disk, seq: u32) -> io::Result<Segment> {
+        let name = segment_name(seq);
+        let file = create(disk, &name, self.segment_bytes)?;
+        let mut at = 0;
+        while at < self.segment_bytes {
+            at = zero(&*file, at, self.segment_bytes)?;
+        }
+        finish(disk, file, &self.header(seq), &self.identity)
+    }
+}
+
+/// One step of preparing a segment, to be run on the `bg` thread.
 pub struct BackgroundJob {
     disk: Arc<dyn Disk>,
+    name: String,
     header: SegmentHeader,
+    identity: Identity,
     step: Step,
 }
 
-#[derive(Debug)]
 enum Step {
     Create,
-    Zero { file: Arc<dyn DiskFile>, offset: u64 },
+    Zero { file: Arc<dyn DiskFile>, from: u32 },
     Finish { file: Arc<dyn DiskFile> },
 }
 
-/// What came of a background job.
-#[derive(Debug)]
-pub struct BackgroundDone(pub(super) io::Result<Progress>);
+/// What came of a `BackgroundJob`.
+pub struct BackgroundDone {
+    outcome: io::Result<Outcome>,
+}
 
-/// How far a segment is.
-#[derive(Debug)]
-pub(super) enum Progress {
-    /// Zeroed up to here.
-    Zeroed { file: Arc<dyn DiskFile>, bytes: u64 },
-    /// Ready for use.
+enum Outcome {
+    Zeroed { file: Arc<dyn DiskFile>, up_to: u32 },
     Ready(Segment),
 }
 
 impl BackgroundJob {
-    /// The first step for a segment.
-    pub(super) fn create(disk: Arc<dyn Disk>, header: SegmentHeader) -> BackgroundJob {
-        BackgroundJob { disk, header, step: Step::Create }
-    }
-
-    /// The next step for a segment that is zeroed up to `offset`.
-    pub(super) fn go_on(
-        disk: Arc<dyn Disk>,
-        header: SegmentHeader,
-        file: Arc<dyn DiskFile>,
-        offset: u64,
-    ) -> BackgroundJob {
-        let step = if offset < header.file_bytes {
-            Step::Zero { file, offset }
-        } else {
-            Step::Finish { file }
-        };
-        BackgroundJob { disk, header, step }
-    }
-
-    /// Carries it out. After a failure the unfinished file is removed.
+    /// Does the step. If it fails, the unfinished file is removed.
     pub fn run(self) -> BackgroundDone {
-        let result = self.attempt();
-        if result.is_err() {
-            // It may not exist, and recovery removes it as well.
-            let _gone = self.disk.remove(&name(self.header.sequence));
+        let outcome = self.step();
+        if outcome.is_err() {
+            // What cannot be removed now is removed by the next attempt or the next start.
+            let _ = self.disk.remove(&self.name);
         }
-        BackgroundDone(result)
+        BackgroundDone { outcome }
     }
 
-    fn attempt(&self) -> io::Result<Progress> {
+    fn step(&self) -> io::Result<Outcome> {
         match &self.step {
             Step::Create => {
-                let file = self.disk.create(&name(self.header.sequence))?;
-                file.allocate(self.header.file_bytes)?;
-                Ok(Progress::Zeroed { file, bytes: 0 })
+                let file = create(&*self.disk, &self.name, self.header.file_len)?;
+                Ok(Outcome::Zeroed { file, up_to: 0 })
             }
-            Step::Zero { file, offset } => {
-                let left = self.header.file_bytes - offset;
-                let bytes = left.min(SLICE_BYTES);
-                let zeros = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
-                file.write_at(*offset, &zeros)?;
-                Ok(Progress::Zeroed { file: file.clone(), bytes: offset + bytes })
+            Step::Zero { file, from } => {
+                let up_to = zero(&**file, *from, self.header.file_len)?;
+                file.sync()?;
+                Ok(Outcome::Zeroed { file: Arc::clone(file), up_to })
             }
             Step::Finish { file } => {
-                // The zeros first: a valid header says that they are there.
-                file.sync()?;
-                let page = self.header.encode();
-                let second = u64::try_from(PAGE_BYTES).map_err(io::Error::other)?;
-                file.write_at(0, &page)?;
-                file.write_at(second, &page)?;
-                file.sync()?;
-                self.disk.sync_folder("log")?;
-                let region = Arc::from(file.map(self.header.file_bytes)?);
-                let (sequence, salt) = (self.header.sequence, self.header.salt);
-                Ok(Progress::Ready(Segment { sequence, salt, file: file.clone(), region }))
+                finish(&*self.disk, Arc::clone(file), &self.header, &self.identity)
+                    .map(Outcome::Ready)
             }
         }
     }
 }
 
-/// All steps at once. Start-up only.
-pub(super) fn create_now(disk: &Arc<dyn Disk>, header: SegmentHeader) -> io::Result<Segment> {
-    let mut job = BackgroundJob::create(disk.clone(), header);
-    loop {
-        match job.run().0? {
-            Progress::Ready(segment) => return Ok(segment),
-            Progress::Zeroed { file, bytes } => {
-                job = BackgroundJob::go_on(disk.clone(), header, file, bytes);
+impl BackgroundDone {
+    /// Why the step failed, if it did; for a log line.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.outcome.as_ref().err()
+    }
+}
+
+/// How far the next spare is.
+pub(super) struct Preparation {
+    template: Template,
+    /// The step to take next for the spare under way.
+    next: Option<Step>,
+    in_flight: bool,
+    /// Bytes that may be zeroed.
+    credit: u64,
+    /// After a failure nothing is tried until `retry`.
+    failed: bool,
+    out_of_space: bool,
+}
+
+/// How much a spare is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Need {
+    /// Not at all.
+    None,
+    /// At the pace of the log.
+    Paced,
+    /// Now: the segment in use is half full and nothing stands behind it.
+    Urgent,
+}
+
+impl Preparation {
+    /// Nothing under way.
+    pub(super) fn new(template: Template) -> Preparation {
+        Preparation {
+            template,
+            next: None,
+            in_flight: false,
+            credit: 0,
+            failed: false,
+            out_of_space: false,
+        }
+    }
+
+    /// The log has grown by so many bytes.
+    pub(super) fn earn(&mut self, bytes: u64) {
+        let most = CREDIT_PER_BYTE * u64::from(self.template.segment_bytes);
+        self.credit = most.min(self.credit + CREDIT_PER_BYTE * bytes);
+    }
+
+    /// Whether the last attempt ended for want of space.
+    pub(super) fn out_of_space(&self) -> bool {
+        self.out_of_space
+    }
+
+    /// Tries again after a failure.
+    pub(super) fn retry(&mut self) {
+        self.failed = false;
+    }
+
+    /// The next step of preparing segment `seq`, if one is due.
+    pub(super) fn job(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        seq: u32,
+        need: Need,
+    ) -> Option<BackgroundJob> {
+        let cost = u64::from(SLICE_BYTES.min(self.template.segment_bytes));
+        let due = match need {
+            Need::None => false,
+            Need::Paced => self.credit >= cost,
+            Need::Urgent => true,
+        };
+        if !due || self.in_flight || self.failed {
+            return None;
+        }
+        let step = self.next.take().unwrap_or(Step::Create);
+        if matches!(step, Step::Zero { .. }) {
+            self.credit = self.credit.saturating_sub(cost);
+        }
+        self.in_flight = true;
+        Some(BackgroundJob {
+            disk: Arc::clone(disk),
+            name: segment_name(seq),
+            header: self.template.header(seq),
+            identity: self.template.identity,
+            step,
+        })
+    }
+
+    /// Takes note of a step. Returns the spare if it was the last one.
+    pub(super) fn done(&mut self, done: BackgroundDone) -> Option<Segment> {
+        assert!(self.in_flight, "a result comes from a job that was given out");
+        self.in_flight = false;
+        match done.outcome {
+            Ok(Outcome::Zeroed { file, up_to }) => {
+                self.next = Some(if up_to < self.template.segment_bytes {
+                    Step::Zero { file, from: up_to }
+                } else {
+                    Step::Finish { file }
+                });
+                None
+            }
+            Ok(Outcome::Ready(segment)) => {
+                self.out_of_space = false;
+                Some(segment)
+            }
+            Err(error) => {
+                self.failed = true;
+                self.out_of_space = is_out_of_space(&error);
+                None
             }
         }
     }
 }
 
-const _: () = assert!(DATA_START == 2 * PAGE_BYTES);
+/// Whether an error means that the disk, or our share of it, is full.
+fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn create(disk: &dyn Disk, name: &str, len: u32) -> io::Result<Arc<dyn DiskFile>> {
+    let file = match disk.create_new(name) {
+        Ok(file) => file,
+        // Left by an attempt that failed and could not be cleaned up.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(name)?;
+            disk.create_new(name)?
+        }
+        Err(error) => return Err(error),
+    };
+    file.allocate(u64::from(len))?;
+    Ok(file)
+}
+
+fn zero(file: &dyn DiskFile, from: u32, len: u32) -> io::Result<u32> {
+    static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+    assert_eq!(u32_of(ZEROS.len()), SLICE_BYTES);
+    let count = SLICE_BYTES.min(len - from);
+    file.write_at(u64::from(from), &ZEROS[..usize_of(count)])?;
+    Ok(from + count)
+}
+
+fn finish(
+    disk: &dyn Disk,
+    file: Arc<dyn DiskFile>,
+    header: &SegmentHeader,
+    identity: &Identity,
+) -> io::Result<Segment> {
+    file.sync()?;
+    disk.sync_directory(LOG)?;
+    let pages = header.encode(identity);
+    assert_eq!(u32_of(pages.len()), DATA_START);
+    file.write_at(0, &pages)?;
+    file.sync()?;
+    let map = file.map()?;
+    Ok(Segment { seq: header.seq, salt: header.salt, file_len: header.file_len, file, map })
+}

@@ -1,49 +1,55 @@
-//! The seam where the disk is: what the log needs of one. The operating system is one
-//! implementation
-//! (`os_disk`), a simulated one that loses, tears and reorders un-synced pages is another
-//! (tests/wal).
-//!
-//! Names are relative to the data directory; `/` separates the one level of folders.
+//! What the log needs of a disk. Two implementations: the operating system (`os_disk.rs`) and, in
+//! the tests, a simulated one that loses, tears and reorders what was not synced.
 
-use std::fmt::Debug;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A data directory.
-pub trait Disk: Send + Sync + Debug {
-    /// The names in a folder (`""` is the directory itself), unordered; empty if there is no such
-    /// folder.
-    fn list(&self, folder: &str) -> io::Result<Vec<String>>;
-    /// Makes a folder unless it exists, durably.
-    fn create_folder(&self, folder: &str) -> io::Result<()>;
-    /// Makes a file; fails if the name is taken. Not durable before `sync_folder`.
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file that exists.
+/// A directory of files. Names are relative to it, with `/` before the last part.
+pub trait Disk: Send + Sync {
+    /// Makes a file that must not exist yet. It is there after a crash only once `sync_directory`
+    /// returned.
+    fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file for reading and writing. `NotFound` if it is not there.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Removes a name. Not durable before `sync_folder`.
+    /// The names in a directory (`""`: this one), in any order. `NotFound` if it is not there.
+    fn list(&self, directory: &str) -> io::Result<Vec<String>>;
+    /// Makes a directory, or finds it made.
+    fn create_directory(&self, name: &str) -> io::Result<()>;
+    /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Renames over whatever has the new name. Not durable before `sync_folder`.
+    /// Gives a file another name, replacing what had it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Makes creations, removals and renames in a folder durable.
-    fn sync_folder(&self, folder: &str) -> io::Result<()>;
+    /// Makes creations, removals and renames in a directory durable.
+    fn sync_directory(&self, name: &str) -> io::Result<()>;
+    /// How people call this file.
+    fn path(&self, name: &str) -> PathBuf;
 }
 
 /// An open file.
-pub trait DiskFile: Send + Sync + Debug {
-    /// Writes all of `bytes` at `offset`.
+pub trait DiskFile: Send + Sync {
+    /// Writes all of `bytes`. Durable only after `sync`, and until then page by page in any order.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Makes what was written durable, the size included. fdatasync.
+    /// Makes everything written before durable, the file's length included. After an error nothing
+    /// is known, and a second call may lie: the caller must stop. Storage §2.1.
     fn sync(&self) -> io::Result<()>;
-    /// Reads all of the file from the medium, not from what a cache believes after a failed sync.
-    fn read_durable(&self) -> io::Result<Vec<u8>>;
-    /// Reserves room for `len` bytes, or fails with ENOSPC now rather than later.
+    /// Reads from the medium, not from memory. Shorter than asked at the end of the file.
+    fn read_durable(&self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+    /// The file's length. Bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Sets the length and reserves the space, so that a full disk shows here and not later.
     fn allocate(&self, len: u64) -> io::Result<()>;
-    /// A read-only map of the first `len` bytes.
-    fn map(&self, len: u64) -> io::Result<Box<dyn Region>>;
+    /// A read-only view of the whole file, which must keep its length.
+    fn map(&self) -> io::Result<Box<dyn Region>>;
 }
 
-/// A read-only map of a file. Only synced bytes, which never change again, are read through it.
-pub trait Region: Send + Sync + Debug {
-    /// Appends `len` bytes from `offset` on to `out`. Panics beyond the end.
-    fn copy_to(&self, offset: u32, len: u32, out: &mut Vec<u8>);
+/// A read-only view of a file.
+pub trait Region: Send + Sync {
+    /// Appends `len` bytes from `offset` to `out`. They must have been synced. Panics beyond the
+    /// end.
+    fn copy_to(&self, offset: u64, len: usize, out: &mut Vec<u8>);
 }

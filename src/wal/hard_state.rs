@@ -1,125 +1,261 @@
-//! The hard state: what a server must remember before it speaks. Two files, two slots each.
+//! The hard state: term and vote, and what else must outlive a crash but is no entry.
 //!
 //! ```text
-//! hs.0, hs.1   slot 0 at 0, slot 1 at 4096; version n lies in slot n % 2 of both files
-//! slot:  0 8 magic "RAFTDHS1"   8 2 format version = 1   10 2 flags: bit 0 UNCERTAIN   16 8
-//! version n
-//!       24 8 term              32 8 voted_for (0 nobody, 2^64-1 abstained)
-//!       40 8 boot_nonce        48 8 genesis   56 8 last durable term   64 8 last durable index
-//!       124 4 crc32 of bytes 0..124        … zero to 4096 …
+//! hs.0, hs.1: two slots of one page; version n is in slot n%2 of both files
+//!  0 8 magic "RAFTDHST"   8 2 version 1
+//! 10 1 flags: bit 0 clean shutdown, bit 1 UNCERTAIN   11 5 zero
+//! 16 8 hs_seq            24 8 term        32 8 vote: 0 none, u64::MAX abstain
+//! 40 8 boot_nonce        48 8 last_durable term   56 8 last_durable index
+//! 64 8 genesis           72 16 room for the bound of an UNCERTAIN tail, zero   ...zero...
+//! 124 4 crc32 of bytes 0..124 (all within the slot's first sector)
 //! ```
 //!
-//! The content lies in one sector, so a crash leaves the old or the new: any invalid slot is
-//! damage. A version
-//! is durable once both files are synced; with one copy damaged the other serves and both are
-//! written anew.
+//! Writing version n: hs.0, sync, hs.1, sync; only then may anyone hear of it. A crash leaves n in
+//! both, in hs.0 alone or nowhere; n-1 stands untouched in the other slots. A slot is one sector,
+//! so a slot that does not validate is damage, not a tear: two such slots of one parity may have
+//! held the newest vote, and the server must not start. Both parities are written at creation, so
+//! there is no slot that was never valid.
+//!
+//! `last_durable` is a lower bound of the last entry on disk. It is lowered before a truncation
+//! goes below it.
 
-use super::disk::DiskFile;
-use super::record::{u16_at, u32_at, u64_at};
+use super::disk::{Disk, DiskFile};
+use super::error::OpenError;
+use super::job::Operation;
+use super::record::{get_u16, get_u32, get_u64, put_u16, put_u32, put_u64};
+use crate::codec::crc;
 use crate::limits::PAGE_BYTES;
 use crate::types::{HardState, LogIndex, LogPosition, NodeId, Term, Vote};
+use std::io;
+use std::sync::Arc;
 
-const MAGIC: &[u8; 8] = b"RAFTDHS1";
+const MAGIC: &[u8; 8] = b"RAFTDHST";
 const VERSION: u16 = 1;
+const FLAG_CLEAN: u8 = 1;
+const FLAG_UNCERTAIN: u8 = 2;
 const CRC_AT: usize = 124;
-
 /// The names of the two files.
-pub(super) const FILES: [&str; 2] = ["hs.0", "hs.1"];
+pub(super) const NAMES: [&str; 2] = ["hs.0", "hs.1"];
 
-/// One version of the hard state as it is stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Stored {
-    pub(super) version: u64,
+/// One version of what is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Slot {
+    /// Its number: the highest wins.
+    pub(super) seq: u64,
+    /// Term and vote.
     pub(super) hard_state: HardState,
+    /// New at every start.
     pub(super) boot_nonce: u64,
-    pub(super) genesis: u64,
+    /// A lower bound of the last entry on disk.
     pub(super) last_durable: LogPosition,
+    /// The hash of the bootstrap configuration; 0 before bootstrap.
+    pub(super) genesis: u64,
+    /// Whether the process said goodbye after this.
+    pub(super) clean: bool,
+    /// Whether the log's tail is in doubt. Nothing here sets it yet; a directory that has it is
+    /// refused.
     pub(super) uncertain: bool,
 }
 
-impl Stored {
-    /// The next version, with the same content.
-    #[must_use]
-    pub(super) fn next(mut self) -> Stored {
-        self.version += 1;
-        self
-    }
-
-    /// Where this version lies in both files.
-    pub(super) fn offset(&self) -> u64 {
-        if self.version.is_multiple_of(2) { 0 } else { u64::try_from(PAGE_BYTES).expect("a page") }
-    }
-
-    pub(super) fn encode(&self) -> Vec<u8> {
+impl Slot {
+    fn encode(&self) -> Vec<u8> {
         let mut page = vec![0; PAGE_BYTES];
+        page[..8].copy_from_slice(MAGIC);
+        put_u16(&mut page, 8, VERSION);
+        page[10] = u8::from(self.clean) * FLAG_CLEAN + u8::from(self.uncertain) * FLAG_UNCERTAIN;
+        put_u64(&mut page, 16, self.seq);
+        put_u64(&mut page, 24, self.hard_state.term.get());
         let vote = match self.hard_state.vote {
             Vote::None => 0,
             Vote::For(node) => node.get(),
             Vote::Abstain => u64::MAX,
         };
-        page[0..8].copy_from_slice(MAGIC);
-        page[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        page[10..12].copy_from_slice(&u16::from(self.uncertain).to_le_bytes());
-        page[16..24].copy_from_slice(&self.version.to_le_bytes());
-        page[24..32].copy_from_slice(&self.hard_state.term.get().to_le_bytes());
-        page[32..40].copy_from_slice(&vote.to_le_bytes());
-        page[40..48].copy_from_slice(&self.boot_nonce.to_le_bytes());
-        page[48..56].copy_from_slice(&self.genesis.to_le_bytes());
-        page[56..64].copy_from_slice(&self.last_durable.term.get().to_le_bytes());
-        page[64..72].copy_from_slice(&self.last_durable.index.get().to_le_bytes());
-        let crc = crc32fast::hash(&page[..CRC_AT]);
-        page[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        put_u64(&mut page, 32, vote);
+        put_u64(&mut page, 40, self.boot_nonce);
+        put_u64(&mut page, 48, self.last_durable.term.get());
+        put_u64(&mut page, 56, self.last_durable.index.get());
+        put_u64(&mut page, 64, self.genesis);
+        let crc = crc::crc32(&[&page[..CRC_AT]]);
+        put_u32(&mut page, CRC_AT, crc);
         page
     }
 
-    fn decode(page: &[u8]) -> Option<Stored> {
-        if &page[0..8] != MAGIC || u16_at(page, 8) != VERSION {
-            return None;
+    /// `None` if the bytes do not validate; `Err` with the version if they do but are of a later
+    /// raftd.
+    fn decode(page: &[u8]) -> Result<Option<Slot>, u16> {
+        if page.len() < PAGE_BYTES || &page[..8] != MAGIC {
+            return Ok(None);
         }
-        if u32_at(page, CRC_AT) != crc32fast::hash(&page[..CRC_AT]) {
-            return None;
+        if get_u32(page, CRC_AT) != crc::crc32(&[&page[..CRC_AT]]) {
+            return Ok(None);
         }
-        let vote = match u64_at(page, 32) {
+        let version = get_u16(page, 8);
+        if version != VERSION {
+            return Err(version);
+        }
+        let vote = match get_u64(page, 32) {
             0 => Vote::None,
             u64::MAX => Vote::Abstain,
-            node => Vote::For(NodeId::new(node)?),
+            id => NodeId::new(id).map_or(Vote::Abstain, Vote::For),
         };
-        Some(Stored {
-            version: u64_at(page, 16),
-            hard_state: HardState { term: Term::new(u64_at(page, 24)), vote },
-            boot_nonce: u64_at(page, 40),
-            genesis: u64_at(page, 48),
+        Ok(Some(Slot {
+            seq: get_u64(page, 16),
+            hard_state: HardState { term: Term::new(get_u64(page, 24)), vote },
+            boot_nonce: get_u64(page, 40),
             last_durable: LogPosition::new(
-                Term::new(u64_at(page, 56)),
-                LogIndex::new(u64_at(page, 64)),
+                Term::new(get_u64(page, 48)),
+                LogIndex::new(get_u64(page, 56)),
             ),
-            uncertain: u16_at(page, 10) & 1 != 0,
-        })
+            genesis: get_u64(page, 64),
+            clean: page[10] & FLAG_CLEAN != 0,
+            uncertain: page[10] & FLAG_UNCERTAIN != 0,
+        }))
     }
 }
 
-/// The newest version of two files' bytes. `None` if for a slot both copies are damaged: what was
-/// promised
-/// may be lost.
-pub(super) fn newest(files: [&[u8]; 2]) -> Option<Stored> {
-    let slot = |file: &[u8], at: usize| file.get(at..at + PAGE_BYTES).and_then(Stored::decode);
-    let either = |at: usize| {
-        let copies = files.map(|file| slot(file, at));
-        copies.into_iter().flatten().max_by_key(|stored| stored.version)
+/// The two files, and what was last put into them.
+pub(super) struct HardStateFiles {
+    files: [Arc<dyn DiskFile>; 2],
+    written: Slot,
+}
+
+/// What the two files held.
+pub(super) struct Loaded {
+    files: [Option<Arc<dyn DiskFile>>; 2],
+    /// The newest version.
+    pub(super) newest: Slot,
+    /// Whether a slot did not validate; both parities should be written afresh.
+    pub(super) repair: bool,
+}
+
+impl Loaded {
+    /// The files, a missing one made anew: the first write to the directory after `load`.
+    pub(super) fn into_files(self, disk: &dyn Disk) -> Result<HardStateFiles, OpenError> {
+        let mut created = false;
+        let [first, second] = self.files;
+        let mut make = |found: Option<Arc<dyn DiskFile>>, name: &'static str| match found {
+            Some(file) => Ok(file),
+            None => {
+                created = true;
+                disk.create_new(name).map_err(OpenError::io(disk, "create", name))
+            }
+        };
+        let files = [make(first, NAMES[0])?, make(second, NAMES[1])?];
+        if created {
+            disk.sync_directory("").map_err(OpenError::io(disk, "sync", ""))?;
+        }
+        Ok(HardStateFiles { files, written: self.newest })
+    }
+}
+
+impl HardStateFiles {
+    /// Makes both files with versions 0 and 1 of nothing.
+    pub(super) fn create(disk: &dyn Disk, boot_nonce: u64) -> Result<HardStateFiles, OpenError> {
+        let make = |name: &'static str| -> io::Result<Arc<dyn DiskFile>> {
+            let file = disk.create_new(name)?;
+            for seq in 0..2 {
+                let slot = Slot { seq, boot_nonce, ..Slot::default() };
+                file.write_at(slot_offset(seq), &slot.encode())?;
+            }
+            file.sync()?;
+            Ok(file)
+        };
+        let made = |name| make(name).map_err(OpenError::io(disk, "create", name));
+        let written = Slot { seq: 1, boot_nonce, ..Slot::default() };
+        Ok(HardStateFiles { files: [made(NAMES[0])?, made(NAMES[1])?], written })
+    }
+
+    /// Reads both files. The newest version wins; two bad slots of one parity are `HardStateLost`.
+    pub(super) fn load(disk: &dyn Disk) -> Result<Loaded, OpenError> {
+        let mut slots: [[Option<Slot>; 2]; 2] = [[None; 2]; 2];
+        let lost = || OpenError::HardStateLost { path: disk.path("") };
+        let mut files: [Option<Arc<dyn DiskFile>>; 2] = [None, None];
+        for (copy, name) in NAMES.into_iter().enumerate() {
+            let file = match disk.open(name) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(OpenError::io(disk, "open", name)(error)),
+            };
+            file.sync().map_err(OpenError::io(disk, "sync", name))?;
+            for (parity, slot) in slots[copy].iter_mut().enumerate() {
+                *slot = read_slot(disk, name, &*file, parity)?;
+            }
+            files[copy] = Some(file);
+        }
+        for parity in 0..2 {
+            if slots.iter().all(|copy| copy[parity].is_none()) {
+                return Err(lost());
+            }
+        }
+        let all = slots.iter().flatten().flatten();
+        let newest = *all.max_by_key(|slot| slot.seq).ok_or_else(lost)?;
+        let repair = slots.iter().flatten().any(Option::is_none);
+        Ok(Loaded { files, newest, repair })
+    }
+
+    /// What is in the files, or will be when the job in flight is done.
+    pub(super) fn written(&self) -> &Slot {
+        &self.written
+    }
+
+    /// Puts `slot` behind what is written, with the next number. Returns the operations that make
+    /// it durable.
+    pub(super) fn stage(&mut self, slot: Slot, operations: &mut Vec<Operation>) {
+        let seq = self.written.seq.checked_add(1).expect("2^64 hard states are never written");
+        assert!(slot.hard_state.term >= self.written.hard_state.term, "a term never goes back");
+        self.written = Slot { seq, ..slot };
+        let bytes = Arc::new(self.written.encode());
+        for file in &self.files {
+            operations.push(Operation::Write {
+                file: Arc::clone(file),
+                offset: slot_offset(seq),
+                bytes: Arc::clone(&bytes),
+            });
+            operations.push(Operation::Sync { file: Arc::clone(file) });
+        }
+    }
+}
+
+fn read_slot(
+    disk: &dyn Disk,
+    name: &str,
+    file: &dyn DiskFile,
+    parity: usize,
+) -> Result<Option<Slot>, OpenError> {
+    let offset = if parity == 0 { slot_offset(0) } else { slot_offset(1) };
+    let page = match file.read_durable(offset, PAGE_BYTES) {
+        Ok(page) => page,
+        // A sector the device cannot read is a damaged slot: the other file has the other copy.
+        Err(_) => return Ok(None),
     };
-    let (even, odd) = (either(0)?, either(PAGE_BYTES)?);
-    Some(if even.version > odd.version { even } else { odd })
+    let newer = |found| OpenError::Version { path: disk.path(name), found, known: VERSION };
+    let slot = Slot::decode(&page).map_err(newer)?;
+    // A copy of the other slot, as a misdirected write leaves it, is no slot of this parity.
+    Ok(slot.filter(|slot| slot_offset(slot.seq) == offset))
 }
 
-/// Writes a version to both files, one after the other, each synced. Start-up only.
-pub(super) fn write_now(
-    files: &[std::sync::Arc<dyn DiskFile>; 2],
-    stored: &Stored,
-) -> std::io::Result<()> {
-    let page = stored.encode();
-    for file in files {
-        file.write_at(stored.offset(), &page)?;
-        file.sync()?;
+fn slot_offset(seq: u64) -> u64 {
+    if seq.is_multiple_of(2) { 0 } else { PAGE_OFFSET }
+}
+
+/// Where the odd slot begins.
+const PAGE_OFFSET: u64 = 4096;
+const _: () = assert!(PAGE_BYTES == 4096);
+
+/// Whether the files, if any, hold nothing that a server has said: never more than `create` wrote.
+pub(super) fn is_blank(disk: &dyn Disk) -> Result<bool, OpenError> {
+    for name in NAMES {
+        let file = match disk.open(name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(OpenError::io(disk, "open", name)(error)),
+        };
+        for parity in 0..2 {
+            let said = read_slot(disk, name, &*file, parity)?;
+            if said.is_some_and(|slot| slot.seq > 1) {
+                return Ok(false);
+            }
+        }
     }
-    Ok(())
+    Ok(true)
 }

@@ -1,47 +1,53 @@
-//! A sync job as data: what to write where, and when to sync. The shell's thread runs it whole, a
-//! simulator
-//! one operation at a time, and may lose power between any two.
+//! What the sync thread does, as data: a list of disk operations, run strictly one after the other.
+//!
+//! Why not a trait with a method for each: the simulator runs a job operation by operation and cuts
+//! the power between any two of them, and the executor on the thread is a loop of four lines.
 
 use super::disk::DiskFile;
 use crate::types::JobSeq;
 use std::io;
 use std::sync::Arc;
 
-/// One group commit: hard state first (hs.0, then hs.1), then the log. Run in order; stop at the
-/// first failure.
-#[derive(Debug)]
+/// One group commit: hard state first, then the log. At most one is in flight.
 pub struct Job {
-    /// Its number; the receipt carries it.
+    /// Its number, which comes back in the receipt.
     pub seq: JobSeq,
-    /// What to do, strictly in this order.
+    /// To be run in this order. The first error ends the process: nothing may be retried. Storage
+    /// §6.9.
     pub operations: Vec<Operation>,
 }
 
-/// One operation on the disk.
-#[derive(Clone, Debug)]
+/// One operation on one file.
 pub enum Operation {
-    /// Write bytes at an offset.
+    /// Writes `bytes` at `offset`.
     Write {
-        /// The file.
+        /// Where to.
         file: Arc<dyn DiskFile>,
-        /// Where.
+        /// Bytes from the start of the file.
         offset: u64,
-        /// What.
+        /// What; shared with the entry cache, which serves it meanwhile.
         bytes: Arc<Vec<u8>>,
     },
-    /// Make what was written to a file durable.
+    /// Makes everything written to `file` durable.
     Sync {
-        /// The file.
+        /// Which file.
         file: Arc<dyn DiskFile>,
     },
 }
 
 impl Operation {
-    /// Carries it out. A failure ends the node: what the disk holds is unknown from here on.
+    /// Does it.
     pub fn run(&self) -> io::Result<()> {
         match self {
             Operation::Write { file, offset, bytes } => file.write_at(*offset, bytes),
             Operation::Sync { file } => file.sync(),
         }
+    }
+}
+
+impl Job {
+    /// Runs the operations in order, up to the first that fails.
+    pub fn run(&self) -> io::Result<()> {
+        self.operations.iter().try_for_each(Operation::run)
     }
 }

@@ -1,69 +1,465 @@
-//! THE RECORD: the durable log and the hard state.
+//! The record: what a server remembers, and how it finds it again.
 //!
 //! ```text
-//! DATA/ LOCK         flock for the life of the process
-//!       IDENTITY     whose directory this is                       identity.rs
-//!       hs.0 hs.1    term, vote: two copies, two slots each        hard_state.rs
-//!       log/<sequence>.seg   fixed-size segments, made ahead       segment.rs
-//!          records with salted checksums, in page-aligned batches  record.rs, batch.rs
+//! DATA/
+//!   LOCK            flock for the life of the process
+//!   IDENTITY        whose directory this is; written last of all          identity.rs
+//!   hs.0  hs.1      term, vote and a few more, each version in both       hard_state.rs
+//!   log/<seq>.seg   the log, in files of one size, zeroed ahead           segment.rs
+//!
+//! a segment   |header|copy of it|batch  |batch          | ... zeros ... |
+//!             0      4096       8192    each from a page                when full: FOOTER, trailer
+//! a batch     |record|record|record|PAD|                                  record.rs
+//! a record    |64 bytes: index, term, lengths, CRCs, W, C|payload|zeros to 64|
 //! ```
 //!
-//! # The life of an entry
-//! `append` stages it in memory (one copy). `begin_job` lays the headers of everything staged and
-//! makes a
-//! [`Job`]; the shell's thread writes and syncs; `job_done` moves the watermark. From then on the
-//! bytes are
-//! immutable: recent ones are served from the staged buffer, older ones through the read-only map.
+//! **One entry's life.** `append` copies it into the batch under construction (`staging.rs`) and
+//! takes its CRC; that buffer is what followers are sent, what is written and what serves reads
+//! afterwards. `begin_job` lays the headers of everything staged and hands out the operations
+//! (`job.rs`); the sync thread runs them; `job_done` moves the watermark. Segments are prepared
+//! ahead in the background (`background.rs`), so that appending never changes metadata. The loop
+//! that owns a `Wal` never waits for a disk, except in `open`.
 //!
-//! # Truncation
-//! is append-only: a TRUNC record, then the entries that override. Nothing that was synced is
-//! written again.
+//! **What a crash leaves.**
+//! - Before a job's operations: nothing of it.
+//! - During its writes: any of its sectors, the others zero. No record of it was acknowledged;
+//!   `open` cuts the log at the first one that is not whole (L2).
+//! - Between two segments of one job: the first one's batch whole, the second's absent.
+//! - After its sync: all of it. Every later header says so (W), so that what is missing then is
+//!   damage, never a tear.
 //!
-//! # What a crash leaves
-//! | crash during | on disk | recovery |
-//! |---|---|---|
-//! | write of a batch | any subset of its sectors, zero elsewhere | cut at the first torn record (rule L2) |
-//! | hard state | old or new version in either file | the newest; both files are written anew |
-//! | preparing a segment | no header pages | removed |
-//! | cutting a torn tail | the same torn tail | the same again |
+//! **A file's life.** Created, sized, zeroed, synced; headers written, synced: a spare. Written
+//! batch by batch: in use. A FOOTER as the last record and the trailer page: closed. Nothing is
+//! ever written twice, but what a torn, never acknowledged batch left, by `open`.
 //!
-//! # Invariants
-//! I1 a page covered by a successful sync is never written again. I2 one job in flight. I4 no
-//! truncation at or
-//! below the commit index. I7 nothing here touches a file but `open`, jobs and background jobs.
+//! **Truncation** appends: a TRUNC record that names the last entry kept, then the entries that
+//! replace the others. A crash between leaves the old suffix or part of the new one; neither was
+//! acknowledged.
 //!
-//! Why not store through the map: a store into a page under writeback stalls the loop (92 µs p99
-//! against 2.6)
-//! and doubles the sync. Why not io_uring: container runtimes block it.
+//! **Why not stores through the map?** They cost twice the fdatasync of a `pwrite` into zeroed
+//! pages, and each faults into the file system on the loop. So maps are read-only, and read only
+//! what was synced.
+//!
+//! **Why not close the segment behind a torn batch?** Each start after a power loss would burn a
+//! segment. The torn pages were never acknowledged; zeroed and synced, they are as good as new.
 
 mod background;
-mod batch;
+mod directory;
 mod disk;
+mod error;
 mod hard_state;
 mod identity;
 mod job;
-mod locations;
-mod open;
+mod options;
 mod os_disk;
 mod record;
 mod recovery;
+mod replay;
+mod scan;
 mod segment;
 mod staging;
 mod verdict;
 
 pub use background::{BackgroundDone, BackgroundJob};
 pub use disk::{Disk, DiskFile, Region};
+pub use error::{Damage, DamageExtent, OpenError, PayloadDamaged};
 pub use identity::Identity;
 pub use job::{Job, Operation};
-pub use locations::Meta;
-pub use open::{OpenError, Options, Recovered, RecoveryReport, open};
-pub use os_disk::{OsDisk, TakeError};
-pub use record::payload_crc;
-pub use staging::{Damaged, Wal};
+pub use options::{Options, Recovered, RecoveryReport};
+pub use os_disk::OsDisk;
 
-/// A place in the log's files. Ordered as it is written.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-pub(crate) struct Place {
-    pub(crate) segment: u32,
-    pub(crate) offset: u32,
+use crate::codec::crc;
+use crate::types::{EntryKind, HardState, JobSeq, LogIndex, LogPosition, Term};
+use background::{Need, Preparation};
+use directory::Directory;
+use hard_state::{HardStateFiles, Slot};
+use record::{FooterRow, Place, RecordHead, RecordKind, u32_of, usize_of};
+use replay::Entry;
+use segment::Fill;
+use staging::{Staging, marker};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What a record of an entry adds to its payload, counted against `Wal::room_bytes`. Bytes.
+pub const ENTRY_OVERHEAD_BYTES: u64 = 160;
+const _: () = assert!(record::OVERHEAD_BYTES == 160);
+
+/// What the log knows of an entry without its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryInfo {
+    /// Its term.
+    pub term: Term,
+    /// What it holds.
+    pub kind: EntryKind,
+    /// Payload length. Bytes.
+    pub bytes: u32,
+    /// The payload's checksum, the same on every server and on the wire.
+    pub crc: u32,
+}
+
+/// The log and the hard state of a server. Bookkeeping: what touches the disk is handed out as
+/// jobs.
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    directory: Directory,
+    staging: Staging,
+    preparation: Preparation,
+    hard_state: HardStateFiles,
+    /// What the hard state shall be; its `seq` and `last_durable` mean nothing.
+    wanted: Slot,
+    /// Entries 1, 2, …
+    entries: VecDeque<Entry>,
+    /// Everything in the files before is durable.
+    synced: Place,
+    /// The last entry of what is durable.
+    durable_last: LogPosition,
+    /// The largest commit index heard of: nothing at or below is ever cut.
+    commit: LogIndex,
+    in_flight: Option<InFlight>,
+    /// What is staged, or was synced last, is not yet covered by a watermark.
+    mark: Mark,
+    /// A segment was closed since the hard state was last written.
+    rotated: bool,
+    operations: Vec<Operation>,
+}
+
+/// The job whose receipt is awaited.
+struct InFlight {
+    seq: JobSeq,
+    last: LogPosition,
+    end: Place,
+    written: u64,
+}
+
+/// Whether the watermark on disk covers the last entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mark {
+    /// It does, or there is none.
+    Covered,
+    /// Entries are staged.
+    Staged,
+    /// Entries are on their way; nothing was staged behind them.
+    InFlight,
+    /// Entries were synced, and nothing was written since.
+    Due,
+}
+
+/// Opens the directory, or makes it. Reads and checks the whole log; blocks. Writes nothing if it
+/// fails, unless the directory was blank.
+pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), OpenError> {
+    let opened = recovery::open(&*disk, options)?;
+    let recovered = opened.summary();
+    let recovery::Opened { template, hard_state, segments, replay, resume, .. } = opened;
+    let (used, spares): (Vec<_>, Vec<_>) =
+        segments.into_iter().map(Arc::new).partition(|segment| segment.seq <= resume.place.segment);
+    let covered = replay.torn_at.is_none() && replay.entries_end <= replay.watermark;
+    let fill = Fill { end: resume.place.offset, rows: resume.rows };
+    let wal = Wal {
+        disk,
+        directory: Directory::new(used, spares.into(), fill),
+        staging: Staging::new((resume.place.segment, resume.chain)),
+        preparation: Preparation::new(template),
+        wanted: *hard_state.written(),
+        hard_state,
+        entries: replay.entries,
+        synced: resume.place,
+        durable_last: recovered.last,
+        commit: recovered.commit_index,
+        in_flight: None,
+        mark: if covered { Mark::Covered } else { Mark::Due },
+        rotated: false,
+        operations: Vec::new(),
+    };
+    Ok((wal, recovered))
+}
+
+impl Wal {
+    /// The last entry, staged ones included.
+    pub fn last(&self) -> LogPosition {
+        let index = LogIndex::ZERO.advanced_by(u64_of(self.entries.len()));
+        LogPosition::new(self.term_at(index), index)
+    }
+
+    /// What is known of the entry at `index`; `None` beyond the last one.
+    pub fn meta(&self, index: LogIndex) -> Option<EntryInfo> {
+        let slot = usize::try_from(index.get().checked_sub(1)?).ok()?;
+        self.entries.get(slot).map(|entry| EntryInfo {
+            term: entry.term,
+            kind: entry.kind,
+            bytes: entry.payload_len,
+            crc: entry.payload_crc,
+        })
+    }
+
+    /// Bytes that can be staged now for certain, if each entry is counted with
+    /// `ENTRY_OVERHEAD_BYTES` beside its payload. Segments of 1 MiB and more have a margin that
+    /// makes counting payloads alone safe, up to `limits::APPEND_ENTRIES_MAX` entries. Room for one
+    /// TRUNC is kept beside.
+    pub fn room_bytes(&self) -> u64 {
+        self.directory.room_bytes()
+    }
+
+    /// Whether the last attempt to prepare a segment ended for want of disk space.
+    pub fn out_of_space(&self) -> bool {
+        self.preparation.out_of_space()
+    }
+
+    /// The size of the segments in use. Bytes.
+    pub fn log_bytes(&self) -> u64 {
+        self.directory.bytes()
+    }
+
+    /// Stages an entry behind the last one and returns the checksum of its payload. Panics without
+    /// room, and if the position does not follow.
+    pub fn append(&mut self, position: LogPosition, kind: EntryKind, payload: &[u8]) -> u32 {
+        let crc = crc::payload_crc(position, self.last().term, payload);
+        self.stage_entry(position, kind, payload, crc);
+        crc
+    }
+
+    /// Stages an entry that came with its checksum. Panics as `append` does.
+    pub fn append_verified(
+        &mut self,
+        position: LogPosition,
+        kind: EntryKind,
+        payload: &[u8],
+        crc: u32,
+    ) -> Result<(), PayloadDamaged> {
+        if crc::payload_crc(position, self.last().term, payload) != crc {
+            return Err(PayloadDamaged { index: position.index });
+        }
+        self.stage_entry(position, kind, payload, crc);
+        Ok(())
+    }
+
+    fn stage_entry(&mut self, position: LogPosition, kind: EntryKind, payload: &[u8], crc: u32) {
+        let last = self.last();
+        assert_eq!(position.index, last.index.next(), "entries are appended in order");
+        assert!(position.term >= last.term, "terms do not go back");
+        let head = RecordHead {
+            kind: RecordKind::Entry(kind),
+            position,
+            prev_term: last.term,
+            payload_len: u32_of(payload.len()),
+            payload_crc: crc,
+        };
+        let place = self.stage(&head, payload);
+        self.entries.push_back(Entry {
+            term: position.term,
+            place,
+            payload_len: head.payload_len,
+            payload_crc: crc,
+            kind,
+        });
+    }
+
+    /// Cuts the log behind `to`. Panics if that is not an entry of the log, or if something
+    /// committed would go.
+    pub fn truncate(&mut self, to: LogPosition) {
+        let last = self.last();
+        assert!(to.index < last.index, "a truncation cuts something");
+        assert!(to.index >= self.commit, "what is committed is never cut (I4)");
+        assert_eq!(to.term, self.term_at(to.index), "the entry kept is in the log");
+        self.stage(&marker(RecordKind::Trunc, to, &[]), &[]);
+        let kept = usize::try_from(to.index.get()).expect("an index of the log fits");
+        self.entries.truncate(kept);
+        assert_eq!(self.last(), to);
+    }
+
+    /// Asks for term, vote and genesis to be written before anything else of the next job.
+    pub fn set_hard_state(&mut self, hard_state: HardState, genesis: u64) {
+        assert!(hard_state.term >= self.wanted.hard_state.term, "a term never goes back (I6)");
+        self.wanted.hard_state = hard_state;
+        self.wanted.genesis = genesis;
+    }
+
+    /// Asks for a note in the hard state that the process ends in order.
+    pub fn stage_shutdown(&mut self) {
+        self.wanted.clean = true;
+    }
+
+    /// The payload of an entry of the log: from memory as it lies there, or copied from the map
+    /// into `scratch` and checked. Panics beyond the last entry.
+    pub fn payload<'a>(
+        &'a self,
+        index: LogIndex,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Damage> {
+        let entry = self.entry(index);
+        let Entry { place, payload_len: len, .. } = *entry;
+        if let Some(payload) = self.staging.payload(place, len) {
+            return Ok(payload);
+        }
+        assert!(place < self.synced, "what is not synced is in memory");
+        let segment = self.directory.segment(place.segment);
+        let from = u64::from(place.offset + record::HEADER_BYTES);
+        scratch.clear();
+        segment.map.copy_to(from, usize_of(len), scratch);
+        let position = LogPosition::new(entry.term, index);
+        if crc::payload_crc(position, self.term_at(index.prev()), scratch) == entry.payload_crc {
+            Ok(scratch)
+        } else {
+            let extent = DamageExtent::Entries { first: index, last: index };
+            Err(recovery::damage(&*self.disk, extent, place))
+        }
+    }
+
+    /// Everything staged, as one job, if there is anything. Panics while a job is in flight.
+    pub fn begin_job(&mut self, seq: JobSeq, commit: LogIndex) -> Option<Job> {
+        assert!(self.in_flight.is_none(), "one job in flight (I2)");
+        let last = self.last();
+        assert!(commit <= last.index, "what is committed here is in the log");
+        self.commit = self.commit.max(commit);
+        let mut operations = std::mem::take(&mut self.operations);
+        assert!(operations.is_empty());
+        self.stage_hard_state(&mut operations);
+        let (mut end, mut written) = (self.synced, 0);
+        if !self.staging.is_empty() {
+            self.directory.fill().end = self.staging.pad(last);
+            (end, written) = self.staging.dispatch(&mut operations, self.synced, self.commit);
+            assert_eq!(end, self.directory.end());
+            self.mark = if self.mark == Mark::Staged { Mark::InFlight } else { Mark::Covered };
+        }
+        if operations.is_empty() {
+            self.operations = operations;
+            return None;
+        }
+        self.in_flight = Some(InFlight { seq, last, end, written });
+        Some(Job { seq, operations })
+    }
+
+    /// Puts the hard state in front of the job, if it changed, if a segment was closed, or if the
+    /// job cuts the log below the durable end that the hard state on disk vouches for.
+    fn stage_hard_state(&mut self, operations: &mut Vec<Operation>) {
+        let cut = self.staging.lowest_cut();
+        let last_durable = cut.map_or(self.durable_last, |cut| cut.min(self.durable_last));
+        let written = self.hard_state.written();
+        let wanted = Slot { seq: written.seq, last_durable: written.last_durable, ..self.wanted };
+        let lowered = cut.is_some_and(|cut| cut < written.last_durable);
+        if wanted != *written || self.rotated || lowered {
+            self.hard_state.stage(Slot { last_durable, ..wanted }, operations);
+            self.rotated = false;
+        }
+    }
+
+    /// The job in flight is durable. Panics if it has another number.
+    pub fn job_done(&mut self, seq: JobSeq) {
+        let done = self.in_flight.take().expect("a receipt answers a job");
+        assert_eq!(done.seq, seq, "jobs are done in order");
+        self.staging.job_done();
+        self.synced = done.end;
+        self.durable_last = done.last;
+        self.preparation.earn(done.written);
+        if self.mark == Mark::InFlight {
+            self.mark = Mark::Due;
+        }
+    }
+
+    /// Takes back the list of a job that is done, so that the next job needs no allocation.
+    pub fn recycle(&mut self, job: Job) {
+        if self.operations.capacity() == 0 {
+            self.operations = job.operations;
+            self.operations.clear();
+        }
+    }
+
+    /// Whether an idle log should be marked: the last sync brought entries that no later header
+    /// vouches for.
+    pub fn sync_mark_due(&self) -> bool {
+        self.mark == Mark::Due && self.in_flight.is_none()
+    }
+
+    /// Stages a mark. If the segment in use is full and no spare is ready, the next record will do
+    /// instead.
+    pub fn stage_sync_mark(&mut self) {
+        if self.directory.takes(0) || self.directory.spare_count() > 0 {
+            self.stage(&marker(RecordKind::SyncMark, self.last(), &[]), &[]);
+            self.mark = Mark::Covered;
+        }
+    }
+
+    /// The next step of preparing segments, if one is due.
+    pub fn background_job(&mut self) -> Option<BackgroundJob> {
+        // The second spare only when the log has shown that it grows. Design §12.6.
+        let wanted = if self.directory.segment_count() == 1 { 1 } else { 2 };
+        let used = u64::from(self.directory.end().offset);
+        let half_full = 2 * used > u64::from(self.directory.active().file_len);
+        let need = match self.directory.spare_count() {
+            0 if half_full => Need::Urgent,
+            count if count < wanted => Need::Paced,
+            _enough => Need::None,
+        };
+        self.preparation.job(&self.disk, self.directory.next_seq(), need)
+    }
+
+    /// Takes note of a step that was run.
+    pub fn background_done(&mut self, done: BackgroundDone) {
+        if let Some(spare) = self.preparation.done(done) {
+            self.directory.add_spare(spare);
+        }
+    }
+
+    /// Lets `background_job` try again after a failure. For a timer: a full disk need not be asked
+    /// every turn.
+    pub fn retry_background(&mut self) {
+        self.preparation.retry();
+    }
+
+    /// Keeps the entry cache within its bound, applied entries first.
+    pub fn trim_cache(&mut self, applied: LogIndex) {
+        self.staging.trim(applied);
+    }
+
+    fn entry(&self, index: LogIndex) -> &Entry {
+        let slot = usize::try_from(index.prev().get()).expect("an index of the log fits");
+        self.entries.get(slot).expect("the caller asks for entries of the log")
+    }
+
+    fn term_at(&self, index: LogIndex) -> Term {
+        if index == LogIndex::ZERO { Term::ZERO } else { self.entry(index).term }
+    }
+
+    /// Puts a record into the batch under construction, closing the segment first if it does not
+    /// fit.
+    fn stage(&mut self, head: &RecordHead, payload: &[u8]) -> Place {
+        if !self.directory.takes(head.payload_len) {
+            self.close_segment();
+            self.directory.rotate();
+            assert!(self.directory.takes(head.payload_len), "limits.rs bounds entries by segments");
+        }
+        let place = self.directory.end();
+        let end = self.staging.push(self.directory.active(), place.offset, head, payload);
+        let fill = self.directory.fill();
+        fill.end = end;
+        match head.kind {
+            RecordKind::Entry(_) | RecordKind::Trunc => {
+                fill.rows.push(FooterRow::of(head, place));
+                self.mark = Mark::Staged;
+            }
+            RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => {}
+        }
+        place
+    }
+
+    fn close_segment(&mut self) {
+        let last = self.last();
+        let mut rows = Vec::new();
+        for row in &self.directory.fill().rows {
+            row.encode(&mut rows);
+        }
+        let at = self.directory.end().offset;
+        let head = marker(RecordKind::Footer, last, &rows);
+        let end = self.staging.push(self.directory.active(), at, &head, &rows);
+        let padded = self.staging.pad(last);
+        assert!(end <= padded);
+        assert!(
+            padded + record::PAGE <= self.directory.active().file_len,
+            "the footer's room was kept"
+        );
+        self.rotated = true;
+    }
+}
+
+fn u64_of(len: usize) -> u64 {
+    u64::try_from(len).expect("usize is at most 64 bits")
 }

@@ -1,122 +1,423 @@
-//! Reading a segment back: which records are whole, and which ranges are not.
+//! Opening a directory: make it, or find out what it holds, judge the damage, mend what a crash
+//! left.
+//!
+//! Everything is read and judged before anything is written, so that a refused directory is as it
+//! was found. The steps that mend may be cut short by another crash: the next start finds the same
+//! torn batch, or less of it, and repeats them.
 
-use super::Place;
-use super::record::{FIRST, Header, RecordKind, Site, padded, payload_crc, wide};
-use super::segment::DATA_START;
-use crate::limits::{PAGE_BYTES, RECORD_HEADER_BYTES};
+use super::background::Template;
+use super::directory::{LOG, list_segments, segment_name};
+use super::disk::{Disk, DiskFile};
+use super::error::{Damage, DamageExtent, OpenError};
+use super::hard_state::{self, HardStateFiles, Loaded, Slot};
+use super::identity::{self, Identity};
+use super::job::Operation;
+use super::options::{Options, Recovered, RecoveryReport};
+use super::record::{
+    FooterRow, HEADER_BYTES, PAD_BYTE, Place, RecordKind, RecordLinks, lay, page_up, put_head,
+    u32_of, usize_of,
+};
+use super::replay::{Replay, replay};
+use super::scan::{SegmentScan, scan};
+use super::segment::{DATA_START, HeaderPage, Segment, SegmentHeader};
+use super::staging::marker;
+use crate::limits::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::types::{HardState, Vote};
+use std::io;
+use std::sync::Arc;
 
-/// A sector of the device: what it writes whole. Bytes.
-const SECTOR_BYTES: usize = 512;
+/// The files of ours that may lie in a directory whose making was cut short.
+const OURS: [&str; 6] = [
+    "LOCK",
+    LOG,
+    hard_state::NAMES[0],
+    hard_state::NAMES[1],
+    identity::NAME_UNFINISHED,
+    "lost+found",
+];
 
-/// What lies at a place of a segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Found {
-    /// A whole record.
-    Record(Header),
-    /// A valid header whose payload is not what was written.
-    BadPayload {
-        header: Header,
-        /// Some sector of it is all zero, as un-synced pages leave it.
-        torn: bool,
-    },
-    /// No valid header here; the range ends where the next batch begins, or with the file.
-    BadHeader {
-        /// Where the range ends.
-        end: u32,
-        /// The place of the header is all zero: its sector never reached the disk.
-        torn: bool,
-    },
+/// A directory, opened.
+pub(super) struct Opened {
+    /// Whose it is.
+    pub(super) identity: Identity,
+    /// What new segments look like.
+    pub(super) template: Template,
+    /// With this start's nonce written.
+    pub(super) hard_state: HardStateFiles,
+    /// In order, without gaps.
+    pub(super) segments: Vec<Segment>,
+    /// The log.
+    pub(super) replay: Replay,
+    /// Where the next batch goes.
+    pub(super) resume: Resume,
+    /// Whether the term and vote were older than the log.
+    hard_state_stale: bool,
+    /// Whether the process before this one said goodbye.
+    clean: bool,
 }
 
-/// One thing found, with its place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Item {
+/// Where a log goes on.
+pub(super) struct Resume {
+    /// The next batch's place.
     pub(super) place: Place,
-    pub(super) found: Found,
+    /// The header CRC of the record before it in its segment.
+    pub(super) chain: u32,
+    /// The rows of that segment so far.
+    pub(super) rows: Vec<FooterRow>,
 }
 
-/// All that a segment holds, in the order of the file.
-#[derive(Debug, Default)]
-pub(super) struct Scan {
-    pub(super) items: Vec<Item>,
-    /// Behind the last record, where it is not zero. Bytes.
-    pub(super) end: usize,
-    /// The checksum of the last whole header; the next record repeats it.
-    pub(super) prev_crc: u32,
-    /// The footer was found.
-    pub(super) sealed: bool,
-}
-
-/// Scans a segment's bytes.
-pub(super) fn scan(bytes: &[u8], salt: u64, sequence: u32) -> Scan {
-    let mut scan = Scan { end: DATA_START, ..Scan::default() };
-    let mut offset = DATA_START;
-    while offset < bytes.len() && !bytes[offset..].iter().all(|byte| *byte == 0) {
-        let site = |offset: usize| Site { salt, segment: sequence, offset: narrow(offset) };
-        let place = Place { segment: sequence, offset: narrow(offset) };
-        match Header::decode(site(offset), &bytes[offset..]) {
-            Some((header, crc)) => {
-                let found = check_payload(bytes, offset, header);
-                scan.items.push(Item { place, found });
-                scan.prev_crc = crc;
-                scan.sealed |= header.kind == RecordKind::Footer;
-                offset += RECORD_HEADER_BYTES + padded(wide(header.payload_len));
-                scan.end = offset;
-            }
-            None => {
-                let next = next_batch(bytes, offset, site);
-                let head = &bytes[offset..(offset + RECORD_HEADER_BYTES).min(bytes.len())];
-                let torn = head.iter().all(|byte| *byte == 0);
-                let found = Found::BadHeader { end: narrow(next.unwrap_or(bytes.len())), torn };
-                scan.items.push(Item { place, found });
-                offset = next.unwrap_or(bytes.len());
-            }
+impl Opened {
+    /// What the caller needs to know.
+    pub(super) fn summary(&self) -> Recovered {
+        let (replay, slot) = (&self.replay, self.hard_state.written());
+        let last = replay.last();
+        let used = self.segments.iter().filter(|one| one.seq <= self.resume.place.segment).count();
+        let report = RecoveryReport {
+            records: replay.records,
+            segments: used,
+            spares: self.segments.len() - used,
+            torn_at: replay.torn_at.map(|place| (place.segment, place.offset)),
+            harmless: replay.harmless,
+            hard_state_stale: self.hard_state_stale,
+            clean: self.clean,
+        };
+        let configurations = replay.configurations.iter();
+        Recovered {
+            identity: self.identity,
+            hard_state: slot.hard_state,
+            genesis: slot.genesis,
+            runs: replay.runs(),
+            sizes: replay.entries.iter().map(|entry| entry.payload_len).collect(),
+            configurations: configurations
+                .map(|(&index, payload)| (index, payload.clone()))
+                .collect(),
+            commit_index: replay.commit.min(last.index),
+            last,
+            report,
         }
     }
-    scan
 }
 
-fn narrow(offset: usize) -> u32 {
-    super::record::narrow(offset)
+/// Opens or makes the directory.
+pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenError> {
+    let identity = match Identity::read(disk)? {
+        Some(identity) => identity,
+        None => create(disk, options)?,
+    };
+    if identity.node != options.node {
+        return Err(OpenError::WrongNode { found: identity.node, asked: options.node });
+    }
+    if identity.token_hash != options.token_hash {
+        return Err(OpenError::WrongCluster { path: disk.path("") });
+    }
+    let loaded = HardStateFiles::load(disk)?;
+    let read = read_segments(disk, &identity)?;
+    let replay = judge(disk, &read, &loaded.newest)?;
+    // From here on the directory is ours to write to.
+    mend(disk, read, replay, loaded, identity, options)
 }
 
-/// The next page boundary behind `offset` at which a batch begins.
-fn next_batch(bytes: &[u8], offset: usize, site: impl Fn(usize) -> Site) -> Option<usize> {
-    let first = (offset + 1).next_multiple_of(PAGE_BYTES);
-    (first..bytes.len()).step_by(PAGE_BYTES).find(|page| {
-        Header::decode(site(*page), &bytes[*page..])
-            .is_some_and(|(header, _)| header.flags & FIRST != 0)
+fn template(identity: Identity, options: &Options) -> Template {
+    let fits = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes);
+    assert!(fits, "config.rs refuses other sizes");
+    let segment_bytes = u32::try_from(options.segment_bytes).expect("SEGMENT_BYTES_MAX fits");
+    assert_eq!(page_up(segment_bytes), segment_bytes, "a segment is whole pages");
+    Template {
+        identity,
+        segment_bytes,
+        salt_seed: options.salt_seed,
+        created_unix_ms: options.created_unix_ms,
+    }
+}
+
+/// Makes the directory, IDENTITY last. What an earlier attempt left is removed first.
+fn create(disk: &dyn Disk, options: &Options) -> Result<Identity, OpenError> {
+    let Some(cluster_id) = options.cluster_id else {
+        return Err(OpenError::NotADataDirectory { path: disk.path("") });
+    };
+    let identity = Identity {
+        cluster_id,
+        token_hash: options.token_hash,
+        node: options.node,
+        disk_id: options.disk_id_if_new,
+        created_unix_ms: options.created_unix_ms,
+    };
+    let names = disk.list("").map_err(OpenError::io(disk, "list", ""))?;
+    if names.iter().any(|name| !OURS.contains(&name.as_str())) {
+        return Err(OpenError::NotADataDirectory { path: disk.path("") });
+    }
+    let segments = list_segments(disk)?;
+    let mut blank = hard_state::is_blank(disk)?;
+    for &seq in &segments {
+        blank = blank && is_blank_segment(disk, seq)?;
+    }
+    if !blank {
+        return Err(OpenError::Incomplete { path: disk.path("") });
+    }
+    for seq in segments {
+        remove(disk, &segment_name(seq))?;
+    }
+    for name in hard_state::NAMES.into_iter().chain([identity::NAME_UNFINISHED]) {
+        if names.iter().any(|found| found == name) {
+            remove(disk, name)?;
+        }
+    }
+    disk.create_directory(LOG).map_err(OpenError::io(disk, "create", LOG))?;
+    HardStateFiles::create(disk, options.boot_nonce)?;
+    let first = segment_name(1);
+    template(identity, options)
+        .prepare_now(disk, 1)
+        .map_err(OpenError::io(disk, "prepare", &first))?;
+    disk.sync_directory("").map_err(OpenError::io(disk, "sync", ""))?;
+    identity.write(disk)?;
+    Ok(identity)
+}
+
+fn remove(disk: &dyn Disk, name: &str) -> Result<(), OpenError> {
+    disk.remove(name).map_err(OpenError::io(disk, "remove", name))
+}
+
+fn is_blank_segment(disk: &dyn Disk, seq: u32) -> Result<bool, OpenError> {
+    let name = segment_name(seq);
+    let file = disk.open(&name).map_err(OpenError::io(disk, "open", &name))?;
+    let bytes = read_all(&*file).map_err(OpenError::io(disk, "read", &name))?;
+    Ok(bytes.iter().skip(usize_of(DATA_START)).all(|&byte| byte == 0))
+}
+
+fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    file.read_durable(0, len)
+}
+
+/// What was read, and still open.
+struct Read {
+    scans: Vec<SegmentScan>,
+    /// Of the segments with a header, in order.
+    files: Vec<Arc<dyn DiskFile>>,
+    /// A spare whose preparation was cut short.
+    unfinished: Option<u32>,
+}
+
+/// Reads every segment, from the medium, after a sync: what is read then will still be there after
+/// a crash.
+fn read_segments(disk: &dyn Disk, identity: &Identity) -> Result<Read, OpenError> {
+    let seqs = list_segments(disk)?;
+    let mut read = Read { scans: Vec::new(), files: Vec::new(), unfinished: None };
+    let newest = seqs.last().copied();
+    let mut next = 1;
+    for seq in seqs {
+        while next < seq {
+            read.scans.push(lost_segment(next));
+            next += 1;
+        }
+        let name = segment_name(seq);
+        let file = disk.open(&name).map_err(OpenError::io(disk, "open", &name))?;
+        file.sync().map_err(OpenError::io(disk, "sync", &name))?;
+        let bytes = read_all(&*file).map_err(OpenError::io(disk, "read", &name))?;
+        let scan = read_segment(disk, identity, seq, bytes)?;
+        let unfinished = scan.header.is_none() && scan.zero_from <= DATA_START;
+        if unfinished && Some(seq) == newest && seq > 1 {
+            read.unfinished = Some(seq);
+        } else {
+            if scan.header.is_some() {
+                read.files.push(file);
+            }
+            read.scans.push(scan);
+        }
+        next = seq + 1;
+    }
+    if read.scans.is_empty() {
+        // IDENTITY is written after the first segment.
+        read.scans.push(lost_segment(1));
+    }
+    Ok(read)
+}
+
+fn lost_segment(seq: u32) -> SegmentScan {
+    SegmentScan {
+        seq,
+        header: None,
+        found: Vec::new(),
+        rows: Vec::new(),
+        zero_from: 0,
+        wrong_length: false,
+    }
+}
+
+fn read_segment(
+    disk: &dyn Disk,
+    identity: &Identity,
+    seq: u32,
+    mut bytes: Vec<u8>,
+) -> Result<SegmentScan, OpenError> {
+    let newer = |found| OpenError::Version { path: disk.path(&segment_name(seq)), found, known: 1 };
+    for page in bytes.chunks(PAGE_BYTES).take(2) {
+        match SegmentHeader::decode(page, identity, seq) {
+            HeaderPage::Valid(header) => {
+                let expected = usize_of(header.file_len);
+                let wrong_length = bytes.len() != expected;
+                bytes.resize(expected, 0);
+                let scan = scan(header, &bytes).map_err(newer)?;
+                return Ok(SegmentScan { wrong_length, ..scan });
+            }
+            HeaderPage::Newer(version) => return Err(newer(version)),
+            HeaderPage::Foreign | HeaderPage::Invalid => {}
+        }
+    }
+    let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    Ok(SegmentScan { zero_from: page_up(u32_of(used)), ..lost_segment(seq) })
+}
+
+/// Replays the log and refuses it if anything that may have been acknowledged is damaged.
+fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenError> {
+    let mut replay = replay(&read.scans);
+    let last = replay.last();
+    let committed = replay.commit.min(last.index);
+    if let Some(scan) = read.scans.iter().find(|scan| scan.wrong_length) {
+        replay.doubt(committed.next(), Place { segment: scan.seq, offset: 0 });
+    }
+    let next_is_there = read.scans.last().is_some_and(|scan| scan.seq > replay.end.segment);
+    if replay.sealed && !next_is_there {
+        // A segment is closed only when the next one stands ready.
+        let next = replay.end.segment.saturating_add(1);
+        replay.doubt(last.index.next(), Place { segment: next, offset: 0 });
+    }
+    if last < newest.last_durable {
+        let first = if last.index < newest.last_durable.index { last.index } else { committed };
+        replay.doubt(first.next(), replay.end);
+    }
+    if newest.uncertain {
+        replay.doubt(committed.next(), replay.end);
+    }
+    match replay.damage() {
+        None => Ok(replay),
+        Some((extent, place)) => Err(OpenError::Damaged(damage(disk, extent, place))),
+    }
+}
+
+/// The error for damage found at `place`.
+pub(super) fn damage(disk: &dyn Disk, extent: DamageExtent, place: Place) -> Damage {
+    let file = disk.path(&segment_name(place.segment));
+    Damage { file, offset: u64::from(place.offset), extent }
+}
+
+fn mend(
+    disk: &dyn Disk,
+    read: Read,
+    replay: Replay,
+    loaded: Loaded,
+    identity: Identity,
+    options: &Options,
+) -> Result<Opened, OpenError> {
+    if let Some(seq) = read.unfinished {
+        remove(disk, &segment_name(seq))?;
+        disk.sync_directory(LOG).map_err(OpenError::io(disk, "sync", LOG))?;
+    }
+    let mut segments = Vec::new();
+    for (scan, file) in read.scans.iter().zip(read.files) {
+        let header = scan.header.expect("a segment without a header is damage, and was refused");
+        let name = segment_name(scan.seq);
+        let map = file.map().map_err(OpenError::io(disk, "map", &name))?;
+        let SegmentHeader { seq, salt, file_len, .. } = header;
+        segments.push(Segment { seq, salt, file_len, file, map });
+    }
+    let resume = if replay.sealed {
+        let place = Place { segment: replay.end.segment + 1, offset: DATA_START };
+        Resume { place, chain: 0, rows: Vec::new() }
+    } else {
+        let number = usize_of(replay.end.segment - 1);
+        let (scan, segment) = (&read.scans[number], &segments[number]);
+        mend_tail(scan, segment, &replay).map_err(OpenError::io(
+            disk,
+            "mend",
+            &segment_name(scan.seq),
+        ))?
+    };
+    let stale = replay.term_max > loaded.newest.hard_state.term;
+    let clean = loaded.newest.clean;
+    let hard_state = write_hard_state(disk, loaded, &replay, options)?;
+    let template = template(identity, options);
+    Ok(Opened {
+        identity,
+        template,
+        hard_state,
+        segments,
+        replay,
+        resume,
+        hard_state_stale: stale,
+        clean,
     })
 }
 
-fn check_payload(bytes: &[u8], offset: usize, header: Header) -> Found {
-    if header.kind == RecordKind::Pad || header.kind == RecordKind::SyncMark {
-        return Found::Record(header);
+/// Zeroes what a torn batch left behind the last record, then pads that record's page.
+fn mend_tail(scan: &SegmentScan, segment: &Segment, replay: &Replay) -> io::Result<Resume> {
+    let cut = replay.torn_at.unwrap_or(replay.end);
+    // Behind a hole that held nothing a PAD must stand, or the next start finds nobody to vouch for
+    // the hole.
+    let resume = if cut == replay.end { page_up(cut.offset) } else { page_up(cut.offset + 1) };
+    if scan.zero_from > resume {
+        let zeros = vec![0; usize_of(scan.zero_from - resume)];
+        segment.file.write_at(u64::from(resume), &zeros)?;
+        segment.file.sync()?;
     }
-    let start = offset + RECORD_HEADER_BYTES;
-    let end = start + wide(header.payload_len);
-    let Some(payload) = bytes.get(start..end) else {
-        return Found::BadPayload { header, torn: false };
-    };
-    if payload_crc(header.position, header.prev_term, payload) == header.payload_crc {
-        Found::Record(header)
-    } else {
-        Found::BadPayload { header, torn: has_zero_sector(bytes, offset, end) }
+    let mut chain = replay.chain;
+    if resume > cut.offset {
+        // The records before the cut share this page; they are not rewritten, and a sector is
+        // written whole or not at all. A PAD that tears is no loss.
+        let mut pad = vec![PAD_BYTE; usize_of(resume - cut.offset)];
+        chain = lay_pad(&mut pad, segment.salt, cut, replay);
+        segment.file.write_at(u64::from(cut.offset), &pad)?;
+        segment.file.sync()?;
     }
+    let place = Place { segment: segment.seq, offset: resume };
+    Ok(Resume { place, chain, rows: replay.rows.clone() })
 }
 
-/// Whether some part of `[from, to)` that lies in one sector is all zero: a sector that was not
-/// written.
-/// Parts shorter than a header prove nothing but at the end, where a short rest of a payload may
-/// be all there is.
-fn has_zero_sector(bytes: &[u8], from: usize, to: usize) -> bool {
-    let mut start = from;
-    while start < to {
-        let end = (start + 1).next_multiple_of(SECTOR_BYTES).min(to);
-        if bytes[start..end].iter().all(|byte| *byte == 0) {
-            return true;
-        }
-        start = end;
+/// Everything before `at` was read from the medium: it is the watermark.
+fn lay_pad(pad: &mut [u8], salt: u64, at: Place, replay: &Replay) -> u32 {
+    let (header, payload) = pad.split_at_mut(usize_of(HEADER_BYTES));
+    let last = replay.last();
+    put_head(header, &marker(RecordKind::Pad, last, payload));
+    let links = RecordLinks {
+        synced: at,
+        commit: replay.commit.min(last.index),
+        prev_crc: replay.chain,
+        first: false,
+        last: true,
+    };
+    lay(header, salt, at, &links)
+}
+
+/// Writes this start's nonce, and with it a term that is not behind the log's.
+fn write_hard_state(
+    disk: &dyn Disk,
+    loaded: Loaded,
+    replay: &Replay,
+    options: &Options,
+) -> Result<HardStateFiles, OpenError> {
+    let found = loaded.newest;
+    // A record of a term we have no hard state of: the vote of that term is unknown, so none is
+    // given.
+    let hard_state = if replay.term_max > found.hard_state.term {
+        HardState { term: replay.term_max, vote: Vote::Abstain }
+    } else {
+        found.hard_state
+    };
+    let slot = Slot {
+        hard_state,
+        boot_nonce: options.boot_nonce,
+        last_durable: replay.last(),
+        clean: false,
+        ..found
+    };
+    // A second version repairs the other slot.
+    let versions = if loaded.repair { 2 } else { 1 };
+    let mut files = loaded.into_files(disk)?;
+    let mut operations = Vec::new();
+    for _ in 0..versions {
+        files.stage(slot, &mut operations);
     }
-    false
+    let name = hard_state::NAMES[0];
+    operations.iter().try_for_each(Operation::run).map_err(OpenError::io(disk, "write", name))?;
+    Ok(files)
 }

@@ -1,136 +1,187 @@
-//! A segment: one fixed-size file of the log, made ahead, zero-filled and synced, never resized.
+//! One file of the log: two header pages, batches, a footer, a trailer.
 //!
 //! ```text
-//! page 0  0 8 magic "RAFTDSEG"  8 2 format version = 1  16 16 cluster_id  32 8 node  40 8 sequence
-//!        48 8 salt             56 8 file length         … zero …          4092 4 crc32 of bytes
-//!        0..4092
-//! page 1  a copy of page 0
-//! 8192 …  batches, each from a page boundary on; zero behind the last one
-//! sealed  a FOOTER record: rows [index 8, term 8, offset 4, length 4, crc 4, kind 4]
+//! page 0, written and synced when the file is prepared, never changed
+//!  0  8 magic "RAFTDSEG"    8 2 version 1        10 2 header length 96   12 4 flags 0
+//! 16 16 cluster_id         32 8 node             40 8 sequence number, as in the name
+//! 48  8 salt               56 8 file length      64 8 data start 8192    72 4 batch alignment 4096
+//! 80  8 created, Unix ms   ...zero...          4092 4 crc32 of bytes 0..4092
+//! page 1: the same again
+//! 8192: batches, each from a page boundary; zeros behind the last
+//! sealed: a FOOTER ends the last batch, and the last page's last 64 bytes point back at it
 //! ```
 //!
-//! A segment whose two header pages are invalid was never finished: its data area is zero and it
-//! is removed.
+//! No index is in the header: spares are prepared ahead, and the first record says where the log
+//! is.
 
 use super::disk::{DiskFile, Region};
-use super::record::{RecordKind, Site, u16_at, u32_at, u64_at, u128_at};
-use crate::limits::{PAGE_BYTES, RECORD_HEADER_BYTES};
-use crate::types::{ClusterId, NodeId};
+use super::identity::Identity;
+use super::record::{
+    FooterRow, HEADER_BYTES, OVERHEAD_BYTES, PAGE, ROW_BYTES, extent, get_u16, get_u32, get_u64,
+    get_u128, page_up, put_u16, put_u32, put_u64, put_u128, u32_of,
+};
+use crate::codec::crc;
+use crate::limits::PAGE_BYTES;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"RAFTDSEG";
 const VERSION: u16 = 1;
+const HEADER_LEN: u16 = 96;
 const CRC_AT: usize = PAGE_BYTES - 4;
+/// Where batches begin.
+pub(super) const DATA_START: u32 = 2 * PAGE;
 
-/// Where the first batch begins. Bytes.
-pub(super) const DATA_START: usize = 2 * PAGE_BYTES;
-/// A row of the footer. Bytes.
-pub(super) const FOOTER_ROW_BYTES: usize = 32;
-
-/// What a segment's header says.
+/// What a segment's header says, less what `Identity` says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SegmentHeader {
-    pub(super) cluster_id: ClusterId,
-    pub(super) node: NodeId,
-    pub(super) sequence: u32,
+    /// Its sequence number: 1 for the first of a log.
+    pub(super) seq: u32,
+    /// Seeds the CRC of every record header in it.
     pub(super) salt: u64,
-    pub(super) file_bytes: u64,
+    /// The length of its file. Bytes.
+    pub(super) file_len: u32,
+    /// When it was prepared. Unix milliseconds; for people.
+    pub(super) created_unix_ms: u64,
+}
+
+/// What a header page turned out to be.
+pub(super) enum HeaderPage {
+    /// Of this log.
+    Valid(SegmentHeader),
+    /// Valid, but of another node or cluster.
+    Foreign,
+    /// Of a version this program does not know.
+    Newer(u16),
+    /// Anything else.
+    Invalid,
 }
 
 impl SegmentHeader {
-    /// One header page.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// The two header pages.
+    pub(super) fn encode(&self, identity: &Identity) -> Vec<u8> {
         let mut page = vec![0; PAGE_BYTES];
-        page[0..8].copy_from_slice(MAGIC);
-        page[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        page[16..32].copy_from_slice(&self.cluster_id.0.to_le_bytes());
-        page[32..40].copy_from_slice(&self.node.get().to_le_bytes());
-        page[40..48].copy_from_slice(&u64::from(self.sequence).to_le_bytes());
-        page[48..56].copy_from_slice(&self.salt.to_le_bytes());
-        page[56..64].copy_from_slice(&self.file_bytes.to_le_bytes());
-        let crc = crc32fast::hash(&page[..CRC_AT]);
-        page[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        page[..8].copy_from_slice(MAGIC);
+        put_u16(&mut page, 8, VERSION);
+        put_u16(&mut page, 10, HEADER_LEN);
+        put_u128(&mut page, 16, identity.cluster_id.0);
+        put_u64(&mut page, 32, identity.node.get());
+        put_u64(&mut page, 40, u64::from(self.seq));
+        put_u64(&mut page, 48, self.salt);
+        put_u64(&mut page, 56, u64::from(self.file_len));
+        put_u64(&mut page, 64, u64::from(DATA_START));
+        put_u32(&mut page, 72, PAGE);
+        put_u64(&mut page, 80, self.created_unix_ms);
+        let crc = crc::crc32(&[&page[..CRC_AT]]);
+        put_u32(&mut page, CRC_AT, crc);
+        let copy = page.clone();
+        page.extend_from_slice(&copy);
         page
     }
 
-    /// The first valid one of the two header pages.
-    pub(super) fn decode(bytes: &[u8]) -> Option<SegmentHeader> {
-        let pages = [bytes.get(..PAGE_BYTES)?, bytes.get(PAGE_BYTES..DATA_START)?];
-        pages.into_iter().find_map(decode_page)
-    }
-}
-
-fn decode_page(page: &[u8]) -> Option<SegmentHeader> {
-    let valid = &page[0..8] == MAGIC
-        && u16_at(page, 8) == VERSION
-        && u32_at(page, CRC_AT) == crc32fast::hash(&page[..CRC_AT]);
-    if !valid {
-        return None;
-    }
-    Some(SegmentHeader {
-        cluster_id: ClusterId(u128_at(page, 16)),
-        node: NodeId::new(u64_at(page, 32))?,
-        sequence: u32::try_from(u64_at(page, 40)).ok()?,
-        salt: u64_at(page, 48),
-        file_bytes: u64_at(page, 56),
-    })
-}
-
-/// An open segment.
-#[derive(Clone, Debug)]
-pub(super) struct Segment {
-    pub(super) sequence: u32,
-    pub(super) salt: u64,
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) region: Arc<dyn Region>,
-}
-
-impl Segment {
-    pub(super) fn site(&self, offset: u32) -> Site {
-        Site { salt: self.salt, segment: self.sequence, offset }
-    }
-}
-
-/// The name of a segment's file in the data directory.
-pub(super) fn name(sequence: u32) -> String {
-    format!("log/{sequence:020}.seg")
-}
-
-/// The sequence of a file name in `log/`, if it is a segment's.
-pub(super) fn sequence_of(name: &str) -> Option<u32> {
-    name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?.parse().ok()
-}
-
-/// One entry as the footer lists it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct FooterRow {
-    pub(super) index: u64,
-    pub(super) term: u64,
-    pub(super) offset: u32,
-    pub(super) length: u32,
-    pub(super) crc: u32,
-    pub(super) kind: RecordKind,
-}
-
-/// Room that a footer of `rows` rows takes at most, from the end of the last batch. Bytes.
-pub(super) fn footer_room(rows: usize) -> usize {
-    let payload = super::record::padded(rows * FOOTER_ROW_BYTES);
-    (RECORD_HEADER_BYTES + payload + RECORD_HEADER_BYTES).next_multiple_of(PAGE_BYTES)
-}
-
-/// The footer's payload.
-pub(super) fn encode_footer(rows: &[FooterRow], out: &mut Vec<u8>) {
-    for row in rows {
-        let kind = match row.kind {
-            RecordKind::Entry(kind) => kind.code(),
-            RecordKind::Truncate => 4,
-            RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => 0,
+    /// Reads one header page of segment `seq`.
+    pub(super) fn decode(page: &[u8], identity: &Identity, seq: u32) -> HeaderPage {
+        if page.len() < PAGE_BYTES || &page[..8] != MAGIC {
+            return HeaderPage::Invalid;
+        }
+        if get_u32(page, CRC_AT) != crc::crc32(&[&page[..CRC_AT]]) {
+            return HeaderPage::Invalid;
+        }
+        let version = get_u16(page, 8);
+        // Flag bits 16..32 change what follows; 0..16 may be ignored. Storage §6.10.
+        if version != VERSION || get_u32(page, 12) >> 16 != 0 {
+            return HeaderPage::Newer(version);
+        }
+        let ours = get_u128(page, 16) == identity.cluster_id.0
+            && get_u64(page, 32) == identity.node.get()
+            && get_u64(page, 40) == u64::from(seq);
+        let Some(file_len) = u32::try_from(get_u64(page, 56)).ok().filter(|_| ours) else {
+            return HeaderPage::Foreign;
         };
-        out.extend_from_slice(&row.index.to_le_bytes());
-        out.extend_from_slice(&row.term.to_le_bytes());
-        out.extend_from_slice(&row.offset.to_le_bytes());
-        out.extend_from_slice(&row.length.to_le_bytes());
-        out.extend_from_slice(&row.crc.to_le_bytes());
-        out.extend_from_slice(&u32::from(kind).to_le_bytes());
+        HeaderPage::Valid(SegmentHeader {
+            seq,
+            salt: get_u64(page, 48),
+            file_len,
+            created_unix_ms: get_u64(page, 80),
+        })
+    }
+}
+
+/// A segment in use.
+pub(super) struct Segment {
+    /// Its sequence number.
+    pub(super) seq: u32,
+    /// Seeds the CRC of every record header in it.
+    pub(super) salt: u64,
+    /// Bytes.
+    pub(super) file_len: u32,
+    /// For the sync thread.
+    pub(super) file: Arc<dyn DiskFile>,
+    /// For the loop.
+    pub(super) map: Box<dyn Region>,
+}
+
+/// How far the segment that is written to is filled, with what is staged.
+#[derive(Debug)]
+pub(super) struct Fill {
+    /// Where the next record goes.
+    pub(super) end: u32,
+    /// What its footer will say.
+    pub(super) rows: Vec<FooterRow>,
+}
+
+impl Fill {
+    /// Of a segment without a record.
+    pub(super) fn empty() -> Fill {
+        Fill { end: DATA_START, rows: Vec::new() }
+    }
+
+    /// Whether a record fits, with room left to pad its batch and to close the segment.
+    pub(super) fn takes(&self, file_len: u32, payload_len: u32) -> bool {
+        let rows = u32_of(self.rows.len()) + 1;
+        let batch_end = page_up(self.end + extent(payload_len));
+        let footer_end = page_up(batch_end + HEADER_BYTES + rows * ROW_BYTES);
+        footer_end + PAGE <= file_len
+    }
+
+    /// A bound on the payloads that fit, each with `OVERHEAD_BYTES`. Bytes.
+    pub(super) fn room(&self, file_len: u32) -> u32 {
+        // One page each for the padding of the batch, of the footer, and the trailer; a TRUNC; a
+        // margin of one record for what rounding takes.
+        let reserved = 3 * PAGE
+            + HEADER_BYTES
+            + u32_of(self.rows.len()) * ROW_BYTES
+            + OVERHEAD_BYTES
+            + OVERHEAD_BYTES;
+        file_len.saturating_sub(self.end).saturating_sub(reserved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{EntryKind, LogPosition};
+    use crate::wal::record::RecordKind;
+
+    #[test]
+    fn what_room_promises_fits() {
+        for file_len in [64 * 1024, 256 * 1024] {
+            for payload in [0, 1, 63, 64, 65, 1000, 4095, 10_000] {
+                let mut fill = Fill::empty();
+                let mut promised = fill.room(file_len);
+                while promised >= payload + OVERHEAD_BYTES {
+                    assert!(fill.takes(file_len, payload), "{file_len} {payload} {promised}");
+                    promised -= payload + OVERHEAD_BYTES;
+                    fill.rows.push(FooterRow {
+                        position: LogPosition::ZERO,
+                        offset: fill.end,
+                        payload_len: payload,
+                        payload_crc: 0,
+                        kind: RecordKind::Entry(EntryKind::Commands),
+                    });
+                    fill.end += extent(payload);
+                }
+                assert!(fill.takes(file_len, 0), "a TRUNC still fits");
+            }
+        }
     }
 }

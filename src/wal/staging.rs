@@ -1,533 +1,290 @@
-//! [`Wal`]: the log as the loop sees it. Bookkeeping and memory; no file is touched here.
+//! The batches in memory: under construction, in flight, and those of late that still serve reads.
+//!
+//! A batch is built in the buffer that is written to disk and that serves reads afterwards: a
+//! payload is copied once. Buffers come back when the cache lets go of them, so that in the steady
+//! state nothing is allocated.
 
-use super::background::{BackgroundDone, BackgroundJob, Progress};
-use super::batch::{Batch, Known};
-use super::disk::{Disk, DiskFile};
-use super::hard_state::Stored;
-use super::job::{Job, Operation};
-use super::locations::{Locations, Meta};
-use super::record::{RecordKind, narrow, payload_crc, wide};
-use super::segment::{DATA_START, FooterRow, Segment, SegmentHeader, footer_room};
-use super::{Place, record};
-use crate::limits::{ENTRY_CACHE_BYTES, PAGE_BYTES, RECORD_HEADER_BYTES};
-use crate::types::{EntryKind, HardState, JobSeq, LogIndex, LogPosition, Term};
+use super::job::Operation;
+use super::record::{
+    HEADER_BYTES, PAD_BYTE, PAGE, Place, RecordHead, RecordKind, RecordLinks, lay, page_up,
+    put_head, staged_extent, staged_kind, trailer_page, u32_of, usize_of,
+};
+use super::segment::Segment;
+use crate::codec::crc;
+use crate::limits;
+use crate::types::{LogIndex, LogPosition};
 use std::collections::VecDeque;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 
-/// Buffers kept for the next batches.
-const SPARE_BUFFERS: usize = 4;
+/// Recycled buffers kept, and the largest worth keeping: four times the largest batch of normal
+/// operation.
+const FREE_MAX: usize = 8;
+const FREE_BYTES_MAX: usize = 4 * limits::BATCH_BYTES_MAX;
 
-/// An entry whose bytes are not what was written. It is never served, sent or applied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Damaged {
-    /// Which entry.
-    pub index: LogIndex,
-    /// The segment it lies in.
-    pub segment: u32,
-}
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "entry {} in {} is damaged on disk: restart to have the log checked",
-            self.index,
-            super::segment::name(self.segment)
-        )
-    }
-}
-
-impl std::error::Error for Damaged {}
-
-/// A batch that was written, kept for readers.
-#[derive(Debug)]
-struct Written {
-    segment: u32,
+/// What one write puts behind the last one: records, padded to a page.
+struct Batch {
+    segment: Arc<Segment>,
     start: u32,
     bytes: Arc<Vec<u8>>,
-    last: LogIndex,
+    /// The highest entry in it.
+    last_index: LogIndex,
 }
 
-/// What the job in flight will have made durable.
-#[derive(Debug)]
-struct InFlight {
-    seq: JobSeq,
-    synced: Place,
-    last: LogPosition,
+impl Batch {
+    fn start(&self) -> Place {
+        Place { segment: self.segment.seq, offset: self.start }
+    }
+
+    fn end(&self) -> Place {
+        let offset = self.start + u32_of(self.bytes.len());
+        Place { segment: self.segment.seq, offset }
+    }
+
+    fn contains(&self, place: Place) -> bool {
+        self.start() <= place && place < self.end()
+    }
+
+    fn payload(&self, place: Place, len: u32) -> &[u8] {
+        let from = usize_of(place.offset - self.start + HEADER_BYTES);
+        &self.bytes[from..from + usize_of(len)]
+    }
+
+    fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        Arc::get_mut(&mut self.bytes).expect("a batch is shared only once it is dispatched")
+    }
 }
 
-/// The segment under preparation.
-#[derive(Debug)]
-struct Preparing {
-    header: SegmentHeader,
-    file: Option<Arc<dyn DiskFile>>,
-    zeroed: u64,
-    running: bool,
+/// Everything of the log that is in memory.
+pub(super) struct Staging {
+    building: Vec<Batch>,
+    /// The TRUNCs under construction: where, and what each keeps.
+    cuts: Vec<(Place, LogPosition)>,
+    in_flight: Vec<Batch>,
+    cached: VecDeque<Batch>,
+    cached_bytes: usize,
+    free: Vec<Arc<Vec<u8>>>,
+    /// The last header laid: its segment and its CRC.
+    chain: (u32, u32),
 }
 
-/// The durable log and hard state, seen from the loop.
-#[derive(Debug)]
-pub struct Wal {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) template: SegmentHeader,
-    pub(super) hard_state_files: [Arc<dyn DiskFile>; 2],
-    pub(super) stored: Stored,
-    pub(super) hard_state_dirty: bool,
-    pub(super) locations: Locations,
-    /// All segments with entries, ascending; the last one is written to.
-    pub(super) segments: Vec<Segment>,
-    pub(super) spares: VecDeque<Segment>,
-    /// Where the next batch begins in the last segment.
-    pub(super) cursor: u32,
-    pub(super) prev_crc: u32,
-    pub(super) rows: Vec<FooterRow>,
-    pub(super) synced: Place,
-    pub(super) commit: LogIndex,
-    pub(super) durable: LogPosition,
-    staged: VecDeque<Batch>,
-    written: VecDeque<Written>,
-    written_bytes: usize,
-    buffers: Vec<Vec<u8>>,
-    in_flight: Option<InFlight>,
-    preparing: Option<Preparing>,
-    next_sequence: u32,
-    out_of_space: bool,
-    retry_space: bool,
-    rotated: bool,
-    salts: u64,
-}
-
-/// The parts with which recovery makes a `Wal`.
-pub(super) struct Parts {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) template: SegmentHeader,
-    pub(super) hard_state_files: [Arc<dyn DiskFile>; 2],
-    pub(super) stored: Stored,
-    pub(super) locations: Locations,
-    pub(super) segments: Vec<Segment>,
-    pub(super) spares: VecDeque<Segment>,
-    pub(super) cursor: u32,
-    pub(super) prev_crc: u32,
-    pub(super) rows: Vec<FooterRow>,
-    pub(super) commit: LogIndex,
-    pub(super) next_sequence: u32,
-    pub(super) salts: u64,
-}
-
-impl Wal {
-    pub(super) fn new(parts: Parts) -> Wal {
-        let active = parts.segments.last().expect("recovery leaves a segment to write to");
-        let synced = Place { segment: active.sequence, offset: parts.cursor };
-        Wal {
-            disk: parts.disk,
-            template: parts.template,
-            hard_state_files: parts.hard_state_files,
-            stored: parts.stored,
-            hard_state_dirty: false,
-            durable: parts.locations.last(),
-            rotated: parts.segments.len() > 1,
-            locations: parts.locations,
-            segments: parts.segments,
-            spares: parts.spares,
-            cursor: parts.cursor,
-            prev_crc: parts.prev_crc,
-            rows: parts.rows,
-            synced,
-            commit: parts.commit,
-            staged: VecDeque::new(),
-            written: VecDeque::new(),
-            written_bytes: 0,
-            buffers: Vec::new(),
-            in_flight: None,
-            preparing: None,
-            next_sequence: parts.next_sequence,
-            out_of_space: false,
-            retry_space: false,
-            salts: parts.salts,
+impl Staging {
+    /// Nothing in memory; the chain goes on from the last record of the segment in use.
+    pub(super) fn new(chain: (u32, u32)) -> Staging {
+        Staging {
+            building: Vec::new(),
+            cuts: Vec::new(),
+            in_flight: Vec::new(),
+            cached: VecDeque::new(),
+            cached_bytes: 0,
+            free: Vec::new(),
+            chain,
         }
     }
 
-    /// The size of a segment. Bytes.
-    pub fn segment_bytes(&self) -> u64 {
-        self.template.file_bytes
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.building.is_empty()
     }
 
-    /// The last entry, durable or not.
-    pub fn last(&self) -> LogPosition {
-        self.locations.last()
-    }
-
-    /// What the record knows of the entry at `index`.
-    pub fn meta(&self, index: LogIndex) -> Option<Meta> {
-        self.locations.get(index).copied()
-    }
-
-    /// The hard state as it was set last.
-    pub fn hard_state(&self) -> HardState {
-        self.stored.hard_state
-    }
-
-    /// The segments on disk, those made ahead left out. Bytes.
-    pub fn log_bytes(&self) -> u64 {
-        let sealed = u64::try_from(self.segments.len() - 1).expect("a count fits");
-        sealed * self.segment_bytes() + u64::from(self.cursor)
-    }
-
-    /// Whether the last attempt to prepare a segment found the disk full.
-    pub fn out_of_space(&self) -> bool {
-        self.out_of_space
-    }
-
-    /// Payload bytes that one more entry may have for certain, without a segment that is not ready
-    /// yet.
-    pub fn room_bytes(&self) -> u64 {
-        if !self.spares.is_empty() {
-            let empty = self.capacity() - DATA_START - footer_room(2) - 3 * PAGE_BYTES;
-            return u64::try_from(empty).expect("a size fits");
-        }
-        let used = match self.staged.back() {
-            Some(batch) => wide(batch.start) + batch.bytes.len(),
-            None => wide(self.cursor),
-        };
-        let reserved = footer_room(self.rows.len() + 3) + 2 * PAGE_BYTES;
-        let left = self.capacity().saturating_sub(used + reserved);
-        u64::try_from(left).expect("a size fits")
-    }
-
-    fn capacity(&self) -> usize {
-        usize::try_from(self.template.file_bytes).expect("limits.rs bounds segments")
-    }
-
-    /// Stages an entry made here. Panics unless it follows the last one and there is room.
-    pub fn append(&mut self, position: LogPosition, kind: EntryKind, payload: &[u8]) {
-        let crc = payload_crc(position, self.last().term, payload);
-        self.append_checked(position, kind, payload, crc);
-    }
-
-    /// Stages an entry whose checksum `payload_crc` has confirmed. Panics unless it follows the
-    /// last one and
-    /// there is room.
-    pub fn append_checked(
+    /// Puts a record at `at` of `segment`, which is where the last one ended. Returns where the
+    /// next one goes.
+    pub(super) fn push(
         &mut self,
-        position: LogPosition,
-        kind: EntryKind,
+        segment: &Arc<Segment>,
+        at: u32,
+        head: &RecordHead,
         payload: &[u8],
-        crc: u32,
-    ) {
-        let prev_term = self.last().term;
-        let place = self.stage(position, prev_term, RecordKind::Entry(kind), payload, crc);
-        let bytes = narrow(payload.len());
-        let meta = Meta { term: position.term, kind, bytes, payload_crc: crc, place };
-        self.locations.push(position.index, meta);
-    }
-
-    /// Stages the removal of every entry after `to`. Panics at or below the commit index: no
-    /// leader asks that.
-    pub fn truncate(&mut self, to: LogPosition) {
-        assert!(to.index >= self.commit, "I4: truncation to {to} below commit {}", self.commit);
-        let term = self.locations.term_at(to.index);
-        assert_eq!(term, Some(to.term), "a truncation names the entry that stays last");
-        self.locations.truncate(to.index);
-        // What was durable beyond the cut is not the log any more.
-        if self.durable.index > to.index {
-            self.durable = to;
+    ) -> u32 {
+        assert_eq!(usize_of(head.payload_len), payload.len());
+        if self.building.last().is_none_or(|batch| batch.segment.seq != segment.seq) {
+            assert_eq!(at % PAGE, 0, "a batch begins on a page");
+            let bytes = self.free.pop().unwrap_or_default();
+            let segment = Arc::clone(segment);
+            self.building.push(Batch { segment, start: at, bytes, last_index: LogIndex::ZERO });
         }
-        if let Some(job) = &mut self.in_flight
-            && job.last.index > to.index
-        {
-            job.last = to;
-        }
-        self.stage(to, Term::ZERO, RecordKind::Truncate, &[], payload_crc(to, Term::ZERO, &[]));
-    }
-
-    /// Stages a record that carries the watermark alone, so that recovery can tell damage of the
-    /// last batch
-    /// from a torn tail. Storage §6.3.
-    pub fn stage_sync_mark(&mut self) {
-        let last = self.last();
-        if self.room_bytes() > 0 {
-            self.stage(last, Term::ZERO, RecordKind::SyncMark, &[], 0);
-        }
-    }
-
-    fn stage(
-        &mut self,
-        position: LogPosition,
-        prev_term: Term,
-        kind: RecordKind,
-        payload: &[u8],
-        crc: u32,
-    ) -> Place {
-        if !self.fits(payload.len()) {
-            self.rotate();
-        }
-        if self.staged.back().is_none_or(|batch| batch.seals) {
-            let buffer = self.buffers.pop().unwrap_or_default();
-            let segment = self.segments.last().expect("there is a segment to write to").clone();
-            self.staged.push_back(Batch::new(segment, self.cursor, buffer));
-        }
-        let batch = self.staged.back_mut().expect("one has been made");
-        let offset = batch.push(position, prev_term, kind, payload, crc);
-        let place = Place { segment: batch.segment.sequence, offset };
-        if matches!(kind, RecordKind::Entry(_) | RecordKind::Truncate) {
-            self.rows.push(FooterRow {
-                index: position.index.get(),
-                term: position.term.get(),
-                offset,
-                length: narrow(payload.len()),
-                crc,
-                kind,
-            });
-        }
-        place
-    }
-
-    fn fits(&self, payload_len: usize) -> bool {
-        let end = match self.staged.back() {
-            Some(batch) if !batch.seals => batch.end_with(payload_len),
-            Some(_) | None => {
-                let record = RECORD_HEADER_BYTES + record::padded(payload_len);
-                (wide(self.cursor) + record + RECORD_HEADER_BYTES).next_multiple_of(PAGE_BYTES)
+        let batch = self.building.last_mut().expect("one was pushed if there was none");
+        assert_eq!(batch.end().offset, at, "records are laid without gaps");
+        match head.kind {
+            RecordKind::Entry(_) => batch.last_index = batch.last_index.max(head.position.index),
+            RecordKind::Trunc => {
+                let place = Place { segment: segment.seq, offset: at };
+                self.cuts.push((place, head.position));
             }
-        };
-        end + footer_room(self.rows.len() + 1) <= self.capacity()
+            RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => {}
+        }
+        let bytes = batch.bytes_mut();
+        let from = bytes.len();
+        bytes.resize(from + usize_of(HEADER_BYTES), 0);
+        put_head(&mut bytes[from..], head);
+        bytes.extend_from_slice(payload);
+        bytes.resize(bytes.len().next_multiple_of(usize_of(HEADER_BYTES)), 0);
+        batch.end().offset
     }
 
-    /// Seals the segment and goes on in the next one, which was made ahead: no metadata operation
-    /// here.
-    fn rotate(&mut self) {
-        if self.staged.back().is_none_or(|batch| batch.seals) {
-            let buffer = self.buffers.pop().unwrap_or_default();
-            let segment = self.segments.last().expect("there is a segment to write to").clone();
-            self.staged.push_back(Batch::new(segment, self.cursor, buffer));
+    /// Fills the batch under construction up to its page. Returns where the next one begins.
+    pub(super) fn pad(&mut self, last: LogPosition) -> u32 {
+        const PATTERN: [u8; limits::PAGE_BYTES] = [PAD_BYTE; limits::PAGE_BYTES];
+        let batch = self.building.last().expect("only a batch with a record is padded");
+        let at = batch.end().offset;
+        let gap = page_up(at) - at;
+        if gap == 0 {
+            return at;
         }
-        let batch = self.staged.back_mut().expect("one has been made");
-        batch.seals = true;
-        let last = self.locations.last();
-        let sealed_rows = std::mem::take(&mut self.rows);
-        // The footer is laid with the rest of the batch: keep its rows until then.
-        batch.keep_rows(sealed_rows, last);
-        let next = self.spares.pop_front().expect("admission checks room_bytes first");
-        self.segments.push(next);
-        self.cursor = narrow(DATA_START);
-        self.rotated = true;
+        let payload = &PATTERN[..usize_of(gap - HEADER_BYTES)];
+        let head = marker(RecordKind::Pad, last, payload);
+        let segment = Arc::clone(&batch.segment);
+        let end = self.push(&segment, at, &head, payload);
+        assert_eq!(end % PAGE, 0);
+        end
     }
 
-    /// Sets the hard state; durable with the next job. Panics if the term goes back.
-    pub fn set_hard_state(&mut self, hard_state: HardState, genesis: u64) {
-        assert!(hard_state.term >= self.stored.hard_state.term, "I6: a term never goes back");
-        self.stored = Stored { hard_state, genesis, ..self.stored };
-        self.hard_state_dirty = true;
+    /// The lowest position that a TRUNC under construction keeps.
+    pub(super) fn lowest_cut(&self) -> Option<LogPosition> {
+        self.cuts.iter().map(|&(_, keep)| keep).min()
     }
 
-    /// Forms the job for everything staged; `None` if nothing is. Panics while one is in flight
-    /// (I2).
-    pub fn begin_job(&mut self, seq: JobSeq, commit: LogIndex) -> Option<Job> {
-        assert!(self.in_flight.is_none(), "I2: one sync job in flight");
-        assert!(commit >= self.commit, "a commit index never goes back");
-        self.commit = commit;
-        let mut operations = Vec::new();
-        if self.hard_state_dirty {
-            self.write_hard_state(&mut operations);
-        }
-        let mut synced = self.synced;
-        let staged = std::mem::take(&mut self.staged);
-        for batch in staged {
-            synced = self.write_batch(batch, &mut operations);
-        }
-        if operations.is_empty() {
-            return None;
-        }
-        self.in_flight = Some(InFlight { seq, synced, last: self.last() });
-        Some(Job { seq, operations })
-    }
-
-    fn write_hard_state(&mut self, operations: &mut Vec<Operation>) {
-        self.stored = Stored { last_durable: self.durable, ..self.stored.next() };
-        self.hard_state_dirty = false;
-        let bytes = Arc::new(self.stored.encode());
-        for file in &self.hard_state_files {
-            let (file, bytes) = (file.clone(), bytes.clone());
+    /// Lays the headers of everything under construction and appends the operations that make it
+    /// durable. Returns where the log ends then, and how many bytes are written.
+    pub(super) fn dispatch(
+        &mut self,
+        operations: &mut Vec<Operation>,
+        synced: Place,
+        commit: LogIndex,
+    ) -> (Place, u64) {
+        assert!(self.in_flight.is_empty(), "one job in flight");
+        let mut synced = synced;
+        let mut written = 0;
+        for batch in &mut self.building {
+            assert!(batch.start() >= synced, "a page that a sync covered is never written again");
+            let footer = lay_batch(batch, &mut self.chain, synced, commit, &self.cuts);
+            let file = &batch.segment.file;
             operations.push(Operation::Write {
-                file: file.clone(),
-                offset: self.stored.offset(),
-                bytes,
+                file: Arc::clone(file),
+                offset: u64::from(batch.start),
+                bytes: Arc::clone(&batch.bytes),
             });
-            operations.push(Operation::Sync { file });
+            if let Some((offset, crc)) = footer {
+                let page =
+                    Place { segment: batch.segment.seq, offset: batch.segment.file_len - PAGE };
+                let bytes = trailer_page(batch.segment.salt, page, offset, crc);
+                operations.push(Operation::Write {
+                    file: Arc::clone(file),
+                    offset: u64::from(page.offset),
+                    bytes: Arc::new(bytes),
+                });
+            }
+            operations.push(Operation::Sync { file: Arc::clone(file) });
+            written += u64::from(u32_of(batch.bytes.len()));
+            // The next batch of this job is written only after the sync of this one has returned.
+            synced = batch.end();
+        }
+        self.cuts.clear();
+        std::mem::swap(&mut self.building, &mut self.in_flight);
+        (synced, written)
+    }
+
+    /// The batches in flight are durable: they serve reads until the cache is full.
+    pub(super) fn job_done(&mut self) {
+        for batch in self.in_flight.drain(..) {
+            self.cached_bytes += batch.bytes.capacity();
+            self.cached.push_back(batch);
         }
     }
 
-    fn write_batch(&mut self, mut batch: Batch, operations: &mut Vec<Operation>) -> Place {
-        if batch.start == narrow(DATA_START) {
-            self.prev_crc = 0;
-        }
-        let last = batch.last_at_seal().unwrap_or(self.last());
-        let known =
-            Known { synced: self.synced, commit: self.commit, last, prev_crc: self.prev_crc };
-        self.prev_crc = batch.lay(known);
-        let end = batch.start + narrow(batch.bytes.len());
-        assert!(wide(end) <= self.capacity(), "a batch never crosses its segment");
-        let sequence = batch.segment.sequence;
-        if self.segments.last().is_some_and(|active| active.sequence == sequence) {
-            self.cursor = end;
-        }
-        let file = batch.segment.file.clone();
-        let (start, bytes) = (batch.start, Arc::new(batch.bytes));
-        let offset = u64::from(start);
-        operations.push(Operation::Write { file: file.clone(), offset, bytes: bytes.clone() });
-        operations.push(Operation::Sync { file });
-        self.written_bytes += bytes.len();
-        self.written.push_back(Written {
-            segment: sequence,
-            start,
-            bytes,
-            last: self.last().index,
-        });
-        Place { segment: sequence, offset: end }
-    }
-
-    /// Job `seq` is durable.
-    pub fn job_done(&mut self, seq: JobSeq) {
-        let job = self.in_flight.take().expect("a job was in flight");
-        assert_eq!(job.seq, seq, "jobs finish in order");
-        assert!(job.synced >= self.synced, "the watermark never goes back");
-        self.synced = job.synced;
-        self.durable = job.last;
-    }
-
-    /// The payload of the entry at `index`: from memory if it is recent, else through the map,
-    /// checked.
-    /// Panics if there is no such entry.
-    pub fn payload<'a>(
-        &'a self,
-        index: LogIndex,
-        scratch: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], Damaged> {
-        let meta = self.meta(index).expect("the caller asks for entries of the log");
-        if let Some(bytes) = self.in_memory(&meta) {
-            return Ok(bytes);
-        }
-        let segment = self
-            .segments
-            .iter()
-            .rev()
-            .find(|segment| segment.sequence == meta.place.segment)
-            .expect("an entry lies in a segment that is open");
-        scratch.clear();
-        let header = narrow(RECORD_HEADER_BYTES);
-        segment.region.copy_to(meta.place.offset + header, meta.bytes, scratch);
-        let before = self.locations.term_at(index.prev()).unwrap_or(Term::ZERO);
-        let crc = payload_crc(LogPosition::new(meta.term, index), before, scratch);
-        if crc == meta.payload_crc {
-            Ok(scratch)
-        } else {
-            Err(Damaged { index, segment: meta.place.segment })
-        }
-    }
-
-    fn in_memory(&self, meta: &Meta) -> Option<&[u8]> {
-        let place = meta.place;
-        let staged =
-            self.staged.iter().rev().find(|batch| {
-                (batch.segment.sequence, batch.start) <= (place.segment, place.offset)
-            });
-        if let Some(batch) = staged {
-            return Some(batch.payload(place.offset, meta.bytes));
-        }
-        let before = self.written.partition_point(|written| {
-            (written.segment, written.start) <= (place.segment, place.offset)
-        });
-        let written = self.written.get(before.checked_sub(1)?)?;
-        let from = wide(place.offset.checked_sub(written.start)?) + RECORD_HEADER_BYTES;
-        if written.segment == place.segment {
-            written.bytes.get(from..from + wide(meta.bytes))
-        } else {
-            None
-        }
-    }
-
-    /// Lets go of written batches beyond the cache's size whose entries are all applied.
-    pub fn trim_cache(&mut self, applied: LogIndex) {
-        while self.written_bytes > ENTRY_CACHE_BYTES || self.written.len() > 4096 {
-            let Some(first) = self.written.front() else { return };
-            let place = Place { segment: first.segment, offset: first.start };
-            if first.last > applied || place >= self.synced {
+    /// Lets go of the oldest batches beyond the bound; those not applied yet only beyond twice the
+    /// bound.
+    pub(super) fn trim(&mut self, applied: LogIndex) {
+        while self.cached_bytes > limits::ENTRY_CACHE_BYTES {
+            let Some(oldest) = self.cached.front() else { return };
+            let needed = oldest.last_index > applied;
+            if needed && self.cached_bytes <= 2 * limits::ENTRY_CACHE_BYTES {
                 return;
             }
-            let written = self.written.pop_front().expect("there is a first one");
-            self.written_bytes -= written.bytes.len();
-            if self.buffers.len() < SPARE_BUFFERS
-                && let Ok(mut buffer) = Arc::try_unwrap(written.bytes)
-            {
-                buffer.clear();
-                self.buffers.push(buffer);
+            let batch = self.cached.pop_front().expect("front was just looked at");
+            self.cached_bytes -= batch.bytes.capacity();
+            self.recycle(batch.bytes);
+        }
+    }
+
+    fn recycle(&mut self, mut bytes: Arc<Vec<u8>>) {
+        // Still shared if the executor has not dropped its job: then it is freed there.
+        if let Some(buffer) = Arc::get_mut(&mut bytes) {
+            buffer.clear();
+            if buffer.capacity() <= FREE_BYTES_MAX && self.free.len() < FREE_MAX {
+                self.free.push(bytes);
             }
         }
     }
 
-    /// The next step towards the next segment, if one is due. At most one is out at a time.
-    pub fn background_job(&mut self) -> Option<BackgroundJob> {
-        let wanted = if self.rotated { 2 } else { 1 };
-        if (self.out_of_space && !self.retry_space) || self.spares.len() >= wanted {
-            return None;
+    /// The payload of the record at `place`, if it is in memory.
+    pub(super) fn payload(&self, place: Place, len: u32) -> Option<&[u8]> {
+        let recent = self.building.iter().chain(&self.in_flight);
+        for batch in recent {
+            if batch.contains(place) {
+                return Some(batch.payload(place, len));
+            }
         }
-        let (template, sequence) = (self.template, self.next_sequence);
-        let salts = &mut self.salts;
-        let preparing = self.preparing.get_or_insert_with(|| {
-            *salts = record::next_salt(*salts);
-            let header = SegmentHeader { sequence, salt: *salts, ..template };
-            Preparing { header, file: None, zeroed: 0, running: false }
-        });
-        // Ahead of the log by a factor, so that the segment is ready when half of this one is
-        // written.
-        let written = u64::from(self.cursor);
-        let ahead = preparing.zeroed > 2 * written + super::background::SLICE_BYTES;
-        let urgent = self.spares.is_empty() && written * 2 > self.template.file_bytes;
-        if preparing.running || (ahead && !urgent) {
-            return None;
-        }
-        preparing.running = true;
-        self.retry_space = false;
-        let (disk, header) = (self.disk.clone(), preparing.header);
-        Some(match preparing.file.clone() {
-            None => BackgroundJob::create(disk, header),
-            Some(file) => BackgroundJob::go_on(disk, header, file, preparing.zeroed),
-        })
+        let after = self.cached.partition_point(|batch| batch.start() <= place);
+        let batch = self.cached.get(after.checked_sub(1)?)?;
+        batch.contains(place).then(|| batch.payload(place, len))
     }
+}
 
-    /// A background job has ended.
-    pub fn background_done(&mut self, done: BackgroundDone) {
-        let preparing = self.preparing.as_mut().expect("a segment was being prepared");
-        preparing.running = false;
-        match done.0 {
-            Ok(Progress::Zeroed { file, bytes }) => {
-                preparing.file = Some(file);
-                preparing.zeroed = bytes;
-                // The room is reserved before the first slice.
-                if std::mem::replace(&mut self.out_of_space, false) {
-                    log::info!("disk has space again");
-                }
-            }
-            Ok(Progress::Ready(segment)) => {
-                self.spares.push_back(segment);
-                self.preparing = None;
-                self.next_sequence += 1;
-            }
-            Err(error) => {
-                let full = error.kind() == io::ErrorKind::StorageFull
-                    || error.kind() == io::ErrorKind::QuotaExceeded;
-                if !std::mem::replace(&mut self.out_of_space, true) {
-                    log::error!("cannot prepare a log segment full={full} error={error}");
-                }
-                self.preparing = None;
-            }
-        }
+/// The head of a record that is no entry: it repeats the last position.
+pub(super) fn marker(kind: RecordKind, last: LogPosition, payload: &[u8]) -> RecordHead {
+    RecordHead {
+        kind,
+        position: last,
+        prev_term: last.term,
+        payload_len: u32_of(payload.len()),
+        payload_crc: crc::payload_crc(last, last.term, payload),
     }
+}
 
-    /// Tries a full disk once more.
-    pub fn retry_background(&mut self) {
-        self.retry_space = true;
+/// Completes the headers of a batch. Returns offset and CRC of its FOOTER, if it has one.
+fn lay_batch(
+    batch: &mut Batch,
+    chain: &mut (u32, u32),
+    synced: Place,
+    commit: LogIndex,
+    cuts: &[(Place, LogPosition)],
+) -> Option<(u32, u32)> {
+    let segment = Arc::clone(&batch.segment);
+    let start = batch.start;
+    let bytes = batch.bytes_mut();
+    let end = start + u32_of(bytes.len());
+    assert_eq!(end % PAGE, 0, "a batch is padded before it is dispatched");
+    if chain.0 != segment.seq {
+        *chain = (segment.seq, 0);
     }
+    let mut footer = None;
+    let mut at = start;
+    while at < end {
+        let place = Place { segment: segment.seq, offset: at };
+        let record = &mut bytes[usize_of(at - start)..];
+        let next = at + staged_extent(record);
+        let links = RecordLinks {
+            synced,
+            commit: commit_at(place, commit, cuts),
+            prev_crc: chain.1,
+            first: at == start,
+            last: next == end,
+        };
+        chain.1 = lay(&mut record[..usize_of(HEADER_BYTES)], segment.salt, place, &links);
+        match staged_kind(record) {
+            RecordKind::Footer => footer = Some((at, chain.1)),
+            RecordKind::Entry(_) | RecordKind::Trunc | RecordKind::Pad | RecordKind::SyncMark => {}
+        }
+        at = next;
+    }
+    assert_eq!(at, end, "records fill their batch");
+    footer
+}
+
+/// What the record at `place` may say is committed. If the batch tears behind it, a TRUNC that
+/// follows is lost and the suffix it cuts is back: nothing above what that TRUNC keeps may then
+/// count as committed.
+fn commit_at(place: Place, commit: LogIndex, cuts: &[(Place, LogPosition)]) -> LogIndex {
+    let ahead = cuts.iter().filter(|(cut, _)| *cut >= place);
+    ahead.map(|(_, keep)| keep.index).fold(commit, LogIndex::min)
 }

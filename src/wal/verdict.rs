@@ -1,198 +1,118 @@
-//! Torn or damaged? The rules L1 to L4 (spec/README.md §6, rules 1–4), and the replay of what is
-//! whole.
+//! Torn or damaged? The rules L1–L4, and rules 1–4 of the model-checked repair protocol.
 //!
-//! A bad range is **torn**, and dropped with all that follows, only if it lies beyond the
-//! watermark, in the last
-//! batch, and shows a sector that was never written. Everything else is damage: something
-//! acknowledged may be
-//! gone, so nothing is dropped and nothing is written.
+//! One sync job is in flight at a time, and the writes of a batch begin only when the sync of the
+//! one before has returned. So whatever lies before the watermark (the largest W in a valid header,
+//! or the place of the last record that is first of its batch) was synced, and may have been
+//! acknowledged.
+//!
+//! ```text
+//!                                        before the watermark   behind it, all in the last batch
+//! payload bad, a zero sector in it       FAULTY (L1)            torn: cut here (L2)
+//! payload bad, no zero sector            FAULTY (L1)            FAULTY (L3)
+//! header bad, its sector zero            by the neighbours      torn: cut here (L2)
+//! header bad, its sector not zero        by the neighbours      by the neighbours (L4)
+//! PAD, SYNCMARK, FOOTER: payload bad     nothing is lost        zero sector: torn; else nothing lost
+//! ```
+//!
+//! By the neighbours: the FOOTER's rows name what stood in the hole; else the record behind the
+//! hole names the entry before it, and if that has the term of the last entry before the hole, all
+//! entries between have it too, and no truncation can hide there (one leader made them). Those
+//! entries are FAULTY: lost, but known. Otherwise nothing can be told: UNCERTAIN.
 
-use super::Place;
-use super::locations::{Locations, Meta};
-use super::record::{FIRST, Header, RecordKind};
-use super::recovery::{Found, Item};
-use crate::types::{EntryKind, LogIndex, LogPosition, Term};
+use super::record::{Place, RecordHead, RecordKind};
+use super::scan::{PayloadState, Trace};
+use crate::types::{LogIndex, LogPosition, Term};
 
-/// The log that a directory's records amount to.
-#[derive(Debug)]
-pub(super) struct Replayed {
-    pub(super) locations: Locations,
-    /// Positions of the configuration entries in force.
-    pub(super) configurations: Vec<LogIndex>,
-    /// The largest commit index that any record knew.
-    pub(super) commit: LogIndex,
-    /// Where the torn tail begins, if there is one.
-    pub(super) torn_at: Option<Place>,
-    /// Whole records read.
-    pub(super) records: u64,
-}
-
-/// What is damaged: the indexes `after` to `before`, both exclusive.
+/// Whether what stood at a place may have been acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Damage {
-    pub(super) place: Place,
-    pub(super) first: LogIndex,
-    /// The last damaged index; `None` if nothing behind the range tells.
-    pub(super) last: Option<LogIndex>,
-    pub(super) rule: &'static str,
+pub(super) enum Proof {
+    /// The place lies before the watermark: it was synced.
+    Synced,
+    /// It lies in the last batch, whose sync nothing proves.
+    Unproven,
 }
 
-/// Weighs every bad range, then replays the records before the first torn one.
-pub(super) fn judge(items: &[Item]) -> Result<Replayed, Damage> {
-    let headers = || items.iter().filter_map(header_of);
-    let watermark = headers().map(|header| header.synced).max().unwrap_or_default();
-    let commit = headers().map(|header| header.commit).max().unwrap_or_default();
-    let last_first = items
-        .iter()
-        .rposition(|item| header_of(item).is_some_and(|header| header.flags & FIRST != 0));
-    let mut torn = None;
-    for (nth, item) in items.iter().enumerate() {
-        let shows_tear = match item.found {
-            Found::Record(_) => continue,
-            Found::BadPayload { torn, .. } | Found::BadHeader { torn, .. } => torn,
-        };
-        let in_last_batch = last_first.is_none_or(|first| nth >= first);
-        if item.place < watermark || !in_last_batch {
-            return Err(damage(items, nth, "L1: it was synced before what follows it"));
-        }
-        if !shows_tear {
-            let rule = match item.found {
-                Found::BadPayload { .. } => "L3: its header is whole and no sector is missing",
-                Found::BadHeader { .. } | Found::Record(_) => "L4: its header is garbage",
-            };
-            return Err(damage(items, nth, rule));
-        }
-        torn = Some(nth);
-        break;
-    }
-    let mut whole = &items[..torn.unwrap_or(items.len())];
-    if torn.is_some() {
-        // A TRUNC whose entries are torn was not acknowledged: the old suffix is back, as it may
-        // be.
-        while let Some((Item { found: Found::Record(header), .. }, before)) = whole.split_last()
-            && header.kind == RecordKind::Truncate
-            && header.position.index >= commit
-        {
-            whole = before;
-        }
-    }
-    let mut replayed = replay(whole, commit)?;
-    replayed.torn_at = items.get(whole.len()).filter(|_| torn.is_some()).map(|item| item.place);
-    if replayed.locations.last().index < commit {
-        let rule = "L1: a later record knew more entries to be committed";
-        let first = replayed.locations.last().index.next();
-        let place = replayed.torn_at.or(items.last().map(|item| item.place)).unwrap_or_default();
-        return Err(Damage { place, first, last: Some(commit), rule });
-    }
-    Ok(replayed)
-}
-
-fn header_of(item: &Item) -> Option<&Header> {
-    match &item.found {
-        Found::Record(header) | Found::BadPayload { header, .. } => Some(header),
-        Found::BadHeader { .. } => None,
+impl Proof {
+    /// Judges by file position, never by index: after a truncation the index of W names newer
+    /// records.
+    pub(super) fn of(place: Place, watermark: Place) -> Proof {
+        if place < watermark { Proof::Synced } else { Proof::Unproven }
     }
 }
 
-fn damage(items: &[Item], nth: usize, rule: &'static str) -> Damage {
-    let place = items[nth].place;
-    if let Found::BadPayload { header, .. } = items[nth].found {
-        return Damage {
-            place,
-            first: header.position.index,
-            last: Some(header.position.index),
-            rule,
-        };
-    }
-    let before = items[..nth].iter().rev().find_map(header_of);
-    let after = items[nth..].iter().filter_map(header_of).next();
-    let first = before.map_or(LogIndex::ZERO, |header| header.position.index).next();
-    let last = after.map(|header| match header.kind {
-        RecordKind::Entry(_) => header.position.index,
-        RecordKind::Truncate | RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => {
-            header.position.index.next()
-        }
-    });
-    let last = last.filter(|last| *last > first).map(LogIndex::prev);
-    Damage { place, first, last, rule }
+/// What is to be done about a record with a valid header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RecordVerdict {
+    /// Take it.
+    Whole,
+    /// Never acknowledged: the log ends before it.
+    Torn,
+    /// Its payload is lost, its identity known.
+    Faulty,
+    /// Its payload is lost, and held nothing.
+    Harmless,
 }
 
-/// Replays whole records in the order of the files: an entry at or below the end, like a TRUNC,
-/// cuts what it
-/// overrides.
-fn replay(items: &[Item], commit: LogIndex) -> Result<Replayed, Damage> {
-    let mut replayed = Replayed {
-        locations: Locations::new(LogPosition::ZERO),
-        configurations: Vec::new(),
-        commit,
-        torn_at: None,
-        records: 0,
-    };
-    let mut known_commit = LogIndex::ZERO;
-    for item in items {
-        let Found::Record(header) = item.found else { continue };
-        replayed.records += 1;
-        let cut = match header.kind {
-            RecordKind::Entry(kind) => {
-                replay_entry(&mut replayed, item.place, &header, kind, known_commit)
+/// L1, L2 and L3 for a record whose header is valid.
+pub(super) fn judge_record(kind: RecordKind, payload: PayloadState, proof: Proof) -> RecordVerdict {
+    match (payload, proof) {
+        (PayloadState::Whole, _) => RecordVerdict::Whole,
+        (PayloadState::Bad(Trace::ZeroSector), Proof::Unproven) => RecordVerdict::Torn,
+        (PayloadState::Bad(_), _) => match kind {
+            RecordKind::Entry(_) => RecordVerdict::Faulty,
+            RecordKind::Trunc | RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => {
+                RecordVerdict::Harmless
             }
-            RecordKind::Truncate => cut_to(&mut replayed, header.position, known_commit),
-            RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => Ok(()),
-        };
-        if let Err(rule) = cut {
-            let index = header.position.index;
-            return Err(Damage { place: item.place, first: index, last: Some(index), rule });
+        },
+    }
+}
+
+/// L2 for a hole: whether it is a tear.
+pub(super) fn is_torn(trace: Trace, proof: Proof) -> bool {
+    match proof {
+        Proof::Synced => false,
+        Proof::Unproven => trace == Trace::ZeroSector,
+    }
+}
+
+/// What the record behind a hole says of the hole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum HoleVerdict {
+    /// No entry and no truncation that mattered stood in it.
+    Nothing,
+    /// It held the entries above the last one before it, up to this one, all of one term.
+    Entries {
+        /// The last of them.
+        last: LogIndex,
+        /// Their term.
+        term: Term,
+    },
+    /// It cannot be told.
+    Unknown,
+}
+
+/// Rule 3. `last` is the last entry before the hole, `term_at` the terms of the log up to there.
+pub(super) fn judge_hole(
+    last: LogPosition,
+    successor: &RecordHead,
+    term_at: impl Fn(LogIndex) -> Option<Term>,
+) -> HoleVerdict {
+    let before = match successor.kind {
+        RecordKind::Entry(_) => match successor.position.index.get().checked_sub(1) {
+            Some(index) => LogPosition::new(successor.prev_term, LogIndex::new(index)),
+            None => return HoleVerdict::Unknown,
+        },
+        // These name the last entry, or the one that becomes the last.
+        RecordKind::Trunc | RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => {
+            successor.position
         }
-        known_commit = known_commit.max(header.commit);
-    }
-    Ok(replayed)
-}
-
-fn replay_entry(
-    replayed: &mut Replayed,
-    place: Place,
-    header: &Header,
-    kind: EntryKind,
-    commit: LogIndex,
-) -> Result<(), &'static str> {
-    let position = header.position;
-    if position.index == LogIndex::ZERO {
-        return Err("an entry at index 0");
-    }
-    let before = position.index.prev();
-    let last = replayed.locations.last();
-    if position.index > last.index.next() {
-        return Err("the entries before it are missing");
-    }
-    if position.index <= last.index {
-        let term = replayed.locations.term_at(before).unwrap_or(Term::ZERO);
-        cut_to(replayed, LogPosition::new(term, before), commit)?;
-    }
-    if replayed.locations.last().term != header.prev_term || position.term < header.prev_term {
-        return Err("it follows an entry that is not in the log");
-    }
-    let meta = Meta {
-        term: position.term,
-        kind,
-        bytes: header.payload_len,
-        payload_crc: header.payload_crc,
-        place,
     };
-    replayed.locations.push(position.index, meta);
-    if kind == EntryKind::Configuration {
-        replayed.configurations.push(position.index);
+    let pinned = term_at(before.index.min(last.index)) == Some(before.term);
+    if !pinned {
+        HoleVerdict::Unknown
+    } else if before.index <= last.index {
+        HoleVerdict::Nothing
+    } else {
+        HoleVerdict::Entries { last: before.index, term: before.term }
     }
-    Ok(())
-}
-
-fn cut_to(replayed: &mut Replayed, to: LogPosition, commit: LogIndex) -> Result<(), &'static str> {
-    if to.index < commit {
-        return Err("it would cut committed entries");
-    }
-    if replayed.locations.term_at(to.index) != Some(to.term) {
-        return Err("it names an entry that is not in the log");
-    }
-    replayed.locations.truncate(to.index);
-    replayed.configurations.retain(|index| *index <= to.index);
-    Ok(())
 }

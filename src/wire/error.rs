@@ -150,6 +150,15 @@ impl Error {
         }
     }
 
+    /// Where the leader takes clients, if the error names it.
+    pub fn leader_address(&self) -> Option<&str> {
+        if let Error::NotLeader { leader: Some((_, address)) } = self {
+            Some(address)
+        } else {
+            None
+        }
+    }
+
     /// What the asker can do.
     pub const fn advice(&self) -> Advice {
         match self {

@@ -1,1 +1,2 @@
 //! wal.
+pub mod sim_disk;

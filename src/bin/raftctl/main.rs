@@ -1,2 +1,63 @@
-//! raftctl.
-fn main() {}
+//! raftctl: puts, gets, deletes and status from the command line.
+mod args;
+mod exit;
+mod output;
+mod status;
+mod verbs;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use raftd::client::{Client, ClientOptions};
+use raftd::types::ClusterId;
+
+use args::{Cli, Verb};
+use exit::{End, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version come here as well, with exit code 0.
+        Err(why) => {
+            let end = if why.use_stderr() { End::Usage } else { End::Done };
+            // Nobody is left to hear that standard output is closed.
+            let _ = why.print();
+            return end.into();
+        }
+    };
+    match run(cli) {
+        Ok(end) => end.into(),
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "raftctl: {:#}", failure.why);
+            failure.end.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<End, Failure> {
+    let options =
+        ClientOptions { endpoints: cli.endpoints, timeout: cli.timeout, cluster_id: ClusterId(0) };
+    let mut client = Client::new(options);
+    let (text, end) = match cli.verb {
+        Verb::Put { key, value } => (verbs::put(&mut client, cli.output, key, value)?, End::Done),
+        Verb::Get(args) => (verbs::get(&mut client, cli.output, args)?, End::Done),
+        Verb::Del { key, prefix } => (verbs::del(&mut client, cli.output, key, prefix)?, End::Done),
+        Verb::Status => status::status(&client, cli.output),
+    };
+    print(&text)?;
+    Ok(end)
+}
+
+/// A reader that has seen enough (`raftctl get --prefix "" | head`) is no failure.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => {
+            let why = Err(why).context("cannot write to standard output");
+            why.map_err(|why| Failure { end: End::Refused, why })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,131 @@
+//! The command line: global flags, verbs and theirs.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const AFTER_HELP: &str = "\
+Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
+number of keys. json is stable; `protocol.md` documents it. table is for reading.
+
+Exit codes: 0 done · 1 refused, certainly not done · 2 usage · 3 nobody reachable, or no leader
+            4 outcome unknown: the write may or may not be done · 5 unhealthy (status)";
+
+/// Talks to a raftd cluster.
+#[derive(Parser, Debug)]
+#[command(name = "raftctl", version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Where the nodes take clients, as host:port. One is enough: redirects name the leader.
+    #[arg(
+        long,
+        global = true,
+        value_name = "A,B,C",
+        value_delimiter = ',',
+        env = "RAFTCTL_ENDPOINTS",
+        default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103",
+        value_parser = endpoint
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// How to print what comes back.
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Simple)]
+    pub(crate) output: Format,
+    /// How long the command may take: 5s, 500ms, 2m.
+    #[arg(long, global = true, default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// How to print what comes back.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum Format {
+    /// As etcdctl does.
+    Simple,
+    /// One JSON value.
+    Json,
+    /// Columns with headings.
+    Table,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Set a key's value.
+    Put {
+        /// The key.
+        key: OsString,
+        /// The value; `-` reads it from standard input.
+        #[arg(allow_hyphen_values = true)]
+        value: OsString,
+    },
+    /// Print a key and its value, or all keys with a prefix.
+    Get(GetArgs),
+    /// Delete a key, or all keys with a prefix.
+    Del {
+        /// The key.
+        key: OsString,
+        /// Delete every key that begins with KEY; an empty KEY is all keys.
+        #[arg(long)]
+        prefix: bool,
+    },
+    /// What every endpoint says of itself.
+    Status,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    /// The key.
+    pub(crate) key: OsString,
+    /// Every key that begins with KEY; an empty KEY is all keys.
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// As the store was at this revision.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) rev: u64,
+    /// At most this many keys.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) limit: u64,
+    /// linearizable asks the leader; serializable reads the first endpoint's own state.
+    #[arg(long, value_enum, default_value_t = Freshness::Linearizable)]
+    pub(crate) consistency: Freshness,
+    /// Leave out the values.
+    #[arg(long, conflicts_with = "print_value_only")]
+    pub(crate) keys_only: bool,
+    /// Leave out the keys (simple output).
+    #[arg(long)]
+    pub(crate) print_value_only: bool,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum Freshness {
+    /// Not older than the moment of asking.
+    Linearizable,
+    /// The asked node's own state, however old.
+    Serializable,
+}
+
+fn endpoint(text: &str) -> Result<String, &'static str> {
+    match text.trim().rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.trim().to_owned())
+        }
+        _ => Err("an endpoint is host:port, as in 127.0.0.1:7101"),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60 * 1000,
+        _ => return Err("a duration is a number and ms, s or m, as in 500ms"),
+    };
+    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(0) => Err("a timeout of nothing is no timeout"),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Err("a duration is a whole number and ms, s or m, as in 500ms"),
+    }
+}

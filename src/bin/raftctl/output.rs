@@ -1,0 +1,127 @@
+//! What the verbs print, in each format. The JSON is documented in protocol.md and stable.
+
+use raftd::client::{Deleted, KeyValue, Range};
+use raftd::types::Revision;
+use serde_json::{Map, Value, json};
+
+use super::args::Format;
+
+/// Which half of a key and its value is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shown {
+    /// The key and the value.
+    Both,
+    /// The key.
+    Keys,
+    /// The value.
+    Values,
+}
+
+pub(crate) fn put(format: Format, revision: Revision) -> Vec<u8> {
+    match format {
+        Format::Simple => b"OK\n".to_vec(),
+        Format::Json => json_line(&json!({ "revision": revision.0 })),
+        Format::Table => table(&["REVISION"], &[vec![revision.to_string()]]),
+    }
+}
+
+pub(crate) fn deleted(format: Format, deleted: Deleted) -> Vec<u8> {
+    let Deleted { revision, deleted } = deleted;
+    match format {
+        Format::Simple => format!("{deleted}\n").into_bytes(),
+        Format::Json => json_line(&json!({ "revision": revision.0, "deleted": deleted })),
+        Format::Table => {
+            table(&["REVISION", "DELETED"], &[vec![revision.to_string(), deleted.to_string()]])
+        }
+    }
+}
+
+pub(crate) fn range(format: Format, shown: Shown, range: &Range) -> Vec<u8> {
+    match format {
+        Format::Simple => range.kvs.iter().flat_map(|kv| lines(shown, kv)).collect(),
+        Format::Json => json_line(&json!({
+            "revision": range.revision.0,
+            "count": range.count,
+            "more": range.more,
+            "kvs": range.kvs.iter().map(|kv| kv_json(shown, kv)).collect::<Vec<_>>(),
+        })),
+        Format::Table => {
+            let rows: Vec<_> = range.kvs.iter().map(kv_row).collect();
+            table(&["KEY", "VALUE", "CREATED", "MODIFIED", "VERSION"], &rows)
+        }
+    }
+}
+
+/// The bytes as they are: what was put comes out.
+fn lines(shown: Shown, kv: &KeyValue) -> Vec<u8> {
+    match shown {
+        Shown::Both => [&kv.key, &b"\n"[..], &kv.value, b"\n"].concat(),
+        Shown::Keys => [&kv.key, &b"\n"[..]].concat(),
+        Shown::Values => [&kv.value, &b"\n"[..]].concat(),
+    }
+}
+
+fn kv_json(shown: Shown, kv: &KeyValue) -> Value {
+    let mut object = Map::new();
+    insert_bytes(&mut object, "key", &kv.key);
+    match shown {
+        Shown::Both | Shown::Values => insert_bytes(&mut object, "value", &kv.value),
+        Shown::Keys => {}
+    }
+    for (name, number) in [
+        ("create_revision", kv.create_revision.0),
+        ("mod_revision", kv.mod_revision.0),
+        ("version", kv.version),
+        ("lease", kv.lease),
+    ] {
+        object.insert(name.to_owned(), number.into());
+    }
+    Value::Object(object)
+}
+
+/// Text as it is under its name; other bytes in hex under `NAME_hex`, so that nothing is lost.
+fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.to_owned(), text.into()),
+        Err(_) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            object.insert(format!("{name}_hex"), hex.into())
+        }
+    };
+}
+
+fn kv_row(kv: &KeyValue) -> Vec<String> {
+    vec![
+        kv.key.escape_ascii().to_string(),
+        kv.value.escape_ascii().to_string(),
+        kv.create_revision.to_string(),
+        kv.mod_revision.to_string(),
+        kv.version.to_string(),
+    ]
+}
+
+pub(crate) fn json_line(value: &Value) -> Vec<u8> {
+    let mut line = value.to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+/// Columns as wide as their widest cell, two spaces apart; the last one is not padded.
+pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Vec<u8> {
+    let headings: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).chain(headings.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let mut text = String::new();
+    for row in std::iter::once(&headings).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text.into_bytes()
+}

@@ -1,0 +1,144 @@
+//! status: every endpoint's own view, side by side.
+
+use raftd::client::{Client, ConnectionError};
+use raftd::wire::status::{PeerStatus, Status};
+use serde_json::{Value, json};
+
+use super::args::Format;
+use super::exit::End;
+use super::output::{json_line, table};
+
+type Answer = (String, Result<Status, ConnectionError>);
+
+/// What there is to print, and whether all is well: every endpoint answers, and one leads.
+pub(crate) fn status(client: &Client, format: Format) -> (Vec<u8>, End) {
+    let answers = client.status_all();
+    let text = match format {
+        Format::Simple => answers.iter().flat_map(|answer| line(answer).into_bytes()).collect(),
+        Format::Json => json_line(&Value::Array(answers.iter().map(object).collect())),
+        Format::Table => {
+            let rows: Vec<_> = answers.iter().map(row).collect();
+            table(HEADINGS, &rows)
+        }
+    };
+    (text, health(&answers))
+}
+
+fn health(answers: &[Answer]) -> End {
+    let reached: Vec<_> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+    if reached.is_empty() {
+        End::Unavailable
+    } else if reached.len() == answers.len() && reached.iter().any(|node| node.leader.is_some()) {
+        End::Done
+    } else {
+        End::Unhealthy
+    }
+}
+
+fn line((endpoint, answer): &Answer) -> String {
+    match answer {
+        Ok(node) => format!(
+            "{endpoint} {} {} term={} leader={} commit={} applied={} last={} revision={} \
+             hash={:016x} version={}\n",
+            node.node,
+            node.role,
+            node.term,
+            leader(node),
+            node.commit_index,
+            node.applied_index,
+            node.last_index,
+            node.revision,
+            node.state_hash,
+            node.version,
+        ),
+        Err(why) => format!("{endpoint} error={}\n", text_of(why)),
+    }
+}
+
+const HEADINGS: &[&str] = &[
+    "ENDPOINT",
+    "NODE",
+    "ROLE",
+    "TERM",
+    "LEADER",
+    "COMMIT",
+    "APPLIED",
+    "LAST",
+    "REVISION",
+    "STATE HASH",
+    "VERSION",
+    "ERROR",
+];
+
+fn row((endpoint, answer): &Answer) -> Vec<String> {
+    let mut row = vec![endpoint.clone()];
+    match answer {
+        Ok(node) => row.extend([
+            node.node.to_string(),
+            node.role.clone(),
+            node.term.to_string(),
+            leader(node),
+            node.commit_index.to_string(),
+            node.applied_index.to_string(),
+            node.last_index.to_string(),
+            node.revision.to_string(),
+            format!("{:016x}", node.state_hash),
+            node.version.clone(),
+            String::new(),
+        ]),
+        Err(why) => {
+            row.resize(HEADINGS.len() - 1, "-".to_owned());
+            row.push(text_of(why));
+        }
+    }
+    row
+}
+
+fn object((endpoint, answer): &Answer) -> Value {
+    match answer {
+        Ok(node) => json!({
+            "endpoint": endpoint,
+            "id": node.node.get(),
+            "role": node.role,
+            "term": node.term.get(),
+            "leader": node.leader.map(|leader| leader.get()),
+            "leader_address": node.leader_address,
+            "commit_index": node.commit_index.get(),
+            "applied_index": node.applied_index.get(),
+            "last_index": node.last_index.get(),
+            "durable_index": node.durable_index.get(),
+            "revision": node.revision.0,
+            "compact_revision": node.compact_revision.0,
+            "state_hash": format!("{:016x}", node.state_hash),
+            "version": node.version,
+            "cluster_id": node.cluster_id.to_string(),
+            "keys": node.keys,
+            "history_bytes": node.history_bytes,
+            "log_bytes": node.log_bytes,
+            "connections": node.connections,
+            "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
+        }),
+        Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),
+    }
+}
+
+fn peer(peer: &PeerStatus) -> Value {
+    json!({
+        "id": peer.node.get(),
+        "address": peer.address,
+        "connected": peer.connected,
+        "match_index": peer.match_index.get(),
+    })
+}
+
+fn leader(node: &Status) -> String {
+    node.leader.map_or_else(|| "-".to_owned(), |leader| leader.to_string())
+}
+
+/// The error and its cause, on one line.
+fn text_of(why: &ConnectionError) -> String {
+    match std::error::Error::source(why) {
+        Some(source) => format!("{why}: {source}"),
+        None => why.to_string(),
+    }
+}

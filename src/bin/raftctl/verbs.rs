@@ -1,0 +1,92 @@
+//! put, get, del.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use anyhow::Context;
+use raftd::client::{Client, prefix_end};
+use raftd::limits::REQUEST_BYTES_MAX;
+use raftd::types::Revision;
+use raftd::wire::client::{Consistency, RangeArgs};
+
+use super::args::{Format, Freshness, GetArgs};
+use super::exit::{End, Failure};
+use super::output;
+
+pub(crate) fn put(
+    client: &mut Client,
+    format: Format,
+    key: OsString,
+    value: OsString,
+) -> Result<Vec<u8>, Failure> {
+    let key = single_key(&key)?;
+    let value = if value == OsStr::new("-") { read_stdin()? } else { value.into_vec() };
+    let revision = client.put(&key, &value)?;
+    Ok(output::put(format, revision))
+}
+
+pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<Vec<u8>, Failure> {
+    let (key, end) = span(&args.key, args.prefix)?;
+    let range = client.range(&RangeArgs {
+        key: &key,
+        end: &end,
+        limit: args.limit,
+        revision: Revision(args.rev),
+        consistency: match args.consistency {
+            Freshness::Linearizable => Consistency::Linearizable,
+            Freshness::Serializable => Consistency::Serializable,
+        },
+        keys_only: args.keys_only,
+        count_only: false,
+    })?;
+    let shown = if args.keys_only {
+        output::Shown::Keys
+    } else if args.print_value_only {
+        output::Shown::Values
+    } else {
+        output::Shown::Both
+    };
+    Ok(output::range(format, shown, &range))
+}
+
+pub(crate) fn del(
+    client: &mut Client,
+    format: Format,
+    key: OsString,
+    prefix: bool,
+) -> Result<Vec<u8>, Failure> {
+    let (key, end) = span(&key, prefix)?;
+    let deleted = client.delete_range(&key, &end)?;
+    Ok(output::deleted(format, deleted))
+}
+
+fn single_key(key: &OsStr) -> Result<Vec<u8>, Failure> {
+    if key.is_empty() {
+        return Err(Failure::usage("the key is empty"));
+    }
+    Ok(key.as_bytes().to_vec())
+}
+
+/// The range that a key, or a prefix, stands for.
+fn span(key: &OsStr, prefix: bool) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+    if !prefix {
+        return Ok((single_key(key)?, Vec::new()));
+    }
+    // No key sorts before a single zero byte.
+    let first = if key.is_empty() { vec![0] } else { key.as_bytes().to_vec() };
+    Ok((first, prefix_end(key.as_bytes())))
+}
+
+fn read_stdin() -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    // One byte more than can be put is enough to be refused.
+    let most = u64::try_from(REQUEST_BYTES_MAX).unwrap_or(u64::MAX);
+    std::io::stdin()
+        .lock()
+        .take(most)
+        .read_to_end(&mut value)
+        .context("cannot read the value from standard input")
+        .map_err(|why| Failure { end: End::Refused, why })?;
+    Ok(value)
+}

@@ -1,0 +1,383 @@
+//! A cluster as one thing: find who can do a request, repeat what is safe, say what came of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::types::{ClusterId, Revision};
+use crate::wire::client::{Consistency, RangeArgs};
+use crate::wire::error::{Advice, Error as WireError};
+use crate::wire::reply::{RangeReply, ReplyBody};
+use crate::wire::status::Status;
+
+use super::clock::{Deadline, back_off};
+use super::connection::Connection;
+use super::error::{Attempt, ConnectionError, Error, Why};
+
+/// One attempt to say hello takes at least and at most this, by the timeout's share of an endpoint:
+/// a node that was stopped in mid-air takes connections and answers nothing, and there must be time
+/// for the others.
+const HELLO_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+const HELLO_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
+/// Redirects followed at once; after that two nodes probably name each other, and we wait as well.
+const REDIRECTS_AT_ONCE: usize = 3;
+
+/// How to reach a cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientOptions {
+    /// Where its nodes take clients, as host:port. One is enough: redirects name the leader.
+    pub endpoints: Vec<String>,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// The cluster it must be; 0 is any.
+    pub cluster_id: ClusterId,
+}
+
+/// A client of a cluster. One request at a time; see `Connection` for more.
+#[derive(Debug)]
+pub struct Client {
+    options: ClientOptions,
+    connection: Option<Connection>,
+    /// Which endpoint is asked next when nobody has named the leader.
+    turn: usize,
+}
+
+/// A key and all about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyValue {
+    /// Its name.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// The revision of the put that created it.
+    pub create_revision: Revision,
+    /// The revision of the last put.
+    pub mod_revision: Revision,
+    /// How many puts since its creation, that one included.
+    pub version: u64,
+    /// The lease it hangs on; 0 is none.
+    pub lease: u64,
+}
+
+/// What a range read found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Range {
+    /// The store's revision when the read began.
+    pub revision: Revision,
+    /// The keys, in order.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the range has more keys than the limit.
+    pub more: bool,
+    /// How many keys the range has in all.
+    pub count: u64,
+}
+
+/// What a delete did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deleted {
+    /// The store's revision after it.
+    pub revision: Revision,
+    /// How many keys there were.
+    pub deleted: u64,
+}
+
+/// What a request's unanswered end means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Intent {
+    Write,
+    Read,
+    /// A read of the asked node's own state: never at a node that the options do not name.
+    ReadHere,
+}
+
+/// Why one attempt brought no answer.
+enum Failure {
+    /// Certainly not done; somebody else or a later moment may do it.
+    NotDone { attempt: Box<Attempt>, redirect: Option<String> },
+    /// Certainly not done, and asking again is in vain.
+    Refused { endpoint: String, source: WireError },
+    /// Perhaps done.
+    Unknown(Box<Attempt>),
+}
+
+impl Client {
+    /// A client; connects at the first request. Panics without endpoints.
+    pub fn new(options: ClientOptions) -> Client {
+        assert!(!options.endpoints.is_empty(), "a client needs an endpoint");
+        Client { options, connection: None, turn: 0 }
+    }
+
+    /// Sets a key's value. Answers the revision it made.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Revision, Error> {
+        self.check_size(key.len().saturating_add(value.len()))?;
+        let send = |connection: &mut Connection| connection.put(key, value);
+        self.call(Intent::Write, send, |body| {
+            if let ReplyBody::Put { revision } = body { Some(revision) } else { None }
+        })
+    }
+
+    /// Deletes the key, or the keys of [key, end): `end` is the wire's form.
+    pub fn delete_range(&mut self, key: &[u8], end: &[u8]) -> Result<Deleted, Error> {
+        self.check_size(key.len().saturating_add(end.len()))?;
+        let send = |connection: &mut Connection| connection.delete_range(key, end);
+        self.call(Intent::Write, send, |body| {
+            if let ReplyBody::DeleteRange { revision, deleted } = body {
+                Some(Deleted { revision, deleted })
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The key's newest value, linearizable.
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<KeyValue>, Error> {
+        let mut found = self.range(&RangeArgs::of_key(key))?;
+        Ok(found.kvs.pop())
+    }
+
+    /// Reads a range, at one revision, in as many requests as the replies' bound makes necessary.
+    pub fn range(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
+        let mut range = self.range_once(args)?;
+        while range.more && (args.limit == 0 || collected(&range) < args.limit) {
+            let Some(last) = range.kvs.last() else { break };
+            // The next key after it in the order of bytes.
+            let mut key = last.key.clone();
+            key.push(0);
+            let revision =
+                if args.revision == Revision(0) { range.revision } else { args.revision };
+            let limit =
+                if args.limit == 0 { 0 } else { args.limit.saturating_sub(collected(&range)) };
+            let next = self.range_once(&RangeArgs { key: &key, revision, limit, ..*args })?;
+            range.more = next.more;
+            if next.kvs.is_empty() {
+                break;
+            }
+            range.kvs.extend(next.kvs);
+        }
+        Ok(range)
+    }
+
+    /// What the node at `endpoint` says of itself.
+    pub fn status(&self, endpoint: &str) -> Result<Status, ConnectionError> {
+        status(endpoint, &self.options)
+    }
+
+    /// What every endpoint says of itself, asked at once.
+    pub fn status_all(&self) -> Vec<(String, Result<Status, ConnectionError>)> {
+        let options = &self.options;
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = options
+                .endpoints
+                .iter()
+                .map(|endpoint| (endpoint, scope.spawn(move || status(endpoint, options))))
+                .collect();
+            asked
+                .into_iter()
+                .map(|(endpoint, thread)| {
+                    let status = thread.join().expect("asking for a status does not panic");
+                    (endpoint.clone(), status)
+                })
+                .collect()
+        })
+    }
+
+    fn range_once(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
+        self.check_size(args.key.len().saturating_add(args.end.len()))?;
+        let intent = match args.consistency {
+            Consistency::Linearizable => Intent::Read,
+            Consistency::Serializable => Intent::ReadHere,
+        };
+        let send = |connection: &mut Connection| connection.range(args);
+        self.call(intent, send, |body| {
+            if let ReplyBody::Range(reply) = body { Some(own(&reply)) } else { None }
+        })
+    }
+
+    /// A request beyond the protocol's bound would only make the node hang up.
+    fn check_size(&self, bytes: usize) -> Result<(), Error> {
+        // The op and the lengths of two strings.
+        const ENVELOPE_BYTES: usize = 16;
+        if bytes <= REQUEST_BYTES_MAX - ENVELOPE_BYTES {
+            return Ok(());
+        }
+        let number = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        Err(Error::Refused {
+            endpoint: "the client".to_owned(),
+            source: WireError::TooLarge { bytes: number(bytes), max: number(REQUEST_BYTES_MAX) },
+        })
+    }
+
+    /// Asks until somebody answers, the answer is final, or the time is up.
+    fn call<T>(
+        &mut self,
+        intent: Intent,
+        send: impl Fn(&mut Connection) -> u64,
+        take: impl Fn(ReplyBody<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let within = self.options.timeout;
+        let deadline = Deadline::after(within);
+        let mut last_words = BTreeMap::new();
+        let mut redirect = None;
+        let (mut redirects, mut failures) = (0, 0);
+        loop {
+            let named = redirect.take();
+            let failure = match self.attempt(intent, named, deadline, &send, &take) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Refused { endpoint, source } => {
+                    return Err(Error::Refused { endpoint, source });
+                }
+                Failure::Unknown(attempt) => {
+                    return Err(Error::OutcomeUnknown { attempt: *attempt });
+                }
+                Failure::NotDone { attempt, redirect: to } => {
+                    last_words.insert(attempt.endpoint, attempt.why);
+                    redirect = to.filter(|_| intent != Intent::ReadHere);
+                }
+            }
+            if redirect.is_some() && redirects < REDIRECTS_AT_ONCE {
+                redirects += 1;
+                continue;
+            }
+            redirects = 0;
+            failures += 1;
+            if deadline.has_passed() {
+                let attempts = last_words.into_iter();
+                let attempts = attempts.map(|(endpoint, why)| Attempt { endpoint, why }).collect();
+                return Err(Error::Unavailable { within, attempts });
+            }
+            if redirect.is_some() || failures % self.options.endpoints.len() == 0 {
+                back_off(deadline);
+            }
+        }
+    }
+
+    fn attempt<T>(
+        &mut self,
+        intent: Intent,
+        redirect: Option<String>,
+        deadline: Deadline,
+        send: &impl Fn(&mut Connection) -> u64,
+        take: &impl Fn(ReplyBody<'_>) -> Option<T>,
+    ) -> Result<T, Failure> {
+        let mut connection = self.connect(intent, redirect, deadline)?;
+        let endpoint = connection.endpoint().to_owned();
+        let id = send(&mut connection);
+        // A read that hangs may be repeated elsewhere; a write is stuck with whom it was sent to.
+        let patience = match intent {
+            Intent::Write => deadline,
+            Intent::Read | Intent::ReadHere => deadline.at_most(self.options.timeout / 3),
+        };
+        connection.flush(patience).map_err(|why| not_done(&endpoint, Why::Connection(why)))?;
+        let reply = match connection.receive(patience) {
+            Ok(reply) => reply,
+            Err(why) => return Err(unanswered(intent, endpoint, Why::Connection(why))),
+        };
+        let unexpected = || {
+            let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
+            unanswered(intent, endpoint.clone(), Why::Connection(why))
+        };
+        if reply.id != id {
+            return Err(unexpected());
+        }
+        if let ReplyBody::Error(error) = reply.body {
+            let failure = judge(intent, endpoint, error);
+            if let Failure::Refused { .. } = failure {
+                self.connection = Some(connection);
+            }
+            return Err(failure);
+        }
+        let answer = take(reply.body).ok_or_else(unexpected)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+
+    /// The connection in use, one to where we were redirected, or one to the next endpoint.
+    fn connect(
+        &mut self,
+        intent: Intent,
+        redirect: Option<String>,
+        deadline: Deadline,
+    ) -> Result<Connection, Failure> {
+        if let Some(connection) = self.connection.take() {
+            let named = self.options.endpoints.iter().any(|known| known == connection.endpoint());
+            if connection.is_alive() && (named || intent != Intent::ReadHere) {
+                return Ok(connection);
+            }
+        }
+        let endpoint = redirect.unwrap_or_else(|| {
+            let endpoint = self.options.endpoints[self.turn].clone();
+            self.turn = (self.turn + 1) % self.options.endpoints.len();
+            endpoint
+        });
+        let askings = u32::try_from(self.options.endpoints.len() + 1).unwrap_or(u32::MAX);
+        let share = self.options.timeout / askings;
+        let patience = deadline.at_most(share.clamp(HELLO_TIMEOUT_MIN, HELLO_TIMEOUT_MAX));
+        Connection::open(&endpoint, self.options.cluster_id, patience)
+            .map_err(|why| not_done(&endpoint, Why::Connection(why)))
+    }
+}
+
+fn not_done(endpoint: &str, why: Why) -> Failure {
+    let attempt = Box::new(Attempt { endpoint: endpoint.to_owned(), why });
+    Failure::NotDone { attempt, redirect: None }
+}
+
+fn unanswered(intent: Intent, endpoint: String, why: Why) -> Failure {
+    match intent {
+        Intent::Write => Failure::Unknown(Box::new(Attempt { endpoint, why })),
+        Intent::Read | Intent::ReadHere => not_done(&endpoint, why),
+    }
+}
+
+/// What an error means for the request that it answers.
+fn judge(intent: Intent, endpoint: String, error: WireError) -> Failure {
+    match error.advice() {
+        Advice::AskAgain => {
+            let redirect = error.leader_address().map(str::to_owned);
+            let attempt = Box::new(Attempt { endpoint, why: Why::Answer(error) });
+            Failure::NotDone { attempt, redirect }
+        }
+        Advice::GiveUp => Failure::Refused { endpoint, source: error },
+        Advice::Unknown => unanswered(intent, endpoint, Why::Answer(error)),
+    }
+}
+
+fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionError> {
+    let deadline = Deadline::after(options.timeout);
+    let mut connection = Connection::open(endpoint, options.cluster_id, deadline)?;
+    let id = connection.status();
+    connection.flush(deadline)?;
+    let endpoint = endpoint.to_owned();
+    let reply = connection.receive(deadline)?;
+    match reply.body {
+        ReplyBody::Status(status) if reply.id == id => Ok(*status),
+        ReplyBody::Error(source) => Err(ConnectionError::Refused { endpoint, source }),
+        ReplyBody::Status(_)
+        | ReplyBody::Put { .. }
+        | ReplyBody::DeleteRange { .. }
+        | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
+    }
+}
+
+fn collected(range: &Range) -> u64 {
+    u64::try_from(range.kvs.len()).unwrap_or(u64::MAX)
+}
+
+fn own(reply: &RangeReply<'_>) -> Range {
+    let kvs = reply
+        .kvs()
+        .map(|kv| KeyValue {
+            key: kv.key.to_vec(),
+            value: kv.value.to_vec(),
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            lease: kv.lease,
+        })
+        .collect();
+    Range { revision: reply.revision, kvs, more: reply.more, count: reply.count }
+}

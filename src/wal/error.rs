@@ -1,0 +1,221 @@
+//! Why a data directory cannot be opened, and what the operator can do about it.
+
+use super::disk::Disk;
+use crate::types::{LogIndex, NodeId};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Why `open` refused. Each is one line that says what to do.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process has the directory.
+    InUse {
+        /// Its LOCK file.
+        path: PathBuf,
+    },
+    /// The directory belongs to another server.
+    WrongNode {
+        /// Whose it is.
+        found: NodeId,
+        /// Who asked.
+        asked: NodeId,
+    },
+    /// The directory belongs to a cluster with another token.
+    WrongCluster {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds files, but not those of raftd; or is empty, and was to be opened as it
+    /// is.
+    NotADataDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There are log or hard state files with content, but no IDENTITY.
+    Incomplete {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// IDENTITY does not validate.
+    IdentityDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by another version of raftd.
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        found: u16,
+        /// What this program reads.
+        known: u16,
+    },
+    /// Both copies of the term and vote are gone: the server could vote twice.
+    HardStateLost {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A part of the log that may have been acknowledged is damaged.
+    Damaged(Damage),
+    /// An operation failed.
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// Damage to the log that recovery did not cut away, because it may have been acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// Where the first of it was found.
+    pub file: PathBuf,
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Which entries, or from where on.
+    pub extent: DamageExtent,
+}
+
+/// How much is known of what was lost. Spec §6 rules 1–4.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamageExtent {
+    /// FAULTY: the identity of each lost entry is known.
+    Entries {
+        /// The lowest.
+        first: LogIndex,
+        /// The highest; entries between may be whole.
+        last: LogIndex,
+    },
+    /// UNCERTAIN: what stood from here on cannot be told.
+    From(LogIndex),
+}
+
+impl DamageExtent {
+    /// The lowest index that is lost or in doubt.
+    pub fn first(&self) -> LogIndex {
+        match self {
+            DamageExtent::Entries { first, .. } => *first,
+            DamageExtent::From(first) => *first,
+        }
+    }
+}
+
+impl OpenError {
+    /// For `map_err`: `doing` on the file `name` failed.
+    pub(super) fn io<'a>(
+        disk: &'a dyn Disk,
+        doing: &'static str,
+        name: &'a str,
+    ) -> impl FnOnce(io::Error) -> OpenError + 'a {
+        move |source| OpenError::Io { doing, path: disk.path(name), source }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::InUse { path } => {
+                write!(f, "{} is locked by a running raftd: stop it first", path.display())
+            }
+            OpenError::WrongNode { found, asked } => write!(
+                f,
+                "the data directory belongs to {found}, not to {asked}: \
+                 correct --id or --data-dir"
+            ),
+            OpenError::WrongCluster { path } => write!(
+                f,
+                "{} belongs to a cluster with another token: correct --cluster-token or --data-dir",
+                path.display()
+            ),
+            OpenError::NotADataDirectory { path } => write!(
+                f,
+                "{} is not a data directory of raftd: name an empty or missing directory \
+                 with --data-dir",
+                path.display()
+            ),
+            OpenError::Incomplete { path } => write!(
+                f,
+                "{} holds log files but no IDENTITY: restore that file from a copy, \
+                 or empty the directory and replace the member",
+                path.display()
+            ),
+            OpenError::IdentityDamaged { path } => write!(
+                f,
+                "{} is damaged: restore it from a copy, or empty the directory \
+                 and replace the member",
+                path.display()
+            ),
+            OpenError::Version { path, found, known } => write!(
+                f,
+                "{} has format version {found} and this raftd reads {known}: \
+                 start the version of raftd that wrote it",
+                path.display()
+            ),
+            OpenError::HardStateLost { path } => write!(
+                f,
+                "both copies of the term and vote in {} are damaged, so this server could \
+                 vote twice: empty the directory and replace the member",
+                path.display()
+            ),
+            OpenError::Damaged(damage) => damage.fmt(f),
+            OpenError::Io { doing, path, .. } => write!(f, "cannot {doing} {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::Io { source, .. } => Some(source),
+            OpenError::InUse { .. }
+            | OpenError::WrongNode { .. }
+            | OpenError::WrongCluster { .. }
+            | OpenError::NotADataDirectory { .. }
+            | OpenError::Incomplete { .. }
+            | OpenError::IdentityDamaged { .. }
+            | OpenError::Version { .. }
+            | OpenError::HardStateLost { .. }
+            | OpenError::Damaged(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the log is damaged in {} at byte {}: ", self.file.display(), self.offset)?;
+        match self.extent {
+            DamageExtent::Entries { first, last } if first == last => {
+                write!(f, "entry {first} is lost")?
+            }
+            DamageExtent::Entries { first, last } => {
+                write!(f, "entries within {first} to {last} are lost")?;
+            }
+            DamageExtent::From(first) => write!(f, "nothing from entry {first} on is certain")?,
+        }
+        f.write_str(
+            "; nothing was changed: restore the file from a copy, \
+             or empty the directory and replace the member",
+        )
+    }
+}
+
+impl std::error::Error for Damage {}
+
+/// The payload that came with an entry is not the one its leader sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PayloadDamaged {
+    /// Which entry.
+    pub index: LogIndex,
+}
+
+impl fmt::Display for PayloadDamaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entry {} arrived with a payload that does not match its checksum", self.index)
+    }
+}
+
+impl std::error::Error for PayloadDamaged {}

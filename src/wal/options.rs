@@ -1,0 +1,68 @@
+//! What `open` is asked, and what it answers.
+
+use super::identity::Identity;
+use crate::types::{ClusterId, DiskId, HardState, LogIndex, LogPosition, NodeId, Term};
+
+/// How to open a directory.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster a new directory is made for; an existing one keeps its own. `None`: open only
+    /// what exists.
+    pub cluster_id: Option<ClusterId>,
+    /// Hash of the cluster's token: must be that of an existing directory.
+    pub token_hash: u64,
+    /// The server: must be that of an existing directory.
+    pub node: NodeId,
+    /// The identity of a new directory; random.
+    pub disk_id_if_new: DiskId,
+    /// This start of the process; random.
+    pub boot_nonce: u64,
+    /// How large new segments are: a multiple of 4096 within the limits. Bytes.
+    pub segment_bytes: u64,
+    /// Where the salts of new segments come from; random.
+    pub salt_seed: u64,
+    /// Noted in what is made; for people. Unix milliseconds.
+    pub created_unix_ms: u64,
+}
+
+/// What a directory held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovered {
+    /// Whose it is.
+    pub identity: Identity,
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// Hash of the bootstrap configuration; 0 if there never was a bootstrap.
+    pub genesis: u64,
+    /// The terms of the log: the last index of each run of one term.
+    pub runs: Vec<(LogIndex, Term)>,
+    /// The payload lengths of entries 1, 2, … Bytes.
+    pub sizes: Vec<u32>,
+    /// The configuration entries and their payloads, ascending.
+    pub configurations: Vec<(LogIndex, Vec<u8>)>,
+    /// An index known to be committed, at or below the last.
+    pub commit_index: LogIndex,
+    /// The last entry.
+    pub last: LogPosition,
+    /// What recovery saw and did; for a log line.
+    pub report: RecoveryReport,
+}
+
+/// What recovery saw and did.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct RecoveryReport {
+    /// Records read.
+    pub records: u64,
+    /// Segments that hold the log.
+    pub segments: usize,
+    /// Spares that stood ready.
+    pub spares: usize,
+    /// Where a batch that a crash tore was cut away: segment and offset.
+    pub torn_at: Option<(u32, u32)>,
+    /// Damaged places that held nothing: padding, or what a later record repeats.
+    pub harmless: u64,
+    /// The hard state was older than the log: its disk lost a write. A human should look at it.
+    pub hard_state_stale: bool,
+    /// The process before this one ended in order.
+    pub clean: bool,
+}
