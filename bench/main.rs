@@ -1,1 +1,2 @@
+//! Throughput and latency of real clusters.
 fn main() {}
