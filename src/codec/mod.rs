@@ -1,4 +1,2 @@
 //! Bytes to values and back: what the log's payloads and the wire have in common.
-pub mod lenient;
 pub mod msgpack;
-pub mod text;

@@ -112,52 +112,6 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Passes over `values` values of any type, however deep: a count, not a recursion.
-    pub fn skip(&mut self, values: usize) -> Result<(), DecodeError> {
-        let mut pending = values;
-        while pending > 0 {
-            pending -= 1;
-            let (bytes, inner) = self.extent()?;
-            let (_, rest) = self.rest.split_at_checked(bytes).ok_or(DecodeError::Truncated)?;
-            self.rest = rest;
-            pending = pending.checked_add(inner).ok_or(DecodeError::Truncated)?;
-            // Every value takes a byte at least, so a count beyond the bytes is a lie.
-            if pending > self.rest.len() {
-                return Err(DecodeError::Truncated);
-            }
-        }
-        Ok(())
-    }
-
-    /// What follows the next value's marker: bytes of its own, and values inside it. Takes the marker and
-    /// the length.
-    fn extent(&mut self) -> Result<(usize, usize), DecodeError> {
-        let marker = self.marker()?;
-        let double = |values: usize| values.checked_mul(2).ok_or(DecodeError::Truncated);
-        Ok(match marker {
-            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => (0, 0),
-            0x80..=0x8f => (0, 2 * usize::from(marker & 0x0f)),
-            0x90..=0x9f => (0, usize::from(marker & 0x0f)),
-            0xa0..=0xbf => (usize::from(marker & 0x1f), 0),
-            0xc4 | 0xd9 => (usize::from(self.marker()?), 0),
-            0xc5 | 0xda => (self.length_u16()?, 0),
-            0xc6 | 0xdb => (self.length_u32()?, 0),
-            0xc7 => (usize::from(self.marker()?) + 1, 0),
-            0xc8 => (self.length_u16()? + 1, 0),
-            0xc9 => (self.length_u32()?.saturating_add(1), 0),
-            0xcc | 0xd0 => (1, 0),
-            0xcd | 0xd1 => (2, 0),
-            0xca | 0xce | 0xd2 => (4, 0),
-            0xcb | 0xcf | 0xd3 => (8, 0),
-            0xd4..=0xd8 => (1 + (1 << (marker - 0xd4)), 0),
-            0xdc => (0, self.length_u16()?),
-            0xdd => (0, self.length_u32()?),
-            0xde => (0, double(self.length_u16()?)?),
-            0xdf => (0, double(self.length_u32()?)?),
-            0xc1 => return Err(DecodeError::Unexpected { wanted: "a value", marker }),
-        })
-    }
-
     #[inline]
     fn marker(&mut self) -> Result<u8, DecodeError> {
         let (marker, rest) = self.rest.split_first().ok_or(DecodeError::Truncated)?;
@@ -234,10 +188,4 @@ pub fn write_bin(out: &mut Vec<u8>, bytes: &[u8]) {
         }
     }
     out.extend_from_slice(bytes);
-}
-
-/// Overwrites the four bytes at `at` with a length that was not known before. Panics beyond the end.
-#[expect(clippy::big_endian_bytes, reason = "MessagePack is big-endian")]
-pub fn patch_u32(out: &mut [u8], at: usize, value: u32) {
-    out[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }

@@ -36,6 +36,7 @@ mod slab;
 mod versions;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 pub use apply::ApplyError;
 pub use command::{Command, CommandError, CommandReply, EntryHeader, RangeEnd, validate_command};
@@ -75,6 +76,12 @@ pub struct Store {
     stamp_ms: u64,
     /// The keys one delete found. Kept for its memory.
     found: Vec<KeyId>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store {{ applied: {}, revision: {} }}", self.applied, self.revision)
+    }
 }
 
 /// Sums over the live keys.

@@ -222,7 +222,8 @@ impl Sockets {
         }
     }
 
-    /// Reads within the turn's budget and hands whole frames to the node. `false`: the connection has ended.
+    /// Reads within the turn's budget and hands whole frames to the node. `false`: the other side has ended the
+    /// connection. If the node ends it, it is closed after what it has to say was offered.
     fn read(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(id.slot()).filter(|entry| entry.id == id) else {
             return true;
@@ -233,10 +234,10 @@ impl Sockets {
             entry.socket.input.drain(..taken.bytes);
             self.input_bytes -= before - entry.socket.input.len();
             if !self.go_on(id, taken.flow) {
-                return taken.flow != Flow::Ended;
+                return true;
             }
         } else if !self.go_on(id, node.flow(id)) {
-            return node.flow(id) != Flow::Ended;
+            return true;
         }
         self.read_socket(id, node, now)
     }
@@ -275,7 +276,8 @@ impl Sockets {
             entry.ready = true;
             self.ready.push(id);
         }
-        self.go_on(id, flow) || flow != Flow::Ended
+        self.go_on(id, flow);
+        true
     }
 
     fn go_on(&mut self, id: ConnectionId, flow: Flow) -> bool {

@@ -1,31 +1,43 @@
-//! What clients ask. Body: `[id, op, args]`; the bytes from `op` on are a command as the log keeps it.
+//! What clients ask.
 //!
 //! ```text
-//!  1 put           [key bin, value bin]
-//!  2 delete range  [key bin, end bin]
-//! 16 range         [key bin, end bin, limit, revision, consistency, flags]
-//! 17 status        []
+//! request   array(3) [id: uint, op: uint, args: array]     exactly three; nothing after args
+//!    1      [key: bin, value: bin]                         Put
+//!    2      [key: bin, end: bin]                           DeleteRange
+//!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
+//!            keys_only: bool, count_only: bool]            Range
+//!   17      []                                             Status
+//! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
+//!
+//! From `op` on, a Put or DeleteRange is the command that goes into the log, byte for byte. Its
+//! args are judged there (`kv::command`), strictly; the args of the others may grow at the end.
 
-use super::frame;
-use crate::codec::msgpack::{DecodeError, Reader, write_array, write_bin, write_uint};
 use std::fmt;
 
-/// What a request asks for.
+use crate::codec::msgpack::{self, Reader};
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::types::Revision;
+
+use super::error::Error;
+use super::fields::{self, DecodeError, Fields};
+use super::frame::{self, FrameStart};
+
+/// What a request wants. Below 16 are the commands of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// Set a key.
+    /// Set a key's value.
     Put,
-    /// Delete a key or a range of keys.
+    /// Delete the keys of a range.
     DeleteRange,
-    /// Read a key or a range of keys.
+    /// Read the keys of a range.
     Range,
-    /// Say how the server is.
+    /// The node's own view of itself.
     Status,
 }
 
 impl Op {
-    /// The number on the wire.
+    /// The number on the wire, and the kind of the reply.
     pub const fn code(self) -> u8 {
         match self {
             Op::Put => 1,
@@ -35,7 +47,8 @@ impl Op {
         }
     }
 
-    const fn from_code(code: u64) -> Option<Op> {
+    /// The op of a number from the wire.
+    pub const fn from_code(code: u64) -> Option<Op> {
         match code {
             1 => Some(Op::Put),
             2 => Some(Op::DeleteRange),
@@ -44,167 +57,258 @@ impl Op {
             _ => None,
         }
     }
+
+    /// Whether it changes the store, and so goes through the log.
+    pub const fn is_command(self) -> bool {
+        match self {
+            Op::Put | Op::DeleteRange => true,
+            Op::Range | Op::Status => false,
+        }
+    }
 }
 
 /// A request, borrowed from its frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
-    /// The client's number for it; the reply carries it.
+    /// The client's number for it; the reply repeats it.
     pub id: u64,
-    /// What is asked.
+    /// What it wants.
     pub op: Op,
-    /// The bytes from the op on: a command's stored form.
+    /// The bytes from `op` on: what goes into the log if it is a command.
     pub command: &'a [u8],
-    /// The bytes after the op.
+    /// The bytes from `args` on.
     pub args: &'a [u8],
 }
 
-/// Why a body is not a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A body that is no request. With an id it can be answered; without, only hung up on.
+#[derive(Debug)]
 pub struct RequestError {
-    /// The request's number, if it could be read: the refusal carries it.
+    /// The request's id, if it got that far.
     pub id: Option<u64>,
     /// What is wrong.
-    pub why: RequestFault,
+    pub why: RequestWhy,
 }
 
 /// What is wrong with a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RequestFault {
-    /// It is not `[id, op, args]`.
+#[derive(Debug)]
+pub enum RequestWhy {
+    /// Not the shape of a request.
     Malformed(DecodeError),
-    /// No such operation.
-    Operation(u64),
+    /// No such op in this version.
+    UnknownOp {
+        /// Its number.
+        op: u64,
+    },
+    /// Larger than any node takes.
+    TooLarge {
+        /// Its size from `op` on. Bytes.
+        bytes: usize,
+    },
 }
 
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.why {
-            RequestFault::Malformed(error) => write!(f, "not a request [id, op, args]: {error}"),
-            RequestFault::Operation(op) => write!(f, "no operation has the number {op}"),
+impl RequestError {
+    /// What to answer.
+    pub fn to_error(&self) -> Error {
+        match &self.why {
+            RequestWhy::Malformed(_) | RequestWhy::UnknownOp { .. } => {
+                Error::BadRequest { why: self.to_string().into() }
+            }
+            RequestWhy::TooLarge { bytes } => Error::TooLarge {
+                bytes: u64::try_from(*bytes).unwrap_or(u64::MAX),
+                max: u64::try_from(REQUEST_BYTES_MAX).unwrap_or(u64::MAX),
+            },
         }
     }
 }
 
-impl std::error::Error for RequestError {}
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            RequestWhy::Malformed(_) => f.write_str("cannot decode a request"),
+            RequestWhy::UnknownOp { op } => write!(f, "op {op} is not known"),
+            RequestWhy::TooLarge { bytes } => {
+                write!(f, "a request of {bytes} bytes is larger than {REQUEST_BYTES_MAX}")
+            }
+        }
+    }
+}
 
-/// Reads a request's envelope. Its arguments are left for whoever serves it.
+impl std::error::Error for RequestError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.why {
+            RequestWhy::Malformed(why) => Some(why),
+            RequestWhy::UnknownOp { .. } | RequestWhy::TooLarge { .. } => None,
+        }
+    }
+}
+
+/// Reads a request's envelope. The args are read by whoever does the op.
 #[inline]
 pub fn decode_request(body: &[u8]) -> Result<Request<'_>, RequestError> {
     let mut reader = Reader::new(body);
-    let malformed = |id| move |why| RequestError { id, why: RequestFault::Malformed(why) };
-    let length = reader.array().map_err(malformed(None))?;
-    let id = reader.uint().map_err(malformed(None))?;
-    if length != 3 {
-        return Err(malformed(Some(id))(DecodeError::Truncated));
+    let id = decode_id(&mut reader)
+        .map_err(|why| RequestError { id: None, why: RequestWhy::Malformed(why) })?;
+    decode_rest(id, reader).map_err(|why| RequestError { id: Some(id), why })
+}
+
+#[inline]
+fn decode_id(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    if reader.array()? != 3 {
+        return Err(DecodeError::Inconsistent { what: "a request has three parts" });
     }
+    Ok(reader.uint()?)
+}
+
+#[inline]
+fn decode_rest(id: u64, mut reader: Reader<'_>) -> Result<Request<'_>, RequestWhy> {
     let command = reader.rest();
-    let code = reader.uint().map_err(malformed(Some(id)))?;
-    let op = Op::from_code(code)
-        .ok_or(RequestError { id: Some(id), why: RequestFault::Operation(code) })?;
+    if command.len() > REQUEST_BYTES_MAX {
+        return Err(RequestWhy::TooLarge { bytes: command.len() });
+    }
+    let code = reader.uint().map_err(|why| RequestWhy::Malformed(why.into()))?;
+    let op = Op::from_code(code).ok_or(RequestWhy::UnknownOp { op: code })?;
     Ok(Request { id, op, command, args: reader.rest() })
-}
-
-/// Appends a request whose command, op and arguments, is already encoded.
-pub fn encode_request(out: &mut Vec<u8>, id: u64, command: &[u8]) {
-    let start = frame::begin(out);
-    write_array(out, 3);
-    write_uint(out, id);
-    out.extend_from_slice(command);
-    frame::finish(out, start);
-}
-
-/// Appends a status request.
-pub fn encode_status_request(out: &mut Vec<u8>, id: u64) {
-    let start = frame::begin(out);
-    write_array(out, 3);
-    write_uint(out, id);
-    out.push(Op::Status.code());
-    write_array(out, 0);
-    frame::finish(out, start);
 }
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Consistency {
-    /// Every write acknowledged before the read began is seen. The leader confirms that it still leads.
+    /// As of a moment between request and reply: the leader proves that it still leads.
     #[default]
     Linearizable,
-    /// The state of the server asked, however old.
+    /// The asked node's own state, however old.
     Serializable,
 }
 
-/// The arguments of a range request.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+impl Consistency {
+    /// The number on the wire.
+    pub const fn code(self) -> u64 {
+        match self {
+            Consistency::Linearizable => 0,
+            Consistency::Serializable => 1,
+        }
+    }
+
+    /// The consistency of a number from the wire.
+    pub const fn from_code(code: u64) -> Option<Consistency> {
+        match code {
+            0 => Some(Consistency::Linearizable),
+            1 => Some(Consistency::Serializable),
+            _ => None,
+        }
+    }
+}
+
+/// The args of a Range, borrowed from the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RangeArgs<'a> {
-    /// The first key.
+    /// The first key. Not empty.
     pub key: &'a [u8],
-    /// Empty: the one key. A single zero byte: every key from `key` on. Else: before this key.
+    /// Where the range ends, as in a DeleteRange.
     pub end: &'a [u8],
     /// At most this many keys; 0 is no limit.
     pub limit: u64,
     /// As the store was then; 0 is now.
-    pub revision: u64,
-    /// How fresh it must be.
+    pub revision: Revision,
+    /// How fresh.
     pub consistency: Consistency,
-    /// Leave the values out.
+    /// Leave the values empty.
     pub keys_only: bool,
-    /// Only count.
+    /// Send no keys at all, only their count.
     pub count_only: bool,
 }
 
-const KEYS_ONLY: u64 = 1;
-const COUNT_ONLY: u64 = 2;
-
 impl<'a> RangeArgs<'a> {
-    /// Appends a range request as a whole frame.
-    pub fn request(&self, out: &mut Vec<u8>, id: u64) {
-        let start = frame::begin(out);
-        write_array(out, 3);
-        write_uint(out, id);
-        out.push(Op::Range.code());
-        self.encode(out);
-        frame::finish(out, start);
+    /// Everything about the one key, now.
+    pub const fn of_key(key: &'a [u8]) -> RangeArgs<'a> {
+        RangeArgs {
+            key,
+            end: &[],
+            limit: 0,
+            revision: Revision(0),
+            consistency: Consistency::Linearizable,
+            keys_only: false,
+            count_only: false,
+        }
     }
 
-    /// Appends the arguments.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        write_array(out, 6);
-        write_bin(out, self.key);
-        write_bin(out, self.end);
-        write_uint(out, self.limit);
-        write_uint(out, self.revision);
-        write_uint(out, u64::from(self.consistency == Consistency::Serializable));
-        let keys_only = if self.keys_only { KEYS_ONLY } else { 0 };
-        let count_only = if self.count_only { COUNT_ONLY } else { 0 };
-        write_uint(out, keys_only | count_only);
-    }
-
-    /// Reads the arguments; what follows the known ones was added by a newer version and is left aside.
-    #[inline]
+    /// Reads the args of a request with `Op::Range`.
     pub fn decode(args: &'a [u8]) -> Result<RangeArgs<'a>, DecodeError> {
         let mut reader = Reader::new(args);
-        if reader.array()? < 6 {
-            return Err(DecodeError::Truncated);
+        let mut fields = Fields::open(&mut reader)?;
+        let key = fields.bin()?;
+        if key.is_empty() {
+            return Err(DecodeError::Inconsistent { what: "the key is empty" });
         }
-        let (key, end) = (reader.bin()?, reader.bin()?);
-        let (limit, revision) = (reader.uint()?, reader.uint()?);
-        let consistency = match reader.fixint()? {
-            0 => Consistency::Linearizable,
-            1 => Consistency::Serializable,
-            marker => {
-                return Err(DecodeError::Unexpected { wanted: "consistency 0 or 1", marker });
-            }
-        };
-        let flags = reader.uint()?;
-        Ok(RangeArgs {
-            key,
-            end,
-            limit,
-            revision,
-            consistency,
-            keys_only: flags & KEYS_ONLY != 0,
-            count_only: flags & COUNT_ONLY != 0,
-        })
+        let end = fields.bin()?;
+        let limit = fields.uint()?;
+        let revision = fields.revision()?;
+        let found = fields.uint()?;
+        let consistency = Consistency::from_code(found)
+            .ok_or(DecodeError::Range { what: "a consistency", found })?;
+        let keys_only = fields.flag()?;
+        let count_only = fields.flag()?;
+        fields.close()?;
+        fields::expect_end(&reader)?;
+        Ok(RangeArgs { key, end, limit, revision, consistency, keys_only, count_only })
     }
+
+    /// Appends the args.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        msgpack::write_array(out, 7);
+        msgpack::write_bin(out, self.key);
+        msgpack::write_bin(out, self.end);
+        msgpack::write_uint(out, self.limit);
+        msgpack::write_uint(out, self.revision.0);
+        msgpack::write_uint(out, self.consistency.code());
+        fields::write_flag(out, self.keys_only);
+        fields::write_flag(out, self.count_only);
+    }
+}
+
+/// Reads the args of a request with `Op::Status`: none yet.
+pub fn decode_status_args(args: &[u8]) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(args);
+    Fields::open(&mut reader)?.close()?;
+    fields::expect_end(&reader)
+}
+
+/// Appends a Put, as a whole frame.
+pub fn put_request(out: &mut Vec<u8>, id: u64, key: &[u8], value: &[u8]) {
+    let start = begin_request(out, id, Op::Put);
+    msgpack::write_array(out, 2);
+    msgpack::write_bin(out, key);
+    msgpack::write_bin(out, value);
+    frame::finish(out, start);
+}
+
+/// Appends a DeleteRange, as a whole frame. `end` is the wire's form.
+pub fn delete_request(out: &mut Vec<u8>, id: u64, key: &[u8], end: &[u8]) {
+    let start = begin_request(out, id, Op::DeleteRange);
+    msgpack::write_array(out, 2);
+    msgpack::write_bin(out, key);
+    msgpack::write_bin(out, end);
+    frame::finish(out, start);
+}
+
+/// Appends a Range, as a whole frame.
+pub fn range_request(out: &mut Vec<u8>, id: u64, args: &RangeArgs<'_>) {
+    let start = begin_request(out, id, Op::Range);
+    args.encode(out);
+    frame::finish(out, start);
+}
+
+/// Appends a Status, as a whole frame.
+pub fn status_request(out: &mut Vec<u8>, id: u64) {
+    let start = begin_request(out, id, Op::Status);
+    msgpack::write_array(out, 0);
+    frame::finish(out, start);
+}
+
+fn begin_request(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+    let start = frame::begin(out);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, id);
+    msgpack::write_uint(out, u64::from(op.code()));
+    start
 }

@@ -1,231 +1,315 @@
-//! Errors that reach a client. Each is in protocol.md with what to do about it. Style rule 29.
+//! What a server answers when it does not do what was asked, and what the asker can do then.
+//!
+//! ```text
+//! args    array(4) [code: uint, advice: uint, text: str, details: array]
+//! advice  1 not done, ask again · 2 not done, and never will be · 3 perhaps done
+//! details by code, below
+//! ```
+//!
+//! A client that does not know a code follows its advice and shows its text.
 
-use crate::codec::msgpack::{DecodeError, Reader, write_array, write_uint};
-use crate::codec::text::{read_text, write_text};
-use crate::types::{ClusterId, NodeId, Revision};
+use std::borrow::Cow;
 use std::fmt;
 
-/// Why a request was not done, or that nobody knows.
+use crate::codec::msgpack::{self, Reader};
+use crate::types::{ClusterId, NodeId, Revision};
+
+use super::fields::{self, DecodeError, Fields};
+use super::frame;
+
+/// The kind of a reply that is an error.
+pub const KIND_ERROR: u64 = 0;
+
+/// Why a request was not answered as asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// Certainly not done: this server does not lead. Ask `leader`, if it is known.
+    /// Code 1. Only the leader does this, and it is another node. Details: leader (0: unknown),
+    /// address.
     NotLeader {
-        /// The leader and its address.
+        /// The leader and where it takes clients, if the node knows one.
         leader: Option<(NodeId, String)>,
     },
-    /// Certainly not done: a bound has been reached. Ask again, later.
+    /// Code 2. A limit is reached for now. Details: which.
     Busy {
-        /// What is full.
-        what: String,
+        /// What there is too much of.
+        what: Cow<'static, str>,
     },
-    /// Certainly not done: the server's disk is full. Free space, then ask again.
+    /// Code 3. The node's disk is full: it takes no writes until there is space. No details.
     NoSpace,
-    /// Certainly not done, and never will be as it is.
+    /// Code 4. The node is starting, stopping or has no quorum. Details: why.
+    NotReady {
+        /// What it waits for.
+        why: Cow<'static, str>,
+    },
+    /// Code 5. Not a request of the protocol. Details: why.
     BadRequest {
         /// What is wrong with it.
-        why: String,
+        why: Cow<'static, str>,
     },
-    /// Certainly not done: larger than the server takes.
+    /// Code 6. The request is larger than the node takes. Details: bytes, max.
     TooLarge {
         /// The request's size. Bytes.
         bytes: u64,
-        /// The largest it takes. Bytes.
+        /// The largest the node takes. Bytes.
         max: u64,
     },
-    /// The history before this revision has been given up.
+    /// Code 7. The revision asked for has been compacted. Details: compact_revision.
     Compacted {
         /// The oldest revision that can be read.
         compact_revision: Revision,
     },
-    /// The revision has not been made yet.
+    /// Code 8. The revision asked for does not exist yet. Details: revision.
     FutureRevision {
-        /// The newest revision there is.
+        /// The store's revision.
         revision: Revision,
     },
-    /// Perhaps done: leadership ended before the answer was known.
+    /// Code 9. The write entered the log, and the node lost its leadership before it knew the end.
     OutcomeUnknown,
-    /// The hello named another cluster.
+    /// Code 10. The node belongs to another cluster. Details: ours, bin 16.
     WrongCluster {
-        /// The cluster of the server.
+        /// The node's cluster.
         ours: ClusterId,
     },
-    /// The hello named no version that the server speaks.
+    /// Code 11. The node is not the one that the hello names. Details: ours.
+    WrongNode {
+        /// The node.
+        ours: NodeId,
+    },
+    /// Code 12. No version is spoken by both. Details: version_min, version_max.
     Unsupported {
-        /// The oldest it speaks.
+        /// The oldest version the node speaks.
         version_min: u16,
-        /// The newest it speaks.
+        /// The newest version the node speaks.
         version_max: u16,
     },
-    /// Certainly not done: the server is not a member yet. Ask again, later or elsewhere.
-    NotReady {
-        /// What it waits for.
-        why: String,
-    },
-    /// The server will not talk to this peer.
+    /// Code 13. The node will not do this for this asker. Details: why.
     Refused {
-        /// Why.
-        why: String,
+        /// The reason.
+        why: Cow<'static, str>,
     },
-    /// A code that this version does not know. Treat a write as perhaps done.
-    Unknown {
+    /// A code that this version does not know.
+    Other {
         /// The code.
         code: u64,
-        /// What the server said.
+        /// What to do about it.
+        advice: Advice,
+        /// What it says.
         text: String,
     },
 }
 
-/// What a client may do with the same request.
+/// What an error means for the request that it answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Retry {
-    /// It was certainly not done: ask again, at the leader if it was named.
-    Elsewhere,
-    /// It was certainly not done: ask again after a moment.
-    Later,
-    /// It was certainly not done and asking again does not help.
-    Never,
-    /// It may have been done: a write must not be repeated blindly.
-    Unsafe,
+pub enum Advice {
+    /// Not done. The same request may succeed later, or at another node.
+    AskAgain,
+    /// Not done. The same request will be refused again.
+    GiveUp,
+    /// Perhaps done, or done later. Ask again only if doing it twice is harmless.
+    Unknown,
+}
+
+impl Advice {
+    /// The number on the wire.
+    pub const fn code(self) -> u64 {
+        match self {
+            Advice::AskAgain => 1,
+            Advice::GiveUp => 2,
+            Advice::Unknown => 3,
+        }
+    }
+
+    /// The advice of a number from the wire. One of a later version promises nothing: `Unknown`.
+    pub const fn from_code(code: u64) -> Advice {
+        match code {
+            1 => Advice::AskAgain,
+            2 => Advice::GiveUp,
+            _ => Advice::Unknown,
+        }
+    }
 }
 
 impl Error {
     /// The number on the wire.
-    pub fn code(&self) -> u64 {
+    pub const fn code(&self) -> u64 {
         match self {
             Error::NotLeader { .. } => 1,
             Error::Busy { .. } => 2,
             Error::NoSpace => 3,
-            Error::BadRequest { .. } => 4,
-            Error::TooLarge { .. } => 5,
-            Error::Compacted { .. } => 6,
-            Error::FutureRevision { .. } => 7,
-            Error::OutcomeUnknown => 8,
-            Error::WrongCluster { .. } => 9,
-            Error::Unsupported { .. } => 10,
-            Error::NotReady { .. } => 11,
-            Error::Refused { .. } => 12,
-            Error::Unknown { code, .. } => *code,
+            Error::NotReady { .. } => 4,
+            Error::BadRequest { .. } => 5,
+            Error::TooLarge { .. } => 6,
+            Error::Compacted { .. } => 7,
+            Error::FutureRevision { .. } => 8,
+            Error::OutcomeUnknown => 9,
+            Error::WrongCluster { .. } => 10,
+            Error::WrongNode { .. } => 11,
+            Error::Unsupported { .. } => 12,
+            Error::Refused { .. } => 13,
+            Error::Other { code, .. } => *code,
         }
     }
 
-    /// What may be done about it.
-    pub fn retry(&self) -> Retry {
+    /// What the asker can do.
+    pub const fn advice(&self) -> Advice {
         match self {
-            Error::NotLeader { .. } | Error::NotReady { .. } => Retry::Elsewhere,
-            Error::Busy { .. } => Retry::Later,
-            Error::NoSpace
-            | Error::BadRequest { .. }
+            Error::NotLeader { .. }
+            | Error::Busy { .. }
+            | Error::NoSpace
+            | Error::NotReady { .. } => Advice::AskAgain,
+            Error::BadRequest { .. }
             | Error::TooLarge { .. }
             | Error::Compacted { .. }
             | Error::FutureRevision { .. }
             | Error::WrongCluster { .. }
+            | Error::WrongNode { .. }
             | Error::Unsupported { .. }
-            | Error::Refused { .. } => Retry::Never,
-            Error::OutcomeUnknown | Error::Unknown { .. } => Retry::Unsafe,
+            | Error::Refused { .. } => Advice::GiveUp,
+            Error::OutcomeUnknown => Advice::Unknown,
+            Error::Other { advice, .. } => *advice,
         }
     }
-
-    /// Appends `[code, text, a, b]`; what a and b are depends on the code.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        write_array(out, 4);
-        write_uint(out, self.code());
-        let (number, other, text): (u64, u64, &str) = match self {
-            Error::NotLeader { leader: Some((id, address)) } => (id.get(), 0, address),
-            Error::NotLeader { leader: None } | Error::NoSpace | Error::OutcomeUnknown => (0, 0, ""),
-            Error::Busy { what } => (0, 0, what),
-            Error::BadRequest { why } | Error::NotReady { why } | Error::Refused { why } => {
-                (0, 0, why)
-            }
-            Error::TooLarge { bytes, max } => (*bytes, *max, ""),
-            Error::Compacted { compact_revision } => (compact_revision.0, 0, ""),
-            Error::FutureRevision { revision } => (revision.0, 0, ""),
-            Error::WrongCluster { ours } => {
-                let (high, low) = halves(ours.0);
-                (high, low, "")
-            }
-            Error::Unsupported { version_min, version_max } => {
-                (u64::from(*version_min), u64::from(*version_max), "")
-            }
-            Error::Unknown { text, .. } => (0, 0, text),
-        };
-        write_text(out, text);
-        write_uint(out, number);
-        write_uint(out, other);
-    }
-
-    /// Reads what `encode` wrote.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<Error, DecodeError> {
-        let length = reader.array()?;
-        if length < 4 {
-            return Err(DecodeError::Truncated);
-        }
-        let code = reader.uint()?;
-        let text = read_text(reader)?.to_owned();
-        let (number, other) = (reader.uint()?, reader.uint()?);
-        reader.skip(length - 4)?;
-        let version = |number| u16::try_from(number).unwrap_or(u16::MAX);
-        Ok(match code {
-            1 => Error::NotLeader { leader: NodeId::new(number).map(|id| (id, text)) },
-            2 => Error::Busy { what: text },
-            3 => Error::NoSpace,
-            4 => Error::BadRequest { why: text },
-            5 => Error::TooLarge { bytes: number, max: other },
-            6 => Error::Compacted { compact_revision: Revision(number) },
-            7 => Error::FutureRevision { revision: Revision(number) },
-            8 => Error::OutcomeUnknown,
-            9 => Error::WrongCluster { ours: ClusterId(whole(number, other)) },
-            10 => {
-                Error::Unsupported { version_min: version(number), version_max: version(other) }
-            }
-            11 => Error::NotReady { why: text },
-            12 => Error::Refused { why: text },
-            code => Error::Unknown { code, text },
-        })
-    }
-}
-
-fn halves(id: u128) -> (u64, u64) {
-    let high = u64::try_from(id >> 64).expect("64 bits are left");
-    let low = u64::try_from(id & u128::from(u64::MAX)).expect("64 bits are left");
-    (high, low)
-}
-
-fn whole(high: u64, low: u64) -> u128 {
-    (u128::from(high) << 64) | u128::from(low)
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NotLeader { leader: Some((id, address)) } => {
-                write!(f, "not the leader; server {} at {address} is", id.get())
+            Error::NotLeader { leader: Some((leader, address)) } => {
+                write!(f, "not the leader; {leader} at {address} is")
             }
             Error::NotLeader { leader: None } => f.write_str("not the leader, and none is known"),
-            Error::Busy { what } => write!(f, "busy: too much waits for {what}; try again"),
-            Error::NoSpace => f.write_str("no space left on the server's disk: free some"),
+            Error::Busy { what } => write!(f, "busy: {what}"),
+            Error::NoSpace => f.write_str("the disk is full; free space and writes resume"),
+            Error::NotReady { why } => write!(f, "not ready: {why}"),
             Error::BadRequest { why } => write!(f, "bad request: {why}"),
             Error::TooLarge { bytes, max } => {
-                write!(f, "the request has {bytes} bytes, the server takes {max}")
+                write!(f, "the request has {bytes} bytes, more than {max}")
             }
-            Error::Compacted { compact_revision } => write!(
-                f,
-                "the revision has been compacted; the oldest that can be read is {compact_revision}"
-            ),
+            Error::Compacted { compact_revision } => {
+                write!(f, "the revision is compacted; the oldest readable is {compact_revision}")
+            }
             Error::FutureRevision { revision } => {
-                write!(f, "the revision is in the future; the newest is {revision}")
+                write!(f, "the revision is in the future; the store is at {revision}")
             }
-            Error::OutcomeUnknown => {
-                f.write_str("outcome unknown: it may or may not have been done; read to find out")
-            }
-            Error::WrongCluster { ours } => write!(f, "the server belongs to cluster {ours}"),
+            Error::OutcomeUnknown => f.write_str("leadership was lost; the write may yet happen"),
+            Error::WrongCluster { ours } => write!(f, "this node belongs to cluster {ours}"),
+            Error::WrongNode { ours } => write!(f, "this node is {ours}"),
             Error::Unsupported { version_min, version_max } => {
-                write!(f, "the server speaks protocol versions {version_min} to {version_max}")
+                write!(f, "this node speaks protocol versions {version_min} to {version_max}")
             }
-            Error::NotReady { why } => write!(f, "not ready: {why}"),
             Error::Refused { why } => write!(f, "refused: {why}"),
-            Error::Unknown { code, text } => write!(f, "error {code}: {text}"),
+            Error::Other { code, text, .. } => write!(f, "error {code}: {text}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Appends an error as the reply to request `id`, as a whole frame.
+pub fn error_reply(out: &mut Vec<u8>, id: u64, error: &Error) {
+    let start = frame::begin(out);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, id);
+    msgpack::write_uint(out, KIND_ERROR);
+    msgpack::write_array(out, 4);
+    msgpack::write_uint(out, error.code());
+    msgpack::write_uint(out, error.advice().code());
+    fields::write_text(out, &error.to_string());
+    write_details(out, error);
+    frame::finish(out, start);
+}
+
+fn write_details(out: &mut Vec<u8>, error: &Error) {
+    match error {
+        Error::NotLeader { leader } => {
+            let (id, address) = leader.as_ref().map_or((0, ""), |(id, at)| (id.get(), at.as_str()));
+            msgpack::write_array(out, 2);
+            msgpack::write_uint(out, id);
+            fields::write_text(out, address);
+        }
+        Error::Busy { what: text }
+        | Error::NotReady { why: text }
+        | Error::BadRequest { why: text }
+        | Error::Refused { why: text } => {
+            msgpack::write_array(out, 1);
+            fields::write_text(out, text);
+        }
+        Error::TooLarge { bytes, max } => write_numbers(out, &[*bytes, *max]),
+        Error::Compacted { compact_revision: revision } | Error::FutureRevision { revision } => {
+            write_numbers(out, &[revision.0]);
+        }
+        Error::WrongCluster { ours } => {
+            msgpack::write_array(out, 1);
+            msgpack::write_bin(out, &ours.0.to_be_bytes());
+        }
+        Error::WrongNode { ours } => write_numbers(out, &[ours.get()]),
+        Error::Unsupported { version_min, version_max } => {
+            write_numbers(out, &[u64::from(*version_min), u64::from(*version_max)]);
+        }
+        Error::NoSpace | Error::OutcomeUnknown | Error::Other { .. } => {
+            msgpack::write_array(out, 0);
+        }
+    }
+}
+
+fn write_numbers(out: &mut Vec<u8>, numbers: &[u64]) {
+    let count = u32::try_from(numbers.len()).expect("errors have two details at most");
+    msgpack::write_array(out, count);
+    for number in numbers {
+        msgpack::write_uint(out, *number);
+    }
+}
+
+/// Reads the args of an error reply.
+pub fn decode_error(args: &[u8]) -> Result<Error, DecodeError> {
+    let mut reader = Reader::new(args);
+    let mut fields = Fields::open(&mut reader)?;
+    let code = fields.uint()?;
+    let advice = Advice::from_code(fields.uint()?);
+    let text = fields.text()?;
+    let mut details = fields.nested()?;
+    let error = decode_details(code, &mut details)?;
+    details.close()?;
+    fields.close()?;
+    fields::expect_end(&reader)?;
+    Ok(error.unwrap_or_else(|| Error::Other { code, advice, text: text.to_owned() }))
+}
+
+fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Error>, DecodeError> {
+    Ok(Some(match code {
+        1 => {
+            let leader = details.node()?;
+            let address = details.text()?;
+            Error::NotLeader { leader: leader.map(|leader| (leader, address.to_owned())) }
+        }
+        2 => Error::Busy { what: details.text()?.to_owned().into() },
+        3 => Error::NoSpace,
+        4 => Error::NotReady { why: details.text()?.to_owned().into() },
+        5 => Error::BadRequest { why: details.text()?.to_owned().into() },
+        6 => Error::TooLarge { bytes: details.uint()?, max: details.uint()? },
+        7 => Error::Compacted { compact_revision: details.revision()? },
+        8 => Error::FutureRevision { revision: details.revision()? },
+        9 => Error::OutcomeUnknown,
+        10 => Error::WrongCluster { ours: cluster_id(details.bin()?)? },
+        11 => match details.node()? {
+            Some(ours) => Error::WrongNode { ours },
+            None => return Err(DecodeError::Range { what: "a node's id", found: 0 }),
+        },
+        12 => Error::Unsupported { version_min: version(details)?, version_max: version(details)? },
+        13 => Error::Refused { why: details.text()?.to_owned().into() },
+        _ => return Ok(None),
+    }))
+}
+
+fn cluster_id(bytes: &[u8]) -> Result<ClusterId, DecodeError> {
+    let id = bytes.try_into().map_err(|_| DecodeError::Range {
+        what: "the length of a cluster id",
+        found: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+    })?;
+    Ok(ClusterId(u128::from_be_bytes(id)))
+}
+
+fn version(details: &mut Fields<'_, '_>) -> Result<u16, DecodeError> {
+    let found = details.uint()?;
+    u16::try_from(found).map_err(|_| DecodeError::Range { what: "a version", found })
+}

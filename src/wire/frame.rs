@@ -1,33 +1,36 @@
-//! A frame is a length and a body.
+//! Where one message ends and the next begins.
 //!
 //! ```text
-//! 0  4  length of the body, little endian, 1 to the limit of the connection's state
-//! 4  n  body: one MessagePack array
+//! 0      4                      4 + length
+//! | u32  | body                 |
+//!   length of the body, little-endian, 1 ..= the bound of the receiver
 //! ```
 
+use std::error::Error;
 use std::fmt;
 
-const PREFIX_BYTES: usize = 4;
+/// Bytes of the length in front of every body.
+pub const LENGTH_BYTES: usize = 4;
 
-/// A whole frame at the front of a buffer.
+/// A whole message at the front of a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame<'a> {
-    /// The bytes after the length.
+    /// The message without its length.
     pub body: &'a [u8],
-    /// How many bytes of the buffer the frame takes, its length included.
+    /// Bytes to drop from the buffer once the body is handled: length and body.
     pub consumed: usize,
 }
 
-/// Why bytes cannot be a frame: hang up, what follows has no known place.
+/// A length no frame has. The connection cannot go on: where the next frame begins is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FrameError {
     /// A body of no bytes.
     Empty,
-    /// A body beyond the limit.
+    /// A body beyond the receiver's bound. Nothing of it needs to be read.
     TooLarge {
-        /// What the prefix says. Bytes.
-        length: u32,
-        /// What may be. Bytes.
+        /// The length it announces.
+        length: usize,
+        /// The bound.
         max: usize,
     },
 }
@@ -35,50 +38,68 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FrameError::Empty => f.write_str("a frame with an empty body"),
+            FrameError::Empty => f.write_str("a frame announces an empty body"),
             FrameError::TooLarge { length, max } => {
-                write!(f, "a frame of {length} bytes where at most {max} are allowed")
+                write!(f, "a frame announces {length} bytes, more than {max}")
             }
         }
     }
 }
 
-impl std::error::Error for FrameError {}
+impl Error for FrameError {}
 
-/// The frame at the front of `bytes`; `None` until all of it is there. The length is checked before
-/// anything waits for it.
-#[inline]
+/// The frame at the front of `bytes`, or `None` until all of it is there.
+///
+/// The length is judged as soon as its four bytes are there, before anything of the body.
 pub fn next_frame(bytes: &[u8], body_bytes_max: usize) -> Result<Option<Frame<'_>>, FrameError> {
-    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
-    let length = u32::from_le_bytes(*prefix);
-    let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+    let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
     if length == 0 {
         return Err(FrameError::Empty);
     }
-    if body_bytes > body_bytes_max {
+    if length > body_bytes_max {
         return Err(FrameError::TooLarge { length, max: body_bytes_max });
     }
-    let frame = |body| Frame { body, consumed: PREFIX_BYTES + body_bytes };
-    Ok(rest.get(..body_bytes).map(frame))
+    Ok(rest.get(..length).map(|body| Frame { body, consumed: LENGTH_BYTES + length }))
 }
 
-/// Where a frame under construction began.
+/// Where a frame under construction begins in its buffer.
 #[derive(Debug)]
-pub struct FrameStart(usize);
-
-/// Begins a frame; write the body behind it, then `finish`.
-#[inline]
-pub fn begin(out: &mut Vec<u8>) -> FrameStart {
-    let start = FrameStart(out.len());
-    out.extend_from_slice(&[0; PREFIX_BYTES]);
-    start
+#[must_use = "a frame that is not finished has no length"]
+pub struct FrameStart {
+    at: usize,
 }
 
-/// Ends the frame: its length is known now.
-#[inline]
+impl FrameStart {
+    /// The frame's size so far, its length included. Bytes.
+    pub fn bytes(&self, out: &[u8]) -> usize {
+        out.len() - self.at
+    }
+
+    /// Takes back what the frame has written.
+    pub fn abandon(self, out: &mut Vec<u8>) {
+        out.truncate(self.at);
+    }
+}
+
+/// Leaves room for a length; the body is appended after it.
+pub fn begin(out: &mut Vec<u8>) -> FrameStart {
+    let at = out.len();
+    out.extend_from_slice(&[0; LENGTH_BYTES]);
+    FrameStart { at }
+}
+
+/// Writes the length of everything appended since `begin`.
+///
+/// Panics if that is nothing, or 4 GiB: every message has a bound far below.
 pub fn finish(out: &mut [u8], start: FrameStart) {
-    let (prefix, body) = out[start.0..].split_at_mut(PREFIX_BYTES);
+    let (length, body) = out
+        .get_mut(start.at..)
+        .and_then(<[u8]>::split_first_chunk_mut::<LENGTH_BYTES>)
+        .expect("begin left room for a length");
     assert!(!body.is_empty(), "a frame has a body");
-    let length = u32::try_from(body.len()).expect("limits.rs keeps bodies below 4 GiB");
-    prefix.copy_from_slice(&length.to_le_bytes());
+    let bytes = u32::try_from(body.len()).expect("limits.rs bounds every message");
+    *length = bytes.to_le_bytes();
 }

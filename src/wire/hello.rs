@@ -1,250 +1,221 @@
-//! The first frame in each direction.
+//! The first frame in each direction: who is there, which cluster, which version.
 //!
 //! ```text
-//! hello    ["raftd", version_min, version_max, cluster_id bin16, role, auth bin, peer]
-//!          role 0: a client, peer is []; 1: a member, peer is
-//!          [node, to, disk_id bin16, boot_nonce, genesis, [[node, disk_id bin16], …]]
-//! welcome  [0, [version, cluster_id bin16, node, disk_id bin16, boot_nonce, genesis, [[node, disk_id], …],
-//!          request_bytes_max, feature_level]]
-//! refused  [1, [code, text, details …]]     as in an error reply
+//! hello     array(3) [id: uint = 0, op: uint = 32, args]
+//!   args    ["raftd", version_min, version_max, cluster_id: bin 16, sender, auth: bin]
+//!   sender  nil from a client, or
+//!           [node, to, disk_id: bin 16, boot_nonce, genesis, members]
+//! members   array of array(2) [node, disk_id: bin 16]
+//! welcome   array(3) [id: uint = 0, kind: uint = 32, args]
+//!   args    [version, cluster_id: bin 16, node, disk_id: bin 16, boot_nonce, genesis, members,
+//!            request_bytes_max, feature_level]
+//! refusal   array(3) [id: uint = 0, kind: uint = 0, args of an error]; then the node hangs up
 //! ```
 
-use super::error::Error;
-use super::frame;
-use crate::codec::lenient::{read_array, write_struct};
-use crate::codec::msgpack::{DecodeError, Reader, write_array, write_uint};
-use crate::limits::MEMBERS_MAX;
-use crate::types::{ClusterId, DiskId, NodeId};
-use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The version of the protocol that this raftd speaks.
+use crate::codec::msgpack::{self, Reader};
+use crate::types::{ClusterId, DiskId, NodeId};
+
+use super::error::{self, Error};
+use super::fields::DecodeError;
+use super::frame;
+use super::structs::{self, wire_struct};
+
+/// The version of the protocol that this module speaks.
 pub const VERSION: u16 = 1;
+
+/// The op of a hello and the kind of a welcome.
+pub const OP_HELLO: u64 = 32;
 
 const MAGIC: &str = "raftd";
 
-/// Who opens a connection.
+/// Longest authentication field. Bytes: a keyed challenge is 32, a token may be longer.
+const AUTH_BYTES_MAX: usize = 1024;
+
+/// What whoever connects says first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
     /// The oldest version the sender speaks.
     pub version_min: u16,
     /// The newest version the sender speaks.
     pub version_max: u16,
-    /// The cluster it wants; 0 from a client that takes any.
+    /// The cluster it wants to speak to. 0 is any; only clients may say so.
     pub cluster_id: ClusterId,
-    /// What it is.
+    /// Who it is.
     pub sender: Sender,
-    /// Reserved for proof of who it is; empty in version 1.
+    /// Reserved for proofs of identity; empty in version 1.
     pub auth: Vec<u8>,
 }
 
-/// What opens a connection.
+/// Who connects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sender {
-    /// A client.
+    /// A client: requests and replies follow.
     Client,
-    /// A member of the cluster, or one that is about to become one.
+    /// A server of the cluster: peer messages follow.
     Peer(PeerHello),
 }
 
-/// What a member says of itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerHello {
-    /// Its number.
-    pub node: NodeId,
-    /// Whom it believes to reach.
-    pub to: NodeId,
-    /// Its data directory.
-    pub disk_id: DiskId,
-    /// New at every start.
-    pub boot_nonce: u64,
-    /// The hash of its first entry; 0 if it has none.
-    pub genesis: u64,
-    /// Whom its configuration names, with their data directories.
-    pub members: Vec<(NodeId, DiskId)>,
+impl Serialize for Sender {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Sender::Client => to.serialize_none(),
+            Sender::Peer(peer) => peer.serialize(to),
+        }
+    }
 }
 
-/// Who answers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Welcome {
-    /// The version both speak from here on.
-    pub version: u16,
-    /// Its cluster.
-    pub cluster_id: ClusterId,
-    /// Its number.
-    pub node: NodeId,
-    /// Its data directory.
-    pub disk_id: DiskId,
-    /// New at every start.
-    pub boot_nonce: u64,
-    /// The hash of its first entry; 0 if it has none.
-    pub genesis: u64,
-    /// Whom its configuration names, with their data directories.
-    pub members: Vec<(NodeId, DiskId)>,
-    /// The largest request it takes. Bytes.
-    pub request_bytes_max: u64,
-    /// Which optional formats the cluster may use.
-    pub feature_level: u64,
+impl<'de> Deserialize<'de> for Sender {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Sender, D::Error> {
+        Ok(Option::deserialize(from)?.map_or(Sender::Client, Sender::Peer))
+    }
+}
+
+wire_struct! {
+    /// What a server says of itself when it connects to another.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct PeerHello {
+        /// The sender.
+        pub node: NodeId,
+        /// Whom it believes to reach.
+        pub to: NodeId,
+        /// The sender's data directory.
+        pub disk_id: DiskId,
+        /// New at every start of the sender.
+        pub boot_nonce: u64,
+        /// Hash of the bootstrap configuration; 0 if never bootstrapped.
+        pub genesis: u64,
+        /// Members of the bootstrap configuration; none if never bootstrapped.
+        pub members: Vec<(NodeId, DiskId)> => Members,
+    }
+}
+
+wire_struct! {
+    /// What a server answers when it accepts a connection.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Welcome {
+        /// The version both will speak.
+        pub version: u16,
+        /// The server's cluster.
+        pub cluster_id: ClusterId,
+        /// The server.
+        pub node: NodeId,
+        /// The server's data directory.
+        pub disk_id: DiskId,
+        /// New at every start of the server.
+        pub boot_nonce: u64,
+        /// Hash of the bootstrap configuration; 0 if never bootstrapped.
+        pub genesis: u64,
+        /// Members of the bootstrap configuration; none if never bootstrapped.
+        pub members: Vec<(NodeId, DiskId)> => Members,
+        /// Largest request the server takes: op and args. Bytes.
+        pub request_bytes_max: u64,
+        /// The newest feature that every member understands.
+        pub feature_level: u64,
+    }
+}
+
+wire_struct! {
+    struct HelloFields {
+        pub magic: String,
+        pub version_min: u16,
+        pub version_max: u16,
+        pub cluster_id: ClusterId,
+        pub sender: Sender,
+        pub auth: serde_bytes::ByteBuf,
+    }
 }
 
 /// The answer to a hello.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HelloReply {
-    /// Speak.
+    /// Requests or peer messages may follow.
     Welcome(Welcome),
-    /// Go away, because of this; the connection is closed behind it.
+    /// The server hangs up after this.
     Refused(Error),
 }
 
-#[derive(Serialize, Deserialize)]
-struct HelloArray(String, u16, u16, ByteBuf, u8, ByteBuf, PeerArray);
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum PeerArray {
-    Member(u64, u64, ByteBuf, u64, u64, Vec<(u64, ByteBuf)>),
-    Client([u8; 0]),
-}
-
-#[derive(Serialize, Deserialize)]
-struct WelcomeArray(u16, ByteBuf, u64, ByteBuf, u64, u64, Vec<(u64, ByteBuf)>, u64, u64);
-
-/// Appends a hello as a whole frame.
+/// Appends a hello, as a whole frame.
 pub fn encode_hello(out: &mut Vec<u8>, hello: &Hello) {
-    let (role, peer) = match &hello.sender {
-        Sender::Client => (0, PeerArray::Client([])),
-        Sender::Peer(peer) => (
-            1,
-            PeerArray::Member(
-                peer.node.get(),
-                peer.to.get(),
-                id_bytes(peer.disk_id.0),
-                peer.boot_nonce,
-                peer.genesis,
-                disks_to_wire(&peer.members),
-            ),
-        ),
+    let start = begin_envelope(out, OP_HELLO);
+    let fields = HelloFields {
+        magic: MAGIC.to_owned(),
+        version_min: hello.version_min,
+        version_max: hello.version_max,
+        cluster_id: hello.cluster_id,
+        sender: hello.sender.clone(),
+        auth: serde_bytes::ByteBuf::from(hello.auth.clone()),
     };
-    let start = frame::begin(out);
-    let cluster = id_bytes(hello.cluster_id.0);
-    let auth = ByteBuf::from(hello.auth.clone());
-    let array = HelloArray(
-        MAGIC.to_owned(),
-        hello.version_min,
-        hello.version_max,
-        cluster,
-        role,
-        auth,
-        peer,
-    );
-    write_struct(out, &array);
+    structs::encode(out, &fields);
     frame::finish(out, start);
 }
 
-/// Reads a hello's body.
+/// Reads the body of a hello.
 pub fn decode_hello(body: &[u8]) -> Result<Hello, DecodeError> {
-    let HelloArray(magic, version_min, version_max, cluster, role, auth, peer) =
-        read_array(&mut Reader::new(body), 7)?;
-    if magic != MAGIC {
-        return Err(wanted("the magic word raftd"));
+    let (op, args) = open_envelope(body)?;
+    if op != OP_HELLO {
+        return Err(DecodeError::Range { what: "the op of a first frame", found: op });
     }
-    let sender = match (role, peer) {
-        (0, _) => Sender::Client,
-        (1, PeerArray::Member(node, to, disk, boot_nonce, genesis, members)) => {
-            Sender::Peer(PeerHello {
-                node: node_id(node)?,
-                to: node_id(to)?,
-                disk_id: DiskId(id_from(&disk)?),
-                boot_nonce,
-                genesis,
-                members: disks_from_wire(&members)?,
-            })
-        }
-        (_, PeerArray::Member(..) | PeerArray::Client(_)) => return Err(wanted("role 0 or 1")),
-    };
-    let cluster_id = ClusterId(id_from(&cluster)?);
-    Ok(Hello { version_min, version_max, cluster_id, sender, auth: auth.into_vec() })
+    let fields: HelloFields = structs::decode("hello", args)?;
+    if fields.magic != MAGIC {
+        return Err(DecodeError::Inconsistent { what: "a hello does not say \"raftd\"" });
+    }
+    if fields.version_min > fields.version_max {
+        return Err(DecodeError::Inconsistent {
+            what: "a hello's versions are the wrong way round",
+        });
+    }
+    if fields.auth.len() > AUTH_BYTES_MAX {
+        let found = u64::try_from(fields.auth.len()).unwrap_or(u64::MAX);
+        return Err(DecodeError::Range { what: "an authentication field", found });
+    }
+    Ok(Hello {
+        version_min: fields.version_min,
+        version_max: fields.version_max,
+        cluster_id: fields.cluster_id,
+        sender: fields.sender,
+        auth: fields.auth.into_vec(),
+    })
 }
 
-/// Appends the answer to a hello as a whole frame.
+/// Appends the answer to a hello, as a whole frame.
 pub fn encode_hello_reply(out: &mut Vec<u8>, reply: &HelloReply) {
-    let start = frame::begin(out);
-    write_array(out, 2);
     match reply {
         HelloReply::Welcome(welcome) => {
-            write_uint(out, 0);
-            let array = WelcomeArray(
-                welcome.version,
-                id_bytes(welcome.cluster_id.0),
-                welcome.node.get(),
-                id_bytes(welcome.disk_id.0),
-                welcome.boot_nonce,
-                welcome.genesis,
-                disks_to_wire(&welcome.members),
-                welcome.request_bytes_max,
-                welcome.feature_level,
-            );
-            write_struct(out, &array);
+            let start = begin_envelope(out, OP_HELLO);
+            structs::encode(out, welcome);
+            frame::finish(out, start);
         }
-        HelloReply::Refused(error) => {
-            write_uint(out, 1);
-            error.encode(out);
-        }
+        HelloReply::Refused(error) => error::error_reply(out, 0, error),
     }
-    frame::finish(out, start);
 }
 
 /// Reads the body of the answer to a hello.
 pub fn decode_hello_reply(body: &[u8]) -> Result<HelloReply, DecodeError> {
+    let (kind, args) = open_envelope(body)?;
+    match kind {
+        error::KIND_ERROR => Ok(HelloReply::Refused(error::decode_error(args)?)),
+        OP_HELLO => Ok(HelloReply::Welcome(structs::decode("welcome", args)?)),
+        found => Err(DecodeError::Range { what: "the kind of a hello's reply", found }),
+    }
+}
+
+fn begin_envelope(out: &mut Vec<u8>, op: u64) -> frame::FrameStart {
+    let start = frame::begin(out);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, 0);
+    msgpack::write_uint(out, op);
+    start
+}
+
+fn open_envelope(body: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
     let mut reader = Reader::new(body);
-    if reader.array()? < 2 {
-        return Err(DecodeError::Truncated);
+    if reader.array()? != 3 {
+        return Err(DecodeError::Inconsistent { what: "a hello has three parts" });
     }
     match reader.uint()? {
-        0 => {
-            let WelcomeArray(version, cluster, node, disk, boot, genesis, members, request, level) =
-                read_array(&mut reader, 9)?;
-            Ok(HelloReply::Welcome(Welcome {
-                version,
-                cluster_id: ClusterId(id_from(&cluster)?),
-                node: node_id(node)?,
-                disk_id: DiskId(id_from(&disk)?),
-                boot_nonce: boot,
-                genesis,
-                members: disks_from_wire(&members)?,
-                request_bytes_max: request,
-                feature_level: level,
-            }))
-        }
-        1 => Ok(HelloReply::Refused(Error::decode(&mut reader)?)),
-        _ => Err(wanted("a welcome or a refusal")),
+        0 => Ok((reader.uint()?, reader.rest())),
+        found => Err(DecodeError::Range { what: "the id of a first frame", found }),
     }
-}
-
-fn wanted(wanted: &'static str) -> DecodeError {
-    DecodeError::Unexpected { wanted, marker: 0 }
-}
-
-fn node_id(id: u64) -> Result<NodeId, DecodeError> {
-    NodeId::new(id).ok_or(wanted("a server number from 1 on"))
-}
-
-fn id_bytes(id: u128) -> ByteBuf {
-    ByteBuf::from(id.to_le_bytes())
-}
-
-fn id_from(bytes: &[u8]) -> Result<u128, DecodeError> {
-    let bytes = bytes.try_into().map_err(|_| wanted("an id of 16 bytes"))?;
-    Ok(u128::from_le_bytes(bytes))
-}
-
-fn disks_to_wire(members: &[(NodeId, DiskId)]) -> Vec<(u64, ByteBuf)> {
-    members.iter().map(|(node, disk)| (node.get(), id_bytes(disk.0))).collect()
-}
-
-fn disks_from_wire(members: &[(u64, ByteBuf)]) -> Result<Vec<(NodeId, DiskId)>, DecodeError> {
-    if members.len() > MEMBERS_MAX {
-        return Err(wanted("fewer members"));
-    }
-    members.iter().map(|(node, disk)| Ok((node_id(*node)?, DiskId(id_from(disk)?)))).collect()
 }

@@ -1,30 +1,28 @@
-//! Frames, greetings, requests and replies, messages between servers: the bytes that `protocol.md` describes.
+//! What is said on a connection, to clients and between servers: frames, handshake, messages.
 //!
-//! Decoding borrows and never panics; a message comes out whole and within its limits, or not at all.
-
-mod client;
-mod error;
-mod frame;
-mod hello;
-mod peer;
-mod reply;
-mod status;
-
-pub use client::{
-    Consistency, Op, RangeArgs, Request, RequestError, decode_request, encode_request,
-    encode_status_request,
-};
-pub use error::{Error, Retry};
-pub use frame::{Frame, FrameError, FrameStart, begin, finish, next_frame};
-pub use hello::{
-    Hello, HelloReply, PeerHello, Sender, VERSION, Welcome, decode_hello, decode_hello_reply,
-    encode_hello, encode_hello_reply,
-};
-pub use peer::{
-    AppendHead, AppendWriter, MessageError, PayloadRef, PeerFrame, decode_peer, encode_message,
-};
-pub use reply::{
-    KeyValue, RangeReply, RangeReplyWriter, Reply, decode_reply, delete_reply, error_reply,
-    put_reply, status_reply,
-};
-pub use status::{PeerStatus, Status};
+//! `protocol.md` is this module for people who write clients. Every frame is
+//!
+//! ```text
+//! length u32, little-endian | body: one MessagePack value of `length` bytes
+//! body of a request   array(3) [id: uint, op: uint, args: array]
+//! body of a reply     array(3) [id: uint, kind: uint, args: array]    kind: the op, or 0 = error
+//! body between peers  array(2) [type: uint, args: array]
+//! ```
+//!
+//! The first request on a connection is the hello and its reply the welcome, in both roles. Unknown
+//! fields at the end of an args array, and of an array inside it where protocol.md says so, are
+//! ignored; missing ones are errors. Commands are the exception: what enters the log is exact.
+//!
+//! Hot messages (requests, replies to commands and reads, peer messages) are read by `fields.rs`
+//! and borrow from the frame; rare ones with many fields (hello, welcome, status) are serde
+//! structures of `structs.rs`. Nothing here panics on bytes from outside, allocates by a length
+//! from outside, or recurses deeper than its own types.
+pub mod client;
+pub mod error;
+pub mod fields;
+pub mod frame;
+pub mod hello;
+pub mod peer;
+pub mod reply;
+pub mod status;
+mod structs;

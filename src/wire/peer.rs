@@ -1,303 +1,347 @@
-//! What servers say to each other. Body: `[type, args]`.
+//! What servers say to each other after the hello.
 //!
 //! ```text
-//! 1 pre-vote        [campaign_term, last_term, last_index]
-//! 2 pre-vote reply  [term, campaign_term, granted 0/1]
-//! 3 vote            [term, last_term, last_index]
-//! 4 vote reply      [term, granted 0/1]
-//! 5 append          [term, session, round, prev_term, prev_index, commit, [[term, kind, crc, payload bin], …]]
-//! 6 heartbeat       [term, session, round, commit]
-//! 7 append reply    [term, session, round, outcome, index, hint_term, hint_index, first_faulty or 0]
-//!                   outcome 0: matched up to index; 1: conflict at probe index; 2: no room, matched up to index
+//! frame     array(2) [type: uint, args: array]      all uint unless said otherwise
+//!    1      [campaign_term, last.term, last.index]                        PreVote
+//!    2      [term, campaign_term, granted: bool]                          PreVoteReply
+//!    3      [term, last.term, last.index]                                 Vote
+//!    4      [term, granted: bool]                                         VoteReply
+//!    5      [term, session, round, prev.term, prev.index, commit, entries]     Append
+//!    6      [term, session, round, commit]                                Heartbeat
+//!    7      [term, session, round, outcome: array, first_faulty]          AppendReply
+//! entries   array of array(4) [term, kind, crc: uint, payload: bin]
+//! outcome   [0, index] Matched · [1, probe, hint.term, hint.index] Conflict · [2, index] NoRoom
 //! ```
+//!
+//! What arrives here has passed every check that one message alone allows: the core can count on
+//! positions that do not overflow and entries whose terms do not go back.
 
-use super::frame::{self, FrameStart};
-use crate::codec::msgpack::{DecodeError, Reader, patch_u32, write_array, write_bin, write_uint};
-use crate::limits::APPEND_ENTRIES_MAX;
+use crate::codec::msgpack::{self, Reader};
+use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX};
 use crate::raft::message::{AppendOutcome, EntryMeta, Message};
 use crate::types::{EntryKind, LogIndex, LogPosition, Term};
-use std::fmt;
 
-const PRE_VOTE: u8 = 1;
-const PRE_VOTE_REPLY: u8 = 2;
-const VOTE: u8 = 3;
-const VOTE_REPLY: u8 = 4;
-const APPEND: u8 = 5;
-const HEARTBEAT: u8 = 6;
-const APPEND_REPLY: u8 = 7;
+use super::fields::{self, DecodeError, Fields};
+use super::frame::{self, FrameStart};
 
-/// Why a body is no message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MessageError {
-    /// Not the values that should be there.
-    Malformed(DecodeError),
-    /// A type, kind or outcome that this version does not know.
-    Number(u8),
-    /// More entries than a message may hold.
-    Entries(usize),
-}
+/// Entries taken in one Append: twice what we send, for a sender with a larger bound.
+pub const ENTRIES_MAX: usize = 2 * APPEND_ENTRIES_MAX;
 
-impl fmt::Display for MessageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            MessageError::Malformed(error) => write!(f, "not a message: {error}"),
-            MessageError::Number(number) => write!(f, "a message with the unknown number {number}"),
-            MessageError::Entries(count) => write!(f, "a message with {count} entries"),
+const PRE_VOTE: u64 = 1;
+const PRE_VOTE_REPLY: u64 = 2;
+const VOTE: u64 = 3;
+const VOTE_REPLY: u64 = 4;
+const APPEND: u64 = 5;
+const HEARTBEAT: u64 = 6;
+const APPEND_REPLY: u64 = 7;
+
+const MATCHED: u64 = 0;
+const CONFLICT: u64 = 1;
+const NO_ROOM: u64 = 2;
+
+/// Appends a message without payloads, as a whole frame.
+///
+/// Panics on an Append that has entries: they travel with their payloads, see `AppendWriter`.
+pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
+    match message {
+        Message::Append { term, session, round, prev, entries, commit } => {
+            assert!(entries.is_empty(), "an Append's entries travel with their payloads");
+            let (term, session, round) = (*term, *session, *round);
+            let head = AppendHead { term, session, round, prev: *prev, commit: *commit, count: 0 };
+            AppendWriter::begin(out, &head).finish(out);
+        }
+        Message::PreVote { campaign_term, last } => {
+            write_frame(out, PRE_VOTE, 3, |out| {
+                msgpack::write_uint(out, campaign_term.get());
+                fields::write_position(out, *last);
+            });
+        }
+        Message::PreVoteReply { term, campaign_term, granted } => {
+            write_frame(out, PRE_VOTE_REPLY, 3, |out| {
+                msgpack::write_uint(out, term.get());
+                msgpack::write_uint(out, campaign_term.get());
+                fields::write_flag(out, *granted);
+            });
+        }
+        Message::Vote { term, last } => {
+            write_frame(out, VOTE, 3, |out| {
+                msgpack::write_uint(out, term.get());
+                fields::write_position(out, *last);
+            });
+        }
+        Message::VoteReply { term, granted } => {
+            write_frame(out, VOTE_REPLY, 2, |out| {
+                msgpack::write_uint(out, term.get());
+                fields::write_flag(out, *granted);
+            });
+        }
+        Message::Heartbeat { term, session, round, commit } => {
+            write_frame(out, HEARTBEAT, 4, |out| {
+                for number in [term.get(), *session, *round, commit.get()] {
+                    msgpack::write_uint(out, number);
+                }
+            });
+        }
+        Message::AppendReply { term, session, round, outcome, first_faulty } => {
+            write_frame(out, APPEND_REPLY, 5, |out| {
+                for number in [term.get(), *session, *round] {
+                    msgpack::write_uint(out, number);
+                }
+                write_outcome(out, *outcome);
+                msgpack::write_uint(out, first_faulty.unwrap_or(LogIndex::ZERO).get());
+            });
         }
     }
 }
 
-impl std::error::Error for MessageError {}
+fn write_frame(out: &mut Vec<u8>, code: u64, fields: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = frame::begin(out);
+    msgpack::write_array(out, 2);
+    msgpack::write_uint(out, code);
+    msgpack::write_array(out, fields);
+    write(out);
+    frame::finish(out, start);
+}
 
-impl From<DecodeError> for MessageError {
-    fn from(error: DecodeError) -> MessageError {
-        MessageError::Malformed(error)
+fn write_outcome(out: &mut Vec<u8>, outcome: AppendOutcome) {
+    let (code, index) = match outcome {
+        AppendOutcome::Matched { index } => (MATCHED, index),
+        AppendOutcome::NoRoom { index } => (NO_ROOM, index),
+        AppendOutcome::Conflict { probe, hint } => {
+            msgpack::write_array(out, 4);
+            msgpack::write_uint(out, CONFLICT);
+            msgpack::write_uint(out, probe.get());
+            fields::write_position(out, hint);
+            return;
+        }
+    };
+    msgpack::write_array(out, 2);
+    msgpack::write_uint(out, code);
+    msgpack::write_uint(out, index.get());
+}
+
+/// An Append without its entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AppendHead {
+    /// The leader's term.
+    pub term: Term,
+    /// The replication session.
+    pub session: u64,
+    /// The newest ReadIndex round this confirms.
+    pub round: u64,
+    /// The entry just before the first one.
+    pub prev: LogPosition,
+    /// The leader's commit index, not above the last entry of the message.
+    pub commit: LogIndex,
+    /// How many entries follow.
+    pub count: usize,
+}
+
+/// Appends an Append entry by entry, so that payloads may come from one scratch buffer.
+#[derive(Debug)]
+#[must_use = "an Append that is not finished has no length"]
+pub struct AppendWriter {
+    start: FrameStart,
+    left: usize,
+}
+
+impl AppendWriter {
+    /// Begins the frame. `head.count` entries must follow.
+    #[inline]
+    pub fn begin(out: &mut Vec<u8>, head: &AppendHead) -> AppendWriter {
+        assert!(head.count <= ENTRIES_MAX, "an Append of {} entries", head.count);
+        let start = frame::begin(out);
+        msgpack::write_array(out, 2);
+        msgpack::write_uint(out, APPEND);
+        msgpack::write_array(out, 7);
+        for number in [head.term.get(), head.session, head.round] {
+            msgpack::write_uint(out, number);
+        }
+        fields::write_position(out, head.prev);
+        msgpack::write_uint(out, head.commit.get());
+        let count = u32::try_from(head.count).expect("ENTRIES_MAX is far below 2^32");
+        msgpack::write_array(out, count);
+        AppendWriter { start, left: head.count }
+    }
+
+    /// Appends one entry. `crc` is the one of its record, over the payload.
+    #[inline]
+    pub fn push(&mut self, out: &mut Vec<u8>, meta: EntryMeta, crc: u32, payload: &[u8]) {
+        assert!(u32::try_from(payload.len()) == Ok(meta.bytes), "a payload is as long as it says");
+        self.left = self.left.checked_sub(1).expect("the head announced this entry");
+        msgpack::write_array(out, 4);
+        msgpack::write_uint(out, meta.term.get());
+        msgpack::write_uint(out, u64::from(meta.kind.code()));
+        msgpack::write_uint(out, u64::from(crc));
+        msgpack::write_bin(out, payload);
+    }
+
+    /// Ends the frame. Panics if entries are missing.
+    #[inline]
+    pub fn finish(self, out: &mut [u8]) {
+        assert!(self.left == 0, "{} entries of an Append are missing", self.left);
+        frame::finish(out, self.start);
+    }
+
+    /// Takes the frame back, when a payload cannot be read.
+    pub fn abandon(self, out: &mut Vec<u8>) {
+        self.start.abandon(out);
     }
 }
 
-/// An entry's payload as it came, with the checksum its leader gave it.
+/// Appends an Append with all its entries, as a whole frame.
+pub fn encode_append<'e>(
+    out: &mut Vec<u8>,
+    head: &AppendHead,
+    entries: impl Iterator<Item = (EntryMeta, u32, &'e [u8])>,
+) {
+    let mut writer = AppendWriter::begin(out, head);
+    for (meta, crc, payload) in entries {
+        writer.push(out, meta, crc, payload);
+    }
+    writer.finish(out);
+}
+
+/// An entry's payload, borrowed from the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PayloadRef<'a> {
-    /// As in the log's record.
+pub struct Payload<'a> {
+    /// The sender's CRC of it; whoever stores it checks it.
     pub crc: u32,
     /// The payload.
     pub bytes: &'a [u8],
 }
 
-/// A message and the payloads beside it, in the order of its entries.
+/// A peer's message and, for an Append, the payloads in the order of its entries.
 #[derive(Debug)]
 pub struct PeerFrame<'a> {
     /// The message.
     pub message: Message,
-    /// One for each entry of an `Append`.
-    pub payloads: Vec<PayloadRef<'a>>,
+    /// As many as the message has entries.
+    pub payloads: Vec<Payload<'a>>,
 }
 
-fn begin(out: &mut Vec<u8>, kind: u8, fields: u32) -> FrameStart {
-    let start = frame::begin(out);
-    write_array(out, 2);
-    out.push(kind);
-    write_array(out, fields);
-    start
+/// Makes a frame's payloads ready for the next `decode_peer`: empty, their room kept.
+pub fn recycle(mut payloads: Vec<Payload<'_>>) -> Vec<Payload<'static>> {
+    payloads.clear();
+    // Collecting in place: the standard library reuses the allocation of an equal layout.
+    payloads.into_iter().map(|payload| Payload { crc: payload.crc, bytes: &[] }).collect()
 }
 
-fn write_position(out: &mut Vec<u8>, position: LogPosition) {
-    write_uint(out, position.term.get());
-    write_uint(out, position.index.get());
-}
-
-/// Appends a message without entries as a whole frame. Panics for `Append`: use `AppendWriter`.
-pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
-    let start = match message {
-        Message::PreVote { campaign_term, last } => {
-            let start = begin(out, PRE_VOTE, 3);
-            write_uint(out, campaign_term.get());
-            write_position(out, *last);
-            start
-        }
-        Message::PreVoteReply { term, campaign_term, granted } => {
-            let start = begin(out, PRE_VOTE_REPLY, 3);
-            write_uint(out, term.get());
-            write_uint(out, campaign_term.get());
-            write_uint(out, u64::from(*granted));
-            start
-        }
-        Message::Vote { term, last } => {
-            let start = begin(out, VOTE, 3);
-            write_uint(out, term.get());
-            write_position(out, *last);
-            start
-        }
-        Message::VoteReply { term, granted } => {
-            let start = begin(out, VOTE_REPLY, 2);
-            write_uint(out, term.get());
-            write_uint(out, u64::from(*granted));
-            start
-        }
-        Message::Append { .. } => unreachable!("payloads travel with AppendWriter"),
-        Message::Heartbeat { term, session, round, commit } => {
-            let start = begin(out, HEARTBEAT, 4);
-            for number in [term.get(), *session, *round, commit.get()] {
-                write_uint(out, number);
-            }
-            start
-        }
-        Message::AppendReply { term, session, round, outcome, first_faulty } => {
-            let start = begin(out, APPEND_REPLY, 8);
-            let (code, index, hint) = match outcome {
-                AppendOutcome::Matched { index } => (0, *index, LogPosition::ZERO),
-                AppendOutcome::Conflict { probe, hint } => (1, *probe, *hint),
-                AppendOutcome::NoRoom { index } => (2, *index, LogPosition::ZERO),
-            };
-            for number in [term.get(), *session, *round, code, index.get()] {
-                write_uint(out, number);
-            }
-            write_position(out, hint);
-            write_uint(out, first_faulty.map_or(0, LogIndex::get));
-            start
-        }
-    };
-    frame::finish(out, start);
-}
-
-/// The head of an `Append`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AppendHead {
-    /// As in `Message::Append`.
-    pub term: Term,
-    /// As in `Message::Append`.
-    pub session: u64,
-    /// As in `Message::Append`.
-    pub round: u64,
-    /// As in `Message::Append`.
-    pub prev: LogPosition,
-    /// As in `Message::Append`.
-    pub commit: LogIndex,
-    /// How many entries will be pushed.
-    pub count: usize,
-}
-
-/// Writes an `Append` entry by entry, each payload copied once, from the log to the out-buffer.
-#[derive(Debug)]
-pub struct AppendWriter {
-    start: FrameStart,
-    count_at: usize,
-    pushed: u32,
-    count: usize,
-}
-
-impl AppendWriter {
-    /// Begins the frame.
-    pub fn begin(out: &mut Vec<u8>, head: &AppendHead) -> AppendWriter {
-        let start = begin(out, APPEND, 7);
-        for number in [head.term.get(), head.session, head.round] {
-            write_uint(out, number);
-        }
-        write_position(out, head.prev);
-        write_uint(out, head.commit.get());
-        out.push(0xdd);
-        let count_at = out.len();
-        out.extend_from_slice(&[0; 4]);
-        AppendWriter { start, count_at, pushed: 0, count: head.count }
-    }
-
-    /// Appends one entry.
-    pub fn push(&mut self, out: &mut Vec<u8>, meta: EntryMeta, crc: u32, payload: &[u8]) {
-        write_array(out, 4);
-        write_uint(out, meta.term.get());
-        out.push(meta.kind.code());
-        write_uint(out, u64::from(crc));
-        write_bin(out, payload);
-        self.pushed += 1;
-    }
-
-    /// Ends the frame.
-    pub fn finish(self, out: &mut [u8]) {
-        assert_eq!(usize::try_from(self.pushed), Ok(self.count), "the head said how many");
-        patch_u32(out, self.count_at, self.pushed);
-        frame::finish(out, self.start);
-    }
-}
-
-/// Reads a message's body. Unknown trailing values are left aside.
-pub fn decode_peer(body: &[u8]) -> Result<PeerFrame<'_>, MessageError> {
+/// Reads the body of a peer's frame. `payloads` is room to reuse; what it holds is dropped.
+pub fn decode_peer<'a>(
+    body: &'a [u8],
+    mut payloads: Vec<Payload<'a>>,
+) -> Result<PeerFrame<'a>, DecodeError> {
+    payloads.clear();
     let mut reader = Reader::new(body);
-    if reader.array()? < 2 {
-        return Err(DecodeError::Truncated.into());
+    if reader.array()? != 2 {
+        return Err(DecodeError::Inconsistent { what: "a peer's message has two parts" });
     }
-    let kind = reader.fixint()?;
-    if kind == APPEND {
-        return decode_append(&mut reader);
-    }
-    let message = match kind {
-        PRE_VOTE => {
-            at_least(&mut reader, 3)?;
-            Message::PreVote { campaign_term: term(&mut reader)?, last: position(&mut reader)? }
-        }
-        PRE_VOTE_REPLY => {
-            at_least(&mut reader, 3)?;
-            let (term, campaign_term) = (term(&mut reader)?, term(&mut reader)?);
-            Message::PreVoteReply { term, campaign_term, granted: reader.uint()? != 0 }
-        }
-        VOTE => {
-            at_least(&mut reader, 3)?;
-            Message::Vote { term: term(&mut reader)?, last: position(&mut reader)? }
-        }
-        VOTE_REPLY => {
-            at_least(&mut reader, 2)?;
-            Message::VoteReply { term: term(&mut reader)?, granted: reader.uint()? != 0 }
-        }
-        HEARTBEAT => {
-            at_least(&mut reader, 4)?;
-            let (term, session, round) = (term(&mut reader)?, reader.uint()?, reader.uint()?);
-            Message::Heartbeat { term, session, round, commit: index(&mut reader)? }
-        }
-        APPEND_REPLY => decode_append_reply(&mut reader)?,
-        other => return Err(MessageError::Number(other)),
+    let code = reader.uint()?;
+    let mut fields = Fields::open(&mut reader)?;
+    let message = match code {
+        PRE_VOTE => decode_pre_vote(&mut fields)?,
+        PRE_VOTE_REPLY => Message::PreVoteReply {
+            term: fields.term()?,
+            campaign_term: fields.term()?,
+            granted: fields.flag()?,
+        },
+        VOTE => decode_vote(&mut fields)?,
+        VOTE_REPLY => Message::VoteReply { term: fields.term()?, granted: fields.flag()? },
+        APPEND => decode_append(&mut fields, &mut payloads)?,
+        HEARTBEAT => Message::Heartbeat {
+            term: fields.term()?,
+            session: fields.uint()?,
+            round: fields.uint()?,
+            commit: fields.index()?,
+        },
+        APPEND_REPLY => decode_append_reply(&mut fields)?,
+        found => return Err(DecodeError::Range { what: "the type of a peer's message", found }),
     };
-    Ok(PeerFrame { message, payloads: Vec::new() })
-}
-
-fn decode_append_reply(reader: &mut Reader<'_>) -> Result<Message, MessageError> {
-    at_least(reader, 8)?;
-    let (term, session, round) = (term(reader)?, reader.uint()?, reader.uint()?);
-    let code = reader.fixint()?;
-    let (index, hint) = (index(reader)?, position(reader)?);
-    let outcome = match code {
-        0 => AppendOutcome::Matched { index },
-        1 => AppendOutcome::Conflict { probe: index, hint },
-        2 => AppendOutcome::NoRoom { index },
-        other => return Err(MessageError::Number(other)),
-    };
-    let first_faulty = Some(self::index(reader)?).filter(|index| *index != LogIndex::ZERO);
-    Ok(Message::AppendReply { term, session, round, outcome, first_faulty })
-}
-
-fn decode_append<'a>(reader: &mut Reader<'a>) -> Result<PeerFrame<'a>, MessageError> {
-    at_least(reader, 7)?;
-    let (leader_term, session, round) = (term(reader)?, reader.uint()?, reader.uint()?);
-    let (prev, commit) = (position(reader)?, index(reader)?);
-    let count = reader.array()?;
-    if count > APPEND_ENTRIES_MAX {
-        return Err(MessageError::Entries(count));
-    }
-    let mut entries = Vec::with_capacity(count);
-    let mut payloads = Vec::with_capacity(count);
-    for _ in 0..count {
-        let newer = at_least(reader, 4)?;
-        let term = term(reader)?;
-        let code = reader.fixint()?;
-        let kind = EntryKind::from_code(code).ok_or(MessageError::Number(code))?;
-        let crc = u32::try_from(reader.uint()?).map_err(|_| DecodeError::Truncated)?;
-        let bytes = reader.bin()?;
-        reader.skip(newer)?;
-        let length = u32::try_from(bytes.len()).map_err(|_| DecodeError::Truncated)?;
-        entries.push(EntryMeta { term, kind, bytes: length });
-        payloads.push(PayloadRef { crc, bytes });
-    }
-    let message = Message::Append { term: leader_term, session, round, prev, entries, commit };
+    fields.close()?;
+    fields::expect_end(&reader)?;
     Ok(PeerFrame { message, payloads })
 }
 
-fn at_least(reader: &mut Reader<'_>, values: usize) -> Result<usize, DecodeError> {
-    let length = reader.array()?;
-    if length < values { Err(DecodeError::Truncated) } else { Ok(length - values) }
+fn decode_pre_vote(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
+    let (campaign_term, last) = (fields.term()?, fields.position()?);
+    check(last.term < campaign_term, "a pre-candidate's log is of an earlier term")?;
+    Ok(Message::PreVote { campaign_term, last })
 }
 
-/// Terms and indexes stay far from overflow, whoever sent them.
-fn bounded(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
-    let number = reader.uint()?;
-    if number < 1 << 62 { Ok(number) } else { Err(DecodeError::Truncated) }
+fn decode_vote(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
+    let (term, last) = (fields.term()?, fields.position()?);
+    check(last.term < term, "a candidate's log is of an earlier term")?;
+    Ok(Message::Vote { term, last })
 }
 
-fn term(reader: &mut Reader<'_>) -> Result<Term, DecodeError> {
-    Ok(Term::new(bounded(reader)?))
+fn decode_append<'a>(
+    fields: &mut Fields<'_, 'a>,
+    payloads: &mut Vec<Payload<'a>>,
+) -> Result<Message, DecodeError> {
+    let (term, session, round) = (fields.term()?, fields.uint()?, fields.uint()?);
+    let (prev, commit) = (fields.position()?, fields.index()?);
+    check(prev.term <= term, "prev is of the leader's term or earlier")?;
+    let (count, mut reader) = fields.items()?;
+    if count > ENTRIES_MAX {
+        let found = u64::try_from(count).unwrap_or(u64::MAX);
+        return Err(DecodeError::Range { what: "the entries of an Append", found });
+    }
+    // Not with_capacity(count): what is announced may not be there.
+    let mut entries = Vec::new();
+    let (mut last, mut last_term) = (prev.index, prev.term);
+    for _ in 0..count {
+        let (meta, payload) = decode_entry(&mut reader)?;
+        check(last_term <= meta.term, "terms in a log do not go back")?;
+        check(meta.term <= term, "an entry is of the leader's term or earlier")?;
+        (last, last_term) = (last.next(), meta.term);
+        entries.push(meta);
+        payloads.push(payload);
+    }
+    check(commit <= last, "an Append commits what it verifies")?;
+    fields.resume(reader);
+    Ok(Message::Append { term, session, round, prev, entries, commit })
 }
 
-fn index(reader: &mut Reader<'_>) -> Result<LogIndex, DecodeError> {
-    Ok(LogIndex::new(bounded(reader)?))
+fn decode_entry<'a>(reader: &mut Reader<'a>) -> Result<(EntryMeta, Payload<'a>), DecodeError> {
+    let mut fields = Fields::open(reader)?;
+    let term = fields.term()?;
+    check(term > Term::ZERO, "an entry has a term")?;
+    let found = fields.uint()?;
+    let kind = u8::try_from(found)
+        .ok()
+        .and_then(EntryKind::from_code)
+        .ok_or(DecodeError::Range { what: "the kind of an entry", found })?;
+    let found = fields.uint()?;
+    let crc = u32::try_from(found).map_err(|_| DecodeError::Range { what: "a CRC", found })?;
+    let payload = fields.bin()?;
+    fields.close()?;
+    let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    if payload.len() > ENTRY_BYTES_MAX {
+        let found = u64::from(bytes);
+        return Err(DecodeError::Range { what: "the length of an entry", found });
+    }
+    Ok((EntryMeta { term, kind, bytes }, Payload { crc, bytes: payload }))
 }
 
-fn position(reader: &mut Reader<'_>) -> Result<LogPosition, DecodeError> {
-    Ok(LogPosition::new(term(reader)?, index(reader)?))
+fn decode_append_reply(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
+    let (term, session, round) = (fields.term()?, fields.uint()?, fields.uint()?);
+    let mut outcome_fields = fields.nested()?;
+    let outcome = match outcome_fields.uint()? {
+        MATCHED => AppendOutcome::Matched { index: outcome_fields.index()? },
+        CONFLICT => {
+            let (probe, hint) = (outcome_fields.index()?, outcome_fields.position()?);
+            check(hint.index <= probe, "a hint is at or below its probe")?;
+            AppendOutcome::Conflict { probe, hint }
+        }
+        NO_ROOM => AppendOutcome::NoRoom { index: outcome_fields.index()? },
+        found => return Err(DecodeError::Range { what: "the outcome of an Append", found }),
+    };
+    outcome_fields.close()?;
+    let first_faulty = Some(fields.index()?).filter(|index| *index != LogIndex::ZERO);
+    Ok(Message::AppendReply { term, session, round, outcome, first_faulty })
+}
+
+fn check(holds: bool, what: &'static str) -> Result<(), DecodeError> {
+    if holds { Ok(()) } else { Err(DecodeError::Inconsistent { what }) }
 }

@@ -1,211 +1,273 @@
-//! What clients are answered. Body: `[id, kind, args]`.
+//! What servers answer.
 //!
 //! ```text
-//!  0 error   [code, text, a, b]
-//!  1 put     [revision]
-//!  2 delete  [revision, deleted]
-//! 16 range   [revision, [[key, value, create, mod, version, lease], …], more 0/1, count]
-//! 17 status  see status.rs
+//! reply     array(3) [id: uint, kind: uint, args: array]
+//!    0      an error, see error.rs
+//!    1      [revision: uint]                               Put
+//!    2      [revision: uint, deleted: uint]                DeleteRange
+//!   16      [revision: uint, kvs: array, more: bool, count: uint]     Range
+//!     kv    array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
+//!                     version: uint, lease: uint]
+//!   17      status, see status.rs
 //! ```
 
-use super::error::Error;
-use super::frame::{self, FrameStart};
-use super::status::Status;
-use crate::codec::msgpack::{DecodeError, Reader, write_array, write_bin, write_uint};
+use crate::codec::msgpack::{self, Reader};
 use crate::types::Revision;
 
-const ERROR: u8 = 0;
-const PUT: u8 = 1;
-const DELETE: u8 = 2;
-const RANGE: u8 = 16;
-const STATUS: u8 = 17;
+use super::client::Op;
+use super::error::{self, Error};
+use super::fields::{self, DecodeError, Fields};
+use super::frame::{self, FrameStart};
+use super::status::{self, Status};
 
-#[inline]
-fn begin(out: &mut Vec<u8>, id: u64, kind: u8) -> FrameStart {
-    let start = frame::begin(out);
-    write_array(out, 3);
-    write_uint(out, id);
-    out.push(kind);
-    start
-}
-
-/// Appends an error as a whole frame.
-pub fn error_reply(out: &mut Vec<u8>, id: u64, error: &Error) {
-    let start = begin(out, id, ERROR);
-    error.encode(out);
-    frame::finish(out, start);
-}
-
-/// Appends the answer to a put as a whole frame.
+/// Appends the reply to a Put, as a whole frame.
 #[inline]
 pub fn put_reply(out: &mut Vec<u8>, id: u64, revision: Revision) {
-    let start = begin(out, id, PUT);
-    write_array(out, 1);
-    write_uint(out, revision.0);
+    let start = begin_reply(out, id, Op::Put);
+    msgpack::write_array(out, 1);
+    msgpack::write_uint(out, revision.0);
     frame::finish(out, start);
 }
 
-/// Appends the answer to a delete as a whole frame.
+/// Appends the reply to a DeleteRange, as a whole frame.
 pub fn delete_reply(out: &mut Vec<u8>, id: u64, revision: Revision, deleted: u64) {
-    let start = begin(out, id, DELETE);
-    write_array(out, 2);
-    write_uint(out, revision.0);
-    write_uint(out, deleted);
+    let start = begin_reply(out, id, Op::DeleteRange);
+    msgpack::write_array(out, 2);
+    msgpack::write_uint(out, revision.0);
+    msgpack::write_uint(out, deleted);
     frame::finish(out, start);
 }
 
-/// Appends the answer to a status request as a whole frame.
+/// Appends the reply to a Status, as a whole frame.
 pub fn status_reply(out: &mut Vec<u8>, id: u64, status: &Status) {
-    let start = begin(out, id, STATUS);
-    status.encode(out);
+    let start = begin_reply(out, id, Op::Status);
+    status::encode_status(out, status);
     frame::finish(out, start);
 }
 
-/// A key as it was read. Owned by the reader of a reply.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeyValue {
-    /// Its name.
-    pub key: Vec<u8>,
-    /// Its value; empty if only keys were asked for.
-    pub value: Vec<u8>,
-    /// The revision of the put that created it.
-    pub create_revision: Revision,
-    /// The revision of the last put.
-    pub mod_revision: Revision,
-    /// Puts since its creation, that one included.
-    pub version: u64,
-    /// The lease it hangs on; 0 is none.
-    pub lease: u64,
+/// Appends an error as a reply, as a whole frame.
+pub fn error_reply(out: &mut Vec<u8>, id: u64, error: &Error) {
+    error::error_reply(out, id, error);
 }
 
-/// Writes the answer to a range request key by key.
+/// Appends the reply to a Range key by key. How many there are is written at the end.
 #[derive(Debug)]
+#[must_use = "a reply that is not finished has no length"]
 pub struct RangeReplyWriter {
     start: FrameStart,
     count_at: usize,
-    pushed: u32,
+    count: u32,
 }
 
 impl RangeReplyWriter {
-    /// Begins the frame.
+    /// Begins the reply.
     #[inline]
     pub fn begin(out: &mut Vec<u8>, id: u64, revision: Revision) -> RangeReplyWriter {
-        let start = begin(out, id, RANGE);
-        write_array(out, 4);
-        write_uint(out, revision.0);
-        // How many keys follow is known at the end: a header of full width, patched then.
+        let start = begin_reply(out, id, Op::Range);
+        msgpack::write_array(out, 4);
+        msgpack::write_uint(out, revision.0);
+        // The longest form of an array's header, whose count can be written later.
         out.push(0xdd);
         let count_at = out.len();
         out.extend_from_slice(&[0; 4]);
-        RangeReplyWriter { start, count_at, pushed: 0 }
+        RangeReplyWriter { start, count_at, count: 0 }
     }
 
     /// Appends one key.
     #[inline]
-    pub fn push(&mut self, out: &mut Vec<u8>, found: &crate::kv::KeyValueRef<'_>, keys_only: bool) {
-        write_array(out, 6);
-        write_bin(out, found.key);
-        write_bin(out, if keys_only { &[] } else { found.value });
-        write_uint(out, found.create_revision.0);
-        write_uint(out, found.mod_revision.0);
-        write_uint(out, found.version);
-        write_uint(out, found.lease);
-        self.pushed += 1;
+    #[expect(clippy::too_many_arguments, reason = "the fields of a kv, in their order")]
+    pub fn push(
+        &mut self,
+        out: &mut Vec<u8>,
+        key: &[u8],
+        value: &[u8],
+        create_revision: Revision,
+        mod_revision: Revision,
+        version: u64,
+        lease: u64,
+    ) {
+        msgpack::write_array(out, 6);
+        msgpack::write_bin(out, key);
+        msgpack::write_bin(out, value);
+        msgpack::write_uint(out, create_revision.0);
+        msgpack::write_uint(out, mod_revision.0);
+        msgpack::write_uint(out, version);
+        msgpack::write_uint(out, lease);
+        self.count += 1;
     }
 
-    /// Ends the frame.
+    /// The reply's size so far. Bytes.
+    pub fn bytes(&self, out: &[u8]) -> usize {
+        self.start.bytes(out)
+    }
+
+    /// Takes the reply back, to answer an error instead.
+    pub fn abandon(self, out: &mut Vec<u8>) {
+        self.start.abandon(out);
+    }
+
+    /// Ends the reply. `more`: keys of the range were left out. `count`: how many it has in all.
     #[inline]
     pub fn finish(self, out: &mut Vec<u8>, more: bool, count: u64) {
-        write_uint(out, u64::from(more));
-        write_uint(out, count);
-        crate::codec::msgpack::patch_u32(out, self.count_at, self.pushed);
+        let count_bytes = out
+            .get_mut(self.count_at..)
+            .and_then(<[u8]>::first_chunk_mut)
+            .expect("begin left room for the count");
+        *count_bytes = self.count.to_be_bytes();
+        fields::write_flag(out, more);
+        msgpack::write_uint(out, count);
         frame::finish(out, self.start);
     }
 }
 
-/// The answer to a range request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RangeReply {
-    /// The store's revision.
-    pub revision: Revision,
-    /// The keys, ascending.
-    pub kvs: Vec<KeyValue>,
-    /// Whether keys were left out, because of the limit or the size.
-    pub more: bool,
-    /// How many keys the range has.
-    pub count: u64,
+/// A reply, borrowed from its frame.
+#[derive(Debug)]
+pub struct Reply<'a> {
+    /// The request's id.
+    pub id: u64,
+    /// What is answered.
+    pub body: ReplyBody<'a>,
 }
 
-/// A reply, decoded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reply {
-    /// It was not done, or nobody knows.
+/// What a reply says.
+#[derive(Debug)]
+pub enum ReplyBody<'a> {
+    /// The request was not done as asked.
     Error(Error),
-    /// Done.
+    /// A Put was done.
     Put {
         /// The revision it made.
         revision: Revision,
     },
-    /// Done.
+    /// A DeleteRange was done.
     DeleteRange {
         /// The store's revision after it.
         revision: Revision,
         /// How many keys it deleted.
         deleted: u64,
     },
-    /// What was read.
-    Range(RangeReply),
-    /// How the server is.
+    /// What a Range found.
+    Range(RangeReply<'a>),
+    /// How the node sees itself.
     Status(Box<Status>),
 }
 
-/// Reads a reply's body: the request's id and what came of it. Unknown trailing values are left aside.
-pub fn decode_reply(body: &[u8]) -> Result<(u64, Reply), DecodeError> {
+/// What a Range found, borrowed from the reply.
+#[derive(Clone, Copy, Debug)]
+pub struct RangeReply<'a> {
+    /// The store's revision.
+    pub revision: Revision,
+    /// Whether keys of the range were left out: continue after the last one received.
+    pub more: bool,
+    /// How many keys the range has in all.
+    pub count: u64,
+    sent: usize,
+    kvs: Reader<'a>,
+}
+
+/// A key and all about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyValue<'a> {
+    /// Its name.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The revision of the put that created it.
+    pub create_revision: Revision,
+    /// The revision of the last put.
+    pub mod_revision: Revision,
+    /// How many puts since its creation, that one included.
+    pub version: u64,
+    /// The lease it hangs on; 0 is none.
+    pub lease: u64,
+}
+
+impl<'a> RangeReply<'a> {
+    /// How many keys the reply holds.
+    pub const fn len(&self) -> usize {
+        self.sent
+    }
+
+    /// Whether the reply holds no key.
+    pub const fn is_empty(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// The keys, in order.
+    pub fn kvs(&self) -> impl Iterator<Item = KeyValue<'a>> + use<'a> {
+        let mut reader = self.kvs;
+        (0..self.sent).map(move |_| decode_kv(&mut reader).expect("decode_reply has read every kv"))
+    }
+}
+
+/// Reads the body of a reply.
+pub fn decode_reply(body: &[u8]) -> Result<Reply<'_>, DecodeError> {
     let mut reader = Reader::new(body);
-    if reader.array()? < 3 {
-        return Err(DecodeError::Truncated);
+    if reader.array()? != 3 {
+        return Err(DecodeError::Inconsistent { what: "a reply has three parts" });
     }
     let id = reader.uint()?;
-    let reply = match reader.fixint()? {
-        ERROR => Reply::Error(Error::decode(&mut reader)?),
-        PUT => {
-            at_least(&mut reader, 1)?;
-            Reply::Put { revision: Revision(reader.uint()?) }
-        }
-        DELETE => {
-            at_least(&mut reader, 2)?;
-            let revision = Revision(reader.uint()?);
-            Reply::DeleteRange { revision, deleted: reader.uint()? }
-        }
-        RANGE => Reply::Range(decode_range(&mut reader)?),
-        STATUS => Reply::Status(Box::new(Status::decode(&mut reader)?)),
-        marker => return Err(DecodeError::Unexpected { wanted: "a kind of reply", marker }),
-    };
-    Ok((id, reply))
-}
-
-fn at_least(reader: &mut Reader<'_>, values: usize) -> Result<usize, DecodeError> {
-    let length = reader.array()?;
-    if length < values { Err(DecodeError::Truncated) } else { Ok(length - values) }
-}
-
-fn decode_range(reader: &mut Reader<'_>) -> Result<RangeReply, DecodeError> {
-    at_least(reader, 4)?;
-    let revision = Revision(reader.uint()?);
-    let length = reader.array()?;
-    let mut kvs = Vec::new();
-    for _ in 0..length {
-        let newer = at_least(reader, 6)?;
-        kvs.push(KeyValue {
-            key: reader.bin()?.to_vec(),
-            value: reader.bin()?.to_vec(),
-            create_revision: Revision(reader.uint()?),
-            mod_revision: Revision(reader.uint()?),
-            version: reader.uint()?,
-            lease: reader.uint()?,
-        });
-        reader.skip(newer)?;
+    let kind = reader.uint()?;
+    if kind == error::KIND_ERROR {
+        let error = error::decode_error(reader.rest())?;
+        return Ok(Reply { id, body: ReplyBody::Error(error) });
     }
-    let more = reader.uint()? != 0;
-    Ok(RangeReply { revision, kvs, more, count: reader.uint()? })
+    let op = Op::from_code(kind)
+        .ok_or(DecodeError::Range { what: "the kind of a reply", found: kind })?;
+    Ok(Reply { id, body: decode_args(op, reader)? })
+}
+
+fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeError> {
+    let args = reader.rest();
+    let mut fields = Fields::open(&mut reader)?;
+    let body = match op {
+        Op::Put => ReplyBody::Put { revision: fields.revision()? },
+        Op::DeleteRange => {
+            ReplyBody::DeleteRange { revision: fields.revision()?, deleted: fields.uint()? }
+        }
+        Op::Range => {
+            let revision = fields.revision()?;
+            let (sent, kvs) = decode_kvs(&mut fields)?;
+            let more = fields.flag()?;
+            let count = fields.uint()?;
+            ReplyBody::Range(RangeReply { revision, more, count, sent, kvs })
+        }
+        Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
+    };
+    fields.close()?;
+    fields::expect_end(&reader)?;
+    Ok(body)
+}
+
+/// Reads every kv once, so that iterating over them later cannot fail.
+fn decode_kvs<'a>(fields: &mut Fields<'_, 'a>) -> Result<(usize, Reader<'a>), DecodeError> {
+    let (sent, mut reader) = fields.items()?;
+    let kvs = reader;
+    for _ in 0..sent {
+        decode_kv(&mut reader)?;
+    }
+    fields.resume(reader);
+    Ok((sent, kvs))
+}
+
+fn decode_kv<'a>(reader: &mut Reader<'a>) -> Result<KeyValue<'a>, DecodeError> {
+    let mut fields = Fields::open(reader)?;
+    let kv = KeyValue {
+        key: fields.bin()?,
+        value: fields.bin()?,
+        create_revision: fields.revision()?,
+        mod_revision: fields.revision()?,
+        version: fields.uint()?,
+        lease: fields.uint()?,
+    };
+    fields.close()?;
+    Ok(kv)
+}
+
+fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+    let start = frame::begin(out);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, id);
+    msgpack::write_uint(out, u64::from(op.code()));
+    start
 }
