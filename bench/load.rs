@@ -247,7 +247,9 @@ impl<'l> Load<'l> {
             (Asked::Get { at_least }, Answer::Found(found)) => {
                 let right = match self.work {
                     Work::Check => self.ledger.is_newest(slot.key, &found),
-                    _ => self.ledger.is_right(slot.key, at_least, &found),
+                    Work::Fill | Work::Put | Work::Get => {
+                        self.ledger.is_right(slot.key, at_least, &found)
+                    }
                 };
                 self.tally.wrong += u64::from(!right);
                 self.count(slot, now_ns);
