@@ -3,7 +3,11 @@
 use crate::Result;
 use raftd::limits;
 use raftd::types::ClusterId;
-use raftd::wire::{self, Hello, HelloReply, Reply, Sender, Status};
+use raftd::wire::client::status_request;
+use raftd::wire::frame::next_frame;
+use raftd::wire::hello::{Hello, HelloReply, Sender, VERSION, decode_hello_reply, encode_hello};
+use raftd::wire::reply::{ReplyBody, decode_reply};
+use raftd::wire::status::Status;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -29,12 +33,13 @@ impl Control {
     pub(crate) fn status(&mut self) -> Result<Status> {
         self.requests += 1;
         let mut out = Vec::new();
-        wire::encode_status_request(&mut out, self.requests);
+        status_request(&mut out, self.requests);
         self.stream.write_all(&out)?;
         let body = read_frame(&mut self.stream, &mut self.input)?;
-        match wire::decode_reply(&body)? {
-            (id, Reply::Status(status)) if id == self.requests => Ok(*status),
-            (id, other) => Err(format!("asked for a status, got {other:?} to request {id}").into()),
+        let reply = decode_reply(&body)?;
+        match reply.body {
+            ReplyBody::Status(status) if reply.id == self.requests => Ok(*status),
+            other => Err(format!("asked for a status, got {other:?}").into()),
         }
     }
 }
@@ -45,17 +50,17 @@ pub(crate) fn greet(address: SocketAddr) -> Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let hello = Hello {
-        version_min: wire::VERSION,
-        version_max: wire::VERSION,
+        version_min: VERSION,
+        version_max: VERSION,
         cluster_id: ClusterId(0),
         sender: Sender::Client,
         auth: Vec::new(),
     };
     let mut out = Vec::new();
-    wire::encode_hello(&mut out, &hello);
+    encode_hello(&mut out, &hello);
     stream.write_all(&out)?;
     let body = read_frame(&mut stream, &mut Vec::new())?;
-    match wire::decode_hello_reply(&body)? {
+    match decode_hello_reply(&body)? {
         HelloReply::Welcome(_) => Ok(stream),
         HelloReply::Refused(error) => Err(format!("{address} refused a client: {error}").into()),
     }
@@ -65,7 +70,7 @@ pub(crate) fn greet(address: SocketAddr) -> Result<TcpStream> {
 fn read_frame(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<Vec<u8>> {
     let mut buffer = [0; 4096];
     loop {
-        if let Some(frame) = wire::next_frame(input, limits::FRAME_BYTES_MAX)? {
+        if let Some(frame) = next_frame(input, limits::FRAME_BYTES_MAX)? {
             let (body, consumed) = (frame.body.to_vec(), frame.consumed);
             input.drain(..consumed);
             return Ok(body);

@@ -5,8 +5,9 @@ use crate::ledger::{Found, KeyNumber, PutNumber};
 use crate::{Result, load};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use raftd::codec::msgpack::{DecodeError, Reader};
-use raftd::wire::{self, Error, Reply};
+use raftd::codec::msgpack::Reader;
+use raftd::wire::error::Error;
+use raftd::wire::reply::{ReplyBody, decode_reply};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
@@ -144,23 +145,20 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
             let _fields = reader.array()?;
             Answer::Put { revision: reader.uint()? }
         }
-        16 => read_found(&mut reader)?.map_or(Answer::Missing, Answer::Found),
-        _ => match wire::decode_reply(body)? {
-            (_, Reply::Error(error)) => Answer::Refused(error),
-            (_, other) => return Err(format!("an answer nobody asked for: {other:?}").into()),
+        16 => match decode_reply(body)?.body {
+            ReplyBody::Range(range) => match range.kvs().next() {
+                Some(kv) => {
+                    let revision = kv.mod_revision.0;
+                    Answer::Found(Found { key: kv.key, value: kv.value, revision })
+                }
+                None => Answer::Missing,
+            },
+            other => return Err(format!("an answer nobody asked for: {other:?}").into()),
+        },
+        _ => match decode_reply(body)?.body {
+            ReplyBody::Error(error) => Answer::Refused(error),
+            other => return Err(format!("an answer nobody asked for: {other:?}").into()),
         },
     };
     Ok((slot, answer))
-}
-
-fn read_found<'a>(reader: &mut Reader<'a>) -> std::result::Result<Option<Found<'a>>, DecodeError> {
-    let _fields = reader.array()?;
-    let _store = reader.uint()?;
-    if reader.array()? == 0 {
-        return Ok(None);
-    }
-    let _fields = reader.array()?;
-    let (key, value) = (reader.bin()?, reader.bin()?);
-    let _create = reader.uint()?;
-    Ok(Some(Found { key, value, revision: reader.uint()? }))
 }
