@@ -28,7 +28,7 @@ impl Node {
     pub fn on_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> Taken {
         let mut taken = 0;
         loop {
-            let flow = self.connections.state(id);
+            let flow = self.flow(id);
             if flow != Flow::Open {
                 return Taken { bytes: taken, flow };
             }
@@ -36,6 +36,10 @@ impl Node {
             match next_frame(&bytes[taken..], frame_bytes_max(party)) {
                 Ok(Some(frame)) => {
                     self.on_frame(id, party, frame.body, now);
+                    if party == Party::Client && self.stalled_bytes > 0 {
+                        // Not taken: offered again once the next segment is ready.
+                        return Taken { bytes: taken, flow: Flow::Paused };
+                    }
                     taken += frame.consumed;
                 }
                 Ok(None) => return Taken { bytes: taken, flow },
@@ -80,7 +84,9 @@ impl Node {
             Op::Range => self.admit_read(id, &request),
             Op::Status => self.answer_status(id, request.id),
         };
-        if let Err(error) = admitted {
+        if let Err(error) = admitted
+            && self.stalled_bytes == 0
+        {
             self.connections.write(id, |out| error_reply(out, request.id, &error));
         }
     }
@@ -105,15 +111,22 @@ impl Node {
         }
         let room = room_after_overhead(self.wal.room_bytes());
         if as_u64(self.open.payload.len() + bytes) > room {
-            return Err(if self.wal.out_of_space() {
-                Error::NoSpace
-            } else {
-                Error::Busy { what: "the log segments".into() }
-            });
+            if !self.wal.out_of_space() {
+                self.stalled_bytes = as_u64(self.open.payload.len() + bytes);
+            }
+            return Err(Error::NoSpace);
         }
         self.gather(request.command, Waiter { connection: id, request: request.id }, now);
         self.connections.wait(id);
         Ok(())
+    }
+
+    /// Ends a stall when there is room, or when waiting for it has become pointless.
+    pub(super) fn end_stall(&mut self) {
+        let room = room_after_overhead(self.wal.room_bytes());
+        if self.stalled_bytes <= room || self.wal.out_of_space() || self.check_leader().is_err() {
+            self.stalled_bytes = 0;
+        }
     }
 
     /// Adds a command to the turn's entry.

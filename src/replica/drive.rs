@@ -127,6 +127,7 @@ impl Node {
         self.answer_lost();
         self.serve_reads();
         self.start_job(now);
+        self.end_stall();
         if self.jobs.retry_at <= now {
             self.jobs.retry_at = Instant::FAR;
             self.wal.retry_background();

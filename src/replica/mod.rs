@@ -162,6 +162,8 @@ pub struct Node {
     stamp: apply::Stamp,
     compaction_proposed: Revision,
     dials: Vec<Dial>,
+    /// Clients wait, unread, until the log has room for so many bytes; 0 if it has. Bytes.
+    stalled_bytes: u64,
     more_to_apply: bool,
     fatal: Option<Fatal>,
 }
@@ -210,6 +212,7 @@ impl Node {
             stamp: apply::Stamp::new(options.unix_ms, now),
             compaction_proposed: Revision(0),
             dials: Vec::new(),
+            stalled_bytes: 0,
             more_to_apply: false,
             fatal: None,
             options,
@@ -279,7 +282,10 @@ impl Node {
 
     /// Whether more bytes of `id` are welcome.
     pub fn flow(&self, id: ConnectionId) -> Flow {
-        self.connections.state(id)
+        match self.connections.state(id) {
+            Flow::Open if self.stalled_bytes > 0 && !self.is_peer(id) => Flow::Paused,
+            state @ (Flow::Open | Flow::Paused | Flow::Ended) => state,
+        }
     }
 
     /// Whether `id` has said who it is.
