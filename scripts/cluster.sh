@@ -1,0 +1,402 @@
+#!/usr/bin/env bash
+# A cluster of real raftd processes on this machine. `scripts/cluster.sh help` says what it can do.
+#
+# Needs Rust, bash 5 and Linux. Every process it signals is one it started: a pid file holds the
+# process id and the process's start time, so that an id that was given to somebody else is left
+# alone.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+scripts/cluster.sh [COMMAND]
+
+  demo         three fresh nodes: write, kill the leader, read everything back, restart (default)
+  up [N]       start N nodes (default 3), or those of the last `up` that are down
+  status       what every node says of itself
+  kill ID      kill -9 a node
+  start ID     start a node that is down
+  pause ID     stop a node in mid-air (SIGSTOP)
+  resume ID    let it go on
+  down         stop every node; the data stays
+  help         this text
+
+  CLUSTER_DIR        where data and logs are kept             (default target/cluster)
+  CLUSTER_PORT_BASE  the first node's port                    (default 7101)
+  RAFTD_FLAGS        more flags for every node, see raftd --help
+END
+}
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+RAFTD=$TARGET/release/raftd
+RAFTCTL=$TARGET/release/raftctl
+DIR=${CLUSTER_DIR:-$ROOT/target/cluster}
+BASE=${CLUSTER_PORT_BASE:-7101}
+COUNT=3
+KEYS=1000
+WRITERS=8
+
+if [[ -t 1 ]]; then BOLD=$'\e[1m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'
+else BOLD='' GREEN='' RED='' PLAIN=''; fi
+
+say() { printf '%s\n' "$*"; }
+step() { printf '%s%s%s\n' "$BOLD" "$*" "$PLAIN"; }
+die() { printf '%scluster.sh: %s%s\n' "$RED" "$*" "$PLAIN" >&2; exit 1; }
+
+# ---- waiting: a descriptor that never has anything to read, and deadlines ----------------------
+
+exec {IDLE}<> <(:)
+breathe() { read -rt 0.03 -u "$IDLE" || true; }
+now_us() { printf '%s' "${EPOCHREALTIME/[.,]/}"; }
+
+# wait_until SECONDS COMMAND...: true as soon as COMMAND is, false when the time is up.
+wait_until() {
+    local deadline=$(($(now_us) + $1 * 1000000))
+    shift
+    until "$@"; do
+        (($(now_us) < deadline)) || return 1
+        breathe
+    done
+}
+
+# ---- processes --------------------------------------------------------------------------------
+
+# Field 22 of /proc/PID/stat, ticks from boot to the start of the process; none for a zombie.
+started_at() {
+    local stat fields
+    { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
+    read -ra fields <<<"${stat##*) }"
+    [[ ${fields[0]} != [ZX] ]] && printf '%s' "${fields[19]}"
+}
+
+# The process of node ID, if it is the one we started.
+pid_of() {
+    local pid started
+    { read -r pid started <"$DIR/$1.pid"; } 2>/dev/null || return 1
+    [[ $(started_at "$pid") == "$started" ]] && printf '%s' "$pid"
+}
+
+is_up() { pid_of "$1" >/dev/null; }
+is_down() { ! is_up "$1"; }
+
+signal() {
+    local pid
+    pid=$(pid_of "$2") || die "node $2 is not running; scripts/cluster.sh start $2 starts it"
+    kill "-$1" "$pid"
+}
+
+address() { printf '127.0.0.1:%s' $((BASE + $1 - 1)); }
+
+# The addresses of these nodes, in this order.
+endpoints() {
+    local list='' id
+    for id in "$@"; do list+="${list:+,}$(address "$id")"; done
+    printf '%s' "$list"
+}
+
+peers() {
+    local list='' id
+    for ((id = 1; id <= COUNT; id++)); do list+="${list:+,}$id=$(address "$id")"; done
+    printf '%s' "$list"
+}
+
+all_ids() { seq 1 "$COUNT"; }
+
+launch() {
+    local id=$1 pid
+    is_down "$id" || die "node $id is already running"
+    # shellcheck disable=SC2086  # flags are words
+    nohup "$RAFTD" --id "$id" --peers "$(peers)" --data-dir "$DIR/$id" ${RAFTD_FLAGS:-} \
+        >>"$DIR/$id.log" 2>&1 </dev/null {IDLE}<&- &
+    pid=$!
+    disown "$pid"
+    printf '%s %s\n' "$pid" "$(started_at "$pid")" >"$DIR/$id.pid"
+}
+
+stop_all() {
+    local id pid
+    for id in $(all_ids); do
+        pid=$(pid_of "$id") || continue
+        # A paused node hears TERM only when it goes on.
+        kill -TERM "$pid" && kill -CONT "$pid" || true
+    done
+    for id in $(all_ids); do
+        if ! wait_until 5 is_down "$id"; then
+            pid=$(pid_of "$id") && kill -KILL "$pid" || true
+            wait_until 5 is_down "$id" || die "node $id does not end"
+        fi
+        rm -f "$DIR/$id.pid"
+    done
+}
+
+# ---- ports ------------------------------------------------------------------------------------
+
+port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Who listens on a port: the socket's inode in /proc/net, then whoever holds that socket.
+port_owner() {
+    local hex inode='' line fields pid=''
+    printf -v hex '%04X' "$1"
+    while read -ra fields; do
+        [[ ${fields[1]} == *:"$hex" && ${fields[3]} == 0A ]] && inode=${fields[9]}
+    done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+    while read -r line; do
+        [[ $line == /proc/*/fd: ]] && pid=${line#/proc/} && pid=${pid%%/*}
+        if [[ -n $inode && $line == *"socket:[$inode]" ]]; then
+            printf 'process %s (%s)' "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline")"
+            return
+        fi
+    done < <(ls -l /proc/[0-9]*/fd 2>/dev/null)
+    printf 'a process of another user'
+}
+
+first_taken_port() {
+    local id
+    for id in $(all_ids); do
+        if port_taken $((BASE + id - 1)); then
+            printf '%s' $((BASE + id - 1))
+            return
+        fi
+    done
+    return 1
+}
+
+# ---- what nodes say ---------------------------------------------------------------------------
+
+ctl() { "$RAFTCTL" --endpoints "$(endpoints $(all_ids))" "$@"; }
+
+status_json() {
+    "$RAFTCTL" --endpoints "$(address "$1")" --timeout 1s --output json status 2>/dev/null || true
+}
+
+# field NAME JSON: the value of the first "NAME".
+field() {
+    local pattern="\"$1\": *\"?([^,\"}]*)"
+    [[ $2 =~ $pattern ]] && printf '%s' "${BASH_REMATCH[1]}"
+}
+
+LEADER='' APPLIED=''
+find_leader() {
+    local id json
+    for id in $(all_ids); do
+        is_up "$id" || continue
+        json=$(status_json "$id")
+        if [[ $(field role "$json") == leader ]]; then
+            LEADER=$id APPLIED=$(field applied_index "$json")
+            return
+        fi
+    done
+    return 1
+}
+
+leads_or_dies() {
+    local id
+    find_leader && return
+    for id in $(all_ids); do is_down "$id" && return; done
+    return 1
+}
+
+has_applied() {
+    local applied
+    applied=$(field applied_index "$(status_json "$1")") || return 1
+    ((applied >= $2))
+}
+
+# Whether all nodes stand at the same index with the same state.
+all_equal() {
+    local id json this standing=''
+    for id in $(all_ids); do
+        json=$(status_json "$id")
+        this="$(field applied_index "$json") $(field state_hash "$json")" || return 1
+        [[ $this == "${standing:=$this}" ]] || return 1
+    done
+}
+
+# ---- commands ---------------------------------------------------------------------------------
+
+build() {
+    local started
+    started=$(now_us)
+    say "building raftd and raftctl (the first time takes a minute) …"
+    cargo build --quiet --release --manifest-path "$ROOT/Cargo.toml" \
+        --no-default-features --features ctl --bin raftd --bin raftctl
+    say "built in $((($(now_us) - started) / 1000000)) s"
+}
+
+# The nodes of the last `up`: their number and their first port.
+remember() { { read -r COUNT BASE <"$DIR/shape"; } 2>/dev/null; }
+
+known() {
+    remember || die "there is no cluster in $DIR; scripts/cluster.sh up starts one"
+    [[ ${1:-} =~ ^[1-9]$ ]] && (($1 <= COUNT)) || die "say which node: 1 to $COUNT"
+}
+
+cmd_up() {
+    local id taken wanted=${1:-}
+    [[ -z $wanted || $wanted =~ ^[1-9]$ ]] || die "up takes a number of nodes from 1 to 9"
+    if remember; then
+        [[ -z $wanted || $wanted == "$COUNT" ]] ||
+            die "$DIR holds a cluster of $COUNT; remove that directory to start another one"
+    else
+        COUNT=${wanted:-3}
+        taken=$(first_taken_port) &&
+            die "port $taken is taken by $(port_owner "$taken"); stop it or set CLUSTER_PORT_BASE"
+        mkdir -p "$DIR"
+        printf '%s %s\n' "$COUNT" "$BASE" >"$DIR/shape"
+    fi
+    build
+    for id in $(all_ids); do is_up "$id" || launch "$id"; done
+    wait_until 15 find_leader || { tails; die "no leader within 15 s"; }
+    ctl --output table status || true
+    say "logs and data are in $DIR; raftctl is $RAFTCTL"
+}
+
+tails() {
+    local id
+    for id in $(all_ids); do
+        [[ -e $DIR/$id.log ]] || continue
+        say "--- the last lines of $DIR/$id.log"
+        tail -n 12 "$DIR/$id.log"
+    done >&2
+}
+
+cmd_down() {
+    remember || { say "there is no cluster in $DIR"; return; }
+    stop_all
+    say "all $COUNT nodes are down; their data stays in $DIR"
+}
+
+# ---- demo -------------------------------------------------------------------------------------
+
+demo_fails() { printf '%sFAIL: %s%s\n' "$RED" "$*" "$PLAIN" >&2; tails; exit 1; }
+
+demo_ends() {
+    local code=$?
+    trap - EXIT
+    stop_all || code=1
+    exit "$code"
+}
+
+# The share of writer $1: every WRITERS-th key.
+write_share() {
+    local key
+    for ((key = $1; key <= KEYS; key += WRITERS)); do
+        printf -v key '%04d' "$key"
+        "$RAFTCTL" --endpoints "$2" put "demo/$key" "value of $key" >/dev/null || return 1
+        key=$((10#$key))
+    done
+}
+
+write_keys() {
+    local writers=() writer started failed=0
+    started=$(now_us)
+    for ((writer = 1; writer <= WRITERS; writer++)); do
+        write_share "$writer" "$1" &
+        writers+=($!)
+    done
+    for writer in "${writers[@]}"; do wait "$writer" || failed=1; done
+    ((failed == 0)) || demo_fails "a put failed while all nodes were up"
+    say "  $KEYS puts acknowledged in $((($(now_us) - started) / 1000)) ms, one raftctl each"
+}
+
+put_after_kill() { "$RAFTCTL" --endpoints "$1" --timeout 5s put after-kill yes >/dev/null 2>&1; }
+
+# Every key as `get --prefix` prints it: a line for the key, a line for the value.
+expected() {
+    local key
+    for ((key = 1; key <= KEYS; key++)); do
+        printf 'demo/%04d\nvalue of %04d\n' "$key" "$key"
+    done
+}
+
+read_back() {
+    local found
+    found=$("$RAFTCTL" --endpoints "$(address "$1")" get demo/ --prefix \
+        --consistency serializable) || demo_fails "node $1 does not answer a get"
+    [[ $found == "$2" ]] || demo_fails "node $1 does not hold exactly the $KEYS keys written"
+    say "  node $1 holds all $KEYS keys in its own state"
+}
+
+demo_start() {
+    local tried
+    DIR=$DIR/demo
+    if [[ -d $DIR ]]; then stop_all; rm -rf -- "$DIR"; fi
+    mkdir -p "$DIR"
+    for ((tried = 0; tried < 20; tried++)); do
+        first_taken_port >/dev/null || break
+        BASE=$((BASE + 10))
+    done
+    local taken
+    taken=$(first_taken_port) && die "port $taken is taken by $(port_owner "$taken"): stop it"
+    trap demo_ends EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    # Small segments: a demonstration need not fill 400 MB of disk.
+    RAFTD_FLAGS=${RAFTD_FLAGS:---segment-bytes 4194304}
+    step "1. three fresh nodes on $(peers)"
+    local id
+    for id in $(all_ids); do launch "$id"; done
+    wait_until 10 leads_or_dies || demo_fails "no leader within 10 s"
+    [[ -n $LEADER ]] || demo_fails "a node did not start"
+    say "  node $LEADER leads"
+}
+
+demo_kill() {
+    local killed=$1 rest started
+    rest=$(endpoints "${@:2}")
+    signal KILL "$killed"
+    started=$(now_us)
+    wait_until 15 put_after_kill "$rest" || demo_fails "no put succeeded within 15 s of the kill"
+    say "  nobody could write for $((($(now_us) - started) / 1000)) ms"
+    wait_until 5 find_leader || demo_fails "the put succeeded, but nobody says it leads"
+    say "  node $LEADER leads now"
+}
+
+cmd_demo() {
+    build
+    demo_start
+    local killed=$LEADER survivors=() id started
+    started=$(now_us)
+    for id in $(all_ids); do ((id == killed)) || survivors+=("$id"); done
+
+    step "2. write $KEYS keys"
+    write_keys "$(endpoints "$killed" "${survivors[@]}")"
+
+    step "3. kill -9 the leader, node $killed"
+    demo_kill "$killed" "${survivors[@]}"
+
+    step "4. read every key from each survivor's own state"
+    local all
+    all=$(expected)
+    for id in "${survivors[@]}"; do
+        wait_until 10 has_applied "$id" "$APPLIED" || demo_fails "node $id lags behind $APPLIED"
+        read_back "$id" "$all"
+    done
+
+    step "5. restart node $killed"
+    launch "$killed"
+    wait_until 15 all_equal || demo_fails "the nodes do not reach the same state within 15 s"
+    read_back "$killed" "$all"
+    ctl --output table status || demo_fails "a node is not healthy"
+
+    step "6. stop"
+    stop_all
+    say "  no process is left"
+    say "${GREEN}PASS${PLAIN} in $((($(now_us) - started) / 1000)) ms"
+}
+
+case ${1:-demo} in
+demo) cmd_demo ;;
+up) cmd_up "${2:-}" ;;
+down) cmd_down ;;
+status)
+    remember || die "there is no cluster in $DIR; scripts/cluster.sh up starts one"
+    ctl --output table status
+    ;;
+kill) known "${2:-}" && signal KILL "$2" && wait_until 5 is_down "$2" && say "node $2 is dead" ;;
+start) known "${2:-}" && launch "$2" && say "node $2 is started" ;;
+pause) known "${2:-}" && signal STOP "$2" && say "node $2 is paused" ;;
+resume) known "${2:-}" && signal CONT "$2" && say "node $2 goes on" ;;
+help | -h | --help) usage ;;
+*) usage >&2; exit 2 ;;
+esac
