@@ -1,1 +1,129 @@
-//! docs.
+//! protocol.md is run: its examples decode and encode to themselves, its tables hold the numbers of
+//! the sources, and no message goes without an example.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use raftd::limits;
+use raftd::types::{LogPosition, NodeId};
+use raftd::wire::error::Error;
+use raftd::wire::{fields, hello, peer};
+
+use super::wire::samples::{Kind, body_of, decode_and_encode, errors, samples};
+
+const PROTOCOL: &str = include_str!("../protocol.md");
+
+/// A fenced block "```hex KIND NAME": an example, with comments after `#`.
+struct Example {
+    title: String,
+    kind: Kind,
+    bytes: Vec<u8>,
+}
+
+fn examples() -> Vec<Example> {
+    let mut examples = Vec::new();
+    let mut lines = PROTOCOL.lines();
+    while let Some(line) = lines.next() {
+        let Some(title) = line.strip_prefix("```hex ") else { continue };
+        let kind = title.split(' ').next().and_then(Kind::from_name);
+        let kind = kind.unwrap_or_else(|| panic!("no kind of message: {title}"));
+        let mut bytes = Vec::new();
+        for line in lines.by_ref().take_while(|line| !line.starts_with("```")) {
+            let (digits, _) = line.split_once('#').unwrap_or((line, ""));
+            for byte in digits.split_whitespace() {
+                let byte = u8::from_str_radix(byte, 16);
+                bytes.push(byte.unwrap_or_else(|_| panic!("not hex in {title}: {line}")));
+            }
+        }
+        examples.push(Example { title: title.to_owned(), kind, bytes });
+    }
+    examples
+}
+
+#[test]
+fn the_examples_of_the_protocol_encode_to_themselves() {
+    for Example { title, kind, bytes } in examples() {
+        let again = decode_and_encode(kind, body_of(kind, &bytes));
+        assert_eq!(again.as_deref(), Ok(&bytes[..]), "{title}");
+    }
+}
+
+#[test]
+fn every_message_has_its_example_and_has_not_changed() {
+    let shown: BTreeMap<String, Vec<u8>> =
+        examples().into_iter().map(|example| (example.title, example.bytes)).collect();
+    let mut missing = String::new();
+    for sample in samples() {
+        let title = format!("{:?} {}", sample.kind, sample.name).to_lowercase();
+        if shown.get(&title) != Some(&sample.bytes) {
+            let hex: Vec<_> = sample.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(missing, "```hex {title}\n{}\n```", hex.join(" ")).unwrap();
+        }
+    }
+    assert!(missing.is_empty(), "protocol.md does not show these as they are now:\n{missing}");
+}
+
+/// The cells of every table row whose first cell is in backquotes, without them.
+fn rows() -> BTreeMap<&'static str, Vec<&'static str>> {
+    PROTOCOL
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split_once("` |"))
+        .map(|(name, cells)| {
+            let cells = cells.trim_end().trim_end_matches('|');
+            (name, cells.split('|').map(str::trim).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn the_limits_are_the_ones_in_the_sources() {
+    let limits = [
+        ("REQUEST_BYTES_MAX", limits::REQUEST_BYTES_MAX),
+        ("CLIENT_FRAME_BYTES_MAX", limits::CLIENT_FRAME_BYTES_MAX),
+        ("HELLO_BYTES_MAX", limits::HELLO_BYTES_MAX),
+        ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX),
+        ("RANGE_REPLY_BYTES_MAX", limits::RANGE_REPLY_BYTES_MAX),
+        ("CONNECTION_REQUESTS_MAX", limits::CONNECTION_REQUESTS_MAX),
+        ("CONNECTION_OUT_HIGH_WATER", limits::CONNECTION_OUT_HIGH_WATER),
+        ("CONNECTION_OUT_MAX", limits::CONNECTION_OUT_MAX),
+        ("CONNECTIONS_MAX", limits::CONNECTIONS_MAX),
+        ("ENTRY_BYTES_MAX", limits::ENTRY_BYTES_MAX),
+        ("MEMBERS_MAX", limits::MEMBERS_MAX),
+        ("ENTRIES_MAX", peer::ENTRIES_MAX),
+        ("NUMBER_MAX", usize::try_from(fields::NUMBER_MAX).unwrap()),
+    ];
+    let rows = rows();
+    for (name, value) in limits {
+        let cells = rows.get(name).unwrap_or_else(|| panic!("protocol.md does not state {name}"));
+        let stated: String = cells[0].chars().filter(|letter| *letter != ' ').collect();
+        assert_eq!(stated, value.to_string(), "{name}");
+    }
+}
+
+#[test]
+fn the_errors_are_the_ones_in_the_sources() {
+    let rows = rows();
+    let mut codes = BTreeSet::new();
+    for (name, error) in errors() {
+        let cells = rows.get(name).unwrap_or_else(|| panic!("protocol.md does not list {name}"));
+        assert_eq!(cells[0], error.code().to_string(), "the code of {name}");
+        assert_eq!(cells[1], error.advice().code().to_string(), "the advice of {name}");
+        codes.insert(error.code());
+    }
+    assert_eq!(codes, (1..=13).collect(), "an error of every code");
+    // The forms without details that the samples do not show.
+    assert_eq!(Error::NotLeader { leader: None }.code(), 1);
+}
+
+#[test]
+fn the_numbers_in_the_text_are_the_ones_in_the_sources() {
+    for stated in [
+        format!("version {}", hello::VERSION),
+        format!("op {}", hello::OP_HELLO),
+        format!("{} and {}", NodeId::new(1).unwrap().get(), u64::MAX - 1),
+    ] {
+        assert!(PROTOCOL.contains(&stated), "protocol.md does not say \"{stated}\"");
+    }
+    assert_eq!(LogPosition::ZERO.index.get(), 0, "0 is the place before the first entry");
+}

@@ -244,13 +244,13 @@ impl Client {
             }
             redirects = 0;
             failures += 1;
+            if redirect.is_some() || failures % self.options.endpoints.len() == 0 {
+                back_off(deadline);
+            }
             if deadline.has_passed() {
                 let attempts = last_words.into_iter();
                 let attempts = attempts.map(|(endpoint, why)| Attempt { endpoint, why }).collect();
                 return Err(Error::Unavailable { within, attempts });
-            }
-            if redirect.is_some() || failures % self.options.endpoints.len() == 0 {
-                back_off(deadline);
             }
         }
     }

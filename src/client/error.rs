@@ -80,7 +80,7 @@ impl fmt::Display for ConnectionError {
             }
             ConnectionError::Io { endpoint, doing, .. } => write!(f, "cannot {doing} {endpoint}"),
             ConnectionError::TimedOut { endpoint, doing } => {
-                write!(f, "{endpoint} let the time pass: {doing}")
+                write!(f, "{endpoint} took too long: {doing}")
             }
             ConnectionError::Closed { endpoint } => write!(f, "{endpoint} closed the connection"),
             ConnectionError::Frame { endpoint, .. } | ConnectionError::Reply { endpoint, .. } => {

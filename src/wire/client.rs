@@ -110,9 +110,10 @@ impl RequestError {
     /// What to answer.
     pub fn to_error(&self) -> Error {
         match &self.why {
-            RequestWhy::Malformed(_) | RequestWhy::UnknownOp { .. } => {
-                Error::BadRequest { why: self.to_string().into() }
+            RequestWhy::Malformed(why) => {
+                Error::BadRequest { why: format!("cannot decode it: {why}").into() }
             }
+            RequestWhy::UnknownOp { .. } => Error::BadRequest { why: self.to_string().into() },
             RequestWhy::TooLarge { bytes } => Error::TooLarge {
                 bytes: u64::try_from(*bytes).unwrap_or(u64::MAX),
                 max: u64::try_from(REQUEST_BYTES_MAX).unwrap_or(u64::MAX),

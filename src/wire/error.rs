@@ -223,7 +223,12 @@ pub fn error_reply(out: &mut Vec<u8>, id: u64, error: &Error) {
     msgpack::write_array(out, 4);
     msgpack::write_uint(out, error.code());
     msgpack::write_uint(out, error.advice().code());
-    fields::write_text(out, &error.to_string());
+    // The text of an unknown error is passed on as it came; our Display adds its code.
+    if let Error::Other { text, .. } = error {
+        fields::write_text(out, text);
+    } else {
+        fields::write_text(out, &error.to_string());
+    }
     write_details(out, error);
     frame::finish(out, start);
 }

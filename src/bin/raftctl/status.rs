@@ -116,6 +116,8 @@ fn object((endpoint, answer): &Answer) -> Value {
             "history_bytes": node.history_bytes,
             "log_bytes": node.log_bytes,
             "connections": node.connections,
+            "out_of_space": node.out_of_space,
+            "syncs": node.syncs,
             "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         }),
         Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),

@@ -1,0 +1,358 @@
+//! One message of every kind, as bytes: what protocol.md shows, what the hostile tests damage. And
+//! the way back: any frame to the value it means to the bytes of that value.
+
+use raftd::codec::crc::payload_crc;
+use raftd::kv::command::{self, Command, EntryHeader, RangeEnd};
+use raftd::raft::message::{AppendOutcome, EntryMeta, Message};
+use raftd::types::{ClusterId, DiskId, EntryKind, LogIndex, LogPosition, NodeId, Revision, Term};
+use raftd::wire::client::{self, Consistency, Op, RangeArgs};
+use raftd::wire::error::Error;
+use raftd::wire::frame::next_frame;
+use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Sender, Welcome};
+use raftd::wire::peer::{self, AppendHead};
+use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
+use raftd::wire::status::{PeerStatus, Status};
+
+/// Where a message stands in a conversation: the same bytes mean different things.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Hello,
+    Welcome,
+    Request,
+    Reply,
+    Peer,
+    /// Not a frame: an entry's payload.
+    Entry,
+}
+
+impl Kind {
+    pub(crate) fn from_name(name: &str) -> Option<Kind> {
+        Some(match name {
+            "hello" => Kind::Hello,
+            "welcome" => Kind::Welcome,
+            "request" => Kind::Request,
+            "reply" => Kind::Reply,
+            "peer" => Kind::Peer,
+            "entry" => Kind::Entry,
+            _ => return None,
+        })
+    }
+}
+
+pub(crate) struct Sample {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) fn node(id: u64) -> NodeId {
+    NodeId::new(id).unwrap()
+}
+
+pub(crate) fn position(term: u64, index: u64) -> LogPosition {
+    LogPosition::new(Term::new(term), LogIndex::new(index))
+}
+
+pub(crate) fn samples() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let mut add = |kind, name: &str, write: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        samples.push(Sample { kind, name: name.to_owned(), bytes });
+    };
+    for (name, hello) in hellos() {
+        add(Kind::Hello, name, &|out| hello::encode_hello(out, &hello));
+    }
+    for (name, answer) in welcomes() {
+        add(Kind::Welcome, name, &|out| hello::encode_hello_reply(out, &answer));
+    }
+    add(Kind::Request, "put", &|out| client::put_request(out, 7, b"a", b"1"));
+    add(Kind::Request, "delete", &|out| client::delete_request(out, 8, b"a", b"b"));
+    add(Kind::Request, "range", &|out| client::range_request(out, 9, &range_args()));
+    add(Kind::Request, "status", &|out| client::status_request(out, 10));
+    add(Kind::Reply, "put", &|out| reply::put_reply(out, 7, Revision(2)));
+    add(Kind::Reply, "delete", &|out| reply::delete_reply(out, 8, Revision(300), 41));
+    add(Kind::Reply, "range", &range_reply);
+    add(Kind::Reply, "status", &|out| reply::status_reply(out, 10, &status()));
+    for (name, error) in errors() {
+        add(Kind::Reply, name, &|out| reply::error_reply(out, 7, &error));
+    }
+    for (name, message) in peer_messages() {
+        add(Kind::Peer, name, &|out| peer::encode_message(out, &message));
+    }
+    add(Kind::Peer, "append", &append);
+    add(Kind::Entry, "commands", &|out| {
+        command::encode_header(out, EntryHeader { stamp_ms: 1_700_000_000_000 });
+        command::encode_command(out, Command::Put { key: b"a", value: b"1" });
+        let end = RangeEnd::from_bytes(b"c");
+        command::encode_command(out, Command::DeleteRange { key: b"b", end });
+        command::encode_command(out, Command::Compact { revision: Revision(5) });
+    });
+    samples
+}
+
+fn members() -> Vec<(NodeId, DiskId)> {
+    vec![(node(1), DiskId(0x11)), (node(2), DiskId(0x22)), (node(3), DiskId(0x33))]
+}
+
+fn hellos() -> [(&'static str, Hello); 2] {
+    let client = Hello {
+        version_min: 1,
+        version_max: 1,
+        cluster_id: ClusterId(0),
+        sender: Sender::Client,
+        auth: Vec::new(),
+    };
+    let peer = PeerHello {
+        node: node(1),
+        to: node(2),
+        disk_id: DiskId(0x11),
+        boot_nonce: 0x0123_4567_89ab_cdef,
+        genesis: 77,
+        members: members(),
+    };
+    let cluster_id = ClusterId(0x1e71_2b94_92f8_02b5_4721_e02d_f531_afb0);
+    [
+        ("client", client.clone()),
+        ("peer", Hello { cluster_id, sender: Sender::Peer(peer), ..client }),
+    ]
+}
+
+fn welcomes() -> [(&'static str, HelloReply); 2] {
+    let welcome = Welcome {
+        version: 1,
+        cluster_id: ClusterId(0x1e71_2b94_92f8_02b5_4721_e02d_f531_afb0),
+        node: node(2),
+        disk_id: DiskId(0x22),
+        boot_nonce: 99,
+        genesis: 77,
+        members: members(),
+        request_bytes_max: 1_572_864,
+        feature_level: 1,
+    };
+    let ours = ClusterId(0x1e71_2b94_92f8_02b5_4721_e02d_f531_afb0);
+    [
+        ("accepted", HelloReply::Welcome(welcome)),
+        ("refused", HelloReply::Refused(Error::WrongCluster { ours })),
+    ]
+}
+
+fn range_args() -> RangeArgs<'static> {
+    RangeArgs {
+        key: b"a",
+        end: b"b",
+        limit: 10,
+        revision: Revision(0),
+        consistency: Consistency::Serializable,
+        keys_only: false,
+        count_only: false,
+    }
+}
+
+fn range_reply(out: &mut Vec<u8>) {
+    let mut writer = RangeReplyWriter::begin(out, 9, Revision(5));
+    writer.push(out, b"a", b"1", Revision(2), Revision(4), 2, 0);
+    writer.push(out, b"ab", b"", Revision(3), Revision(3), 1, 0);
+    writer.finish(out, true, 3);
+}
+
+pub(crate) fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        cluster_id: ClusterId(0x1e71_2b94_92f8_02b5_4721_e02d_f531_afb0),
+        node: node(2),
+        role: "follower".to_owned(),
+        term: Term::new(3),
+        leader: Some(node(1)),
+        leader_address: Some("127.0.0.1:7101".to_owned()),
+        commit_index: LogIndex::new(912),
+        applied_index: LogIndex::new(912),
+        last_index: LogIndex::new(913),
+        durable_index: LogIndex::new(913),
+        revision: Revision(700),
+        compact_revision: Revision(100),
+        state_hash: 0x107b_c70f_c8d9_6370,
+        keys: 50,
+        history_bytes: 4096,
+        log_bytes: 67_108_864,
+        connections: 3,
+        peers: vec![PeerStatus {
+            node: node(1),
+            address: "127.0.0.1:7101".to_owned(),
+            connected: true,
+            match_index: LogIndex::ZERO,
+        }],
+        out_of_space: false,
+        syncs: 1000,
+    }
+}
+
+pub(crate) fn errors() -> Vec<(&'static str, Error)> {
+    vec![
+        ("not-leader", Error::NotLeader { leader: Some((node(2), "127.0.0.1:7102".to_owned())) }),
+        ("busy", Error::Busy { what: "entries not committed yet".into() }),
+        ("no-space", Error::NoSpace),
+        ("not-ready", Error::NotReady { why: "starting".into() }),
+        ("bad-request", Error::BadRequest { why: "the key is empty".into() }),
+        ("too-large", Error::TooLarge { bytes: 2_000_000, max: 1_572_864 }),
+        ("compacted", Error::Compacted { compact_revision: Revision(100) }),
+        ("future-revision", Error::FutureRevision { revision: Revision(700) }),
+        ("outcome-unknown", Error::OutcomeUnknown),
+        ("wrong-cluster", Error::WrongCluster { ours: ClusterId(0xc0ffee) }),
+        ("wrong-node", Error::WrongNode { ours: node(2) }),
+        ("unsupported", Error::Unsupported { version_min: 1, version_max: 1 }),
+        ("refused", Error::Refused { why: "server n9 is not a member".into() }),
+    ]
+}
+
+pub(crate) fn peer_messages() -> Vec<(&'static str, Message)> {
+    let (term, campaign_term, session, round) = (Term::new(7), Term::new(8), 40, 5);
+    let reply = |outcome, first_faulty| Message::AppendReply {
+        term,
+        session,
+        round,
+        outcome,
+        first_faulty,
+    };
+    let index = LogIndex::new(913);
+    let conflict = AppendOutcome::Conflict { probe: index, hint: position(5, 900) };
+    let (prev, commit, entries) = (position(6, 912), LogIndex::new(900), Vec::new());
+    vec![
+        ("pre-vote", Message::PreVote { campaign_term, last: position(7, 913) }),
+        ("pre-vote-reply", Message::PreVoteReply { term, campaign_term, granted: true }),
+        ("vote", Message::Vote { term: campaign_term, last: position(7, 913) }),
+        ("vote-reply", Message::VoteReply { term: campaign_term, granted: false }),
+        ("probe", Message::Append { term, session, round, prev, entries, commit }),
+        ("heartbeat", Message::Heartbeat { term, session, round, commit: index }),
+        ("matched", reply(AppendOutcome::Matched { index }, None)),
+        ("conflict", reply(conflict, None)),
+        ("no-room", reply(AppendOutcome::NoRoom { index }, Some(LogIndex::new(950)))),
+    ]
+}
+
+fn append(out: &mut Vec<u8>) {
+    let meta = |term, kind, bytes| EntryMeta { term: Term::new(term), kind, bytes };
+    let mut payload = Vec::new();
+    command::encode_header(&mut payload, EntryHeader { stamp_ms: 1_700_000_000_000 });
+    command::encode_command(&mut payload, Command::Put { key: b"a", value: b"1" });
+    let bytes = u32::try_from(payload.len()).unwrap();
+    let head = AppendHead {
+        term: Term::new(7),
+        session: 40,
+        round: 5,
+        prev: position(6, 912),
+        commit: LogIndex::new(912),
+        count: 2,
+    };
+    let crc = |at, before, payload: &[u8]| payload_crc(at, Term::new(before), payload);
+    let entries: [(EntryMeta, u32, &[u8]); 2] = [
+        (meta(7, EntryKind::NoOp, 0), crc(position(7, 913), 6, &[]), &[]),
+        (meta(7, EntryKind::Commands, bytes), crc(position(7, 914), 7, &payload), &payload),
+    ];
+    peer::encode_append(out, &head, entries.into_iter());
+}
+
+/// The body of a whole frame; an entry is its own body.
+pub(crate) fn body_of(kind: Kind, bytes: &[u8]) -> &[u8] {
+    if kind == Kind::Entry {
+        return bytes;
+    }
+    let frame = next_frame(bytes, bytes.len()).unwrap().expect("a whole frame");
+    assert_eq!(frame.consumed, bytes.len(), "one frame and nothing after it");
+    frame.body
+}
+
+/// Reads all of a body, and writes what it said. The error is for the reader of a failed test.
+pub(crate) fn decode_and_encode(kind: Kind, body: &[u8]) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
+    match kind {
+        Kind::Hello => hello::encode_hello(&mut out, &hello::decode_hello(body).map_err(text)?),
+        Kind::Welcome => {
+            let reply = hello::decode_hello_reply(body).map_err(text)?;
+            hello::encode_hello_reply(&mut out, &reply);
+        }
+        Kind::Request => request_again(&mut out, body)?,
+        Kind::Reply => reply_again(&mut out, body)?,
+        Kind::Peer => peer_again(&mut out, body)?,
+        Kind::Entry => entry_again(&mut out, body)?,
+    }
+    Ok(out)
+}
+
+fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
+    let request = client::decode_request(body).map_err(text)?;
+    match request.op {
+        Op::Put | Op::DeleteRange => {
+            command::validate_command(request.command, 1_572_864).map_err(text)?;
+            let mut reader = raftd::codec::msgpack::Reader::new(request.command);
+            match command::decode_command(&mut reader).map_err(text)? {
+                Command::Put { key, value } => client::put_request(out, request.id, key, value),
+                Command::DeleteRange { key, end } => {
+                    client::delete_request(out, request.id, key, end.as_bytes());
+                }
+                Command::Compact { .. } => return Err("not for clients".to_owned()),
+            }
+        }
+        Op::Range => {
+            let args = RangeArgs::decode(request.args).map_err(text)?;
+            client::range_request(out, request.id, &args);
+        }
+        Op::Status => {
+            client::decode_status_args(request.args).map_err(text)?;
+            client::status_request(out, request.id);
+        }
+    }
+    Ok(())
+}
+
+fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
+    let reply = reply::decode_reply(body).map_err(text)?;
+    match reply.body {
+        ReplyBody::Error(error) => reply::error_reply(out, reply.id, &error),
+        ReplyBody::Put { revision } => reply::put_reply(out, reply.id, revision),
+        ReplyBody::DeleteRange { revision, deleted } => {
+            reply::delete_reply(out, reply.id, revision, deleted);
+        }
+        ReplyBody::Range(range) => {
+            let mut writer = RangeReplyWriter::begin(out, reply.id, range.revision);
+            for kv in range.kvs() {
+                let (create, modified) = (kv.create_revision, kv.mod_revision);
+                writer.push(out, kv.key, kv.value, create, modified, kv.version, kv.lease);
+            }
+            writer.finish(out, range.more, range.count);
+        }
+        ReplyBody::Status(status) => reply::status_reply(out, reply.id, &status),
+    }
+    Ok(())
+}
+
+fn peer_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
+    let frame = peer::decode_peer(body, Vec::new()).map_err(text)?;
+    if let Message::Append { term, session, round, prev, entries, commit } = frame.message {
+        assert_eq!(entries.len(), frame.payloads.len(), "a payload for every entry");
+        let head = AppendHead { term, session, round, prev, commit, count: entries.len() };
+        let payloads = frame.payloads.iter().map(|payload| (payload.crc, payload.bytes));
+        let entries = entries.into_iter().zip(payloads);
+        peer::encode_append(out, &head, entries.map(|(meta, (crc, bytes))| (meta, crc, bytes)));
+    } else {
+        peer::encode_message(out, &frame.message);
+    }
+    Ok(())
+}
+
+fn entry_again(out: &mut Vec<u8>, payload: &[u8]) -> Result<(), String> {
+    let mut reader = raftd::codec::msgpack::Reader::new(payload);
+    command::encode_header(out, command::decode_header(&mut reader).map_err(text)?);
+    while !reader.is_empty() {
+        command::encode_command(out, command::decode_command(&mut reader).map_err(text)?);
+    }
+    Ok(())
+}
+
+/// The error and its cause.
+fn text(error: impl std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
