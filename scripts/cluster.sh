@@ -87,7 +87,7 @@ signal() {
 
 address() { printf '127.0.0.1:%s' $((BASE + $1 - 1)); }
 
-# The nodes' addresses, node $1's first: PREFIX "" gives endpoints.
+# The addresses of these nodes, in this order.
 endpoints() {
     local list='' id
     for id in "$@"; do list+="${list:+,}$(address "$id")"; done
@@ -186,6 +186,13 @@ find_leader() {
             return
         fi
     done
+    return 1
+}
+
+leads_or_dies() {
+    local id
+    find_leader && return
+    for id in $(all_ids); do is_down "$id" && return; done
     return 1
 }
 
@@ -325,11 +332,12 @@ demo_start() {
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     # Small segments: a demonstration need not fill 400 MB of disk.
-    RAFTD_FLAGS="--segment-bytes 4194304 ${RAFTD_FLAGS:-}"
+    RAFTD_FLAGS=${RAFTD_FLAGS:---segment-bytes 4194304}
     step "1. three fresh nodes on $(peers)"
     local id
     for id in $(all_ids); do launch "$id"; done
-    wait_until 10 find_leader || demo_fails "no leader within 10 s"
+    wait_until 10 leads_or_dies || demo_fails "no leader within 10 s"
+    [[ -n $LEADER ]] || demo_fails "a node did not start"
     say "  node $LEADER leads"
 }
 
