@@ -48,7 +48,7 @@
 //!
 //! # Architecture invariants, stated as absences
 //!
-//! - `raft` imports `std` collections, [`types`] and [`limits`], nothing else: it cannot read a clock.
+//! - `raft` imports `std` collections, [`types`] and [`limits`], nothing else: it has no clock.
 //! - Nothing that depends on durability leaves before a [`types::SyncReceipt`] releases it.
 //! - The loop thread makes no file system call while serving: `wal` describes jobs as data, and two
 //!   threads run them in order.

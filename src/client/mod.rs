@@ -6,7 +6,8 @@
 //!
 //! What is repeated: a request that certainly was not done (nobody reached, refused with
 //! `Advice::AskAgain`, or not wholly sent), and every read. A write whose answer did not come may
-//! have been done: that is `Error::OutcomeUnknown`, and only the caller knows whether twice is fine.
+//! have been done: that is `Error::OutcomeUnknown`, and only the caller knows whether twice is
+//! fine.
 mod clock;
 mod cluster;
 mod connection;

@@ -1,21 +1,16 @@
 //! The first start, and the amnesia guard. Design §7.
 //!
-//! A server whose data directory has no configuration may have voted before it lost its disk. So
-//! it becomes
-//! a member only when
+//! A server whose data directory has no configuration may have voted before it lost its disk. So it
+//! becomes a member only when
 //! - **every** other server of `--peers` has said that it has no configuration either: together
-//! they write
-//!   the same first entry, which names each one's data directory, or
+//!   they write the same first entry, which names each one's data directory, or
 //! - a member has shown a configuration that names **this** data directory: then this server
-//! stopped
-//!   before it wrote the entry, and has promised nothing.
+//!   stopped before it wrote the entry, and has promised nothing.
 //!
 //! If a member shows a configuration with another data directory under our id, our disk was lost:
-//! refuse.
-//! Two servers may still see different data directories of a third that was wiped between the two
-//! conversations. Their first entries then differ, so do the hashes in their handshakes, and they
-//! do not talk:
-//! no majority can form on both sides.
+//! refuse. Two servers may still see different data directories of a third that was wiped between
+//! the two conversations. Their first entries then differ, so do the hashes in their handshakes,
+//! and they do not talk: no majority can form on both sides.
 
 use super::entry::{Member, encode_members, genesis_of};
 use crate::config::MemberAddress;

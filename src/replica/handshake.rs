@@ -4,12 +4,50 @@ use super::bootstrap::{Introduction, Verdict};
 use super::connections::{ConnectionId, Party};
 use super::peers::Outbound;
 use super::{Fatal, Node, Stage};
-use crate::types::{Instant, NodeId};
+use crate::types::{DiskId, Instant, NodeId};
 use crate::wire::error::Error;
 use crate::wire::hello::{
     Hello, HelloReply, PeerHello, Sender, VERSION, Welcome, decode_hello, decode_hello_reply,
     encode_hello, encode_hello_reply,
 };
+use std::fmt;
+
+/// Why a server may not speak to us as the member it says it is.
+#[derive(Clone, Copy, Debug)]
+enum Objection {
+    /// The address is another server's.
+    NotMe { ours: NodeId, asked: NodeId },
+    /// The configuration does not name it.
+    NoMember { node: NodeId },
+    /// Its first entry is not ours.
+    OtherBootstrap { ours: NodeId, node: NodeId },
+    /// The configuration names another data directory for it.
+    OtherDisk { node: NodeId, disk_id: DiskId },
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Objection::NotMe { ours, asked } => {
+                write!(f, "this is server {ours}, not {asked}: correct the address in --peers")
+            }
+            Objection::NoMember { node } => {
+                write!(f, "server {node} is not a member of this cluster")
+            }
+            Objection::OtherBootstrap { ours, node } => write!(
+                f,
+                "server {node} was bootstrapped with other members or data directories than \
+                 server {ours}: one of the two must start over with an empty data directory"
+            ),
+            Objection::OtherDisk { node, disk_id } => write!(
+                f,
+                "server {node} has data directory {disk_id}, which this cluster does not know: \
+                 replace the member with `raftctl member replace {}`",
+                node.get()
+            ),
+        }
+    }
+}
 
 impl Node {
     /// Introduces us on a connection that we dialed.
@@ -33,7 +71,7 @@ impl Node {
     }
 
     /// What we say of our configuration: the hash of the first entry and whom it names.
-    fn standing(&self) -> (u64, Vec<(NodeId, crate::types::DiskId)>) {
+    fn standing(&self) -> (u64, Vec<(NodeId, DiskId)>) {
         match self.stage {
             Stage::Alone(_) | Stage::Founding => (0, Vec::new()),
             Stage::Member(_) => {
@@ -74,7 +112,7 @@ impl Node {
     fn on_peer_hello(&mut self, id: ConnectionId, hello: PeerHello, now: Instant) {
         if let Err(why) = self.check_peer(&hello) {
             log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
-            return self.turn_away(id, Error::Refused { why: why.into() });
+            return self.turn_away(id, Error::Refused { why: why.to_string().into() });
         }
         let node = hello.node;
         self.connections.set_party(id, Party::PeerIn(node));
@@ -94,42 +132,35 @@ impl Node {
     }
 
     /// The one place that decides who may speak as a member.
-    fn check_peer(&self, hello: &PeerHello) -> Result<(), String> {
-        if hello.to != self.identity.node {
-            return Err(format!("this is server {}, not {}", self.identity.node, hello.to));
+    fn check_peer(&self, hello: &PeerHello) -> Result<(), Objection> {
+        let ours = self.identity.node;
+        if hello.to != ours {
+            return Err(Objection::NotMe { ours, asked: hello.to });
         }
         let Some(peer) = self.peers.get(hello.node) else {
-            return Err(format!("server {} is not a member of this cluster", hello.node));
+            return Err(Objection::NoMember { node: hello.node });
         };
         self.check_standing(peer.disk_id, hello.node, hello.disk_id, hello.genesis)
     }
 
     fn check_standing(
         &self,
-        known: Option<crate::types::DiskId>,
+        known: Option<DiskId>,
         node: NodeId,
-        disk_id: crate::types::DiskId,
+        disk_id: DiskId,
         genesis: u64,
-    ) -> Result<(), String> {
-        match self.stage {
-            Stage::Alone(_) | Stage::Founding => Ok(()),
-            Stage::Member(_) if genesis != 0 && genesis != self.genesis => Err(format!(
-                "server {node} was bootstrapped with other members or data directories than \
-                server {}: one \
-                 of the two must start over with an empty data directory",
-                self.identity.node,
-            )),
-            // A wiped member is let in only to be told so: it refuses to start when it hears our
-            // members.
-            Stage::Member(_) if genesis != 0 && known.is_some_and(|known| known != disk_id) => {
-                Err(format!(
-                    "server {node} has data directory {disk_id}, which this cluster does not \
-                    know: replace the \
-                 member with `raftctl member replace {}`",
-                    node.get(),
-                ))
-            }
-            Stage::Member(_) => Ok(()),
+    ) -> Result<(), Objection> {
+        let member = matches!(self.stage, Stage::Member(_));
+        // A server without a configuration is let in: if it was wiped, it refuses to start when it
+        // hears our members.
+        if !member || genesis == 0 {
+            Ok(())
+        } else if genesis != self.genesis {
+            Err(Objection::OtherBootstrap { ours: self.identity.node, node })
+        } else if known.is_some_and(|known| known != disk_id) {
+            Err(Objection::OtherDisk { node, disk_id })
+        } else {
+            Ok(())
         }
     }
 
@@ -171,7 +202,7 @@ impl Node {
         };
         let known = self.peers.get(peer).and_then(|peer| peer.disk_id);
         let checked = if welcome.node != peer || welcome.cluster_id != self.identity.cluster_id {
-            Err(format!("the address of {peer} is answered by {} of another place", welcome.node))
+            Err(Objection::NotMe { ours: welcome.node, asked: peer })
         } else {
             self.check_standing(known, peer, welcome.disk_id, welcome.genesis)
         };

@@ -17,10 +17,10 @@ const NODES: usize = 3;
 const PATIENCE: u64 = 300_000;
 
 /// splitmix64: the same on every machine for ever.
-pub struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    pub fn draw(&mut self) -> u64 {
+    pub(super) fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ impl Chance {
     }
 
     /// A number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.draw() % u64::try_from(end).unwrap()).unwrap()
     }
 }
@@ -66,7 +66,7 @@ enum Outcome {
     Refused,
 }
 
-pub struct World {
+pub(super) struct World {
     chance: Chance,
     now: Instant,
     machines: Vec<Machine>,
@@ -74,7 +74,7 @@ pub struct World {
     dials: Vec<(usize, Dial)>,
     puts: Vec<Outcome>,
     boots: u64,
-    pub losses: u64,
+    pub(super) losses: u64,
     /// No power is lost any more.
     calm: bool,
     last_status: BTreeMap<usize, Status>,
@@ -82,7 +82,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> World {
+    pub(super) fn new(seed: u64) -> World {
         let mut world = World {
             chance: Chance(seed),
             now: Instant::ZERO,
@@ -110,7 +110,7 @@ impl World {
         world
     }
 
-    pub fn acknowledged(&self) -> u64 {
+    pub(super) fn acknowledged(&self) -> u64 {
         let is = |outcome: &&Outcome| matches!(outcome, Outcome::Acknowledged(_));
         u64::try_from(self.puts.iter().filter(is).count()).unwrap()
     }
@@ -188,7 +188,7 @@ impl World {
     }
 
     /// One event, drawn from all that can happen.
-    pub fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         match self.chance.below(16) {
             0..=7 => self.deliver(),
             8..=10 => self.run_operation(),
@@ -432,7 +432,7 @@ impl World {
     }
 
     /// Leaves the power on until all nodes agree.
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.calm = true;
         for _ in 0..PATIENCE {
             self.step();
@@ -461,7 +461,7 @@ impl World {
     }
 
     /// Reads every node's own state: what was acknowledged is there, what was refused is not.
-    pub fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         for at in 0..NODES {
             self.last_keys.remove(&at);
             self.open_client(at);

@@ -27,7 +27,7 @@ struct State {
 }
 
 #[derive(Debug)]
-pub struct SimDisk(Mutex<State>);
+pub(crate) struct SimDisk(Mutex<State>);
 
 fn draw(chance: &mut u64) -> u64 {
     *chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -38,22 +38,22 @@ fn draw(chance: &mut u64) -> u64 {
 }
 
 impl SimDisk {
-    pub fn new(seed: u64) -> SimDisk {
+    pub(crate) fn new(seed: u64) -> SimDisk {
         SimDisk(Mutex::new(State { chance: seed, ..State::default() }))
     }
 
-    pub fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         let mut state = self.0.lock().unwrap();
         let state = &mut *state;
         // Un-synced names: each lost or kept.
         let mut names = state.durable_names.clone();
         for (name, content) in &state.names {
-            if !names.contains_key(name) && draw(&mut state.chance) % 2 == 0 {
+            if !names.contains_key(name) && draw(&mut state.chance).is_multiple_of(2) {
                 names.insert(name.clone(), content.clone());
             }
         }
         for (name, _) in state.durable_names.clone() {
-            if !state.names.contains_key(&name) && draw(&mut state.chance) % 2 == 0 {
+            if !state.names.contains_key(&name) && draw(&mut state.chance).is_multiple_of(2) {
                 names.remove(&name);
             }
         }
@@ -72,7 +72,7 @@ impl SimDisk {
                     _ => {
                         for sector in (from..to).step_by(SECTOR) {
                             let end = (sector + SECTOR).min(to);
-                            if draw(&mut state.chance) % 2 == 0 {
+                            if draw(&mut state.chance).is_multiple_of(2) {
                                 content.durable[sector..end]
                                     .copy_from_slice(&content.cache[sector..end]);
                             }

@@ -1,0 +1,239 @@
+//! The table for people and the JSON for machines: the same figures.
+
+use crate::Result;
+use crate::floor::FloorTimes;
+use crate::measure::{Measured, Use};
+use crate::plan::Medium;
+use crate::proc::{Machine, Threads};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// What stands above the table, once.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// The file system below the disk rows' logs, and where.
+    pub(crate) disk: String,
+    /// The file system below the shm rows' logs, and where.
+    pub(crate) memory: String,
+    /// Measured seconds and slices of a row.
+    pub(crate) time: String,
+}
+
+impl Facts {
+    /// As lines of text.
+    pub(crate) fn text(&self) -> String {
+        let Machine { kernel, cpu, cores, congestion_control } = &self.machine;
+        format!(
+            "raftd {} · three servers and the load generator on one machine, loopback TCP\n\
+             machine  Linux {kernel} · {cores} cores · {cpu} · congestion control {congestion_control}\n\
+             disk     {}\nshm      {}\n\
+             load     closed loop, one thread; N x M: N connections with M requests in flight each;\n\
+             \x20        keys of 16 bytes drawn evenly, values of 256; gets are linearizable; {}\n\
+             CPU      /proc/PID/task/*/schedstat, user + system, of all threads of the three servers;\n\
+             \x20        others: all else that ran, the kernel's own threads too, in % of one core\n\
+             syncs    finished sync jobs of the three servers; B/op: write_bytes of /proc/PID/io\n",
+            env!("CARGO_PKG_VERSION"),
+            self.disk,
+            self.memory,
+            self.time,
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "raftd": env!("CARGO_PKG_VERSION"),
+            "kernel": self.machine.kernel,
+            "cpu": self.machine.cpu,
+            "cores": self.machine.cores,
+            "congestion_control": self.machine.congestion_control,
+            "disk": self.disk,
+            "shm": self.memory,
+            "time": self.time,
+        })
+    }
+}
+
+/// The table's head.
+pub(crate) fn head() -> String {
+    let mut head = format!(
+        "{:<20}{:>9}{:>9}{:>9}{:>9}{:>9} |{:>9}",
+        "", "ops/s", "p50 µs", "p99", "p99.9", "max", "CPU µs/op"
+    );
+    let _infallible = write!(
+        head,
+        " {:>15}{:>8}{:>8}{:>7} |{:>7}{:>6}{:>7} |{:>9}{:>7}{:>7}",
+        "[slices]",
+        "leader",
+        "follow.",
+        "sync",
+        "client",
+        "core%",
+        "others",
+        "syncs/op",
+        "B/op",
+        "errors"
+    );
+    head
+}
+
+/// One line of the table, and one more if the row has a floor.
+pub(crate) fn line(measured: &Measured) -> String {
+    let Measured { used, tally, slices_ns, .. } = measured;
+    let us = |ns: u64| float(ns) / 1000.0;
+    let per_op = |ns: u64| us(ns) / float(used.ops.max(1));
+    let quantile = |q: f64| us(tally.latency.value_at_quantile(q));
+    let (least, most) = spread(slices_ns);
+    let spread = format!("[{:.2}..{:.2}]", us(least), us(most));
+    let written = match measured.row.medium {
+        Medium::Disk => format!("{:.0}", float(used.written) / float(used.ops.max(1))),
+        Medium::Memory => "-".to_owned(),
+    };
+    let mut line = format!(
+        "{:<20}{:>9.0}{:>9.0}{:>9.0}{:>9.0}{:>9.0} |{:>9.2}",
+        measured.row.to_string(),
+        ops_per_second(used),
+        quantile(0.5),
+        quantile(0.99),
+        quantile(0.999),
+        us(tally.latency.max()),
+        per_op(used.servers_ns()),
+    );
+    let _infallible = write!(
+        line,
+        " {spread:>15}{:>8.2}{:>8.2}{:>7.2} |{:>7.2}{:>6.0}{:>7.0} |{:>9.4}{written:>7}{:>7}",
+        per_op(used.leader.total().run_ns),
+        per_op(used.followers.total().run_ns),
+        per_op(sync_ns(used)),
+        per_op(used.client.total().run_ns),
+        percent(used.client.total().run_ns, used.elapsed_ns),
+        percent(others_ns(used), used.elapsed_ns),
+        float(used.syncs) / float(used.ops.max(1)),
+        tally.errors() + tally.wrong,
+    );
+    for note in notes(measured) {
+        let _infallible = write!(line, "\n    {note}");
+    }
+    line
+}
+
+fn notes(measured: &Measured) -> Vec<String> {
+    let Measured { used, tally, .. } = measured;
+    let mut notes = Vec::new();
+    if let Some(floor) = &measured.floor {
+        let us = |times: &Histogram<u64>| float(times.value_at_quantile(0.5)) / 1000.0;
+        notes.push(format!(
+            "put p50 / floor = {:.2}; floor {:.0} µs = client echo {:.0} + peer echo {:.0} + second \
+             fastest of three syncs {:.0}, all p50, sampled in turns with the puts",
+            floor_ratio(measured, floor),
+            float(floor.p50_ns()) / 1000.0,
+            us(&floor.client_echo),
+            us(&floor.peer_echo),
+            us(&floor.sync),
+        ));
+    }
+    if used.terms > 0 || measured.restarts > 0 {
+        let (terms, restarts) = (used.terms, measured.restarts);
+        notes.push(format!("elections during the row: {terms}; began anew: {restarts}"));
+    }
+    if tally.wrong > 0 {
+        notes.push(format!("WRONG ANSWERS: {}", tally.wrong));
+    }
+    notes.extend(tally.errors.iter().map(|(error, count)| format!("{count} times: {error}")));
+    notes
+}
+
+/// The row as JSON.
+pub(crate) fn json(measured: &Measured) -> Value {
+    let Measured { row, used, tally, slices_ns, floor, restarts } = measured;
+    let per_op = |n: u64| float(n) / float(used.ops.max(1));
+    let us = |ns: u64| float(ns) / 1000.0;
+    let per_op_us = |ns: u64| us(ns) / float(used.ops.max(1));
+    let quantile = |q: f64| us(tally.latency.value_at_quantile(q));
+    let threads = |threads: &Threads| -> Value {
+        let each = threads.0.iter();
+        each.map(|(name, cpu)| (name.clone(), json!(per_op_us(cpu.run_ns)))).collect()
+    };
+    let slices: Vec<f64> = slices_ns.iter().map(|ns| us(*ns)).collect();
+    let floor = floor.as_ref().map(|floor| {
+        json!({
+            "p50_us": us(floor.p50_ns()),
+            "client_echo_p50_us": us(floor.client_echo.value_at_quantile(0.5)),
+            "peer_echo_p50_us": us(floor.peer_echo.value_at_quantile(0.5)),
+            "sync_p50_us": us(floor.sync.value_at_quantile(0.5)),
+            "put_p50_over_floor": floor_ratio(measured, floor),
+        })
+    });
+    json!({
+        "name": row.to_string(),
+        "connections": row.shape.connections,
+        "in_flight": row.shape.connections * row.shape.depth,
+        "keys": row.keys,
+        "seconds": float(used.elapsed_ns) / 1e9,
+        "ops": used.ops,
+        "ops_per_s": ops_per_second(used),
+        "latency_us": {
+            "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99),
+            "p99_9": quantile(0.999), "max": us(tally.latency.max()),
+        },
+        "server_cpu_us_per_op": per_op_us(used.servers_ns()),
+        "server_cpu_us_per_op_slices": slices,
+        "leader_threads_us_per_op": threads(&used.leader),
+        "followers_threads_us_per_op": threads(&used.followers),
+        "server_ready_but_waiting_us_per_op":
+            per_op_us(used.leader.total().wait_ns + used.followers.total().wait_ns),
+        "client_cpu_us_per_op": per_op_us(used.client.total().run_ns),
+        "client_core_percent": percent(used.client.total().run_ns, used.elapsed_ns),
+        "others_core_percent": percent(others_ns(used), used.elapsed_ns),
+        "stolen_percent": percent(used.machine.stolen_ns, used.elapsed_ns),
+        "syncs_per_op": per_op(used.syncs),
+        "written_bytes_per_op": (row.medium == Medium::Disk).then(|| per_op(used.written)),
+        "written_mb_per_s": float(used.written) * 1e3 / float(used.elapsed_ns.max(1)),
+        "elections": used.terms,
+        "restarts": restarts,
+        "errors": tally.errors,
+        "wrong_answers": tally.wrong,
+        "floor": floor,
+    })
+}
+
+/// The whole result as JSON.
+pub(crate) fn document(facts: &Facts, rows: &[Value]) -> Result<String> {
+    Ok(serde_json::to_string_pretty(&json!({ "facts": facts.json(), "rows": rows }))?)
+}
+
+fn ops_per_second(used: &Use) -> f64 {
+    float(used.ops) * 1e9 / float(used.elapsed_ns.max(1))
+}
+
+fn floor_ratio(measured: &Measured, floor: &FloorTimes) -> f64 {
+    float(measured.tally.latency.value_at_quantile(0.5)) / float(floor.p50_ns().max(1))
+}
+
+fn sync_ns(used: &Use) -> u64 {
+    let sync = |threads: &Threads| threads.0.get("sync").map_or(0, |cpu| cpu.run_ns);
+    sync(&used.leader) + sync(&used.followers)
+}
+
+/// What ran beside the servers and the client. Ticks of 10 ms are coarse: never below 0.
+fn others_ns(used: &Use) -> u64 {
+    let ours = used.servers_ns() + used.client.total().run_ns;
+    used.machine.busy_ns.saturating_sub(ours)
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * float(part) / float(whole.max(1))
+}
+
+fn spread(slices_ns: &[u64]) -> (u64, u64) {
+    let least = slices_ns.iter().min().copied().unwrap_or_default();
+    (least, slices_ns.iter().max().copied().unwrap_or_default())
+}
+
+/// A count as a number to divide: exact below 2^53.
+fn float(count: u64) -> f64 {
+    let half = |part: u64| f64::from(u32::try_from(part).expect("32 bits"));
+    half(count >> 32) * 4_294_967_296.0 + half(count & 0xffff_ffff)
+}
