@@ -1,1 +1,30 @@
-//! cluster.
+//! Whole clusters: real processes, real sockets, real disks. Few, and one at a time.
+//!
+//! | file | what |
+//! |---|---|
+//! | `harness` | processes: start, kill -9, pause, restart; the only user of the client library |
+//! | `links` | TCP proxies between the nodes, to cut links for real |
+//! | `patience` | waiting for a condition, with a deadline |
+//! | `starting` | a node alone; every way not to start |
+//! | `survival` | elections, kills, restarts, lost disks |
+//! | `partition` | a leader cut off |
+//! | `hostile` | clients that send garbage, and clients that do not read |
+//! | `disk` | a full disk, a failing sync |
+//! | `traced` | what strace sees of a leader |
+//! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
+
+#![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+#![expect(clippy::print_stdout, reason = "measured figures are for whoever runs the test")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "any other answer fails the test")]
+
+mod chaos;
+mod chaos_ledger;
+mod disk;
+mod harness;
+mod hostile;
+mod links;
+mod partition;
+mod patience;
+mod starting;
+mod survival;
+mod traced;

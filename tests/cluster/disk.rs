@@ -1,0 +1,171 @@
+//! Disks that are full, and disks that fail.
+
+use super::harness::{Cluster, PATIENCE, Shape};
+use super::patience::eventually;
+use raftd::client::{Connection, Deadline};
+use raftd::wire::error::Error as WireError;
+use raftd::wire::reply::ReplyBody;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Mounts a small file system of the node's own, which nobody else sees and which goes with it.
+const MOUNT: &str = "mkdir -p \"$0\" && mount -t tmpfs -o size=2m tmpfs \"$0\" && exec \"$@\"";
+
+/// The words that give a node a private mount table, or `None` where that is forbidden.
+fn unshare() -> Option<Vec<String>> {
+    for flags in [&["-m"][..], &["-U", "-r", "-m"]] {
+        let mut probe = Command::new("unshare");
+        probe.args(flags).args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+        let allowed = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if allowed.is_ok_and(|status| status.success()) {
+            let words = ["unshare"].iter().chain(flags).chain(&["sh", "-c", MOUNT]);
+            return Some(words.map(|word| (*word).to_owned()).collect());
+        }
+    }
+    None
+}
+
+/// What a node says to a put, without any repetition.
+fn put(connection: &mut Connection, key: &str, value: &[u8]) -> Result<(), WireError> {
+    let deadline = Deadline::after(PATIENCE);
+    connection.put(key.as_bytes(), value);
+    connection.flush(deadline).unwrap();
+    match connection.receive(deadline).unwrap().body {
+        ReplyBody::Put { .. } => Ok(()),
+        ReplyBody::Error(error) => Err(error),
+        other => panic!("a put was answered with {other:?}"),
+    }
+}
+
+/// Fills what is left of the node's file system. Its view of it is reached through /proc.
+fn fill(cluster: &mut Cluster, id: u64) -> PathBuf {
+    let server = cluster.server(id);
+    let pid = server.pid().expect("the node runs");
+    let inside = server.directory.strip_prefix("/").expect("the directory is absolute").to_owned();
+    let path = PathBuf::from(format!("/proc/{pid}/root")).join(inside).join("filler");
+    let mut file = File::create(&path).unwrap();
+    for size in [65_536, 4096] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+    path
+}
+
+/// A cluster in which node `small` has a disk of 2 MiB.
+fn with_a_small_disk(count: u64, small: u64) -> Option<Cluster> {
+    let Some(mut wrapper) = unshare() else {
+        eprintln!("not tested: this user may not mount a file system of its own");
+        return None;
+    };
+    let flags = ["--segment-bytes", "65536"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::plan(count, &Shape { flags, ..Shape::default() });
+    wrapper.push(cluster.server(small).directory.to_string_lossy().into_owned());
+    cluster.server(small).wrapper = wrapper;
+    cluster.start_all();
+    Some(cluster)
+}
+
+#[test]
+fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
+    let Some(mut cluster) = with_a_small_disk(1, 1) else { return };
+    cluster.leader();
+    let mut connection = cluster.server(1).connect().unwrap();
+    put(&mut connection, "before", b"1").unwrap();
+    let filler = fill(&mut cluster, 1);
+
+    let value = vec![b'x'; 2000];
+    let mut acknowledged = Vec::new();
+    let refused = (0..1000).find_map(|number| {
+        let key = format!("k{number:04}");
+        match put(&mut connection, &key, &value) {
+            Ok(()) => acknowledged.push(key),
+            // The next segment may be about to come or not: that is no verdict yet.
+            Err(WireError::Busy { .. }) => {}
+            Err(error) => return Some(error),
+        }
+        None
+    });
+    assert_eq!(refused, Some(WireError::NoSpace));
+    assert!(cluster.server(1).status().unwrap().out_of_space);
+
+    // It still answers reads, and what it acknowledged is there.
+    let mut client = cluster.client();
+    for key in &acknowledged {
+        assert!(client.get(key.as_bytes()).unwrap().is_some(), "{key} was acknowledged");
+    }
+    fs::remove_file(filler).unwrap();
+    eventually("writes resume", PATIENCE, || put(&mut connection, "after", b"1").ok());
+    assert!(cluster.server(1).is_running());
+    assert!(!cluster.server(1).status().unwrap().out_of_space);
+}
+
+#[test]
+fn a_follower_with_a_full_disk_holds_nobody_up() {
+    let Some(mut cluster) = with_a_small_disk(3, 3) else { return };
+    let leader = cluster.leader();
+    if leader == 3 {
+        // Whoever leads, the full disk shall be a follower's.
+        cluster.server(3).pause();
+        let others = cluster.others(3);
+        let mut client = cluster.client_of(&others);
+        eventually("the others serve", PATIENCE, || client.put(b"k", b"v").ok());
+        cluster.server(3).resume();
+        eventually("node 3 follows", PATIENCE, || {
+            let status = cluster.server(3).status().ok()?;
+            (status.role == "follower").then_some(())
+        });
+    }
+    let filler = fill(&mut cluster, 3);
+    let mut client = cluster.client_of(&[1, 2]);
+    let value = vec![b'x'; 2000];
+    for number in 0..200 {
+        client.put(format!("k{number:04}").as_bytes(), &value).unwrap();
+    }
+    assert!(cluster.server(3).is_running());
+    fs::remove_file(filler).unwrap();
+    cluster.wait_until_equal();
+}
+
+#[test]
+fn a_node_whose_sync_fails_ends_at_once_and_nothing_acknowledged_is_lost() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        eprintln!("not tested: strace is not installed");
+        return;
+    }
+    let mut cluster = Cluster::plan(3, &Shape::default());
+    let trace = cluster.folder().join("trace").to_string_lossy().into_owned();
+    let inject = "inject=fdatasync:error=EIO:when=40";
+    let words = ["strace", "-f", "-o", &trace, "-e", "trace=fdatasync", "-e", inject];
+    cluster.server(2).wrapper = words.map(str::to_owned).to_vec();
+    cluster.start_all();
+    cluster.leader();
+
+    let mut client = cluster.client();
+    let mut acknowledged = Vec::new();
+    for number in 0..10_000 {
+        let key = format!("k{number:05}").into_bytes();
+        match client.put(&key, b"v") {
+            Ok(_) => acknowledged.push(key),
+            // The failing node may have been the leader.
+            Err(raftd::client::Error::OutcomeUnknown { .. }) => {}
+            Err(error) => panic!("a majority lives, and yet: {error}"),
+        }
+        if !cluster.server(2).is_running() {
+            break;
+        }
+    }
+    let status = cluster.server(2).wait_for_end(PATIENCE);
+    let log = cluster.server(2).log_text();
+    assert_eq!(status.code(), Some(74), "{log}");
+    let last = log.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains("sync") || last.contains("disk"), "{log}");
+    client.put(b"the cluster", b"goes on").unwrap();
+
+    cluster.server(2).wrapper.clear();
+    cluster.server(2).start();
+    cluster.wait_until_equal();
+    for key in &acknowledged {
+        assert!(client.get(key).unwrap().is_some(), "an acknowledged put is lost");
+    }
+}

@@ -1,0 +1,332 @@
+//! Clusters of real `raftd` processes on loopback, each node with its own directory and log file.
+//!
+//! Dropping a cluster kills exactly its processes and removes exactly its directories; if the test
+//! is failing, the ends of the logs are printed first. One cluster runs at a time, so that a slow
+//! machine does not look like a slow cluster.
+
+use super::links::Links;
+use super::patience::eventually;
+use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline};
+use raftd::types::ClusterId;
+use raftd::wire::reply::ReplyBody;
+use raftd::wire::status::Status;
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Time to elect, to catch up, to start: far more than any of them takes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Small segments, so that they rotate in a test and are quickly prepared.
+const SEGMENT_BYTES: &str = "1048576";
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// How a cluster is made.
+#[derive(Clone, Default)]
+pub(super) struct Shape {
+    /// More flags for every node.
+    pub(super) flags: Vec<String>,
+    /// Whether the nodes reach each other through proxies that can be cut.
+    pub(super) cuttable: bool,
+}
+
+/// A node and its process, if it runs.
+pub(super) struct Server {
+    pub(super) id: u64,
+    /// What `--peers` says of it.
+    pub(super) address: String,
+    pub(super) directory: PathBuf,
+    /// In front of raftd: strace, unshare.
+    pub(super) wrapper: Vec<String>,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+/// A cluster of nodes 1 to n.
+pub(super) struct Cluster {
+    pub(super) servers: Vec<Server>,
+    pub(super) links: Option<Links>,
+    folder: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// Starts `count` fresh nodes.
+    pub(super) fn start(count: u64) -> Cluster {
+        Cluster::start_shaped(count, &Shape::default())
+    }
+
+    /// Starts `count` fresh nodes of this shape.
+    pub(super) fn start_shaped(count: u64, shape: &Shape) -> Cluster {
+        let mut cluster = Cluster::plan(count, shape);
+        cluster.start_all();
+        cluster
+    }
+
+    /// A cluster whose nodes are not started yet.
+    pub(super) fn plan(count: u64, shape: &Shape) -> Cluster {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let listen: Vec<String> = (0..count).map(|_| free_address()).collect();
+        let links = shape.cuttable.then(|| Links::open(&listen));
+        let addresses = links.as_ref().map_or(&listen, |links| &links.addresses);
+        let peers: Vec<String> =
+            (1..).zip(addresses).map(|(id, address)| format!("{id}={address}")).collect();
+        let peers = peers.join(",");
+        let servers = (1..).zip(addresses.iter().zip(&listen)).map(|(id, (address, listen))| {
+            let mut arguments = vec!["--peers".to_owned(), peers.clone()];
+            arguments.extend(["--listen".to_owned(), listen.clone()]);
+            if !shape.flags.iter().any(|flag| flag == "--segment-bytes") {
+                arguments.extend(["--segment-bytes".to_owned(), SEGMENT_BYTES.to_owned()]);
+            }
+            arguments.extend(shape.flags.iter().cloned());
+            Server::new(id, address.clone(), folder.path(), arguments)
+        });
+        let servers = servers.collect();
+        Cluster { servers, links, folder, _turn: turn }
+    }
+
+    /// Starts every node that is down.
+    pub(super) fn start_all(&mut self) {
+        for server in self.servers.iter_mut().filter(|server| server.child.is_none()) {
+            server.start();
+        }
+    }
+
+    /// The node with this number.
+    pub(super) fn server(&mut self, id: u64) -> &mut Server {
+        let at = usize::try_from(id - 1).unwrap();
+        &mut self.servers[at]
+    }
+
+    /// Where files of the test can lie.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The numbers of the nodes that are not `id`.
+    pub(super) fn others(&self, id: u64) -> Vec<u64> {
+        self.servers.iter().map(|server| server.id).filter(|other| *other != id).collect()
+    }
+
+    /// The leader that a majority follows.
+    pub(super) fn leader(&mut self) -> u64 {
+        eventually("a majority follows a leader", PATIENCE, || self.leader_now())
+    }
+
+    /// The leader that a majority follows now, if there is one.
+    pub(super) fn leader_now(&self) -> Option<u64> {
+        let running = self.servers.iter().filter(|server| server.child.is_some());
+        let statuses: Vec<Status> = running.filter_map(|server| server.status().ok()).collect();
+        let leader = statuses.iter().filter(|status| status.role == "leader");
+        let leader = leader.max_by_key(|status| status.term)?;
+        let followed = statuses
+            .iter()
+            .filter(|status| status.leader == Some(leader.node) && status.term == leader.term);
+        (followed.count() * 2 > self.servers.len()).then(|| leader.node.get())
+    }
+
+    /// A client that knows every node.
+    pub(super) fn client(&self) -> Client {
+        self.client_of(&self.servers.iter().map(|server| server.id).collect::<Vec<_>>())
+    }
+
+    /// A client that knows these nodes. It never goes through proxies unless it is redirected.
+    pub(super) fn client_of(&self, ids: &[u64]) -> Client {
+        let known = self.servers.iter().filter(|server| ids.contains(&server.id));
+        let endpoints = known.map(|server| server.listen().to_owned()).collect();
+        Client::new(ClientOptions {
+            endpoints,
+            timeout: Duration::from_secs(5),
+            cluster_id: ClusterId(0),
+        })
+    }
+
+    /// Waits until all running nodes have applied all of the same log; asserts that their states
+    /// are equal. Returns the state hash.
+    pub(super) fn wait_until_equal(&self) -> u64 {
+        let running: Vec<&Server> =
+            self.servers.iter().filter(|server| server.child.is_some()).collect();
+        eventually("all nodes have applied the same log", PATIENCE, || {
+            let statuses: Vec<Status> =
+                running.iter().map(|server| server.status().ok()).collect::<Option<_>>()?;
+            let first = statuses.first()?;
+            let same = statuses.iter().all(|status| {
+                status.applied_index == first.applied_index
+                    && status.last_index == first.applied_index
+            });
+            if !same {
+                return None;
+            }
+            for status in &statuses {
+                assert_eq!(status.state_hash, first.state_hash, "states differ: {statuses:?}");
+            }
+            Some(first.state_hash)
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            server.kill();
+            if std::thread::panicking() {
+                let log = server.log_text();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(15)..].join("\n  ");
+                eprintln!("--- node {} said last:\n  {last}", server.id);
+            }
+        }
+    }
+}
+
+impl Server {
+    /// A node that is not started.
+    pub(super) fn new(id: u64, address: String, folder: &Path, arguments: Vec<String>) -> Server {
+        Server {
+            id,
+            address,
+            directory: folder.join(id.to_string()),
+            wrapper: Vec::new(),
+            arguments,
+            log: folder.join(format!("{id}.log")),
+            child: None,
+        }
+    }
+
+    /// Where it really listens.
+    pub(super) fn listen(&self) -> &str {
+        let at = self.arguments.iter().position(|argument| argument == "--listen");
+        at.map_or(&self.address, |at| &self.arguments[at + 1])
+    }
+
+    /// Starts its process.
+    pub(super) fn start(&mut self) {
+        assert!(self.child.is_none(), "node {} is already running", self.id);
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut words = self.wrapper.clone();
+        words.push(env!("CARGO_BIN_EXE_raftd").to_owned());
+        words.extend(["--id".to_owned(), self.id.to_string()]);
+        words.extend(["--data-dir".to_owned(), self.directory.to_string_lossy().into_owned()]);
+        words.extend(self.arguments.iter().cloned());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(File::from(log.try_clone().unwrap()))
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("cannot run {words:?}: {error}")));
+    }
+
+    /// Kills it as SIGKILL does, and waits for its end.
+    pub(super) fn kill(&mut self) {
+        if self.child.is_none() {
+            return;
+        }
+        // With a wrapper, what it runs; it ends with that.
+        self.signal("KILL");
+        let mut child = self.child.take().unwrap();
+        if self.wrapper.is_empty() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        } else {
+            eventually("the wrapper ends", PATIENCE, || child.try_wait().unwrap());
+        }
+    }
+
+    /// Stops it in mid-air.
+    pub(super) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// Sends a signal to the node's own process.
+    pub(super) fn signal(&self, name: &str) {
+        let Some(pid) = self.pid() else { return };
+        // It may be gone; then nothing is owed to it.
+        let _gone = Command::new("kill")
+            .args([&format!("-{name}"), &pid.to_string()])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+    }
+
+    /// The node's own process: the wrapper's child if there is one.
+    pub(super) fn pid(&self) -> Option<u32> {
+        let pid = self.child.as_ref()?.id();
+        if self.wrapper.is_empty() || !self.wrapper[0].contains("strace") {
+            return Some(pid);
+        }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Whether its process has not ended.
+    pub(super) fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Waits until it ends by itself.
+    pub(super) fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
+        let id = self.id;
+        let child = self.child.as_mut().expect("it was started");
+        let what = format!("node {id} ends by itself");
+        let status = eventually(&what, limit, || child.try_wait().unwrap());
+        self.child = None;
+        status
+    }
+
+    /// How it sees itself.
+    pub(super) fn status(&self) -> Result<Status, ConnectionError> {
+        let mut connection = self.connect()?;
+        let deadline = Deadline::after(Duration::from_secs(1));
+        connection.status();
+        connection.flush(deadline)?;
+        match connection.receive(deadline)?.body {
+            ReplyBody::Status(status) => Ok(*status),
+            other => panic!("asked for a status, got {other:?}"),
+        }
+    }
+
+    /// A connection to this node and no other, which repeats nothing.
+    pub(super) fn connect(&self) -> Result<Connection, ConnectionError> {
+        let deadline = Deadline::after(Duration::from_secs(1));
+        Connection::open(self.listen(), ClusterId(0), deadline)
+    }
+
+    /// Everything it has said since the cluster began.
+    pub(super) fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// An address that nobody listens on. Below the ports that the system gives to outgoing
+/// connections, so that nobody takes it while its node is down.
+pub(super) fn free_address() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = u16::try_from(std::process::id() % 97).unwrap() * 100;
+    loop {
+        let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+}

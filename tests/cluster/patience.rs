@@ -1,0 +1,31 @@
+//! Waiting for the world: always for a condition, always with a deadline. The tests' only clock.
+
+use raftd::client::Deadline;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks at a condition.
+const STEP: Duration = Duration::from_millis(5);
+
+/// Asks until there is an answer. Panics, naming `what`, when `limit` has passed.
+pub(super) fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Deadline::after(limit);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(!deadline.has_passed(), "not within {limit:?}: {what}");
+        breathe(STEP);
+    }
+}
+
+/// Lets others work for about `pause`; nothing may depend on how long it is.
+pub(super) fn breathe(pause: Duration) {
+    thread::park_timeout(pause);
+}
+
+/// The moment now, to measure how long something took.
+#[expect(clippy::disallowed_methods, reason = "the only clock of the cluster tests")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}

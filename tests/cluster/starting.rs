@@ -1,0 +1,159 @@
+//! A node alone, and every way not to start: one line that says what to do, and an exit code.
+
+use super::harness::{Cluster, PATIENCE, Shape, free_address};
+use super::patience::eventually;
+use raftd::client::Client;
+use std::path::Path;
+use std::process::Command;
+
+/// What came of a `raftd` that must not start.
+struct Refusal {
+    code: Option<i32>,
+    text: String,
+}
+
+/// Runs `raftd` with these flags until it ends.
+fn refused(flags: &[&str]) -> Refusal {
+    let output = Command::new(env!("CARGO_BIN_EXE_raftd"))
+        .args(flags)
+        .env("RUST_LOG", "off")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    Refusal { code: output.status.code(), text }
+}
+
+impl Refusal {
+    /// One line with these words, this code.
+    fn says(&self, code: i32, words: &[&str]) {
+        let text = &self.text;
+        assert_eq!(self.code, Some(code), "{text}");
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+        for word in words {
+            assert!(text.contains(word), "{word:?} is not in: {text}");
+        }
+    }
+}
+
+fn put_and_get(client: &mut Client, key: &str, value: &str) {
+    client.put(key.as_bytes(), value.as_bytes()).unwrap();
+    let found = client.get(key.as_bytes()).unwrap().expect("it was just put");
+    assert_eq!(found.value, value.as_bytes());
+}
+
+/// A node started without --peers, then killed: what it leaves in its directory.
+fn a_used_directory(token: Option<&str>) -> Cluster {
+    let mut shape = Shape::default();
+    if let Some(token) = token {
+        shape.flags = vec!["--cluster-token".to_owned(), token.to_owned()];
+    }
+    let mut cluster = Cluster::start_shaped(1, &shape);
+    put_and_get(&mut cluster.client(), "k", "v");
+    cluster.server(1).kill();
+    cluster
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the target directory is text")
+}
+
+#[test]
+fn a_lone_node_serves_as_a_cluster_of_one() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let address = free_address();
+    let flags = vec!["--listen".to_owned(), address.clone()];
+    // As a person would: no --peers, nothing but an address to tell it from other tests.
+    let mut server = super::harness::Server::new(1, address.clone(), folder.path(), flags);
+    server.start();
+    eventually("the node leads itself", PATIENCE, || {
+        server.status().ok().filter(|status| status.role == "leader")
+    });
+    let mut client = Client::new(raftd::client::ClientOptions {
+        endpoints: vec![address],
+        timeout: PATIENCE,
+        cluster_id: raftd::types::ClusterId(0),
+    });
+    put_and_get(&mut client, "alone", "1");
+    server.kill();
+    server.start();
+    let found = client.get(b"alone").unwrap().expect("it was acknowledged");
+    assert_eq!(found.value, b"1");
+    put_and_get(&mut client, "alone", "2");
+}
+
+#[test]
+fn malformed_flags_are_refused_with_what_to_write() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let directory = folder.path().join("1");
+    let with = |flags: &[&str]| {
+        let mut all = vec!["--data-dir", text(&directory)];
+        all.extend(flags);
+        refused(&all)
+    };
+    with(&["--id", "1", "--peers", "127.0.0.1:7101"]).says(2, &["--peers", "ID=HOST:PORT"]);
+    with(&["--id", "1", "--peers", "1=127.0.0.1"]).says(2, &["--peers", "HOST:PORT"]);
+    with(&["--id", "1", "--peers", "1=a:1,1=b:2"]).says(2, &["--peers", "twice"]);
+    with(&["--id", "4", "--peers", "1=a:1,2=b:2"]).says(2, &["does not name this server"]);
+    with(&["--id", "0"]).says(2, &["--id"]);
+    refused(&["--id", "1"]).says(2, &["--data-dir"]);
+    assert!(!directory.exists(), "a refused command line leaves nothing behind");
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let directory = cluster.server(1).directory.clone();
+    let address = free_address();
+    let refusal = refused(&["--id", "1", "--data-dir", text(&directory), "--listen", &address]);
+    refusal.says(3, &[text(&directory), "running raftd"]);
+    put_and_get(&mut cluster.client(), "still", "serving");
+}
+
+#[test]
+fn the_directory_of_another_node_is_refused() {
+    let mut cluster = a_used_directory(None);
+    let directory = cluster.server(1).directory.clone();
+    let address = free_address();
+    let refusal = refused(&["--id", "2", "--data-dir", text(&directory), "--listen", &address]);
+    refusal.says(3, &["--id", "--data-dir"]);
+}
+
+#[test]
+fn the_directory_of_another_cluster_is_refused() {
+    let mut cluster = a_used_directory(Some("blue"));
+    let directory = cluster.server(1).directory.clone();
+    let address = free_address();
+    let flags = ["--id", "1", "--data-dir", text(&directory), "--listen", &address];
+    let refusal = refused(&[&flags[..], &["--cluster-token", "red"]].concat());
+    refusal.says(3, &["--cluster-token"]);
+}
+
+#[test]
+fn a_taken_address_is_refused() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let address = cluster.server(1).address.clone();
+    let directory = cluster.folder().join("other");
+    let refusal = refused(&["--id", "1", "--data-dir", text(&directory), "--listen", &address]);
+    refusal.says(3, &[&address, "--listen"]);
+}
+
+#[test]
+fn a_node_of_another_cluster_is_not_taken_for_a_peer() {
+    // Nodes 1 and 2 have found each other; a third that believes in other members stays outside.
+    let mut cluster = Cluster::start(2);
+    cluster.leader();
+    let address = free_address();
+    let peers = format!("1={},3={address}", cluster.server(1).address);
+    let arguments = vec!["--peers".to_owned(), peers];
+    let folder = cluster.folder().to_owned();
+    let mut stranger = super::harness::Server::new(3, address, &folder, arguments);
+    stranger.start();
+    eventually("the stranger or the node says why", PATIENCE, || {
+        let said = stranger.log_text() + &cluster.server(1).log_text();
+        (said.contains("cluster") && said.contains("refused")).then_some(())
+    });
+    assert_ne!(stranger.status().map(|status| status.role).ok(), Some("leader".to_owned()));
+    put_and_get(&mut cluster.client(), "undisturbed", "yes");
+}

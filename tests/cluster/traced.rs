@@ -1,0 +1,159 @@
+//! What strace sees of a leader: its loop touches no disk, and no answer outruns the disks.
+
+use super::harness::{Cluster, PATIENCE, Shape};
+use super::patience::eventually;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// System calls that wait for a disk, or may.
+const DISK_CALLS: [&str; 8] =
+    ["pwrite64", "pwritev", "fsync", "fdatasync", "open", "openat", "fallocate", "msync"];
+
+fn strace_is_missing() -> bool {
+    let missing = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err();
+    if missing {
+        eprintln!("not tested: strace is not installed");
+    }
+    missing
+}
+
+/// An strace of a running process, into a file. Ends, and leaves the process alone, when told.
+struct Trace {
+    strace: Child,
+    file: PathBuf,
+}
+
+impl Trace {
+    /// `None` where this user may not trace.
+    fn attach(pid: u32, file: PathBuf, calls: &str) -> Option<Trace> {
+        let strace = Command::new("strace")
+            .args(["-f", "-s", "400", "-e", &format!("trace={calls}"), "-o"])
+            .arg(&file)
+            .args(["-p", &pid.to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut trace = Trace { strace, file };
+        let attached = eventually("strace holds every thread", PATIENCE, || {
+            if trace.strace.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            all_threads_traced(pid).then_some(true)
+        });
+        if !attached {
+            eprintln!("not tested: this user may not trace processes");
+        }
+        attached.then_some(trace)
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.file).unwrap_or_default()
+    }
+
+    /// Lets go of the process and returns what it saw.
+    fn end(mut self) -> String {
+        let pid = self.strace.id().to_string();
+        let _sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        self.strace.wait().unwrap();
+        self.text()
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // It has ended if the test got so far.
+        let _ended = self.strace.kill();
+        let _reaped = self.strace.wait();
+    }
+}
+
+fn all_threads_traced(pid: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let traced = |task: &Path| {
+        let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        tracer.is_some_and(|tracer| tracer.trim() != "0")
+    };
+    tasks.flatten().all(|task| traced(&task.path()))
+}
+
+/// The calls of each thread by name, from lines such as `123 pwrite64(5, …) = 64`.
+fn calls_by_thread(trace: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut threads: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in trace.lines() {
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let rest = rest.trim_start().trim_start_matches("<... ");
+        let call = rest.split(['(', ' ']).next().unwrap_or_default();
+        threads.entry(thread).or_default().insert(call);
+    }
+    threads
+}
+
+/// Whether this trace shows the value written, and after that a completed fdatasync.
+fn wrote_and_synced(trace: &str, value: &str) -> bool {
+    let after = trace.lines().skip_while(|line| !line.contains(value)).skip(1);
+    after.into_iter().any(|line| line.contains("fdatasync") && line.trim_end().ends_with("= 0"))
+}
+
+#[test]
+fn the_loop_of_a_serving_leader_touches_no_disk() {
+    if strace_is_missing() {
+        return;
+    }
+    // Small segments: what happens at a rotation is part of serving.
+    let flags = ["--segment-bytes", "65536"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    let leader = cluster.leader();
+    let mut client = cluster.client_of(&[leader]);
+    client.put(b"warm", b"up").unwrap();
+    let pid = cluster.server(leader).pid().unwrap();
+    let calls = format!("epoll_wait,{}", DISK_CALLS.join(","));
+    let file = cluster.folder().join("trace");
+    let Some(trace) = Trace::attach(pid, file, &calls) else { return };
+    for number in 0..300 {
+        client.put(format!("k{number}").as_bytes(), &[b'x'; 1000]).unwrap();
+        client.get(format!("k{number}").as_bytes()).unwrap();
+    }
+    let text = trace.end();
+    let threads = calls_by_thread(&text);
+    let loops: Vec<_> = threads.iter().filter(|(_, calls)| calls.contains("epoll_wait")).collect();
+    let [(thread, calls)] = loops[..] else { panic!("one thread waits, not {}", loops.len()) };
+    for call in DISK_CALLS {
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.starts_with(*thread) && line.contains(call)).collect();
+        assert!(!calls.contains(call), "the loop calls {call}: {:?}", lines.first());
+    }
+    assert!(threads.values().any(|calls| calls.contains("fdatasync")), "somebody syncs");
+}
+
+#[test]
+fn every_acknowledged_put_follows_completed_syncs_on_a_majority() {
+    if strace_is_missing() {
+        return;
+    }
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let mut client = cluster.client_of(&[leader]);
+    client.put(b"warm", b"up").unwrap();
+    let mut traces = Vec::new();
+    for id in 1..=3 {
+        let pid = cluster.server(id).pid().unwrap();
+        let file = cluster.folder().join(format!("trace{id}"));
+        let Some(trace) = Trace::attach(pid, file, "pwrite64,fdatasync") else { return };
+        traces.push(trace);
+    }
+    for number in 0..50 {
+        let value = format!("value-{number:06}-end");
+        if client.put(b"k", value.as_bytes()).is_err() {
+            // Tracing is slow enough for an election, once in a while.
+            continue;
+        }
+        // strace writes its line before the thread it traces goes on, so what the files do not show
+        // by now had not happened when the answer was sent.
+        let synced = traces.iter().filter(|trace| wrote_and_synced(&trace.text(), &value));
+        let synced = synced.count();
+        assert!(synced >= 2, "put {number} was acknowledged with {synced} of 3 disks synced");
+    }
+}
