@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::clock::Clock;
 use crate::control::Control;
-use raftd::wire::Status;
+use raftd::wire::status::Status;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,11 @@
 use crate::Result;
 use raftd::limits;
 use raftd::types::ClusterId;
-use raftd::wire::{self, Hello, HelloReply, Reply, Sender, Status};
+use raftd::wire::client::status_request;
+use raftd::wire::frame::next_frame;
+use raftd::wire::hello::{self, Hello, HelloReply, Sender};
+use raftd::wire::reply::{Reply, ReplyBody, decode_reply};
+use raftd::wire::status::Status;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -29,12 +33,12 @@ impl Control {
     pub(crate) fn status(&mut self) -> Result<Status> {
         self.requests += 1;
         let mut out = Vec::new();
-        wire::encode_status_request(&mut out, self.requests);
+        status_request(&mut out, self.requests);
         self.stream.write_all(&out)?;
         let body = read_frame(&mut self.stream, &mut self.input)?;
-        match wire::decode_reply(&body)? {
-            (id, Reply::Status(status)) if id == self.requests => Ok(*status),
-            (id, other) => Err(format!("asked for a status, got {other:?} to request {id}").into()),
+        match decode_reply(&body)? {
+            Reply { id, body: ReplyBody::Status(status) } if id == self.requests => Ok(*status),
+            other => Err(format!("asked for a status, got {other:?}").into()),
         }
     }
 }
@@ -44,18 +48,18 @@ pub(crate) fn greet(address: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let hello = Hello {
-        version_min: wire::VERSION,
-        version_max: wire::VERSION,
+    let own = Hello {
+        version_min: hello::VERSION,
+        version_max: hello::VERSION,
         cluster_id: ClusterId(0),
         sender: Sender::Client,
         auth: Vec::new(),
     };
     let mut out = Vec::new();
-    wire::encode_hello(&mut out, &hello);
+    hello::encode_hello(&mut out, &own);
     stream.write_all(&out)?;
     let body = read_frame(&mut stream, &mut Vec::new())?;
-    match wire::decode_hello_reply(&body)? {
+    match hello::decode_hello_reply(&body)? {
         HelloReply::Welcome(_) => Ok(stream),
         HelloReply::Refused(error) => Err(format!("{address} refused a client: {error}").into()),
     }
@@ -65,7 +69,7 @@ pub(crate) fn greet(address: SocketAddr) -> Result<TcpStream> {
 fn read_frame(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<Vec<u8>> {
     let mut buffer = [0; 4096];
     loop {
-        if let Some(frame) = wire::next_frame(input, limits::FRAME_BYTES_MAX)? {
+        if let Some(frame) = next_frame(input, limits::FRAME_BYTES_MAX)? {
             let (body, consumed) = (frame.body.to_vec(), frame.consumed);
             input.drain(..consumed);
             return Ok(body);

@@ -5,8 +5,8 @@ use crate::ledger::{Found, KeyNumber, PutNumber};
 use crate::{Result, load};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use raftd::codec::msgpack::{DecodeError, Reader};
-use raftd::wire::{self, Error, Reply};
+use raftd::wire::error::Error;
+use raftd::wire::reply::{ReplyBody, decode_reply};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
@@ -133,34 +133,19 @@ pub(crate) enum Answer<'a> {
     Refused(Error),
 }
 
-/// Reads a reply's body: the slot, and what came of it. Borrows, where `wire::decode_reply` would copy.
+/// Reads a reply's body: the slot, and what came of it.
 pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
-    let mut reader = Reader::new(body);
-    let _fields = reader.array()?;
-    let id = reader.uint()?;
-    let slot = usize::try_from(id)?;
-    let answer = match reader.fixint()? {
-        1 => {
-            let _fields = reader.array()?;
-            Answer::Put { revision: reader.uint()? }
+    let reply = decode_reply(body)?;
+    let answer = match reply.body {
+        ReplyBody::Put { revision } => Answer::Put { revision: revision.0 },
+        ReplyBody::Range(range) => range.kvs().next().map_or(Answer::Missing, |found| {
+            let revision = found.mod_revision.0;
+            Answer::Found(Found { key: found.key, value: found.value, revision })
+        }),
+        ReplyBody::Error(error) => Answer::Refused(error),
+        other @ (ReplyBody::DeleteRange { .. } | ReplyBody::Status(_)) => {
+            return Err(format!("an answer nobody asked for: {other:?}").into());
         }
-        16 => read_found(&mut reader)?.map_or(Answer::Missing, Answer::Found),
-        _ => match wire::decode_reply(body)? {
-            (_, Reply::Error(error)) => Answer::Refused(error),
-            (_, other) => return Err(format!("an answer nobody asked for: {other:?}").into()),
-        },
     };
-    Ok((slot, answer))
-}
-
-fn read_found<'a>(reader: &mut Reader<'a>) -> std::result::Result<Option<Found<'a>>, DecodeError> {
-    let _fields = reader.array()?;
-    let _store = reader.uint()?;
-    if reader.array()? == 0 {
-        return Ok(None);
-    }
-    let _fields = reader.array()?;
-    let (key, value) = (reader.bin()?, reader.bin()?);
-    let _create = reader.uint()?;
-    Ok(Some(Found { key, value, revision: reader.uint()? }))
+    Ok((usize::try_from(reply.id)?, answer))
 }

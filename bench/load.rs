@@ -9,9 +9,10 @@ use crate::ledger::{KeyNumber, Ledger, Random};
 use crate::link::{Answer, Asked, Link, Slot, read_answer};
 use hdrhistogram::Histogram;
 use mio::{Events, Poll, Token};
-use raftd::kv::command::{Command, encode_command};
 use raftd::limits;
-use raftd::wire::{self, Error, RangeArgs, Retry};
+use raftd::wire::client::{RangeArgs, put_request, range_request};
+use raftd::wire::error::{Advice, Error};
+use raftd::wire::frame::next_frame;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -185,7 +186,6 @@ struct Load<'l> {
     tally: Tally,
     input: Vec<u8>,
     out: Vec<u8>,
-    command: Vec<u8>,
 }
 
 impl<'l> Load<'l> {
@@ -202,7 +202,6 @@ impl<'l> Load<'l> {
             tally: Tally::new(),
             input: vec![0; READ_BYTES],
             out: Vec::new(),
-            command: Vec::new(),
         }
     }
 
@@ -226,7 +225,7 @@ impl<'l> Load<'l> {
             (bytes, more) = link.receive(&mut input)?;
             let now_ns = self.clock.now_ns();
             let mut rest = bytes;
-            while let Some(frame) = wire::next_frame(rest, limits::FRAME_BYTES_MAX)? {
+            while let Some(frame) = next_frame(rest, limits::FRAME_BYTES_MAX)? {
                 self.take(&mut link.slots, frame.body, now_ns)?;
                 rest = &rest[frame.consumed..];
             }
@@ -278,7 +277,7 @@ impl<'l> Load<'l> {
         if let Error::NotLeader { .. } = error {
             return Err(Box::new(LeaderLost));
         }
-        if error.retry() == Retry::Unsafe {
+        if error.advice() == Advice::Unknown {
             self.ledger.lose();
         }
         *self.tally.errors.entry(error.to_string()).or_default() += 1;
@@ -295,15 +294,11 @@ impl<'l> Load<'l> {
         let asked = match self.work {
             Work::Fill | Work::Put => {
                 let (put, value) = self.ledger.next_value(key);
-                self.command.clear();
-                let command = Command::Put { key: &key.bytes(), value };
-                encode_command(&mut self.command, command);
-                wire::encode_request(&mut self.out, wire_id, &self.command);
+                put_request(&mut self.out, wire_id, &key.bytes(), value);
                 Asked::Put(put)
             }
             Work::Get | Work::Check => {
-                let args = RangeArgs { key: &key.bytes(), ..RangeArgs::default() };
-                args.request(&mut self.out, wire_id);
+                range_request(&mut self.out, wire_id, &RangeArgs::of_key(&key.bytes()));
                 Asked::Get { at_least: self.ledger.acknowledged_revision(key) }
             }
         };
