@@ -5,8 +5,8 @@ use raftd::limits;
 use raftd::types::ClusterId;
 use raftd::wire::client::status_request;
 use raftd::wire::frame::next_frame;
-use raftd::wire::hello::{Hello, HelloReply, Sender, VERSION, decode_hello_reply, encode_hello};
-use raftd::wire::reply::{ReplyBody, decode_reply};
+use raftd::wire::hello::{self, Hello, HelloReply, Sender};
+use raftd::wire::reply::{Reply, ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,9 +36,8 @@ impl Control {
         status_request(&mut out, self.requests);
         self.stream.write_all(&out)?;
         let body = read_frame(&mut self.stream, &mut self.input)?;
-        let reply = decode_reply(&body)?;
-        match reply.body {
-            ReplyBody::Status(status) if reply.id == self.requests => Ok(*status),
+        match decode_reply(&body)? {
+            Reply { id, body: ReplyBody::Status(status) } if id == self.requests => Ok(*status),
             other => Err(format!("asked for a status, got {other:?}").into()),
         }
     }
@@ -49,18 +48,18 @@ pub(crate) fn greet(address: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let hello = Hello {
-        version_min: VERSION,
-        version_max: VERSION,
+    let own = Hello {
+        version_min: hello::VERSION,
+        version_max: hello::VERSION,
         cluster_id: ClusterId(0),
         sender: Sender::Client,
         auth: Vec::new(),
     };
     let mut out = Vec::new();
-    encode_hello(&mut out, &hello);
+    hello::encode_hello(&mut out, &own);
     stream.write_all(&out)?;
     let body = read_frame(&mut stream, &mut Vec::new())?;
-    match decode_hello_reply(&body)? {
+    match hello::decode_hello_reply(&body)? {
         HelloReply::Welcome(_) => Ok(stream),
         HelloReply::Refused(error) => Err(format!("{address} refused a client: {error}").into()),
     }

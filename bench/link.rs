@@ -5,7 +5,6 @@ use crate::ledger::{Found, KeyNumber, PutNumber};
 use crate::{Result, load};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use raftd::codec::msgpack::Reader;
 use raftd::wire::error::Error;
 use raftd::wire::reply::{ReplyBody, decode_reply};
 use std::io::{self, Read, Write};
@@ -134,31 +133,19 @@ pub(crate) enum Answer<'a> {
     Refused(Error),
 }
 
-/// Reads a reply's body: the slot, and what came of it. Borrows, where `wire::decode_reply` would copy.
+/// Reads a reply's body: the slot, and what came of it.
 pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
-    let mut reader = Reader::new(body);
-    let _fields = reader.array()?;
-    let id = reader.uint()?;
-    let slot = usize::try_from(id)?;
-    let answer = match reader.fixint()? {
-        1 => {
-            let _fields = reader.array()?;
-            Answer::Put { revision: reader.uint()? }
+    let reply = decode_reply(body)?;
+    let answer = match reply.body {
+        ReplyBody::Put { revision } => Answer::Put { revision: revision.0 },
+        ReplyBody::Range(range) => range.kvs().next().map_or(Answer::Missing, |found| {
+            let revision = found.mod_revision.0;
+            Answer::Found(Found { key: found.key, value: found.value, revision })
+        }),
+        ReplyBody::Error(error) => Answer::Refused(error),
+        other @ (ReplyBody::DeleteRange { .. } | ReplyBody::Status(_)) => {
+            return Err(format!("an answer nobody asked for: {other:?}").into());
         }
-        16 => match decode_reply(body)?.body {
-            ReplyBody::Range(range) => match range.kvs().next() {
-                Some(kv) => {
-                    let revision = kv.mod_revision.0;
-                    Answer::Found(Found { key: kv.key, value: kv.value, revision })
-                }
-                None => Answer::Missing,
-            },
-            other => return Err(format!("an answer nobody asked for: {other:?}").into()),
-        },
-        _ => match decode_reply(body)?.body {
-            ReplyBody::Error(error) => Answer::Refused(error),
-            other => return Err(format!("an answer nobody asked for: {other:?}").into()),
-        },
     };
-    Ok((slot, answer))
+    Ok((usize::try_from(reply.id)?, answer))
 }

@@ -11,6 +11,7 @@ mod ledger;
 mod link;
 mod load;
 mod measure;
+mod memory;
 mod plan;
 mod proc;
 mod report;
@@ -103,6 +104,7 @@ fn facts(plan: &Plan) -> Result<Facts> {
 }
 
 fn measure_group(clock: Clock, plan: &Plan, group: &Group, rows: &mut Vec<Value>) -> Result<()> {
+    memory::touch()?;
     let parent = directory_of(group.medium);
     let mut floor = Floor::prepare(clock, &parent)?;
     let rested_ns = floor.sync_p50_ns()?;
