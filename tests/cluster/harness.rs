@@ -219,7 +219,7 @@ impl Server {
         let child = Command::new(&words[0])
             .args(&words[1..])
             .stdin(Stdio::null())
-            .stdout(File::from(log.try_clone().unwrap()))
+            .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("cannot run {words:?}: {error}")));

@@ -12,7 +12,7 @@
 //! | `disk` | a full disk, a failing sync |
 //! | `traced` | what strace sees of a leader |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
-
+#![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
 #![expect(clippy::print_stdout, reason = "measured figures are for whoever runs the test")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "any other answer fails the test")]
