@@ -227,7 +227,9 @@ fn append_body(term: u64, prev: (u64, u64), commit: u64, terms: &[u64]) -> Vec<u
 
 #[test]
 fn an_append_that_contradicts_itself_is_refused() {
-    let cases: [(u64, (u64, u64), u64, &[u64], bool); 10] = [
+    /// Term, prev, commit, the entries' terms, and whether that may be said.
+    type Case<'a> = (u64, (u64, u64), u64, &'a [u64], bool);
+    let cases: [Case<'_>; 10] = [
         (7, (5, 10), 12, &[5, 7], true),
         (7, (0, 0), 1, &[1], true),
         (7, (5, 10), 13, &[5, 7], false), // commits beyond its last entry

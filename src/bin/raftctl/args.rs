@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 const AFTER_HELP: &str = "\
 Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
@@ -71,6 +72,11 @@ pub(crate) enum Verb {
     },
     /// What every endpoint says of itself.
     Status,
+    /// Print a completion script: `source <(raftctl completions bash)`.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -104,6 +110,13 @@ pub(crate) enum Freshness {
     Linearizable,
     /// The asked node's own state, however old.
     Serializable,
+}
+
+/// The script that completes our command line in `shell`.
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "raftctl", &mut script);
+    script
 }
 
 fn endpoint(text: &str) -> Result<String, &'static str> {

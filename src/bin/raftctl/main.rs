@@ -45,6 +45,7 @@ fn run(cli: Cli) -> Result<End, Failure> {
         Verb::Get(args) => (verbs::get(&mut client, cli.output, args)?, End::Done),
         Verb::Del { key, prefix } => (verbs::del(&mut client, cli.output, key, prefix)?, End::Done),
         Verb::Status => status::status(&client, cli.output),
+        Verb::Completions { shell } => (args::completions(shell), End::Done),
     };
     print(&text)?;
     Ok(end)
