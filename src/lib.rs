@@ -52,7 +52,7 @@
 //! - Nothing that depends on durability leaves before a [`types::SyncReceipt`] releases it.
 //! - The loop thread makes no file system call while serving: `wal` describes jobs as data, and two
 //!   threads run them in order.
-//! - Nobody imports `server` but `bin/raftd`; `replica` has no socket, so a simulator runs all of it.
+//! - Nobody imports `server` but `bin/raftd`; `replica` has no socket, so a simulator runs it all.
 //! - `unsafe` stands in `wal/os_disk.rs` and nowhere else.
 //! - Every buffer has a limit in [`limits`], and reaching it has an answer.
 //!

@@ -10,7 +10,7 @@ use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline
 use raftd::types::ClusterId;
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

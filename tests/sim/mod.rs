@@ -3,6 +3,7 @@
 //! must be there afterwards.
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
+mod disk;
 mod world;
 
 use world::World;

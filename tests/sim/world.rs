@@ -1,6 +1,6 @@
 //! Three nodes, their disks, the bytes between them, a clock, and clients that put.
 
-use crate::wal::sim_disk::SimDisk;
+use super::disk::SimDisk;
 use raftd::config::MemberAddress;
 use raftd::replica::{ConnectionId, Dial, Flow, Node, NodeOptions};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId, Revision};
