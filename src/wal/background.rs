@@ -1,9 +1,9 @@
 //! Preparing segments ahead, in steps, on the `bg` thread.
 //!
 //! ```text
-//! create   the file, its length, its space: a full disk shows here   crash: removed at the next start
-//! zero     256 KiB and a sync, again and again                       crash: the same
-//! finish   sync file and directory; both header pages; sync; map     crash: the same, or a spare
+//! create   the file, its length, its space: shows a full disk   crash: removed at the next start
+//! zero     256 KiB and a sync, again and again                 crash: the same
+//! finish   sync file, directory; both header pages; sync; map  crash: the same, or a spare
 //! ```
 //!
 //! The headers come after the sync of everything else: a file with a valid header has its full

@@ -50,6 +50,7 @@ mod error;
 mod hard_state;
 mod identity;
 mod job;
+mod mend;
 mod options;
 mod os_disk;
 mod record;

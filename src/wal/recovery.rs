@@ -12,15 +12,12 @@ use super::error::{Damage, DamageExtent, OpenError};
 use super::hard_state::{self, HardStateFiles, Loaded, Slot};
 use super::identity::{self, Identity};
 use super::job::Operation;
+use super::mend::{self, Resume};
 use super::options::{Options, Recovered, RecoveryReport};
-use super::record::{
-    FooterRow, HEADER_BYTES, PAD_BYTE, Place, RecordKind, RecordLinks, lay, page_up, put_head,
-    u32_of, usize_of,
-};
+use super::record::{Place, page_up, usize_of};
 use super::replay::{Replay, replay};
-use super::scan::{SegmentScan, scan};
+use super::scan::{SegmentScan, scan, zero_from};
 use super::segment::{DATA_START, HeaderPage, Segment, SegmentHeader};
-use super::staging::marker;
 use crate::limits::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::types::{HardState, Vote};
 use std::io;
@@ -54,16 +51,6 @@ pub(super) struct Opened {
     hard_state_stale: bool,
     /// Whether the process before this one said goodbye.
     clean: bool,
-}
-
-/// Where a log goes on.
-pub(super) struct Resume {
-    /// The next batch's place.
-    pub(super) place: Place,
-    /// The header CRC of the record before it in its segment.
-    pub(super) chain: u32,
-    /// The rows of that segment so far.
-    pub(super) rows: Vec<FooterRow>,
 }
 
 impl Opened {
@@ -181,7 +168,7 @@ fn is_blank_segment(disk: &dyn Disk, seq: u32) -> Result<bool, OpenError> {
     let name = segment_name(seq);
     let file = disk.open(&name).map_err(OpenError::io(disk, "open", &name))?;
     let bytes = read_all(&*file).map_err(OpenError::io(disk, "read", &name))?;
-    Ok(bytes.iter().skip(usize_of(DATA_START)).all(|&byte| byte == 0))
+    Ok(zero_from(&bytes) <= DATA_START)
 }
 
 fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
@@ -264,8 +251,7 @@ fn read_segment(
             HeaderPage::Foreign | HeaderPage::Invalid => {}
         }
     }
-    let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    Ok(SegmentScan { zero_from: page_up(u32_of(used)), ..lost_segment(seq) })
+    Ok(SegmentScan { zero_from: zero_from(&bytes), ..lost_segment(seq) })
 }
 
 /// Replays the log and refuses it if anything that may have been acknowledged is damaged.
@@ -277,7 +263,7 @@ fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenErro
         replay.doubt(committed.next(), Place { segment: scan.seq, offset: 0 });
     }
     let next_is_there = read.scans.last().is_some_and(|scan| scan.seq > replay.end.segment);
-    if replay.sealed && !next_is_there {
+    if replay.footer.is_some() && !next_is_there {
         // A segment is closed only when the next one stands ready.
         let next = replay.end.segment.saturating_add(1);
         replay.doubt(last.index.next(), Place { segment: next, offset: 0 });
@@ -321,18 +307,13 @@ fn mend(
         let SegmentHeader { seq, salt, file_len, .. } = header;
         segments.push(Segment { seq, salt, file_len, file, map });
     }
-    let resume = if replay.sealed {
-        let place = Place { segment: replay.end.segment + 1, offset: DATA_START };
-        Resume { place, chain: 0, rows: Vec::new() }
-    } else {
-        let number = usize_of(replay.end.segment - 1);
-        let (scan, segment) = (&read.scans[number], &segments[number]);
-        mend_tail(scan, segment, &replay).map_err(OpenError::io(
-            disk,
-            "mend",
-            &segment_name(scan.seq),
-        ))?
-    };
+    let number = usize_of(replay.end.segment - 1);
+    let (scan, segment) = (&read.scans[number], &segments[number]);
+    let resume = mend::tail(scan, segment, &replay).map_err(OpenError::io(
+        disk,
+        "mend",
+        &segment_name(scan.seq),
+    ))?;
     let stale = replay.term_max > loaded.newest.hard_state.term;
     let clean = loaded.newest.clean;
     let hard_state = write_hard_state(disk, loaded, &replay, options)?;
@@ -347,45 +328,6 @@ fn mend(
         hard_state_stale: stale,
         clean,
     })
-}
-
-/// Zeroes what a torn batch left behind the last record, then pads that record's page.
-fn mend_tail(scan: &SegmentScan, segment: &Segment, replay: &Replay) -> io::Result<Resume> {
-    let cut = replay.torn_at.unwrap_or(replay.end);
-    // Behind a hole that held nothing a PAD must stand, or the next start finds nobody to vouch for
-    // the hole.
-    let resume = if cut == replay.end { page_up(cut.offset) } else { page_up(cut.offset + 1) };
-    if scan.zero_from > resume {
-        let zeros = vec![0; usize_of(scan.zero_from - resume)];
-        segment.file.write_at(u64::from(resume), &zeros)?;
-        segment.file.sync()?;
-    }
-    let mut chain = replay.chain;
-    if resume > cut.offset {
-        // The records before the cut share this page; they are not rewritten, and a sector is
-        // written whole or not at all. A PAD that tears is no loss.
-        let mut pad = vec![PAD_BYTE; usize_of(resume - cut.offset)];
-        chain = lay_pad(&mut pad, segment.salt, cut, replay);
-        segment.file.write_at(u64::from(cut.offset), &pad)?;
-        segment.file.sync()?;
-    }
-    let place = Place { segment: segment.seq, offset: resume };
-    Ok(Resume { place, chain, rows: replay.rows.clone() })
-}
-
-/// Everything before `at` was read from the medium: it is the watermark.
-fn lay_pad(pad: &mut [u8], salt: u64, at: Place, replay: &Replay) -> u32 {
-    let (header, payload) = pad.split_at_mut(usize_of(HEADER_BYTES));
-    let last = replay.last();
-    put_head(header, &marker(RecordKind::Pad, last, payload));
-    let links = RecordLinks {
-        synced: at,
-        commit: replay.commit.min(last.index),
-        prev_crc: replay.chain,
-        first: false,
-        last: true,
-    };
-    lay(header, salt, at, &links)
 }
 
 /// Writes this start's nonce, and with it a term that is not behind the log's.

@@ -45,8 +45,8 @@ pub(super) struct Replay {
     pub(super) chain: u32,
     /// The rows of the segment of `end`.
     pub(super) rows: Vec<FooterRow>,
-    /// Whether the segment of `end` is closed.
-    pub(super) sealed: bool,
+    /// The FOOTER of the segment of `end`, if it is closed: its offset and the CRC of its header.
+    pub(super) footer: Option<(u32, u32)>,
     /// Where a torn batch was cut.
     pub(super) torn_at: Option<Place>,
     /// W, as `Proof` takes it.
@@ -160,7 +160,7 @@ impl Replay {
         self.end = Place { segment: seq, offset: DATA_START };
         self.chain = 0;
         self.rows.clear();
-        self.sealed = false;
+        self.footer = None;
     }
 
     fn segment(&mut self, scan: &SegmentScan, later: &[SegmentScan]) -> Flow {
@@ -171,7 +171,7 @@ impl Replay {
             return self.lost(from, Some(successor));
         }
         if self.end.segment != scan.seq {
-            if !self.sealed && self.judge_end(scan, later) == Flow::Stop {
+            if self.footer.is_none() && self.judge_end(scan, later) == Flow::Stop {
                 return Flow::Stop;
             }
             self.enter(scan.seq);
@@ -243,7 +243,7 @@ impl Replay {
                 self.cut_to(head.position, record.place, committed)
             }
             RecordKind::Footer => {
-                self.sealed = true;
+                self.footer = Some((record.place.offset, record.header.crc));
                 self.marker(head, record.place, committed)
             }
             RecordKind::Pad | RecordKind::SyncMark => self.marker(head, record.place, committed),

@@ -5,10 +5,11 @@
 
 use super::record::{
     Decoded, FooterRow, HEADER_BYTES, PAGE, Place, RecordHeader, RecordKind, SECTOR_BYTES, decode,
-    extent, page_up, u32_of, usize_of,
+    extent, u32_of, usize_of,
 };
 use super::segment::{DATA_START, SegmentHeader};
 use crate::codec::crc;
+use crate::limits::PAGE_BYTES;
 use crate::types::EntryKind;
 
 /// What stands at one place of a segment.
@@ -103,9 +104,9 @@ pub(super) fn scan(header: SegmentHeader, bytes: &[u8]) -> Result<SegmentScan, u
 }
 
 /// The page boundary behind the last byte that is not zero.
-fn zero_from(bytes: &[u8]) -> u32 {
-    let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    page_up(u32_of(used))
+pub(super) fn zero_from(bytes: &[u8]) -> u32 {
+    let used = bytes.chunks(PAGE_BYTES).rposition(|page| !is_zero(page));
+    used.map_or(0, |last| PAGE * (u32_of(last) + 1))
 }
 
 struct Scanner<'a> {
@@ -216,6 +217,8 @@ impl Scanner<'_> {
     }
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
+/// Compares page by page, which is a `memcmp`: most of a segment is zero.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+    bytes.chunks(PAGE_BYTES).all(|page| *page == ZEROS[..page.len()])
 }

@@ -11,7 +11,7 @@
 //! payload bad, no zero sector            FAULTY (L1)            FAULTY (L3)
 //! header bad, its sector zero            by the neighbours      torn: cut here (L2)
 //! header bad, its sector not zero        by the neighbours      by the neighbours (L4)
-//! PAD, SYNCMARK, FOOTER: payload bad     nothing is lost        zero sector: torn; else nothing lost
+//! PAD, SYNCMARK, FOOTER: payload bad     nothing is lost        zero sector: torn, else nothing
 //! ```
 //!
 //! By the neighbours: the FOOTER's rows name what stood in the hole; else the record behind the

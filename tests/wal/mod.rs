@@ -1,3 +1,8 @@
-//! wal.
-#![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
-pub(crate) mod sim_disk;
+//! The record under attack: power losses, damage, full disks, failing syncs.
+mod attack;
+mod fail;
+mod golden;
+mod operating_system;
+mod power_loss;
+mod sim_disk;
+mod support;
