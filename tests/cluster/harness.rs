@@ -10,7 +10,7 @@ use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline
 use raftd::types::ClusterId;
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -219,7 +219,7 @@ impl Server {
         let child = Command::new(&words[0])
             .args(&words[1..])
             .stdin(Stdio::null())
-            .stdout(File::from(log.try_clone().unwrap()))
+            .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("cannot run {words:?}: {error}")));
