@@ -1,10 +1,12 @@
 //! A node alone, and every way not to start: one line that says what to do, and an exit code.
 
-use super::harness::{Cluster, PATIENCE, Shape, free_address};
-use super::patience::eventually;
-use raftd::client::Client;
+use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
+use super::patience::{breathe, eventually};
+use raftd::client::{Client, ClientOptions, Deadline};
+use raftd::types::ClusterId;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What came of a `raftd` that must not start.
 struct Refusal {
@@ -12,13 +14,21 @@ struct Refusal {
     text: String,
 }
 
-/// Runs `raftd` with these flags until it ends.
+/// Runs `raftd` with these flags until it ends; one that goes on is killed and has no exit code.
 fn refused(flags: &[&str]) -> Refusal {
-    let output = Command::new(env!("CARGO_BIN_EXE_raftd"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raftd"))
         .args(flags)
         .env("RUST_LOG", "off")
-        .output()
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    let deadline = Deadline::after(PATIENCE);
+    while child.try_wait().unwrap().is_none() && !deadline.has_passed() {
+        breathe(Duration::from_millis(5));
+    }
+    // It has ended, or has had its time.
+    let _ended = child.kill();
+    let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     Refusal { code: output.status.code(), text }
 }
@@ -63,15 +73,15 @@ fn a_lone_node_serves_as_a_cluster_of_one() {
     let address = free_address();
     let flags = vec!["--listen".to_owned(), address.clone()];
     // As a person would: no --peers, nothing but an address to tell it from other tests.
-    let mut server = super::harness::Server::new(1, address.clone(), folder.path(), flags);
+    let mut server = Server::new(1, address.clone(), folder.path(), flags);
     server.start();
     eventually("the node leads itself", PATIENCE, || {
         server.status().ok().filter(|status| status.role == "leader")
     });
-    let mut client = Client::new(raftd::client::ClientOptions {
+    let mut client = Client::new(ClientOptions {
         endpoints: vec![address],
         timeout: PATIENCE,
-        cluster_id: raftd::types::ClusterId(0),
+        cluster_id: ClusterId(0),
     });
     put_and_get(&mut client, "alone", "1");
     server.kill();
@@ -140,19 +150,13 @@ fn a_taken_address_is_refused() {
 }
 
 #[test]
-fn a_node_of_another_cluster_is_not_taken_for_a_peer() {
-    // Nodes 1 and 2 have found each other; a third that believes in other members stays outside.
+fn a_node_of_another_cluster_is_turned_away_and_says_what_to_do() {
     let mut cluster = Cluster::start(2);
     cluster.leader();
-    let address = free_address();
-    let peers = format!("1={},3={address}", cluster.server(1).address);
-    let arguments = vec!["--peers".to_owned(), peers];
-    let folder = cluster.folder().to_owned();
-    let mut stranger = super::harness::Server::new(3, address, &folder, arguments);
-    stranger.start();
-    eventually("the stranger says why", PATIENCE, || {
-        stranger.log_text().contains("answers for another cluster").then_some(())
-    });
-    assert_ne!(stranger.status().map(|status| status.role).ok(), Some("leader".to_owned()));
+    let directory = cluster.folder().join("stranger");
+    let (address, known) = (free_address(), cluster.server(1).address.clone());
+    let other_members = format!("1={known},3={address}");
+    let flags = ["--id", "3", "--data-dir", text(&directory), "--peers", &other_members];
+    refused(&flags).says(3, &["another cluster", "--peers", "--cluster-token"]);
     put_and_get(&mut cluster.client(), "undisturbed", "yes");
 }
