@@ -4,6 +4,7 @@
 use crate::Result;
 use crate::clock::Clock;
 use crate::control::Control;
+use crate::proc::Device;
 use raftd::wire::status::Status;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -67,6 +68,8 @@ pub(crate) struct Cluster {
     clock: Clock,
     /// The servers, by id from 1.
     pub(crate) servers: Vec<Server>,
+    /// The device below their directories, if there is one.
+    pub(crate) device: Option<Device>,
     /// Their directories; after `servers`, so that it goes when they are gone.
     #[expect(dead_code, reason = "held for its drop")]
     directory: Scratch,
@@ -95,7 +98,8 @@ impl Cluster {
                 .spawn()?;
             servers.push(Server { child, address, log, control: None });
         }
-        Ok(Cluster { clock, servers, directory })
+        let device = Device::below(&directory.path)?;
+        Ok(Cluster { clock, servers, device, directory })
     }
 
     /// The leader's place in `servers`, once all servers agree on it and hear each other.

@@ -7,7 +7,7 @@ use crate::floor::{Floor, FloorTimes};
 use crate::ledger::Ledger;
 use crate::load::{self, LeaderLost, Shape, Signals, Tally, Work};
 use crate::plan::{Plan, Row};
-use crate::proc::{self, MachineCpu, Threads};
+use crate::proc::{self, Device, MachineCpu, Threads};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -34,7 +34,8 @@ impl Look {
         let servers = pids.iter().map(|pid| proc::threads_of(*pid)).collect::<Result<_>>()?;
         let client = proc::threads_of(std::process::id())?;
         let machine = proc::machine_cpu()?;
-        let written = pids.iter().map(|pid| proc::written_bytes(*pid)).sum::<Result<u64>>()?;
+        let device = cluster.device.as_ref();
+        let written = device.map_or(Ok(0), Device::written_bytes)?;
         // Last, since these ask the loops under load and so take their time.
         let statuses = cluster.statuses()?;
         let syncs = statuses.iter().map(|status| status.syncs).sum();
@@ -59,7 +60,7 @@ pub(crate) struct Use {
     pub(crate) machine: MachineCpu,
     /// Sync jobs of all servers.
     pub(crate) syncs: u64,
-    /// Bytes all servers had written to the device.
+    /// Bytes the device took meanwhile.
     pub(crate) written: u64,
     /// Elections.
     pub(crate) terms: u64,

@@ -33,8 +33,10 @@ impl Facts {
              load     closed loop, one thread; N x M: N connections with M requests in flight each;\n\
              \x20        keys of 16 bytes drawn evenly, values of 256; gets are linearizable; {}\n\
              CPU      /proc/PID/task/*/schedstat, user + system, of all threads of the three servers;\n\
-             \x20        others: all else that ran, the kernel's own threads too, in % of one core\n\
-             syncs    finished sync jobs of the three servers; B/op: write_bytes of /proc/PID/io\n",
+             \x20        leader and follow. hold all their threads, sync and bg are those of all three;\n\
+             \x20        others: all else that ran, the kernel's own threads too; stolen: taken by the host;\n\
+             \x20        both, and the client's share, in % of one core\n\
+             syncs    finished sync jobs of the three servers; B/op: bytes the disk took meanwhile\n",
             env!("CARGO_PKG_VERSION"),
             self.disk,
             self.memory,
@@ -56,63 +58,76 @@ impl Facts {
     }
 }
 
-/// The table's head.
-pub(crate) fn head() -> String {
-    let mut head = format!(
-        "{:<20}{:>9}{:>9}{:>9}{:>9}{:>9} |{:>9}",
-        "", "ops/s", "p50 µs", "p99", "p99.9", "max", "CPU µs/op"
-    );
-    let _infallible = write!(
-        head,
-        " {:>15}{:>8}{:>8}{:>7} |{:>7}{:>6}{:>7} |{:>9}{:>7}{:>7}",
-        "[slices]",
-        "leader",
-        "follow.",
-        "sync",
-        "client",
-        "core%",
-        "others",
-        "syncs/op",
-        "B/op",
-        "errors"
-    );
-    head
+/// The columns' heads and widths; `|` begins a group.
+const COLUMNS: [(&str, usize); 18] = [
+    ("ops/s", 9),
+    ("p50 µs", 8),
+    ("p99", 8),
+    ("p99.9", 8),
+    ("max", 8),
+    ("|CPU µs/op", 11),
+    ("[of slices]", 17),
+    ("leader", 8),
+    ("follow.", 8),
+    ("sync", 8),
+    ("bg", 7),
+    ("|client", 8),
+    ("core%", 6),
+    ("others", 7),
+    ("stolen", 7),
+    ("|syncs/op", 10),
+    ("B/op", 7),
+    ("errors", 7),
+];
+
+fn table_line(name: &str, cells: impl Iterator<Item = String>) -> String {
+    let mut line = format!("{name:<21}");
+    for (cell, (head, width)) in cells.zip(COLUMNS) {
+        let bar = if head.starts_with('|') { "|" } else { "" };
+        let rest = width - bar.len();
+        let _infallible = write!(line, "{bar}{:>rest$}", cell.trim_start_matches('|'));
+    }
+    line
 }
 
-/// One line of the table, and one more if the row has a floor.
+/// The table's head.
+pub(crate) fn head() -> String {
+    table_line("", COLUMNS.iter().map(|(head, _)| (*head).to_owned()))
+}
+
+/// One line of the table, and one more for everything that must be said of the row.
 pub(crate) fn line(measured: &Measured) -> String {
     let Measured { used, tally, slices_ns, .. } = measured;
     let us = |ns: u64| float(ns) / 1000.0;
-    let per_op = |ns: u64| us(ns) / float(used.ops.max(1));
-    let quantile = |q: f64| us(tally.latency.value_at_quantile(q));
+    let latency = |q: f64| format!("{:.0}", us(tally.latency.value_at_quantile(q)));
+    let cpu = |ns: u64| format!("{:.2}", us(ns) / float(used.ops.max(1)));
+    let share = |ns: u64| format!("{:.0}", percent(ns, used.elapsed_ns));
     let (least, most) = spread(slices_ns);
-    let spread = format!("[{:.2}..{:.2}]", us(least), us(most));
     let written = match measured.row.medium {
         Medium::Disk => format!("{:.0}", float(used.written) / float(used.ops.max(1))),
         Medium::Memory => "-".to_owned(),
     };
-    let mut line = format!(
-        "{:<20}{:>9.0}{:>9.0}{:>9.0}{:>9.0}{:>9.0} |{:>9.2}",
-        measured.row.to_string(),
-        ops_per_second(used),
-        quantile(0.5),
-        quantile(0.99),
-        quantile(0.999),
-        us(tally.latency.max()),
-        per_op(used.servers_ns()),
-    );
-    let _infallible = write!(
-        line,
-        " {spread:>15}{:>8.2}{:>8.2}{:>7.2} |{:>7.2}{:>6.0}{:>7.0} |{:>9.4}{written:>7}{:>7}",
-        per_op(used.leader.total().run_ns),
-        per_op(used.followers.total().run_ns),
-        per_op(sync_ns(used)),
-        per_op(used.client.total().run_ns),
-        percent(used.client.total().run_ns, used.elapsed_ns),
-        percent(others_ns(used), used.elapsed_ns),
-        float(used.syncs) / float(used.ops.max(1)),
-        tally.errors() + tally.wrong,
-    );
+    let cells = [
+        format!("{:.0}", ops_per_second(used)),
+        latency(0.5),
+        latency(0.99),
+        latency(0.999),
+        latency(1.0),
+        cpu(used.servers_ns()),
+        format!("[{:.2}..{:.2}]", us(least), us(most)),
+        cpu(used.leader.total().run_ns),
+        cpu(used.followers.total().run_ns),
+        cpu(thread_ns(used, "sync")),
+        cpu(thread_ns(used, "bg")),
+        cpu(used.client.total().run_ns),
+        share(used.client.total().run_ns),
+        share(others_ns(used)),
+        share(used.machine.stolen_ns),
+        format!("{:.4}", float(used.syncs) / float(used.ops.max(1))),
+        written,
+        (tally.errors() + tally.wrong).to_string(),
+    ];
+    let mut line = table_line(&measured.row.to_string(), cells.into_iter());
     for note in notes(measured) {
         let _infallible = write!(line, "\n    {note}");
     }
@@ -212,9 +227,10 @@ fn floor_ratio(measured: &Measured, floor: &FloorTimes) -> f64 {
     float(measured.tally.latency.value_at_quantile(0.5)) / float(floor.p50_ns().max(1))
 }
 
-fn sync_ns(used: &Use) -> u64 {
-    let sync = |threads: &Threads| threads.0.get("sync").map_or(0, |cpu| cpu.run_ns);
-    sync(&used.leader) + sync(&used.followers)
+/// CPU of the threads with this name on all servers. Nanoseconds.
+fn thread_ns(used: &Use, name: &str) -> u64 {
+    let own = |threads: &Threads| threads.0.get(name).map_or(0, |cpu| cpu.run_ns);
+    own(&used.leader) + own(&used.followers)
 }
 
 /// What ran beside the servers and the client. Ticks of 10 ms are coarse: never below 0.
