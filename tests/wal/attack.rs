@@ -3,12 +3,12 @@
 //! The log is five batches of a page each, then one that no watermark covers:
 //!
 //! ```text
-//! page 2   E1 configuration 1@1 · E2 no-op 2@2 · E3 3@2                         commit 0
-//! page 3   E4 4@2 · X5 5@2 · X6 6@2 (both superseded)                           commit 2
-//! page 4   T4 TRUNC to 4@2 · E5 5@3 · E6 6@3                                    commit 3
-//! page 5   M6 SYNCMARK                                                          commit 3
-//! page 6   E7 7@3                                                               commit 3
-//! page 7   E8 8@3 · E9 9@3                                                      commit 3, unproven
+//! page 2   E1 configuration 1@1 · E2 no-op 2@2 · E3 3@2        commit 0
+//! page 3   E4 4@2 · X5 5@2 · X6 6@2 (both superseded)          commit 2
+//! page 4   T4 TRUNC to 4@2 · E5 5@3 · E6 6@3                   commit 3
+//! page 5   M6 SYNCMARK                                         commit 3
+//! page 6   E7 7@3                                              commit 3
+//! page 7   E8 8@3 · E9 9@3                                     commit 3, unproven
 //! page 8   zeros
 //! ```
 
