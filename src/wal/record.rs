@@ -361,3 +361,67 @@ fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub(super) fn staged_kind(bytes: &[u8]) -> RecordKind {
     RecordKind::from_code(bytes[60]).expect("put_head wrote a kind's code")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head() -> RecordHead {
+        RecordHead {
+            kind: RecordKind::Entry(EntryKind::Commands),
+            position: LogPosition::new(Term::new(7), LogIndex::new(9)),
+            prev_term: Term::new(6),
+            payload_len: 100,
+            payload_crc: 5,
+        }
+    }
+
+    fn laid(salt: u64, place: Place) -> [u8; RECORD_HEADER_BYTES] {
+        let mut header = [0; RECORD_HEADER_BYTES];
+        put_head(&mut header, &head());
+        let links = RecordLinks {
+            synced: Place { segment: 1, offset: 8192 },
+            commit: LogIndex::new(8),
+            prev_crc: 3,
+            first: true,
+            last: false,
+        };
+        lay(&mut header, salt, place, &links);
+        header
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_header(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let place = Place { segment: 1, offset: 8192 };
+            prop_assert_eq!(decode(&bytes, 7, place), Decoded::Invalid);
+        }
+
+        #[test]
+        fn arbitrary_bytes_behind_the_magic_are_no_header(rest in any::<[u8; 32]>()) {
+            let mut bytes = [0; RECORD_HEADER_BYTES];
+            put_u32(&mut bytes, 0, MAGIC);
+            bytes[32..].copy_from_slice(&rest);
+            let place = Place { segment: 1, offset: 8192 };
+            prop_assert_eq!(decode(&bytes, 7, place), Decoded::Invalid);
+        }
+
+        #[test]
+        fn a_header_is_read_back_in_its_place_only(
+            salt in any::<u64>(), segment in 1_u32.., slot in 0_u32..1000, bit in 0_usize..512,
+        ) {
+            let place = Place { segment, offset: slot * 64 };
+            let mut header = laid(salt, place);
+            let Decoded::Valid(read) = decode(&header, salt, place) else {
+                return Err(TestCaseError::fail("not read back"));
+            };
+            prop_assert_eq!(read.head, head());
+            let moved = Place { offset: place.offset + 64, ..place };
+            prop_assert_eq!(decode(&header, salt, moved), Decoded::Invalid);
+            prop_assert_eq!(decode(&header, salt ^ 1, place), Decoded::Invalid);
+            header[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(decode(&header, salt, place), Decoded::Invalid);
+        }
+    }
+}

@@ -130,7 +130,12 @@ fn reopen(disk: &SimDisk, rng: &mut Rng, counts: &mut Counts, seed: u64) -> Driv
             }
             Ok(_) => {}
             Err(OpenError::Io { .. }) if disk.is_dead() => {}
-            Err(error) => panic!("seed {seed}: refused to start: {error}"),
+            Err(error) => {
+                for (n, b) in disk.image() {
+                    std::fs::write(format!("/tmp/walimg_{}", n.replace('/', "_")), b).unwrap();
+                }
+                panic!("seed {seed}: refused to start: {error}")
+            }
         }
         counts.losses_in_open += 1;
     }

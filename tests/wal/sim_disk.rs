@@ -1,10 +1,9 @@
 //! A disk in memory that behaves as badly as a real one may.
 //!
 //! What is written stays in a cache until it is synced. When the power goes, each dirty page is on
-//! the medium in
-//! its old form, its newest, or one between, sometimes sector by sector; each creation, removal and
-//! rename that was
-//! not synced has happened or not. Nothing here is random but by the seed.
+//! the medium in its old form, its newest, or one between, sometimes sector by sector; each
+//! creation, removal and rename that was not synced has happened or not. Nothing here is random but
+//! by the seed.
 
 use raftd::wal::{Disk, DiskFile, Region};
 use std::collections::BTreeMap;
@@ -143,8 +142,7 @@ impl SimDisk {
     }
 
     /// The sync after `syncs` more of them fails, once, as ext4's do: what was to be synced stays
-    /// readable and is
-    /// not on the medium, and the next sync succeeds.
+    /// readable and is not on the medium, and the next sync succeeds.
     pub(crate) fn fail_sync_after(&self, syncs: u64) {
         self.state().bad_sync = Some(syncs);
     }
@@ -246,9 +244,15 @@ impl Inode {
         }
     }
 
+    /// Writes the dirty pages, and only those: what a failed sync called clean is never written.
     fn sync(&mut self) {
-        self.durable.clone_from(&self.cache);
-        self.dirty.clear();
+        self.durable.resize(self.cache.len(), 0);
+        for (page, versions) in std::mem::take(&mut self.dirty) {
+            let newest = versions.last().expect("a dirty page has a version");
+            let from = page * PAGE;
+            let until = self.durable.len().min(from + PAGE);
+            self.durable[from..until].copy_from_slice(&newest[..until - from]);
+        }
     }
 
     fn power_loss(&mut self, rng: &mut Rng) {
