@@ -1,6 +1,7 @@
 //! What was written, by whom it was acknowledged, and so what a read must find.
 //!
-//! A value says which key and which put it belongs to: `[key u64, put u64, filler …]`, little endian.
+//! A value says which key and which put it belongs to: `[key u64, put u64, filler …]`, little
+//! endian.
 
 use std::fmt;
 
@@ -55,7 +56,8 @@ pub(crate) struct Ledger {
     written: Vec<Written>,
     last: PutNumber,
     value: [u8; VALUE_BYTES],
-    /// Puts whose outcome nobody knows: from then on a key may be newer than its last acknowledged put.
+    /// Puts whose outcome nobody knows: from then on a key may be newer than its last acknowledged
+    /// put.
     unknown: u64,
 }
 
@@ -102,7 +104,8 @@ impl Ledger {
         self.written[key.slot()].revision
     }
 
-    /// Whether `found` can be what a read of `key` returns that began when `at_least` was acknowledged.
+    /// Whether `found` can be what a read of `key` returns that began when `at_least` was
+    /// acknowledged.
     pub(crate) fn is_right(&self, key: KeyNumber, at_least: u64, found: &Found<'_>) -> bool {
         let own = found.key == key.bytes()
             && found.value.len() == VALUE_BYTES

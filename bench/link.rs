@@ -1,4 +1,5 @@
-//! One pipelined connection of the load generator: non-blocking, one read and one write for all that is ready.
+//! One pipelined connection of the load generator: non-blocking, one read and one write for all
+//! that is ready.
 
 use crate::control::greet;
 use crate::ledger::{Found, KeyNumber, PutNumber};
@@ -65,7 +66,8 @@ impl Link {
         registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Reads once behind what was left of the last read. Returns the filled part, and whether more may wait.
+    /// Reads once behind what was left of the last read. Returns the filled part, and whether more
+    /// may wait.
     pub(crate) fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<(&'b [u8], bool)> {
         let kept = self.tail.len();
         buffer[..kept].copy_from_slice(&self.tail);

@@ -1,7 +1,9 @@
-//! The load: one thread, many connections, a fixed number of requests in flight on each (a closed loop).
+//! The load: one thread, many connections, a fixed number of requests in flight on each (a closed
+//! loop).
 //!
-//! A closed loop measures the peak and the cost of an operation. Its latencies are those at that load: while
-//! the server stands still nobody asks, so they say less about stalls than an open loop would.
+//! A closed loop measures the peak and the cost of an operation. Its latencies are those at that
+//! load: while the server stands still nobody asks, so they say less about stalls than an open loop
+//! would.
 
 use crate::Result;
 use crate::clock::Clock;
@@ -24,7 +26,8 @@ const STALLED_NS: u64 = 10_000_000_000;
 /// More refusals than this and the run has failed.
 const ERRORS_MAX: u64 = 10_000;
 
-/// Bytes read from one connection at once: all its answers, unless it has hundreds of reads in flight.
+/// Bytes read from one connection at once: all its answers, unless it has hundreds of reads in
+/// flight.
 const READ_BYTES: usize = 256 * 1024;
 
 /// Connections, and requests in flight on each.
@@ -215,7 +218,8 @@ impl<'l> Load<'l> {
         Ok(link.send(&self.out)?)
     }
 
-    /// Takes the answers of a connection and asks anew, with one read and one write unless there is too much.
+    /// Takes the answers of a connection and asks anew, with one read and one write unless there is
+    /// too much.
     fn serve(&mut self, link: &mut Link) -> Result<()> {
         let mut input = std::mem::take(&mut self.input);
         self.out.clear();

@@ -1,7 +1,9 @@
-//! `cargo bench`: what a put and a linearizable get cost on three real servers, on disk and on /dev/shm.
+//! `cargo bench`: what a put and a linearizable get cost on three real servers, on disk and on
+//! /dev/shm.
 //!
-//! Starts `raftd` processes on free loopback ports, fills them, measures row by row, reads every key back,
-//! compares the servers' states, and removes what it made. `cargo bench -- --help` names the options.
+//! Starts `raftd` processes on free loopback ports, fills them, measures row by row, reads every
+//! key back, compares the servers' states, and removes what it made. `cargo bench -- --help` names
+//! the options.
 
 mod clock;
 mod cluster;

@@ -107,7 +107,8 @@ fn group(medium: Medium, keys: u32, shapes: &[(usize, usize)]) -> Group {
 }
 
 impl Plan {
-    /// Reads the arguments after the program's name. `None`: help was asked for, and is in the error's place.
+    /// Reads the arguments after the program's name. `None`: help was asked for, and is in the
+    /// error's place.
     pub(crate) fn parse(args: &[String]) -> Result<Asked> {
         let mut flags = getopts::Options::new();
         flags.optflag("", "full", "longer rows, 100x16, and a million keys");
