@@ -1,5 +1,6 @@
 //! Three real servers on loopback, each a process with a fresh directory. Dropping the cluster
-//! kills exactly these processes and removes exactly these directories.
+//! kills exactly
+//! these processes and removes exactly these directories.
 
 use crate::Result;
 use crate::clock::Clock;

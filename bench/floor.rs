@@ -1,14 +1,17 @@
 //! What one put with nothing else in flight costs at least on this machine: two messages there and
-//! back, and the second fastest of three syncs.
+//! back, and
+//! the second fastest of three syncs.
 //!
 //! ```text
 //! floor = client echo + peer echo + second fastest of three concurrent (4 KiB pwrite + fdatasync)
 //! ```
 //! The echoes run between two threads pinned to different cores: a put passes through five threads,
-//! of which no two neighbours share a core for long. The syncs go to three files written with zeros
-//! before, as three servers' logs are; a majority of three is complete when the second one is. Each
-//! sync is timed from its own start, so that the wake-up of the three threads is not in it: the
-//! floor is the lower for that.
+//! of which
+//! no two neighbours share a core for long. The syncs go to three files written with zeros before,
+//! as three
+//! servers' logs are; a majority of three is complete when the second one is. Each sync is timed
+//! from its own
+//! start, so that the wake-up of the three threads is not in it: the floor is the lower for that.
 
 use crate::Result;
 use crate::clock::Clock;

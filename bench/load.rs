@@ -2,8 +2,8 @@
 //! loop).
 //!
 //! A closed loop measures the peak and the cost of an operation. Its latencies are those at that
-//! load: while the server stands still nobody asks, so they say less about stalls than an open loop
-//! would.
+//! load: while
+//! the server stands still nobody asks, so they say less about stalls than an open loop would.
 
 use crate::Result;
 use crate::clock::Clock;

@@ -2,8 +2,9 @@
 //! /dev/shm.
 //!
 //! Starts `raftd` processes on free loopback ports, fills them, measures row by row, reads every
-//! key back, compares the servers' states, and removes what it made. `cargo bench -- --help` names
-//! the options.
+//! key back,
+//! compares the servers' states, and removes what it made. `cargo bench -- --help` names the
+//! options.
 
 mod clock;
 mod cluster;

@@ -1,8 +1,10 @@
 //! Memory that the machine really has, before anything is timed.
 //!
 //! A virtual machine gets a page from its host at the first touch; measured here, that costs 15 µs
-//! a page of 4 KiB against 2 µs later on. Logs in /dev/shm and the page cache take new pages all
-//! the time, so that without this the rows would measure the host: 4 µs of a put's 8.
+//! a page of
+//! 4 KiB against 2 µs later on. Logs in /dev/shm and the page cache take new pages all the time, so
+//! that without
+//! this the rows would measure the host: 4 µs of a put's 8.
 
 use crate::Result;
 use crate::cluster::Scratch;

@@ -1,8 +1,10 @@
 //! What the kernel says: CPU time, bytes written to the device, the machine.
 //!
 //! CPU time is the first number of `/proc/PID/task/*/schedstat`: nanoseconds on a CPU, user and
-//! system, as the scheduler counts them. `/proc/PID/stat` has the same sum, rounded to ticks of 10
-//! ms. The second number, nanoseconds ready but not running, says how crowded the machine was.
+//! system, as the
+//! scheduler counts them. `/proc/PID/stat` has the same sum, rounded to ticks of 10 ms. The second
+//! number,
+//! nanoseconds ready but not running, says how crowded the machine was.
 
 use crate::Result;
 use std::collections::BTreeMap;
@@ -80,7 +82,8 @@ pub(crate) fn threads_of(pid: u32) -> Result<Threads> {
 /// The block device below a directory.
 ///
 /// Not `write_bytes` of `/proc/PID/io`: that counts a whole folio of the page cache for every write
-/// into it, 256 KiB for a put of one page where the device takes 7 KB.
+/// into it,
+/// 256 KiB for a put of one page where the device takes 7 KB.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     counters: PathBuf,

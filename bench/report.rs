@@ -29,20 +29,20 @@ impl Facts {
         format!(
             "raftd {} · three servers and the load generator on one machine, loopback TCP\n\
              machine  Linux {kernel} · {cores} cores · {cpu} · congestion control \
-                      {congestion_control}\n\
+             {congestion_control}\n\
              disk     {}\nshm      {}\n\
              load     closed loop, one thread; N x M: N connections with M requests in flight \
-                      each;\n\
+             each;\n\
              \x20        keys of 16 bytes drawn evenly, values of 256; gets are linearizable; {}\n\
              CPU      /proc/PID/task/*/schedstat, user + system, of all threads of the three \
-                      servers;\n\
+             servers;\n\
              \x20        leader and follow. hold all their threads, sync and bg are those of all \
-                      three;\n\
-             \x20        others: all else that ran, the kernel's own threads too; stolen: taken by \
-                      the host;\n\
+             three;\n\
+             \x20        others: all else that ran, the kernel's own threads too; stolen: taken \
+             by the host;\n\
              \x20        both, and the client's share, in % of one core\n\
              syncs    finished sync jobs of the three servers; B/op: bytes the disk took \
-                      meanwhile\n",
+             meanwhile\n",
             env!("CARGO_PKG_VERSION"),
             self.disk,
             self.memory,
@@ -147,7 +147,8 @@ fn notes(measured: &Measured) -> Vec<String> {
         let us = |times: &Histogram<u64>| float(times.value_at_quantile(0.5)) / 1000.0;
         notes.push(format!(
             "put p50 / floor = {:.2}; floor {:.0} µs = client echo {:.0} + peer echo {:.0} + \
-             second fastest of three syncs {:.0}, all p50, sampled in turns with the puts",
+            second \
+             fastest of three syncs {:.0}, all p50, sampled in turns with the puts",
             floor_ratio(measured, floor),
             float(floor.p50_ns()) / 1000.0,
             us(&floor.client_echo),

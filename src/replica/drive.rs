@@ -209,7 +209,8 @@ impl Node {
         }
         assert_eq!(scope.last, self.wal.last(), "core and record agree on the log");
         // Records vouch only for what is committed **and** durable here: an entry that others have
-        // made committed may still be torn off this disk, and that is no damage.
+        // made
+        // committed may still be torn off this disk, and that is no damage.
         let commit = raft.commit_index().min(raft.durable());
         let job = self.wal.begin_job(seq, commit);
         assert!(job.is_some() || !dirty, "what the core changed is staged in the record");

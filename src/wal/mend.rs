@@ -1,7 +1,8 @@
 //! Mending the end of the log after a crash, so that the next batch stands on clean ground.
 //!
 //! Only what no sync covered is written to. Each step leaves, if a crash cuts it short, what a
-//! crash could have left before: the next start judges it the same and repeats the step.
+//! crash
+//! could have left before: the next start judges it the same and repeats the step.
 
 use super::record::{
     FooterRow, HEADER_BYTES, PAD_BYTE, PAGE, Place, RecordKind, RecordLinks, lay, page_up,

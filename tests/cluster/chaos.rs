@@ -1,7 +1,8 @@
 //! Random kill -9 and restart of random nodes, also of all at once, under load from 16 writers.
 //!
 //! Every acknowledged put must be there at the end, nothing that was refused may be, every node
-//! must start again. `scripts/chaos` runs it for as long as asked; `cargo test` runs a few cycles.
+//! must
+//! start again. `scripts/chaos` runs it for as long as asked; `cargo test` runs a few cycles.
 //!
 //! | variable | meaning |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! Ten thousand power losses: after each, what was durable is there, and the rest is a history that could have been.
+//! Ten thousand power losses: after each, what was durable is there, and the rest is a history that
+//! could have been.
 
 use super::sim_disk::{Rng, SimDisk};
 use super::support::{Driver, LogEntry, SEGMENT_BYTES, hard_state, index, options, payload};
@@ -112,7 +113,8 @@ fn live(seed: u64) -> Counts {
     world.counts
 }
 
-/// Opens the directory, with the power failing now and then meanwhile. Nothing but that may make it fail.
+/// Opens the directory, with the power failing now and then meanwhile. Nothing but that may make it
+/// fail.
 fn reopen(disk: &SimDisk, rng: &mut Rng, counts: &mut Counts, seed: u64) -> Driver {
     loop {
         disk.power_loss();
@@ -128,12 +130,7 @@ fn reopen(disk: &SimDisk, rng: &mut Rng, counts: &mut Counts, seed: u64) -> Driv
             }
             Ok(_) => {}
             Err(OpenError::Io { .. }) if disk.is_dead() => {}
-            Err(error) => {
-                for (n, b) in disk.image() {
-                    std::fs::write(format!("/tmp/walimg_{}", n.replace('/', "_")), b).unwrap();
-                }
-                panic!("seed {seed}: refused to start: {error}")
-            }
+            Err(error) => panic!("seed {seed}: refused to start: {error}"),
         }
         counts.losses_in_open += 1;
     }
@@ -331,7 +328,8 @@ impl World {
         None
     }
 
-    /// What the headers call committed is what was committed, never an entry that a lost TRUNC had cut.
+    /// What the headers call committed is what was committed, never an entry that a lost TRUNC had
+    /// cut.
     fn check_commit(&self, log: &[LogEntry], commit_index: LogIndex, seed: u64) {
         let claimed = usize::try_from(commit_index.get()).unwrap();
         assert!(claimed <= self.committed.len(), "seed {seed}: nobody committed that");

@@ -1,7 +1,9 @@
 //! A disk in memory that behaves as badly as a real one may.
 //!
-//! What is written stays in a cache until it is synced. When the power goes, each dirty page is on the medium in
-//! its old form, its newest, or one between, sometimes sector by sector; each creation, removal and rename that was
+//! What is written stays in a cache until it is synced. When the power goes, each dirty page is on
+//! the medium in
+//! its old form, its newest, or one between, sometimes sector by sector; each creation, removal and
+//! rename that was
 //! not synced has happened or not. Nothing here is random but by the seed.
 
 use raftd::wal::{Disk, DiskFile, Region};
@@ -140,7 +142,8 @@ impl SimDisk {
         self.state().dead
     }
 
-    /// The sync after `syncs` more of them fails, once, as ext4's do: what was to be synced stays readable and is
+    /// The sync after `syncs` more of them fails, once, as ext4's do: what was to be synced stays
+    /// readable and is
     /// not on the medium, and the next sync succeeds.
     pub(crate) fn fail_sync_after(&self, syncs: u64) {
         self.state().bad_sync = Some(syncs);

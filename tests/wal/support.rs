@@ -1,6 +1,6 @@
 //! What the tests of the record share: options, short names, a loop that runs jobs.
 
-use super::sim_disk::{Image, SimDisk};
+use super::sim_disk::SimDisk;
 use raftd::types::{
     ClusterId, DiskId, EntryKind, HardState, JobSeq, LogIndex, LogPosition, NodeId, Term, Vote,
 };
@@ -50,10 +50,6 @@ impl Driver {
     pub(crate) fn open(disk: &SimDisk) -> Result<Driver, OpenError> {
         let (wal, recovered) = open(disk.disk(), &options())?;
         Ok(Driver { wal, recovered, disk: disk.clone(), seq: 0 })
-    }
-
-    pub(crate) fn open_image(image: &Image) -> Result<Driver, OpenError> {
-        Driver::open(&SimDisk::from_image(image, 1))
     }
 
     pub(crate) fn next_seq(&mut self) -> JobSeq {
