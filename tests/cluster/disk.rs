@@ -1,6 +1,6 @@
 //! Disks that are full, and disks that fail.
 
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, PATIENCE, Shape, strace_works};
 use super::patience::eventually;
 use raftd::client::{Connection, Deadline};
 use raftd::wire::error::Error as WireError;
@@ -129,8 +129,7 @@ fn a_follower_with_a_full_disk_holds_nobody_up() {
 
 #[test]
 fn a_node_whose_sync_fails_ends_at_once_and_nothing_acknowledged_is_lost() {
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        eprintln!("not tested: strace is not installed");
+    if !strace_works() {
         return;
     }
     let mut cluster = Cluster::plan(3, &Shape::default());

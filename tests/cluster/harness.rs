@@ -317,6 +317,17 @@ impl Drop for Server {
     }
 }
 
+/// Whether strace is here and may trace; says so if not.
+pub(super) fn strace_works() -> bool {
+    let mut probe = Command::new("strace");
+    probe.args(["-f", "-e", "trace=none", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let works = probe.status().is_ok_and(|status| status.success());
+    if !works {
+        eprintln!("not tested: strace is not installed, or may not trace");
+    }
+    works
+}
+
 /// An address that nobody listens on. Below the ports that the system gives to outgoing
 /// connections, so that nobody takes it while its node is down.
 pub(super) fn free_address() -> String {

@@ -1,6 +1,6 @@
 //! What strace sees of a leader: its loop touches no disk, and no answer outruns the disks.
 
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, PATIENCE, Shape, strace_works};
 use super::patience::eventually;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,14 +10,6 @@ use std::process::{Child, Command, Stdio};
 /// System calls that wait for a disk, or may.
 const DISK_CALLS: [&str; 8] =
     ["pwrite64", "pwritev", "fsync", "fdatasync", "open", "openat", "fallocate", "msync"];
-
-fn strace_is_missing() -> bool {
-    let missing = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err();
-    if missing {
-        eprintln!("not tested: strace is not installed");
-    }
-    missing
-}
 
 /// An strace of a running process, into a file. Ends, and leaves the process alone, when told.
 struct Trace {
@@ -99,7 +91,7 @@ fn wrote_and_synced(trace: &str, value: &str) -> bool {
 
 #[test]
 fn the_loop_of_a_serving_leader_touches_no_disk() {
-    if strace_is_missing() {
+    if !strace_works() {
         return;
     }
     // Small segments: what happens at a rotation is part of serving.
@@ -130,7 +122,7 @@ fn the_loop_of_a_serving_leader_touches_no_disk() {
 
 #[test]
 fn every_acknowledged_put_follows_completed_syncs_on_a_majority() {
-    if strace_is_missing() {
+    if !strace_works() {
         return;
     }
     let mut cluster = Cluster::start(3);
