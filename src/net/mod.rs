@@ -1,9 +1,9 @@
 //! Sockets and bytes. This folder has never heard of Raft: it knows frames neither by length nor
 //! by meaning.
 //!
-//! - [`poll`]: mio behind a few lines; the only place where the loop sleeps.
-//! - [`connection`]: one socket, the bytes that wait to be understood, what the kernel last said.
-//! - [`dial`]: names to addresses to sockets under way, without blocking the loop.
+//! - `poll`: mio behind a few lines; the only place where the loop sleeps.
+//! - `connection`: one socket, the bytes that wait to be understood, what the kernel last said.
+//! - `dial`: names to addresses to sockets under way, without blocking the loop.
 
 mod connection;
 mod dial;
