@@ -11,6 +11,11 @@ pub const PAGE_BYTES: usize = 4096;
 /// A log record's header, and the alignment of records. Bytes. Storage §6.3.
 pub const RECORD_HEADER_BYTES: usize = 64;
 
+/// What an entry takes in a log segment beside its payload, at most: its header, the padding behind
+/// its
+/// payload and its row in the footer. Whoever asks whether entries fit counts it for each. Bytes.
+pub const ENTRY_OVERHEAD_BYTES: u64 = 160;
+
 /// Smallest `--segment-bytes`: room for the two header pages, one batch of 16 KiB and the footer.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 

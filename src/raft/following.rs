@@ -5,7 +5,7 @@ use super::durability::Durable;
 use super::message::{AppendOutcome, EntryMeta, Message};
 use super::output::{Body, LogOp, Mark, Notice, Send};
 use super::role::{Follower, Following, Refusal, Role};
-use crate::limits::RECORD_HEADER_BYTES;
+use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::types::{LogIndex, LogPosition, NodeId, Term};
 
 /// What of a message is to be appended: pass over `skip`, take `count`.
@@ -194,12 +194,11 @@ fn is_sound(term: Term, prev: LogPosition, entries: &[EntryMeta]) -> bool {
     (origin || somewhere) && countable && ascending && before <= term
 }
 
-/// How many entries fit. Each takes its payload and its record's header.
+/// How many entries fit. Each takes its payload and what a record adds to it.
 fn fitting(entries: &[EntryMeta], room_bytes: u64) -> usize {
-    let header = count(RECORD_HEADER_BYTES);
     let mut used = 0_u64;
     let fits = |entry: &&EntryMeta| {
-        used = used.saturating_add(header).saturating_add(u64::from(entry.bytes));
+        used = used.saturating_add(ENTRY_OVERHEAD_BYTES).saturating_add(u64::from(entry.bytes));
         used <= room_bytes
     };
     entries.iter().take_while(fits).count()

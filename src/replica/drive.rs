@@ -114,7 +114,7 @@ impl Node {
         self.ask_for_reads();
         if let Stage::Member(raft) = &mut self.stage {
             // A new leader opens its term with an entry: without room for one, do not ask to lead.
-            if raft.is_leader() || self.wal.room_bytes() > 0 {
+            if raft.is_leader() || room_after_overhead(self.wal.room_bytes()) > 0 {
                 raft.tick(now);
             }
             raft.settle(now);

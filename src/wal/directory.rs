@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::error::OpenError;
 use super::record::{OVERHEAD_BYTES, Place, u32_of, usize_of};
-use super::segment::{Fill, Segment};
+use super::segment::{DATA_START, Fill, Segment};
 use crate::limits;
 use std::collections::VecDeque;
 use std::io;
@@ -117,7 +117,9 @@ impl Directory {
     pub(super) fn rotate(&mut self) {
         let spare = self.spares.pop_front().expect("room_bytes said there is a spare");
         self.segments.push(spare);
-        self.fill = Fill::empty();
+        // The rows keep their memory: a large segment has hundreds of thousands.
+        self.fill.rows.clear();
+        self.fill.end = DATA_START;
     }
 
     /// Whether a record fits the segment that is written to.

@@ -81,10 +81,6 @@ use staging::{Staging, marker};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What a record of an entry adds to its payload, counted against `Wal::room_bytes`. Bytes.
-pub const ENTRY_OVERHEAD_BYTES: u64 = 160;
-const _: () = assert!(record::OVERHEAD_BYTES == 160);
-
 /// What the log knows of an entry without its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryInfo {
@@ -193,7 +189,8 @@ impl Wal {
     }
 
     /// Bytes that can be staged now for certain, if each entry is counted with
-    /// `ENTRY_OVERHEAD_BYTES` beside its payload. Segments of 1 MiB and more have a margin that
+    /// `limits::ENTRY_OVERHEAD_BYTES` beside its payload. Segments of 1 MiB and more have a margin
+    /// that
     /// makes counting payloads alone safe, up to `limits::APPEND_ENTRIES_MAX` entries. Room for one
     /// TRUNC is kept beside.
     pub fn room_bytes(&self) -> u64 {

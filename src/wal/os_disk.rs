@@ -34,7 +34,15 @@ impl OsDisk {
             let path = path.to_path_buf();
             move |source| OpenError::Io { doing, path, source }
         };
+        let missing: Vec<&Path> = root.ancestors().take_while(|path| !path.exists()).collect();
         std::fs::create_dir_all(root).map_err(failed("create", root))?;
+        // A directory is there after a power loss only when its parent was synced.
+        for path in missing.into_iter().chain([root]) {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
+            synced.map_err(failed("sync", parent))?;
+        }
         let path = root.join("LOCK");
         let lock = OpenOptions::new()
             .create(true)

@@ -39,6 +39,7 @@ pub(super) const ROW_BYTES: u32 = 32;
 /// What a record adds to a segment beyond its payload, at most: header, alignment, its row in the
 /// footer.
 pub(super) const OVERHEAD_BYTES: u32 = HEADER_BYTES + HEADER_BYTES + ROW_BYTES;
+const _: () = assert!(OVERHEAD_BYTES as u64 == crate::limits::ENTRY_OVERHEAD_BYTES);
 /// `RECORD_HEADER_BYTES` as positions are counted.
 pub(super) const HEADER_BYTES: u32 = RECORD_HEADER_BYTES as u32;
 /// `PAGE_BYTES` as positions are counted.

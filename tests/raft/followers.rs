@@ -3,6 +3,7 @@
 
 use super::election::{heartbeat, vote};
 use super::server::{Server, TIMEOUT_NS, at, id, meta, pos};
+use raftd::limits::ENTRY_OVERHEAD_BYTES;
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Mark, Notice};
 use raftd::types::{Instant, LogPosition, Term};
@@ -172,14 +173,14 @@ fn truncation_lowers_what_is_durable_at_once() {
 #[test]
 fn what_does_not_fit_is_refused_and_what_fits_is_kept() {
     let mut server = Server::new(1, 3, &[1, 1]);
-    server.room = 2 * (10 + 64);
+    server.room = 2 * (10 + ENTRY_OVERHEAD_BYTES);
     let left = server.receive(NOW, 2, append(1, pos(2, 1), &[1, 1, 1], 0));
     assert_eq!(left, [answer(1, AppendOutcome::NoRoom { index: at(2) })]);
     assert_eq!(terms(&server), [1, 1, 1, 1]);
     assert_eq!(server.sync(NOW), [matched(1, 4)]);
     server.room = 0;
     let mut full = Server::new(1, 3, &[1, 2, 2]);
-    full.room = 73;
+    full.room = 10 + ENTRY_OVERHEAD_BYTES - 1;
     full.receive(NOW, 2, append(3, pos(1, 1), &[3], 0));
     assert_eq!(terms(&full), [1, 2, 2], "nor is anything truncated for it");
 }

@@ -390,3 +390,44 @@ fn garbage_in_place_of_the_log_never_panics() {
         }
     }
 }
+
+/// The device lost the write of a page and shows an older one, valid in itself: the next record
+/// knows another predecessor.
+#[test]
+fn a_page_of_another_past_is_refused() {
+    let past = |text: &[u8]| {
+        let mut driver = Driver::open(&SimDisk::new(1)).unwrap();
+        driver.wal.set_hard_state(hard_state(1), 9);
+        for payload in [b"one", text, b"end"] {
+            let next = at(driver.wal.last().index.next().get(), 1);
+            driver.wal.append(next, EntryKind::Commands, payload);
+            driver.sync(0).unwrap();
+        }
+        (driver.disk.image(), driver.log())
+    };
+    let (older, _) = past(b"two");
+    let (image, log) = past(b"new");
+    let page = 3 * PAGE..4 * PAGE;
+    let spliced = damaged(&image, |bytes| {
+        bytes[page.clone()].copy_from_slice(&older[SEGMENT][page.clone()]);
+    });
+    assert!(matches!(verdict(&spliced, &log), Lost(..) | Doubt(_)));
+}
+
+/// The hard state vouches only for what was durable at the last rotation. That the segment in use
+/// is gone shows because a segment is closed only when the next one stands ready.
+#[test]
+fn a_lost_tail_file_is_refused() {
+    let mut driver = Driver::open(&SimDisk::new(1)).unwrap();
+    driver.wal.set_hard_state(hard_state(1), 9);
+    while driver.wal.log_bytes() == 64 * 1024 {
+        driver.append(1, 5000);
+        driver.background();
+        driver.sync(0).unwrap();
+    }
+    driver.append(1, 5000);
+    driver.sync(0).unwrap();
+    let (mut image, log) = (driver.disk.image(), driver.log());
+    image.retain(|name, _| !name.starts_with("log/") || name == SEGMENT);
+    assert_eq!(verdict(&image, &log), Doubt(driver.wal.last().index.prev().get()));
+}

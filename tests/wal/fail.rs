@@ -2,8 +2,9 @@
 
 use super::sim_disk::{Image, SimDisk};
 use super::support::{Driver, at, hard_state, index, node, options, payload};
+use raftd::limits::ENTRY_OVERHEAD_BYTES;
 use raftd::types::{EntryKind, HardState, Term, Vote};
-use raftd::wal::{DamageExtent, ENTRY_OVERHEAD_BYTES, OpenError, Options, open};
+use raftd::wal::{Damage, DamageExtent, OpenError, Options, open};
 
 fn fresh() -> Driver {
     Driver::open(&SimDisk::new(1)).unwrap()
@@ -98,6 +99,12 @@ fn a_failing_sync_is_reported_and_what_it_was_for_is_not_believed_later() {
     }
 }
 
+fn damage_of(image: &Image) -> Damage {
+    let error = Driver::open_image(image).err().unwrap();
+    let OpenError::Damaged(damage) = error else { panic!("{error}") };
+    damage
+}
+
 /// The largest offset at which the segment is not zero, page by page: where the last batch begins.
 fn last_page(image: &Image) -> usize {
     let bytes = &image["log/00000000000000000001.seg"];
@@ -132,14 +139,9 @@ fn the_mark_of_an_idle_log_covers_its_last_batch() {
     };
     let torn = Driver::open_image(&lose(&unmarked)).unwrap();
     assert_eq!(torn.recovered.last.index, index(0));
-    match Driver::open_image(&lose(&marked)).err().unwrap() {
-        OpenError::Damaged(damage) => {
-            let extent = DamageExtent::Entries { first: index(1), last: index(1) };
-            assert_eq!(damage.extent, extent);
-            assert_eq!(damage.offset, u64::try_from(batch).unwrap());
-        }
-        other => panic!("{other}"),
-    }
+    let damage = damage_of(&lose(&marked));
+    assert_eq!(damage.extent, DamageExtent::Entries { first: index(1), last: index(1) });
+    assert_eq!(damage.offset, u64::try_from(batch).unwrap());
     // A start after an unmarked end asks for a mark, a start after a marked one does not.
     assert!(Driver::open_image(&unmarked).unwrap().wal.sync_mark_due());
     assert!(!Driver::open_image(&marked).unwrap().wal.sync_mark_due());
@@ -342,10 +344,7 @@ fn a_log_that_went_back_is_refused() {
     let name = "log/00000000000000000001.seg";
     let mut image = now;
     image.insert(name.to_owned(), old[name].clone());
-    match Driver::open_image(&image).err().unwrap() {
-        OpenError::Damaged(damage) => assert_eq!(damage.extent, DamageExtent::From(index(2))),
-        other => panic!("{other}"),
-    }
+    assert_eq!(damage_of(&image).extent, DamageExtent::From(index(2)));
 }
 
 /// One commit index in every header of a batch is not safe: if the batch tears between an old entry

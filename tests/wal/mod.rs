@@ -7,5 +7,6 @@ mod fail;
 mod golden;
 mod operating_system;
 mod power_loss;
+mod room;
 mod sim_disk;
 mod support;

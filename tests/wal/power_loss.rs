@@ -3,9 +3,10 @@
 
 use super::sim_disk::{Rng, SimDisk};
 use super::support::{Driver, LogEntry, SEGMENT_BYTES, hard_state, index, options, payload};
+use raftd::limits::ENTRY_OVERHEAD_BYTES;
 use raftd::limits::EntryLimits;
 use raftd::types::{EntryKind, HardState, LogIndex, LogPosition, Term};
-use raftd::wal::{ENTRY_OVERHEAD_BYTES, Job, OpenError, Recovered};
+use raftd::wal::{Job, OpenError, Recovered};
 
 /// One change to the log, in the order in which it was staged.
 #[derive(Clone, Debug)]
