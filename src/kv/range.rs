@@ -2,14 +2,19 @@
 
 use std::error::Error;
 use std::fmt;
+use std::hint::black_box;
 use std::ops::{Bound, ControlFlow};
 
 use crate::types::Revision;
 
 use super::Store;
 use super::command::RangeEnd;
+use super::index::KeyHash;
 use super::keys::{KeyEntry, KeyId};
 use super::versions::{Version, VersionId};
+
+/// Keys warmed at once: about as many misses as a core keeps in flight..
+const WARM_MAX: usize = 16;
 
 /// What to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +96,27 @@ impl Store {
     pub fn get(&self, key: &[u8]) -> Option<KeyValueRef<'_>> {
         let entry = self.keys.at(self.find(self.index.hash(key), key)?);
         if entry.is_live() { Some(key_value(entry, self.versions.at(entry.newest))) } else { None }
+    }
+
+    /// Loads what reading each of `keys` will load, all of it at the same time: one read after the other
+    /// would wait for every line of memory in turn. Changes nothing; more than 16 keys are passed over.
+    pub fn warm<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let mut hashes = [KeyHash::default(); WARM_MAX];
+        let mut count = 0;
+        for (place, key) in hashes.iter_mut().zip(keys) {
+            *place = self.index.hash(key);
+            count += 1;
+        }
+        let hashes = &hashes[..count];
+        black_box(hashes.iter().fold(0, |seen, hash| seen ^ self.index.touch(*hash)));
+        let mut newest = [None; WARM_MAX];
+        for (place, hash) in newest.iter_mut().zip(hashes) {
+            *place = self.index.candidate(*hash).map(|id| self.keys.at(id).newest);
+        }
+        let found = || newest.iter().flatten();
+        black_box(found().fold(0, |seen, id| seen ^ self.versions.at(*id).mod_revision));
+        let first = |id: &VersionId| self.versions.at(*id).value().first().copied();
+        black_box(found().filter_map(first).fold(0, |seen, byte| seen ^ byte));
     }
 
     /// Visits the keys of a range in ascending order until the limit, or until `visit` breaks: the

@@ -40,6 +40,20 @@ impl ReadBatch {
         self.reads.iter().map(|read| (*read, &self.arena[read.start..read.end]))
     }
 
+    /// The reads in groups of at most `N`, decoded by `decode`.
+    pub(super) fn groups<'a, const N: usize, T: Copy>(
+        &'a self,
+        decode: impl Fn(&'a [u8]) -> T + Copy,
+    ) -> impl Iterator<Item = [Option<(Read, T)>; N]> {
+        self.reads.chunks(N).map(move |chunk| {
+            let mut group = [None; N];
+            for (place, read) in group.iter_mut().zip(chunk) {
+                *place = Some((*read, decode(&self.arena[read.start..read.end])));
+            }
+            group
+        })
+    }
+
     fn clear(&mut self) {
         self.arena.clear();
         self.reads.clear();

@@ -267,7 +267,8 @@ impl Sockets {
             input.drain(..taken.bytes);
             taken.flow
         };
-        if input.is_empty() && input.capacity() > limits::TURN_READ_BYTES {
+        // A peer's next batch is as large as its last; a client's large request is an exception.
+        if input.is_empty() && input.capacity() > limits::TURN_READ_BYTES && !node.is_peer(id) {
             *input = Vec::new();
         }
         self.input_bytes = self.input_bytes + input.len() - before;
