@@ -8,6 +8,7 @@ use raftd::replica::{Fatal, NodeOptions};
 use raftd::server::{Ended, Server, ServerOptions, StartError, start_logger, unix_ms};
 use raftd::types::DiskId;
 use raftd::wal::{OpenError, OsDisk};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Err(error) => return say(USAGE, &error.to_string()),
     };
     stop_at_panics();
+    raise_descriptor_limit();
     match serve(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, why)) => say(code, &why),
@@ -46,6 +48,14 @@ fn stop_at_panics() {
         default(panic);
         std::process::abort();
     }));
+}
+
+/// A connection is a descriptor: take as many as the system allows this process. What it refuses only
+/// bounds the connections, and accepting waits when they run out.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _as_before = setrlimit(Resource::Nofile, raised);
 }
 
 fn serve(config: &Config) -> Result<(), (u8, String)> {

@@ -7,7 +7,7 @@
 use super::slab::Slab;
 use super::versions::VersionId;
 
-/// Longest key kept inside its entry. Bytes. What fits the line; floor.md §7.1 uses the same.
+/// Longest key kept inside its entry. Bytes. What fits the line.
 const INLINE_BYTES: usize = 24;
 
 /// A key's place in the slab; used again after the key is gone.

@@ -8,13 +8,14 @@ use super::peers::Peers;
 use super::{Fatal, Node, Stage};
 use crate::limits;
 use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
-use crate::types::{EntryKind, HardState, Instant, LogIndex, LogPosition, Term, Vote};
+use crate::types::{EntryKind, HardState, Instant, LogIndex, LogPosition, NodeId, Term, Vote};
 use crate::wal;
 
 impl Node {
     /// Takes up where the data directory left off.
     pub(super) fn begin(&mut self, now: Instant) {
         let recovered = self.recovered.take().expect("begin is called once, by open");
+        say(self.identity.node, &recovered);
         if recovered.genesis != 0 && recovered.last != LogPosition::ZERO {
             let found = recovered.configurations.last();
             let (index, payload) =
@@ -121,4 +122,26 @@ impl Node {
 pub(super) fn voters(members: &[Member]) -> Configuration {
     let ids = members.iter().map(|member| member.id).collect();
     Configuration::Stable(Voters::new(ids).expect("decode_members refuses an empty list"))
+}
+
+/// One line of what the data directory held, and the alarms that it gives.
+fn say(node: NodeId, recovered: &wal::Recovered) {
+    let report = &recovered.report;
+    let (last, commit) = (recovered.last, recovered.commit_index);
+    log::info!(
+        "recovered node={node} term={} last={last} commit={commit} records={} segments={} spares={}",
+        recovered.hard_state.term,
+        report.records,
+        report.segments,
+        report.spares,
+    );
+    if let Some((segment, offset)) = report.torn_at {
+        log::info!("cut a torn tail node={node} segment={segment} offset={offset}");
+    }
+    if report.harmless > 0 {
+        log::warn!("found damage that held nothing node={node} places={}", report.harmless);
+    }
+    if report.hard_state_stale {
+        log::error!("the disk lost a write of the hard state node={node}: check the disk");
+    }
 }

@@ -55,7 +55,7 @@ fn fill(cluster: &mut Cluster, id: u64) -> PathBuf {
 /// A cluster in which node `small` has a disk of 2 MiB.
 fn with_a_small_disk(count: u64, small: u64) -> Option<Cluster> {
     let Some(mut wrapper) = unshare() else {
-        eprintln!("not tested: this user may not mount a file system of its own");
+        super::harness::not_tested("this user may not mount a file system of its own");
         return None;
     };
     let flags = ["--segment-bytes", "65536"].map(str::to_owned).to_vec();

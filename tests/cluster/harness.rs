@@ -317,13 +317,20 @@ impl Drop for Server {
     }
 }
 
+/// Says loudly that a test cannot be run by this user on this machine. Where everything must be run, in
+/// CI, that is a failure.
+pub(super) fn not_tested(why: &str) {
+    eprintln!("not tested: {why}");
+    assert!(std::env::var_os("CI").is_none(), "CI must test everything: {why}");
+}
+
 /// Whether strace is here and may trace; says so if not.
 pub(super) fn strace_works() -> bool {
     let mut probe = Command::new("strace");
     probe.args(["-f", "-e", "trace=none", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
     let works = probe.status().is_ok_and(|status| status.success());
     if !works {
-        eprintln!("not tested: strace is not installed, or may not trace");
+        not_tested("strace is not installed, or may not trace");
     }
     works
 }

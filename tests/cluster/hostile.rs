@@ -6,6 +6,7 @@ use raftd::client::{Client, Connection, Deadline};
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,9 +23,16 @@ fn resident(cluster: &mut Cluster, id: u64) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// How long the slowest of a hundred puts takes, leaving out the slowest one.
+/// The 99th percentile of 200 puts, one after the other; the median of five such, because one stall of a
+/// shared machine decides a single one.
 fn put_p99(client: &mut Client) -> Duration {
-    let mut times: Vec<Duration> = (0..100)
+    let mut rounds: Vec<Duration> = (0..5).map(|_| round_p99(client)).collect();
+    rounds.sort();
+    rounds[2]
+}
+
+fn round_p99(client: &mut Client) -> Duration {
+    let mut times: Vec<Duration> = (0..200)
         .map(|number| {
             let started = now();
             client.put(format!("good/{number}").as_bytes(), b"v").unwrap();
@@ -32,7 +40,7 @@ fn put_p99(client: &mut Client) -> Duration {
         })
         .collect();
     times.sort();
-    times[98]
+    times[197]
 }
 
 /// Bytes that look like nothing, from a seed.
@@ -79,16 +87,19 @@ fn never_reads(cluster: &mut Cluster, id: u64) -> Connection {
     connection
 }
 
-/// Descriptors this process may still open, as far as a test should go.
-fn idle_connections() -> usize {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    let soft: usize = line.split_whitespace().nth(3).unwrap().parse().unwrap_or(4096);
-    (soft / 2).saturating_sub(100).min(2000)
+/// Connections that say nothing. This process holds their other ends.
+const IDLE_CONNECTIONS: usize = 2000;
+
+/// Lets this process open as many descriptors as it may.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 #[test]
 fn attackers_are_hung_up_on_and_nobody_else_feels_them() {
+    raise_descriptor_limit();
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader();
     let address = cluster.server(leader).listen().to_owned();
@@ -115,14 +126,13 @@ fn attackers_are_hung_up_on_and_nobody_else_feels_them() {
         stream.write_all(&[40, 0, 0, 0, 0x93]).unwrap();
         silent.push(stream);
     }
-    let idle: Vec<TcpStream> = (0..idle_connections()).map(|_| dial(&address)).collect();
+    let idle: Vec<TcpStream> = (0..IDLE_CONNECTIONS).map(|_| dial(&address)).collect();
     let stuck: Vec<Connection> = (0..8).map(|_| never_reads(&mut cluster, leader)).collect();
 
     let disturbed = put_p99(&mut client);
     let used = resident(&mut cluster, leader).saturating_sub(idle_bytes);
     println!("p99 of a put: {calm:?} before, {disturbed:?} under attack; {used} bytes more");
-    let most = calm * 2 + Duration::from_millis(20);
-    assert!(disturbed <= most, "a put takes {disturbed:?} under attack, {calm:?} before");
+    assert!(disturbed <= calm * 2, "a put takes {disturbed:?} under attack, {calm:?} before");
     assert!(used <= MEMORY_BYTES_MAX, "attackers cost {used} bytes");
     assert!((1..=3).all(|id| cluster.server(id).is_running()));
     drop((silent, idle, stuck));

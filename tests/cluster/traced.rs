@@ -35,7 +35,7 @@ impl Trace {
             all_threads_traced(pid).then_some(true)
         });
         if !attached {
-            eprintln!("not tested: this user may not trace processes");
+            super::harness::not_tested("this user may not trace processes");
         }
         attached.then_some(trace)
     }
