@@ -19,7 +19,8 @@
 //! and where in memory things are. None of it reaches an answer, the state hash or a figure below.
 //! No clock, no randomness, no iteration over the hash.
 //!
-//! Why not one ordered map: a prototype spent three quarters of a replicated put's CPU in it, paid on
+//! Why not one ordered map: a prototype spent three quarters of a replicated put's CPU in it, paid
+//! on
 //! every node. Why not a log-structured store: the state fits memory by design.
 
 pub mod command;

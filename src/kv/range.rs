@@ -98,8 +98,10 @@ impl Store {
         if entry.is_live() { Some(key_value(entry, self.versions.at(entry.newest))) } else { None }
     }
 
-    /// Loads what reading each of `keys` will load, all of it at the same time: one read after the other
-    /// would wait for every line of memory in turn. Changes nothing; more than 16 keys are passed over.
+    /// Loads what reading each of `keys` will load, all of it at the same time: one read after the
+    /// other
+    /// would wait for every line of memory in turn. Changes nothing; more than 16 keys are passed
+    /// over.
     pub fn warm<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut hashes = [KeyHash::default(); WARM_MAX];
         let mut count = 0;

@@ -129,7 +129,8 @@ fn say(node: NodeId, recovered: &wal::Recovered) {
     let report = &recovered.report;
     let (last, commit) = (recovered.last, recovered.commit_index);
     log::info!(
-        "recovered node={node} term={} last={last} commit={commit} records={} segments={} spares={}",
+        "recovered node={node} term={} last={last} commit={commit} records={} segments={} \
+        spares={}",
         recovered.hard_state.term,
         report.records,
         report.segments,

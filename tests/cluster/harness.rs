@@ -54,7 +54,7 @@ pub(super) struct Cluster {
     pub(super) servers: Vec<Server>,
     pub(super) links: Option<Links>,
     folder: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Cluster {
@@ -73,6 +73,17 @@ impl Cluster {
     /// A cluster whose nodes are not started yet.
     pub(super) fn plan(count: u64, shape: &Shape) -> Cluster {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        Cluster::plan_in(Some(turn), count, shape)
+    }
+
+    /// Another cluster of fresh nodes, to be measured in turns with this one.
+    pub(super) fn start_beside(&self, count: u64) -> Cluster {
+        let mut cluster = Cluster::plan_in(None, count, &Shape::default());
+        cluster.start_all();
+        cluster
+    }
+
+    fn plan_in(turn: Option<MutexGuard<'static, ()>>, count: u64, shape: &Shape) -> Cluster {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let listen: Vec<String> = (0..count).map(|_| free_address()).collect();
         let links = shape.cuttable.then(|| Links::open(&listen));
@@ -317,7 +328,8 @@ impl Drop for Server {
     }
 }
 
-/// Says loudly that a test cannot be run by this user on this machine. Where everything must be run, in
+/// Says loudly that a test cannot be run by this user on this machine. Where everything must be
+/// run, in
 /// CI, that is a failure.
 pub(super) fn not_tested(why: &str) {
     eprintln!("not tested: {why}");
