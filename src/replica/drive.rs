@@ -9,7 +9,7 @@
 //! kept inside the core until a receipt releases them.
 
 use super::pending::Waiter;
-use super::{Fatal, Node, Stage};
+use super::{Farewell, Fatal, Node, Stage};
 use crate::limits;
 use crate::raft::message::EntryMeta;
 use crate::raft::{LogOp, Notice, Raft, ReadReady, Send};
@@ -95,6 +95,9 @@ impl Node {
         }
         self.wal.job_done(seq);
         self.wal.recycle(job);
+        if self.farewell == Farewell::Staged {
+            self.farewell = Farewell::Done;
+        }
         match &mut self.stage {
             Stage::Member(raft) => raft.on_synced(now, SyncReceipt { seq }),
             Stage::Founding => self.founded(now),
@@ -194,11 +197,20 @@ impl Node {
         }
         let Stage::Member(raft) = &self.stage else { return };
         let dirty = raft.has_job();
-        if !dirty {
-            if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
-                return;
+        match (dirty, self.farewell) {
+            (true, Farewell::None | Farewell::Asked) => {}
+            (false, Farewell::None) => {
+                if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
+                    return;
+                }
+                self.wal.stage_sync_mark();
             }
-            self.wal.stage_sync_mark();
+            (false, Farewell::Asked) => {
+                self.wal.stage_shutdown();
+                self.farewell = Farewell::Staged;
+            }
+            // Whatever the rules want after the farewell would make it untrue.
+            (_, Farewell::Staged | Farewell::Done) => return,
         }
         self.jobs.mark_at = if dirty { now.after_ns(IDLE_MARK_NS) } else { Instant::FAR };
         let seq = self.next_job();

@@ -102,6 +102,9 @@ impl Node {
         }
         match hello.sender {
             Sender::Client => {
+                if self.connections.clients() >= self.options.clients_max {
+                    return self.turn_away(id, Error::TOO_MANY_CLIENTS);
+                }
                 self.connections.set_party(id, Party::Client);
                 self.welcome(id);
             }

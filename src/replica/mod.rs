@@ -84,6 +84,8 @@ pub struct NodeOptions {
     pub segment_bytes: u64,
     /// Bytes.
     pub history_bytes_max: u64,
+    /// Clients at once; more are told so and turned away. Peers come on top.
+    pub clients_max: usize,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
@@ -130,6 +132,19 @@ enum Stage {
     Member(Box<Raft>),
 }
 
+/// How far the node is in ending in good order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Farewell {
+    /// It serves.
+    None,
+    /// What it has in memory goes to the disk first.
+    Asked,
+    /// The job that notes the end is on its way.
+    Staged,
+    /// The disk holds everything, and says so.
+    Done,
+}
+
 /// How many input bytes the node took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Taken {
@@ -165,6 +180,7 @@ pub struct Node {
     /// Clients wait, unread, until the log has room for so many bytes; 0 if it has. Bytes.
     stalled_bytes: u64,
     more_to_apply: bool,
+    farewell: Farewell,
     fatal: Option<Fatal>,
 }
 
@@ -214,6 +230,7 @@ impl Node {
             dials: Vec::new(),
             stalled_bytes: 0,
             more_to_apply: false,
+            farewell: Farewell::None,
             fatal: None,
             options,
         };
@@ -354,6 +371,24 @@ impl Node {
         }
     }
 
+    /// Asks for an end in good order: what is staged becomes durable, then the hard state notes
+    /// that and how long the log is, so that the next start can tell a log that went back. Keep
+    /// calling `advance` and running jobs until `has_stopped`; hand over no more bytes.
+    pub fn stop(&mut self) {
+        if self.farewell == Farewell::None {
+            self.farewell = Farewell::Asked;
+        }
+    }
+
+    /// Whether nothing is left to be written. A node that knows no configuration has promised
+    /// nothing, and ends at once.
+    pub fn has_stopped(&self) -> bool {
+        match self.stage {
+            Stage::Alone(_) => self.farewell != Farewell::None,
+            Stage::Founding | Stage::Member(_) => self.farewell == Farewell::Done,
+        }
+    }
+
     /// The reason to stop, once there is one.
     pub fn fatal(&mut self) -> Option<Fatal> {
         self.fatal.take()
@@ -366,7 +401,8 @@ impl Node {
 
     /// When `advance` must be called even if nothing happens.
     pub fn wake_at(&self) -> Instant {
-        if self.more_to_apply || self.connections.has_ready_deferred() {
+        let farewell_due = self.farewell == Farewell::Asked && !self.jobs.in_flight;
+        if self.more_to_apply || farewell_due || self.connections.has_ready_deferred() {
             return Instant::ZERO;
         }
         let core = match &self.stage {

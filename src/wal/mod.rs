@@ -47,6 +47,7 @@ mod background;
 mod directory;
 mod disk;
 mod error;
+mod file_system;
 mod hard_state;
 mod identity;
 mod job;

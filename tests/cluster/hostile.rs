@@ -1,10 +1,11 @@
 //! Clients that mean ill, or are broken: nobody else may feel them.
 
-use super::harness::{Cluster, PATIENCE};
-use super::patience::now;
-use raftd::client::{Client, Connection, Deadline};
+use super::harness::{Cluster, PATIENCE, Shape};
+use super::patience::{eventually, now};
+use raftd::client::{Client, Connection, ConnectionError, Deadline};
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
+use raftd::wire::error::Error as WireError;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
@@ -181,4 +182,50 @@ fn garbage_after_a_good_hello_ends_that_connection_only() {
     client.put(b"k", b"w").unwrap();
     assert!(cluster.server(1).is_running());
     assert_eq!(client.get(b"k").unwrap().unwrap().value, b"w");
+}
+
+/// One client more than a node takes hears why; peers come in all the same.
+#[test]
+fn a_client_too_many_is_told_so_and_peers_are_not_kept_out() {
+    let flags = ["--max-connections", "2"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    let leader = cluster.leader();
+    let mut served: Vec<Connection> =
+        (0..2).map(|_| cluster.server(leader).connect().unwrap()).collect();
+    for _ in 0..20 {
+        match cluster.server(leader).connect() {
+            Err(ConnectionError::Refused { source: WireError::Busy { what }, .. }) => {
+                assert!(what.contains("clients"), "{what}");
+            }
+            other => panic!("a client too many heard {other:?}"),
+        }
+    }
+    // A follower that comes back is a peer, not a client.
+    let follower = cluster.others(leader)[0];
+    cluster.server(follower).kill();
+    cluster.server(follower).start();
+    eventually("the follower follows again", PATIENCE, || {
+        cluster.server(follower).status().ok()?.leader
+    });
+    served.pop();
+    eventually("there is room for another client", PATIENCE, || {
+        cluster.server(leader).connect().ok()
+    });
+}
+
+/// Strangers that never say hello cannot take the sockets of those who do, for longer than a
+/// stranger is waited for; whoever comes meanwhile is told.
+#[test]
+fn a_flood_of_strangers_is_told_so_too() {
+    let flags = ["--max-connections", "1"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(1, &Shape { flags, ..Shape::default() });
+    cluster.leader();
+    let address = cluster.server(1).listen().to_owned();
+    let strangers: Vec<TcpStream> = (0..400).map(|_| dial(&address)).collect();
+    let refused = cluster.server(1).connect().unwrap_err();
+    let ConnectionError::Refused { source: WireError::Busy { .. }, .. } = refused else {
+        panic!("a stranger too many heard {refused:?}")
+    };
+    drop(strangers);
+    eventually("a client is served again", PATIENCE, || cluster.server(1).connect().ok());
 }
