@@ -88,6 +88,10 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     });
     assert_eq!(refused, Some(WireError::NoSpace));
     assert!(cluster.server(1).status().unwrap().out_of_space);
+    let refused: Vec<String> = (0..20).map(|number| format!("refused/{number}")).collect();
+    for key in &refused {
+        assert_eq!(put(&mut connection, key, &value), Err(WireError::NoSpace));
+    }
 
     // It still answers reads, and what it acknowledged is there.
     let mut client = cluster.client();
@@ -98,6 +102,9 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     eventually("writes resume", PATIENCE, || put(&mut connection, "after", b"1").ok());
     assert!(cluster.server(1).is_running());
     assert!(!cluster.server(1).status().unwrap().out_of_space);
+    for key in &refused {
+        assert!(client.get(key.as_bytes()).unwrap().is_none(), "{key} was refused");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
 //! | `hostile` | clients that send garbage, and clients that do not read |
+//! | `refusals` | what was refused is not done |
+//! | `raftctl` | output, exit codes, bytes of any kind |
 //! | `disk` | a full disk, a failing sync |
 //! | `traced` | what strace sees of a leader |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
@@ -25,6 +27,8 @@ mod hostile;
 mod links;
 mod partition;
 mod patience;
+mod raftctl;
+mod refusals;
 mod starting;
 mod survival;
 mod traced;
