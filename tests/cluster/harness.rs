@@ -27,6 +27,11 @@ const SEGMENT_BYTES: &str = "1048576";
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// Waits until no other cluster runs; the next one waits for the end of what this returns.
+pub(super) fn take_turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How a cluster is made.
 #[derive(Clone, Default)]
 pub(super) struct Shape {
@@ -72,8 +77,7 @@ impl Cluster {
 
     /// A cluster whose nodes are not started yet.
     pub(super) fn plan(count: u64, shape: &Shape) -> Cluster {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        Cluster::plan_in(Some(turn), count, shape)
+        Cluster::plan_in(Some(take_turn()), count, shape)
     }
 
     /// Another cluster of fresh nodes, to be measured in turns with this one.
