@@ -54,8 +54,7 @@ fn stop_at_panics() {
 }
 
 /// A connection is a descriptor: take as many as the system allows this process. What it refuses
-/// only
-/// bounds the connections, and accepting waits when they run out.
+/// only bounds the connections, and accepting waits when they run out.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

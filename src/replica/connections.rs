@@ -2,9 +2,8 @@
 //! too much.
 //!
 //! Bounds: an out-buffer above `CONNECTION_OUT_HIGH_WATER` or too many unanswered requests pause a
-//! connection:
-//! its bytes stay unread. All client buffers together stay below `CLIENT_BUFFER_BYTES_MAX`, or the
-//! connection that would exceed it is closed.
+//! connection: its bytes stay unread. All client buffers together stay below
+//! `CLIENT_BUFFER_BYTES_MAX`, or the connection that would exceed it is closed.
 
 use crate::limits;
 use crate::types::NodeId;

@@ -5,8 +5,7 @@
 //!           → apply → replies, reads → start one sync job if none is in flight
 //! ```
 //! Messages that may leave before our own sync leave in the same turn (thesis §10.2.1); those that
-//! may not are
-//! kept inside the core until a receipt releases them.
+//! may not are kept inside the core until a receipt releases them.
 
 use super::pending::Waiter;
 use super::{Farewell, Fatal, Node, Stage};
@@ -17,9 +16,8 @@ use crate::types::{Instant, JobSeq, SyncReceipt};
 use crate::wal::Job;
 use std::io;
 
-/// After this long without new entries a mark says that the last batch is durable, so that
-/// recovery can
-/// tell its damage from a torn tail. Storage §6.3, SYNCMARK. Nanoseconds.
+/// After this long without new entries a mark says that the last batch is durable, so that recovery
+/// can tell its damage from a torn tail. Storage §6.3, SYNCMARK. Nanoseconds.
 const IDLE_MARK_NS: u64 = 20_000_000;
 
 /// How often a full disk is tried again. Nanoseconds.
@@ -221,8 +219,7 @@ impl Node {
         }
         assert_eq!(scope.last, self.wal.last(), "core and record agree on the log");
         // Records vouch only for what is committed **and** durable here: an entry that others have
-        // made
-        // committed may still be torn off this disk, and that is no damage.
+        // made committed may still be torn off this disk, and that is no damage.
         let commit = raft.commit_index().min(raft.durable());
         let job = self.wal.begin_job(seq, commit);
         assert!(job.is_some() || !dirty, "what the core changed is staged in the record");

@@ -2,10 +2,9 @@
 //! threads.
 //!
 //! The shell (`server/`, or a simulator) calls the inputs below in any order and then
-//! [`Node::advance`] once
-//! a turn. Everything that a turn wants from the world is collected as data: bytes per connection,
-//! [`wal::Job`]s for the sync thread, background jobs, dials, connections to close, the next
-//! deadline.
+//! [`Node::advance`] once a turn. Everything that a turn wants from the world is collected as data:
+//! bytes per connection, [`wal::Job`]s for the sync thread, background jobs, dials, connections to
+//! close, the next deadline.
 //!
 //! | file | what |
 //! |---|---|
@@ -18,10 +17,8 @@
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //!
 //! Invariants kept here: a request refused with certainty never reached the log (`admission`); an
-//! answer to
-//! a put follows its commit and apply (`apply`); nothing leaves that a lost page could take back
-//! (`raft` tags
-//! it, `drive` hands receipts only for finished jobs).
+//! answer to a put follows its commit and apply (`apply`); nothing leaves that a lost page could
+//! take back (`raft` tags it, `drive` hands receipts only for finished jobs).
 
 mod admission;
 mod apply;
@@ -110,8 +107,7 @@ impl fmt::Display for Fatal {
             Fatal::Disk(error) => write!(
                 f,
                 "cannot write the log: {error}; stopped so that nothing is acknowledged that is \
-                not durable: \
-                 check the disk, then start again"
+                 not durable: check the disk, then start again"
             ),
             Fatal::Entry { index, why } => write!(f, "cannot apply entry {index}: {why}"),
             Fatal::Refused(why) => f.write_str(why),

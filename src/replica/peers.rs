@@ -1,8 +1,7 @@
 //! Which connection is which member, and when to dial again.
 //!
 //! Every pair of members has two connections: each dials the other, sends its requests there and
-//! gets its
-//! answers there. So an answer can never be taken for one of an older connection.
+//! gets its answers there. So an answer can never be taken for one of an older connection.
 
 use super::connections::ConnectionId;
 use super::entry::Member;
@@ -143,9 +142,8 @@ impl Peers {
         due.min().unwrap_or(Instant::FAR)
     }
 
-    /// Notes that an attempt, a handshake or a connection to `id` has ended; the next attempt
-    /// waits with
-    /// jitter, so that two members that find each other gone do not stay in step.
+    /// Notes that an attempt, a handshake or a connection to `id` has ended; the next attempt waits
+    /// with jitter, so that two members that find each other gone do not stay in step.
     pub(super) fn lost_outbound(&mut self, id: NodeId, now: Instant) {
         let chance = self.draw();
         let Some(peer) = self.get_mut(id) else { return };

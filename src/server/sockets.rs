@@ -231,8 +231,8 @@ impl Sockets {
     }
 
     /// Reads within the turn's budget and hands whole frames to the node. `false`: the other side
-    /// has ended the
-    /// connection. If the node ends it, it is closed after what it has to say was offered.
+    /// has ended the connection. If the node ends it, it is closed after what it has to say was
+    /// offered.
     fn read(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(id.slot()).filter(|entry| entry.id == id) else {
             return true;

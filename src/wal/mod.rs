@@ -191,9 +191,8 @@ impl Wal {
 
     /// Bytes that can be staged now for certain, if each entry is counted with
     /// `limits::ENTRY_OVERHEAD_BYTES` beside its payload. Segments of 1 MiB and more have a margin
-    /// that
-    /// makes counting payloads alone safe, up to `limits::APPEND_ENTRIES_MAX` entries. Room for one
-    /// TRUNC is kept beside.
+    /// that makes counting payloads alone safe, up to `limits::APPEND_ENTRIES_MAX` entries. Room
+    /// for one TRUNC is kept beside.
     pub fn room_bytes(&self) -> u64 {
         self.directory.room_bytes()
     }

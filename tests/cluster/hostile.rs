@@ -25,8 +25,7 @@ fn resident(cluster: &mut Cluster, id: u64) -> u64 {
 }
 
 /// The 99th percentile of 200 puts to each of two clusters, in turns, so that whatever else the
-/// machine does
-/// meets both alike; the median of five such.
+/// machine does meets both alike; the median of five such.
 fn put_p99s(clients: [&mut Client; 2]) -> [Duration; 2] {
     let [one, other] = clients;
     let mut rounds = [Vec::new(), Vec::new()];
