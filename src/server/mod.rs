@@ -197,11 +197,12 @@ impl Server {
         while let Some(signal) = self.signals.arrived() {
             match signal {
                 Signal::Stop => {
+                    log::info!("stopping reason=signal");
                     self.node.stop();
                     // The second one is from somebody who cannot wait.
                     let first = self.stop_by.is_none();
-                    self.stop_by =
-                        Some(if first { self.now.after_ns(FAREWELL_NS) } else { self.now });
+                    let limit_ns = if first { FAREWELL_NS } else { 0 };
+                    self.stop_by = Some(self.now.after_ns(limit_ns));
                 }
             }
         }
