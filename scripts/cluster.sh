@@ -308,7 +308,7 @@ tails() {
 cmd_down() {
     [[ -d $DIR ]] || { say "there is no cluster in $DIR"; return; }
     # What a demonstration left that was killed: it takes its own nodes with it otherwise.
-    if [[ -d $DIR/demo ]]; then (DIR=$DIR/demo COUNT=3 && lock 1 && stop_all); fi
+    if [[ -d $DIR/demo ]]; then (DIR=$DIR/demo COUNT=3 && lock 30 && stop_all); fi
     lock 60
     remember || { say "there is no cluster in $DIR"; return; }
     stop_all
@@ -356,7 +356,8 @@ write_keys() {
     local writers=() writer started failed=0
     started=$(now_us)
     for ((writer = 1; writer <= WRITERS; writer++)); do
-        write_share "$writer" "$1" &
+        # A writer that outlives a killed script must not hold its lock.
+        ([[ -z $LOCK ]] || exec {LOCK}>&-; write_share "$writer" "$1") &
         writers+=($!)
     done
     for writer in "${writers[@]}"; do wait "$writer" || failed=1; done
@@ -385,7 +386,7 @@ read_back() {
 demo_start() {
     local tried
     DIR=$DIR/demo
-    lock 1
+    lock 30
     stop_all
     # All but the lock itself.
     rm -rf -- "$DIR"/*

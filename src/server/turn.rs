@@ -7,11 +7,11 @@ use crate::types::Instant;
 impl Server {
     /// Waits for the world, hands it to the node, and carries out what the node wants.
     pub(super) fn turn(&mut self) -> Result<(), Ended> {
-        let wake_at = self.node.wake_at().min(self.wheel.wake_at());
         let wake_at = match self.stop_by {
-            Some(stop_by) => wake_at.min(stop_by),
+            // Nothing is read any more, so nothing about connections is due.
+            Some(stop_by) => self.node.wake_at().min(stop_by),
             None if self.sockets.has_ready() => Instant::ZERO,
-            None => wake_at,
+            None => self.node.wake_at().min(self.wheel.wake_at()),
         };
         self.wait.wait(self.now, wake_at).map_err(Ended::Poll)?; // the only place we sleep
         self.now = self.clock.now(); // the only place we look

@@ -12,7 +12,7 @@
 
 use super::chaos_ledger::{Ledger, Service, Tally, Told, parse};
 use super::harness::{Cluster, PATIENCE};
-use super::patience::{breathe, eventually};
+use super::patience::{StopAtEnd, breathe, eventually};
 use raftd::client::{Client, Connection, Deadline, Error};
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
@@ -52,15 +52,6 @@ impl Dice {
 fn variable(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
-
-/// Ends the writers even if the test fails, which would otherwise wait for them for ever.
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

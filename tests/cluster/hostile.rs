@@ -1,7 +1,7 @@
 //! Clients that mean ill, or are broken: nobody else may feel them.
 
 use super::harness::{Cluster, PATIENCE, Shape};
-use super::patience::{eventually, now};
+use super::patience::{StopAtEnd, breathe, eventually, now};
 use raftd::client::{Client, Connection, ConnectionError, Deadline};
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
@@ -11,6 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// How much memory attackers may cost a node. Bytes.
@@ -106,16 +108,20 @@ fn raise_descriptor_limit() {
     setrlimit(Resource::Nofile, raised).unwrap();
 }
 
+fn send_garbage(address: &str, seed: u64) {
+    let mut bytes = garbage(seed, 700);
+    // A small length first, so that the garbage is a whole frame half of the time.
+    if seed.is_multiple_of(2) {
+        bytes[..4].copy_from_slice(&600_u32.to_le_bytes());
+    }
+    hung_up_on(address, &bytes);
+}
+
 /// Everything at once that a hostile client can do to `address`; what comes back keeps it up.
 fn attack(cluster: &mut Cluster, leader: u64) -> (Vec<TcpStream>, Vec<Connection>) {
     let address = cluster.server(leader).listen().to_owned();
     for seed in 1..100 {
-        // A small length first, so that the garbage is a whole frame half of the time.
-        let mut bytes = garbage(seed, 700);
-        if seed.is_multiple_of(2) {
-            bytes[..4].copy_from_slice(&600_u32.to_le_bytes());
-        }
-        hung_up_on(&address, &bytes);
+        send_garbage(&address, seed);
     }
     hung_up_on(&address, &[0xff; 4]);
     hung_up_on(&address, &[0; 4]);
@@ -146,7 +152,19 @@ fn attackers_are_hung_up_on_and_nobody_else_feels_them() {
     let idle_bytes = resident(&mut attacked, leader);
     let attackers = attack(&mut attacked, leader);
 
-    let [under, without] = put_p99s([&mut client, &mut calm_client]);
+    let address = attacked.server(leader).listen().to_owned();
+    let stop = AtomicBool::new(false);
+    let [under, without] = thread::scope(|scope| {
+        // Garbage keeps coming, some hundred times a second.
+        scope.spawn(|| {
+            for seed in (1..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                send_garbage(&address, seed);
+                breathe(Duration::from_millis(2));
+            }
+        });
+        let _stop = StopAtEnd(&stop);
+        put_p99s([&mut client, &mut calm_client])
+    });
     let used = resident(&mut attacked, leader).saturating_sub(idle_bytes);
     println!("p99 of a put: {under:?} under attack, {without:?} without; {used} bytes more");
     assert!(under <= without * 2, "a put takes {under:?} under attack, {without:?} without");

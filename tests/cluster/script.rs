@@ -259,6 +259,18 @@ fn a_taken_port_is_named_with_who_has_it() {
     script.works(&["start", "2"]);
 }
 
+#[test]
+fn two_demonstrations_at_once_take_turns() {
+    let script = Script::new(3);
+    std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| script.works(&[])));
+        for said in both.map(|demo| demo.join().unwrap()) {
+            assert!(said.contains("PASS"), "{said}");
+        }
+    });
+    assert!(script.running().is_empty());
+}
+
 /// kill -9 gives the script no chance to tidy up: its nodes are noted all the same.
 #[test]
 fn what_a_killed_demonstration_left_is_found() {
