@@ -22,16 +22,23 @@ scripts/cluster.sh [COMMAND]
 
   CLUSTER_DIR        where data and logs are kept             (default target/cluster)
   CLUSTER_PORT_BASE  the first node's port                    (default 7101)
+  CLUSTER_BIN        a directory with raftd and raftctl, instead of building them
   RAFTD_FLAGS        more flags for every node, see raftd --help
 END
 }
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
-RAFTD=$TARGET/release/raftd
-RAFTCTL=$TARGET/release/raftctl
+BIN=${CLUSTER_BIN:-$TARGET/release}
+RAFTD=$BIN/raftd
+RAFTCTL=$BIN/raftctl
 DIR=${CLUSTER_DIR:-$ROOT/target/cluster}
+[[ $DIR == /* ]] || DIR=$PWD/$DIR
 BASE=${CLUSTER_PORT_BASE:-7101}
+[[ $BASE =~ ^[1-9][0-9]{0,4}$ ]] && ((BASE < 65000)) || {
+    echo "cluster.sh: CLUSTER_PORT_BASE is a port below 65000, not '$BASE'" >&2
+    exit 2
+}
 COUNT=3
 KEYS=1000
 WRITERS=8
@@ -59,6 +66,15 @@ wait_until() {
     done
 }
 
+# One script at a time changes a cluster; where there is no flock, users take care themselves.
+LOCK=''
+lock() {
+    mkdir -p "$DIR" || die "cannot make $DIR"
+    command -v flock >/dev/null || return 0
+    exec {LOCK}>>"$DIR/.lock"
+    flock -w "$1" "$LOCK" || die "another scripts/cluster.sh is at work on $DIR"
+}
+
 # ---- processes --------------------------------------------------------------------------------
 
 # Field 22 of /proc/PID/stat, ticks from boot to the start of the process; none for a zombie.
@@ -73,6 +89,7 @@ started_at() {
 pid_of() {
     local pid started
     { read -r pid started <"$DIR/$1.pid"; } 2>/dev/null || return 1
+    [[ $pid =~ ^[1-9][0-9]*$ && $started =~ ^[0-9]+$ ]] || return 1
     [[ $(started_at "$pid") == "$started" ]] && printf '%s' "$pid"
 }
 
@@ -103,14 +120,22 @@ peers() {
 all_ids() { seq 1 "$COUNT"; }
 
 launch() {
-    local id=$1 pid
+    local id=$1 port=$((BASE + $1 - 1))
     is_down "$id" || die "node $id is already running"
-    # shellcheck disable=SC2086  # flags are words
-    nohup "$RAFTD" --id "$id" --peers "$(peers)" --data-dir "$DIR/$id" ${RAFTD_FLAGS:-} \
-        >>"$DIR/$id.log" 2>&1 </dev/null {IDLE}<&- &
-    pid=$!
-    disown "$pid"
-    printf '%s %s\n' "$pid" "$(started_at "$pid")" >"$DIR/$id.pid"
+    port_taken "$port" && die "port $port of node $id is taken by $(port_owner "$port"); stop it"
+    rm -f "$DIR/$id.pid"
+    # The process notes its own id before it becomes raftd, so that none is ever without a note,
+    # whenever this script is killed.
+    (
+        me=$BASHPID # not inside $(…), which is a process of its own
+        printf '%s %s\n' "$me" "$(started_at "$me")" >"$DIR/$id.pid"
+        [[ -z $LOCK ]] || exec {LOCK}>&-
+        exec {IDLE}<&-
+        # shellcheck disable=SC2086  # flags are words
+        exec nohup "$RAFTD" --id "$id" --peers "$(peers)" --data-dir "$DIR/$id" ${RAFTD_FLAGS:-}
+    ) >>"$DIR/$id.log" 2>&1 </dev/null &
+    disown $!
+    wait_until 5 test -s "$DIR/$id.pid" || die "cannot start node $id"
 }
 
 stop_all() {
@@ -121,11 +146,24 @@ stop_all() {
         kill -TERM "$pid" && kill -CONT "$pid" || true
     done
     for id in $(all_ids); do
-        if ! wait_until 5 is_down "$id"; then
+        # It writes down what it has first, and takes 5 s for that at most.
+        if ! wait_until 8 is_down "$id"; then
             pid=$(pid_of "$id") && kill -KILL "$pid" || true
             wait_until 5 is_down "$id" || die "node $id does not end"
         fi
         rm -f "$DIR/$id.pid"
+    done
+}
+
+# The processes that work in our directory, whoever noted them: to see that none is left.
+left_running() {
+    local file line
+    for file in /proc/[0-9]*/cmdline; do
+        { line=$(tr '\0' ' ' <"$file"); } 2>/dev/null || continue
+        if [[ $line == *"--data-dir $DIR/"* ]]; then
+            file=${file#/proc/}
+            printf '%s ' "${file%/cmdline}"
+        fi
     done
 }
 
@@ -216,6 +254,11 @@ all_equal() {
 
 build() {
     local started
+    if [[ -n ${CLUSTER_BIN:-} ]]; then
+        [[ -x $RAFTD && -x $RAFTCTL ]] || die "there is no raftd or raftctl in $CLUSTER_BIN"
+        return
+    fi
+    command -v cargo >/dev/null || die "cargo is not here: install Rust, see https://rustup.rs"
     started=$(now_us)
     say "building raftd and raftctl (the first time takes a minute) …"
     cargo build --quiet --release --manifest-path "$ROOT/Cargo.toml" \
@@ -232,8 +275,9 @@ known() {
 }
 
 cmd_up() {
-    local id taken wanted=${1:-}
+    local id taken='' wanted=${1:-}
     [[ -z $wanted || $wanted =~ ^[1-9]$ ]] || die "up takes a number of nodes from 1 to 9"
+    lock 60
     if remember; then
         [[ -z $wanted || $wanted == "$COUNT" ]] ||
             die "$DIR holds a cluster of $COUNT; remove that directory to start another one"
@@ -246,7 +290,8 @@ cmd_up() {
     fi
     build
     for id in $(all_ids); do is_up "$id" || launch "$id"; done
-    wait_until 15 find_leader || { tails; die "no leader within 15 s"; }
+    wait_until 15 leads_or_dies || { tails; die "no leader within 15 s"; }
+    [[ -n $LEADER ]] || { tails; die "a node did not start"; }
     ctl --output table status || true
     say "logs and data are in $DIR; raftctl is $RAFTCTL"
 }
@@ -261,10 +306,30 @@ tails() {
 }
 
 cmd_down() {
+    [[ -d $DIR ]] || { say "there is no cluster in $DIR"; return; }
+    # What a demonstration left that was killed: it takes its own nodes with it otherwise.
+    if [[ -d $DIR/demo ]]; then (DIR=$DIR/demo COUNT=3 && lock 30 && stop_all); fi
+    lock 60
     remember || { say "there is no cluster in $DIR"; return; }
     stop_all
     say "all $COUNT nodes are down; their data stays in $DIR"
 }
+
+cmd_kill() {
+    signal KILL "$1"
+    wait_until 5 is_down "$1" || die "node $1 does not end"
+    say "node $1 is dead"
+}
+
+cmd_start() {
+    lock 60
+    launch "$1"
+    wait_until 5 answers_or_is_down "$1" || die "node $1 does not answer; see $DIR/$1.log"
+    is_up "$1" || { tail -n 3 "$DIR/$1.log" >&2; die "node $1 did not start"; }
+    say "node $1 is started"
+}
+
+answers_or_is_down() { is_down "$1" || [[ -n $(status_json "$1") ]]; }
 
 # ---- demo -------------------------------------------------------------------------------------
 
@@ -291,7 +356,8 @@ write_keys() {
     local writers=() writer started failed=0
     started=$(now_us)
     for ((writer = 1; writer <= WRITERS; writer++)); do
-        write_share "$writer" "$1" &
+        # A writer that outlives a killed script must not hold its lock.
+        ([[ -z $LOCK ]] || exec {LOCK}>&-; write_share "$writer" "$1") &
         writers+=($!)
     done
     for writer in "${writers[@]}"; do wait "$writer" || failed=1; done
@@ -320,8 +386,10 @@ read_back() {
 demo_start() {
     local tried
     DIR=$DIR/demo
-    if [[ -d $DIR ]]; then stop_all; rm -rf -- "$DIR"; fi
-    mkdir -p "$DIR"
+    lock 30
+    stop_all
+    # All but the lock itself.
+    rm -rf -- "$DIR"/*
     for ((tried = 0; tried < 20; tried++)); do
         first_taken_port >/dev/null || break
         BASE=$((BASE + 10))
@@ -381,6 +449,9 @@ cmd_demo() {
 
     step "6. stop"
     stop_all
+    local left
+    left=$(left_running)
+    [[ -z $left ]] || demo_fails "still running: $left"
     say "  no process is left"
     say "${GREEN}PASS${PLAIN} in $((($(now_us) - started) / 1000)) ms"
 }
@@ -393,8 +464,8 @@ status)
     remember || die "there is no cluster in $DIR; scripts/cluster.sh up starts one"
     ctl --output table status
     ;;
-kill) known "${2:-}" && signal KILL "$2" && wait_until 5 is_down "$2" && say "node $2 is dead" ;;
-start) known "${2:-}" && launch "$2" && say "node $2 is started" ;;
+kill) known "${2:-}" && cmd_kill "$2" ;;
+start) known "${2:-}" && cmd_start "$2" ;;
 pause) known "${2:-}" && signal STOP "$2" && say "node $2 is paused" ;;
 resume) known "${2:-}" && signal CONT "$2" && say "node $2 goes on" ;;
 help | -h | --help) usage ;;

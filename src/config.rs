@@ -4,6 +4,7 @@
 use crate::limits;
 use crate::types::{ClusterId, NodeId};
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -111,7 +112,7 @@ fn flags() -> getopts::Options {
         "superseded versions kept before automatic compaction (default 64 MiB)",
         "BYTES",
     );
-    flags.optopt("", "max-connections", "connections accepted at once (default 8192)", "N");
+    flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
     flags.optflag("h", "help", "print this help");
     flags.optflag("V", "version", "print the version");
     flags
@@ -280,17 +281,31 @@ fn parse_peers(list: &str) -> Result<Vec<MemberAddress>, UsageError> {
     Ok(members)
 }
 
+/// `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.
 fn check_address(flag: &str, text: &str) -> Result<String, UsageError> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    let good = port.is_some_and(|(host, port)| {
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        port.parse::<u16>().is_ok() && (bracketed || !host.contains(':')) && text.len() <= 256
+    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let host_is_good = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').is_some_and(is_ipv6),
+            None => !host.is_empty() && host.chars().all(is_of_a_name),
+        };
+        host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0) && text.len() <= 256
     });
     if good {
         Ok(text.to_owned())
     } else {
         refuse(format!("{flag} has '{text}' where HOST:PORT is expected, as in 10.0.0.1:7101"))
     }
+}
+
+/// An IPv6 address, with the zone that a link-local one needs.
+fn is_ipv6(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
+    address.parse::<Ipv6Addr>().is_ok() && zone.parse::<u32>().is_ok()
+}
+
+/// The letters of host names. Names of other scripts are written in their ASCII form (RFC 5890).
+fn is_of_a_name(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_')
 }
 
 #[cfg(test)]
@@ -312,6 +327,15 @@ mod tests {
             ("--id 1 --data-dir d --peers 1", "ID=HOST:PORT"),
             ("--id 1 --data-dir d --peers 1=a", "HOST:PORT"),
             ("--id 1 --data-dir d --peers 1=a:99999", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=a:0", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1==a:1", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=http://a:1", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=::1:7101", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=[::1:7101", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=[a]:7101", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=\u{e9}:1", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=a:1;2=b:1", "HOST:PORT"),
+            ("--id 1 --data-dir d --peers 1=a:1,", "ID=HOST:PORT"),
             ("--id 1 --data-dir d --peers 1=a:1,1=b:1", "twice"),
             ("--id 1 --data-dir d --peers 1=a:1,2=a:1", "two servers"),
             ("--id 1 --data-dir d --peers 2=a:1", "does not name this server"),
@@ -324,6 +348,15 @@ mod tests {
             let error = parse(line).expect_err(line).to_string();
             assert!(error.contains(expected), "{line}: {error}");
             assert!(!error.contains('\n'), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_names_or_numbers() {
+        for address in
+            ["a:1", "node-1.example.org:65535", "10.0.0.1:7101", "[::1]:1", "[fe80::1%2]:1"]
+        {
+            parse(&format!("--id 1 --data-dir d --peers 1={address}")).expect(address);
         }
     }
 

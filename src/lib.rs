@@ -1,13 +1,11 @@
 //! raftd: a strongly consistent key-value store. An own Raft, an own memory-mapped log, one thread
-//! that does
-//! the work.
+//! that does the work.
 //!
 //! # The tree is the architecture
 //!
 //! ```text
-//! types limits config   words, bounds, flags
-//! raft/      THE RULES     positions only: (index, term), never a payload byte; no IO, clock,
-//! randomness
+//! types limits config      words, bounds, flags
+//! raft/      THE RULES     positions only: (index, term), never a payload byte; no IO, no clock
 //! wal/       THE RECORD    the durable log: format, jobs for the disk, recovery
 //! kv/        THE MEANING   a multi-version store; deterministic
 //! replica/   THE NODE      rules + record + meaning: bytes in, bytes out; no sockets, no clock
@@ -24,23 +22,17 @@
 //!  1 ↓ net/poll          Wait::wait            the only place we sleep
 //!  2 ↓ server/clock      Clock::now            the only place we look; one moment a turn
 //!  3 ↓ server/sockets    Sockets::read         bytes, within the turn's budget
-//!  4 ↓ replica/admission Node::on_bytes        whole frames; the length is checked before
-//!  anything else
+//!  4 ↓ replica/admission Node::on_bytes        whole frames; the length is checked first
 //!  5 ↓ wire/client       decode_request        borrowed from the read buffer
-//!  6 ↓ replica/admission admit_write           leader? room? valid? else answer now: certainly
-//!  not done
-//!  7 ↓ replica/admission gather                the command's bytes join the turn's entry: the
-//!  only copy
+//!  6 ↓ replica/admission admit_write           leader? room? valid? or answer: not done
+//!  7 ↓ replica/admission gather                the only copy: into the turn's entry
 //!  8 ↓ raft/replication  Raft::propose         assigns (index, term): the decision
 //!  9 ↓ wal               Wal::append           checksum and header; staged for the next sync job
 //! 10 ↓ raft/step         Raft::settle          commit, reads, pipelines, in one fixed order
-//! 11 ↓ replica/drive     send_append           to the followers, before our own sync (thesis
-//! §10.2.1)
-//! 12 = server/threads    sync: pwrite, fdatasync; one job in flight, so the next batch gathers
-//! itself
+//! 11 ↓ replica/drive     send_append           to the followers, before our own sync (§10.2.1)
+//! 12 = server/threads    pwrite, fdatasync; one job in flight, the next one gathers
 //! 13 ↑ replica/drive     on_job_done           a receipt: our own match index moves
 //! 14 ↑ replica/drive     on_peer_reply         a follower's durable match index moves; settle
-//! commits
 //! 15 ↑ replica/apply     apply_committed       the entry's commands, in groups, to the store
 //! 16 ↑ replica/apply     write_reply           to whoever waits for that index
 //! 17 ↑ server/turn       one write per socket
@@ -61,12 +53,10 @@
 //! # Words
 //!
 //! A **turn** is one pass of the loop. An **entry** is one position of the log and holds the
-//! commands of one
-//! turn. A **batch** is what one sync job writes. **Appended → synced → committed → applied** are
-//! four moments,
-//! in this order. A **replication session** is a connection to a peer, numbered and echoed in its
-//! answers.
-//! `disk_id` names a data directory and never changes; `boot_nonce` is new at every start.
+//! commands of one turn. A **batch** is what one sync job writes. **Appended → synced → committed →
+//! applied** are four moments, in this order. A **replication session** is a connection to a peer,
+//! numbered and echoed in its answers. `disk_id` names a data directory and never changes;
+//! `boot_nonce` is new at every start.
 
 pub mod client;
 pub mod codec;

@@ -12,8 +12,8 @@ pub const PAGE_BYTES: usize = 4096;
 pub const RECORD_HEADER_BYTES: usize = 64;
 
 /// What an entry takes in a log segment beside its payload, at most: its header, the padding behind
-/// its
-/// payload and its row in the footer. Whoever asks whether entries fit counts it for each. Bytes.
+/// its payload and its row in the footer. Whoever asks whether entries fit counts it for each.
+/// Bytes.
 pub const ENTRY_OVERHEAD_BYTES: u64 = 160;
 
 /// Smallest `--segment-bytes`: room for the two header pages, one batch of 16 KiB and the footer.
@@ -55,8 +55,7 @@ pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
 pub const APPEND_ENTRIES_MAX: usize = 256;
 
 /// AppendEntries in flight to one follower before it must answer. Performance §3.5 wants 2 at full
-/// load;
-/// a slow link wants more.
+/// load; a slow link wants more.
 pub const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 
 /// Entry bytes in flight to one follower. Bytes.
@@ -114,8 +113,7 @@ const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(IN_FLIGHT_BYTES_MAX >= ENTRY_BYTES_MAX);
 
 /// What one entry and one request may hold when segments are small: an entry must fit a fresh
-/// segment with
-/// its header, its padding and the footer, and leave room for a TRUNC before it.
+/// segment with its header, its padding and the footer, and leave room for a TRUNC before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryLimits {
     /// Largest request, key and value and all. Bytes.

@@ -1,5 +1,6 @@
 //! protocol.md is run: its examples decode and encode to themselves, its tables hold the numbers of
-//! the sources, and no message goes without an example.
+//! the sources, and no message goes without an example. README.md is run: what its console blocks
+//! show is what happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -9,8 +10,10 @@ use raftd::types::{LogPosition, NodeId};
 use raftd::wire::error::Error;
 use raftd::wire::{fields, hello, peer};
 
+use super::cluster::script::{Script, binaries};
 use super::wire::samples::{Kind, body_of, decode_and_encode, errors, samples};
 
+const README: &str = include_str!("../README.md");
 const PROTOCOL: &str = include_str!("../protocol.md");
 
 /// A fenced block "```hex KIND NAME": an example, with comments after `#`.
@@ -126,4 +129,87 @@ fn the_numbers_in_the_text_are_the_ones_in_the_sources() {
         assert!(PROTOCOL.contains(&stated), "protocol.md does not say \"{stated}\"");
     }
     assert_eq!(LogPosition::ZERO.index.get(), 0, "0 is the place before the first entry");
+}
+
+/// The console blocks of README.md.
+fn sessions() -> Vec<&'static str> {
+    let blocks = README.split("```console\n").skip(1);
+    blocks.map(|block| block.split_once("```").expect("a block ends").0).collect()
+}
+
+/// A line without what differs from run to run: numbers, hashes, who leads, how wide a column is.
+fn shape_of(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| {
+        let hash = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if hash(word.trim_start_matches("hash=")) {
+            return "HASH".to_owned();
+        }
+        let word = if word == "leader" { "follower" } else { word };
+        let mut shape = String::new();
+        for letter in word.chars() {
+            let letter = if letter.is_ascii_digit() { '0' } else { letter };
+            if letter != '0' || !shape.ends_with('0') {
+                shape.push(letter);
+            }
+        }
+        shape
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Whether `said` is what is shown: a line `…` is any lines, a `…` within a line anything.
+fn matches(shown: &[String], said: &[String]) -> bool {
+    let Some((first, rest)) = shown.split_first() else { return said.is_empty() };
+    if first == "…" {
+        return (0..=said.len()).any(|skipped| matches(rest, &said[skipped..]));
+    }
+    let Some((line, others)) = said.split_first() else { return false };
+    let same = match first.split_once('…') {
+        None => line == first,
+        Some((before, after)) => line.starts_with(before) && line.ends_with(after),
+    };
+    same && matches(rest, others)
+}
+
+#[test]
+fn what_the_readme_shows_is_what_happens() {
+    const MARK: &str = "--- next ---";
+    let script = Script::new(3);
+    let directory = env!("CARGO_MANIFEST_DIR");
+    for session in sessions() {
+        let parts: Vec<&str> =
+            session.split("$ ").skip(1).filter(|part| part.contains('\n')).collect();
+        let mut lines = format!("cd '{directory}'\n");
+        for part in &parts {
+            let (command, _) = part.split_once('\n').unwrap();
+            let mut command = command.replace("$PWD/target/release", &binaries());
+            for node in 1..=3 {
+                let port = format!(":{}", script.port + node - 1);
+                command = command.replace(&format!(":710{node}"), &port);
+            }
+            writeln!(lines, "{command}\necho '{MARK}'").unwrap();
+        }
+        let endpoints: Vec<String> =
+            (0..3).map(|node| format!("127.0.0.1:{}", script.port + node)).collect();
+        let output = script
+            .command("bash")
+            .args(["-c", &lines])
+            .env("CLUSTER_DIR", script.directory().join("target/cluster"))
+            .env("RAFTCTL_ENDPOINTS", endpoints.join(","))
+            .output()
+            .unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let said: Vec<&str> = out.split(&format!("{MARK}\n")).collect();
+        for (part, said) in parts.iter().zip(&said) {
+            let (command, shown) = part.split_once('\n').unwrap();
+            let shown: Vec<String> = shown.lines().map(shape_of).collect();
+            let said: Vec<String> = said.lines().map(shape_of).collect();
+            assert!(
+                matches(&shown, &said),
+                "{command}\nshown {shown:#?}\nsaid {said:#?}\n{errors}"
+            );
+        }
+    }
+    assert!(sessions().len() >= 2, "the readme shows something");
 }

@@ -5,7 +5,7 @@
 
 use raftd::config::{Config, Parsed};
 use raftd::replica::{Fatal, NodeOptions};
-use raftd::server::{Ended, Server, ServerOptions, StartError, start_logger, unix_ms};
+use raftd::server::{Ended, Farewell, Server, ServerOptions, StartError, start_logger, unix_ms};
 use raftd::types::DiskId;
 use raftd::wal::{OpenError, OsDisk};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,6 +16,9 @@ use std::sync::Arc;
 const USAGE: u8 = 2;
 const REFUSED: u8 = 3;
 const DISK_FAILED: u8 = 74;
+
+/// The system's word for a device that could not read or write. The same on every Linux.
+const EIO: i32 = 5;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -51,8 +54,7 @@ fn stop_at_panics() {
 }
 
 /// A connection is a descriptor: take as many as the system allows this process. What it refuses
-/// only
-/// bounds the connections, and accepting waits when they run out.
+/// only bounds the connections, and accepting waits when they run out.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -61,7 +63,8 @@ fn raise_descriptor_limit() {
 
 fn serve(config: &Config) -> Result<(), (u8, String)> {
     let logger = start_logger().map_err(|error| (REFUSED, format!("cannot start: {error}")))?;
-    let disk = OsDisk::open(&config.data_dir).map_err(|error| (REFUSED, error.to_string()))?;
+    let opened = OsDisk::open(&config.data_dir);
+    let disk = opened.map_err(|error| (open_code(&error), whole_story(&error)))?;
     let seed = random_u64()?;
     let options = node_options(config, seed)?;
     log::info!(
@@ -73,14 +76,18 @@ fn serve(config: &Config) -> Result<(), (u8, String)> {
         options.cluster_id,
         config.segment_bytes,
     );
+    if let Some(warning) = disk.file_system_warning() {
+        log::warn!("{warning} node={} data_dir={}", config.id, config.data_dir.display());
+    }
     let server_options =
-        ServerOptions { listen: config.listen.clone(), connections_max: config.connections_max };
+        ServerOptions { listen: config.listen.clone(), clients_max: config.connections_max };
     let started = Server::start(Arc::new(disk), options, &server_options);
-    let mut server = started.map_err(|error| (start_code(&error), error.to_string()))?;
+    let mut server = started.map_err(|error| (start_code(&error), whole_story(&error)))?;
     let ended = server.run();
     let result = match ended {
-        Ended::Stopped => {
-            log::info!("stopped node={} reason=signal", config.id);
+        Ended::Stopped(farewell) => {
+            let noted = farewell == Farewell::Noted;
+            log::info!("stopped node={} reason=signal clean={noted}", config.id);
             Ok(())
         }
         Ended::Fatal(fatal) => Err((fatal_code(&fatal), fatal.to_string())),
@@ -105,6 +112,7 @@ fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)>
         heartbeat_ns: config.heartbeat_ns,
         segment_bytes: config.segment_bytes,
         history_bytes_max: config.history_bytes_max,
+        clients_max: config.connections_max,
     })
 }
 
@@ -119,10 +127,39 @@ fn random_u64() -> Result<u64, (u8, String)> {
     }
 }
 
+/// What was attempted and each reason below it, in one line.
+fn whole_story(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut below = error.source();
+    while let Some(reason) = below {
+        line.push_str(&format!(": {reason}"));
+        below = reason.source();
+    }
+    line
+}
+
 fn start_code(error: &StartError) -> u8 {
     match error {
-        StartError::Open(OpenError::Io { .. }) => DISK_FAILED,
-        StartError::Open(_) | StartError::Listen { .. } | StartError::System(_) => REFUSED,
+        StartError::Open(error) => open_code(error),
+        StartError::Listen { .. } | StartError::System(_) => REFUSED,
+    }
+}
+
+/// A medium that fails is told from a directory that was named or prepared wrongly.
+fn open_code(error: &OpenError) -> u8 {
+    match error {
+        OpenError::Io { source, .. } if source.raw_os_error() == Some(EIO) => DISK_FAILED,
+        OpenError::Io { .. }
+        | OpenError::InUse { .. }
+        | OpenError::WrongNode { .. }
+        | OpenError::WrongCluster { .. }
+        | OpenError::NotADataDirectory { .. }
+        | OpenError::NetworkFileSystem { .. }
+        | OpenError::Incomplete { .. }
+        | OpenError::IdentityDamaged { .. }
+        | OpenError::Version { .. }
+        | OpenError::HardStateLost { .. }
+        | OpenError::Damaged(_) => REFUSED,
     }
 }
 

@@ -124,7 +124,7 @@ pub enum Error {
         /// Why.
         source: WireError,
     },
-    /// Perhaps done: a write was sent and its answer did not come.
+    /// Perhaps done: a write was sent, and no answer came or one that does not know.
     OutcomeUnknown {
         /// Who may have done it.
         attempt: Attempt,
@@ -166,7 +166,7 @@ impl fmt::Display for Error {
             Error::Refused { endpoint, .. } => write!(f, "{endpoint} refused the request"),
             Error::OutcomeUnknown { attempt } => write!(
                 f,
-                "sent to {}, but no answer came: the write may or may not be done",
+                "sent to {}, but nobody knows the end: the write may or may not be done",
                 attempt.endpoint
             ),
         }

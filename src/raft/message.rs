@@ -1,8 +1,7 @@
 //! What servers say to each other: Figure 2's RPCs, pre-vote and heartbeats, one variant each.
 //!
 //! Positions only. The payloads of `Append` travel beside the message, in the order of `entries`;
-//! the core
-//! never sees one. A reply goes back over the connection that brought its request.
+//! the core never sees one. A reply goes back over the connection that brought its request.
 
 use crate::types::{EntryKind, LogIndex, LogPosition, Term};
 
@@ -98,8 +97,7 @@ pub enum AppendOutcome {
         /// make last.
         probe: LogIndex,
         /// The follower's last entry at or below `probe` that could match: the end of the run of
-        /// terms that
-        /// is at most the probe's term. Never above the follower's last entry.
+        /// terms that is at most the probe's term. Never above the follower's last entry.
         hint: LogPosition,
     },
     /// Entries arrived in order but there was no room to store them. The leader waits a heartbeat

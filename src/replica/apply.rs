@@ -1,6 +1,5 @@
-//! Committed entries to the store, in order, once; then the replies of those who wait. Paper
-//! Figure 2,
-//! "if commitIndex > lastApplied".
+//! Committed entries to the store, in order, once; then the replies of those who wait. Paper Figure
+//! 2, "if commitIndex > lastApplied".
 
 use super::connections::{ConnectionId, Deferred};
 use super::pending::Waiter;
@@ -24,8 +23,7 @@ const READ_GROUP: usize = 16;
 const TIDY_PER_TURN: usize = 2048;
 
 /// The leader's time for entries: wall time at the start plus monotonic time since, so that a jump
-/// of the
-/// wall clock changes nothing. Milliseconds since 1970. Design §12.10.
+/// of the wall clock changes nothing. Milliseconds since 1970. Design §12.10.
 #[derive(Debug)]
 pub(super) struct Stamp {
     unix_ms_at_start: u64,

@@ -70,18 +70,16 @@ impl Bootstrap {
             Some((_, known)) if *known == disk_id => self.adopt(said),
             Some((_, known)) => Verdict::Refuse(format!(
                 "server {} already serves and knows server {} with data directory {known}, but \
-                this one is \
-                 {disk_id}: it is new or was emptied. What it promised is lost, so it must not \
-                 vote. Bring \
-                 the old data directory back, or replace the member with `raftctl member replace \
-                 {}`",
+                 this one is {disk_id}: it is new or was emptied. What it promised is lost, so it \
+                 must not vote. Bring the old data directory back, or replace the member with \
+                 `raftctl member replace {}`",
                 said.node.get(),
                 id.get(),
                 id.get(),
             )),
             None => Verdict::Refuse(format!(
                 "server {} already serves a cluster that has no member {}: add it with `raftctl \
-                member add`",
+                 member add`",
                 said.node.get(),
                 id.get(),
             )),
@@ -97,7 +95,7 @@ impl Bootstrap {
             }
             Some(_) | None => Verdict::Refuse(format!(
                 "server {} serves with other members than this server's --peers: make --peers \
-                equal on all",
+                 equal on all",
                 said.node.get(),
             )),
         }

@@ -2,9 +2,8 @@
 //! too much.
 //!
 //! Bounds: an out-buffer above `CONNECTION_OUT_HIGH_WATER` or too many unanswered requests pause a
-//! connection:
-//! its bytes stay unread. All client buffers together stay below `CLIENT_BUFFER_BYTES_MAX`, or the
-//! connection that would exceed it is closed.
+//! connection: its bytes stay unread. All client buffers together stay below
+//! `CLIENT_BUFFER_BYTES_MAX`, or the connection that would exceed it is closed.
 
 use crate::limits;
 use crate::types::NodeId;
@@ -147,7 +146,6 @@ impl Connections {
             dirty: false,
             closing: false,
         });
-        self.clients += usize::from(matches!(party, Party::Stranger | Party::Client));
     }
 
     /// Forgets a connection whose socket is gone; returns who it was.
@@ -156,8 +154,8 @@ impl Connections {
         let connection = self.slots[id.slot()].take()?;
         if counts_as_client(connection.party) {
             self.client_out_bytes -= connection.out.unsent_bytes();
-            self.clients -= 1;
         }
+        self.clients -= usize::from(connection.party == Party::Client);
         Some(connection.party)
     }
 
@@ -174,11 +172,12 @@ impl Connections {
     pub(super) fn set_party(&mut self, id: ConnectionId, party: Party) {
         let connection = self.get_mut(id).expect("a frame of this connection is being handled");
         let unsent = connection.out.unsent_bytes();
-        let was_client = counts_as_client(std::mem::replace(&mut connection.party, party));
-        if was_client && !counts_as_client(party) {
-            self.clients -= 1;
+        let before = std::mem::replace(&mut connection.party, party);
+        if counts_as_client(before) && !counts_as_client(party) {
             self.client_out_bytes -= unsent;
         }
+        self.clients += usize::from(party == Party::Client);
+        self.clients -= usize::from(before == Party::Client);
     }
 
     /// Writes to a connection's out-buffer, unless it has ended.
@@ -316,7 +315,7 @@ impl Connections {
         }
     }
 
-    /// Client connections, strangers included.
+    /// Clients that have said hello.
     pub(super) fn clients(&self) -> usize {
         self.clients
     }

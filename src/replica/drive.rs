@@ -5,11 +5,10 @@
 //!           → apply → replies, reads → start one sync job if none is in flight
 //! ```
 //! Messages that may leave before our own sync leave in the same turn (thesis §10.2.1); those that
-//! may not are
-//! kept inside the core until a receipt releases them.
+//! may not are kept inside the core until a receipt releases them.
 
 use super::pending::Waiter;
-use super::{Fatal, Node, Stage};
+use super::{Farewell, Fatal, Node, Stage};
 use crate::limits;
 use crate::raft::message::EntryMeta;
 use crate::raft::{LogOp, Notice, Raft, ReadReady, Send};
@@ -17,9 +16,8 @@ use crate::types::{Instant, JobSeq, SyncReceipt};
 use crate::wal::Job;
 use std::io;
 
-/// After this long without new entries a mark says that the last batch is durable, so that
-/// recovery can
-/// tell its damage from a torn tail. Storage §6.3, SYNCMARK. Nanoseconds.
+/// After this long without new entries a mark says that the last batch is durable, so that recovery
+/// can tell its damage from a torn tail. Storage §6.3, SYNCMARK. Nanoseconds.
 const IDLE_MARK_NS: u64 = 20_000_000;
 
 /// How often a full disk is tried again. Nanoseconds.
@@ -95,6 +93,9 @@ impl Node {
         }
         self.wal.job_done(seq);
         self.wal.recycle(job);
+        if self.farewell == Farewell::Staged {
+            self.farewell = Farewell::Done;
+        }
         match &mut self.stage {
             Stage::Member(raft) => raft.on_synced(now, SyncReceipt { seq }),
             Stage::Founding => self.founded(now),
@@ -194,11 +195,20 @@ impl Node {
         }
         let Stage::Member(raft) = &self.stage else { return };
         let dirty = raft.has_job();
-        if !dirty {
-            if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
-                return;
+        match (dirty, self.farewell) {
+            (true, Farewell::None | Farewell::Asked) => {}
+            (false, Farewell::None) => {
+                if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
+                    return;
+                }
+                self.wal.stage_sync_mark();
             }
-            self.wal.stage_sync_mark();
+            (false, Farewell::Asked) => {
+                self.wal.stage_shutdown();
+                self.farewell = Farewell::Staged;
+            }
+            // Whatever the rules want after the farewell would make it untrue.
+            (_, Farewell::Staged | Farewell::Done) => return,
         }
         self.jobs.mark_at = if dirty { now.after_ns(IDLE_MARK_NS) } else { Instant::FAR };
         let seq = self.next_job();
@@ -209,8 +219,7 @@ impl Node {
         }
         assert_eq!(scope.last, self.wal.last(), "core and record agree on the log");
         // Records vouch only for what is committed **and** durable here: an entry that others have
-        // made
-        // committed may still be torn off this disk, and that is no damage.
+        // made committed may still be torn off this disk, and that is no damage.
         let commit = raft.commit_index().min(raft.durable());
         let job = self.wal.begin_job(seq, commit);
         assert!(job.is_some() || !dirty, "what the core changed is staged in the record");

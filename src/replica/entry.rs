@@ -1,5 +1,6 @@
 //! The payload of a configuration entry: MessagePack `[version=1, [[id, disk_id, address], …]]`,
-//! ascending.
+//! ascending. `disk_id` is 16 bytes, big-endian, as ids are in every message; the pages of the
+//! log's own files are little-endian.
 
 use crate::config::MemberAddress;
 use crate::limits;
@@ -54,7 +55,7 @@ impl std::error::Error for ConfigurationError {}
 /// Encodes the members, ascending by id. Equal on all nodes for equal members.
 pub fn encode_members(members: &[Member]) -> Vec<u8> {
     assert!(members.is_sorted(), "the bytes must not depend on who encodes them");
-    let ids: Vec<[u8; 16]> = members.iter().map(|member| member.disk_id.0.to_le_bytes()).collect();
+    let ids: Vec<[u8; 16]> = members.iter().map(|member| member.disk_id.0.to_be_bytes()).collect();
     let stored = members
         .iter()
         .zip(&ids)
@@ -78,7 +79,7 @@ pub fn decode_members(payload: &[u8]) -> Result<Vec<Member>, ConfigurationError>
     for StoredMember(id, disk, address) in stored {
         let id = NodeId::new(id).ok_or(ConfigurationError("a member's id is 0"))?;
         let disk = disk.try_into().map_err(|_| ConfigurationError("a disk id is not 16 bytes"))?;
-        let disk_id = DiskId(u128::from_le_bytes(disk));
+        let disk_id = DiskId(u128::from_be_bytes(disk));
         members.push(Member { id, disk_id, address: address.to_owned() });
     }
     if members.is_sorted_by(|one, other| one.id < other.id) {
@@ -99,14 +100,14 @@ mod tests {
 
     fn member(id: u64) -> Member {
         let id = NodeId::new(id).unwrap();
-        Member { id, disk_id: DiskId(7), address: "h:1".to_owned() }
+        Member { id, disk_id: DiskId(0x0107), address: "h:1".to_owned() }
     }
 
     #[test]
     fn the_stored_form_never_changes() {
         let bytes = encode_members(&[member(1), member(2)]);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let one = "c41007000000000000000000000000000000a3683a31";
+        let one = "c41000000000000000000000000000000107a3683a31";
         assert_eq!(hex, format!("9201929301{one}9302{one}"));
         assert_eq!(decode_members(&bytes).unwrap(), [member(1), member(2)]);
     }

@@ -1,6 +1,5 @@
-//! Messages between members: in from their connections, out from the log's bytes; and what the
-//! core decides
-//! for the log, repeated in the record.
+//! Messages between members: in from their connections, out from the log's bytes; and what the core
+//! decides for the log, repeated in the record.
 
 use super::connections::ConnectionId;
 use super::drive::room_after_overhead;

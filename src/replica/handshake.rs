@@ -102,6 +102,9 @@ impl Node {
         }
         match hello.sender {
             Sender::Client => {
+                if self.connections.clients() >= self.options.clients_max {
+                    return self.turn_away(id, Error::TOO_MANY_CLIENTS);
+                }
                 self.connections.set_party(id, Party::Client);
                 self.welcome(id);
             }
@@ -234,8 +237,7 @@ impl Node {
         if alone && matches!(error, Error::WrongCluster { .. }) {
             self.fail(Fatal::Refused(format!(
                 "server {} answers for another cluster ({error}): make --peers and \
-                --cluster-token equal on \
-                 all servers",
+                 --cluster-token equal on all servers",
                 peer.get(),
             )));
             return;

@@ -2,10 +2,9 @@
 //! threads.
 //!
 //! The shell (`server/`, or a simulator) calls the inputs below in any order and then
-//! [`Node::advance`] once
-//! a turn. Everything that a turn wants from the world is collected as data: bytes per connection,
-//! [`wal::Job`]s for the sync thread, background jobs, dials, connections to close, the next
-//! deadline.
+//! [`Node::advance`] once a turn. Everything that a turn wants from the world is collected as data:
+//! bytes per connection, [`wal::Job`]s for the sync thread, background jobs, dials, connections to
+//! close, the next deadline.
 //!
 //! | file | what |
 //! |---|---|
@@ -18,10 +17,8 @@
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //!
 //! Invariants kept here: a request refused with certainty never reached the log (`admission`); an
-//! answer to
-//! a put follows its commit and apply (`apply`); nothing leaves that a lost page could take back
-//! (`raft` tags
-//! it, `drive` hands receipts only for finished jobs).
+//! answer to a put follows its commit and apply (`apply`); nothing leaves that a lost page could
+//! take back (`raft` tags it, `drive` hands receipts only for finished jobs).
 
 mod admission;
 mod apply;
@@ -84,6 +81,8 @@ pub struct NodeOptions {
     pub segment_bytes: u64,
     /// Bytes.
     pub history_bytes_max: u64,
+    /// Clients at once; more are told so and turned away. Peers come on top.
+    pub clients_max: usize,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
@@ -108,8 +107,7 @@ impl fmt::Display for Fatal {
             Fatal::Disk(error) => write!(
                 f,
                 "cannot write the log: {error}; stopped so that nothing is acknowledged that is \
-                not durable: \
-                 check the disk, then start again"
+                 not durable: check the disk, then start again"
             ),
             Fatal::Entry { index, why } => write!(f, "cannot apply entry {index}: {why}"),
             Fatal::Refused(why) => f.write_str(why),
@@ -128,6 +126,19 @@ enum Stage {
     Founding,
     /// Takes part.
     Member(Box<Raft>),
+}
+
+/// How far the node is in ending in good order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Farewell {
+    /// It serves.
+    None,
+    /// What it has in memory goes to the disk first.
+    Asked,
+    /// The job that notes the end is on its way.
+    Staged,
+    /// The disk holds everything, and says so.
+    Done,
 }
 
 /// How many input bytes the node took.
@@ -165,6 +176,7 @@ pub struct Node {
     /// Clients wait, unread, until the log has room for so many bytes; 0 if it has. Bytes.
     stalled_bytes: u64,
     more_to_apply: bool,
+    farewell: Farewell,
     fatal: Option<Fatal>,
 }
 
@@ -214,6 +226,7 @@ impl Node {
             dials: Vec::new(),
             stalled_bytes: 0,
             more_to_apply: false,
+            farewell: Farewell::None,
             fatal: None,
             options,
         };
@@ -354,6 +367,24 @@ impl Node {
         }
     }
 
+    /// Asks for an end in good order: what is staged becomes durable, then the hard state notes
+    /// that and how long the log is, so that the next start can tell a log that went back. Keep
+    /// calling `advance` and running jobs until `has_stopped`; hand over no more bytes.
+    pub fn stop(&mut self) {
+        if self.farewell == Farewell::None {
+            self.farewell = Farewell::Asked;
+        }
+    }
+
+    /// Whether nothing is left to be written. A node that knows no configuration has promised
+    /// nothing, and ends at once.
+    pub fn has_stopped(&self) -> bool {
+        match self.stage {
+            Stage::Alone(_) => self.farewell != Farewell::None,
+            Stage::Founding | Stage::Member(_) => self.farewell == Farewell::Done,
+        }
+    }
+
     /// The reason to stop, once there is one.
     pub fn fatal(&mut self) -> Option<Fatal> {
         self.fatal.take()
@@ -366,7 +397,8 @@ impl Node {
 
     /// When `advance` must be called even if nothing happens.
     pub fn wake_at(&self) -> Instant {
-        if self.more_to_apply || self.connections.has_ready_deferred() {
+        let farewell_due = self.farewell == Farewell::Asked && !self.jobs.in_flight;
+        if self.more_to_apply || farewell_due || self.connections.has_ready_deferred() {
             return Instant::ZERO;
         }
         let core = match &self.stage {

@@ -1,8 +1,7 @@
 //! Which connection is which member, and when to dial again.
 //!
 //! Every pair of members has two connections: each dials the other, sends its requests there and
-//! gets its
-//! answers there. So an answer can never be taken for one of an older connection.
+//! gets its answers there. So an answer can never be taken for one of an older connection.
 
 use super::connections::ConnectionId;
 use super::entry::Member;
@@ -23,6 +22,9 @@ pub struct Dial {
     pub peer: NodeId,
     /// `host:port`; resolve it anew.
     pub address: String,
+    /// Counts the attempts. A name may have several addresses, such as `localhost`'s two, and the
+    /// peer need not listen on the first: each attempt takes the next one.
+    pub attempt: usize,
 }
 
 /// The connection that we dialed.
@@ -51,6 +53,7 @@ pub(super) struct Peer {
     /// Whether the last attempt failed in a way worth saying once.
     pub(super) complained: bool,
     backoff_ns: u64,
+    attempt: usize,
 }
 
 /// The other members, ascending by id.
@@ -75,6 +78,7 @@ impl Peers {
                 outbound: Outbound::Waiting { until: Instant::ZERO },
                 complained: false,
                 backoff_ns: BACKOFF_MIN_NS,
+                attempt: 0,
             })
             .collect();
         Peers { list, chance: seed, sessions: 0 }
@@ -123,7 +127,8 @@ impl Peers {
                 && until <= now
             {
                 peer.outbound = Outbound::Dialing;
-                dials.push(Dial { peer: peer.id, address: peer.address.clone() });
+                let Peer { id, ref address, attempt, .. } = *peer;
+                dials.push(Dial { peer: id, address: address.clone(), attempt });
             }
         }
     }
@@ -137,14 +142,14 @@ impl Peers {
         due.min().unwrap_or(Instant::FAR)
     }
 
-    /// Notes that an attempt, a handshake or a connection to `id` has ended; the next attempt
-    /// waits with
-    /// jitter, so that two members that find each other gone do not stay in step.
+    /// Notes that an attempt, a handshake or a connection to `id` has ended; the next attempt waits
+    /// with jitter, so that two members that find each other gone do not stay in step.
     pub(super) fn lost_outbound(&mut self, id: NodeId, now: Instant) {
         let chance = self.draw();
         let Some(peer) = self.get_mut(id) else { return };
         let wait_ns = peer.backoff_ns / 2 + chance % (peer.backoff_ns / 2);
         peer.backoff_ns = (peer.backoff_ns * 2).min(BACKOFF_MAX_NS);
+        peer.attempt = peer.attempt.wrapping_add(1);
         peer.outbound = Outbound::Waiting { until: now.after_ns(wait_ns) };
     }
 
@@ -187,5 +192,31 @@ impl Peer {
             Outbound::Waiting { .. } | Outbound::Dialing => None,
         };
         self.inbound.into_iter().chain(outbound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_attempt_has_its_number_and_waits_longer() {
+        let [own, other] = [1, 2].map(|id| NodeId::new(id).unwrap());
+        let member = |id| MemberAddress { id, address: "localhost:1".to_owned() };
+        let mut peers = Peers::new(&[member(own), member(other)], own, 7);
+        let mut now = Instant::ZERO;
+        let mut waited = Vec::new();
+        for attempt in 0..6 {
+            let mut dials = Vec::new();
+            peers.dial_due(now, &mut dials);
+            assert_eq!(dials.len(), 1, "this server is not dialed, the other once");
+            assert_eq!(dials[0].attempt, attempt);
+            peers.lost_outbound(other, now);
+            waited.push(peers.wake_at().ns_since(now));
+            now = peers.wake_at();
+        }
+        assert!(waited[0] < BACKOFF_MIN_NS, "{waited:?}");
+        assert!(waited[5] >= BACKOFF_MAX_NS / 2, "{waited:?}");
+        assert!(waited[5] < BACKOFF_MAX_NS, "{waited:?}");
     }
 }

@@ -38,8 +38,7 @@ impl Pending {
     }
 
     /// The waiters of the entry about to be applied, if this node proposed exactly that entry.
-    /// Waiters of
-    /// another entry at or below its index wait in vain: they come back through `lost`.
+    /// Waiters of another entry at or below its index wait in vain: they come back through `lost`.
     pub(super) fn take(&mut self, position: LogPosition, lost: &mut Vec<Waiter>) -> Vec<Waiter> {
         while let Some(first) = self.entries.front() {
             if first.position.index > position.index {

@@ -130,11 +130,12 @@ fn say(node: NodeId, recovered: &wal::Recovered) {
     let (last, commit) = (recovered.last, recovered.commit_index);
     log::info!(
         "recovered node={node} term={} last={last} commit={commit} records={} segments={} \
-        spares={}",
+         spares={} clean={}",
         recovered.hard_state.term,
         report.records,
         report.segments,
         report.spares,
+        report.clean,
     );
     if let Some((segment, offset)) = report.torn_at {
         log::info!("cut a torn tail node={node} segment={segment} offset={offset}");

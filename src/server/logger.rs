@@ -1,6 +1,6 @@
 //! Log lines through a bounded queue to a thread of their own: a terminal that does not read, or a
-//! full disk
-//! behind stderr, must not stop the loop. Lines that find the queue full are dropped and counted.
+//! full disk behind stderr, must not stop the loop. Lines that find the queue full are dropped and
+//! counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -37,8 +37,8 @@ use wheel::Wheel;
 pub struct ServerOptions {
     /// `host:port` to accept on.
     pub listen: String,
-    /// Connections at once.
-    pub connections_max: usize,
+    /// Clients at once. Peers come on top.
+    pub clients_max: usize,
 }
 
 /// Why the server could not start.
@@ -61,11 +61,17 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Open(error) => fmt::Display::fmt(error, f),
-            StartError::Listen { address, source } => write!(
-                f,
-                "cannot listen on {address}: {source}; choose another --listen or stop what uses it"
-            ),
-            StartError::System(error) => write!(f, "cannot start the event loop: {error}"),
+            StartError::Listen { address, source } => {
+                let advice = if source.kind() == io::ErrorKind::AddrInUse {
+                    "stop what uses it, or choose another --listen"
+                } else if source.kind() == io::ErrorKind::PermissionDenied {
+                    "choose a --listen port from 1024 on"
+                } else {
+                    "choose an address of this machine with --listen"
+                };
+                write!(f, "cannot listen on {address} ({advice})")
+            }
+            StartError::System(_) => f.write_str("cannot start the event loop"),
         }
     }
 }
@@ -84,12 +90,24 @@ impl std::error::Error for StartError {
 #[derive(Debug)]
 pub enum Ended {
     /// A signal asked for it.
-    Stopped,
+    Stopped(Farewell),
     /// The node cannot go on.
     Fatal(Fatal),
     /// The poll failed.
     Poll(io::Error),
 }
+
+/// How a server ended that was asked to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Farewell {
+    /// Everything is on the disk, and the hard state says so.
+    Noted,
+    /// The disk took too long, or a second signal came: as after a crash.
+    CutShort,
+}
+
+/// How long the disk may take for the last sync. Nanoseconds.
+const FAREWELL_NS: u64 = 5_000_000_000;
 
 /// One node on real sockets, a real clock and a real disk.
 pub struct Server {
@@ -102,7 +120,8 @@ pub struct Server {
     wheel: Wheel<ConnectionId>,
     now: Instant,
     scratch: Scratch,
-    stopping: bool,
+    /// Once a signal has asked for the end: when it comes at the latest.
+    stop_by: Option<Instant>,
 }
 
 /// Lists that live across turns.
@@ -143,7 +162,7 @@ impl Server {
         options: &ServerOptions,
     ) -> io::Result<Server> {
         let wait = Wait::new()?;
-        let sockets = Sockets::new(&wait, listener, options.connections_max)?;
+        let sockets = Sockets::new(&wait, listener, options.clients_max)?;
         let signals = Signals::register(&wait, sockets::SIGNALS_KEY)?;
         let threads = Threads::start(&wait.handle())?;
         Ok(Server {
@@ -156,7 +175,7 @@ impl Server {
             wheel: Wheel::new(now),
             now,
             scratch: Scratch::default(),
-            stopping: false,
+            stop_by: None,
         })
     }
 
@@ -177,7 +196,14 @@ impl Server {
     fn take_signals(&mut self) {
         while let Some(signal) = self.signals.arrived() {
             match signal {
-                Signal::Stop => self.stopping = true,
+                Signal::Stop => {
+                    log::info!("stopping reason=signal");
+                    self.node.stop();
+                    // The second one is from somebody who cannot wait.
+                    let first = self.stop_by.is_none();
+                    let limit_ns = if first { FAREWELL_NS } else { 0 };
+                    self.stop_by = Some(self.now.after_ns(limit_ns));
+                }
             }
         }
     }

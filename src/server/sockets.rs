@@ -5,6 +5,8 @@ use crate::limits;
 use crate::net::{Listener, Received, Resolver, Socket, Wait, WakeHandle, connect};
 use crate::replica::{ConnectionId, Dial, Flow, Node};
 use crate::types::{Instant, NodeId};
+use crate::wire::error::Error;
+use crate::wire::hello::{HelloReply, encode_hello_reply};
 use slab::Slab;
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +17,11 @@ pub(super) const SIGNALS_KEY: usize = usize::MAX - 3;
 
 /// A stranger must say hello, and the rest of a frame must come, within this. Nanoseconds.
 const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// Sockets beyond the clients' bound: for peers, which must get in however many clients there are,
+/// for whoever dials them, and for strangers until they have said who they are. A client among
+/// them is turned away by the node.
+const SPARE_SOCKETS: usize = 4 * limits::MEMBERS_MAX + 256;
 
 /// Connections accepted in one turn, so that a flood does not starve those who are served.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -41,21 +48,21 @@ pub(super) struct Sockets {
     signalled: bool,
     entries: Slab<Entry>,
     generation: u32,
-    connections_max: usize,
+    sockets_max: usize,
     /// Keys of sockets that can be read without waiting, those before `ready_next` served last.
     ready: Vec<ConnectionId>,
     serving: Vec<ConnectionId>,
     paused: Vec<ConnectionId>,
     input_bytes: usize,
     buffer: Vec<u8>,
-    resolver: Resolver<NodeId>,
+    resolver: Resolver<(NodeId, usize)>,
 }
 
 impl Sockets {
     pub(super) fn new(
         wait: &Wait,
         mut listener: Listener,
-        connections_max: usize,
+        clients_max: usize,
     ) -> io::Result<Sockets> {
         wait.register_readable(listener.source(), LISTENER_KEY)?;
         let wake: WakeHandle = wait.handle();
@@ -65,7 +72,7 @@ impl Sockets {
             signalled: false,
             entries: Slab::new(),
             generation: 0,
-            connections_max,
+            sockets_max: clients_max + SPARE_SOCKETS,
             ready: Vec::new(),
             serving: Vec::new(),
             paused: Vec::new(),
@@ -134,14 +141,13 @@ impl Sockets {
             match self.listener.accept() {
                 Ok(Some((stream, from))) => {
                     accepted += 1;
-                    if self.entries.len() < self.connections_max {
-                        let id = self.enter(wait, Socket::new(stream, false), None);
-                        if let Some(id) = id {
-                            node.on_accepted(id);
-                            self.watch(id, wheel, now);
-                        }
-                    } else {
-                        log::warn!("refused a connection from={from} max={}", self.connections_max);
+                    let mut socket = Socket::new(stream, false);
+                    if self.entries.len() >= self.sockets_max {
+                        log::debug!("refused a connection from={from} max={}", self.sockets_max);
+                        turn_away(&mut socket);
+                    } else if let Some(id) = self.enter(wait, socket, None) {
+                        node.on_accepted(id);
+                        self.watch(id, wheel, now);
                     }
                 }
                 Ok(None) => self.accepting = false,
@@ -225,8 +231,8 @@ impl Sockets {
     }
 
     /// Reads within the turn's budget and hands whole frames to the node. `false`: the other side
-    /// has ended the
-    /// connection. If the node ends it, it is closed after what it has to say was offered.
+    /// has ended the connection. If the node ends it, it is closed after what it has to say was
+    /// offered.
     fn read(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(id.slot()).filter(|entry| entry.id == id) else {
             return true;
@@ -372,7 +378,7 @@ impl Sockets {
 
     /// Asks for the addresses of a member; `connect_resolved` goes on.
     pub(super) fn resolve(&mut self, dial: Dial) {
-        self.resolver.ask(dial.peer, dial.address);
+        self.resolver.ask((dial.peer, dial.attempt), dial.address);
     }
 
     /// Starts the connection attempts whose names have been resolved.
@@ -383,10 +389,10 @@ impl Sockets {
         wheel: &mut Wheel<ConnectionId>,
         now: Instant,
     ) {
-        while let Some((peer, found)) = self.resolver.answer() {
+        while let Some(((peer, attempt), found)) = self.resolver.answer() {
             let stream = found.and_then(|addresses| {
-                let first = addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-                connect(*first)
+                let turn = attempt.checked_rem(addresses.len());
+                connect(addresses[turn.ok_or(io::ErrorKind::AddrNotAvailable)?])
             });
             match stream {
                 Ok(stream) => match self.enter(wait, Socket::new(stream, true), Some(peer)) {
@@ -417,4 +423,11 @@ impl Sockets {
             }
         }
     }
+}
+
+/// Says why before hanging up. A fresh socket has room for it; whoever is gone hears nothing.
+fn turn_away(socket: &mut Socket) {
+    let mut frame = Vec::new();
+    encode_hello_reply(&mut frame, &HelloReply::Refused(Error::TOO_MANY_CLIENTS));
+    let _said = socket.send(&frame);
 }

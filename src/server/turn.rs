@@ -1,21 +1,27 @@
 //! One turn of the loop: bytes down, one sync, results up. No business word in it but `node`.
 
-use super::{Ended, Server, Wheel};
+use super::{Ended, Farewell, Server, Wheel};
 use crate::replica::ConnectionId;
 use crate::types::Instant;
 
 impl Server {
     /// Waits for the world, hands it to the node, and carries out what the node wants.
     pub(super) fn turn(&mut self) -> Result<(), Ended> {
-        let wake_at = self.node.wake_at().min(self.wheel.wake_at());
-        let wake_at = if self.sockets.has_ready() { Instant::ZERO } else { wake_at };
+        let wake_at = match self.stop_by {
+            // Nothing is read any more, so nothing about connections is due.
+            Some(stop_by) => self.node.wake_at().min(stop_by),
+            None if self.sockets.has_ready() => Instant::ZERO,
+            None => self.node.wake_at().min(self.wheel.wake_at()),
+        };
         self.wait.wait(self.now, wake_at).map_err(Ended::Poll)?; // the only place we sleep
         self.now = self.clock.now(); // the only place we look
         let now = self.now;
 
         self.threads.collect(&mut self.node, now);
-        self.sockets.receive(&self.wait, &mut self.node, &mut self.wheel, now);
-        self.expire_connections();
+        if self.stop_by.is_none() {
+            self.sockets.receive(&self.wait, &mut self.node, &mut self.wheel, now);
+            self.expire_connections();
+        }
         self.node.advance(now);
 
         self.send_and_close();
@@ -26,10 +32,20 @@ impl Server {
         if let Some(fatal) = self.node.fatal() {
             return Err(Ended::Fatal(fatal));
         }
-        if self.sockets.take_signalled() {
+        if self.stop_by.is_some() || self.sockets.take_signalled() {
             self.take_signals();
         }
-        if self.stopping { Err(Ended::Stopped) } else { Ok(()) }
+        self.stop_if_done()
+    }
+
+    /// A stopped server reads nothing more, writes down what it has, and ends. A disk that does
+    /// not answer, or a second signal, does not keep it: what is missing then is as after a crash.
+    fn stop_if_done(&mut self) -> Result<(), Ended> {
+        let Some(stop_by) = self.stop_by else { return Ok(()) };
+        if self.node.has_stopped() {
+            return Err(Ended::Stopped(Farewell::Noted));
+        }
+        if self.now < stop_by { Ok(()) } else { Err(Ended::Stopped(Farewell::CutShort)) }
     }
 
     fn send_and_close(&mut self) {

@@ -2,8 +2,7 @@
 //! looks again.
 //!
 //! 256 slots of 64 ms. A deadline beyond the horizon of 16 s waits in the last slot and is looked
-//! at again
-//! there. Keys that have become pointless fire once and are ignored by their owner.
+//! at again there. Keys that have become pointless fire once and are ignored by their owner.
 
 use crate::types::Instant;
 

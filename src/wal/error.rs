@@ -32,6 +32,13 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory is on a file system of another machine.
+    NetworkFileSystem {
+        /// The directory.
+        path: PathBuf,
+        /// Which.
+        name: &'static str,
+    },
     /// There are log or hard state files with content, but no IDENTITY.
     Incomplete {
         /// The directory.
@@ -137,6 +144,12 @@ impl fmt::Display for OpenError {
                  with --data-dir",
                 path.display()
             ),
+            OpenError::NetworkFileSystem { path, name } => write!(
+                f,
+                "{} is on {name}, where a lock and a sync do not hold what they promise: \
+                 name a directory on a local ext4 or xfs with --data-dir",
+                path.display()
+            ),
             OpenError::Incomplete { path } => write!(
                 f,
                 "{} holds log files but no IDENTITY: restore that file from a copy, \
@@ -162,8 +175,25 @@ impl fmt::Display for OpenError {
                 path.display()
             ),
             OpenError::Damaged(damage) => damage.fmt(f),
-            OpenError::Io { doing, path, .. } => write!(f, "cannot {doing} {}", path.display()),
+            OpenError::Io { doing, path, source } => {
+                let advice = advice_on(source.kind());
+                write!(f, "cannot {doing} {} ({advice})", path.display())
+            }
         }
+    }
+}
+
+fn advice_on(kind: io::ErrorKind) -> &'static str {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, QuotaExceeded};
+    use io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
+    if matches!(kind, PermissionDenied | ReadOnlyFilesystem) {
+        "make it writable for this user, or name another --data-dir"
+    } else if matches!(kind, StorageFull | QuotaExceeded) {
+        "free some space, or choose smaller --segment-bytes"
+    } else if matches!(kind, NotADirectory | NotFound | io::ErrorKind::AlreadyExists) {
+        "name another directory with --data-dir"
+    } else {
+        "check the disk"
     }
 }
 
@@ -175,6 +205,7 @@ impl std::error::Error for OpenError {
             | OpenError::WrongNode { .. }
             | OpenError::WrongCluster { .. }
             | OpenError::NotADataDirectory { .. }
+            | OpenError::NetworkFileSystem { .. }
             | OpenError::Incomplete { .. }
             | OpenError::IdentityDamaged { .. }
             | OpenError::Version { .. }

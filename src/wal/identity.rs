@@ -7,6 +7,9 @@
 //! 48 16 disk_id           64 8 created, Unix ms   ...zero...   4092 4 crc32 of bytes 0..4092
 //! ```
 //!
+//! All numbers are little-endian, the two ids of 16 bytes as well (storage §6.3). In messages and
+//! log entries, where they are strings of bytes, ids are big-endian: as people write them.
+//!
 //! It is written to IDENTITY.tmp, synced, renamed, and the directory synced: a crash leaves no
 //! IDENTITY or a whole one. A directory with files of ours and no IDENTITY was never finished, or
 //! has lost it.

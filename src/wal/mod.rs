@@ -47,6 +47,7 @@ mod background;
 mod directory;
 mod disk;
 mod error;
+mod file_system;
 mod hard_state;
 mod identity;
 mod job;
@@ -190,9 +191,8 @@ impl Wal {
 
     /// Bytes that can be staged now for certain, if each entry is counted with
     /// `limits::ENTRY_OVERHEAD_BYTES` beside its payload. Segments of 1 MiB and more have a margin
-    /// that
-    /// makes counting payloads alone safe, up to `limits::APPEND_ENTRIES_MAX` entries. Room for one
-    /// TRUNC is kept beside.
+    /// that makes counting payloads alone safe, up to `limits::APPEND_ENTRIES_MAX` entries. Room
+    /// for one TRUNC is kept beside.
     pub fn room_bytes(&self) -> u64 {
         self.directory.room_bytes()
     }

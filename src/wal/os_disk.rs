@@ -7,6 +7,7 @@
 
 use super::disk::{Disk, DiskFile, Region};
 use super::error::OpenError;
+use super::file_system::FileSystem;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 
 /// Alignment that O_DIRECT asks for at most: the page.
 const DIRECT_ALIGN: usize = 4096;
+/// Held by flock(2) while a process has the directory open.
+const LOCK: &str = "LOCK";
 /// Read at once during recovery. Bytes.
 const READ_BYTES: usize = 1024 * 1024;
 
@@ -24,6 +27,7 @@ const READ_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct OsDisk {
     root: PathBuf,
+    file_system: FileSystem,
     _lock: File,
 }
 
@@ -43,7 +47,12 @@ impl OsDisk {
             let synced = File::open(parent).and_then(|parent| parent.sync_all());
             synced.map_err(failed("sync", parent))?;
         }
-        let path = root.join("LOCK");
+        refuse_foreign(root)?;
+        let file_system = FileSystem::of(root).map_err(failed("look at", root))?;
+        if let FileSystem::Network(name) = file_system {
+            return Err(OpenError::NetworkFileSystem { path: root.to_path_buf(), name });
+        }
+        let path = root.join(LOCK);
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -51,10 +60,15 @@ impl OsDisk {
             .open(&path)
             .map_err(failed("open", &path))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(OsDisk { root: root.to_path_buf(), _lock: lock }),
+            Ok(()) => Ok(OsDisk { root: root.to_path_buf(), file_system, _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse { path }),
             Err(error) => Err(failed("lock", &path)(error.into())),
         }
+    }
+
+    /// What an operator should know of the file system, for the log.
+    pub fn file_system_warning(&self) -> Option<&'static str> {
+        self.file_system.warning()
     }
 
     fn file(&self, name: &str, options: &mut OpenOptions) -> io::Result<Arc<dyn DiskFile>> {
@@ -62,6 +76,21 @@ impl OsDisk {
         let file = options.read(true).write(true).open(&path)?;
         Ok(Arc::new(OsFile { file, path }))
     }
+}
+
+/// A directory of others, as a mistyped `--data-dir` names it, is left as it is: no lock file
+/// either. What is ours has had a LOCK from its first moment, or an IDENTITY if it is a copy.
+fn refuse_foreign(root: &Path) -> Result<(), OpenError> {
+    if root.join(LOCK).exists() || root.join("IDENTITY").exists() {
+        return Ok(());
+    }
+    let list = |source| OpenError::Io { doing: "list", path: root.to_path_buf(), source };
+    for entry in std::fs::read_dir(root).map_err(list)? {
+        if entry.map_err(list)?.file_name() != "lost+found" {
+            return Err(OpenError::NotADataDirectory { path: root.to_path_buf() });
+        }
+    }
+    Ok(())
 }
 
 impl Disk for OsDisk {

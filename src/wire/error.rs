@@ -130,6 +130,10 @@ impl Advice {
 }
 
 impl Error {
+    /// What a client hears that is one too many.
+    pub const TOO_MANY_CLIENTS: Error =
+        Error::Busy { what: Cow::Borrowed("clients, see raftd --max-connections") };
+
     /// The number on the wire.
     pub const fn code(&self) -> u64 {
         match self {

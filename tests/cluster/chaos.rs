@@ -1,8 +1,8 @@
-//! Random kill -9 and restart of random nodes, also of all at once, under load from 16 writers.
+//! Random kill -9 and restart of random nodes, also of all at once, under load from 16 writers and
+//! two that ask whom they should not.
 //!
 //! Every acknowledged put must be there at the end, nothing that was refused may be, every node
-//! must
-//! start again. `scripts/chaos` runs it for as long as asked; `cargo test` runs a few cycles.
+//! must start again. `scripts/chaos` runs it for as long as asked; `cargo test` runs a few cycles.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -12,9 +12,12 @@
 
 use super::chaos_ledger::{Ledger, Service, Tally, Told, parse};
 use super::harness::{Cluster, PATIENCE};
-use super::patience::{breathe, eventually};
-use raftd::client::{Client, Error};
+use super::patience::{StopAtEnd, breathe, eventually};
+use raftd::client::{Client, Connection, Deadline, Error};
+use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
+use raftd::wire::error::Advice;
+use raftd::wire::reply::ReplyBody;
 use std::collections::BTreeMap;
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -23,6 +26,9 @@ use std::thread;
 use std::time::Duration;
 
 const WRITERS: usize = 16;
+
+/// Writers who ask followers as well. Beyond the 16.
+const PROVOKERS: usize = 2;
 
 /// A writer's pause between puts: the log is not compacted, so an hour must not fill the disk.
 const PACE: Duration = Duration::from_millis(10);
@@ -48,15 +54,6 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Ends the writers even if the test fails, which would otherwise wait for them for ever.
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn acknowledged_puts_survive_random_kills_under_load() {
     let cycles = variable("CHAOS_CYCLES");
@@ -66,14 +63,19 @@ fn acknowledged_puts_survive_random_kills_under_load() {
     let mut cluster = Cluster::start(3);
     cluster.leader();
     let clients: Vec<Client> = (0..WRITERS).map(|_| cluster.client()).collect();
+    let nodes: Vec<String> =
+        cluster.servers.iter().map(|server| server.listen().to_owned()).collect();
     let (stop, service) = (AtomicBool::new(false), Service::start());
 
     let (ledgers, windows) = thread::scope(|scope| {
         let (stop, service) = (&stop, &service);
-        let writers: Vec<_> = (0..)
-            .zip(clients)
-            .map(|(writer, client)| scope.spawn(move || write(writer, client, stop, service)))
-            .collect();
+        let writers = (0..).zip(clients);
+        let writers = writers
+            .map(|(n, client)| scope.spawn(move || write(Keys::of(n), client, stop, service)));
+        let nodes = &nodes;
+        let provokers = (WRITERS..WRITERS + PROVOKERS)
+            .map(|n| scope.spawn(move || provoke(Keys::of(n), nodes, stop, service)));
+        let writers: Vec<_> = writers.chain(provokers).collect();
         let windows = {
             let _stop = StopAtEnd(stop);
             let mut dice = Dice(seed);
@@ -143,32 +145,92 @@ fn await_service(service: &Service, moment_us: u64) {
     eventually("a put is acknowledged again", PATIENCE, || service.since(moment_us).then_some(()));
 }
 
-/// Puts until told to stop: mostly new keys, every fourth time over a key of its own.
-fn write(writer: u64, mut client: Client, stop: &AtomicBool, service: &Service) -> Ledger {
-    let mut ledger = Ledger::default();
-    let (mut number, mut generation) = (0_u64, 0_u64);
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let over = number.is_multiple_of(4);
-        let key = if over {
+/// What a writer puts: mostly new keys, every fourth time over a key of its own.
+struct Keys {
+    writer: usize,
+    number: u64,
+    generation: u64,
+}
+
+impl Keys {
+    fn of(writer: usize) -> Keys {
+        Keys { writer, number: 0, generation: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.number.is_multiple_of(4)
+    }
+
+    /// The next key; its value is `number`.
+    fn next(&mut self) -> String {
+        self.number += 1;
+        let Keys { writer, number, generation } = *self;
+        if self.is_over() {
             format!("over/{writer}/{generation}")
         } else {
             format!("new/{writer}/{number}")
-        };
-        let told = match client.put(key.as_bytes(), number.to_string().as_bytes()) {
+        }
+    }
+
+    /// Notes what came of the put. A key of which nobody knows the value is left alone.
+    fn told(&mut self, key: &str, told: Told, ledger: &mut Ledger, service: &Service) {
+        match told {
+            Told::Done => service.acknowledged(),
+            Told::Nothing if self.is_over() => self.generation += 1,
+            Told::Nothing | Told::Refused => {}
+        }
+        ledger.note(key, self.number, told);
+    }
+}
+
+/// Puts until told to stop, as a client does: redirects are followed, refusals tried elsewhere.
+fn write(mut keys: Keys, mut client: Client, stop: &AtomicBool, service: &Service) -> Ledger {
+    let mut ledger = Ledger::default();
+    while !stop.load(Ordering::Relaxed) {
+        let key = keys.next();
+        let told = match client.put(key.as_bytes(), keys.number.to_string().as_bytes()) {
             Ok(_) => Told::Done,
             Err(Error::Unavailable { .. } | Error::Refused { .. }) => Told::Refused,
             Err(Error::OutcomeUnknown { .. }) => Told::Nothing,
         };
-        match told {
-            Told::Done => service.acknowledged(),
-            Told::Nothing if over => generation += 1,
-            Told::Nothing | Told::Refused => {}
-        }
-        ledger.note(&key, number, told);
+        keys.told(&key, told, &mut ledger, service);
         breathe(PACE);
     }
     ledger
+}
+
+/// Puts to one node after the other, whoever leads, and takes no for an answer: so that there are
+/// refusals to be held to, also around elections.
+fn provoke(mut keys: Keys, nodes: &[String], stop: &AtomicBool, service: &Service) -> Ledger {
+    let mut ledger = Ledger::default();
+    let mut connections: Vec<Option<Connection>> = nodes.iter().map(|_| None).collect();
+    for turn in (0..nodes.len()).cycle() {
+        if stop.load(Ordering::Relaxed) {
+            return ledger;
+        }
+        breathe(PACE);
+        let deadline = Deadline::after(Duration::from_secs(1));
+        let connection = connections[turn]
+            .take()
+            .filter(Connection::is_alive)
+            .or_else(|| Connection::open(&nodes[turn], ClusterId(0), deadline).ok());
+        let Some(mut connection) = connection else { continue };
+        let key = keys.next();
+        connection.put(key.as_bytes(), keys.number.to_string().as_bytes());
+        let told = match connection.flush(deadline).and_then(|()| connection.receive(deadline)) {
+            Err(_) => Told::Nothing,
+            Ok(reply) => match reply.body {
+                ReplyBody::Put { .. } => Told::Done,
+                ReplyBody::Error(error) if error.advice() == Advice::Unknown => Told::Nothing,
+                ReplyBody::Error(_) => Told::Refused,
+                other => panic!("a put was answered with {other:?}"),
+            },
+        };
+        keys.told(&key, told, &mut ledger, service);
+        // After silence an answer may still come: to nobody.
+        connections[turn] = Some(connection).filter(|_| told != Told::Nothing);
+    }
+    unreachable!("a cycle has no end")
 }
 
 fn verify(cluster: &Cluster, ledgers: &[Ledger]) {
@@ -185,6 +247,7 @@ fn verify(cluster: &Cluster, ledgers: &[Ledger]) {
     println!("chaos: {tally:?}, {} promises broken", broken.len());
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     assert!(tally.done > 100, "too little was done to prove anything: {tally:?}");
+    assert!(tally.refused > 50, "too little was refused to prove anything: {tally:?}");
 }
 
 /// Prints the times without service; holds them to the goal when the run was asked for by name, on

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Mounts a small file system of the node's own, which nobody else sees and which goes with it.
 const MOUNT: &str = "mkdir -p \"$0\" && mount -t tmpfs -o size=2m tmpfs \"$0\" && exec \"$@\"";
@@ -88,6 +89,10 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     });
     assert_eq!(refused, Some(WireError::NoSpace));
     assert!(cluster.server(1).status().unwrap().out_of_space);
+    let refused: Vec<String> = (0..20).map(|number| format!("refused/{number}")).collect();
+    for key in &refused {
+        assert_eq!(put(&mut connection, key, &value), Err(WireError::NoSpace));
+    }
 
     // It still answers reads, and what it acknowledged is there.
     let mut client = cluster.client();
@@ -98,6 +103,9 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     eventually("writes resume", PATIENCE, || put(&mut connection, "after", b"1").ok());
     assert!(cluster.server(1).is_running());
     assert!(!cluster.server(1).status().unwrap().out_of_space);
+    for key in &refused {
+        assert!(client.get(key.as_bytes()).unwrap().is_none(), "{key} was refused");
+    }
 }
 
 #[test]
@@ -167,4 +175,41 @@ fn a_node_whose_sync_fails_ends_at_once_and_nothing_acknowledged_is_lost() {
     for key in &acknowledged {
         assert!(client.get(key).unwrap().is_some(), "an acknowledged put is lost");
     }
+}
+
+/// A disk that hangs does not keep a server whose operator has asked twice.
+#[test]
+fn a_second_signal_ends_a_server_whose_disk_hangs() {
+    if !strace_works() {
+        return;
+    }
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let pid = cluster.server(1).pid().unwrap().to_string();
+    let words = ["-f", "-e", "inject=fdatasync:delay_enter=60000000", "-p", &pid];
+    let mut strace = Command::new("strace").args(words).stderr(Stdio::null()).spawn().unwrap();
+    let mut connection = cluster.server(1).connect().unwrap();
+    eventually("strace holds the disk", PATIENCE, || {
+        let deadline = Deadline::after(Duration::from_millis(200));
+        connection.put(b"k", b"v");
+        connection.flush(deadline).unwrap();
+        connection.receive(deadline).is_err().then_some(())
+    });
+    cluster.server(1).signal("TERM");
+    eventually("it is stopping", PATIENCE, || {
+        cluster.server(1).log_text().contains("stopping").then_some(())
+    });
+    assert!(cluster.server(1).is_running(), "it waits for the disk");
+    cluster.server(1).signal("TERM");
+    eventually("it ends, and claims nothing", Duration::from_secs(4), || {
+        cluster
+            .server(1)
+            .log_text()
+            .contains("stopped node=n1 reason=signal clean=false")
+            .then_some(())
+    });
+    // A thread that strace holds is not gone before strace lets go.
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    assert_eq!(cluster.server(1).wait_for_end(PATIENCE).code(), Some(0));
 }

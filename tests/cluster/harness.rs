@@ -11,6 +11,7 @@ use raftd::types::ClusterId;
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,6 +27,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const SEGMENT_BYTES: &str = "1048576";
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits until no other cluster runs; the next one waits for the end of what this returns.
+pub(super) fn take_turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// How a cluster is made.
 #[derive(Clone, Default)]
@@ -72,8 +78,7 @@ impl Cluster {
 
     /// A cluster whose nodes are not started yet.
     pub(super) fn plan(count: u64, shape: &Shape) -> Cluster {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        Cluster::plan_in(Some(turn), count, shape)
+        Cluster::plan_in(Some(take_turn()), count, shape)
     }
 
     /// Another cluster of fresh nodes, to be measured in turns with this one.
@@ -329,10 +334,10 @@ impl Drop for Server {
 }
 
 /// Says loudly that a test cannot be run by this user on this machine. Where everything must be
-/// run, in
-/// CI, that is a failure.
+/// run, in CI, that is a failure.
 pub(super) fn not_tested(why: &str) {
-    eprintln!("not tested: {why}");
+    // To the descriptor itself: what a passing test prints is not shown.
+    let _closed = writeln!(std::io::stderr(), "NOT TESTED: {why}");
     assert!(std::env::var_os("CI").is_none(), "CI must test everything: {why}");
 }
 

@@ -1,15 +1,18 @@
 //! Clients that mean ill, or are broken: nobody else may feel them.
 
-use super::harness::{Cluster, PATIENCE};
-use super::patience::now;
-use raftd::client::{Client, Connection, Deadline};
+use super::harness::{Cluster, PATIENCE, Shape};
+use super::patience::{StopAtEnd, breathe, eventually, now};
+use raftd::client::{Client, Connection, ConnectionError, Deadline};
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
+use raftd::wire::error::Error as WireError;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// How much memory attackers may cost a node. Bytes.
@@ -24,8 +27,7 @@ fn resident(cluster: &mut Cluster, id: u64) -> u64 {
 }
 
 /// The 99th percentile of 200 puts to each of two clusters, in turns, so that whatever else the
-/// machine does
-/// meets both alike; the median of five such.
+/// machine does meets both alike; the median of five such.
 fn put_p99s(clients: [&mut Client; 2]) -> [Duration; 2] {
     let [one, other] = clients;
     let mut rounds = [Vec::new(), Vec::new()];
@@ -106,16 +108,20 @@ fn raise_descriptor_limit() {
     setrlimit(Resource::Nofile, raised).unwrap();
 }
 
+fn send_garbage(address: &str, seed: u64) {
+    let mut bytes = garbage(seed, 700);
+    // A small length first, so that the garbage is a whole frame half of the time.
+    if seed.is_multiple_of(2) {
+        bytes[..4].copy_from_slice(&600_u32.to_le_bytes());
+    }
+    hung_up_on(address, &bytes);
+}
+
 /// Everything at once that a hostile client can do to `address`; what comes back keeps it up.
 fn attack(cluster: &mut Cluster, leader: u64) -> (Vec<TcpStream>, Vec<Connection>) {
     let address = cluster.server(leader).listen().to_owned();
     for seed in 1..100 {
-        // A small length first, so that the garbage is a whole frame half of the time.
-        let mut bytes = garbage(seed, 700);
-        if seed.is_multiple_of(2) {
-            bytes[..4].copy_from_slice(&600_u32.to_le_bytes());
-        }
-        hung_up_on(&address, &bytes);
+        send_garbage(&address, seed);
     }
     hung_up_on(&address, &[0xff; 4]);
     hung_up_on(&address, &[0; 4]);
@@ -146,7 +152,19 @@ fn attackers_are_hung_up_on_and_nobody_else_feels_them() {
     let idle_bytes = resident(&mut attacked, leader);
     let attackers = attack(&mut attacked, leader);
 
-    let [under, without] = put_p99s([&mut client, &mut calm_client]);
+    let address = attacked.server(leader).listen().to_owned();
+    let stop = AtomicBool::new(false);
+    let [under, without] = thread::scope(|scope| {
+        // Garbage keeps coming, some hundred times a second.
+        scope.spawn(|| {
+            for seed in (1..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                send_garbage(&address, seed);
+                breathe(Duration::from_millis(2));
+            }
+        });
+        let _stop = StopAtEnd(&stop);
+        put_p99s([&mut client, &mut calm_client])
+    });
     let used = resident(&mut attacked, leader).saturating_sub(idle_bytes);
     println!("p99 of a put: {under:?} under attack, {without:?} without; {used} bytes more");
     assert!(under <= without * 2, "a put takes {under:?} under attack, {without:?} without");
@@ -181,4 +199,50 @@ fn garbage_after_a_good_hello_ends_that_connection_only() {
     client.put(b"k", b"w").unwrap();
     assert!(cluster.server(1).is_running());
     assert_eq!(client.get(b"k").unwrap().unwrap().value, b"w");
+}
+
+/// One client more than a node takes hears why; peers come in all the same.
+#[test]
+fn a_client_too_many_is_told_so_and_peers_are_not_kept_out() {
+    let flags = ["--max-connections", "2"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    let leader = cluster.leader();
+    let mut served: Vec<Connection> =
+        (0..2).map(|_| cluster.server(leader).connect().unwrap()).collect();
+    for _ in 0..20 {
+        match cluster.server(leader).connect() {
+            Err(ConnectionError::Refused { source: WireError::Busy { what }, .. }) => {
+                assert!(what.contains("clients"), "{what}");
+            }
+            other => panic!("a client too many heard {other:?}"),
+        }
+    }
+    // A follower that comes back is a peer, not a client.
+    let follower = cluster.others(leader)[0];
+    cluster.server(follower).kill();
+    cluster.server(follower).start();
+    eventually("the follower follows again", PATIENCE, || {
+        cluster.server(follower).status().ok()?.leader
+    });
+    served.pop();
+    eventually("there is room for another client", PATIENCE, || {
+        cluster.server(leader).connect().ok()
+    });
+}
+
+/// Strangers that never say hello cannot take the sockets of those who do, for longer than a
+/// stranger is waited for; whoever comes meanwhile is told.
+#[test]
+fn a_flood_of_strangers_is_told_so_too() {
+    let flags = ["--max-connections", "1"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(1, &Shape { flags, ..Shape::default() });
+    cluster.leader();
+    let address = cluster.server(1).listen().to_owned();
+    let strangers: Vec<TcpStream> = (0..400).map(|_| dial(&address)).collect();
+    let refused = cluster.server(1).connect().unwrap_err();
+    let ConnectionError::Refused { source: WireError::Busy { .. }, .. } = refused else {
+        panic!("a stranger too many heard {refused:?}")
+    };
+    drop(strangers);
+    eventually("a client is served again", PATIENCE, || cluster.server(1).connect().ok());
 }

@@ -9,6 +9,9 @@
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
 //! | `hostile` | clients that send garbage, and clients that do not read |
+//! | `refusals` | what was refused is not done |
+//! | `raftctl` | output, exit codes, bytes of any kind |
+//! | `script` | scripts/cluster.sh |
 //! | `disk` | a full disk, a failing sync |
 //! | `traced` | what strace sees of a leader |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
@@ -25,6 +28,9 @@ mod hostile;
 mod links;
 mod partition;
 mod patience;
+mod raftctl;
+mod refusals;
+pub(crate) mod script;
 mod starting;
 mod survival;
 mod traced;

@@ -1,6 +1,7 @@
 //! Waiting for the world: always for a condition, always with a deadline. The tests' only clock.
 
 use raftd::client::Deadline;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,4 +29,13 @@ pub(super) fn breathe(pause: Duration) {
 #[expect(clippy::disallowed_methods, reason = "the only clock of the cluster tests")]
 pub(super) fn now() -> Instant {
     Instant::now()
+}
+
+/// Tells threads to end when the test ends or fails, which would otherwise wait for them for ever.
+pub(super) struct StopAtEnd<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

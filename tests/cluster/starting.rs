@@ -4,6 +4,7 @@ use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
 use super::patience::{breathe, eventually};
 use raftd::client::{Client, ClientOptions, Deadline};
 use raftd::types::ClusterId;
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -91,22 +92,93 @@ fn a_lone_node_serves_as_a_cluster_of_one() {
     put_and_get(&mut client, "alone", "2");
 }
 
+/// What is refused before anything is touched: flags, and words of the line that says what to do.
+const MALFORMED: &[(&str, &[&str])] = &[
+    ("", &["--id N", "missing"]),
+    ("--id 0", &["--id", "from 1 on"]),
+    ("--id -1", &["--id", "from 1 on"]),
+    ("--id one", &["--id", "from 1 on"]),
+    ("--id 18446744073709551615", &["--id"]),
+    ("--id 1 --id 2", &["id", "more than once"]),
+    ("--id 1 --peers 127.0.0.1:7101", &["--peers", "ID=HOST:PORT"]),
+    ("--id 1 --peers 1", &["--peers", "ID=HOST:PORT"]),
+    ("--id 1 --peers 1=", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=127.0.0.1", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=:7101", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=a:", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=a:0", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=a:65536", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1==a:1", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=http://a:1", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=::1:7101", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=[::1:7101", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=a:1;2=b:1", &["--peers", "HOST:PORT"]),
+    ("--id 1 --peers 1=a:1,", &["--peers", "ID=HOST:PORT"]),
+    ("--id 1 --peers 1=a:1,,2=b:1", &["--peers", "ID=HOST:PORT"]),
+    ("--id 1 --peers 0=a:1", &["--peers", "from 1 on"]),
+    ("--id 1 --peers one=a:1", &["--peers", "from 1 on"]),
+    ("--id 1 --peers 1=a:1,1=b:2", &["--peers", "twice"]),
+    ("--id 1 --peers 1=a:1,2=a:1", &["--peers", "two servers"]),
+    ("--id 4 --peers 1=a:1,2=b:2", &["does not name this server", "add 4=HOST:PORT"]),
+    ("--id 1 --listen nowhere", &["--listen", "HOST:PORT"]),
+    ("--id 1 --segment-bytes 4096", &["--segment-bytes", "65536"]),
+    ("--id 1 --segment-bytes 65537", &["--segment-bytes", "4096"]),
+    ("--id 1 --segment-bytes many", &["--segment-bytes", "65536"]),
+    ("--id 1 --election-timeout 0", &["--election-timeout", "10"]),
+    ("--id 1 --heartbeat 299", &["--heartbeat", "150"]),
+    ("--id 1 --max-connections 0", &["--max-connections", "1"]),
+    ("--id 1 --history-bytes 1", &["--history-bytes", "4096"]),
+    ("--id 1 --nonsense", &["nonsense", "--help"]),
+    ("--id 1 stray", &["stray", "--help"]),
+];
+
 #[test]
 fn malformed_flags_are_refused_with_what_to_write() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let directory = folder.path().join("1");
-    let with = |flags: &[&str]| {
-        let mut all = vec!["--data-dir", text(&directory)];
-        all.extend(flags);
-        refused(&all)
-    };
-    with(&["--id", "1", "--peers", "127.0.0.1:7101"]).says(2, &["--peers", "ID=HOST:PORT"]);
-    with(&["--id", "1", "--peers", "1=127.0.0.1"]).says(2, &["--peers", "HOST:PORT"]);
-    with(&["--id", "1", "--peers", "1=a:1,1=b:2"]).says(2, &["--peers", "twice"]);
-    with(&["--id", "4", "--peers", "1=a:1,2=b:2"]).says(2, &["does not name this server"]);
-    with(&["--id", "0"]).says(2, &["--id"]);
+    for (flags, words) in MALFORMED {
+        let mut all: Vec<&str> = flags.split_whitespace().collect();
+        all.extend(["--data-dir", text(&directory)]);
+        refused(&all).says(2, words);
+    }
     refused(&["--id", "1"]).says(2, &["--data-dir"]);
+    refused(&["--id", "1", "--data-dir", ""]).says(2, &["--data-dir"]);
+    refused(&["--id", "1", "--peers", "", "--data-dir", "d"]).says(2, &["ID=HOST:PORT"]);
     assert!(!directory.exists(), "a refused command line leaves nothing behind");
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let address = free_address();
+    let refuse = |directory: &Path, words: &[&str]| {
+        let flags = ["--id", "1", "--listen", &address, "--data-dir", text(directory)];
+        refused(&flags).says(3, words);
+    };
+    let file = folder.path().join("a file");
+    fs::write(&file, "of somebody").unwrap();
+    refuse(&file, &["cannot create", "--data-dir"]);
+    refuse(&file.join("below"), &["cannot create", "Not a directory", "--data-dir"]);
+    // Not even root may write there.
+    refuse(Path::new("/proc/raftd"), &["cannot create /proc/raftd", "--data-dir"]);
+
+    let foreign = folder.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("letter"), "not ours").unwrap();
+    refuse(&foreign, &["not a data directory of raftd", "--data-dir"]);
+    let left: Vec<_> = fs::read_dir(&foreign).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "the directory of others is as it was: {left:?}");
+}
+
+#[test]
+fn an_address_that_is_not_this_machines_is_refused() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let directory = folder.path().join("1");
+    // Names and numbers that are reserved, so that nobody has them (RFC 6761, RFC 5737).
+    for address in ["no-such-host.invalid:7101", "192.0.2.1:7101"] {
+        let flags = ["--id", "1", "--data-dir", text(&directory), "--listen", address];
+        refused(&flags).says(3, &["cannot listen on", address, "--listen"]);
+    }
 }
 
 #[test]
@@ -159,4 +231,53 @@ fn a_node_of_another_cluster_is_turned_away_and_says_what_to_do() {
     let flags = ["--id", "3", "--data-dir", text(&directory), "--peers", &other_members];
     refused(&flags).says(3, &["another cluster", "--peers", "--cluster-token"]);
     put_and_get(&mut cluster.client(), "undisturbed", "yes");
+}
+
+#[test]
+fn a_node_told_to_stop_notes_that_it_ended_well() {
+    let mut cluster = Cluster::start(3);
+    cluster.leader();
+    put_and_get(&mut cluster.client(), "k", "v");
+    for server in &mut cluster.servers {
+        assert!(server.log_text().contains("clean=false"), "a first start follows nothing");
+        server.signal("TERM");
+        assert_eq!(server.wait_for_end(PATIENCE).code(), Some(0));
+        let log = server.log_text();
+        let last = log.trim_end().lines().last().unwrap_or_default();
+        assert!(last.contains("stopped") && last.contains("clean=true"), "{log}");
+    }
+    cluster.start_all();
+    let mut client = cluster.client();
+    assert_eq!(client.get(b"k").unwrap().unwrap().value, b"v");
+    let recovered = |log: &str| -> Vec<String> {
+        log.lines().filter(|line| line.contains("recovered ")).map(str::to_owned).collect()
+    };
+    for server in &mut cluster.servers {
+        let lines = recovered(&server.log_text());
+        assert!(lines[1].contains("clean=true"), "{lines:?}");
+        assert!(lines[1].contains("records=") && lines[1].contains("last="), "{lines:?}");
+        server.kill();
+    }
+    cluster.start_all();
+    cluster.leader();
+    for server in &cluster.servers {
+        let lines = recovered(&server.log_text());
+        assert!(lines[2].contains("clean=false"), "kill -9 says no farewell: {lines:?}");
+    }
+}
+
+/// A node whose others are gone cannot commit, and yet ends at once.
+#[test]
+fn a_node_without_a_majority_stops_when_told() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    for other in cluster.others(leader) {
+        cluster.server(other).kill();
+    }
+    let mut connection = cluster.server(leader).connect().unwrap();
+    connection.put(b"k", b"v");
+    connection.flush(Deadline::after(PATIENCE)).unwrap();
+    cluster.server(leader).signal("INT");
+    assert_eq!(cluster.server(leader).wait_for_end(PATIENCE).code(), Some(0));
+    assert!(cluster.server(leader).log_text().contains("clean=true"));
 }

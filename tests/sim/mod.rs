@@ -1,7 +1,6 @@
 //! Whole nodes (`replica::Node`, bytes on the wire, disk jobs operation by operation) under one
 //! virtual clock, from one seed: power is lost at any moment, at one node or at all, and every
-//! acknowledged put
-//! must be there afterwards.
+//! acknowledged put must be there afterwards.
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
 mod disk;

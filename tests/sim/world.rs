@@ -134,6 +134,7 @@ impl World {
             heartbeat_ns: 60_000_000,
             segment_bytes: 64 * 1024,
             history_bytes_max: 64 * 1024,
+            clients_max: 1000,
         };
         let disk: Arc<dyn Disk> = self.machines[nth].disk.clone();
         let opened = Node::open(disk, options, self.now);

@@ -74,7 +74,7 @@ const ROWS: [(&str, usize, Verdict, Verdict); 19] = [
 
 /// What the loss of a whole page means. Page 7 is the last batch: zero, as if it had never been
 /// written.
-const PAGES: [(usize, Verdict); 8] = [
+const PAGES: [(usize, Verdict); 9] = [
     (0, Whole),
     (1, Whole),
     (2, Doubt(1)),
@@ -84,6 +84,7 @@ const PAGES: [(usize, Verdict); 8] = [
     (5, Whole),
     (6, Lost(7, 7)),
     (7, EndsAt(7)),
+    (8, Whole),
 ];
 
 fn build() -> (Image, Vec<LogEntry>) {
@@ -163,14 +164,13 @@ fn damaged(image: &Image, change: impl FnOnce(&mut Vec<u8>)) -> Image {
     image
 }
 
-/// Damages each byte of the segment up to the first page of zeros behind the log, and compares with
-/// the table.
+/// Damages each byte of the segment, the zeros behind the log too, and compares with the table.
 fn attack_each_byte(damage: impl Fn(usize, u8) -> u8) {
     let (image, log) = build();
     assert_eq!(verdict(&image, &log), Whole);
     let rows = rows(&image);
     let mut refused = 0;
-    for offset in 0..9 * PAGE {
+    for offset in 0..image[SEGMENT].len() {
         let byte = image[SEGMENT][offset];
         let other = damage(offset, byte);
         if other == byte {
@@ -276,7 +276,8 @@ fn a_record_in_another_place_never_counts() {
 #[test]
 fn a_file_of_another_length_is_refused() {
     let (image, log) = build();
-    for length in [0, 100, 4096, 8191, 8192, 7 * PAGE, 8 * PAGE, 16 * PAGE - 1, 17 * PAGE] {
+    let pages = (0..16).chain([17]).map(|page| page * PAGE);
+    for length in pages.chain([1, 100, 4095, 8191, 16 * PAGE - 1]) {
         let cut = damaged(&image, |bytes| bytes.resize(length, 0));
         let got = verdict(&cut, &log);
         assert!(matches!(got, Doubt(1..=10) | Lost(1..=10, _)), "{length} bytes: {got:?}");

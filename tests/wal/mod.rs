@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever else it is, the test has failed")]
 
 mod attack;
+mod attack_state;
 mod fail;
 mod golden;
 mod operating_system;

@@ -31,8 +31,7 @@ fn follower(entries: u64) -> Raft {
 }
 
 /// The core counted 64 bytes an entry where a small segment needs 160: a message full of tiny
-/// entries
-/// was taken whole and the append behind the last free byte ended the process.
+/// entries was taken whole and the append behind the last free byte ended the process.
 #[test]
 fn a_message_of_tiny_entries_is_taken_only_as_far_as_the_log_has_room() {
     for filled in 1..40 {

@@ -1,0 +1,308 @@
+//! raftctl as scripts use it: output, exit codes, bytes of any kind, pipes that close.
+
+use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
+use super::patience::{eventually, now};
+use raftd::client::Deadline;
+use raftd::limits::REQUEST_BYTES_MAX;
+use serde_json::Value;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What a run of raftctl came to.
+struct Run {
+    code: Option<i32>,
+    out: Vec<u8>,
+    said: String,
+}
+
+impl Run {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.out).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.out).unwrap()
+    }
+
+    /// Nothing printed, one line that says why, this code.
+    fn fails(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.said);
+        assert!(self.out.is_empty(), "{}", self.text());
+        assert_eq!(self.said.trim_end().lines().count(), 1, "{}", self.said);
+        for word in words {
+            assert!(self.said.contains(word), "{word:?} is not in: {}", self.said);
+        }
+    }
+}
+
+/// Runs raftctl against `endpoints` with `input` on its standard input.
+fn raftctl_with(endpoints: &str, words: &[&OsStr], input: &[u8]) -> Run {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+        .args(["--endpoints", endpoints])
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // It need not read all of it, nor any.
+        scope.spawn(move || stdin.write_all(input).is_ok());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        Run { code: output.status.code(), out: output.stdout, said }
+    })
+}
+
+fn raftctl(endpoints: &str, line: &str) -> Run {
+    let words: Vec<&OsStr> = line.split_whitespace().map(OsStr::new).collect();
+    raftctl_with(endpoints, &words, b"")
+}
+
+fn endpoints(cluster: &Cluster) -> String {
+    let all: Vec<&str> = cluster.servers.iter().map(Server::listen).collect();
+    all.join(",")
+}
+
+fn done(run: &Run) -> &str {
+    assert_eq!(run.code, Some(0), "{}", run.said);
+    assert!(run.said.is_empty(), "{}", run.said);
+    run.text()
+}
+
+#[test]
+fn verbs_print_what_etcdctl_prints_and_json_and_tables() {
+    let mut cluster = Cluster::start(3);
+    cluster.leader();
+    let at = endpoints(&cluster);
+    assert_eq!(done(&raftctl(&at, "put a 1")), "OK\n");
+    assert_eq!(done(&raftctl(&at, "put ab 2 --output json")), "{\"revision\":3}\n");
+    assert_eq!(done(&raftctl(&at, "put b 3 -o table")), "REVISION\n4\n");
+    assert_eq!(done(&raftctl(&at, "get a")), "a\n1\n");
+    assert_eq!(done(&raftctl(&at, "get nothing")), "");
+    assert_eq!(done(&raftctl(&at, "get a --prefix")), "a\n1\nab\n2\n");
+    assert_eq!(done(&raftctl(&at, "get a --prefix --limit 1")), "a\n1\n");
+    assert_eq!(done(&raftctl(&at, "get a --prefix --keys-only")), "a\nab\n");
+    assert_eq!(done(&raftctl(&at, "get a --print-value-only")), "1\n");
+    assert_eq!(done(&raftctl(&at, "get b --rev 3")), "");
+    let found = raftctl(&at, "get a --prefix --output json").json();
+    assert_eq!(found["count"], 2);
+    assert_eq!(found["more"], false);
+    assert_eq!(found["kvs"][1]["key"], "ab");
+    assert_eq!(found["kvs"][1]["value"], "2");
+    assert_eq!(found["kvs"][1]["mod_revision"], 3);
+    let table = raftctl(&at, "get a -o table");
+    assert_eq!(
+        done(&table),
+        "KEY  VALUE  CREATED  MODIFIED  VERSION\na    1      2        2         1\n"
+    );
+    assert_eq!(done(&raftctl(&at, "del nothing")), "0\n");
+    assert_eq!(done(&raftctl(&at, "del a --prefix")), "2\n");
+    let deleted = raftctl(&at, "del b -o json").json();
+    assert_eq!((&deleted["revision"], &deleted["deleted"]), (&6.into(), &1.into()));
+}
+
+#[test]
+fn a_status_says_all_of_every_node_and_its_code_says_whether_all_is_well() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    cluster.wait_until_equal();
+    let at = endpoints(&cluster);
+    let well = raftctl(&at, "status --output json");
+    done(&well);
+    let nodes = well.json();
+    for (node, id) in nodes.as_array().unwrap().iter().zip(1..) {
+        assert_eq!(node["id"], id);
+        assert_eq!(node["leader"], leader);
+        for name in ["term", "commit_index", "applied_index", "last_index", "revision"] {
+            assert!(node[name].is_u64(), "{name} of {node}");
+        }
+        assert_eq!(node["state_hash"].as_str().unwrap().len(), 16);
+        assert_eq!(node["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(node["role"] == "leader", id == leader);
+    }
+    assert_eq!(done(&raftctl(&at, "status")).lines().count(), 3);
+    assert_eq!(done(&raftctl(&at, "status -o table")).lines().count(), 4);
+
+    let down = cluster.others(leader)[0];
+    cluster.server(down).kill();
+    for (format, lines) in [("simple", 3), ("table", 4), ("json", 1)] {
+        let run = raftctl(&at, &format!("status --timeout 2s --output {format}"));
+        assert_eq!((run.code, run.text().lines().count()), (Some(5), lines), "{}", run.text());
+        assert!(run.text().contains("refused"), "it says why: {}", run.text());
+    }
+    for server in &mut cluster.servers {
+        server.kill();
+    }
+    let dead = raftctl(&at, "status --timeout 2s --output json");
+    assert_eq!(dead.code, Some(3));
+    assert!(dead.json().as_array().unwrap().iter().all(|node| node["error"].is_string()));
+}
+
+#[test]
+fn each_exit_code_means_what_the_help_says() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let at = endpoints(&cluster);
+    done(&raftctl(&at, "put k v"));
+    raftctl(&at, "get k --rev 999").fails(1, &["revision", "future"]);
+
+    for (line, word) in [
+        ("", "Usage"),
+        ("put k", "VALUE"),
+        ("fetch k", "fetch"),
+        ("get k --limit many", "--limit"),
+        ("get k --timeout 0s", "timeout"),
+        ("get k --output yaml", "yaml"),
+        ("get k --endpoints nowhere", "host:port"),
+    ] {
+        let run = raftctl(&at, line);
+        assert_eq!(run.code, Some(2), "{line}: {}", run.said);
+        assert!(run.said.contains(word), "{line}: {}", run.said);
+    }
+    raftctl_with(&at, &["get".as_ref(), "".as_ref()], b"").fails(2, &["the key is empty"]);
+    raftctl(&free_address(), "get k --timeout 1s").fails(3, &["refused"]);
+    raftctl("no-such-host.invalid:7101", "get k --timeout 1s").fails(3, &["no-such-host"]);
+
+    // The write is in the leader's log when the majority goes away: nobody knows.
+    for other in cluster.others(leader) {
+        cluster.server(other).pause();
+    }
+    raftctl(cluster.server(leader).listen(), "put k w --timeout 3s")
+        .fails(4, &["may or may not be done"]);
+    for other in cluster.others(leader) {
+        cluster.server(other).kill();
+    }
+    eventually("the lone node leads no more", PATIENCE, || {
+        cluster.server(leader).status().ok().filter(|status| status.leader.is_none())
+    });
+    raftctl(&at, "put k x --timeout 1s").fails(3, &["leader"]);
+    assert_eq!(raftctl(&at, "status --timeout 2s").code, Some(5));
+    // Its own state it still shows.
+    let own = cluster.server(leader).listen().to_owned();
+    assert_eq!(done(&raftctl(&own, "get k --consistency serializable")), "k\nv\n");
+}
+
+#[test]
+fn a_put_right_after_the_leaders_death_needs_no_help() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let at = endpoints(&cluster);
+    done(&raftctl(&at, "put before 1"));
+    cluster.server(leader).kill();
+    let killed = now();
+    assert_eq!(done(&raftctl(&at, "put after 2")), "OK\n");
+    let without = killed.elapsed();
+    assert!(without < Duration::from_secs(2), "it took {without:?}");
+    assert_eq!(done(&raftctl(&at, "get before")), "before\n1\n");
+}
+
+#[test]
+fn bytes_of_any_kind_go_in_and_come_out() {
+    let flags = ["--segment-bytes", "16777216"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(1, &Shape { flags, ..Shape::default() });
+    cluster.leader();
+    let at = endpoints(&cluster);
+    let put = |key: &[u8], value: &[u8]| {
+        let words = [OsStr::new("put"), OsStr::from_bytes(key), OsStr::new("-")];
+        raftctl_with(&at, &words, value)
+    };
+    let get = |key: &[u8], more: &[&str]| {
+        let mut words = vec![OsStr::new("get"), OsStr::from_bytes(key)];
+        words.extend(more.iter().map(OsStr::new));
+        raftctl_with(&at, &words, b"")
+    };
+    let all: Vec<u8> = (0..=255).collect();
+    // An argument of a program cannot hold a zero byte; a value can.
+    done(&put(&all[1..], &all));
+    assert_eq!(get(&all[1..], &["--print-value-only"]).out, [&all[..], b"\n"].concat());
+    let json = get(&all[1..], &["-o", "json"]).json();
+    assert_eq!(json["kvs"][0]["key_hex"].as_str().unwrap().len(), 510);
+    assert!(json["kvs"][0]["value_hex"].as_str().unwrap().starts_with("000102"));
+
+    done(&raftctl_with(&at, &["put", "empty", ""].map(OsStr::new), b""));
+    assert_eq!(get(b"empty", &[]).out, b"empty\n\n");
+    done(&raftctl_with(&at, &["put", "minus", "--", "-v"].map(OsStr::new), b""));
+    done(&raftctl(&at, "put dash -1"));
+    assert_eq!(get(b"dash", &[]).out, b"dash\n-1\n");
+
+    // The request may have 1.5 MiB: the key, the value, and at most 16 bytes around them.
+    let largest = vec![b'x'; REQUEST_BYTES_MAX - 16 - 1];
+    done(&put(b"k", &largest));
+    assert_eq!(get(b"k", &["--print-value-only"]).out.len(), largest.len() + 1);
+    for more in [1, 16, 17, 5_000_000] {
+        let larger = vec![b'x'; largest.len() + more];
+        put(b"k", &larger).fails(1, &["bytes", "more than 1572864"]);
+    }
+    assert_eq!(get(b"k", &["--print-value-only"]).out.len(), largest.len() + 1);
+}
+
+/// More than one reply holds: the parts are of one revision, and a reader may leave.
+#[test]
+fn a_prefix_of_many_keys_is_printed_whole_and_into_a_closing_pipe() {
+    const KEYS: usize = 4000;
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let at = endpoints(&cluster);
+    let deadline = Deadline::after(PATIENCE);
+    let mut connection = cluster.server(1).connect().unwrap();
+    let value = "v".repeat(3000);
+    for number in 0..KEYS {
+        connection.put(format!("many/{number:05}").as_bytes(), value.as_bytes());
+    }
+    connection.flush(deadline).unwrap();
+    for _ in 0..KEYS {
+        connection.receive(deadline).unwrap();
+    }
+    let run = raftctl(&at, "get many/ --prefix");
+    let lines: Vec<&str> = done(&run).lines().collect();
+    assert_eq!(lines.len(), 2 * KEYS);
+    for (number, pair) in lines.chunks(2).enumerate() {
+        assert_eq!(pair, [&format!("many/{number:05}"), &value]);
+    }
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+        .args(["--endpoints", &at, "get", "many/", "--prefix"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, "many/00000\n");
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn endpoints_may_be_names_and_ipv6() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let port = free_address().rsplit_once(':').unwrap().1.to_owned();
+    let mut addresses = vec![(format!("127.0.0.1:{port}"), format!("localhost:{port}"))];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        addresses.push((format!("[::1]:{port}"), format!("[::1]:{port}")));
+    } else {
+        println!("not tested: this machine has no IPv6");
+    }
+    for ((listen, endpoint), number) in addresses.into_iter().zip(1..) {
+        let flags = vec!["--peers".to_owned(), format!("{number}={listen}")];
+        let mut server = Server::new(number, listen, folder.path(), flags);
+        server.start();
+        eventually("the node leads itself", PATIENCE, || {
+            server.status().ok().filter(|status| status.role == "leader")
+        });
+        assert_eq!(done(&raftctl(&endpoint, "put k v")), "OK\n");
+        let environment = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+            .env("RAFTCTL_ENDPOINTS", OsString::from(&endpoint))
+            .args(["get", "k"])
+            .output()
+            .unwrap();
+        assert_eq!(environment.stdout, b"k\nv\n");
+    }
+}
