@@ -8,5 +8,6 @@ mod leaders;
 mod oracles;
 mod reads;
 mod restarts;
+mod scenarios;
 mod server;
 mod weather;
