@@ -67,6 +67,7 @@ scenarios! { elections "elections.txt":
     a_leader_that_restarts_does_not_lead_its_term_again
     logs_are_compared_by_term_first_and_by_length_then
     a_server_that_was_cut_off_comes_back_without_a_word
+    a_vote_that_waits_for_the_disk_survives_a_late_request_of_an_older_term
 }
 
 scenarios! { liveness "liveness.txt":
