@@ -80,12 +80,14 @@ scenarios! { liveness "liveness.txt":
     a_bridge_lets_go_of_a_leader_that_has_no_quorum
     a_leader_that_is_heard_and_hears_nobody_falls_silent
     a_follower_that_is_heard_and_hears_nobody_is_harmless
+    a_follower_that_answers_is_heard_though_its_disk_is_slow
     each_server_hears_only_its_neighbours_in_a_ring_and_there_is_a_leader
     a_leader_whose_disk_hangs_holds_back_no_commit
     a_server_whose_disk_hangs_neither_wins_nor_disturbs_an_election
 }
 
 scenarios! { commits "commits.txt":
+    figure_8_an_old_entry_on_a_majority_is_not_committed_and_may_be_overwritten
     figure_8_an_old_entry_is_committed_with_one_of_the_leaders_own_term
     a_leader_that_fills_up_a_follower_commits_nothing_old_by_it
     commit_goes_no_further_than_what_the_message_proved
