@@ -25,7 +25,7 @@
 //! |---|---|
 //! | `elections.txt` | A1, A8; also A2 to A7, A9, A11 to A13 |
 //! | `commits.txt` | B2, B3, B6 and both halves of Figure 8; also B8, B12, B13, B16 |
-//! | `disks.txt`, `disks.rs` | C2, C4, C5, C8, C9; also C1, C3, C6, C7, C14, I4 |
+//! | `disks.txt`, `whole_nodes.rs` | C2, C4, C5, C8, C9; also C1, C3, C6, C7, C14, I4 |
 //! | `reads.txt` | F2, F3; also F1, F7 |
 //! | `liveness.txt` | H3, H6, H7; also H1, H4, H5 |
 //!
@@ -35,9 +35,11 @@
 //! that a candidate cannot win with such a disk, is here.
 
 mod expect;
+mod nodes;
 mod print;
 mod run;
 mod script;
+mod whole_nodes;
 mod world;
 
 /// One test per block of a file.

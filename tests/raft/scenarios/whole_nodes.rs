@@ -1,0 +1,149 @@
+//! Schedules about the record on disk and about clients, with whole nodes.
+
+use super::nodes::{Answer, Nodes};
+use crate::wal::sim_disk::{Image, SimDisk};
+use crate::wal::support::{Driver, index, node};
+use raftd::replica::Fatal;
+use raftd::types::{HardState, Term, Vote};
+use raftd::wal::{DamageExtent, OpenError};
+use raftd::wire::error::Error;
+
+const MS: u64 = 1_000_000;
+const SEGMENT: &str = "log/00000000000000000001.seg";
+
+fn put(nodes: &mut Nodes, nth: usize, key: &str) {
+    let put = nodes.put(nth, key);
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done), "{key}");
+}
+
+/// Three nodes, who of them leads, and who not.
+fn cluster() -> (Nodes, usize, [usize; 2]) {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
+    (nodes, leader, [others[0], others[1]])
+}
+
+/// C4 (openraft's `io_ordering.md`), in the record: an entry of term 5 never stands on the disk of
+/// a server that would still follow a leader of term 1, wherever the power goes.
+#[test]
+fn no_power_loss_leaves_an_entry_without_its_term() {
+    let (mut both, mut neither) = (0, 0);
+    for seed in 0..40 {
+        for operations in 0..12 {
+            let mut driver = Driver::open(&SimDisk::new(seed)).unwrap();
+            let before = HardState { term: Term::new(1), vote: Vote::For(node(1)) };
+            driver.wal.set_hard_state(before, 9);
+            driver.append(1, 100);
+            driver.sync(0).unwrap();
+            let hard_state = HardState { term: Term::new(5), vote: Vote::None };
+            driver.wal.set_hard_state(hard_state, 9);
+            driver.append(5, 100);
+            driver.disk.light_fuse(operations);
+            let synced = driver.sync(0).is_ok();
+            driver.disk.power_loss();
+            let recovered = Driver::open(&driver.disk).unwrap().recovered;
+            let (term, last) = (recovered.hard_state.term, recovered.last);
+            assert!(last.term <= term, "{last} under term {term}: seed {seed}, {operations}");
+            assert!(!synced || last.index == index(2), "synced and lost");
+            both += u64::from(last.index == index(2));
+            neither += u64::from(last.index == index(1));
+        }
+    }
+    assert!(both > 50, "the power went too early");
+    assert!(neither > 50, "or too late");
+}
+
+/// C7 (rostam 94, camunda 14866, dragonboat PR 409): a sync fails, the kernel calls the pages clean,
+/// and the next sync of the same file succeeds. What the failed one was for is not acknowledged:
+/// the node stops, and believes only the disk when it starts again.
+#[test]
+fn a_node_whose_sync_failed_stops_and_has_acknowledged_nothing_of_it() {
+    let (mut nodes, leader, [failing, away]) = cluster();
+    nodes.cut(leader, away);
+    nodes.cut(failing, away);
+    nodes.hold_sync(failing);
+    let before = nodes.status_of(failing).durable_index;
+    let wanted = nodes.put(leader, "wanted");
+    nodes.pass(50 * MS);
+    assert_eq!(nodes.status_of(failing).last_index, before.next());
+    assert_eq!(nodes.answers.get(&wanted), None, "one disk of three");
+    nodes.fail_sync(failing);
+    assert!(matches!(nodes.fatal(failing), Some(Fatal::Disk(_))));
+    assert_eq!(nodes.answers.get(&wanted), None, "it was never durable there");
+    nodes.boot(failing).expect("the record is whole up to there");
+    assert_eq!(nodes.status_of(failing).durable_index, before, "the page cache is no disk");
+    nodes.release_sync(failing);
+    nodes.mend();
+    nodes.pass(2_000 * MS);
+    let leader = nodes.leader().expect("all are well");
+    put(&mut nodes, leader, "later");
+    let agreed = nodes.status_of(leader).state_hash;
+    nodes.pass(200 * MS);
+    for nth in 1..=3 {
+        assert_eq!(nodes.status_of(nth).state_hash, agreed, "node {nth}");
+    }
+}
+
+/// Flips a bit in the value of `key`, as it lies on the disk.
+fn rot(image: &mut Image, key: &str) {
+    let bytes = image.get_mut(SEGMENT).expect("the first segment");
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes());
+    bytes[at.expect("it was put")] ^= 0x10;
+}
+
+/// C8 ("Protocol-aware recovery" on LogCabin and ZooKeeper, ra 299, nats PR 7587): a bit of a
+/// committed entry rots on one of the two disks that are left. Taken for the torn end of the log,
+/// it would be cut off, and the two would elect a leader without it. The node refuses to start, and
+/// the other waits for the third.
+#[test]
+fn a_committed_entry_that_rotted_is_not_taken_for_the_end_of_the_log() {
+    let (mut nodes, leader, [rotten, sound]) = cluster();
+    nodes.cut(leader, sound);
+    nodes.cut(rotten, sound);
+    put(&mut nodes, leader, "precious");
+    nodes.crash(rotten);
+    nodes.crash(leader);
+    nodes.mend();
+    let mut image = nodes.image(rotten);
+    rot(&mut image, "precious");
+    nodes.replace_disk(rotten, &image);
+    let Err(OpenError::Damaged(damage)) = nodes.boot(rotten) else { panic!("it started") };
+    let entry = nodes.status_of(sound).last_index.next();
+    assert_eq!(damage.extent, DamageExtent::Entries { first: entry, last: entry });
+    assert_eq!(nodes.image(rotten), image, "and nothing was changed");
+    nodes.pass(3_000 * MS);
+    assert_eq!(nodes.leader(), None, "one of three");
+    nodes.boot(leader).expect("its disk is well");
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.pass(300 * MS);
+    assert_eq!(nodes.leader(), Some(leader), "the other lacks the entry");
+    assert_eq!(nodes.status_of(leader).keys, 1);
+    assert_eq!(nodes.status_of(sound).keys, 1);
+}
+
+/// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996): a server loses its disk, comes back
+/// under its old name, and would vote for one that lacks what it had helped to commit.
+#[test]
+fn a_server_that_lost_its_disk_votes_for_nobody() {
+    let (mut nodes, leader, [wiped, behind]) = cluster();
+    nodes.cut(leader, behind);
+    nodes.cut(wiped, behind);
+    put(&mut nodes, leader, "precious");
+    nodes.crash(wiped);
+    nodes.crash(leader);
+    nodes.mend();
+    nodes.replace_disk(wiped, &Image::new());
+    nodes.boot(wiped).expect("an empty disk can be opened");
+    nodes.pass(3_000 * MS);
+    let Some(Fatal::Refused(why)) = nodes.fatal(wiped) else { panic!("it takes part") };
+    assert!(why.contains("it is new or was emptied"), "{why}");
+    assert_eq!(nodes.leader(), None, "one of three");
+    nodes.boot(leader).expect("its disk is well");
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    assert_eq!(nodes.leader(), Some(leader), "the other lacks the entry");
+    nodes.pass(300 * MS);
+    assert_eq!(nodes.status_of(behind).keys, 1);
+}
