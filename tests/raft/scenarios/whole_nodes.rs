@@ -26,6 +26,28 @@ fn cluster() -> (Nodes, usize, [usize; 2]) {
     (nodes, leader, [others[0], others[1]])
 }
 
+/// I4 (`KurrentDB` 3472 acknowledged an entry that another had replaced): the process of a leader is
+/// stopped with a put in its log and nowhere else. When it goes on, the first it hears is that
+/// another leads and that the empty entry which opens its term, at the same index, is committed:
+/// all in one turn. The client is not told "done", but it is told.
+#[test]
+fn a_client_whose_entry_was_replaced_hears_that_its_outcome_is_unknown() {
+    let (mut nodes, old, [one, other]) = cluster();
+    put(&mut nodes, old, "before");
+    let last = nodes.status_of(old).last_index;
+    let lost = nodes.put(old, "lost");
+    nodes.turn_and_freeze(old);
+    assert_eq!(nodes.status_of(old).last_index, last.next());
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.pass(500 * MS);
+    let new = nodes.leader().expect("one of the others");
+    assert!(new == one || new == other);
+    assert_eq!(nodes.status_of(new).commit_index, last.next(), "only its empty entry is new");
+    nodes.thaw(old);
+    assert_eq!(nodes.status_of(old).commit_index, last.next());
+    assert_eq!(nodes.answers.get(&lost), Some(&Answer::Failed(Error::OutcomeUnknown)));
+}
+
 /// C4 (openraft's `io_ordering.md`), in the record: an entry of term 5 never stands on the disk of
 /// a server that would still follow a leader of term 1, wherever the power goes.
 #[test]
