@@ -3,6 +3,7 @@
 //! planted bugs.
 mod chaos;
 mod election;
+mod figure2;
 mod followers;
 mod leaders;
 mod oracles;

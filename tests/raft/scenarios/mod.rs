@@ -35,7 +35,7 @@
 //! that a candidate cannot win with such a disk, is here.
 
 mod expect;
-mod nodes;
+pub(super) mod nodes;
 mod print;
 mod run;
 mod script;

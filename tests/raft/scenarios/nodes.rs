@@ -1,6 +1,7 @@
 //! Whole nodes for the scenarios that a core alone cannot show: bytes on the wire, the real record
 //! on a simulated disk, clients. Everything that can happen does at once, in a fixed order, until a
 //! test holds it up; time passes when a test says so.
+#![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
 use crate::wal::sim_disk::{Image, SimDisk};
 use raftd::config::MemberAddress;
@@ -21,7 +22,7 @@ const ROUNDS_MAX: usize = 10_000;
 
 /// What a client heard.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub(in crate::raft) enum Answer {
     Done,
     Failed(Error),
 }
@@ -48,7 +49,7 @@ struct Pipe {
     bytes: [Vec<u8>; 2],
 }
 
-pub(super) struct Nodes {
+pub(in crate::raft) struct Nodes {
     now: Instant,
     machines: Vec<Machine>,
     pipes: Vec<Pipe>,
@@ -56,7 +57,7 @@ pub(super) struct Nodes {
     boots: u64,
     slots: u32,
     puts: u64,
-    pub(super) answers: BTreeMap<u64, Answer>,
+    pub(in crate::raft) answers: BTreeMap<u64, Answer>,
 }
 
 fn id(nth: usize) -> NodeId {
@@ -65,7 +66,7 @@ fn id(nth: usize) -> NodeId {
 
 impl Nodes {
     /// Servers 1 to `count` with empty disks, started, a leader elected.
-    pub(super) fn new(count: usize) -> Nodes {
+    pub(in crate::raft) fn new(count: usize) -> Nodes {
         let machine = |nth| Machine {
             disk: SimDisk::new(nth),
             node: None,
@@ -99,7 +100,7 @@ impl Nodes {
         &mut self.machines[nth - 1]
     }
 
-    pub(super) fn boot(&mut self, nth: usize) -> Result<(), OpenError> {
+    pub(in crate::raft) fn boot(&mut self, nth: usize) -> Result<(), OpenError> {
         self.boots += 1;
         let count = self.machines.len();
         let member = |nth| MemberAddress { id: id(nth), address: format!("sim:{nth}") };
@@ -124,7 +125,7 @@ impl Nodes {
     }
 
     /// The power of a machine goes.
-    pub(super) fn crash(&mut self, nth: usize) {
+    pub(in crate::raft) fn crash(&mut self, nth: usize) {
         let machine = self.machine(nth);
         (machine.node, machine.job, machine.frozen) = (None, None, false);
         machine.disk.power_loss();
@@ -132,21 +133,21 @@ impl Nodes {
     }
 
     /// What lies on the disk of a machine that is down.
-    pub(super) fn image(&mut self, nth: usize) -> Image {
+    pub(in crate::raft) fn image(&mut self, nth: usize) -> Image {
         self.machine(nth).disk.image()
     }
 
     /// Puts another disk into a machine that is down.
-    pub(super) fn replace_disk(&mut self, nth: usize, image: &Image) {
+    pub(in crate::raft) fn replace_disk(&mut self, nth: usize, image: &Image) {
         self.machine(nth).disk = SimDisk::from_image(image, 9);
     }
 
-    pub(super) fn freeze(&mut self, nth: usize) {
+    pub(in crate::raft) fn freeze(&mut self, nth: usize) {
         self.machine(nth).frozen = true;
     }
 
     /// The process goes on: a turn takes first what has come meanwhile.
-    pub(super) fn thaw(&mut self, nth: usize) {
+    pub(in crate::raft) fn thaw(&mut self, nth: usize) {
         self.machine(nth).frozen = false;
         for pipe in 0..self.pipes.len() {
             self.deliver_to(pipe, nth);
@@ -154,17 +155,17 @@ impl Nodes {
         self.settle();
     }
 
-    pub(super) fn hold_sync(&mut self, nth: usize) {
+    pub(in crate::raft) fn hold_sync(&mut self, nth: usize) {
         self.machine(nth).sync_held = true;
     }
 
-    pub(super) fn release_sync(&mut self, nth: usize) {
+    pub(in crate::raft) fn release_sync(&mut self, nth: usize) {
         self.machine(nth).sync_held = false;
         self.settle();
     }
 
     /// The job in flight is lost to a disk whose sync says so.
-    pub(super) fn fail_sync(&mut self, nth: usize) {
+    pub(in crate::raft) fn fail_sync(&mut self, nth: usize) {
         let now = self.now;
         let machine = self.machine(nth);
         let job = machine.job.take().expect("a job is in flight");
@@ -175,7 +176,7 @@ impl Nodes {
         self.settle();
     }
 
-    pub(super) fn cut(&mut self, one: usize, other: usize) {
+    pub(in crate::raft) fn cut(&mut self, one: usize, other: usize) {
         self.cuts.push((one, other));
         let is = |pipe: &Pipe, nth| pipe.ends.iter().any(|end| is_at(*end, nth));
         let hit = |pipe: &Pipe| is(pipe, one) && is(pipe, other);
@@ -184,20 +185,20 @@ impl Nodes {
         self.say_ended(ended);
     }
 
-    pub(super) fn mend(&mut self) {
+    pub(in crate::raft) fn mend(&mut self) {
         self.cuts.clear();
     }
 
-    pub(super) fn fatal(&mut self, nth: usize) -> Option<Fatal> {
+    pub(in crate::raft) fn fatal(&mut self, nth: usize) -> Option<Fatal> {
         self.machine(nth).fatal.take()
     }
 
-    pub(super) fn status_of(&self, nth: usize) -> Status {
+    pub(in crate::raft) fn status_of(&self, nth: usize) -> Status {
         self.machines[nth - 1].node.as_ref().expect("it is up").status()
     }
 
     /// Who leads, if one server says so and is not frozen.
-    pub(super) fn leader(&self) -> Option<usize> {
+    pub(in crate::raft) fn leader(&self) -> Option<usize> {
         let leads = |nth: &usize| {
             let machine = &self.machines[nth - 1];
             let node = machine.node.as_ref().filter(|_| !machine.frozen);
@@ -207,7 +208,7 @@ impl Nodes {
     }
 
     /// Sends a put through a new connection; its number.
-    pub(super) fn put(&mut self, nth: usize, key: &str) -> u64 {
+    pub(in crate::raft) fn put(&mut self, nth: usize, key: &str) -> u64 {
         self.puts += 1;
         let put = self.puts;
         let connection = self.next_id();
@@ -228,7 +229,7 @@ impl Nodes {
     }
 
     /// Lets `nth` take what is there and one turn, and stops it before anything leaves.
-    pub(super) fn turn_and_freeze(&mut self, nth: usize) {
+    pub(in crate::raft) fn turn_and_freeze(&mut self, nth: usize) {
         for pipe in 0..self.pipes.len() {
             self.deliver_to(pipe, nth);
         }
@@ -237,7 +238,7 @@ impl Nodes {
         self.freeze(nth);
     }
 
-    pub(super) fn pass(&mut self, ns: u64) {
+    pub(in crate::raft) fn pass(&mut self, ns: u64) {
         let until = self.now.after_ns(ns);
         self.settle();
         while self.now < until {
@@ -247,7 +248,7 @@ impl Nodes {
     }
 
     /// Lets time pass until `done`, ten seconds at most.
-    pub(super) fn pass_until(&mut self, done: impl Fn(&Nodes) -> bool) {
+    pub(in crate::raft) fn pass_until(&mut self, done: impl Fn(&Nodes) -> bool) {
         for _ in 0..2_000 {
             if done(self) {
                 return;
