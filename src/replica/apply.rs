@@ -71,7 +71,8 @@ impl Node {
         u64::from(meta.bytes) + 64
     }
 
-    /// Nobody waits for an entry without commands, but somebody may for the one whose place it took.
+    /// Nobody waits for an entry without commands, but somebody may for the one whose place it
+    /// took.
     fn lose_waiters(&mut self, position: LogPosition) {
         let none = self.pending.take(position, &mut self.scratch.lost);
         assert!(none.is_empty(), "only commands are waited for, and {position} holds none");

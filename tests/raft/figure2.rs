@@ -1,12 +1,12 @@
-//! The paper's Figure 2, sentence by sentence: each test is named for the claim and quotes the words
-//! it is about. Where raftd promises more than the paper, the stronger form is tested:
+//! The paper's Figure 2, sentence by sentence: each test is named for the claim and quotes the
+//! words it is about. Where raftd promises more than the paper, the stronger form is tested:
 //!
-//! - a server asks for pre-votes before it becomes a candidate (thesis §9.6), and gives no vote while
-//!   it hears a leader (thesis §4.2.3);
+//! - a server asks for pre-votes before it becomes a candidate (thesis §9.6), and gives no vote
+//!   while it hears a leader (thesis §4.2.3);
 //! - whatever an answer promises is durable before it leaves, and a leader counts its own disk like
 //!   any other (thesis §10.2.1);
-//! - a refusal hints at where the logs may agree (paper §5.3, end), so `nextIndex` goes back by whole
-//!   terms;
+//! - a refusal hints at where the logs may agree (paper §5.3, end), so `nextIndex` goes back by
+//!   whole terms;
 //! - a leader opens its term with an entry of its own instead of an empty request (paper §8);
 //! - terms begin at 1, in which every server stores the bootstrap's entry, and `commitIndex` is
 //!   remembered over a restart.
@@ -419,8 +419,8 @@ fn a_follower_campaigns_when_it_heard_no_leader_and_gave_no_vote_for_its_timeout
     }
 }
 
-/// Candidates: "Increment currentTerm", "Vote for self", "Reset election timer", "Send `RequestVote`
-/// RPCs to all other servers".
+/// Candidates: "Increment currentTerm", "Vote for self", "Reset election timer", "Send
+/// `RequestVote` RPCs to all other servers".
 #[test]
 fn a_candidate_begins_a_term_votes_for_itself_and_asks_everybody_else() {
     let mut server = Server::new(1, 5, &[1]);

@@ -51,8 +51,8 @@ fn a_leader_appends_what_it_is_given_and_nobody_else_does() {
     }
 }
 
-/// Leaders: "If last log index ≥ nextIndex for a follower: send `AppendEntries` RPC with log entries
-/// starting at nextIndex".
+/// Leaders: "If last log index ≥ nextIndex for a follower: send `AppendEntries` RPC with log
+/// entries starting at nextIndex".
 #[test]
 fn a_follower_is_sent_all_that_it_was_not_sent_yet_without_waiting() {
     let (mut server, _) = leader(3, &[1]);

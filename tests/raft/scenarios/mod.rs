@@ -1,41 +1,45 @@
-//! What broke other implementations, as transcripts. Each block of a text file here is one
-//! scenario: its name, which real bug it comes from, a script, and, after `---`, all that real cores
-//! and their disks did. `UPDATE=1 cargo test scenarios` rewrites the latter; the `expect` lines of a
-//! script hold whatever was rewritten, and the oracles of Figure 3 look at everybody after every
-//! event (`oracles.rs`).
+//! What broke other implementations, as transcripts. Each block of a text file here is a scenario:
+//! its name, which real bugs it is about, a script, and, after `---`, all that real cores and their
+//! disks did. `UPDATE=1 cargo test scenarios` rewrites the latter; the `expect` lines of a script
+//! hold whatever was rewritten, and the oracles of Figure 3 look at everybody after every event
+//! (`oracles.rs`).
 //!
 //! ```text
-//! cluster 3 [entries 1]         servers n1 to n3, started, at most so many entries a message
-//! machines 3 · disk n1 log 1 2 [term 3] [vote n2] · start      the same with a past
-//! put n1 x · read n1 r          a client writes x, or reads
-//! n1 times out · n1 beats       time goes to n1's deadline, or heartbeat; only n1 looks at its clock
-//! time 300ms · pause 300ms      everybody looks at theirs, or nobody
-//! cut n1 n2 · cut n1->all Vote · isolate n1 · mend             messages are lost; new connections
-//! hold n1->n2 [Kind] · deliver | duplicate | drop n1->n2 [Kind] [newest] · release n1->n2 | all
-//! hold sync n1 · sync n1 · release sync n1                     the disk takes its time
+//! cluster 3 [entries 1]        servers n1 to n3, started; at most so many entries a message
+//! machines 3                   the same with a past: then
+//! disk n1 log 1 2 [term 3] [vote n2]     terms of the entries; and then `start`
+//! put n1 x · read n1 r         a client writes x, or reads
+//! n1 times out · n1 beats      it is n1's deadline, or heartbeat; only n1 looks at its clock
+//! time 300ms · pause 300ms     everybody looks at theirs, or nobody
+//! cut n1 n2 · cut n1->all Vote · isolate n1        messages are lost
+//! mend                         all arrive again, over new connections
+//! hold n1->n2 [Kind]           they stay on their way until the next two lines
+//! deliver | duplicate | drop n1->n2 [Kind] [newest]
+//! release n1->n2 | all
+//! hold sync n1 · sync n1 · release sync n1         the disk takes its time
 //! crash n1 [keeping 1] · restart n1      what was not synced is lost, but so many writes
-//! forge n1->n2 Append after=2 upto=3 [term=] [commit=]         a message nobody should have sent
-//! expect …                      see `expect.rs`; `said`: since the last other command
-//! quietly …                     without the messages
+//! forge n1->n2 Append after=2 upto=3 [term=] [commit=]     a message that nobody would send
+//! expect …                     see `expect.rs`; `said`: since the last other command
+//! quietly …                    without the messages
 //! ```
 //!
 //! Of the 24 schedules that come first in the catalogue of such bugs, by its names:
 //!
 //! | Where | Which |
 //! |---|---|
-//! | `elections.txt` | A1, A8; also A2 to A7, A9, A11 to A13 |
-//! | `commits.txt` | B2, B3, B6 and both halves of Figure 8; also B8, B12, B13, B16 |
-//! | `disks.txt`, `whole_nodes.rs` | C2, C4, C5, C8, C9; also C1, C3, C6, C7, C14, I4 |
+//! | `elections.txt` | A1, A8; also A2, A3, A5 to A7, A9, A11 to A13 |
+//! | `commits.txt` | B2, B3, B6 and both halves of Figure 8; also B1, B8, B12, B13, B16 |
+//! | `disks.txt`, `whole_nodes.rs` | C2, C4, C5, C8, C9; also B9, B10, C1, C3, C6, C7, I4 |
 //! | `reads.txt` | F2, F3; also F1, F7 |
 //! | `liveness.txt` | H3, H6, H7; also H1, H4, H5 |
 //!
 //! Waiting for what they are about: D1 and D2 for snapshots; E1, E2, E4 and E8 for changes of
 //! membership; F4 for transfer and leases; I1 for leases of keys; I3 for client sessions. H7 in
-//! part: a leader does not yet step down because its own disk hangs; that it holds back nobody, and
-//! that a candidate cannot win with such a disk, is here.
+//! part: that a disk that hangs holds back nobody else and wins no election is here; a leader does
+//! not step down for it.
 
 mod expect;
-pub(super) mod nodes;
+pub(crate) mod nodes;
 mod print;
 mod run;
 mod script;

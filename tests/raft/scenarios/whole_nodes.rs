@@ -26,8 +26,8 @@ fn cluster() -> (Nodes, usize, [usize; 2]) {
     (nodes, leader, [others[0], others[1]])
 }
 
-/// I4 (`KurrentDB` 3472 acknowledged an entry that another had replaced): the process of a leader is
-/// stopped with a put in its log and nowhere else. When it goes on, the first it hears is that
+/// I4 (`KurrentDB` 3472 acknowledged an entry that another had replaced): the process of a leader
+/// is stopped with a put in its log and nowhere else. When it goes on, the first it hears is that
 /// another leads and that the empty entry which opens its term, at the same index, is committed:
 /// all in one turn. The client is not told "done", but it is told.
 #[test]
@@ -78,9 +78,9 @@ fn no_power_loss_leaves_an_entry_without_its_term() {
     assert!(neither > 50, "or too late");
 }
 
-/// C7 (rostam 94, camunda 14866, dragonboat PR 409): a sync fails, the kernel calls the pages clean,
-/// and the next sync of the same file succeeds. What the failed one was for is not acknowledged:
-/// the node stops, and believes only the disk when it starts again.
+/// C7 (rostam 94, camunda 14866, dragonboat PR 409): a sync fails, the kernel calls the pages
+/// clean, and the next sync of the same file succeeds. What the failed one was for is not
+/// acknowledged: the node stops, and believes only the disk when it starts again.
 #[test]
 fn a_node_whose_sync_failed_stops_and_has_acknowledged_nothing_of_it() {
     let (mut nodes, leader, [failing, away]) = cluster();
@@ -168,4 +168,61 @@ fn a_server_that_lost_its_disk_votes_for_nobody() {
     assert_eq!(nodes.leader(), Some(leader), "the other lacks the entry");
     nodes.pass(300 * MS);
     assert_eq!(nodes.status_of(behind).keys, 1);
+}
+
+/// B10 (cockroach PR 63302): entries that were overwritten lived on in a cache beside the log, and
+/// were applied and sent in the place of those that had overwritten them.
+#[test]
+fn what_was_overwritten_is_neither_applied_nor_sent_afterwards() {
+    let (mut nodes, old, [one, other]) = cluster();
+    nodes.cut(old, one);
+    nodes.cut(old, other);
+    let lost: Vec<u64> = (0..6).map(|nth| nodes.put(old, &format!("lost-{nth}"))).collect();
+    nodes.pass(20 * MS);
+    nodes.crash(other);
+    nodes.boot(other).expect("its disk is well");
+    nodes.pass(1_500 * MS);
+    let new = nodes.leader().expect("one of the others");
+    assert_ne!(new, old);
+    for nth in 0..4 {
+        put(&mut nodes, new, &format!("kept-{nth}"));
+    }
+    nodes.mend();
+    nodes.pass(1_000 * MS);
+    for put in lost {
+        assert_eq!(nodes.answers.get(&put), Some(&Answer::Failed(Error::OutcomeUnknown)));
+    }
+    // Whoever leads next, all hold the same: the old leader serves from its log what it was sent.
+    nodes.crash(new);
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    let next = nodes.leader().expect("just seen");
+    put(&mut nodes, next, "more");
+    nodes.boot(new).expect("its disk is well");
+    nodes.pass(1_000 * MS);
+    for nth in 1..=3 {
+        assert_eq!(nodes.status_of(nth).keys, 5, "node {nth}");
+        assert_eq!(nodes.status_of(nth).state_hash, nodes.status_of(next).state_hash);
+    }
+}
+
+/// B9 (aeron PR 1898): a server that restarts replays its whole log, entries included that were
+/// never committed.
+#[test]
+fn a_restart_applies_what_is_known_to_be_committed_and_no_more() {
+    let (mut nodes, old, [one, other]) = cluster();
+    put(&mut nodes, old, "kept");
+    nodes.pass(100 * MS);
+    let committed = nodes.status_of(old).commit_index;
+    nodes.cut(old, one);
+    nodes.cut(old, other);
+    nodes.put(old, "lost");
+    nodes.pass(20 * MS);
+    assert_eq!(nodes.status_of(old).durable_index, committed.next());
+    nodes.crash(old);
+    nodes.boot(old).expect("its disk is well");
+    nodes.pass(20 * MS);
+    let status = nodes.status_of(old);
+    assert_eq!(status.last_index, committed.next());
+    assert!(status.applied_index <= committed, "{status:?}");
+    assert!(status.keys <= 1, "{status:?}");
 }
