@@ -142,6 +142,16 @@ impl Nodes {
         self.machine(nth).disk = SimDisk::from_image(image, 9);
     }
 
+    /// No more room is to be had on the disk of a server.
+    pub(in crate::raft) fn fill_disk(&mut self, nth: usize) {
+        self.machine(nth).disk.set_space(Some(0));
+    }
+
+    /// Whether a server needs no turn now.
+    pub(in crate::raft) fn sleeps(&self, nth: usize) -> bool {
+        self.machines[nth - 1].node.as_ref().expect("it is up").wake_at() > self.now
+    }
+
     pub(in crate::raft) fn freeze(&mut self, nth: usize) {
         self.machine(nth).frozen = true;
     }

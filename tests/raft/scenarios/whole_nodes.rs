@@ -226,3 +226,23 @@ fn a_restart_applies_what_is_known_to_be_committed_and_no_more() {
     assert!(status.applied_index <= committed, "{status:?}");
     assert!(status.keys <= 1, "{status:?}");
 }
+
+/// A follower without a prepared segment cannot lead, and so does not look at its election deadline;
+/// it must not look at the clock all the time for it either.
+#[test]
+fn a_follower_without_room_and_without_a_leader_sleeps() {
+    let (mut nodes, leader, [full, other]) = cluster();
+    nodes.fill_disk(full);
+    let mut key = 0;
+    while nodes.status_of(leader).last_index <= nodes.status_of(full).last_index.advanced_by(2) {
+        nodes.put(leader, &format!("key-{key}"));
+        nodes.pass(20 * MS);
+        key += 1;
+        assert!(key < 1_000, "{:?}", nodes.status_of(full));
+    }
+    assert!(nodes.status_of(full).out_of_space);
+    nodes.crash(leader);
+    nodes.crash(other);
+    nodes.pass(2_000 * MS);
+    assert!(nodes.sleeps(full), "it wants to be woken in the past");
+}
