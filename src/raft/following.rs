@@ -45,10 +45,9 @@ impl Raft {
         }
         let taken = Taken { skip, count: fitting(&entries[skip..], room_bytes) };
         self.take(keep, entries, taken);
-        let complete = skip + taken.count == entries.len();
         let end = keep.advanced_by(count(taken.count));
         self.verify(end, commit);
-        self.answer_later_or_now(end, complete);
+        self.answer_later_or_now(end, entries, taken);
     }
 
     /// The leader is there. It says nothing about entries that it has not seen us verify.
@@ -129,10 +128,12 @@ impl Raft {
         self.commit_index = self.commit_index.max(commit.min(end));
     }
 
-    /// An answer that can say nothing new waits for the disk; the receipt will bring one.
-    fn answer_later_or_now(&mut self, end: LogIndex, complete: bool) {
+    /// An answer that can say nothing new waits for the disk; the receipt will bring one. But a
+    /// leader that repeats itself has not heard us, and must not take us for dead while we write.
+    fn answer_later_or_now(&mut self, end: LogIndex, entries: &[EntryMeta], taken: Taken) {
         let durable = self.durability.last();
         let Some(following) = following(&mut self.role) else { return };
+        let complete = taken.skip + taken.count == entries.len();
         if complete {
             following.refusal = None;
         } else {
@@ -140,8 +141,9 @@ impl Raft {
             self.output.marks.add(Mark::OutOfRoom);
         }
         let nothing_to_wait_for = end <= durable || !complete;
+        let repeated = taken.count == 0;
         let confirms_round = following.round > following.round_answered;
-        following.reply_due |= nothing_to_wait_for || confirms_round;
+        following.reply_due |= nothing_to_wait_for || repeated || confirms_round;
     }
 
     /// The leader's `prev` is not in our log: say where the logs may agree.

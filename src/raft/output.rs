@@ -62,10 +62,16 @@ impl Output {
             Durable::InFlight(seq) => Some(seq),
             Durable::Next => None,
         };
-        // A newer message of the same kind to the same server says all that the older would have:
-        // so a hanging disk and an insistent peer cannot make this list grow.
         let kind = discriminant(&message);
-        self.after_sync.retain(|held| held.to != to || discriminant(&held.message) != kind);
+        let same = |held: &Held| held.to == to && discriminant(&held.message) == kind;
+        // A refusal takes back no grant: it answers a request that another one overtook.
+        let granted = |held: &Held| same(held) && held.term == term && grants(&held.message);
+        if !grants(&message) && self.after_sync.iter().any(granted) {
+            return;
+        }
+        // Else a newer message of the same kind to the same server says all that the older would
+        // have: so a hanging disk and an insistent peer cannot make this list grow.
+        self.after_sync.retain(|held| !same(held));
         self.after_sync.push(Held { job, term, to, message });
     }
 
@@ -92,6 +98,18 @@ impl Output {
             && self.sends.is_empty()
             && self.reads.is_empty()
             && self.notices.is_empty()
+    }
+}
+
+/// Whether it gives somebody a vote or pre-vote.
+fn grants(message: &Message) -> bool {
+    match message {
+        Message::PreVoteReply { granted, .. } | Message::VoteReply { granted, .. } => *granted,
+        Message::PreVote { .. }
+        | Message::Vote { .. }
+        | Message::Append { .. }
+        | Message::Heartbeat { .. }
+        | Message::AppendReply { .. } => false,
     }
 }
 

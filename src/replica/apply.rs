@@ -61,9 +61,20 @@ impl Node {
         let meta = self.wal.meta(index).expect("a committed entry is in the log");
         match meta.kind {
             EntryKind::Commands => self.apply_commands(LogPosition::new(meta.term, index)),
-            EntryKind::NoOp | EntryKind::Configuration => self.store.apply_other(index),
+            EntryKind::NoOp | EntryKind::Configuration => {
+                self.lose_waiters(LogPosition::new(meta.term, index));
+                self.store.apply_other(index);
+            }
         }
         u64::from(meta.bytes) + 64
+    }
+
+    /// Nobody waits for an entry without commands, but somebody may for the one whose place it
+    /// took.
+    fn lose_waiters(&mut self, position: LogPosition) {
+        let none = self.pending.take(position, &mut self.scratch.lost);
+        assert!(none.is_empty(), "only commands are waited for, and {position} holds none");
+        self.pending.recycle(none);
     }
 
     fn apply_commands(&mut self, position: LogPosition) {

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::raft::message::EntryMeta;
 use crate::raft::{LogOp, Notice, Raft, ReadReady, Send};
 use crate::types::{Instant, JobSeq, SyncReceipt};
-use crate::wal::Job;
+use crate::wal::{Job, Wal};
 use std::io;
 
 /// After this long without new entries a mark says that the last batch is durable, so that recovery
@@ -75,6 +75,12 @@ pub(super) fn room_after_overhead(room_bytes: u64) -> u64 {
     room_bytes.saturating_sub(u64::try_from(2 * limits::PAGE_BYTES).expect("two pages fit"))
 }
 
+/// Whether the core's deadlines count. A new leader opens its term with an entry: without room for
+/// one, do not ask to lead, nor wake up for it. Room, when there is some, brings a turn.
+pub(super) fn minds_deadlines(raft: &Raft, wal: &Wal) -> bool {
+    raft.is_leader() || room_after_overhead(wal.room_bytes()) > 0
+}
+
 impl Node {
     pub(super) fn next_job(&mut self) -> JobSeq {
         assert!(!self.jobs.in_flight, "one sync job in flight");
@@ -114,8 +120,7 @@ impl Node {
         self.close_entry(now);
         self.ask_for_reads();
         if let Stage::Member(raft) = &mut self.stage {
-            // A new leader opens its term with an entry: without room for one, do not ask to lead.
-            if raft.is_leader() || room_after_overhead(self.wal.room_bytes()) > 0 {
+            if minds_deadlines(raft, &self.wal) {
                 raft.tick(now);
             }
             raft.settle(now);

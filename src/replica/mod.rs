@@ -402,8 +402,8 @@ impl Node {
             return Instant::ZERO;
         }
         let core = match &self.stage {
-            Stage::Member(raft) => raft.wake_at(),
-            Stage::Alone(_) | Stage::Founding => Instant::FAR,
+            Stage::Member(raft) if drive::minds_deadlines(raft, &self.wal) => raft.wake_at(),
+            Stage::Member(_) | Stage::Alone(_) | Stage::Founding => Instant::FAR,
         };
         core.min(self.peers.wake_at()).min(self.jobs.wake_at())
     }

@@ -302,7 +302,11 @@ impl World {
             self.turn();
             self.use_cluster();
         }
-        self.oracle.observe_all(&self.servers);
+        self.observe_all();
+    }
+
+    fn observe_all(&self) {
+        self.oracle.observe_all(&self.servers.iter().collect::<Vec<_>>());
     }
 
     fn describe(&self) -> String {
@@ -337,7 +341,7 @@ fn run(seed: u64) -> Harvest {
         world.use_cluster();
         world.worsen();
         if turn % 100 == 0 {
-            world.oracle.observe_all(&world.servers);
+            world.observe_all();
         }
     }
     world.clear_up();

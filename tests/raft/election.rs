@@ -15,11 +15,11 @@ pub(super) fn voted(term: u64, granted: bool) -> Message {
     Message::VoteReply { term: Term::new(term), granted }
 }
 
-fn pre_vote(campaign_term: u64, last: LogPosition) -> Message {
+pub(super) fn pre_vote(campaign_term: u64, last: LogPosition) -> Message {
     Message::PreVote { campaign_term: Term::new(campaign_term), last }
 }
 
-fn pre_voted(term: u64, campaign_term: u64, granted: bool) -> Message {
+pub(super) fn pre_voted(term: u64, campaign_term: u64, granted: bool) -> Message {
     let campaign_term = Term::new(campaign_term);
     Message::PreVoteReply { term: Term::new(term), campaign_term, granted }
 }

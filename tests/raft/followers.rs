@@ -22,7 +22,7 @@ pub(super) fn append(term: u64, prev: LogPosition, terms: &[u64], commit: u64) -
     }
 }
 
-fn answer(term: u64, outcome: AppendOutcome) -> Message {
+pub(super) fn answer(term: u64, outcome: AppendOutcome) -> Message {
     let term = Term::new(term);
     Message::AppendReply { term, session: 1, round: 0, outcome, first_faulty: None }
 }
@@ -31,11 +31,11 @@ pub(super) fn matched(term: u64, index: u64) -> Message {
     answer(term, AppendOutcome::Matched { index: at(index) })
 }
 
-fn conflict(term: u64, probe: u64, hint: LogPosition) -> Message {
+pub(super) fn conflict(term: u64, probe: u64, hint: LogPosition) -> Message {
     answer(term, AppendOutcome::Conflict { probe: at(probe), hint })
 }
 
-fn terms(server: &Server) -> Vec<u64> {
+pub(super) fn terms(server: &Server) -> Vec<u64> {
     server.log.iter().map(|entry| entry.meta.term.get()).collect()
 }
 

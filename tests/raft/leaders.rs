@@ -11,28 +11,28 @@ const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 
 /// Server 1 of `voters` leads term `term of its log + 1`; 2 is connected (session 7) and nobody
 /// else.
-fn leader(voters: u64, terms: &[u64]) -> (Server, Vec<Message>) {
+pub(super) fn leader(voters: u64, terms: &[u64]) -> (Server, Vec<Message>) {
     let mut server = Server::new(1, voters, terms);
     server.raft.connected(id(2), 7);
     let first = elect(&mut server, NOW);
     (server, first)
 }
 
-fn reply(server: &Server, outcome: AppendOutcome) -> Message {
+pub(super) fn reply(server: &Server, outcome: AppendOutcome) -> Message {
     let term = server.raft.term();
     Message::AppendReply { term, session: 7, round: 0, outcome, first_faulty: None }
 }
 
-fn matches(server: &Server, index: u64) -> Message {
+pub(super) fn matches(server: &Server, index: u64) -> Message {
     reply(server, AppendOutcome::Matched { index: at(index) })
 }
 
-fn conflicts(server: &Server, probe: u64, hint: LogPosition) -> Message {
+pub(super) fn conflicts(server: &Server, probe: u64, hint: LogPosition) -> Message {
     reply(server, AppendOutcome::Conflict { probe: at(probe), hint })
 }
 
 /// (prev, last entry, commit) of each `Append` among `messages`.
-fn appends(messages: &[Message]) -> Vec<(LogPosition, u64, u64)> {
+pub(super) fn appends(messages: &[Message]) -> Vec<(LogPosition, u64, u64)> {
     let mut found = Vec::new();
     for message in messages {
         if let Message::Append { prev, entries, commit, .. } = message {
@@ -44,7 +44,7 @@ fn appends(messages: &[Message]) -> Vec<(LogPosition, u64, u64)> {
 }
 
 /// The commit index of each heartbeat among `messages`.
-fn commits(messages: &[Message]) -> Vec<LogIndex> {
+pub(super) fn commits(messages: &[Message]) -> Vec<LogIndex> {
     let mut found = Vec::new();
     for message in messages {
         if let Message::Heartbeat { commit, .. } = message {

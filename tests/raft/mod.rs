@@ -3,10 +3,12 @@
 //! planted bugs.
 mod chaos;
 mod election;
+mod figure2;
 mod followers;
 mod leaders;
 mod oracles;
 mod reads;
 mod restarts;
+mod scenarios;
 mod server;
 mod weather;

@@ -70,7 +70,7 @@ impl Oracle {
     }
 
     /// Looks at all servers.
-    pub(super) fn observe_all(&self, servers: &[Server]) {
+    pub(super) fn observe_all(&self, servers: &[&Server]) {
         for server in servers {
             let common = server.raft.commit_index();
             let same = upto(&server.log, common) == upto(&self.committed, common);

@@ -199,6 +199,10 @@ impl Server {
         true
     }
 
+    pub(super) fn has_job_in_flight(&self) -> bool {
+        self.job.is_some()
+    }
+
     /// The job in flight becomes durable.
     pub(super) fn finish_job(&mut self, now: Instant) {
         let (seq, writes, commit) = self.job.take().expect("in flight");

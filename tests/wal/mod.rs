@@ -9,5 +9,5 @@ mod golden;
 mod operating_system;
 mod power_loss;
 mod room;
-mod sim_disk;
-mod support;
+pub(crate) mod sim_disk;
+pub(crate) mod support;

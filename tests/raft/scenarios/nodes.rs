@@ -1,0 +1,432 @@
+//! Whole nodes for the scenarios that a core alone cannot show: bytes on the wire, the real record
+//! on a simulated disk, clients. Everything that can happen does at once, in a fixed order, until a
+//! test holds it up; time passes when a test says so.
+#![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
+
+use crate::wal::sim_disk::{Image, SimDisk};
+use raftd::config::MemberAddress;
+use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions};
+use raftd::types::{ClusterId, DiskId, Instant, NodeId};
+use raftd::wal::{Job, OpenError};
+use raftd::wire::client::put_request;
+use raftd::wire::error::Error;
+use raftd::wire::frame::next_frame;
+use raftd::wire::hello::{Hello, Sender, encode_hello};
+use raftd::wire::reply::{ReplyBody, decode_reply};
+use raftd::wire::status::Status;
+use std::collections::BTreeMap;
+
+const STEP_NS: u64 = 5_000_000;
+/// More rounds than any cluster here needs to come to rest.
+const ROUNDS_MAX: usize = 10_000;
+
+/// What a client heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::raft) enum Answer {
+    Done,
+    Failed(Error),
+}
+
+struct Machine {
+    disk: SimDisk,
+    node: Option<Node>,
+    /// Its process is stopped: bytes come in, nothing else happens.
+    frozen: bool,
+    sync_held: bool,
+    job: Option<Job>,
+    fatal: Option<Fatal>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Node(usize, ConnectionId),
+    Client,
+}
+
+struct Pipe {
+    ends: [End; 2],
+    /// Bytes that wait for each end.
+    bytes: [Vec<u8>; 2],
+}
+
+pub(in crate::raft) struct Nodes {
+    now: Instant,
+    machines: Vec<Machine>,
+    pipes: Vec<Pipe>,
+    cuts: Vec<(usize, usize)>,
+    boots: u64,
+    slots: u32,
+    puts: u64,
+    pub(in crate::raft) answers: BTreeMap<u64, Answer>,
+}
+
+fn id(nth: usize) -> NodeId {
+    NodeId::new(u64::try_from(nth).unwrap()).unwrap()
+}
+
+impl Nodes {
+    /// Servers 1 to `count` with empty disks, started, a leader elected.
+    pub(in crate::raft) fn new(count: usize) -> Nodes {
+        let machine = |nth| Machine {
+            disk: SimDisk::new(nth),
+            node: None,
+            frozen: false,
+            sync_held: false,
+            job: None,
+            fatal: None,
+        };
+        let mut nodes = Nodes {
+            now: Instant::ZERO,
+            machines: (0..u64::try_from(count).unwrap()).map(machine).collect(),
+            pipes: Vec::new(),
+            cuts: Vec::new(),
+            boots: 0,
+            slots: 0,
+            puts: 0,
+            answers: BTreeMap::new(),
+        };
+        for nth in 1..=count {
+            nodes.boot(nth).expect("an empty disk can be opened");
+        }
+        nodes.pass_until(Nodes::has_leader);
+        nodes
+    }
+
+    fn has_leader(&self) -> bool {
+        self.leader().is_some()
+    }
+
+    fn machine(&mut self, nth: usize) -> &mut Machine {
+        &mut self.machines[nth - 1]
+    }
+
+    pub(in crate::raft) fn boot(&mut self, nth: usize) -> Result<(), OpenError> {
+        self.boots += 1;
+        let count = self.machines.len();
+        let member = |nth| MemberAddress { id: id(nth), address: format!("sim:{nth}") };
+        let options = NodeOptions {
+            id: id(nth),
+            members: (1..=count).map(member).collect(),
+            cluster_id: ClusterId(7),
+            token_hash: 0,
+            disk_id_if_new: DiskId(u128::from(self.boots)),
+            boot_nonce: self.boots,
+            seed: self.boots,
+            unix_ms: 1_000,
+            election_timeout_ns: 300_000_000,
+            heartbeat_ns: 60_000_000,
+            segment_bytes: 64 * 1024,
+            history_bytes_max: 64 * 1024,
+        };
+        let now = self.now;
+        let machine = self.machine(nth);
+        machine.node = Some(Node::open(machine.disk.disk(), options, now)?);
+        Ok(())
+    }
+
+    /// The power of a machine goes.
+    pub(in crate::raft) fn crash(&mut self, nth: usize) {
+        let machine = self.machine(nth);
+        (machine.node, machine.job, machine.frozen) = (None, None, false);
+        machine.disk.power_loss();
+        self.end_pipes(|end| matches!(end, End::Node(at, _) if at == nth));
+    }
+
+    /// What lies on the disk of a machine that is down.
+    pub(in crate::raft) fn image(&mut self, nth: usize) -> Image {
+        self.machine(nth).disk.image()
+    }
+
+    /// Puts another disk into a machine that is down.
+    pub(in crate::raft) fn replace_disk(&mut self, nth: usize, image: &Image) {
+        self.machine(nth).disk = SimDisk::from_image(image, 9);
+    }
+
+    /// No more room is to be had on the disk of a server.
+    pub(in crate::raft) fn fill_disk(&mut self, nth: usize) {
+        self.machine(nth).disk.set_space(Some(0));
+    }
+
+    /// Whether a server needs no turn now.
+    pub(in crate::raft) fn sleeps(&self, nth: usize) -> bool {
+        self.machines[nth - 1].node.as_ref().expect("it is up").wake_at() > self.now
+    }
+
+    pub(in crate::raft) fn freeze(&mut self, nth: usize) {
+        self.machine(nth).frozen = true;
+    }
+
+    /// The process goes on: a turn takes first what has come meanwhile.
+    pub(in crate::raft) fn thaw(&mut self, nth: usize) {
+        self.machine(nth).frozen = false;
+        for pipe in 0..self.pipes.len() {
+            self.deliver_to(pipe, nth);
+        }
+        self.settle();
+    }
+
+    pub(in crate::raft) fn hold_sync(&mut self, nth: usize) {
+        self.machine(nth).sync_held = true;
+    }
+
+    pub(in crate::raft) fn release_sync(&mut self, nth: usize) {
+        self.machine(nth).sync_held = false;
+        self.settle();
+    }
+
+    /// The job in flight is lost to a disk whose sync says so.
+    pub(in crate::raft) fn fail_sync(&mut self, nth: usize) {
+        let now = self.now;
+        let machine = self.machine(nth);
+        let job = machine.job.take().expect("a job is in flight");
+        machine.disk.fail_sync_after(0);
+        let result = job.run();
+        assert!(result.is_err());
+        machine.node.as_mut().unwrap().on_job_done(job, result, now);
+        self.settle();
+    }
+
+    pub(in crate::raft) fn cut(&mut self, one: usize, other: usize) {
+        self.cuts.push((one, other));
+        let is = |pipe: &Pipe, nth| pipe.ends.iter().any(|end| is_at(*end, nth));
+        let hit = |pipe: &Pipe| is(pipe, one) && is(pipe, other);
+        let (ended, kept) = std::mem::take(&mut self.pipes).into_iter().partition(hit);
+        self.pipes = kept;
+        self.say_ended(ended);
+    }
+
+    pub(in crate::raft) fn mend(&mut self) {
+        self.cuts.clear();
+    }
+
+    pub(in crate::raft) fn fatal(&mut self, nth: usize) -> Option<Fatal> {
+        self.machine(nth).fatal.take()
+    }
+
+    pub(in crate::raft) fn status_of(&self, nth: usize) -> Status {
+        self.machines[nth - 1].node.as_ref().expect("it is up").status()
+    }
+
+    /// Who leads, if one server says so and is not frozen.
+    pub(in crate::raft) fn leader(&self) -> Option<usize> {
+        let leads = |nth: &usize| {
+            let machine = &self.machines[nth - 1];
+            let node = machine.node.as_ref().filter(|_| !machine.frozen);
+            node.is_some_and(|node| node.status().role == "leader")
+        };
+        (1..=self.machines.len()).find(leads)
+    }
+
+    /// Sends a put through a new connection; its number.
+    pub(in crate::raft) fn put(&mut self, nth: usize, key: &str) -> u64 {
+        self.puts += 1;
+        let put = self.puts;
+        let connection = self.next_id();
+        self.machine(nth).node.as_mut().expect("it is up").on_accepted(connection);
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            cluster_id: ClusterId(0),
+            sender: Sender::Client,
+            auth: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        encode_hello(&mut bytes, &hello);
+        put_request(&mut bytes, put, key.as_bytes(), b"v");
+        let ends = [End::Client, End::Node(nth, connection)];
+        self.pipes.push(Pipe { ends, bytes: [Vec::new(), bytes] });
+        put
+    }
+
+    /// Lets `nth` take what is there and one turn, and stops it before anything leaves.
+    pub(in crate::raft) fn turn_and_freeze(&mut self, nth: usize) {
+        for pipe in 0..self.pipes.len() {
+            self.deliver_to(pipe, nth);
+        }
+        let now = self.now;
+        self.machine(nth).node.as_mut().expect("it is up").advance(now);
+        self.freeze(nth);
+    }
+
+    pub(in crate::raft) fn pass(&mut self, ns: u64) {
+        let until = self.now.after_ns(ns);
+        self.settle();
+        while self.now < until {
+            self.now = self.now.after_ns(STEP_NS);
+            self.settle();
+        }
+    }
+
+    /// Lets time pass until `done`, ten seconds at most.
+    pub(in crate::raft) fn pass_until(&mut self, done: impl Fn(&Nodes) -> bool) {
+        for _ in 0..2_000 {
+            if done(self) {
+                return;
+            }
+            self.pass(STEP_NS);
+        }
+        panic!("it does not come to that");
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let mut busy = false;
+            for nth in 1..=self.machines.len() {
+                busy |= self.turn(nth);
+            }
+            for pipe in 0..self.pipes.len() {
+                for nth in 0..=self.machines.len() {
+                    busy |= self.deliver_to(pipe, nth);
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the nodes do not come to rest");
+    }
+
+    /// One turn of one node and what it asks for. Says whether anything came of it.
+    fn turn(&mut self, nth: usize) -> bool {
+        let now = self.now;
+        let machine = &mut self.machines[nth - 1];
+        let Some(node) = machine.node.as_mut().filter(|_| !machine.frozen) else { return false };
+        node.advance(now);
+        if let Some(fatal) = node.fatal() {
+            machine.fatal = Some(fatal);
+            machine.node = None;
+            self.end_pipes(|end| is_at(end, nth));
+            return true;
+        }
+        if let Some(job) = node.take_job() {
+            machine.job = Some(job);
+        }
+        let mut busy = false;
+        if !machine.sync_held
+            && let Some(job) = machine.job.take()
+        {
+            let result = job.run();
+            node.on_job_done(job, result, now);
+            busy = true;
+        }
+        if let Some(job) = node.take_background_job() {
+            node.on_background_done(job.run(), now);
+            busy = true;
+        }
+        let mut dials = Vec::new();
+        node.take_dials(&mut dials);
+        busy |= !dials.is_empty();
+        busy |= self.collect(nth);
+        for dial in dials {
+            self.dial(nth, &dial);
+        }
+        busy
+    }
+
+    fn collect(&mut self, nth: usize) -> bool {
+        let node = self.machines[nth - 1].node.as_mut().expect("it has just had a turn");
+        let (mut dirty, mut closing) = (Vec::new(), Vec::new());
+        node.take_dirty(&mut dirty);
+        node.take_closing(&mut closing);
+        let busy = !dirty.is_empty() || !closing.is_empty();
+        for id in dirty {
+            let bytes = node.unsent(id).to_vec();
+            node.sent(id, bytes.len());
+            for pipe in &mut self.pipes {
+                if let Some(side) = pipe.ends.iter().position(|end| *end == End::Node(nth, id)) {
+                    pipe.bytes[1 - side].extend_from_slice(&bytes);
+                }
+            }
+        }
+        for id in closing {
+            self.end_pipes(|end| end == End::Node(nth, id));
+        }
+        busy
+    }
+
+    fn dial(&mut self, from: usize, dial: &Dial) {
+        let to = usize::try_from(dial.peer.get()).unwrap();
+        let now = self.now;
+        let cut = self.cuts.iter().any(|pair| *pair == (from, to) || *pair == (to, from));
+        if cut || self.machine(to).node.is_none() {
+            let node = self.machine(from).node.as_mut().expect("it has just dialed");
+            return node.on_dial_failed(dial.peer, now, "down");
+        }
+        let ids = [self.next_id(), self.next_id()];
+        self.machine(to).node.as_mut().expect("just looked").on_accepted(ids[1]);
+        self.machine(from).node.as_mut().expect("it dials").on_dialed(ids[0], dial.peer);
+        let ends = [End::Node(from, ids[0]), End::Node(to, ids[1])];
+        self.pipes.push(Pipe { ends, bytes: Default::default() });
+    }
+
+    fn next_id(&mut self) -> ConnectionId {
+        self.slots += 1;
+        ConnectionId::new(self.slots % 4096, self.slots)
+    }
+
+    /// Delivers what a pipe holds for node `nth`, or for a client if `nth` is 0.
+    fn deliver_to(&mut self, pipe: usize, nth: usize) -> bool {
+        let Some(it) = self.pipes.get_mut(pipe) else { return false };
+        let wanted = |end: &End| if nth == 0 { *end == End::Client } else { is_at(*end, nth) };
+        let Some(side) = it.ends.iter().position(wanted) else { return false };
+        if it.bytes[side].is_empty() {
+            return false;
+        }
+        match it.ends[side] {
+            End::Client => {
+                let bytes = std::mem::take(&mut it.bytes[side]);
+                self.hear(&bytes);
+                true
+            }
+            End::Node(nth, id) => {
+                let machine = &mut self.machines[nth - 1];
+                let Some(node) = machine.node.as_mut().filter(|_| !machine.frozen) else {
+                    return false;
+                };
+                let taken = node.on_bytes(id, &it.bytes[side], self.now);
+                it.bytes[side].drain(..taken.bytes);
+                taken.bytes > 0
+            }
+        }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        while let Some(frame) = next_frame(&bytes[at..], usize::MAX >> 1).unwrap() {
+            at += frame.consumed;
+            let Ok(reply) = decode_reply(frame.body) else { continue };
+            let answer = match reply.body {
+                ReplyBody::Put { .. } => Answer::Done,
+                ReplyBody::Error(error) => Answer::Failed(error),
+                ReplyBody::Status(_) | ReplyBody::Range(_) | ReplyBody::DeleteRange { .. } => {
+                    panic!("nobody asked for that")
+                }
+            };
+            let before = self.answers.insert(reply.id, answer);
+            assert_eq!(before, None, "a put is answered once");
+        }
+        assert_eq!(at, bytes.len(), "replies come in whole frames");
+    }
+
+    fn end_pipes(&mut self, hit: impl Fn(End) -> bool) {
+        let is = |pipe: &Pipe| pipe.ends.iter().any(|end| hit(*end));
+        let (ended, kept) = std::mem::take(&mut self.pipes).into_iter().partition(is);
+        self.pipes = kept;
+        self.say_ended(ended);
+    }
+
+    fn say_ended(&mut self, ended: Vec<Pipe>) {
+        let now = self.now;
+        for end in ended.into_iter().flat_map(|pipe| pipe.ends) {
+            if let End::Node(nth, id) = end
+                && let Some(node) = &mut self.machines[nth - 1].node
+            {
+                node.on_closed(id, now);
+            }
+        }
+    }
+}
+
+fn is_at(end: End, nth: usize) -> bool {
+    matches!(end, End::Node(at, _) if at == nth)
+}

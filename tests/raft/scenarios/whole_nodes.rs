@@ -1,0 +1,248 @@
+//! Schedules about the record on disk and about clients, with whole nodes.
+
+use super::nodes::{Answer, Nodes};
+use crate::wal::sim_disk::{Image, SimDisk};
+use crate::wal::support::{Driver, index, node};
+use raftd::replica::Fatal;
+use raftd::types::{HardState, Term, Vote};
+use raftd::wal::{DamageExtent, OpenError};
+use raftd::wire::error::Error;
+
+const MS: u64 = 1_000_000;
+const SEGMENT: &str = "log/00000000000000000001.seg";
+
+fn put(nodes: &mut Nodes, nth: usize, key: &str) {
+    let put = nodes.put(nth, key);
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done), "{key}");
+}
+
+/// Three nodes, who of them leads, and who not.
+fn cluster() -> (Nodes, usize, [usize; 2]) {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
+    (nodes, leader, [others[0], others[1]])
+}
+
+/// I4 (`KurrentDB` 3472 acknowledged an entry that another had replaced): the process of a leader
+/// is stopped with a put in its log and nowhere else. When it goes on, the first it hears is that
+/// another leads and that the empty entry which opens its term, at the same index, is committed:
+/// all in one turn. The client is not told "done", but it is told.
+#[test]
+fn a_client_whose_entry_was_replaced_hears_that_its_outcome_is_unknown() {
+    let (mut nodes, old, [one, other]) = cluster();
+    put(&mut nodes, old, "before");
+    let last = nodes.status_of(old).last_index;
+    let lost = nodes.put(old, "lost");
+    nodes.turn_and_freeze(old);
+    assert_eq!(nodes.status_of(old).last_index, last.next());
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.pass(500 * MS);
+    let new = nodes.leader().expect("one of the others");
+    assert!(new == one || new == other);
+    assert_eq!(nodes.status_of(new).commit_index, last.next(), "only its empty entry is new");
+    nodes.thaw(old);
+    assert_eq!(nodes.status_of(old).commit_index, last.next());
+    assert_eq!(nodes.answers.get(&lost), Some(&Answer::Failed(Error::OutcomeUnknown)));
+}
+
+/// C4 (openraft's `io_ordering.md`), in the record: an entry of term 5 never stands on the disk of
+/// a server that would still follow a leader of term 1, wherever the power goes.
+#[test]
+fn no_power_loss_leaves_an_entry_without_its_term() {
+    let (mut both, mut neither) = (0, 0);
+    for seed in 0..40 {
+        for operations in 0..12 {
+            let mut driver = Driver::open(&SimDisk::new(seed)).unwrap();
+            let before = HardState { term: Term::new(1), vote: Vote::For(node(1)) };
+            driver.wal.set_hard_state(before, 9);
+            driver.append(1, 100);
+            driver.sync(0).unwrap();
+            let hard_state = HardState { term: Term::new(5), vote: Vote::None };
+            driver.wal.set_hard_state(hard_state, 9);
+            driver.append(5, 100);
+            driver.disk.light_fuse(operations);
+            let synced = driver.sync(0).is_ok();
+            driver.disk.power_loss();
+            let recovered = Driver::open(&driver.disk).unwrap().recovered;
+            let (term, last) = (recovered.hard_state.term, recovered.last);
+            assert!(last.term <= term, "{last} under term {term}: seed {seed}, {operations}");
+            assert!(!synced || last.index == index(2), "synced and lost");
+            both += u64::from(last.index == index(2));
+            neither += u64::from(last.index == index(1));
+        }
+    }
+    assert!(both > 50, "the power went too early");
+    assert!(neither > 50, "or too late");
+}
+
+/// C7 (rostam 94, camunda 14866, dragonboat PR 409): a sync fails, the kernel calls the pages
+/// clean, and the next sync of the same file succeeds. What the failed one was for is not
+/// acknowledged: the node stops, and believes only the disk when it starts again.
+#[test]
+fn a_node_whose_sync_failed_stops_and_has_acknowledged_nothing_of_it() {
+    let (mut nodes, leader, [failing, away]) = cluster();
+    nodes.cut(leader, away);
+    nodes.cut(failing, away);
+    nodes.hold_sync(failing);
+    let before = nodes.status_of(failing).durable_index;
+    let wanted = nodes.put(leader, "wanted");
+    nodes.pass(50 * MS);
+    assert_eq!(nodes.status_of(failing).last_index, before.next());
+    assert_eq!(nodes.answers.get(&wanted), None, "one disk of three");
+    nodes.fail_sync(failing);
+    assert!(matches!(nodes.fatal(failing), Some(Fatal::Disk(_))));
+    assert_eq!(nodes.answers.get(&wanted), None, "it was never durable there");
+    nodes.boot(failing).expect("the record is whole up to there");
+    assert_eq!(nodes.status_of(failing).durable_index, before, "the page cache is no disk");
+    nodes.release_sync(failing);
+    nodes.mend();
+    nodes.pass(2_000 * MS);
+    let leader = nodes.leader().expect("all are well");
+    put(&mut nodes, leader, "later");
+    let agreed = nodes.status_of(leader).state_hash;
+    nodes.pass(200 * MS);
+    for nth in 1..=3 {
+        assert_eq!(nodes.status_of(nth).state_hash, agreed, "node {nth}");
+    }
+}
+
+/// Flips a bit in the value of `key`, as it lies on the disk.
+fn rot(image: &mut Image, key: &str) {
+    let bytes = image.get_mut(SEGMENT).expect("the first segment");
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes());
+    bytes[at.expect("it was put")] ^= 0x10;
+}
+
+/// C8 ("Protocol-aware recovery" on LogCabin and ZooKeeper, ra 299, nats PR 7587): a bit of a
+/// committed entry rots on one of the two disks that are left. Taken for the torn end of the log,
+/// it would be cut off, and the two would elect a leader without it. The node refuses to start, and
+/// the other waits for the third.
+#[test]
+fn a_committed_entry_that_rotted_is_not_taken_for_the_end_of_the_log() {
+    let (mut nodes, leader, [rotten, sound]) = cluster();
+    nodes.cut(leader, sound);
+    nodes.cut(rotten, sound);
+    put(&mut nodes, leader, "precious");
+    nodes.crash(rotten);
+    nodes.crash(leader);
+    nodes.mend();
+    let mut image = nodes.image(rotten);
+    rot(&mut image, "precious");
+    nodes.replace_disk(rotten, &image);
+    let Err(OpenError::Damaged(damage)) = nodes.boot(rotten) else { panic!("it started") };
+    let entry = nodes.status_of(sound).last_index.next();
+    assert_eq!(damage.extent, DamageExtent::Entries { first: entry, last: entry });
+    assert_eq!(nodes.image(rotten), image, "and nothing was changed");
+    nodes.pass(3_000 * MS);
+    assert_eq!(nodes.leader(), None, "one of three");
+    nodes.boot(leader).expect("its disk is well");
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.pass(300 * MS);
+    assert_eq!(nodes.leader(), Some(leader), "the other lacks the entry");
+    assert_eq!(nodes.status_of(leader).keys, 1);
+    assert_eq!(nodes.status_of(sound).keys, 1);
+}
+
+/// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996): a server loses its disk, comes back
+/// under its old name, and would vote for one that lacks what it had helped to commit.
+#[test]
+fn a_server_that_lost_its_disk_votes_for_nobody() {
+    let (mut nodes, leader, [wiped, behind]) = cluster();
+    nodes.cut(leader, behind);
+    nodes.cut(wiped, behind);
+    put(&mut nodes, leader, "precious");
+    nodes.crash(wiped);
+    nodes.crash(leader);
+    nodes.mend();
+    nodes.replace_disk(wiped, &Image::new());
+    nodes.boot(wiped).expect("an empty disk can be opened");
+    nodes.pass(3_000 * MS);
+    let Some(Fatal::Refused(why)) = nodes.fatal(wiped) else { panic!("it takes part") };
+    assert!(why.contains("it is new or was emptied"), "{why}");
+    assert_eq!(nodes.leader(), None, "one of three");
+    nodes.boot(leader).expect("its disk is well");
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    assert_eq!(nodes.leader(), Some(leader), "the other lacks the entry");
+    nodes.pass(300 * MS);
+    assert_eq!(nodes.status_of(behind).keys, 1);
+}
+
+/// B10 (cockroach PR 63302): entries that were overwritten lived on in a cache beside the log, and
+/// were applied and sent in the place of those that had overwritten them.
+#[test]
+fn what_was_overwritten_is_neither_applied_nor_sent_afterwards() {
+    let (mut nodes, old, [one, other]) = cluster();
+    nodes.cut(old, one);
+    nodes.cut(old, other);
+    let lost: Vec<u64> = (0..6).map(|nth| nodes.put(old, &format!("lost-{nth}"))).collect();
+    nodes.pass(20 * MS);
+    nodes.crash(other);
+    nodes.boot(other).expect("its disk is well");
+    nodes.pass(1_500 * MS);
+    let new = nodes.leader().expect("one of the others");
+    assert_ne!(new, old);
+    for nth in 0..4 {
+        put(&mut nodes, new, &format!("kept-{nth}"));
+    }
+    nodes.mend();
+    nodes.pass(1_000 * MS);
+    for put in lost {
+        assert_eq!(nodes.answers.get(&put), Some(&Answer::Failed(Error::OutcomeUnknown)));
+    }
+    // Whoever leads next, all hold the same: the old leader serves from its log what it was sent.
+    nodes.crash(new);
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    let next = nodes.leader().expect("just seen");
+    put(&mut nodes, next, "more");
+    nodes.boot(new).expect("its disk is well");
+    nodes.pass(1_000 * MS);
+    for nth in 1..=3 {
+        assert_eq!(nodes.status_of(nth).keys, 5, "node {nth}");
+        assert_eq!(nodes.status_of(nth).state_hash, nodes.status_of(next).state_hash);
+    }
+}
+
+/// B9 (aeron PR 1898): a server that restarts replays its whole log, entries included that were
+/// never committed.
+#[test]
+fn a_restart_applies_what_is_known_to_be_committed_and_no_more() {
+    let (mut nodes, old, [one, other]) = cluster();
+    put(&mut nodes, old, "kept");
+    nodes.pass(100 * MS);
+    let committed = nodes.status_of(old).commit_index;
+    nodes.cut(old, one);
+    nodes.cut(old, other);
+    nodes.put(old, "lost");
+    nodes.pass(20 * MS);
+    assert_eq!(nodes.status_of(old).durable_index, committed.next());
+    nodes.crash(old);
+    nodes.boot(old).expect("its disk is well");
+    nodes.pass(20 * MS);
+    let status = nodes.status_of(old);
+    assert_eq!(status.last_index, committed.next());
+    assert!(status.applied_index <= committed, "{status:?}");
+    assert!(status.keys <= 1, "{status:?}");
+}
+
+/// A follower without a prepared segment cannot lead, and so does not look at its election deadline;
+/// it must not look at the clock all the time for it either.
+#[test]
+fn a_follower_without_room_and_without_a_leader_sleeps() {
+    let (mut nodes, leader, [full, other]) = cluster();
+    nodes.fill_disk(full);
+    let mut key = 0;
+    while nodes.status_of(leader).last_index <= nodes.status_of(full).last_index.advanced_by(2) {
+        nodes.put(leader, &format!("key-{key}"));
+        nodes.pass(20 * MS);
+        key += 1;
+        assert!(key < 1_000, "{:?}", nodes.status_of(full));
+    }
+    assert!(nodes.status_of(full).out_of_space);
+    nodes.crash(leader);
+    nodes.crash(other);
+    nodes.pass(2_000 * MS);
+    assert!(nodes.sleeps(full), "it wants to be woken in the past");
+}
