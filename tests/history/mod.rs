@@ -1,0 +1,1 @@
+//! The checker of histories, itself checked: it convicts what is wrong and nothing else.
