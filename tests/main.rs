@@ -2,6 +2,7 @@
 //! documents.
 mod cluster;
 mod docs;
+mod history;
 mod kv;
 mod raft;
 mod sim;

@@ -10,12 +10,14 @@
 //! The history may come from the simulator or from real processes: nothing here knows either.
 
 mod model;
+mod parts;
+mod reads;
 mod wgl;
 mod witness;
 
 use std::fmt;
-
-pub(crate) use model::Model;
+use std::ops::Bound;
+use wgl::Search;
 
 /// The revision of a store in which nothing was ever changed.
 pub(crate) const REVISION_EMPTY: u64 = 1;
@@ -53,10 +55,18 @@ pub(crate) enum OpKind {
 /// A change as the log holds it. Values had better be unique: then who wrote one is never in doubt.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Command {
-    Put { key: Vec<u8>, value: Vec<u8> },
-    Delete { key: Vec<u8>, end: Vec<u8> },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        key: Vec<u8>,
+        end: Vec<u8>,
+    },
     /// Not for clients: a leader's own.
-    Compact { revision: u64 },
+    Compact {
+        revision: u64,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -92,13 +102,27 @@ pub(crate) enum Outcome {
 /// What a reply said.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
-    Put { revision: u64 },
-    Delete { revision: u64, deleted: u64 },
-    Range { revision: u64, rows: Vec<Row>, more: bool, count: u64 },
+    Put {
+        revision: u64,
+    },
+    Delete {
+        revision: u64,
+        deleted: u64,
+    },
+    Range {
+        revision: u64,
+        rows: Vec<Row>,
+        more: bool,
+        count: u64,
+    },
     /// The revision asked for is below this one.
-    Compacted { compact_revision: u64 },
+    Compacted {
+        compact_revision: u64,
+    },
     /// The revision asked for is above the store's, which is this.
-    Future { revision: u64 },
+    Future {
+        revision: u64,
+    },
 }
 
 /// A key and all about it.
@@ -202,9 +226,32 @@ impl fmt::Display for Op {
 
 /// Checks all of it: the claim, then the search.
 pub(crate) fn check(history: &History) -> Result<Summary, Violation> {
-    let mut summary = witness::check(history)?;
-    wgl::check(history, &mut summary)?;
+    let (mut summary, done) = witness::check(history)?;
+    (summary.ordered, summary.unordered) = search(&history.ops, &done)?;
     Ok(summary)
+}
+
+/// Searches an order for each key, given which changes without an answer took place. How many ops
+/// were ordered, and how many belong to keys with too many at once.
+pub(crate) fn search(ops: &[Op], done: &[bool]) -> Result<(u64, u64), Violation> {
+    let (mut ordered, mut unordered) = (0, 0);
+    for (key, parts) in parts::by_key(ops, done) {
+        match wgl::search(&parts) {
+            Search::Ordered => ordered += as_u64(parts.len()),
+            Search::TooMany => unordered += as_u64(parts.len()),
+            Search::Impossible { around } => {
+                let name = key.escape_ascii();
+                let why = format!("no order explains what was answered about the key {name}");
+                let ops = around.iter().map(|op| ops[*op].clone()).collect();
+                return Err(Violation { rule: Rule::Linearizable, why, ops });
+            }
+        }
+    }
+    Ok((ordered, unordered))
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).expect("usize is 64 bits at most")
 }
 
 /// Whether a key lies in a range. `end`: empty is the one key, a single zero byte is no end, else
@@ -215,4 +262,9 @@ pub(crate) fn within(name: &[u8], key: &[u8], end: &[u8]) -> bool {
         [0] => name >= key,
         end => name >= key && name < end,
     }
+}
+
+/// Every name from `key` on, as the ordered maps want it said.
+fn from(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Included(key), Bound::Unbounded)
 }
