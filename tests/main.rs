@@ -4,6 +4,7 @@ mod cluster;
 mod docs;
 mod history;
 mod kv;
+mod mutants;
 mod raft;
 mod sim;
 mod tidy;
