@@ -6,7 +6,6 @@ mod history;
 mod kv;
 mod mutants;
 mod raft;
-mod sim;
 mod tidy;
 mod wal;
 mod wire;

@@ -322,7 +322,7 @@ fn every_dependency_says_why_it_is_not_ours() {
 fn every_file_is_reached() {
     let roots = ["src/lib.rs", "src/bin/raftd.rs", "src/bin/raftctl/main.rs", "tests/main.rs"];
     let mut reached = BTreeSet::new();
-    for root in roots.into_iter().chain(["bench/main.rs", "tests/mutants/main.rs"]) {
+    for root in roots.into_iter().chain(["bench/main.rs", "tests/mutants/main.rs", "tests/sim/main.rs"]) {
         reach(&package().join(root), Path::new(root).parent().unwrap(), &mut reached);
     }
     let broken = rust_sources()

@@ -4,6 +4,7 @@
 //! disk failed
 
 use raftd::config::{Config, Parsed};
+use raftd::limits::WorkingLimits;
 use raftd::replica::{Fatal, NodeOptions};
 use raftd::server::{Ended, Server, ServerOptions, StartError, start_logger, unix_ms};
 use raftd::types::DiskId;
@@ -105,6 +106,7 @@ fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)>
         heartbeat_ns: config.heartbeat_ns,
         segment_bytes: config.segment_bytes,
         history_bytes_max: config.history_bytes_max,
+        working: WorkingLimits::default(),
     })
 }
 
