@@ -134,3 +134,37 @@ impl EntryLimits {
         }
     }
 }
+
+/// The bounds above that a node is told at its start. Servers keep the defaults; a simulator makes
+/// them small, so that full windows and cold caches are common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkingLimits {
+    /// See [`IN_FLIGHT_MESSAGES_MAX`].
+    pub in_flight_messages_max: usize,
+    /// See [`IN_FLIGHT_BYTES_MAX`].
+    pub in_flight_bytes_max: usize,
+    /// See [`APPEND_BYTES_MAX`].
+    pub append_bytes_max: usize,
+    /// See [`APPEND_ENTRIES_MAX`].
+    pub append_entries_max: usize,
+    /// See [`UNCOMMITTED_BYTES_MAX`].
+    pub uncommitted_bytes_max: usize,
+    /// See [`ENTRY_BYTES_SOFT_MAX`]; small segments lower it further.
+    pub entry_bytes_soft_max: usize,
+    /// See [`ENTRY_CACHE_BYTES`].
+    pub entry_cache_bytes: usize,
+}
+
+impl Default for WorkingLimits {
+    fn default() -> WorkingLimits {
+        WorkingLimits {
+            in_flight_messages_max: IN_FLIGHT_MESSAGES_MAX,
+            in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
+            append_bytes_max: APPEND_BYTES_MAX,
+            append_entries_max: APPEND_ENTRIES_MAX,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
+            entry_bytes_soft_max: ENTRY_BYTES_SOFT_MAX,
+            entry_cache_bytes: ENTRY_CACHE_BYTES,
+        }
+    }
+}

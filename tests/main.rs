@@ -2,9 +2,10 @@
 //! documents.
 mod cluster;
 mod docs;
+mod history;
 mod kv;
+mod mutants;
 mod raft;
-mod sim;
 mod tidy;
 mod wal;
 mod wire;

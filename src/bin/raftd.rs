@@ -4,6 +4,7 @@
 //! disk failed
 
 use raftd::config::{Config, Parsed};
+use raftd::limits::WorkingLimits;
 use raftd::replica::{Fatal, NodeOptions};
 use raftd::server::{Ended, Farewell, Server, ServerOptions, StartError, start_logger, unix_ms};
 use raftd::types::DiskId;
@@ -113,6 +114,7 @@ fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)>
         segment_bytes: config.segment_bytes,
         history_bytes_max: config.history_bytes_max,
         clients_max: config.connections_max,
+        working: WorkingLimits::default(),
     })
 }
 

@@ -166,6 +166,11 @@ impl Raft {
         &mut self.output
     }
 
+    /// How often each corner was reached since the start.
+    pub fn marks(&self) -> &Marks {
+        &self.output.marks
+    }
+
     /// Who we are.
     pub fn id(&self) -> NodeId {
         self.settings.id

@@ -109,8 +109,7 @@ impl Node {
         if self.open.payload.len() + bytes > self.limits.entry_bytes_soft_max {
             self.close_entry(now);
         }
-        let room = room_after_overhead(self.wal.room_bytes());
-        if as_u64(self.open.payload.len() + bytes) > room {
+        if !self.has_room_for(bytes) {
             if !self.wal.out_of_space() {
                 self.stalled_bytes = as_u64(self.open.payload.len() + bytes);
             }
@@ -119,6 +118,12 @@ impl Node {
         self.gather(request.command, Waiter { connection: id, request: request.id }, now);
         self.connections.wait(id);
         Ok(())
+    }
+
+    /// Whether the log takes the turn's entry with a command of so many bytes more.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        let room = room_after_overhead(self.wal.room_bytes());
+        as_u64(self.open.payload.len() + bytes) <= room
     }
 
     /// Ends a stall when there is room, or when waiting for it has become pointless.

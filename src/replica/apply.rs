@@ -164,6 +164,9 @@ impl Node {
         if let Some(revision) = self.store.compaction_due() {
             let mut command = Vec::new();
             kv::command::encode_command(&mut command, kv::Command::Compact { revision });
+            if !self.has_room_for(command.len()) {
+                return;
+            }
             self.gather(&command, Waiter { connection: ConnectionId::NOBODY, request: 0 }, now);
             self.compaction_proposed = revision;
         }

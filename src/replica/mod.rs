@@ -15,6 +15,7 @@
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
+//! | `inspect` | what it holds, for whoever checks it from outside |
 //!
 //! Invariants kept here: a request refused with certainty never reached the log (`admission`); an
 //! answer to a put follows its commit and apply (`apply`); nothing leaves that a lost page could
@@ -28,6 +29,7 @@ mod drive;
 mod entry;
 mod exchange;
 mod handshake;
+mod inspect;
 mod peers;
 mod pending;
 mod reads;
@@ -36,11 +38,12 @@ mod status;
 
 pub use connections::{ConnectionId, Flow, Outbox};
 pub use entry::{ConfigurationError, Member, decode_members, encode_members, genesis_of};
+pub use inspect::Inspection;
 pub use peers::Dial;
 
 use crate::config::MemberAddress;
 use crate::kv::{Store, StoreOptions};
-use crate::limits::EntryLimits;
+use crate::limits::{EntryLimits, WorkingLimits};
 use crate::raft::Raft;
 use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId, Revision};
 use crate::wal::{self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, Wal};
@@ -83,6 +86,8 @@ pub struct NodeOptions {
     pub history_bytes_max: u64,
     /// Clients at once; more are told so and turned away. Peers come on top.
     pub clients_max: usize,
+    /// Windows, batches and caches.
+    pub working: WorkingLimits,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
@@ -196,10 +201,13 @@ impl Node {
             segment_bytes: options.segment_bytes,
             salt_seed: options.seed,
             created_unix_ms: options.unix_ms,
+            entry_cache_bytes: options.working.entry_cache_bytes,
         };
         let (wal, recovered) = wal::open(disk, &wal_options)?;
         let own = (options.id, recovered.identity.disk_id);
-        let limits = EntryLimits::for_segment(options.segment_bytes);
+        let mut limits = EntryLimits::for_segment(options.segment_bytes);
+        limits.entry_bytes_soft_max =
+            limits.entry_bytes_soft_max.min(options.working.entry_bytes_soft_max);
         let store = Store::new(StoreOptions {
             index_seed: options.seed,
             history_bytes_max: options.history_bytes_max,
@@ -361,7 +369,9 @@ impl Node {
     /// A background job has ended.
     pub fn on_background_done(&mut self, done: BackgroundDone, now: Instant) {
         self.jobs.background = false;
-        self.wal.background_done(done);
+        if let Err(error) = self.wal.background_done(done) {
+            return self.fail(Fatal::Disk(error));
+        }
         if self.wal.out_of_space() {
             self.jobs.retry_at = now.after_ns(drive::SPACE_RETRY_NS);
         }

@@ -6,7 +6,6 @@ use super::connections::ConnectionId;
 use super::entry::{Member, decode_members, encode_members, genesis_of};
 use super::peers::Peers;
 use super::{Fatal, Node, Stage};
-use crate::limits;
 use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
 use crate::types::{EntryKind, HardState, Instant, LogIndex, LogPosition, NodeId, Term, Vote};
 use crate::wal;
@@ -103,16 +102,17 @@ impl Node {
         }
         self.peers.learn(&self.members);
         let bytes = |bytes: usize| u64::try_from(bytes).expect("a bound fits");
+        let working = &self.options.working;
         let settings = Settings {
             id: self.identity.node,
             election_timeout_ns: self.options.election_timeout_ns,
             heartbeat_ns: self.options.heartbeat_ns,
             seed: self.options.seed,
-            in_flight_messages_max: limits::IN_FLIGHT_MESSAGES_MAX,
-            in_flight_bytes_max: bytes(limits::IN_FLIGHT_BYTES_MAX),
-            append_bytes_max: bytes(limits::APPEND_BYTES_MAX),
-            append_entries_max: limits::APPEND_ENTRIES_MAX,
-            uncommitted_bytes_max: bytes(limits::UNCOMMITTED_BYTES_MAX),
+            in_flight_messages_max: working.in_flight_messages_max,
+            in_flight_bytes_max: bytes(working.in_flight_bytes_max),
+            append_bytes_max: bytes(working.append_bytes_max),
+            append_entries_max: working.append_entries_max,
+            uncommitted_bytes_max: bytes(working.uncommitted_bytes_max),
         };
         self.stage = Stage::Member(Box::new(Raft::new(settings, restored, now)));
     }

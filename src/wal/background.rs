@@ -204,8 +204,9 @@ impl Preparation {
         })
     }
 
-    /// Takes note of a step. Returns the spare if it was the last one.
-    pub(super) fn done(&mut self, done: BackgroundDone) -> Option<Segment> {
+    /// Takes note of a step. Returns the spare if it was the last one. A full disk is waited for;
+    /// any other error is returned, and the process must end.
+    pub(super) fn done(&mut self, done: BackgroundDone) -> io::Result<Option<Segment>> {
         assert!(self.in_flight, "a result comes from a job that was given out");
         self.in_flight = false;
         match done.outcome {
@@ -215,16 +216,16 @@ impl Preparation {
                 } else {
                     Step::Finish { file }
                 });
-                None
+                Ok(None)
             }
             Ok(Outcome::Ready(segment)) => {
                 self.out_of_space = false;
-                Some(segment)
+                Ok(Some(segment))
             }
             Err(error) => {
                 self.failed = true;
                 self.out_of_space = is_out_of_space(&error);
-                None
+                if self.out_of_space { Ok(None) } else { Err(error) }
             }
         }
     }

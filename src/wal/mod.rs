@@ -80,6 +80,7 @@ use replay::Entry;
 use segment::Fill;
 use staging::{Staging, marker};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 /// What the log knows of an entry without its payload.
@@ -155,7 +156,7 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), 
     let wal = Wal {
         disk,
         directory: Directory::new(used, spares.into(), fill),
-        staging: Staging::new((resume.place.segment, resume.chain)),
+        staging: Staging::new((resume.place.segment, resume.chain), options.entry_cache_bytes),
         preparation: Preparation::new(template),
         wanted: *hard_state.written(),
         hard_state,
@@ -390,11 +391,13 @@ impl Wal {
         self.preparation.job(&self.disk, self.directory.next_seq(), need)
     }
 
-    /// Takes note of a step that was run.
-    pub fn background_done(&mut self, done: BackgroundDone) {
-        if let Some(spare) = self.preparation.done(done) {
+    /// Takes note of a step that was run. A full disk shows in `out_of_space`; after any other
+    /// error the process must end: without spares the log stands still.
+    pub fn background_done(&mut self, done: BackgroundDone) -> io::Result<()> {
+        if let Some(spare) = self.preparation.done(done)? {
             self.directory.add_spare(spare);
         }
+        Ok(())
     }
 
     /// Lets `background_job` try again after a failure. For a timer: a full disk need not be asked

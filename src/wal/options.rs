@@ -23,6 +23,8 @@ pub struct Options {
     pub salt_seed: u64,
     /// Noted in what is made; for people. Unix milliseconds.
     pub created_unix_ms: u64,
+    /// Synced entries kept in memory beyond this are read from the map. Bytes.
+    pub entry_cache_bytes: usize,
 }
 
 /// What a directory held.

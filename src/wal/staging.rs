@@ -62,6 +62,7 @@ pub(super) struct Staging {
     in_flight: Vec<Batch>,
     cached: VecDeque<Batch>,
     cached_bytes: usize,
+    cached_bytes_max: usize,
     free: Vec<Arc<Vec<u8>>>,
     /// The last header laid: its segment and its CRC.
     chain: (u32, u32),
@@ -69,13 +70,14 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Nothing in memory; the chain goes on from the last record of the segment in use.
-    pub(super) fn new(chain: (u32, u32)) -> Staging {
+    pub(super) fn new(chain: (u32, u32), cached_bytes_max: usize) -> Staging {
         Staging {
             building: Vec::new(),
             cuts: Vec::new(),
             in_flight: Vec::new(),
             cached: VecDeque::new(),
             cached_bytes: 0,
+            cached_bytes_max,
             free: Vec::new(),
             chain,
         }
@@ -194,10 +196,10 @@ impl Staging {
     /// Lets go of the oldest batches beyond the bound; those not applied yet only beyond twice the
     /// bound.
     pub(super) fn trim(&mut self, applied: LogIndex) {
-        while self.cached_bytes > limits::ENTRY_CACHE_BYTES {
+        while self.cached_bytes > self.cached_bytes_max {
             let Some(oldest) = self.cached.front() else { return };
             let needed = oldest.last_index > applied;
-            if needed && self.cached_bytes <= 2 * limits::ENTRY_CACHE_BYTES {
+            if needed && self.cached_bytes <= 2 * self.cached_bytes_max {
                 return;
             }
             let batch = self.cached.pop_front().expect("front was just looked at");

@@ -51,6 +51,27 @@ fn a_full_disk_shows_when_a_spare_is_prepared_and_is_tried_again_on_request() {
     assert_eq!(again.recovered.hard_state, hard_state(2));
 }
 
+/// A step that failed for another reason than a full disk was never tried again, and nobody was
+/// told: once the segment in use was full, clients waited for ever on a node that went on leading.
+#[test]
+fn a_failing_sync_of_a_spare_is_the_end_and_not_passed_over() {
+    let mut driver = fresh();
+    driver.wal.set_hard_state(hard_state(1), 1);
+    while driver.wal.room_bytes() > 8000 {
+        driver.append(1, 3000);
+        driver.sync(0).unwrap();
+    }
+    driver.disk.fail_sync_after(0);
+    let mut failed = None;
+    while failed.is_none()
+        && let Some(step) = driver.wal.background_job()
+    {
+        failed = driver.wal.background_done(step.run()).err();
+    }
+    assert_eq!(failed.and_then(|error| error.raw_os_error()), Some(5), "the caller stops on this");
+    assert!(!driver.wal.out_of_space());
+}
+
 fn segments(image: &Image) -> usize {
     image.keys().filter(|name| name.starts_with("log/")).count()
 }

@@ -21,7 +21,7 @@ fn write_and_reopen(path: &Path) {
         wal.job_done(JobSeq(number));
         wal.recycle(job);
         while let Some(step) = wal.background_job() {
-            wal.background_done(step.run());
+            wal.background_done(step.run()).unwrap();
         }
     }
     drop(wal);

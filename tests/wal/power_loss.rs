@@ -148,7 +148,7 @@ impl World {
             self.stage_something();
             if self.rng.percent(30) {
                 if let Some(job) = self.driver.wal.background_job() {
-                    self.driver.wal.background_done(job.run());
+                    let _failed_with_the_power = self.driver.wal.background_done(job.run());
                 }
                 self.driver.wal.retry_background();
             }

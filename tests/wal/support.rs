@@ -19,6 +19,7 @@ pub(crate) fn options() -> Options {
         segment_bytes: SEGMENT_BYTES,
         salt_seed: 0x5a17,
         created_unix_ms: 1_700_000_000_000,
+        entry_cache_bytes: raftd::limits::ENTRY_CACHE_BYTES,
     }
 }
 
@@ -81,7 +82,7 @@ impl Driver {
     /// Runs background steps until none is due.
     pub(crate) fn background(&mut self) {
         while let Some(job) = self.wal.background_job() {
-            self.wal.background_done(job.run());
+            self.wal.background_done(job.run()).unwrap();
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::wal::sim_disk::{Image, SimDisk};
 use raftd::config::MemberAddress;
+use raftd::limits::WorkingLimits;
 use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{Job, OpenError};
@@ -117,6 +118,8 @@ impl Nodes {
             heartbeat_ns: 60_000_000,
             segment_bytes: 64 * 1024,
             history_bytes_max: 64 * 1024,
+            clients_max: 1000,
+            working: WorkingLimits::default(),
         };
         let now = self.now;
         let machine = self.machine(nth);

@@ -1,0 +1,29 @@
+//! What a node holds, by reference and read-only, for whoever checks it from outside: a simulator
+//! compares every turn of every node with the proof. Serving needs none of it.
+
+use super::{Node, Stage};
+use crate::kv::Store;
+use crate::raft::Raft;
+use crate::wal::Wal;
+
+/// A node laid open.
+#[derive(Clone, Copy)]
+pub struct Inspection<'a> {
+    /// The rules' state; `None` until the node has a configuration.
+    pub raft: Option<&'a Raft>,
+    /// The log, staged entries included.
+    pub wal: &'a Wal,
+    /// The applied state.
+    pub store: &'a Store,
+}
+
+impl Node {
+    /// Lays the node open.
+    pub fn inspect(&self) -> Inspection<'_> {
+        let raft = match &self.stage {
+            Stage::Member(raft) => Some(raft.as_ref()),
+            Stage::Alone(_) | Stage::Founding => None,
+        };
+        Inspection { raft, wal: &self.wal, store: &self.store }
+    }
+}

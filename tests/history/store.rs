@@ -1,0 +1,273 @@
+//! A store that does not lie, asked by many clients at once: one that takes changes, and nodes that
+//! follow it, each as far as it likes. It is the product's store, so that the checker's model is
+//! compared with something that it does not know.
+
+use super::checker::{
+    Answer, Command, Consistency, FinalState, History, NodeState, Op, OpKind, Outcome, RangeArgs,
+    Row,
+};
+use raftd::kv::command::{EntryHeader, encode_command, encode_header};
+use raftd::kv::{self, CommandReply, RangeEnd, RangeError, RangeRequest, Store, StoreOptions};
+use raftd::types::Revision;
+use std::ops::ControlFlow;
+
+/// splitmix64.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(bound).unwrap()).unwrap()
+    }
+
+    pub(super) fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+}
+
+/// How a history is made.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) ops: usize,
+    pub(super) clients: usize,
+    pub(super) keys: usize,
+    /// One op in this many is not a put or a get of one key.
+    pub(super) oddities: usize,
+}
+
+/// An op under way.
+struct Open {
+    client: usize,
+    op: Op,
+    happened: bool,
+}
+
+struct World {
+    plan: Plan,
+    random: Random,
+    now: u64,
+    /// The first is the leader; the others follow its log.
+    nodes: Vec<(Store, usize)>,
+    history: History,
+}
+
+/// Plays until `plan.ops` ops were asked for and all are over.
+pub(super) fn play(plan: Plan) -> History {
+    let options = |seed| StoreOptions { index_seed: seed, history_bytes_max: u64::MAX };
+    let mut world = World {
+        plan,
+        random: Random(plan.seed),
+        now: 0,
+        nodes: (0..3).map(|seed| (Store::new(options(seed)), 0)).collect(),
+        history: History { ops: Vec::new(), finals: FinalState::default() },
+    };
+    let mut open: Vec<Open> = Vec::new();
+    let mut asked = 0;
+    while asked < plan.ops || !open.is_empty() {
+        world.now += 1;
+        let client = world.random.below(plan.clients);
+        match open.iter().position(|open| open.client == client) {
+            None if asked < plan.ops => {
+                asked += 1;
+                open.push(world.ask(client));
+            }
+            None => {}
+            Some(at) if open[at].happened || world.random.one_in(40) => {
+                let over = open.swap_remove(at);
+                world.end(over);
+            }
+            Some(at) => world.happen(&mut open[at]),
+        }
+    }
+    world.finish()
+}
+
+impl World {
+    fn ask(&mut self, client: usize) -> Open {
+        let kind = self.some_kind();
+        let serializable =
+            matches!(kind, OpKind::Range(RangeArgs { consistency: Consistency::Serializable, .. }));
+        let node = if serializable { self.random.below(3) } else { 0 };
+        let op = Op {
+            client: client.try_into().unwrap(),
+            node: node.try_into().unwrap(),
+            boot: 1,
+            call: self.now,
+            ret: None,
+            kind,
+            outcome: Outcome::Unknown,
+        };
+        Open { client, op, happened: false }
+    }
+
+    fn some_key(&mut self) -> Vec<u8> {
+        format!("key-{}", self.random.below(self.plan.keys)).into_bytes()
+    }
+
+    fn some_kind(&mut self) -> OpKind {
+        let key = self.some_key();
+        let odd = self.random.one_in(self.plan.oddities);
+        let end = match self.random.below(4) {
+            0 if odd => vec![0],
+            1 | 2 if odd => self.some_key(),
+            _ => Vec::new(),
+        };
+        match self.random.below(if odd { 6 } else { 2 }) {
+            0 => {
+                let value = self.now.to_string().into_bytes();
+                OpKind::Change(Command::Put { key, value })
+            }
+            1 => OpKind::Range(RangeArgs { key, ..RangeArgs::default() }),
+            2 => OpKind::Change(Command::Delete { key, end }),
+            _ => {
+                let newest = usize::try_from(self.nodes[0].0.revision().0).unwrap();
+                let revision =
+                    if self.random.one_in(3) { 1 + self.random.below(newest + 1) } else { 0 };
+                OpKind::Range(RangeArgs {
+                    key,
+                    end,
+                    limit: self.random.below(4).try_into().unwrap(),
+                    revision: revision.try_into().unwrap(),
+                    consistency: match self.random.below(2) {
+                        0 => Consistency::Linearizable,
+                        _ => Consistency::Serializable,
+                    },
+                    keys_only: self.random.one_in(4),
+                    count_only: self.random.one_in(4),
+                })
+            }
+        }
+    }
+
+    fn happen(&mut self, open: &mut Open) {
+        let node = usize::try_from(open.op.node).unwrap();
+        if node > 0 && self.random.one_in(2) {
+            self.follow(node);
+        }
+        if self.plan.oddities < 10 && self.random.one_in(50) {
+            let newest = usize::try_from(self.nodes[0].0.revision().0).unwrap();
+            let revision = u64::try_from(self.random.below(newest + 2)).unwrap();
+            self.log(Command::Compact { revision });
+        }
+        let answer = match &open.op.kind {
+            OpKind::Change(_) if self.random.one_in(30) => {
+                open.op.outcome = Outcome::Refused;
+                open.happened = true;
+                return;
+            }
+            OpKind::Change(command) => self.log(command.clone()).expect("a client's command"),
+            OpKind::Range(args) => read(&self.nodes[node].0, args),
+        };
+        open.op.outcome = Outcome::Answered(answer);
+        open.happened = true;
+    }
+
+    fn log(&mut self, command: Command) -> Option<Answer> {
+        let answer = apply(&mut self.nodes[0].0, &command);
+        self.nodes[0].1 += 1;
+        self.history.finals.commands.push(command);
+        answer
+    }
+
+    fn follow(&mut self, node: usize) {
+        let (store, applied) = &mut self.nodes[node];
+        let behind = self.history.finals.commands.len() - *applied;
+        for command in self.history.finals.commands.iter().skip(*applied).take(1 + behind / 2) {
+            apply(store, command);
+            *applied += 1;
+        }
+    }
+
+    /// The answer arrives, unless it is lost.
+    fn end(&mut self, over: Open) {
+        let Open { mut op, happened, .. } = over;
+        if happened && !self.random.one_in(20) {
+            op.ret = Some(self.now);
+        } else {
+            op.outcome = Outcome::Unknown;
+        }
+        self.history.ops.push(op);
+    }
+
+    fn finish(mut self) -> History {
+        for node in 0..3 {
+            while self.nodes[node].1 < self.history.finals.commands.len() {
+                self.follow(node);
+            }
+            let store = &self.nodes[node].0;
+            let all = RangeArgs { key: vec![0], end: vec![0], ..RangeArgs::default() };
+            let Answer::Range { revision, rows, .. } = read(store, &all) else {
+                panic!("the present can be read")
+            };
+            let compact_revision = store.compact_revision().0;
+            let node = node.try_into().unwrap();
+            self.history.finals.nodes.push(NodeState { node, revision, compact_revision, rows });
+        }
+        self.history
+    }
+}
+
+fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
+    let mut payload = Vec::new();
+    encode_header(&mut payload, EntryHeader { stamp_ms: 0 });
+    let theirs = match command {
+        Command::Put { key, value } => kv::Command::Put { key, value },
+        Command::Delete { key, end } => {
+            kv::Command::DeleteRange { key, end: RangeEnd::from_bytes(end) }
+        }
+        Command::Compact { revision } => kv::Command::Compact { revision: Revision(*revision) },
+    };
+    encode_command(&mut payload, theirs);
+    let mut answer = None;
+    let index = store.applied().next();
+    let mut reply = |reply| {
+        answer = match reply {
+            CommandReply::Put { revision } => Some(Answer::Put { revision: revision.0 }),
+            CommandReply::DeleteRange { revision, deleted } => {
+                Some(Answer::Delete { revision: revision.0, deleted })
+            }
+            CommandReply::Compact { .. } => None,
+        };
+    };
+    store.apply(index, &payload, &mut reply).unwrap();
+    store.tidy(8);
+    answer
+}
+
+fn read(store: &Store, args: &RangeArgs) -> Answer {
+    let request = RangeRequest {
+        key: &args.key,
+        end: RangeEnd::from_bytes(&args.end),
+        limit: args.limit,
+        revision: Revision(args.revision),
+        keys_only: args.keys_only,
+        count_only: args.count_only,
+    };
+    let mut rows = Vec::new();
+    let summary = store.range(&request, &mut |found| {
+        rows.push(Row {
+            key: found.key.to_owned(),
+            value: found.value.to_owned(),
+            create_revision: found.create_revision.0,
+            mod_revision: found.mod_revision.0,
+            version: found.version,
+        });
+        ControlFlow::Continue(())
+    });
+    match summary {
+        Ok(summary) => Answer::Range {
+            revision: summary.revision.0,
+            rows,
+            more: summary.more,
+            count: summary.count,
+        },
+        Err(RangeError::Compacted { compact_revision }) => {
+            Answer::Compacted { compact_revision: compact_revision.0 }
+        }
+        Err(RangeError::Future { revision }) => Answer::Future { revision: revision.0 },
+    }
+}

@@ -1,0 +1,265 @@
+//! Planting one bug after the other, and keeping score.
+
+use super::list::Mutant;
+use super::suite::{End, Suite, build, now, run};
+use super::tree::Tree;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Seeds that are simulated without a bug, to know how fast that is.
+const BASELINE_SEEDS: u64 = 60;
+/// A program that takes so many times as long as without a bug hangs.
+const PATIENCE: u32 = 8;
+/// But nothing hangs before this.
+const LIMIT_MIN: Duration = Duration::from_secs(90);
+
+/// What noticed a bug.
+pub(crate) enum Verdict {
+    /// A seed failed: which invariant, after how many seeds.
+    Simulator {
+        what: String,
+        seeds: u64,
+        took: Duration,
+    },
+    /// No seed failed, but a test did.
+    Test {
+        what: String,
+        took: Duration,
+    },
+    /// Something ran far longer than without the bug.
+    Hung {
+        what: String,
+        took: Duration,
+    },
+    Survived {
+        took: Duration,
+    },
+}
+
+/// How long things may take.
+struct Limits {
+    simulator: Duration,
+    units: Duration,
+    tests: Duration,
+}
+
+pub(crate) struct Runner {
+    tree: Tree,
+    simulator: Suite,
+    units: Suite,
+    tests: Suite,
+    limits: Limits,
+}
+
+impl Runner {
+    /// Makes the copy, and sees to it that it passes without a bug.
+    pub(crate) fn start(package: &Path, seeds: u64, jobs: u64) -> Result<Runner, String> {
+        let tree = Tree::copy(package).map_err(|why| format!("cannot copy the package: {why}"))?;
+        let seconds = Duration::from_secs(60 * 60);
+        let mut runner = Runner {
+            tree,
+            simulator: simulator(BASELINE_SEEDS.min(seeds), jobs),
+            units: units(),
+            tests: tests(),
+            limits: Limits { simulator: seconds, units: seconds, tests: seconds },
+        };
+        let simulated = runner.baseline(&runner.simulator)?;
+        let scale = u32::try_from(seeds / BASELINE_SEEDS + 1).unwrap_or(u32::MAX);
+        let limit = |alone: Duration| (alone * PATIENCE).max(LIMIT_MIN);
+        runner.limits = Limits {
+            simulator: limit(simulated.saturating_mul(scale)),
+            units: limit(runner.baseline(&runner.units)?),
+            tests: limit(runner.baseline(&runner.tests)?),
+        };
+        runner.simulator = simulator(seeds, jobs);
+        println!(
+            "without a bug: {BASELINE_SEEDS} seeds in {:.1} s; a bug hangs after {} s",
+            simulated.as_secs_f64(),
+            runner.limits.simulator.as_secs()
+        );
+        Ok(runner)
+    }
+
+    fn baseline(&self, suite: &Suite) -> Result<Duration, String> {
+        let program = build(self.tree.root(), suite)?;
+        match run(self.tree.root(), &program, suite, Duration::from_secs(60 * 60))? {
+            (End::Passed, took) => Ok(took),
+            (End::Failed { said }, _) => {
+                Err(format!("the package fails without any bug planted:\n{said}"))
+            }
+            (End::Hung, _) => Err("the package hangs without any bug planted".to_owned()),
+        }
+    }
+
+    /// Plants a bug, looks who notices, and takes it out again.
+    pub(crate) fn judge(&self, mutant: &Mutant) -> Result<Verdict, String> {
+        self.tree.plant(mutant)?;
+        let verdict = self.notice();
+        let restored = self.tree.restore(mutant);
+        restored.map_err(|why| format!("cannot take it out: {why}"))?;
+        verdict
+    }
+
+    fn notice(&self) -> Result<Verdict, String> {
+        let start = now();
+        match self.attempt(&self.simulator, self.limits.simulator)? {
+            End::Passed => {}
+            End::Failed { said } => {
+                let (what, seeds) = failed_seed(&said);
+                return Ok(Verdict::Simulator { what, seeds, took: start.elapsed() });
+            }
+            End::Hung => {
+                return Ok(Verdict::Hung {
+                    what: "the simulator".to_owned(),
+                    took: start.elapsed(),
+                });
+            }
+        }
+        let tests = [(&self.units, self.limits.units), (&self.tests, self.limits.tests)];
+        for (suite, limit) in tests {
+            match self.attempt(suite, limit)? {
+                End::Passed => {}
+                End::Failed { said } => {
+                    let what = failed_test(&said);
+                    return Ok(Verdict::Test { what, took: start.elapsed() });
+                }
+                End::Hung => {
+                    let what = "a directed test".to_owned();
+                    return Ok(Verdict::Hung { what, took: start.elapsed() });
+                }
+            }
+        }
+        Ok(Verdict::Survived { took: start.elapsed() })
+    }
+
+    fn attempt(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
+        let program = build(self.tree.root(), suite).map_err(|said| {
+            let errors = said.lines().skip_while(|line| !line.starts_with("error"));
+            let first: Vec<&str> = errors.take(12).collect();
+            format!("it does not compile:\n{}", first.join("\n"))
+        })?;
+        Ok(run(self.tree.root(), &program, suite, limit)?.0)
+    }
+}
+
+fn simulator(seeds: u64, jobs: u64) -> Suite {
+    let arguments = ["--seeds", &seeds.to_string(), "--jobs", &jobs.to_string(), "--no-shrink"];
+    Suite {
+        build: &["--profile", "sim", "--no-default-features", "--test", "sim"],
+        arguments: arguments.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// The tests that stand in the sources.
+fn units() -> Suite {
+    Suite { build: &["--lib"], arguments: Vec::new() }
+}
+
+/// The directed tests: what has a name and is quick. Clusters of processes, documents and the house
+/// rules notice little of what a bug is, and take long.
+fn tests() -> Suite {
+    let directed = ["raft::", "wal::", "kv::", "wire::", "replica::", "scenarios::"];
+    Suite {
+        build: &["--test", "raftd"],
+        arguments: directed.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// Which invariant a seed broke, and how many seeds passed before one did.
+fn failed_seed(said: &str) -> (String, u64) {
+    let broken = said.lines().find_map(|line| line.split_once("invariant="));
+    let invariant = broken.map_or("no report", |(_, name)| name.trim());
+    let why = said.lines().skip_while(|line| !line.contains("invariant=")).nth(1).unwrap_or("");
+    let passed = said.lines().find_map(|line| line.strip_prefix("after "));
+    let passed = passed.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or(0_u64);
+    let why: String = why.chars().take(90).collect();
+    (format!("{invariant} ({})", why.trim()), passed + 1)
+}
+
+/// The first test that failed.
+fn failed_test(said: &str) -> String {
+    let failed = said.lines().find_map(|line| {
+        line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned)
+    });
+    failed.unwrap_or_else(|| "a test program that ended early".to_owned())
+}
+
+impl Verdict {
+    /// What is printed of a bug.
+    pub(crate) fn line(&self, mutant: &Mutant) -> String {
+        let Mutant { name, caught_by, .. } = mutant;
+        match self {
+            Verdict::Simulator { what, seeds, took } => {
+                format!("killed {name} by sim: {what} after {seeds} seeds in {} s", took.as_secs())
+            }
+            Verdict::Test { what, took } => {
+                format!("killed {name} by test {what} after no seed in {} s", took.as_secs())
+            }
+            Verdict::Hung { what, took } => {
+                format!("hung {name}: {what} did not end in {} s", took.as_secs())
+            }
+            Verdict::Survived { took } => {
+                let took = took.as_secs();
+                format!("SURVIVED {name} after {took} s; expected to be caught by {caught_by}")
+            }
+        }
+    }
+}
+
+/// How many of the bugs were noticed, and by what.
+#[derive(Default)]
+pub(crate) struct Score {
+    simulator: usize,
+    tests: usize,
+    hung: usize,
+    survivors: Vec<String>,
+    /// Bugs that could not be judged.
+    pub(crate) errors: usize,
+    seeds: Vec<u64>,
+}
+
+impl Score {
+    pub(crate) fn add(&mut self, mutant: &Mutant, verdict: &Verdict) {
+        match verdict {
+            Verdict::Simulator { seeds, .. } => {
+                self.simulator += 1;
+                self.seeds.push(*seeds);
+            }
+            Verdict::Test { .. } => self.tests += 1,
+            Verdict::Hung { .. } => self.hung += 1,
+            Verdict::Survived { .. } => self.survivors.push(mutant.name.clone()),
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match (self.errors, self.survivors.len()) {
+            (0, 0) => 0,
+            (0, _) => 1,
+            (_, _) => 2,
+        }
+    }
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Score { simulator, tests, hung, survivors, .. } = self;
+        let all = simulator + tests + hung + survivors.len() + self.errors;
+        let mut seeds = self.seeds.clone();
+        seeds.sort_unstable();
+        let at = |percent: usize| {
+            let last = seeds.len().saturating_sub(1);
+            seeds.get(last * percent / 100).copied().unwrap_or(0)
+        };
+        writeln!(
+            f,
+            "score {} of {all}: {simulator} killed by the simulator, {hung} hung, {tests} killed \
+             by a directed test, {} survived, {} could not be judged",
+            simulator + tests + hung,
+            survivors.len(),
+            self.errors
+        )?;
+        write!(f, "seeds to a kill: median {}, p90 {}, most {}", at(50), at(90), at(100))?;
+        survivors.iter().try_for_each(|name| write!(f, "\nSURVIVED {name}"))
+    }
+}

@@ -1,0 +1,115 @@
+//! What `cargo test` runs of the simulator.
+
+use crate::cli::Filter;
+use crate::coverage::POINTS;
+use crate::options::Overrides;
+use crate::report::{print_coverage, print_failure};
+use crate::run::{Report, run};
+use crate::runner::{Outcome, cores, run_range};
+use crate::trace::Tracing;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+/// Seeds of the short version.
+const SEEDS: u64 = 300;
+/// Seeds run twice.
+const TWICE: u64 = 40;
+/// Power losses over all seeds, and in each.
+const POWER_LOSSES: u64 = 10_000;
+const LOSSES_PER_SEED: u64 = 100;
+
+type Check = fn() -> bool;
+
+const CHECKS: [(&str, Check); 3] = [
+    ("sim::seeds_hold_every_invariant_and_reach_every_point", seeds_hold),
+    ("sim::equal_seeds_give_equal_runs", equal_seeds_give_equal_runs),
+    (
+        "sim::ten_thousand_power_losses_lose_nothing_that_was_acknowledged",
+        power_losses_lose_nothing,
+    ),
+];
+
+/// Runs the checks that the filter takes, and says so as libtest does.
+pub(crate) fn run_checks(filter: &Filter) -> ExitCode {
+    let chosen: Vec<_> = CHECKS.iter().filter(|(name, _)| filter.takes(name)).collect();
+    if filter.list {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = 0;
+    for (name, check) in &chosen {
+        let passed = check();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {verdict}. {} passed; {failed} failed; 0 ignored; {} filtered out\n",
+        chosen.len() - failed,
+        CHECKS.len() - chosen.len()
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints the failure of a range of seeds, if there is one, and else its figures.
+fn judge(outcome: &mut Outcome, overrides: &Overrides) -> bool {
+    if let Some((seed, broken)) = &outcome.failure {
+        print_failure(*seed, overrides, broken, true);
+        return false;
+    }
+    let busy = u64::try_from(outcome.busy.as_nanos()).unwrap_or(u64::MAX);
+    println!("{}", outcome.totals.line(busy));
+    true
+}
+
+fn seeds_hold() -> bool {
+    let overrides = Overrides::default();
+    let mut outcome = run_range(1, SEEDS, None, cores(), &overrides, false, &|_, _| {});
+    assert!(POINTS.len() >= 60, "the list of sometimes-points is the point");
+    if !judge(&mut outcome, &overrides) {
+        return false;
+    }
+    let covered = outcome.totals.coverage.missing().is_empty();
+    if !covered {
+        print_coverage(&outcome.totals.coverage);
+    }
+    covered
+}
+
+fn equal_seeds_give_equal_runs() -> bool {
+    let overrides = Overrides::default();
+    let hashes = Mutex::new(BTreeMap::new());
+    let note = |seed: u64, report: &Report| {
+        hashes.lock().expect("nobody panics here").insert(seed, (report.hash, report.events));
+    };
+    let mut outcome = run_range(1, TWICE, None, cores(), &overrides, false, &note);
+    if !judge(&mut outcome, &overrides) {
+        return false;
+    }
+    // The second time in the other order, each on whatever thread: nothing but the seed decides.
+    let hashes = hashes.into_inner().expect("nobody panics here");
+    let mut equal = true;
+    for (seed, first) in hashes.iter().rev() {
+        let second = run(*seed, &overrides, Tracing::Keep);
+        let second = second.map(|report| (report.hash, report.events));
+        if second.as_ref().ok() != Some(first) {
+            println!("seed {seed} ran as {first:x?} and as {second:x?}");
+            equal = false;
+        }
+    }
+    equal
+}
+
+fn power_losses_lose_nothing() -> bool {
+    let overrides = Overrides { power_losses: Some(LOSSES_PER_SEED), ..Overrides::default() };
+    let seeds = POWER_LOSSES / LOSSES_PER_SEED;
+    let mut outcome = run_range(1, seeds, None, cores(), &overrides, false, &|_, _| {});
+    if !judge(&mut outcome, &overrides) {
+        return false;
+    }
+    let (losses, committed) = (outcome.totals.losses, outcome.totals.committed);
+    println!("{losses} power losses over {seeds} seeds, {committed} answered ops checked");
+    losses >= POWER_LOSSES && committed > losses
+}

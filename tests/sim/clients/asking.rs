@@ -1,0 +1,277 @@
+//! What clients ask, and whom.
+
+use super::{Attempt, Client, Line};
+use crate::chance::{Chance, u64_of};
+use crate::coverage::Point;
+use crate::history::{self, Command, Consistency, Op, OpKind, Outcome};
+use crate::network::End;
+use crate::options::MS;
+use crate::queue::Event;
+use crate::trace::{Who, say};
+use crate::world::World;
+use raftd::types::{ClusterId, Revision};
+use raftd::wire::client::{self as wire, RangeArgs};
+use raftd::wire::hello::{Hello, Sender, encode_hello};
+
+fn key(chance: &mut Chance, keys: u64) -> Vec<u8> {
+    // The smaller of two draws: low keys are hot.
+    let hot = chance.below(keys).min(chance.below(keys));
+    format!("k{hot:03}").into_bytes()
+}
+
+impl World {
+    pub(super) fn choose_op(&mut self, client: usize) -> OpKind {
+        let options = self.options.clients.clone();
+        let told = self.crowd.told;
+        let chance = &mut self.crowd.clients[client].chance;
+        let drawn = chance.below(100);
+        let name = key(chance, options.keys);
+        if drawn < options.puts {
+            return OpKind::Change(Command::Put { key: name, value: Vec::new() });
+        }
+        let mut args = history::RangeArgs { key: name, ..history::RangeArgs::default() };
+        if chance.below(100) < options.serializable {
+            args.consistency = Consistency::Serializable;
+        }
+        let drawn = drawn - options.puts;
+        if drawn < options.gets {
+            if chance.one_in(8) {
+                args.revision = (told + 4).saturating_sub(chance.below(80)).max(1);
+            }
+            return OpKind::Range(args);
+        }
+        args.end = if chance.one_in(3) { vec![0] } else { key(chance, options.keys) };
+        if drawn - options.gets < options.ranges {
+            args.limit = if chance.one_in(3) { chance.between(1, 4) } else { 0 };
+            args.keys_only = chance.one_in(4);
+            args.count_only = chance.one_in(8);
+            if chance.one_in(8) {
+                args.revision = (told + 4).saturating_sub(chance.below(80)).max(1);
+            }
+            return OpKind::Range(args);
+        }
+        let end = if chance.one_in(6) { args.end } else { Vec::new() };
+        OpKind::Change(Command::Delete { key: args.key, end })
+    }
+
+    /// Asks for an op, on a connection that is there or made.
+    pub(crate) fn attempt(&mut self, client: usize, op: u64) {
+        let Some(wanted) = self.crowd.clients[client].wanted.get_mut(&op) else { return };
+        if wanted.deadline <= self.now {
+            self.crowd.clients[client].wanted.remove(&op);
+            return;
+        }
+        wanted.tries += 1;
+        let mut kind = wanted.kind.clone();
+        let node = self.choose_node(client, &kind);
+        if !self.has_line(client, node) {
+            let it = &mut self.crowd.clients[client];
+            it.prefers = it.chance.pick(&self.crowd.reach);
+            return self.retry(client, op);
+        }
+        if let OpKind::Change(Command::Put { value, .. }) = &mut kind {
+            *value = self.new_value(client);
+        }
+        self.ask(client, op, node, kind);
+    }
+
+    fn choose_node(&mut self, client: usize, kind: &OpKind) -> usize {
+        let it = &mut self.crowd.clients[client];
+        match kind {
+            OpKind::Range(args) if args.consistency == Consistency::Serializable => {
+                it.chance.pick(&self.crowd.reach)
+            }
+            // Sometimes not whom it takes for the leader.
+            OpKind::Range(_) | OpKind::Change(_) if it.chance.one_in(40) => {
+                it.chance.pick(&self.crowd.reach)
+            }
+            OpKind::Range(_) | OpKind::Change(_) => it.prefers,
+        }
+    }
+
+    fn new_value(&mut self, client: usize) -> Vec<u8> {
+        self.crowd.values += 1;
+        let mut value = format!("v{}", self.crowd.values).into_bytes();
+        let most = self.options.clients.value_bytes;
+        let more = self.crowd.clients[client].chance.below(most);
+        value.resize(value.len() + usize::try_from(more).expect("small"), b'.');
+        value
+    }
+
+    fn ask(&mut self, client: usize, op: u64, node: usize, kind: OpKind) {
+        let row = self.crowd.history.ops.len();
+        let floor = self.crowd.told;
+        let led = self.proof.seen[node].leads.is_some();
+        let seen = &self.proof.seen[node];
+        if let (Some(term), OpKind::Range(args)) = (seen.leads, &kind)
+            && args.consistency == Consistency::Linearizable
+        {
+            let committed = seen.chain.at(seen.commit).map(|link| link.term);
+            self.coverage.hit_if(committed != Some(term), Point::ReadBeforeNoOp);
+        }
+        let it = &mut self.crowd.clients[client];
+        it.requests += 1;
+        let request = it.requests;
+        let line = it.lines[node].as_ref().expect("it was just made sure of");
+        let pipe = line.pipe;
+        let mut bytes = Vec::new();
+        encode(&mut bytes, request, &kind);
+        say!(self, Who::Client(client), "ask", "n{} #{request} {}", node + 1, Shown(&kind));
+        it.attempts.insert(request, Attempt { op, node, pipe, row, floor, led });
+        self.crowd.history.ops.push(Op {
+            client: u32::try_from(client).expect("few clients"),
+            node: u32::try_from(node + 1).expect("few nodes"),
+            boot: self.machines[node].boot,
+            call: self.now,
+            ret: None,
+            kind,
+            outcome: Outcome::Unknown,
+        });
+        let patience = self.options.clients.timeout_ns;
+        self.queue.at(self.now + patience, Event::Timeout { client, request });
+        self.send(pipe, 0, bytes);
+    }
+
+    /// Whether the client has, or now gets, a connection to a node.
+    fn has_line(&mut self, client: usize, node: usize) -> bool {
+        if self.crowd.clients[client].lines[node].is_some() {
+            return true;
+        }
+        let line = self.connect(client, node);
+        let connected = line.is_some();
+        self.crowd.clients[client].lines[node] = line;
+        connected
+    }
+
+    fn connect(&mut self, client: usize, node: usize) -> Option<Line> {
+        let place = self.machines.len();
+        let cut = self.network.links.is_cut(place, node) || self.network.links.is_cut(node, place);
+        if cut || self.machines[node].node.is_none() {
+            return None;
+        }
+        let id = self.machines[node].open_socket();
+        let ends = [End::Client { client }, End::Node { machine: node, connection: id }];
+        let pipe = self.network.pipes.add(ends);
+        self.machines[node].enter(id, pipe, 1);
+        self.machines[node].inbox.push_back(crate::machine::Input::Accepted(id));
+        self.wake(node, self.now);
+        let mut bytes = Vec::new();
+        encode_hello(
+            &mut bytes,
+            &Hello {
+                version_min: 1,
+                version_max: 1,
+                cluster_id: ClusterId(0),
+                sender: Sender::Client,
+                auth: Vec::new(),
+            },
+        );
+        self.send(pipe, 0, bytes);
+        Some(Line { pipe, input: Vec::new(), greeted: false })
+    }
+
+    /// An attempt came to nothing that anybody knows of: a client that insists would drown the
+    /// cluster in its own repetitions.
+    pub(super) fn retry_unknown(&mut self, client: usize, op: u64) {
+        let Some(wanted) = self.crowd.clients[client].wanted.get_mut(&op) else { return };
+        wanted.unknown += 1;
+        wanted.tries += 2;
+        if wanted.unknown > self.crowd.patience {
+            self.crowd.clients[client].wanted.remove(&op);
+        } else {
+            self.retry(client, op);
+        }
+    }
+
+    /// Tries an op again in a while.
+    pub(super) fn retry(&mut self, client: usize, op: u64) {
+        let it = &mut self.crowd.clients[client];
+        let tries = it.wanted.get(&op).map_or(0, |wanted| wanted.tries.min(8));
+        let wait = it.chance.scaled(2 * MS, 8 * MS << tries);
+        self.queue.at(self.now + wait, Event::Retry { client, op });
+    }
+
+    /// Says what is no request, on a connection of its own.
+    pub(super) fn talk_nonsense(&mut self, client: usize) {
+        let node = self.crowd.clients[client].chance.index(self.machines.len());
+        if let Some(old) = self.crowd.clients[client].nonsense.take() {
+            self.hang_up(old.pipe, 0);
+        }
+        let Some(line) = self.connect(client, node) else { return };
+        let pipe = line.pipe;
+        let it: &mut Client = &mut self.crowd.clients[client];
+        it.nonsense = Some(line);
+        let mut bytes = Vec::new();
+        for _ in 0..it.chance.between(1, 40) {
+            bytes.push(it.chance.draw().to_le_bytes()[0]);
+        }
+        if !it.chance.one_in(3) {
+            // A frame at least.
+            let length = u32::try_from(bytes.len()).expect("short").to_le_bytes();
+            bytes.splice(0..0, length);
+        }
+        self.send(pipe, 0, bytes);
+    }
+
+    /// Rows of the history so far.
+    pub(crate) fn attempts(&self) -> u64 {
+        u64_of(self.crowd.history.ops.len())
+    }
+}
+
+fn encode(bytes: &mut Vec<u8>, request: u64, kind: &OpKind) {
+    match kind {
+        OpKind::Change(Command::Put { key, value }) => {
+            wire::put_request(bytes, request, key, value);
+        }
+        OpKind::Change(Command::Delete { key, end }) => {
+            wire::delete_request(bytes, request, key, end);
+        }
+        OpKind::Change(Command::Compact { .. }) => unreachable!("not for clients"),
+        OpKind::Range(args) => {
+            let consistency = match args.consistency {
+                Consistency::Linearizable => wire::Consistency::Linearizable,
+                Consistency::Serializable => wire::Consistency::Serializable,
+            };
+            let args = RangeArgs {
+                key: &args.key,
+                end: &args.end,
+                limit: args.limit,
+                revision: Revision(args.revision),
+                consistency,
+                keys_only: args.keys_only,
+                count_only: args.count_only,
+            };
+            wire::range_request(bytes, request, &args);
+        }
+    }
+}
+
+/// An op for the trace.
+struct Shown<'a>(&'a OpKind);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy;
+        match self.0 {
+            OpKind::Change(Command::Put { key, value }) => {
+                let head = &value[..value.len().min(8)];
+                write!(f, "put {} {}", text(key), text(head))
+            }
+            OpKind::Change(Command::Delete { key, end }) => {
+                write!(
+                    f,
+                    "delete {} {}",
+                    text(key),
+                    if end == &[0] { "…".into() } else { text(end) }
+                )
+            }
+            OpKind::Change(Command::Compact { revision }) => write!(f, "compact {revision}"),
+            OpKind::Range(args) => {
+                let (key, end) =
+                    (text(&args.key), if args.end == [0] { "…".into() } else { text(&args.end) });
+                write!(f, "range {key} {end} rev={} {:?}", args.revision, args.consistency)
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What clients hear.
+
+use super::{Attempt, Line};
+use crate::coverage::Point;
+use crate::history::{Answer, Command, Consistency, OpKind, Outcome, Row};
+use crate::invariants::must;
+use crate::network::PipeKey;
+use crate::trace::{Who, say};
+use crate::world::{World, machine_of};
+use raftd::wire::error::Error;
+use raftd::wire::frame::next_frame;
+use raftd::wire::reply::{ReplyBody, decode_reply};
+
+/// What an answer means for the op.
+enum Meaning {
+    Done(Answer),
+    Refused,
+    Unknown,
+}
+
+impl World {
+    /// Bytes arrive at a client.
+    pub(crate) fn client_hears(&mut self, client: usize, pipe: PipeKey, bytes: &[u8]) {
+        let it = &mut self.crowd.clients[client];
+        if it.nonsense.as_ref().is_some_and(|line| line.pipe == pipe) {
+            return self.nonsense_answered(client, bytes);
+        }
+        let Some(node) = it.lines.iter().position(|line| is(line.as_ref(), pipe)) else { return };
+        let line = it.lines[node].as_mut().expect("it was just found");
+        line.input.extend_from_slice(bytes);
+        let mut input = std::mem::take(&mut line.input);
+        let mut greeted = line.greeted;
+        let mut taken = 0;
+        while let Ok(Some(frame)) = next_frame(&input[taken..], usize::MAX >> 1) {
+            taken += frame.consumed;
+            if std::mem::replace(&mut greeted, true) {
+                self.answer(client, node, frame.body);
+            }
+        }
+        input.drain(..taken);
+        if let Some(line) = self.crowd.clients[client].lines[node].as_mut() {
+            line.input = input;
+            line.greeted = greeted;
+        }
+    }
+
+    fn nonsense_answered(&mut self, client: usize, bytes: &[u8]) {
+        let line = self.crowd.clients[client].nonsense.as_mut().expect("it was just found");
+        line.input.extend_from_slice(bytes);
+        let mut taken = 0;
+        while let Ok(Some(frame)) = next_frame(&line.input[taken..], usize::MAX >> 1) {
+            taken += frame.consumed;
+            if let Ok(reply) = decode_reply(frame.body)
+                && matches!(reply.body, ReplyBody::Error(Error::BadRequest { .. }))
+            {
+                self.coverage.hit(Point::BadRequest);
+            }
+        }
+        line.input.drain(..taken);
+    }
+
+    fn answer(&mut self, client: usize, node: usize, body: &[u8]) {
+        let reply = decode_reply(body).expect("a node says what clients can read");
+        let Some(attempt) = self.crowd.clients[client].attempts.remove(&reply.id) else { return };
+        must!(attempt.node == node, "NoPhantom", "n{} answers for another", node + 1);
+        say!(
+            self,
+            Who::Client(client),
+            "hear",
+            "n{} #{} {}",
+            node + 1,
+            reply.id,
+            Shown(&reply.body)
+        );
+        let meaning = self.meaning(client, &attempt, &reply.body);
+        let row = &mut self.crowd.history.ops[attempt.row];
+        match meaning {
+            Meaning::Done(answer) => {
+                row.ret = Some(self.now);
+                row.outcome = Outcome::Answered(answer);
+                self.crowd.clients[client].wanted.remove(&attempt.op);
+                self.crowd.clients[client].prefers = attempt.node;
+                self.crowd.committed += 1;
+                self.look_at_answer(client, &attempt);
+            }
+            Meaning::Refused => {
+                row.ret = Some(self.now);
+                row.outcome = Outcome::Refused;
+                self.retry(client, attempt.op);
+            }
+            Meaning::Unknown => {
+                self.coverage.hit(Point::OutcomeUnknown);
+                self.retry_unknown(client, attempt.op);
+            }
+        }
+    }
+
+    fn meaning(&mut self, client: usize, attempt: &Attempt, body: &ReplyBody<'_>) -> Meaning {
+        match body {
+            ReplyBody::Put { revision } => Meaning::Done(Answer::Put { revision: revision.0 }),
+            ReplyBody::DeleteRange { revision, deleted } => {
+                Meaning::Done(Answer::Delete { revision: revision.0, deleted: *deleted })
+            }
+            ReplyBody::Range(range) => {
+                let rows = range.kvs().map(|kv| Row {
+                    key: kv.key.to_vec(),
+                    value: kv.value.to_vec(),
+                    create_revision: kv.create_revision.0,
+                    mod_revision: kv.mod_revision.0,
+                    version: kv.version,
+                });
+                Meaning::Done(Answer::Range {
+                    revision: range.revision.0,
+                    rows: rows.collect(),
+                    more: range.more,
+                    count: range.count,
+                })
+            }
+            ReplyBody::Status(_) => unreachable!("nobody asks for it"),
+            ReplyBody::Error(error) => self.meaning_of_error(client, attempt, error),
+        }
+    }
+
+    fn meaning_of_error(&mut self, client: usize, attempt: &Attempt, error: &Error) -> Meaning {
+        let it = &mut self.crowd.clients[client];
+        match error {
+            Error::Compacted { compact_revision } => {
+                self.coverage.hit(Point::ReadCompacted);
+                return Meaning::Done(Answer::Compacted { compact_revision: compact_revision.0 });
+            }
+            Error::FutureRevision { revision } => {
+                self.coverage.hit(Point::ReadFuture);
+                return Meaning::Done(Answer::Future { revision: revision.0 });
+            }
+            Error::OutcomeUnknown => return Meaning::Unknown,
+            Error::NotLeader { leader } => {
+                let read = matches!(self.crowd.history.ops[attempt.row].kind, OpKind::Range(_));
+                self.coverage.hit_if(read && attempt.led, Point::ReadDropped);
+                it.prefers = match leader {
+                    Some((leader, _)) if !it.chance.one_in(8) => {
+                        self.coverage.hit(Point::Redirected);
+                        machine_of(*leader)
+                    }
+                    Some(_) | None => it.chance.pick(&self.crowd.reach),
+                };
+            }
+            Error::Busy { .. } => self.coverage.hit(Point::Busy),
+            Error::NoSpace => self.coverage.hit(Point::NoSpace),
+            Error::NotReady { .. } => it.prefers = it.chance.pick(&self.crowd.reach),
+            Error::BadRequest { .. }
+            | Error::TooLarge { .. }
+            | Error::WrongCluster { .. }
+            | Error::WrongNode { .. }
+            | Error::Unsupported { .. }
+            | Error::Refused { .. }
+            | Error::Other { .. } => {
+                crate::invariants::broken("Answer", format!("a sound request got: {error}"))
+            }
+        }
+        Meaning::Refused
+    }
+
+    /// ReadFreshness at once, so that the trace ends where it is broken; the history is checked as
+    /// a whole in the end.
+    fn look_at_answer(&mut self, client: usize, attempt: &Attempt) {
+        let op = &self.crowd.history.ops[attempt.row];
+        let Outcome::Answered(answer) = &op.outcome else { return };
+        let floor = attempt.floor;
+        let told = match (answer, &op.kind) {
+            (Answer::Put { revision }, _) => {
+                must!(*revision > floor, "ReadFreshness", "c{client} put at {revision} <= {floor}");
+                *revision
+            }
+            (Answer::Delete { revision, deleted }, OpKind::Change(Command::Delete { .. })) => {
+                must!(
+                    *revision > floor || (*deleted == 0 && *revision == floor),
+                    "ReadFreshness",
+                    "c{client} deleted at {revision}, {floor} was known"
+                );
+                *revision
+            }
+            (Answer::Range { revision, .. }, OpKind::Range(args)) => {
+                let serializable = args.consistency == Consistency::Serializable;
+                let old = args.revision > 0;
+                self.coverage.hit_if(old, Point::ReadAtRevision);
+                self.coverage.hit_if(serializable && *revision < floor, Point::SerializableStale);
+                must!(
+                    serializable || *revision >= floor,
+                    "ReadFreshness",
+                    "c{client} read at {revision} from n{}, {floor} was known",
+                    attempt.node + 1
+                );
+                *revision
+            }
+            (_, _) => 0,
+        };
+        self.crowd.told = self.crowd.told.max(told);
+    }
+
+    /// A client's patience with a request has ended.
+    pub(crate) fn on_timeout(&mut self, client: usize, request: u64) {
+        let Some(attempt) = self.crowd.clients[client].attempts.remove(&request) else { return };
+        self.coverage.hit(Point::TimedOut);
+        let it = &mut self.crowd.clients[client];
+        it.prefers = it.chance.pick(&self.crowd.reach);
+        if it.chance.one_in(2) {
+            self.drop_line(client, attempt.node);
+        }
+        self.retry_unknown(client, attempt.op);
+    }
+
+    fn drop_line(&mut self, client: usize, node: usize) {
+        if let Some(line) = self.crowd.clients[client].lines[node].take() {
+            self.hang_up(line.pipe, 0);
+            self.forget_attempts(client, line.pipe);
+        }
+    }
+
+    /// The connection is over: whatever waited on it has an unknown outcome.
+    pub(crate) fn client_lost(&mut self, client: usize, pipe: PipeKey) {
+        let it = &mut self.crowd.clients[client];
+        for line in it.lines.iter_mut().chain([&mut it.nonsense]) {
+            if is(line.as_ref(), pipe) {
+                *line = None;
+            }
+        }
+        it.prefers = it.chance.pick(&self.crowd.reach);
+        self.forget_attempts(client, pipe);
+    }
+
+    fn forget_attempts(&mut self, client: usize, pipe: PipeKey) {
+        let attempts = &mut self.crowd.clients[client].attempts;
+        let lost: Vec<u64> = attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.pipe == pipe)
+            .map(|(request, _)| *request)
+            .collect();
+        for request in lost {
+            let attempt = self.crowd.clients[client].attempts.remove(&request);
+            self.retry_unknown(client, attempt.expect("it was just found").op);
+        }
+    }
+}
+
+fn is(line: Option<&Line>, pipe: PipeKey) -> bool {
+    line.is_some_and(|line| line.pipe == pipe)
+}
+
+/// A reply for the trace.
+struct Shown<'a, 'b>(&'a ReplyBody<'b>);
+
+impl std::fmt::Display for Shown<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            ReplyBody::Put { revision } => write!(f, "put rev={revision}"),
+            ReplyBody::DeleteRange { revision, deleted } => {
+                write!(f, "deleted {deleted} rev={revision}")
+            }
+            ReplyBody::Range(range) => {
+                write!(f, "range of {} rev={}", range.len(), range.revision)
+            }
+            ReplyBody::Status(_) => f.write_str("status"),
+            ReplyBody::Error(error) => write!(f, "error: {error}"),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Clients: they ask at a steady rate whatever happens, several requests at a time, follow
+//! redirects, give up sooner than the cluster, and write down what they were told.
+//!
+//! An **op** is what a client wants; an **attempt** is a request for it, and one row of the
+//! history. A refused attempt is repeated; after an unknown outcome a put is tried again with
+//! another value, so that no value is ever written twice.
+
+mod asking;
+mod hearing;
+
+use crate::chance::Chance;
+use crate::history::{History, OpKind};
+use crate::network::PipeKey;
+use crate::options::{Options, SECOND};
+use crate::queue::Event;
+use crate::world::World;
+use std::collections::BTreeMap;
+
+/// How long an op is worth anything to anybody.
+const OP_NS: u64 = 4 * SECOND;
+
+/// A connection of a client.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) pipe: PipeKey,
+    input: Vec<u8>,
+    greeted: bool,
+}
+
+/// What a client wants.
+#[derive(Debug)]
+struct Wanted {
+    kind: OpKind,
+    deadline: u64,
+    tries: u32,
+    /// Attempts with an unknown outcome.
+    unknown: u32,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+struct Attempt {
+    op: u64,
+    node: usize,
+    pipe: PipeKey,
+    /// Its row in the history.
+    row: usize,
+    /// The largest revision that anybody had been told when it was sent.
+    floor: u64,
+    /// Whether the node asked led then.
+    led: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    chance: Chance,
+    lines: Vec<Option<Line>>,
+    /// A connection on which nonsense was said.
+    nonsense: Option<Line>,
+    /// Whom it takes for the leader.
+    prefers: usize,
+    wanted: BTreeMap<u64, Wanted>,
+    attempts: BTreeMap<u64, Attempt>,
+    requests: u64,
+}
+
+impl Client {
+    /// Takes `node` for the leader.
+    pub(crate) fn prefer(&mut self, node: usize) {
+        self.prefers = node;
+    }
+}
+
+/// All clients, and what they know together.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    pub(crate) clients: Vec<Client>,
+    pub(crate) history: History,
+    /// Ops begun, and ops answered as asked.
+    pub(crate) issued: u64,
+    pub(crate) committed: u64,
+    ops: u64,
+    values: u64,
+    /// The largest revision that anybody was told.
+    pub(crate) told: u64,
+    pub(crate) asking: bool,
+    /// Attempts with an unknown outcome before a client gives an op up.
+    pub(crate) patience: u32,
+    /// The nodes that clients speak to.
+    pub(crate) reach: Vec<usize>,
+    every_ns: u64,
+}
+
+impl Crowd {
+    pub(crate) fn new(seed: u64, options: &Options) -> Crowd {
+        let count = u64::from(options.clients.count);
+        let mut chance = Chance::of(seed, "workload");
+        let mut client = |_| Client {
+            chance: chance.split(),
+            lines: (0..options.nodes).map(|_| None).collect(),
+            nonsense: None,
+            prefers: chance.index(options.nodes),
+            wanted: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            requests: 0,
+        };
+        Crowd {
+            clients: (0..count).map(&mut client).collect(),
+            history: History::default(),
+            issued: 0,
+            committed: 0,
+            ops: 0,
+            values: 0,
+            told: 1,
+            asking: true,
+            patience: 2,
+            reach: (0..options.nodes).collect(),
+            every_ns: count * SECOND / options.clients.per_second,
+        }
+    }
+
+    /// Whether more than `percent` of the ops begun were answered. Young runs count as well.
+    pub(crate) fn is_served(&self, percent: u64) -> bool {
+        self.issued < 60 || self.committed * 100 >= self.issued * percent
+    }
+}
+
+impl World {
+    pub(crate) fn start_clients(&mut self) {
+        for client in 0..self.crowd.clients.len() {
+            let at = self.crowd.clients[client].chance.below(self.crowd.every_ns);
+            self.queue.at(at, Event::Ask { client });
+        }
+    }
+
+    /// A client wants something, and will want something again.
+    pub(crate) fn on_ask(&mut self, client: usize) {
+        if !self.crowd.asking {
+            return;
+        }
+        let every = self.crowd.every_ns;
+        let wait = every / 2 + self.crowd.clients[client].chance.below(every);
+        self.queue.at(self.now + wait, Event::Ask { client });
+        let kind = self.choose_op(client);
+        self.want(client, kind, self.now + OP_NS);
+        let garbage = self.options.clients.garbage;
+        if self.crowd.clients[client].chance.hit(garbage) {
+            self.talk_nonsense(client);
+        }
+    }
+
+    pub(crate) fn want(&mut self, client: usize, kind: OpKind, deadline: u64) -> u64 {
+        self.crowd.issued += 1;
+        self.crowd.ops += 1;
+        let op = self.crowd.ops;
+        let wanted = Wanted { kind, deadline, tries: 0, unknown: 0 };
+        self.crowd.clients[client].wanted.insert(op, wanted);
+        self.attempt(client, op);
+        op
+    }
+
+    /// Nobody waits for answers any more.
+    pub(crate) fn stop_asking(&mut self) {
+        self.crowd.asking = false;
+        for client in &mut self.crowd.clients {
+            client.wanted.clear();
+            client.attempts.clear();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The "sometimes" points: states that a run over enough seeds must have been in. A simulator that
+//! never reaches a state says nothing about it.
+
+macro_rules! points {
+    ($($name:ident = $text:literal,)*) => {
+        /// A state worth reaching.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(crate) enum Point { $($name),* }
+
+        /// All of them with what they mean, in order.
+        pub(crate) const POINTS: &[(Point, &str)] = &[$((Point::$name, $text)),*];
+    };
+}
+
+points! {
+    LeaderElected = "a leader was elected",
+    LeaderReelected = "a node led a second term",
+    ThreeTerms = "three leaders in one second",
+    VoteSplit = "a term ended without a leader",
+    VoteRefused = "a vote was refused",
+    VoteRepeated = "a vote was granted again to the same candidate",
+    VoteRefusedForLog = "a candidate with a longer but older log was refused",
+    PreVoteRefused = "a pre-vote was refused",
+    PreVoteRefusedByFollower = "a pre-vote was refused by who hears a leader",
+    SteppedDown = "a leader stepped down because of a later term",
+    LostQuorum = "a leader fell silent: no quorum answered",
+    TwoLeaders = "two nodes held themselves for leaders, of different terms",
+    OldLeaderWrote = "a leader of an old term appended while a newer one led",
+    Truncated = "a conflicting suffix was truncated",
+    TruncatedTwoTerms = "entries of two terms were truncated at once",
+    TruncatedAcknowledged = "an entry that was acknowledged, but not committed, was truncated",
+    TruncatedDurable = "a durable entry was truncated",
+    FigureEight = "an entry of an old term on a majority was overwritten (Figure 8)",
+    OldTermCommitted = "entries of an earlier term were committed by one of the own term",
+    Conflict = "an append was refused: conflict",
+    NoRoom = "an append was refused: no room",
+    Reprobed = "a pipeline was given up and probed anew",
+    PipelineFull = "a second append left before the first was answered",
+    FollowerFarBehind = "a follower was 100 entries behind",
+    CommitWithoutLeaderDisk = "an entry was committed before the leader's own disk had it",
+    AppliedBeforeDurable = "an entry was applied before the own disk had it",
+    ReadRound = "a read was confirmed by a round of heartbeats",
+    ReadDropped = "a linearizable read was refused because leadership was lost",
+    ReadBeforeNoOp = "a read waited for the first commit of a term",
+    SerializableStale = "a serializable read was older than an acknowledged write",
+    ReadAtRevision = "a read at an old revision was answered",
+    ReadCompacted = "a read at a compacted revision was refused",
+    ReadFuture = "a read at a future revision was refused",
+    Compacted = "the history was compacted",
+    Redirected = "a client was sent to the leader",
+    Busy = "a write was refused: too many bytes wait",
+    NoSpace = "a write was refused: no space",
+    OutcomeUnknown = "a write's outcome was said to be unknown",
+    UnknownDone = "a write that was given up is there",
+    UnknownLost = "a write that was given up is not there",
+    TimedOut = "a client gave up waiting",
+    ClientPaused = "a client's bytes were not taken at once",
+    BadRequest = "bytes that are no request were refused",
+    MultiCommandEntry = "an entry held several commands",
+    Partitioned = "the network was partitioned",
+    OneWay = "a link was cut in one direction",
+    Ring = "majorities overlapped in a ring",
+    Bridge = "two groups met in one node only",
+    Flapped = "a link flapped",
+    LeaderIsolated = "the leader was isolated",
+    ConnectionExpired = "a connection that got nothing through was given up",
+    ConnectionReset = "a connection was reset in the middle of a frame",
+    HalfOpen = "a node spoke into a half-open connection",
+    FrameLost = "a frame between members was lost",
+    FrameTwice = "a frame between members came twice",
+    FrameOldConnection = "a frame of an older connection came late",
+    FrameOldTerm = "a frame came more than a term late",
+    FrameSplit = "a frame arrived in pieces",
+    Killed = "a process was killed",
+    PowerLost = "a machine lost power",
+    AllPowerLost = "all machines lost power at once",
+    CrashInTurn = "a node crashed between two effects of a turn",
+    CrashInJob = "the power went between two operations of a sync job",
+    CrashInBackground = "the power went inside background work",
+    CrashInRecovery = "the power went inside recovery",
+    CrashLoop = "a node crashed three times within a second",
+    Paused = "a node was paused for longer than an election timeout",
+    PausedLeader = "a leader was paused for longer than an election timeout",
+    SlowNode = "a node was slow",
+    PageLost = "an un-synced page was lost",
+    PageTorn = "an un-synced page was torn",
+    PageKept = "an un-synced page survived",
+    NameLost = "an un-synced name was lost",
+    TornTailCut = "recovery cut a torn tail",
+    SuffixSurvived = "recovery found entries that no sync covered",
+    TermRaisedByLog = "recovery or a reply raised a term",
+    SegmentClosed = "a segment was closed",
+    SyncHung = "a sync took longer than an election timeout",
+    SyncFailed = "a sync failed and the node stopped",
+    DiskFull = "a segment found no space",
+    DiskFullEnded = "a full disk got space again",
+    DamageFound = "recovery refused a damaged log",
+    DamageServedNever = "a running node met damage and stopped",
+    DamageHealed = "a damaged copy was mended from its twin",
+    CoreServed = "a quorum served while the rest stayed broken for ever",
+}
+
+/// Hits of every point.
+#[derive(Clone, Debug)]
+pub(crate) struct Coverage(Vec<u64>);
+
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage(vec![0; POINTS.len()])
+    }
+}
+
+impl Coverage {
+    #[expect(clippy::as_conversions, reason = "a discriminant is its place in the list")]
+    pub(crate) fn hit(&mut self, point: Point) {
+        self.0[point as usize] += 1;
+    }
+
+    pub(crate) fn hit_if(&mut self, holds: bool, point: Point) {
+        if holds {
+            self.hit(point);
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Coverage) {
+        for (one, other) in self.0.iter_mut().zip(&other.0) {
+            *one += other;
+        }
+    }
+
+    /// Points and hits, in order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Point, &'static str, u64)> {
+        POINTS.iter().zip(&self.0).map(|((point, text), hits)| (*point, *text, *hits))
+    }
+
+    /// The points never reached.
+    pub(crate) fn missing(&self) -> Vec<(Point, &'static str)> {
+        self.rows().filter(|row| row.2 == 0).map(|row| (row.0, row.1)).collect()
+    }
+}

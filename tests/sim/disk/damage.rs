@@ -1,0 +1,104 @@
+//! What a disk does to data that it had promised to keep: a bit rots, a write lands elsewhere.
+//!
+//! The atlas (`faults/damage.rs`) sees to it that a minority of the machines is ever damaged, so
+//! that a good copy of everything remains. Damage never leaves a sector of zeros at the log's end:
+//! there it could not be told from a write that never happened, and no single disk can.
+
+use super::content::{PAGE, SECTOR};
+use super::{Role, SimDisk, State};
+use crate::chance::usize_of;
+
+/// What was damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Damage {
+    /// A bit of a record in the log.
+    LogBit,
+    /// A sector of the log holds what belongs elsewhere.
+    Misdirected,
+    /// One of the two copies of the hard state.
+    HardStateCopy,
+    /// One of the two headers of a segment.
+    SegmentHeader,
+}
+
+impl SimDisk {
+    /// Damages something that a sync covered. `None` if there is nothing of that kind.
+    pub(crate) fn damage(&self, damage: Damage) -> Option<Damage> {
+        let mut state = self.state();
+        match damage {
+            Damage::LogBit => state.rot_log(),
+            Damage::Misdirected => state.misdirect(),
+            Damage::HardStateCopy => state.rot_hard_state(),
+            Damage::SegmentHeader => state.rot_header(),
+        }
+        .then_some(damage)
+    }
+}
+
+impl State {
+    /// A segment with records, its file, and where they end.
+    fn segment(&mut self) -> Option<(usize, usize)> {
+        let with_records: Vec<(usize, usize)> = self
+            .names
+            .iter()
+            .filter_map(|(name, file)| match Role::of(name) {
+                Role::Segment(segment) => Some((*file, self.platter.filled(segment))),
+                Role::HardState(_) | Role::Other => None,
+            })
+            .filter(|(_, end)| *end > 2 * PAGE)
+            .collect();
+        (!with_records.is_empty()).then(|| self.chance.pick(&with_records))
+    }
+
+    fn flip(&mut self, file: usize, offset: usize) -> bool {
+        let bit = self.chance.below(8);
+        let content = &mut self.files[file];
+        if !content.has_platter_page(offset / PAGE) {
+            return false;
+        }
+        content.corrupt(offset, |byte| *byte ^= 1 << bit);
+        true
+    }
+
+    fn rot_log(&mut self) -> bool {
+        let Some((file, end)) = self.segment() else { return false };
+        let offset = 2 * PAGE + self.chance.index(end - 2 * PAGE);
+        self.flip(file, offset)
+    }
+
+    fn rot_hard_state(&mut self) -> bool {
+        let copy = if self.chance.one_in(2) { "hs.0" } else { "hs.1" };
+        let Some(file) = self.names.get(copy).copied() else { return false };
+        let slot = usize_of(self.chance.below(2)) * PAGE;
+        let offset = slot + self.chance.index(128);
+        self.flip(file, offset)
+    }
+
+    fn rot_header(&mut self) -> bool {
+        let Some((file, _)) = self.segment() else { return false };
+        let offset = self.chance.index(2) * PAGE + self.chance.index(96);
+        self.flip(file, offset)
+    }
+
+    /// Puts a sector of one place into another.
+    fn misdirect(&mut self) -> bool {
+        let (Some((from, from_end)), Some((to, to_end))) = (self.segment(), self.segment()) else {
+            return false;
+        };
+        let sector = |chance: &mut crate::chance::Chance, end: usize| {
+            (2 * PAGE + chance.index(end - 2 * PAGE)) / SECTOR * SECTOR
+        };
+        let (source, target) =
+            (sector(&mut self.chance, from_end), sector(&mut self.chance, to_end));
+        let (mut wrong, mut right) = (Vec::new(), Vec::new());
+        self.files[from].read_platter(source, SECTOR, &mut wrong);
+        self.files[to].read_platter(target, SECTOR, &mut right);
+        if wrong == right || wrong.iter().all(|byte| *byte == 0) {
+            return false;
+        }
+        for (nth, byte) in wrong.iter().enumerate() {
+            self.files[to].corrupt(target + nth, |old| *old = *byte);
+        }
+        true
+    }
+}

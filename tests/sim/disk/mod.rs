@@ -1,0 +1,392 @@
+//! A disk that does what disks do: it loses, tears and reorders what was not synced, fails a sync,
+//! is full, rots.
+//!
+//! ```text
+//! written        in the cache; a power loss keeps, loses or tears each page by itself
+//! synced         on the platters; only damage (`damage.rs`) takes it away
+//! created, removed, renamed   kept or lost by themselves until the directory is synced; a rename
+//!                is whole or not at all
+//! a failed sync  the pages count as clean and are on no platter (what Linux does)
+//! the fuse       counts changes; when it blows, nothing more reaches the disk: the power is gone
+//!                in the middle of a job, of background work or of recovery
+//! ```
+
+mod content;
+mod damage;
+mod platter;
+
+pub(crate) use content::{Losses, Tearing};
+pub(crate) use damage::Damage;
+pub(crate) use platter::Platter;
+
+use crate::chance::{Chance, u64_of};
+use content::{Content, offset_of};
+use raftd::wal::{Disk, DiskFile, Region};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A change of a directory that no sync of it covered.
+#[derive(Clone, Debug)]
+enum Renaming {
+    Create(String, usize),
+    Remove(String),
+    Rename(String, String),
+}
+
+#[derive(Debug)]
+struct State {
+    /// By number; a removed file stays for those who have it open.
+    files: Vec<Content>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    renamings: Vec<Renaming>,
+    chance: Chance,
+    platter: Platter,
+    /// Changes until the power is gone.
+    fuse: Option<u64>,
+    blown: bool,
+    /// The next sync of a file with something to write fails.
+    sync_fails: bool,
+    sync_failed: bool,
+    full: bool,
+    refused_for_space: u64,
+}
+
+/// The disk of one machine. Clones are the same disk.
+#[derive(Clone, Debug)]
+pub(crate) struct SimDisk(Arc<Mutex<State>>);
+
+impl SimDisk {
+    pub(crate) fn new(chance: Chance) -> SimDisk {
+        SimDisk(Arc::new(Mutex::new(State {
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            renamings: Vec::new(),
+            chance,
+            platter: Platter::default(),
+            fuse: None,
+            blown: false,
+            sync_fails: false,
+            sync_failed: false,
+            full: false,
+            refused_for_space: 0,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nobody panics while holding a disk")
+    }
+
+    /// Looks at what the platters hold.
+    pub(crate) fn platter<T>(&self, look: impl FnOnce(&Platter) -> T) -> T {
+        look(&self.state().platter)
+    }
+
+    /// Cuts the power after so many more changes.
+    pub(crate) fn light_fuse(&self, changes: u64) {
+        self.state().fuse = Some(changes);
+    }
+
+    pub(crate) fn has_fuse(&self) -> bool {
+        self.state().fuse.is_some()
+    }
+
+    /// Whether the fuse has blown: the machine is without power and does not know it yet.
+    pub(crate) fn is_blown(&self) -> bool {
+        self.state().blown
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// How often space was refused.
+    pub(crate) fn refused_for_space(&self) -> u64 {
+        self.state().refused_for_space
+    }
+
+    pub(crate) fn fail_next_sync(&self) {
+        self.state().sync_fails = true;
+    }
+
+    /// Whether a sync has failed since the machine started.
+    pub(crate) fn sync_failed(&self) -> bool {
+        self.state().sync_failed
+    }
+
+    /// Nothing is planned to go wrong any more.
+    pub(crate) fn forgive_future(&self) {
+        let mut state = self.state();
+        state.fuse = None;
+        state.sync_fails = false;
+    }
+
+    /// The process ended or the power went and is back: no fuse, no failing sync.
+    pub(crate) fn forgive(&self) {
+        let mut state = self.state();
+        state.fuse = None;
+        state.blown = false;
+        state.sync_fails = false;
+        state.sync_failed = false;
+    }
+
+    /// The power goes.
+    pub(crate) fn lose_power(&self, tearing: Tearing) -> Losses {
+        let mut state = self.state();
+        let mut losses = state.lose_names();
+        let State { files, names, chance, .. } = &mut *state;
+        for file in names.values() {
+            let some = files[*file].lose_power(chance, tearing);
+            losses.lost += some.lost;
+            losses.kept += some.kept;
+            losses.torn += some.torn;
+        }
+        losses
+    }
+
+    /// A node has opened the disk: from now on what is there is what a reader of the platters finds.
+    pub(crate) fn read_platters(&self, bridge: bool) {
+        let mut state = self.state();
+        let State { files, names, platter, .. } = &mut *state;
+        platter.forget_log();
+        for (name, file) in names.iter() {
+            match Role::of(name) {
+                Role::Segment(segment) => platter.see_segment(segment, &files[*file], bridge),
+                Role::HardState(copy) => platter.see_hard_state(copy, &files[*file]),
+                Role::Other => {}
+            }
+        }
+    }
+
+    /// A disk with the same content, for an experiment.
+    pub(crate) fn copy(&self) -> SimDisk {
+        let state = self.state();
+        let copy = SimDisk::new(state.chance.clone());
+        {
+            let mut other = copy.state();
+            for (name, file) in &state.names {
+                let number = other.files.len();
+                other.files.push(state.files[*file].copy());
+                other.names.insert(name.clone(), number);
+                other.durable_names.insert(name.clone(), number);
+            }
+        }
+        copy
+    }
+}
+
+/// What a file is for, by its name.
+enum Role {
+    HardState(usize),
+    Segment(usize),
+    Other,
+}
+
+impl Role {
+    fn of(name: &str) -> Role {
+        let digits = name.strip_prefix("log/").and_then(|rest| rest.strip_suffix(".seg"));
+        match (name, digits.and_then(|digits| digits.parse().ok())) {
+            ("hs.0", _) => Role::HardState(0),
+            ("hs.1", _) => Role::HardState(1),
+            (_, Some(segment)) => Role::Segment(segment),
+            (_, None) => Role::Other,
+        }
+    }
+}
+
+impl State {
+    /// A change is about to be made.
+    fn change(&mut self) -> io::Result<()> {
+        match &mut self.fuse {
+            Some(0) => self.blown = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if self.blown { Err(io::Error::other("the power is gone")) } else { Ok(()) }
+    }
+
+    fn rename_names(names: &mut BTreeMap<String, usize>, renaming: &Renaming) {
+        match renaming {
+            Renaming::Create(name, file) => {
+                names.insert(name.clone(), *file);
+            }
+            Renaming::Remove(name) => {
+                names.remove(name);
+            }
+            Renaming::Rename(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+        }
+    }
+
+    /// Each change of a directory that no sync covered is kept or lost: as a journal keeps them,
+    /// the first so many, or any of them.
+    fn lose_names(&mut self) -> Losses {
+        let renamings = std::mem::take(&mut self.renamings);
+        let ordered = self.chance.one_in(2);
+        let keep = self.chance.below(u64_of(renamings.len()) + 1);
+        let mut losses = Losses::default();
+        for (nth, renaming) in renamings.iter().enumerate() {
+            let kept = if ordered { u64_of(nth) < keep } else { self.chance.one_in(2) };
+            if kept {
+                State::rename_names(&mut self.durable_names, renaming);
+            } else {
+                losses.names += 1;
+            }
+        }
+        self.names = self.durable_names.clone();
+        losses
+    }
+}
+
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+impl Disk for SimDisk {
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let state = self.state();
+        let inside = state.names.keys().filter(|name| folder_of(name) == folder);
+        Ok(inside.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned()).collect())
+    }
+
+    fn create_directory(&self, _name: &str) -> io::Result<()> {
+        self.state().change()
+    }
+
+    fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state();
+        state.change()?;
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = state.files.len();
+        state.files.push(Content::default());
+        state.names.insert(name.to_owned(), file);
+        state.renamings.push(Renaming::Create(name.to_owned(), file));
+        Ok(Arc::new(SimFile { disk: self.clone(), file, role: Role::of(name) }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let state = self.state();
+        let file = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(SimFile { disk: self.clone(), file, role: Role::of(name) }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.change()?;
+        state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.renamings.push(Renaming::Remove(name.to_owned()));
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.change()?;
+        let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), file);
+        state.renamings.push(Renaming::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("sim").join(name)
+    }
+
+    fn sync_directory(&self, folder: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.change()?;
+        let (synced, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.renamings).into_iter().partition(|renaming| match renaming {
+                Renaming::Create(name, _) | Renaming::Remove(name) | Renaming::Rename(name, _) => {
+                    folder_of(name) == folder
+                }
+            });
+        state.renamings = rest;
+        for renaming in &synced {
+            State::rename_names(&mut state.durable_names, renaming);
+        }
+        Ok(())
+    }
+}
+
+/// An open file.
+struct SimFile {
+    disk: SimDisk,
+    file: usize,
+    role: Role,
+}
+
+impl DiskFile for SimFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let result = state.change();
+        // The write during which the power goes may have reached the cache of the device.
+        if result.is_ok() || state.fuse.take().is_some() && state.chance.one_in(2) {
+            state.files[self.file].write(offset_of(offset), bytes);
+        }
+        result
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.change()?;
+        let state = &mut *state;
+        let content = &mut state.files[self.file];
+        if !content.is_dirty() {
+            return Ok(());
+        }
+        if std::mem::take(&mut state.sync_fails) {
+            state.sync_failed = true;
+            content.forget_dirty();
+            return Err(io::Error::other("input/output error"));
+        }
+        content.sync();
+        match self.role {
+            Role::HardState(copy) => state.platter.see_hard_state(copy, content),
+            Role::Segment(segment) => state.platter.see_segment(segment, content, false),
+            Role::Other => {}
+        }
+        Ok(())
+    }
+
+    fn read_durable(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        Ok(self.disk.state().files[self.file].read_medium(offset_of(offset), len))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(u64_of(self.disk.state().files[self.file].len()))
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.change()?;
+        if state.full {
+            state.refused_for_space += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.files[self.file].allocate(offset_of(len));
+        Ok(())
+    }
+
+    fn map(&self) -> io::Result<Box<dyn Region>> {
+        Ok(Box::new(SimRegion { disk: self.disk.clone(), file: self.file }))
+    }
+}
+
+struct SimRegion {
+    disk: SimDisk,
+    file: usize,
+}
+
+impl Region for SimRegion {
+    fn copy_to(&self, offset: u64, len: usize, out: &mut Vec<u8>) {
+        self.disk.state().files[self.file].read_cached(offset_of(offset), len, out);
+    }
+}

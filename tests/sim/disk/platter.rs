@@ -1,0 +1,148 @@
+//! What the platters are known to hold: read from the bytes that a sync covered, by a reader of our
+//! own, never from what the node says. The formats are drawn in `wal/record.rs` and
+//! `wal/hard_state.rs`.
+
+use super::content::{Content, PAGE};
+use crate::chain::{Chain, own_hash};
+use raftd::codec::crc::{crc32, payload_crc};
+use raftd::types::{LogIndex, LogPosition, Term};
+
+const DATA_START: usize = 2 * PAGE;
+const HEADER: usize = 64;
+const RECORD_MAGIC: [u8; 4] = *b"RFR1";
+const HARD_STATE_MAGIC: &[u8; 8] = b"RAFTDHST";
+
+/// What one slot of a hard state file says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(crate) struct HardCopy {
+    pub(crate) version: u64,
+    pub(crate) term: u64,
+    /// As stored: 0 none, the largest number abstains.
+    pub(crate) vote: u64,
+}
+
+/// The promises on a disk.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Platter {
+    /// The newest version that a sync covered in each of the two files.
+    pub(crate) hard_state: [Option<HardCopy>; 2],
+    pub(crate) log: Chain,
+    /// How far each segment is read, by its number.
+    read_up_to: Vec<usize>,
+    scratch: Vec<u8>,
+}
+
+impl Platter {
+    /// The hard state that the damage of either file cannot take away.
+    pub(crate) fn twice_kept(&self) -> HardCopy {
+        match self.hard_state {
+            [Some(one), Some(other)] => one.min(other),
+            [_, _] => HardCopy::default(),
+        }
+    }
+
+    /// How far the records of a segment reach.
+    pub(super) fn filled(&self, segment: usize) -> usize {
+        self.read_up_to.get(segment).copied().unwrap_or(0).max(DATA_START)
+    }
+
+    pub(super) fn forget_log(&mut self) {
+        self.log = Chain::default();
+        self.read_up_to.clear();
+    }
+
+    /// A hard state file was synced.
+    pub(super) fn see_hard_state(&mut self, copy: usize, content: &Content) {
+        let mut newest = None;
+        for slot in 0..2 {
+            let mut page = Vec::with_capacity(PAGE);
+            content.read_platter(slot * PAGE, PAGE, &mut page);
+            newest = newest.max(hard_copy(&page));
+        }
+        self.hard_state[copy] = newest;
+    }
+
+    /// A segment was synced: reads the records behind those read before. `bridge`: pass over pages
+    /// that hold no record, as recovery does over damage that held nothing.
+    pub(super) fn see_segment(&mut self, segment: usize, content: &Content, bridge: bool) {
+        if self.read_up_to.len() <= segment {
+            self.read_up_to.resize(segment + 1, DATA_START);
+        }
+        let mut at = self.read_up_to[segment];
+        loop {
+            if let Some(extent) = self.record(at, content) {
+                at += extent;
+                self.read_up_to[segment] = at;
+            } else if bridge && at + PAGE < content.len() {
+                at = (at / PAGE + 1) * PAGE;
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// Takes the record at `at`; returns the bytes that it takes.
+    fn record(&mut self, at: usize, content: &Content) -> Option<usize> {
+        if at + HEADER > content.len() || !content.has_platter_page(at / PAGE) {
+            return None;
+        }
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        content.read_platter(at, HEADER, &mut bytes);
+        let taken = self.judge(at, &mut bytes, content);
+        self.scratch = bytes;
+        taken
+    }
+
+    fn judge(&mut self, at: usize, bytes: &mut Vec<u8>, content: &Content) -> Option<usize> {
+        if bytes[..4] != RECORD_MAGIC {
+            return None;
+        }
+        let index = LogIndex::new(number(bytes, 8, 8));
+        let term = Term::new(number(bytes, 16, 8));
+        let prev_term = Term::new(number(bytes, 24, 8));
+        let payload_len = usize::try_from(number(bytes, 32, 4)).ok()?;
+        let crc = u32::try_from(number(bytes, 36, 4)).ok()?;
+        let kind = bytes[60];
+        let extent = HEADER + payload_len.next_multiple_of(HEADER);
+        if at + extent > content.len() {
+            return None;
+        }
+        match kind {
+            1..=3 => {
+                content.read_platter(at + HEADER, payload_len, bytes);
+                let position = LogPosition::new(term, index);
+                if payload_crc(position, prev_term, &bytes[HEADER..]) != crc {
+                    return None;
+                }
+                if index > LogIndex::ZERO && index <= self.log.last() {
+                    self.log.truncate(index.prev());
+                }
+                if index == self.log.last().next() {
+                    let bytes = u32::try_from(payload_len).expect("a record is small");
+                    self.log.push(term, own_hash(kind, bytes, crc));
+                }
+            }
+            4 => self.log.truncate(index),
+            _ => {}
+        }
+        Some(extent)
+    }
+}
+
+fn hard_copy(page: &[u8]) -> Option<HardCopy> {
+    let sound = page.len() == PAGE
+        && &page[..8] == HARD_STATE_MAGIC
+        && number(page, 124, 4) == u64::from(crc32(&[&page[..124]]));
+    sound.then(|| HardCopy {
+        version: number(page, 16, 8),
+        term: number(page, 24, 8),
+        vote: number(page, 32, 8),
+    })
+}
+
+fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
+    let mut value = [0; 8];
+    value[..len].copy_from_slice(&bytes[at..at + len]);
+    u64::from_le_bytes(value)
+}

@@ -1,0 +1,102 @@
+//! What the healed cluster holds, for the check of the history.
+
+use crate::coverage::Point;
+use crate::history::{Command, FinalState, NodeState, Row};
+use crate::invariants::broken;
+use crate::world::World;
+use raftd::codec::msgpack::Reader;
+use raftd::kv::command::{decode_command, decode_header};
+use raftd::kv::{self, RangeEnd, RangeRequest};
+use raftd::replica::Inspection;
+use raftd::types::{EntryKind, LogIndex, Revision};
+use std::ops::ControlFlow;
+
+impl World {
+    /// The commands of the log, and what each node that runs says of itself.
+    pub(crate) fn finals(&mut self) -> FinalState {
+        let leader = self.proof.leader().expect("a healed cluster has a leader");
+        let mut finals = FinalState::default();
+        for (machine, it) in self.machines.iter().enumerate() {
+            let Some(node) = &it.node else { continue };
+            let node = node.inspect();
+            if machine == leader {
+                let (commands, shared) = commands_of(&node);
+                finals.commands = commands;
+                self.coverage.hit_if(shared, Point::MultiCommandEntry);
+            }
+            finals.nodes.push(NodeState {
+                node: u32::try_from(machine + 1).expect("few nodes"),
+                revision: node.store.revision().0,
+                compact_revision: node.store.compact_revision().0,
+                rows: rows_of(&node),
+            });
+        }
+        finals
+    }
+}
+
+/// The commands of all applied entries, and whether one entry held several.
+fn commands_of(node: &Inspection<'_>) -> (Vec<Command>, bool) {
+    let (mut commands, mut shared) = (Vec::new(), false);
+    let mut scratch = Vec::new();
+    let mut index = LogIndex::ZERO;
+    while index < node.store.applied() {
+        index = index.next();
+        let meta = node.wal.meta(index).expect("an applied entry is in the log");
+        if meta.kind != EntryKind::Commands {
+            continue;
+        }
+        let payload = node.wal.payload(index, &mut scratch);
+        let payload = payload.unwrap_or_else(|damage| broken("Detection", damage.to_string()));
+        let mut reader = Reader::new(payload);
+        decode_header(&mut reader).expect("an applied entry has a header");
+        let before = commands.len();
+        while !reader.rest().is_empty() {
+            let command = decode_command(&mut reader).expect("an applied entry holds commands");
+            commands.push(owned(command));
+        }
+        shared |= commands.len() > before + 1;
+    }
+    (commands, shared)
+}
+
+fn owned(command: kv::Command<'_>) -> Command {
+    match command {
+        kv::Command::Put { key, value } => {
+            Command::Put { key: key.to_vec(), value: value.to_vec() }
+        }
+        kv::Command::DeleteRange { key, end } => {
+            let end = match end {
+                RangeEnd::Key => Vec::new(),
+                RangeEnd::Unbounded => vec![0],
+                RangeEnd::Before(end) => end.to_vec(),
+            };
+            Command::Delete { key: key.to_vec(), end }
+        }
+        kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
+    }
+}
+
+fn rows_of(node: &Inspection<'_>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let request = RangeRequest {
+        key: &[0],
+        end: RangeEnd::Unbounded,
+        limit: 0,
+        revision: Revision(0),
+        keys_only: false,
+        count_only: false,
+    };
+    let found = node.store.range(&request, &mut |found| {
+        rows.push(Row {
+            key: found.key.to_vec(),
+            value: found.value.to_vec(),
+            create_revision: found.create_revision.0,
+            mod_revision: found.mod_revision.0,
+            version: found.version,
+        });
+        ControlFlow::Continue(())
+    });
+    found.unwrap_or_else(|_| broken("MVCC", "the newest revision is compacted".to_owned()));
+    rows
+}

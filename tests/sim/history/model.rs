@@ -1,0 +1,183 @@
+//! A store of many versions that anyone can check by reading it. Shares no line with the product:
+//! a key is the list of what it was from which revision on, and nothing is ever forgotten, so that
+//! every answer can be looked up at its revision.
+
+use super::{Command, NodeState, REVISION_EMPTY, Row, from, within};
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// Each key's past, oldest first.
+    keys: BTreeMap<Vec<u8>, Vec<Version>>,
+    revision: u64,
+    compactions: Vec<Compaction>,
+}
+
+/// What a key was from revision `from` on.
+#[derive(Debug)]
+struct Version {
+    from: u64,
+    /// `None`: deleted.
+    live: Option<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    value: Vec<u8>,
+    create_revision: u64,
+    /// Puts since the creation, that one included.
+    version: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Compaction {
+    /// The store's revision when it happened.
+    at: u64,
+    /// The oldest readable revision from then on.
+    to: u64,
+}
+
+/// A live key at some revision, borrowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RowRef<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+    pub(super) create_revision: u64,
+    pub(super) mod_revision: u64,
+    pub(super) version: u64,
+}
+
+/// What a command did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Effect {
+    /// The store's revision after it.
+    pub(crate) revision: u64,
+    /// How many keys it changed. 0: the revision is of a change before it.
+    pub(crate) keys: u64,
+}
+
+impl Model {
+    pub(crate) fn new() -> Model {
+        Model { keys: BTreeMap::new(), revision: REVISION_EMPTY, compactions: Vec::new() }
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The next command of the log.
+    pub(crate) fn apply(&mut self, command: &Command) -> Effect {
+        let keys = match command {
+            Command::Put { key, value } => self.put(key, value),
+            Command::Delete { key, end } => self.delete(key, end),
+            Command::Compact { revision } => {
+                self.compact(*revision);
+                0
+            }
+        };
+        Effect { revision: self.revision, keys }
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> u64 {
+        self.revision += 1;
+        if !self.keys.contains_key(key) {
+            self.keys.insert(key.to_owned(), Vec::new());
+        }
+        let versions = self.keys.get_mut(key).expect("just made if it was not there");
+        let before = versions.last().and_then(|version| version.live.as_ref());
+        let (create_revision, version) =
+            before.map_or((self.revision, 1), |live| (live.create_revision, live.version + 1));
+        let live = Some(Live { value: value.to_owned(), create_revision, version });
+        versions.push(Version { from: self.revision, live });
+        1
+    }
+
+    fn delete(&mut self, key: &[u8], end: &[u8]) -> u64 {
+        let revision = self.revision + 1;
+        let mut deleted = 0;
+        for (name, versions) in self.keys.range_mut::<[u8], _>(from(key)) {
+            if !within(name, key, end) {
+                break;
+            }
+            if versions.last().is_some_and(|version| version.live.is_some()) {
+                versions.push(Version { from: revision, live: None });
+                deleted += 1;
+            }
+        }
+        if deleted > 0 {
+            self.revision = revision;
+        }
+        deleted
+    }
+
+    fn compact(&mut self, to: u64) {
+        let last = self.compactions.last().map_or(0, |compaction| compaction.to);
+        if last < to && to <= self.revision {
+            self.compactions.push(Compaction { at: self.revision, to });
+        }
+    }
+
+    /// The live keys of a range at a revision, in order.
+    pub(super) fn rows<'m>(
+        &'m self,
+        key: &'m [u8],
+        end: &'m [u8],
+        revision: u64,
+    ) -> impl Iterator<Item = RowRef<'m>> {
+        let names = self.keys.range::<[u8], _>(from(key));
+        let names = names.take_while(move |(name, _)| within(name, key, end));
+        names.filter_map(move |(name, versions)| {
+            let newer = versions.partition_point(|version| version.from <= revision);
+            let version = &versions[newer.checked_sub(1)?];
+            let Live { value, create_revision, version: puts } = version.live.as_ref()?;
+            Some(RowRef {
+                key: name,
+                value,
+                create_revision: *create_revision,
+                mod_revision: version.from,
+                version: *puts,
+            })
+        })
+    }
+
+    /// The oldest revision that a store at `revision` may still answer for, if it applied every
+    /// compaction that was before the change that made `revision`.
+    pub(super) fn compacted_before(&self, revision: u64) -> u64 {
+        let before = self.compactions.partition_point(|compaction| compaction.at < revision);
+        before.checked_sub(1).map_or(0, |last| self.compactions[last].to)
+    }
+
+    /// The store's revision when it was compacted to `to`, if it ever was.
+    pub(super) fn compacted_at(&self, to: u64) -> Option<u64> {
+        let found = self.compactions.binary_search_by_key(&to, |compaction| compaction.to).ok()?;
+        Some(self.compactions[found].at)
+    }
+
+    /// The first way in which a node's own state is another one.
+    pub(super) fn differs(&self, node: &NodeState) -> Option<String> {
+        if node.revision != self.revision {
+            return Some(format!("its revision is {}, not {}", node.revision, self.revision));
+        }
+        let compacted = self.compacted_before(u64::MAX);
+        if node.compact_revision != compacted {
+            let theirs = node.compact_revision;
+            return Some(format!("it is compacted to {theirs}, not {compacted}"));
+        }
+        let ours: Vec<RowRef<'_>> = self.rows(&[], &[0], self.revision).collect();
+        if ours.len() != node.rows.len() {
+            return Some(format!("it has {} keys, not {}", node.rows.len(), ours.len()));
+        }
+        let (ours, theirs) = ours.iter().zip(&node.rows).find(|(ours, row)| !ours.is(row))?;
+        Some(format!("it has {theirs:?}, not {ours:?}"))
+    }
+}
+
+impl RowRef<'_> {
+    pub(super) fn is(&self, row: &Row) -> bool {
+        self.key == row.key
+            && self.value == row.value
+            && self.create_revision == row.create_revision
+            && self.mod_revision == row.mod_revision
+            && self.version == row.version
+    }
+}

@@ -1,0 +1,104 @@
+//! What reads were answered, against the model at the revision of the answer.
+
+use super::model::{Model, RowRef};
+use super::witness::violation;
+use super::{Answer, Op, OpKind, Outcome, RangeArgs, Row, Rule, Violation, as_u64};
+
+/// A reply may be cut short above this. Bytes; protocol.md, `RANGE_REPLY_BYTES_MAX`.
+const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a row costs in a reply beside its key and value, at most. Bytes.
+const ROW_BYTES_MAX: usize = 64;
+
+pub(super) fn check(ops: &[Op], model: &Model) -> Result<(), Violation> {
+    for op in ops {
+        let (OpKind::Range(args), Outcome::Answered(answer)) = (&op.kind, &op.outcome) else {
+            continue;
+        };
+        let wrong = match answer {
+            Answer::Range { revision, rows, more, count } => {
+                let found = Found { revision: *revision, rows, more: *more, count: *count };
+                judge(model, args, &found)
+            }
+            Answer::Compacted { compact_revision } => {
+                compacted(model, args.revision, *compact_revision)
+            }
+            Answer::Future { revision } => future(model, args.revision, *revision),
+            Answer::Put { .. } | Answer::Delete { .. } => None,
+        };
+        if let Some((rule, why)) = wrong {
+            return Err(violation(rule, why, &[op]));
+        }
+    }
+    Ok(())
+}
+
+struct Found<'o> {
+    revision: u64,
+    rows: &'o [Row],
+    more: bool,
+    count: u64,
+}
+
+type Wrong = Option<(Rule, String)>;
+
+fn judge(model: &Model, args: &RangeArgs, found: &Found<'_>) -> Wrong {
+    let newest = model.revision();
+    if found.revision > newest || found.revision < super::REVISION_EMPTY {
+        return Some((Rule::Answer, format!("the store never was there; it ended at {newest}")));
+    }
+    if args.revision > found.revision {
+        return Some((Rule::Answer, "that revision did not exist yet".to_owned()));
+    }
+    let compacted = model.compacted_before(found.revision);
+    if args.revision > 0 && args.revision < compacted {
+        return Some((Rule::Compaction, format!("the store was compacted to {compacted}")));
+    }
+    let at = if args.revision == 0 { found.revision } else { args.revision };
+    rows(model, args, at, found).map(|why| (Rule::Answer, format!("at revision {at}: {why}")))
+}
+
+fn rows(model: &Model, args: &RangeArgs, at: u64, found: &Found<'_>) -> Option<String> {
+    let (mut count, mut bytes, mut cut) = (0, 0, false);
+    let mut sent = found.rows.iter();
+    for row in model.rows(&args.key, &args.end, at) {
+        count += 1;
+        let within_limit = args.limit == 0 || count <= args.limit;
+        if args.count_only || !within_limit {
+            continue;
+        }
+        let expected = if args.keys_only { RowRef { value: &[], ..row } } else { row };
+        let size = ROW_BYTES_MAX + expected.key.len() + expected.value.len();
+        match sent.next() {
+            Some(row) if expected.is(row) => bytes += size,
+            Some(row) => return Some(format!("there was {expected:?}, not {row:?}")),
+            None if cut || bytes + size > REPLY_BYTES_MAX => cut = true,
+            None => return Some(format!("there was {expected:?} as well")),
+        }
+    }
+    if let Some(row) = sent.next() {
+        return Some(format!("there was no {row:?}, or the limit was reached"));
+    }
+    if found.count != count {
+        return Some(format!("there were {count} keys, not {}", found.count));
+    }
+    let left_out = as_u64(found.rows.len()) < count;
+    let more = left_out && !args.count_only;
+    (found.more != more).then(|| format!("`more` should be {more}"))
+}
+
+/// A revision is compacted if a compaction that there was is above it.
+fn compacted(model: &Model, asked: u64, compact_revision: u64) -> Wrong {
+    if model.compacted_at(compact_revision).is_none() {
+        return Some((Rule::Compaction, format!("it never was compacted to {compact_revision}")));
+    }
+    let readable = asked == 0 || asked >= compact_revision;
+    readable.then(|| (Rule::Compaction, "that revision could still be read".to_owned()))
+}
+
+fn future(model: &Model, asked: u64, revision: u64) -> Wrong {
+    let newest = model.revision();
+    if revision > newest {
+        return Some((Rule::Answer, format!("the store ended at {newest}")));
+    }
+    (asked <= revision).then(|| (Rule::Answer, "that revision existed".to_owned()))
+}

@@ -1,0 +1,146 @@
+//! What must be true after every turn of every node, by the names of the papers.
+//!
+//! | name | what |
+//! |---|---|
+//! | ElectionSafety | one leader a term, over all starts |
+//! | TermMonotonic | no term goes back, not even over a crash, once it was said |
+//! | VoteDurability | one vote a term, durable before anyone hears of it |
+//! | TermDurability | no message of a term that is not on the sender's platters |
+//! | LeaderAppendOnly | a leader never truncates |
+//! | LogMatching | equal index and term: equal entries up to there |
+//! | AckDurability | what is acknowledged is on the platters, and is what the leader has |
+//! | CommitQuorum | what is committed is on the platters of a majority |
+//! | CommitTermRule | a leader commits by counting only entries of its own term |
+//! | LeaderCompleteness | who is elected holds everything committed in earlier terms |
+//! | CommittedImmutable | an index is committed once, with one entry |
+//! | CommitMonotonic | commit and applied index never go back, applied ≤ commit ≤ last |
+//! | StateMachineSafety | the entry applied at an index is the committed one |
+//! | ReplicaHashEquality | equal applied index: equal state hash |
+//! | RecoveryKeeps | a start finds everything that a sync had covered |
+//! | RecoveryIdempotent | a second recovery finds what the first one left |
+//! | MessageSanity | only the leader of a term sends its appends and heartbeats |
+//! | ResourceBounds | no buffer, queue or directory beyond its limit |
+//!
+//! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
+//! is durable is read from the platters, what was said from the wire.
+
+mod messages;
+mod nodes;
+mod recovery;
+
+use crate::chain::{Chain, Link};
+use raftd::raft::{Mark, Marks};
+use raftd::types::{LogIndex, Term, Vote};
+use std::collections::BTreeMap;
+use std::panic::panic_any;
+
+/// A broken invariant. It unwinds to whoever runs the seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) invariant: &'static str,
+    pub(crate) why: String,
+}
+
+/// Ends the run.
+pub(crate) fn broken(invariant: &'static str, why: String) -> ! {
+    panic_any(Broken { invariant, why })
+}
+
+/// Ends the run if `holds` is not so.
+macro_rules! must {
+    ($holds:expr, $invariant:literal, $($why:tt)*) => {
+        if !$holds {
+            $crate::invariants::broken($invariant, format!($($why)*));
+        }
+    };
+}
+pub(crate) use must;
+
+/// What was last seen of a node.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Seen {
+    pub(crate) chain: Chain,
+    pub(crate) term: Term,
+    pub(crate) vote: Vote,
+    /// The term it leads.
+    pub(crate) leads: Option<Term>,
+    pub(crate) commit: LogIndex,
+    pub(crate) applied: LogIndex,
+    pub(crate) hash: u64,
+    pub(crate) compacted: u64,
+    pub(crate) marks: Marks,
+}
+
+/// What is known of a machine over all its starts.
+#[derive(Clone, Default, Debug)]
+struct Promises {
+    /// The latest term in any message of it.
+    term_said: u64,
+    /// The highest entry it acknowledged.
+    acknowledged: LogIndex,
+    /// What the next start must find: this much of the platters' log, and this hard state.
+    keeps: Option<Keeps>,
+}
+
+#[derive(Clone, Debug)]
+struct Keeps {
+    log: LogIndex,
+    link: Link,
+    term: u64,
+    vote: u64,
+}
+
+/// An entry that was committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Committed {
+    pub(crate) link: Link,
+    /// The term whose leader committed it.
+    pub(crate) by: Term,
+}
+
+/// The proof so far.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) seen: Vec<Seen>,
+    promises: Vec<Promises>,
+    /// Who led each term.
+    pub(crate) leaders: BTreeMap<Term, usize>,
+    /// Every entry that any log ever held, by index.
+    entries: Vec<Vec<Link>>,
+    pub(crate) committed: Vec<Committed>,
+    /// The state hash at each applied index, once known.
+    hashes: Vec<Option<u64>>,
+    votes: BTreeMap<(usize, Term), u64>,
+}
+
+impl Proof {
+    pub(crate) fn new(machines: usize) -> Proof {
+        Proof {
+            seen: vec![Seen::default(); machines],
+            promises: vec![Promises::default(); machines],
+            leaders: BTreeMap::new(),
+            entries: Vec::new(),
+            committed: Vec::new(),
+            hashes: Vec::new(),
+            votes: BTreeMap::new(),
+        }
+    }
+
+    /// The newest leader that is still held for one by itself.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        self.leaders
+            .iter()
+            .rev()
+            .find(|(term, machine)| self.seen[**machine].leads == Some(**term))
+            .map(|(_, machine)| *machine)
+    }
+
+    fn majority(&self) -> usize {
+        self.seen.len() / 2 + 1
+    }
+}
+
+/// How often a mark was reached since it was last looked at.
+fn since(before: &Marks, now: &Marks, mark: Mark) -> bool {
+    now.count(mark) > before.count(mark)
+}

@@ -1,0 +1,201 @@
+//! After the safety phase: a quorum is healed and everything else stays broken for ever. Random
+//! faults always heal, and so hide what only a lasting one shows (a livelock, an endless election).
+//! Then all is healed, and everybody must agree.
+
+use crate::chance::u64_of;
+use crate::coverage::Point;
+use crate::faults::Fault;
+use crate::history::{Command, OpKind};
+use crate::invariants::{broken, must};
+use crate::machine::Ending;
+use crate::options::{Delay, MS, SECOND};
+use crate::queue::Event;
+use crate::trace::{Who, say};
+use crate::world::World;
+
+/// Within so many election timeouts a healed quorum must serve.
+const SERVES_WITHIN: u64 = 50;
+/// And so long beside, for dials under way to fail and connections to come back.
+const CONNECTS_WITHIN_NS: u64 = 2 * SECOND;
+/// Everybody agrees within, after everything is healed.
+const AGREES_WITHIN_NS: u64 = 60 * SECOND;
+/// For so many election timeouts after that no term rises.
+const QUIET_FOR: u64 = 20;
+
+/// How fast a healed quorum was.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Liveness {
+    /// Until a fresh write was answered, in tenths of an election timeout.
+    pub(crate) served_after: u64,
+}
+
+impl World {
+    pub(crate) fn check_liveness(&mut self) -> Liveness {
+        self.faults.calm = true;
+        self.stop_asking();
+        self.mend_all();
+        let core = self.choose_core();
+        self.break_the_rest(&core);
+        self.heal(&core);
+        let served_after = self.await_service(&core);
+        self.coverage.hit(Point::CoreServed);
+        self.stop_asking();
+        self.heal_everybody();
+        self.await_agreement();
+        Liveness { served_after }
+    }
+
+    fn choose_core(&mut self) -> Vec<usize> {
+        let sound: Vec<usize> = (0..self.machines.len())
+            .filter(|nth| !self.machines[*nth].damaged && self.machines[*nth].dead.is_none())
+            .collect();
+        let majority = self.machines.len() / 2 + 1;
+        assert!(sound.len() >= majority, "the atlas leaves a majority sound");
+        let spare = u64_of(sound.len() - majority);
+        let more = usize::try_from(self.faults.chance.below(spare + 1)).expect("few");
+        self.some_machines(sound, majority + more)
+    }
+
+    fn break_the_rest(&mut self, core: &[usize]) {
+        for machine in 0..self.machines.len() {
+            if core.contains(&machine) {
+                continue;
+            }
+            let fate = self.faults.chance.below(6);
+            say!(self, Who::Node(machine), "for ever", "fate {fate}");
+            let toward = core.iter().map(|other| (*other, machine)).collect();
+            let away = core.iter().map(|other| (machine, *other)).collect();
+            match fate {
+                0 => {
+                    if self.machines[machine].node.is_some() {
+                        self.end_process(machine, Ending::Killed);
+                    }
+                    self.machines[machine].dead.get_or_insert("for ever");
+                }
+                1 => self.machines[machine].paused_until = u64::MAX,
+                2 => {
+                    self.begin(Fault::Cuts(toward));
+                }
+                3 => {
+                    self.begin(Fault::Cuts(away));
+                }
+                4 => {
+                    let period_ns = self.options.election_timeout_ns * 2 / 3;
+                    self.begin(Fault::Flapping { cuts: toward, cut: true, period_ns });
+                }
+                _ => {
+                    self.machines[machine].disk.set_full(true);
+                    self.machines[machine].slowness = 100;
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self, machines: &[usize]) {
+        let weather = &mut self.network.weather;
+        (weather.reset, weather.resend) = (0, 0);
+        if weather.delay == Delay::Tail {
+            weather.delay = Delay::Exponential;
+        }
+        for machine in machines.iter().copied() {
+            let it = &mut self.machines[machine];
+            it.slowness = 1;
+            it.disk_slowness = 1;
+            it.disk.set_full(false);
+            it.ends_after = None;
+            if !it.disk.is_blown() && it.node.is_some() {
+                it.disk.forgive_future();
+            }
+            it.paused_until = self.now;
+            if it.job.is_some() {
+                // A sync that hung goes on.
+                let boot = it.boot;
+                self.queue.at(self.now, Event::Operation { machine, boot });
+            }
+            self.on_resume(machine);
+            if self.machines[machine].node.is_none() {
+                self.queue.at(self.now, Event::Boot { machine });
+            }
+        }
+    }
+
+    /// A fresh write, asked of the core until it is answered.
+    fn await_service(&mut self, core: &[usize]) -> u64 {
+        let election = self.options.election_timeout_ns;
+        let (begun, answered) = (self.now, self.crowd.committed);
+        let limit = begun + SERVES_WITHIN * election + CONNECTS_WITHIN_NS;
+        self.options.clients.timeout_ns = 2 * election;
+        self.crowd.reach = core.to_vec();
+        self.crowd.patience = u32::MAX;
+        self.crowd.clients[0].prefer(core[0]);
+        let put = Command::Put { key: b"alive".to_vec(), value: Vec::new() };
+        self.want(0, OpKind::Change(put), limit + SECOND);
+        while self.crowd.committed == answered {
+            must!(
+                self.now < limit,
+                "Liveness",
+                "a healed quorum {core:?} did not serve within {SERVES_WITHIN} election timeouts"
+            );
+            self.run_until(self.now + (election / 10).max(MS));
+        }
+        (self.now - begun) * 10 / election
+    }
+
+    fn heal_everybody(&mut self) {
+        self.mend_all();
+        for machine in 0..self.machines.len() {
+            let it = &mut self.machines[machine];
+            if it.dead == Some("for ever") {
+                it.dead = None;
+            }
+        }
+        let all: Vec<usize> = (0..self.machines.len()).collect();
+        self.heal(&all);
+    }
+
+    fn await_agreement(&mut self) {
+        let limit = self.now + AGREES_WITHIN_NS;
+        while !self.agree() {
+            if self.now >= limit {
+                let standing: Vec<String> = self
+                    .proof
+                    .seen
+                    .iter()
+                    .map(|seen| {
+                        format!(
+                            "term={} applied={} last={}",
+                            seen.term,
+                            seen.applied,
+                            seen.chain.last()
+                        )
+                    })
+                    .collect();
+                broken("Convergence", format!("healed nodes do not agree: {standing:?}"));
+            }
+            self.run_until(self.now + 20 * MS);
+        }
+        let terms: Vec<_> = self.proof.seen.iter().map(|seen| seen.term).collect();
+        self.run_until(self.now + QUIET_FOR * self.options.election_timeout_ns);
+        let later: Vec<_> = self.proof.seen.iter().map(|seen| seen.term).collect();
+        must!(
+            terms == later && self.agree(),
+            "Convergence",
+            "terms rise in peace: {terms:?} {later:?}"
+        );
+    }
+
+    /// Whether all that are not dead stand at the same place, under one leader.
+    fn agree(&self) -> bool {
+        let Some(leader) = self.proof.leader() else { return false };
+        let standard = &self.proof.seen[leader];
+        self.machines.iter().zip(&self.proof.seen).all(|(machine, seen)| {
+            machine.dead.is_some()
+                || (machine.node.is_some()
+                    && seen.term == standard.term
+                    && seen.applied == standard.chain.last()
+                    && seen.commit == seen.applied
+                    && seen.chain.last() == seen.applied
+                    && seen.hash == standard.hash)
+        })
+    }
+}

@@ -1,0 +1,322 @@
+//! What a seed draws: sizes, speeds, and which faults there are, how often (swarm testing).
+//!
+//! Every kind of fault draws from a stream of its own, so that `--without` takes one away and
+//! leaves everything else as it was.
+
+use crate::chance::{Chance, MILLION};
+use crate::disk::Tearing;
+use raftd::limits::WorkingLimits;
+use std::fmt;
+
+pub(crate) const US: u64 = 1_000;
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+/// Kinds of faults, by the names of `--without`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Class {
+    Partitions,
+    Frames,
+    Streams,
+    Crashes,
+    Pauses,
+    SlowNodes,
+    SlowDisks,
+    DiskErrors,
+    FullDisks,
+    Damage,
+    Clocks,
+    Garbage,
+    SmallWindows,
+}
+
+pub(crate) const CLASSES: [(Class, &str); 13] = [
+    (Class::Partitions, "partitions"),
+    (Class::Frames, "frames"),
+    (Class::Streams, "streams"),
+    (Class::Crashes, "crashes"),
+    (Class::Pauses, "pauses"),
+    (Class::SlowNodes, "slow-nodes"),
+    (Class::SlowDisks, "slow-disks"),
+    (Class::DiskErrors, "disk-errors"),
+    (Class::FullDisks, "full-disks"),
+    (Class::Damage, "damage"),
+    (Class::Clocks, "clocks"),
+    (Class::Garbage, "garbage"),
+    (Class::SmallWindows, "small-windows"),
+];
+
+/// How far a run may differ from what its seed draws; found by shrinking, or given by hand.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Overrides {
+    pub(crate) without: Vec<Class>,
+    pub(crate) nodes: Option<usize>,
+    pub(crate) horizon_ns: Option<u64>,
+    pub(crate) clients: Option<u32>,
+    /// Power is lost until so many losses have been, instead of everything else.
+    pub(crate) power_losses: Option<u64>,
+}
+
+/// How long a frame is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Delay {
+    Constant,
+    Uniform,
+    Exponential,
+    /// Mostly fast, sometimes a hundred times slower.
+    Tail,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    pub(crate) delay: Delay,
+    pub(crate) delay_ns: u64,
+    /// In a million chunks of bytes: cut in pieces that arrive apart.
+    pub(crate) split: u64,
+    /// In a million: a packet is lost and comes after a retransmission.
+    pub(crate) resend: u64,
+    pub(crate) resend_ns: u64,
+    /// In a million: the connection is reset in the middle of it.
+    pub(crate) reset: u64,
+    /// In a million frames between members, beyond what TCP does: dropped, said twice, late.
+    pub(crate) drop: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) late: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    pub(crate) write_ns: u64,
+    pub(crate) sync_ns: u64,
+    /// In a million syncs: it hangs.
+    pub(crate) hang: u64,
+    pub(crate) hang_ns: u64,
+    pub(crate) tearing: Tearing,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Clients {
+    pub(crate) count: u32,
+    pub(crate) per_second: u64,
+    pub(crate) keys: u64,
+    pub(crate) value_bytes: u64,
+    pub(crate) timeout_ns: u64,
+    /// In a hundred: puts, gets, ranges; the rest deletes.
+    pub(crate) puts: u64,
+    pub(crate) gets: u64,
+    pub(crate) ranges: u64,
+    pub(crate) serializable: u64,
+    pub(crate) garbage: u64,
+}
+
+/// Everything that a seed draws.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    pub(crate) classes: Vec<Class>,
+    pub(crate) nodes: usize,
+    pub(crate) horizon_ns: u64,
+    pub(crate) election_timeout_ns: u64,
+    pub(crate) heartbeat_ns: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) history_bytes_max: u64,
+    pub(crate) working: WorkingLimits,
+    pub(crate) turn_ns: u64,
+    /// Inputs taken in one turn at most.
+    pub(crate) turn_inputs: usize,
+    pub(crate) network: Network,
+    pub(crate) disk: Disk,
+    pub(crate) clients: Clients,
+    /// Between two faults, on average.
+    pub(crate) fault_every_ns: u64,
+    pub(crate) clock_ppm: u64,
+    pub(crate) power_losses: Option<u64>,
+}
+
+impl Options {
+    pub(crate) fn has(&self, class: Class) -> bool {
+        self.classes.contains(&class)
+    }
+
+    /// What `seed` draws, changed as asked.
+    pub(crate) fn draw(seed: u64, overrides: &Overrides) -> Options {
+        let classes = draw_classes(seed, overrides);
+        let mut sizes = Chance::of(seed, "sizes");
+        let drawn_nodes = sizes.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5]);
+        let nodes = overrides.nodes.unwrap_or(drawn_nodes);
+        let has = |class| classes.contains(&class);
+        let network = draw_network(seed, &has);
+        let disk = draw_disk(seed, &has);
+        let slowest = 14 * (network.delay_ns + disk.sync_ns);
+        let election_timeout_ns = sizes.scaled(30 * MS, 400 * MS).max(slowest);
+        let heartbeat_ns = election_timeout_ns / sizes.between(3, 8);
+        let horizon_ns = overrides.horizon_ns.unwrap_or(20 * SECOND + sizes.below(SECOND));
+        let mut clients = draw_clients(seed, &has);
+        // Shorter than some commits, but not than most: or the clients alone bring it down.
+        let trip_ns = 3 * network.delay_ns + 2 * disk.sync_ns + 4 * MS;
+        clients.timeout_ns = clients.timeout_ns.max(4 * trip_ns);
+        clients.count = overrides.clients.unwrap_or(clients.count);
+        let mut clock = Chance::of(seed, "clocks");
+        // Quartz is within 100 ppm; the second is outside of every bound.
+        let clock_ppm = clock.pick(&[50, 500, 50_000, 200_000]);
+        let mut faults = Chance::of(seed, "faults");
+        Options {
+            seed,
+            nodes,
+            horizon_ns,
+            election_timeout_ns,
+            heartbeat_ns,
+            segment_bytes: sizes.pick(&[64, 64, 64, 128, 256]) * 1024,
+            history_bytes_max: sizes.scaled(1024, 64 * 1024),
+            working: draw_working(seed, &has, entries_under_way(&network, &disk, &clients)),
+            turn_ns: sizes.scaled(2 * US, 60 * US),
+            turn_inputs: sizes.pick(&[1, 4, 64, 1024]),
+            network,
+            disk,
+            clients,
+            fault_every_ns: faults.scaled(150 * MS, 2 * SECOND),
+            clock_ppm: if has(Class::Clocks) { clock_ppm } else { 0 },
+            power_losses: overrides.power_losses,
+            classes,
+        }
+    }
+}
+
+fn draw_classes(seed: u64, overrides: &Overrides) -> Vec<Class> {
+    let mut chance = Chance::of(seed, "classes");
+    let share = chance.between(2, 9);
+    let mut classes = Vec::new();
+    for (class, _) in CLASSES {
+        // Drawn for all, so that leaving one out changes nothing else.
+        if chance.below(10) < share && !overrides.without.contains(&class) {
+            classes.push(class);
+        }
+    }
+    if overrides.power_losses.is_some() {
+        classes.retain(|class| matches!(class, Class::SmallWindows | Class::Streams));
+    }
+    classes
+}
+
+fn draw_network(seed: u64, has: &impl Fn(Class) -> bool) -> Network {
+    let mut chance = Chance::of(seed, "network");
+    let delay = chance.pick(&[Delay::Constant, Delay::Uniform, Delay::Exponential, Delay::Tail]);
+    let delay_ns = chance.scaled(30 * US, 6 * MS);
+    let mut streams = Chance::of(seed, "streams");
+    let stream = |wanted: u64| if has(Class::Streams) { wanted } else { 0 };
+    let (split, resend) = (streams.below(MILLION / 3), streams.scaled(100, 40_000));
+    let reset = streams.scaled(10, 1_500);
+    let resend_ns = streams.scaled(5 * MS, 250 * MS);
+    let mut frames = Chance::of(seed, "frames");
+    let frame = |wanted: u64| if has(Class::Frames) { wanted } else { 0 };
+    let (drop, duplicate) = (frames.scaled(100, 60_000), frames.scaled(1_000, 150_000));
+    let late = frames.scaled(1_000, 60_000);
+    Network {
+        delay,
+        delay_ns,
+        split: stream(split),
+        resend: stream(resend),
+        resend_ns,
+        reset: stream(reset),
+        drop: frame(drop),
+        duplicate: frame(duplicate),
+        late: frame(late),
+    }
+}
+
+fn draw_disk(seed: u64, has: &impl Fn(Class) -> bool) -> Disk {
+    let mut chance = Chance::of(seed, "disks");
+    let lost = chance.below(MILLION + 1);
+    let torn = chance.below(MILLION - lost + 1);
+    let (hang, hang_ns) = (chance.scaled(50, 3_000), chance.scaled(20 * MS, 5 * SECOND));
+    Disk {
+        write_ns: chance.scaled(2 * US, 30 * US),
+        sync_ns: chance.scaled(40 * US, 5 * MS),
+        hang: if has(Class::SlowDisks) { hang } else { 0 },
+        hang_ns,
+        tearing: Tearing { lost, torn },
+    }
+}
+
+fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
+    let mut chance = Chance::of(seed, "clients");
+    let count = u32::try_from(chance.between(2, 8)).expect("few");
+    let puts = chance.between(25, 60);
+    let gets = chance.between(15, 30);
+    Clients {
+        count,
+        per_second: chance.between(112, 170),
+        keys: chance.scaled(2, 40),
+        value_bytes: chance.scaled(8, 1_200),
+        timeout_ns: chance.scaled(20 * MS, 2 * SECOND),
+        puts,
+        gets,
+        ranges: chance.below(100 - puts - gets),
+        serializable: chance.below(40),
+        garbage: if has(Class::Garbage) { 5_000 } else { 0 },
+    }
+}
+
+/// Windows of one and caches of nothing make rare states common.
+fn draw_working(seed: u64, has: &impl Fn(Class) -> bool, under_way: usize) -> WorkingLimits {
+    let mut chance = Chance::of(seed, "windows");
+    let usual = WorkingLimits::default();
+    let mut small = WorkingLimits {
+        in_flight_messages_max: chance.pick(&[1, 1, 2, 8]),
+        in_flight_bytes_max: chance.pick(&[1, 4096, usual.in_flight_bytes_max]),
+        append_bytes_max: chance.pick(&[1, 512, 8192]),
+        append_entries_max: chance.pick(&[1, 2, 16]),
+        uncommitted_bytes_max: chance.pick(&[1, 2048, 65_536]),
+        entry_bytes_soft_max: chance.pick(&[1, 256, usual.entry_bytes_soft_max]),
+        entry_cache_bytes: chance.pick(&[0, 8192, usual.entry_cache_bytes]),
+    };
+    let messages = if small.in_flight_bytes_max == 1 { 1 } else { small.in_flight_messages_max };
+    let entries = if small.append_bytes_max == 1 { 1 } else { small.append_entries_max };
+    if messages * entries < under_way {
+        // Still one message at a time, but no slower than the clients ask.
+        small.append_entries_max = small.append_entries_max.max(under_way);
+        small.append_bytes_max = usual.append_bytes_max;
+    }
+    small.uncommitted_bytes_max = small.uncommitted_bytes_max.max(300 * under_way);
+    if has(Class::SmallWindows) { small } else { usual }
+}
+
+/// How many entries the clients ask for while one goes to a follower and is acknowledged, twelve
+/// times over.
+fn entries_under_way(network: &Network, disk: &Disk, clients: &Clients) -> usize {
+    let trip_ns = 3 * network.delay_ns + 2 * disk.sync_ns + MS / 2;
+    usize::try_from(12 * trip_ns * clients.per_second / SECOND).expect("few")
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> =
+            CLASSES.iter().filter(|(class, _)| self.has(*class)).map(|(_, name)| *name).collect();
+        writeln!(
+            f,
+            "faults    {}",
+            if names.is_empty() { "none".into() } else { names.join(" ") }
+        )?;
+        writeln!(
+            f,
+            "cluster   nodes={} horizon={} election={} heartbeat={} segment={} history={}",
+            self.nodes,
+            time(self.horizon_ns),
+            time(self.election_timeout_ns),
+            time(self.heartbeat_ns),
+            self.segment_bytes,
+            self.history_bytes_max,
+        )?;
+        writeln!(f, "windows   {:?}", self.working)?;
+        writeln!(f, "turns     cost={} inputs={}", time(self.turn_ns), self.turn_inputs)?;
+        writeln!(f, "network   {:?}", self.network)?;
+        writeln!(f, "disk      {:?}", self.disk)?;
+        writeln!(f, "clients   {:?}", self.clients)?;
+        write!(f, "faults    every {} clock={}ppm", time(self.fault_every_ns), self.clock_ppm)
+    }
+}
+
+/// Nanoseconds for people.
+pub(crate) fn time(ns: u64) -> String {
+    format!("{}.{:03}ms", ns / MS, ns % MS / US)
+}

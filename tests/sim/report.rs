@@ -1,0 +1,131 @@
+//! What is printed: a failure with all that is needed to repeat it, and the figures of a run.
+
+use crate::coverage::Coverage;
+use crate::invariants::Broken;
+use crate::options::{CLASSES, MS, Options, Overrides, SECOND};
+use crate::run::{Report, run};
+use crate::shrink::shrink;
+use crate::trace::{Tracing, take_lines};
+use std::fmt::Write;
+
+/// Sums over seeds.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Totals {
+    pub(crate) seeds: u64,
+    pub(crate) events: u64,
+    pub(crate) simulated_ns: u64,
+    pub(crate) issued: u64,
+    pub(crate) committed: u64,
+    pub(crate) attempts: u64,
+    pub(crate) losses: u64,
+    /// Of each seed, in tenths of an election timeout.
+    pub(crate) served_after: Vec<u64>,
+    pub(crate) coverage: Coverage,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.events += report.events;
+        self.simulated_ns += report.simulated_ns;
+        self.issued += report.issued;
+        self.committed += report.committed;
+        self.attempts += report.attempts;
+        self.losses += report.losses;
+        self.served_after.push(report.served_after);
+        self.coverage.merge(&report.coverage);
+    }
+
+    /// A line of figures. `busy_ns`: time of all threads together.
+    pub(crate) fn line(&mut self, busy_ns: u64) -> String {
+        self.served_after.sort_unstable();
+        let at = |percent: usize| {
+            let last = self.served_after.len().saturating_sub(1);
+            self.served_after.get(last * percent / 100).copied().unwrap_or(0)
+        };
+        let tenths = |value: u64| format!("{}.{}", value / 10, value % 10);
+        let busy = busy_ns.max(1);
+        let per_second = self.events * MS / (busy / 1000).max(1);
+        let minutes = self.simulated_ns / 60;
+        let hours_per_minute = minutes * 10 / 60 * 60 / (busy / 60).max(1);
+        format!(
+            "{} seeds, {} simulated s, {} events, {} ops ({} % answered), {} attempts, \
+             {} power losses\n\
+             {per_second} events/s per core, {} simulated hours per CPU minute\n\
+             a healed quorum served after (election timeouts) p50 {} p99 {} max {}",
+            self.seeds,
+            self.simulated_ns / SECOND,
+            self.events,
+            self.issued,
+            self.committed * 100 / self.issued.max(1),
+            self.attempts,
+            self.losses,
+            tenths(hours_per_minute / 60),
+            tenths(at(50)),
+            tenths(at(99)),
+            tenths(at(100)),
+        )
+    }
+}
+
+/// The flags that repeat a run.
+fn flags(overrides: &Overrides) -> String {
+    let mut text = String::new();
+    if !overrides.without.is_empty() {
+        let names = CLASSES.iter().filter(|(class, _)| overrides.without.contains(class));
+        let names: Vec<&str> = names.map(|(_, name)| *name).collect();
+        let _ = write!(text, " --without {}", names.join(","));
+    }
+    if let Some(nodes) = overrides.nodes {
+        let _ = write!(text, " --nodes {nodes}");
+    }
+    if let Some(clients) = overrides.clients {
+        let _ = write!(text, " --clients {clients}");
+    }
+    if let Some(horizon) = overrides.horizon_ns {
+        let _ = write!(text, " --horizon-ms {}", horizon / MS);
+    }
+    if let Some(losses) = overrides.power_losses {
+        let _ = write!(text, " --power-losses {losses}");
+    }
+    text
+}
+
+/// Prints a failure: it is run again, this time with its trace kept, and then made smaller.
+pub(crate) fn print_failure(seed: u64, overrides: &Overrides, found: &Broken, smaller: bool) {
+    println!("FAILED seed={seed} invariant={}", found.invariant);
+    println!("{}", found.why);
+    println!("\nthe seed draws");
+    println!("{}", Options::draw(seed, overrides));
+    let _ = take_lines();
+    let again = run(seed, overrides, Tracing::Keep);
+    println!("\nthe last events: true time, who, what, details");
+    for line in take_lines() {
+        println!("{line}");
+    }
+    match again {
+        Err(again) if again.invariant == found.invariant => {}
+        Err(_) | Ok(_) => println!("NOT REPEATABLE: the second run of this seed was another one"),
+    }
+    println!("\nrepeat it:  scripts/sim --seed {seed}{} --trace", flags(overrides));
+    if smaller {
+        let (small, found) = shrink(seed, overrides, found);
+        println!("smaller:    scripts/sim --seed {seed}{} --trace", flags(&small));
+        println!("            {}: {}", found.invariant, found.why.lines().next().unwrap_or(""));
+        println!(
+            "            {}",
+            Options::draw(seed, &small).to_string().replace('\n', "\n            ")
+        );
+    }
+}
+
+/// Prints every point; says whether all were reached.
+pub(crate) fn print_coverage(coverage: &Coverage) -> bool {
+    for (point, text, hits) in coverage.rows() {
+        println!("{hits:>10}  {:<24}  {text}", format!("{point:?}"));
+    }
+    let missing = coverage.missing();
+    let all = coverage.rows().count();
+    println!("{} of {all} sometimes-points reached", all - missing.len());
+    missing.is_empty()
+}

@@ -1,0 +1,115 @@
+//! One seed: the safety phase, the liveness phase, the history, and what came of it.
+
+use crate::coverage::{Coverage, Point};
+use crate::history;
+use crate::invariants::{Broken, broken, must};
+use crate::options::{Options, Overrides, SECOND};
+use crate::trace::Tracing;
+use crate::world::World;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Ops that clients begin in a simulated second, at least.
+const OPS_PER_SECOND: u64 = 100;
+
+/// What a run did.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Report {
+    pub(crate) events: u64,
+    /// Of everything that happened: equal for equal seeds.
+    pub(crate) hash: u64,
+    pub(crate) simulated_ns: u64,
+    pub(crate) issued: u64,
+    pub(crate) committed: u64,
+    pub(crate) attempts: u64,
+    pub(crate) losses: u64,
+    /// In tenths of an election timeout.
+    pub(crate) served_after: u64,
+    pub(crate) coverage: Coverage,
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps the words of panics for the report, instead of printing them.
+pub(crate) fn catch_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        PANIC.set(text.map(|text| format!("{place}: {text}")));
+    }));
+}
+
+/// Runs a seed.
+pub(crate) fn run(seed: u64, overrides: &Overrides, tracing: Tracing) -> Result<Report, Broken> {
+    let options = Options::draw(seed, overrides);
+    catch_unwind(AssertUnwindSafe(|| run_all(options, tracing))).map_err(|payload| {
+        match payload.downcast::<Broken>() {
+            Ok(broken) => *broken,
+            Err(_) => Broken {
+                invariant: "Assertion",
+                why: PANIC.take().unwrap_or_else(|| "a panic without words".to_owned()),
+            },
+        }
+    })
+}
+
+fn run_all(options: Options, tracing: Tracing) -> Report {
+    let horizon = options.horizon_ns;
+    let losses_wanted = options.power_losses;
+    let mut world = World::new(options, tracing);
+    match losses_wanted {
+        None => world.run_until(horizon),
+        Some(wanted) => {
+            while world.losses < wanted {
+                world.run_until(world.now + SECOND / 10);
+            }
+        }
+    }
+    check_progress(&world, losses_wanted.is_none());
+    let (issued, committed) = (world.crowd.issued, world.crowd.committed);
+    let live = world.check_liveness();
+    check_history(&mut world);
+    Report {
+        events: world.trace.events,
+        hash: world.trace.hash,
+        simulated_ns: world.now,
+        issued,
+        committed,
+        attempts: world.attempts(),
+        losses: world.losses,
+        served_after: live.served_after,
+        coverage: world.coverage,
+    }
+}
+
+/// A run that committed too little has shown too little.
+fn check_progress(world: &World, strictly: bool) {
+    let (issued, committed) = (world.crowd.issued, world.crowd.committed);
+    if strictly && world.now >= 2 * SECOND {
+        must!(
+            issued * SECOND >= OPS_PER_SECOND * (world.now - SECOND),
+            "Progress",
+            "only {issued} ops were asked for"
+        );
+        must!(
+            committed * 2 >= issued,
+            "Progress",
+            "only {committed} of {issued} ops were answered"
+        );
+    }
+}
+
+fn check_history(world: &mut World) {
+    world.crowd.history.finals = world.finals();
+    match history::check(&world.crowd.history) {
+        Ok(summary) => {
+            world.coverage.hit_if(summary.unknown_done > 0, Point::UnknownDone);
+            world.coverage.hit_if(summary.unknown_dropped > 0, Point::UnknownLost);
+        }
+        Err(violation) => broken("History", violation.to_string()),
+    }
+}

@@ -1,0 +1,53 @@
+//! From a failure to a smaller one: fewer kinds of faults, fewer nodes, fewer clients, a shorter
+//! run. Because every concern has its own stream of chance, what is left happens as before.
+
+use crate::invariants::Broken;
+use crate::options::{CLASSES, MS, Options, Overrides};
+use crate::run::run;
+use crate::trace::Tracing;
+
+/// The smallest failing run that was found, and how it fails.
+pub(crate) fn shrink(seed: u64, from: &Overrides, first: &Broken) -> (Overrides, Broken) {
+    let mut best = (from.clone(), first.clone());
+    let attempt = |best: &mut (Overrides, Broken), candidate: Overrides| match run(
+        seed,
+        &candidate,
+        Tracing::Off,
+    ) {
+        Err(found) if found.invariant == first.invariant => {
+            *best = (candidate, found);
+            true
+        }
+        Ok(_) | Err(_) => false,
+    };
+    for (class, _) in CLASSES {
+        if Options::draw(seed, &best.0).has(class) {
+            let mut fewer = best.0.clone();
+            fewer.without.push(class);
+            attempt(&mut best, fewer);
+        }
+    }
+    for nodes in 1..Options::draw(seed, &best.0).nodes {
+        let smaller = Overrides { nodes: Some(nodes), ..best.0.clone() };
+        if attempt(&mut best, smaller) {
+            break;
+        }
+    }
+    for clients in [1, 2] {
+        let fewer = Overrides { clients: Some(clients), ..best.0.clone() };
+        if attempt(&mut best, fewer) {
+            break;
+        }
+    }
+    // The run ends as soon as something is broken, so a shorter horizon only helps a failure of
+    // the phases behind it.
+    let mut horizon = Options::draw(seed, &best.0).horizon_ns / 2;
+    while horizon > 100 * MS {
+        let shorter = Overrides { horizon_ns: Some(horizon), ..best.0.clone() };
+        if !attempt(&mut best, shorter) {
+            break;
+        }
+        horizon /= 2;
+    }
+    best
+}
