@@ -27,8 +27,8 @@
 //!
 //! | Where | Which |
 //! |---|---|
-//! | `elections.txt` | A1, A8; also A2, A3, A5 to A7, A9, A11 to A13 |
-//! | `commits.txt` | B2, B3, B6 and both halves of Figure 8; also B1, B8, B12, B13, B16 |
+//! | `elections.txt` | A1, A8; also A2, A3, A5 to A7, A9, A11 to A13, B7 |
+//! | `commits.txt` | B2, B3, B6 and both halves of Figure 8; also B1, B8, B11 to B13, B16 |
 //! | `disks.txt`, `whole_nodes.rs` | C2, C4, C5, C8, C9; also B9, B10, C1, C3, C6, C7, I4 |
 //! | `reads.txt` | F2, F3; also F1, F7 |
 //! | `liveness.txt` | H3, H6, H7; also H1, H4, H5 |
@@ -74,6 +74,8 @@ scenarios! { elections "elections.txt":
     logs_are_compared_by_term_first_and_by_length_then
     a_server_that_was_cut_off_comes_back_without_a_word
     a_vote_that_waits_for_the_disk_survives_a_late_request_of_an_older_term
+    a_split_vote_ends_with_the_next_timeout
+    half_of_an_even_cluster_elects_nobody
 }
 
 scenarios! { liveness "liveness.txt":
@@ -104,6 +106,8 @@ scenarios! { commits "commits.txt":
     an_answer_of_an_older_connection_proves_nothing
     a_refusal_that_comes_late_moves_nothing_back
     commit_and_match_survive_answers_in_any_order
+    appends_that_overtake_each_other_arrive_whole_in_the_end
+    a_deposed_leaders_entries_come_too_late
 }
 
 scenarios! { disks "disks.txt":

@@ -5,6 +5,7 @@ use super::world::{Lane, World, stretch};
 use crate::raft::server::{Packet, at, disk, id, pos};
 use raftd::raft::message::Message;
 use raftd::types::{HardState, LogPosition, NodeId, Term, Vote};
+use std::collections::BTreeSet;
 
 /// Does one line. Remarks go into the transcript, where they help as much.
 pub(super) fn execute(world: &mut World, line: &str) {
@@ -165,9 +166,10 @@ fn weather(world: &mut World, words: &[&str]) {
             }
         }
         ["mend"] => {
-            for lane in std::mem::take(&mut world.cuts) {
-                world.connect(lane.from, lane.to);
-                world.connect(lane.to, lane.from);
+            let cuts = std::mem::take(&mut world.cuts);
+            let ends = cuts.iter().flat_map(|it| [(it.from, it.to), (it.to, it.from)]);
+            for (from, to) in ends.collect::<BTreeSet<_>>() {
+                world.connect(from, to);
             }
             world.end_all_turns();
             world.run();

@@ -227,8 +227,8 @@ fn a_restart_applies_what_is_known_to_be_committed_and_no_more() {
     assert!(status.keys <= 1, "{status:?}");
 }
 
-/// A follower without a prepared segment cannot lead, and so does not look at its election deadline;
-/// it must not look at the clock all the time for it either.
+/// A follower without a prepared segment cannot lead, and so does not look at its election
+/// deadline; it must not look at the clock all the time for it either.
 #[test]
 fn a_follower_without_room_and_without_a_leader_sleeps() {
     let (mut nodes, leader, [full, other]) = cluster();
