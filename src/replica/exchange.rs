@@ -111,8 +111,8 @@ impl Node {
         self.carry_out_accepted(LogPosition::ZERO, &[], &[]);
     }
 
-    /// Repeats in the record what the core has decided for the log. `metas` and `payloads` are those
-    /// of the message it decided on, whose checksums hold, and `prev` is the entry before them.
+    /// Repeats in the record what the core has decided for the log. `metas` and `payloads` are
+    /// those of the message it decided on, whose checksums hold; `prev` is the entry before them.
     fn carry_out_accepted(
         &mut self,
         prev: LogPosition,

@@ -231,9 +231,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Stages an entry whose checksum was checked by the caller, seeded with `prev_term` as the term
-    /// before: a second pass over the bytes would find nothing new. Panics as `append` does, and if
-    /// that is not the term before it here.
+    /// Stages an entry whose checksum the caller has checked, seeded with `prev_term` as the term
+    /// before: a second pass over the bytes would find nothing new. Panics as `append` does, and
+    /// if that is not the term before it here.
     pub fn append_checked(
         &mut self,
         position: LogPosition,
