@@ -24,6 +24,8 @@ use cluster::{Cluster, Scratch};
 use floor::Floor;
 use ledger::Ledger;
 use load::Work;
+use measure::Bench;
+use memory::Reserve;
 use plan::{Asked, Group, Medium, Plan};
 use proc::Machine;
 use report::Facts;
@@ -107,7 +109,6 @@ fn facts(plan: &Plan) -> Result<Facts> {
 }
 
 fn measure_group(clock: Clock, plan: &Plan, group: &Group, rows: &mut Vec<Value>) -> Result<()> {
-    memory::touch()?;
     let parent = directory_of(group.medium);
     let mut floor = Floor::prepare(clock, &parent)?;
     let rested_ns = floor.sync_p50_ns()?;
@@ -118,12 +119,15 @@ fn measure_group(clock: Clock, plan: &Plan, group: &Group, rows: &mut Vec<Value>
     if filled.errors() > 0 {
         return Err(format!("while filling: {:?}", filled.errors).into());
     }
+    let reserve = Reserve::hold(plan, group)?;
     rest(clock, group, &mut floor, rested_ns)?;
+    let mut bench = Bench { clock, plan, cluster, ledger, floor, reserve };
     for row in &group.rows {
-        let measured = measure::row(clock, plan, *row, &mut cluster, &mut ledger, &mut floor)?;
+        let measured = measure::row(&mut bench, *row)?;
         say(&report::line(&measured))?;
         rows.push(report::json(&measured));
     }
+    let Bench { mut cluster, mut ledger, .. } = bench;
     let checked = measure::every_key(clock, Work::Check, &mut cluster, &mut ledger)?;
     if checked.errors() + checked.wrong > 0 {
         let (wrong, errors) = (checked.wrong, &checked.errors);

@@ -6,6 +6,7 @@ use crate::cluster::Cluster;
 use crate::floor::{Floor, FloorTimes};
 use crate::ledger::Ledger;
 use crate::load::{self, LeaderLost, Shape, Signals, Tally, Work};
+use crate::memory::Reserve;
 use crate::plan::{Plan, Row};
 use crate::proc::{self, Device, MachineCpu, Threads};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -134,15 +135,24 @@ pub(crate) struct Measured {
     pub(crate) restarts: u32,
 }
 
+/// What the rows of a group share.
+pub(crate) struct Bench<'p> {
+    /// The time.
+    pub(crate) clock: Clock,
+    /// How long to measure.
+    pub(crate) plan: &'p Plan,
+    /// Whom.
+    pub(crate) cluster: Cluster,
+    /// What was acknowledged.
+    pub(crate) ledger: Ledger,
+    /// What the machine allows.
+    pub(crate) floor: Floor,
+    /// Memory for the logs.
+    pub(crate) reserve: Reserve,
+}
+
 /// Measures `row`, anew if the leader changes in it.
-pub(crate) fn row(
-    clock: Clock,
-    plan: &Plan,
-    row: Row,
-    cluster: &mut Cluster,
-    ledger: &mut Ledger,
-    floor: &mut Floor,
-) -> Result<Measured> {
+pub(crate) fn row(bench: &mut Bench<'_>, row: Row) -> Result<Measured> {
     let mut restarts = 0;
     loop {
         let mut measured = Measured {
@@ -153,7 +163,7 @@ pub(crate) fn row(
             floor: row.has_floor().then(FloorTimes::new),
             restarts,
         };
-        match slices(clock, plan, &mut measured, cluster, ledger, floor) {
+        match slices(bench, &mut measured) {
             Ok(()) => return Ok(measured),
             Err(error) if error.is::<LeaderLost>() && restarts + 1 < ATTEMPTS => restarts += 1,
             Err(error) => return Err(format!("{row}: {error}").into()),
@@ -161,20 +171,19 @@ pub(crate) fn row(
     }
 }
 
-fn slices(
-    clock: Clock,
-    plan: &Plan,
-    measured: &mut Measured,
-    cluster: &mut Cluster,
-    ledger: &mut Ledger,
-    floor: &mut Floor,
-) -> Result<()> {
+fn slices(bench: &mut Bench<'_>, measured: &mut Measured) -> Result<()> {
+    let Bench { clock, plan, cluster, ledger, floor, reserve } = bench;
     let time = Duration::from_millis(plan.row_ms / u64::from(plan.slices));
+    // Not measured: until histories are full and buffers have grown, a put costs more.
+    slice(*clock, measured.row, cluster, ledger, time)?;
     for _ in 0..plan.slices {
         if let Some(times) = &mut measured.floor {
             floor.sample(times)?;
         }
-        let (used, tally) = slice(clock, measured.row, cluster, ledger, time)?;
+        if measured.row.work == Work::Put {
+            reserve.free_for(time * 5 / 4)?;
+        }
+        let (used, tally) = slice(*clock, measured.row, cluster, ledger, time)?;
         measured.slices_ns.push(used.servers_ns() / used.ops.max(1));
         measured.used.add(&used);
         measured.tally.merge(&tally);

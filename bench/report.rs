@@ -36,6 +36,7 @@ impl Facts {
              \x20        keys of 16 bytes drawn evenly, values of 256; gets are linearizable; {}\n\
              CPU      /proc/PID/task/*/schedstat, user + system, of all threads of the three \
              servers;\n\
+             \x20        the median of the slices and their spread; the columns behind are means;\n\
              \x20        leader and follow. hold all their threads, sync and bg are those of all \
              three;\n\
              \x20        others: all else that ran, the kernel's own threads too; stolen: taken \
@@ -119,7 +120,7 @@ pub(crate) fn line(measured: &Measured) -> String {
         latency(0.99),
         latency(0.999),
         latency(1.0),
-        cpu(used.servers_ns()),
+        format!("{:.2}", us(median(slices_ns))),
         format!("[{:.2}..{:.2}]", us(least), us(most)),
         cpu(used.leader.total().run_ns),
         cpu(used.followers.total().run_ns),
@@ -200,7 +201,7 @@ pub(crate) fn json(measured: &Measured) -> Value {
             "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99),
             "p99_9": quantile(0.999), "max": us(tally.latency.max()),
         },
-        "server_cpu_us_per_op": per_op_us(used.servers_ns()),
+        "server_cpu_us_per_op": us(median(slices_ns)),
         "server_cpu_us_per_op_slices": slices,
         "leader_threads_us_per_op": threads(&used.leader),
         "followers_threads_us_per_op": threads(&used.followers),
@@ -248,6 +249,12 @@ fn others_ns(used: &Use) -> u64 {
 
 fn percent(part: u64, whole: u64) -> f64 {
     100.0 * float(part) / float(whole.max(1))
+}
+
+fn median(slices_ns: &[u64]) -> u64 {
+    let mut sorted = slices_ns.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 fn spread(slices_ns: &[u64]) -> (u64, u64) {

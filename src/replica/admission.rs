@@ -187,7 +187,7 @@ impl Node {
         if self.open.waiters.is_empty() {
             return;
         }
-        self.carry_out_log(&[], &[]);
+        self.carry_out_log();
         let bytes = u32::try_from(self.open.payload.len()).expect("the soft bound is below 4 GiB");
         let proposed = match &mut self.stage {
             Stage::Member(raft) => raft.propose(now, EntryKind::Commands, bytes),

@@ -125,7 +125,7 @@ impl Node {
             }
             raft.settle(now);
         }
-        self.carry_out_log(&[], &[]);
+        self.carry_out_log();
         self.send_messages();
         self.apply_committed();
         self.take_notices();

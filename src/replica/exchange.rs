@@ -89,7 +89,7 @@ impl Node {
             | Message::AppendReply { .. } => {
                 if let Stage::Member(raft) = &mut self.stage {
                     raft.step(now, from, message, 0);
-                    self.carry_out_log(&[], &[]);
+                    self.carry_out_log();
                 }
             }
             Message::PreVote { .. }
@@ -101,13 +101,24 @@ impl Node {
 
     fn carry_out_log_of(&mut self, prev: LogPosition, payloads: &[Payload<'_>]) {
         let metas = std::mem::take(&mut self.scratch.metas);
-        debug_assert!(metas.len() == payloads.len() || metas.is_empty(), "prev={prev}");
-        self.carry_out_log(&metas, payloads);
+        assert_eq!(metas.len(), payloads.len(), "each entry has its payload");
+        self.carry_out_accepted(prev, &metas, payloads);
         self.scratch.metas = metas;
     }
 
-    /// Repeats in the record what the core has decided for the log.
-    pub(super) fn carry_out_log(&mut self, metas: &[EntryMeta], payloads: &[Payload<'_>]) {
+    /// Repeats in the record what the core has decided for the log, no message at hand.
+    pub(super) fn carry_out_log(&mut self) {
+        self.carry_out_accepted(LogPosition::ZERO, &[], &[]);
+    }
+
+    /// Repeats in the record what the core has decided for the log. `metas` and `payloads` are
+    /// those of the message it decided on, whose checksums hold; `prev` is the entry before them.
+    fn carry_out_accepted(
+        &mut self,
+        prev: LogPosition,
+        metas: &[EntryMeta],
+        payloads: &[Payload<'_>],
+    ) {
         let Stage::Member(raft) = &mut self.stage else { return };
         let output = raft.output();
         if output.log_ops.is_empty() {
@@ -123,16 +134,14 @@ impl Node {
                 }
                 LogOp::Accept { skip, first, count } => {
                     let taken = metas.iter().zip(payloads).skip(skip).take(count);
+                    let before = skip.checked_sub(1).and_then(|at| metas.get(at));
+                    let mut prev_term = before.map_or(prev.term, |meta| meta.term);
                     let mut index = first.index;
                     for (meta, payload) in taken {
                         let position = LogPosition::new(meta.term, index);
-                        let stored = self.wal.append_verified(
-                            position,
-                            meta.kind,
-                            payload.bytes,
-                            payload.crc,
-                        );
-                        stored.expect("the checksum was checked before the core decided");
+                        let Payload { bytes, crc } = *payload;
+                        self.wal.append_checked(position, prev_term, meta.kind, bytes, crc);
+                        prev_term = meta.term;
                         if meta.kind == EntryKind::Configuration {
                             match decode_members(payload.bytes) {
                                 Ok(members) => raft.adopt_configuration(index, voters(&members)),

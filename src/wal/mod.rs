@@ -231,6 +231,21 @@ impl Wal {
         Ok(())
     }
 
+    /// Stages an entry whose checksum the caller has checked, seeded with `prev_term` as the term
+    /// before: a second pass over the bytes would find nothing new. Panics as `append` does, and
+    /// if that is not the term before it here.
+    pub fn append_checked(
+        &mut self,
+        position: LogPosition,
+        prev_term: Term,
+        kind: EntryKind,
+        payload: &[u8],
+        crc: u32,
+    ) {
+        assert_eq!(prev_term, self.last().term, "the checksum names the entry before");
+        self.stage_entry(position, kind, payload, crc);
+    }
+
     fn stage_entry(&mut self, position: LogPosition, kind: EntryKind, payload: &[u8], crc: u32) {
         let last = self.last();
         assert_eq!(position.index, last.index.next(), "entries are appended in order");
