@@ -86,7 +86,19 @@ impl World {
                 it.spaces_refused = it.disk.refused_for_space();
                 self.queue.at(self.now + 300 * MS, Event::Boot { machine });
             }
-            _ => broken("RecoveryKeeps", format!("{} does not start: {error}", id_of(machine))),
+            OpenError::Damaged(_)
+            | OpenError::HardStateLost { .. }
+            | OpenError::Io { .. }
+            | OpenError::InUse { .. }
+            | OpenError::WrongNode { .. }
+            | OpenError::WrongCluster { .. }
+            | OpenError::NotADataDirectory { .. }
+            | OpenError::NetworkFileSystem { .. }
+            | OpenError::Incomplete { .. }
+            | OpenError::IdentityDamaged { .. }
+            | OpenError::Version { .. } => {
+                broken("RecoveryKeeps", format!("{} does not start: {error}", id_of(machine)))
+            }
         }
     }
 

@@ -172,7 +172,7 @@ impl World {
         node.sent(id, bytes.len());
         let Some(socket) = self.machines[machine].socket(id) else { return };
         let (pipe, side) = (socket.pipe, socket.side);
-        self.trace.add(bytes.len() as u64);
+        self.trace.add(u64::try_from(bytes.len()).expect("what fits memory fits u64"));
         if self.network.pipes.get(pipe).is_some_and(|it| it.members) {
             self.send_between_members(pipe, side, bytes);
         } else {

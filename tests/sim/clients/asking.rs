@@ -187,7 +187,7 @@ impl World {
     pub(super) fn retry(&mut self, client: usize, op: u64) {
         let it = &mut self.crowd.clients[client];
         let tries = it.wanted.get(&op).map_or(0, |wanted| wanted.tries.min(8));
-        let wait = it.chance.scaled(2 * MS, 8 * MS << tries);
+        let wait = it.chance.scaled(2 * MS, (8 * MS) << tries);
         self.queue.at(self.now + wait, Event::Retry { client, op });
     }
 
