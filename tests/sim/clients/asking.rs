@@ -189,7 +189,7 @@ impl World {
         let election = self.options.election_timeout_ns;
         let it = &mut self.crowd.clients[client];
         let tries = it.wanted.get(&op).map_or(0, |wanted| wanted.tries.min(8));
-        let most = if calm { (election / 2).max(4 * MS) } else { 8 * MS << tries };
+        let most = if calm { (election / 2).max(4 * MS) } else { (8 * MS) << tries };
         let wait = it.chance.scaled(2 * MS, most);
         self.queue.at(self.now + wait, Event::Retry { client, op });
     }
