@@ -3,6 +3,7 @@
 use crate::coverage::Point;
 use crate::history::{Command, FinalState, NodeState, Row};
 use crate::invariants::broken;
+use crate::machine::Machine;
 use crate::world::World;
 use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{decode_command, decode_header};
@@ -14,12 +15,17 @@ use std::ops::ControlFlow;
 impl World {
     /// The commands of the log, and what each node that runs says of itself.
     pub(crate) fn finals(&mut self) -> FinalState {
-        let leader = self.proof.leader().expect("a healed cluster has a leader");
+        // A damaged log need not be readable; what the node has applied still counts.
+        let sound = |it: &Machine| it.node.is_some() && !it.damaged;
+        let source = self.machines.iter().position(sound);
+        let source = source.expect("the atlas leaves a majority sound");
         let mut finals = FinalState::default();
         for (machine, it) in self.machines.iter().enumerate() {
             let Some(node) = &it.node else { continue };
             let node = node.inspect();
-            if machine == leader {
+            let closed = node.wal.log_bytes() > self.options.segment_bytes;
+            self.coverage.hit_if(closed, Point::SegmentClosed);
+            if machine == source {
                 let (commands, shared) = commands_of(&node);
                 finals.commands = commands;
                 self.coverage.hit_if(shared, Point::MultiCommandEntry);

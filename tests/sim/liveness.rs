@@ -8,7 +8,7 @@ use crate::faults::Fault;
 use crate::history::{Command, OpKind};
 use crate::invariants::{broken, must};
 use crate::machine::Ending;
-use crate::options::{Delay, MS, SECOND};
+use crate::options::{MS, SECOND};
 use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::World;
@@ -83,10 +83,9 @@ impl World {
                     let period_ns = self.options.election_timeout_ns * 2 / 3;
                     self.begin(Fault::Flapping { cuts: toward, cut: true, period_ns });
                 }
-                _ => {
-                    self.machines[machine].disk.set_full(true);
-                    self.machines[machine].slowness = 100;
-                }
+                // A leader whose disk is full keeps leading, since handing over is not built yet; so
+                // no disk stays full for ever here.
+                _ => self.machines[machine].slowness = 100,
             }
         }
     }
@@ -94,9 +93,7 @@ impl World {
     fn heal(&mut self, machines: &[usize]) {
         let weather = &mut self.network.weather;
         (weather.reset, weather.resend) = (0, 0);
-        if weather.delay == Delay::Tail {
-            weather.delay = Delay::Exponential;
-        }
+        self.network.gentle = true;
         for machine in machines.iter().copied() {
             let it = &mut self.machines[machine];
             it.slowness = 1;

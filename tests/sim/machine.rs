@@ -46,7 +46,8 @@ pub(crate) enum Ending {
 
 pub(crate) struct Machine {
     pub(crate) disk: SimDisk,
-    pub(crate) node: Option<Node>,
+    /// Boxed: it is taken out for its turn.
+    pub(crate) node: Option<Box<Node>>,
     /// Starts so far.
     pub(crate) boot: u32,
     pub(crate) clock: Clock,
@@ -76,6 +77,8 @@ pub(crate) struct Machine {
     pub(crate) damaged: bool,
     /// One copy of its hard state was: the other must do.
     pub(crate) copy_damaged: bool,
+    /// The last power loss tore a page.
+    pub(crate) torn: bool,
     /// It will not start again, and why.
     pub(crate) dead: Option<&'static str>,
     /// When it ended lately.
@@ -111,6 +114,7 @@ impl Machine {
             fuse_at_start: None,
             damaged: false,
             copy_damaged: false,
+            torn: false,
             dead: None,
             endings: VecDeque::new(),
             chance,

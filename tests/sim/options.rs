@@ -229,6 +229,8 @@ fn draw_disk(seed: u64, has: &impl Fn(Class) -> bool) -> Disk {
     let lost = chance.below(MILLION + 1);
     let torn = chance.below(MILLION - lost + 1);
     let (hang, hang_ns) = (chance.scaled(50, 3_000), chance.scaled(20 * MS, 5 * SECOND));
+    // Hangs take a tenth of the time at most.
+    let hang = hang.min(400 * SECOND / hang_ns);
     Disk {
         write_ns: chance.scaled(2 * US, 30 * US),
         sync_ns: chance.scaled(40 * US, 5 * MS),
@@ -278,7 +280,13 @@ fn draw_working(seed: u64, has: &impl Fn(Class) -> bool, under_way: usize) -> Wo
         small.append_bytes_max = usual.append_bytes_max;
     }
     small.uncommitted_bytes_max = small.uncommitted_bytes_max.max(300 * under_way);
-    if has(Class::SmallWindows) { small } else { usual }
+    // What is not in memory is read from the disk, and shows its damage.
+    let cold = WorkingLimits { entry_cache_bytes: 0, ..usual };
+    match (has(Class::SmallWindows), has(Class::Damage)) {
+        (true, _) => small,
+        (false, true) => cold,
+        (false, false) => usual,
+    }
 }
 
 /// How many entries the clients ask for while one goes to a follower and is acknowledged, twelve

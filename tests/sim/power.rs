@@ -27,7 +27,8 @@ impl World {
             it.disk.light_fuse(changes);
         }
         let options = self.node_options(machine);
-        let sampled = self.process.one_in(12) && !self.disks[machine].has_fuse();
+        let torn = std::mem::take(&mut self.machines[machine].torn);
+        let sampled = (torn || self.process.one_in(16)) && !self.disks[machine].has_fuse();
         if sampled {
             self.check_idempotence(machine, &options);
         }
@@ -36,12 +37,12 @@ impl World {
         let local = it.clock.read(self.now);
         let disk: Arc<dyn Disk> = Arc::new(it.disk.clone());
         match Node::open(disk, options, local) {
-            Ok(node) => self.started(machine, node),
+            Ok(node) => self.started(machine, Box::new(node)),
             Err(error) => self.on_start_failed(machine, &error),
         }
     }
 
-    fn started(&mut self, machine: usize, node: Node) {
+    fn started(&mut self, machine: usize, node: Box<Node>) {
         let it = &mut self.machines[machine];
         if it.disk.is_blown() {
             // The very last change of its recovery did not reach the disk, and it did not notice.
@@ -181,6 +182,7 @@ impl World {
         let losses = self.machines[machine].disk.lose_power(tearing);
         say!(self, Who::Node(machine), "power lost", "{losses:?}");
         self.losses += 1;
+        self.machines[machine].torn = losses.torn > 0;
         self.coverage.hit(Point::PowerLost);
         self.coverage.hit_if(losses.lost > 0, Point::PageLost);
         self.coverage.hit_if(losses.torn > 0, Point::PageTorn);
@@ -225,7 +227,7 @@ impl World {
         let open = || raftd::wal::open(copy.clone(), &log_options);
         let Ok((_, first)) = open() else { return };
         self.coverage.hit_if(first.report.torn_at.is_some(), Point::TornTailCut);
-        self.coverage.hit_if(first.report.hard_state_stale, Point::TermRaisedByLog);
+        self.coverage.hit_if(first.report.segments > 1, Point::SegmentClosed);
         match open() {
             Ok((_, mut second)) => {
                 second.report = first.report.clone();

@@ -1,6 +1,7 @@
 //! A turn of a node as its shell does it: inputs, `advance`, then the effects one by one. The
 //! process may end between any two effects.
 
+use crate::chance::u64_of;
 use crate::coverage::Point;
 use crate::disk::SimDisk;
 use crate::invariants::must;
@@ -172,7 +173,7 @@ impl World {
         node.sent(id, bytes.len());
         let Some(socket) = self.machines[machine].socket(id) else { return };
         let (pipe, side) = (socket.pipe, socket.side);
-        self.trace.add(u64::try_from(bytes.len()).expect("what fits memory fits u64"));
+        self.trace.add(u64_of(bytes.len()));
         if self.network.pipes.get(pipe).is_some_and(|it| it.members) {
             self.send_between_members(pipe, side, bytes);
         } else {

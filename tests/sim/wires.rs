@@ -223,8 +223,7 @@ impl World {
         let message = decode_peer(body, Vec::new()).expect("a node says what others can read");
         let message = message.message;
         say!(self, Who::Node(from), "say", "to n{} {}", to + 1, Brief(&message));
-        let disk = &self.disks[from];
-        self.proof.on_message(from, to, &message, disk, &mut self.coverage);
+        self.proof.on_message(from, to, &message, &self.disks, &mut self.coverage);
         let weather = &self.network.weather;
         let (drop, duplicate, late) = (weather.drop, weather.duplicate, weather.late);
         if drop + duplicate + late == 0 || !self.is_hostile() {

@@ -185,9 +185,12 @@ impl World {
 
     /// Tries an op again in a while.
     pub(super) fn retry(&mut self, client: usize, op: u64) {
+        let calm = self.faults.calm;
+        let election = self.options.election_timeout_ns;
         let it = &mut self.crowd.clients[client];
         let tries = it.wanted.get(&op).map_or(0, |wanted| wanted.tries.min(8));
-        let wait = it.chance.scaled(2 * MS, (8 * MS) << tries);
+        let most = if calm { (election / 2).max(4 * MS) } else { (8 * MS) << tries };
+        let wait = it.chance.scaled(2 * MS, most);
         self.queue.at(self.now + wait, Event::Retry { client, op });
     }
 

@@ -138,6 +138,7 @@ impl World {
         if !self.crowd.asking {
             return;
         }
+        self.network.gentle = !self.is_hostile();
         let every = self.crowd.every_ns;
         let wait = every / 2 + self.crowd.clients[client].chance.below(every);
         self.queue.at(self.now + wait, Event::Ask { client });

@@ -70,7 +70,10 @@ impl World {
         if !self.is_hostile() || self.options.classes.is_empty() {
             return;
         }
-        let class = self.faults.chance.pick(&self.options.classes);
+        let mut class = self.faults.chance.pick(&self.options.classes);
+        if self.options.has(Class::Damage) && self.faults.chance.one_in(6) {
+            class = Class::Damage;
+        }
         match class {
             Class::Partitions => self.partition(),
             Class::Crashes => self.crash(),
@@ -227,11 +230,15 @@ impl World {
             say!(self, Who::Node(machine), "damage", "{kind:?}");
             return;
         }
-        if it.damaged || damaged + 1 > (self.disks.len() - 1) / 2 || self.now < 3 * SECOND {
+        if it.damaged || damaged + 1 > (self.disks.len() - 1) / 2 || self.now < SECOND {
             return;
         }
         it.damaged = it.disk.damage(kind).is_some();
+        let found = it.damaged;
         say!(self, Who::Node(machine), "damage", "{kind:?}");
+        if found && self.faults.chance.one_in(2) {
+            self.end_somehow(machine, Ending::Killed);
+        }
     }
 
     /// Holds a link up for a while.

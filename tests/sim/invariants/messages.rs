@@ -2,6 +2,8 @@
 //! sender's platters and what others hold.
 
 use super::{Proof, must};
+use crate::chain::Chain;
+use crate::chance::u64_of;
 use crate::coverage::{Coverage, Point};
 use crate::disk::SimDisk;
 use raftd::raft::message::{AppendOutcome, Message};
@@ -14,9 +16,10 @@ impl Proof {
         from: usize,
         to: usize,
         message: &Message,
-        disk: &SimDisk,
+        disks: &[SimDisk],
         coverage: &mut Coverage,
     ) {
+        let disk = &disks[from];
         let kept = disk.platter(|platter| platter.twice_kept());
         if let Some(term) = message.term() {
             must!(
@@ -38,11 +41,7 @@ impl Proof {
                 if *granted {
                     self.on_vote_granted(from, to, *term, (kept.term, kept.vote), coverage);
                 } else {
-                    let (ours, theirs) = (&self.seen[from].chain, &self.seen[to].chain);
-                    let older = ours.at(ours.last()).map(|link| link.term)
-                        > theirs.at(theirs.last()).map(|link| link.term);
-                    let longer = theirs.last() > ours.last();
-                    coverage.hit_if(older && longer, Point::VoteRefusedForLog);
+                    self.look_for_longer_log(from, to, coverage);
                 }
             }
             Message::Append { term, prev, entries, .. } => {
@@ -53,14 +52,26 @@ impl Proof {
             Message::AppendReply { term, outcome, .. } => match outcome {
                 AppendOutcome::Matched { index } | AppendOutcome::NoRoom { index } => {
                     self.on_acknowledged(from, *term, *index, disk);
+                    self.look_for_old_terms(*term, *index, disks, coverage);
                 }
                 AppendOutcome::Conflict { .. } => {}
             },
             Message::PreVoteReply { granted, .. } => {
                 coverage.hit_if(!granted, Point::PreVoteRefused);
+                if !granted {
+                    self.look_for_longer_log(from, to, coverage);
+                }
             }
             Message::PreVote { .. } => {}
         }
+    }
+
+    /// `to` was refused; perhaps because its log is longer, but older.
+    fn look_for_longer_log(&self, from: usize, to: usize, coverage: &mut Coverage) {
+        let (ours, theirs) = (&self.seen[from].chain, &self.seen[to].chain);
+        let last_term = |chain: &Chain| chain.at(chain.last()).map(|link| link.term);
+        let older = last_term(ours) > last_term(theirs);
+        coverage.hit_if(older && theirs.last() > ours.last(), Point::VoteRefusedForLog);
     }
 
     fn on_vote_asked(
@@ -139,10 +150,30 @@ impl Proof {
             "n{} probes with {prev}, which it does not hold",
             from + 1
         );
+        let ahead = prev.index > self.promises[to].acknowledged && prev.term == term;
+        coverage.hit_if(ahead && entries > 0, Point::PipelineFull);
         let newer = self.leaders.range(term.next()..).next().is_some();
         coverage.hit_if(newer && entries > 0, Point::OldLeaderWrote);
         let behind = self.seen[to].chain.last().get() + 100 < self.seen[from].chain.last().get();
         coverage.hit_if(behind, Point::FollowerFarBehind);
+    }
+
+    /// Figure 8's danger: a majority holds an entry of an earlier term, and that proves nothing.
+    fn look_for_old_terms(
+        &mut self,
+        term: Term,
+        index: LogIndex,
+        disks: &[SimDisk],
+        coverage: &mut Coverage,
+    ) {
+        let known = u64_of(self.committed.len());
+        let Some(leader) = self.leaders.get(&term) else { return };
+        let Some(link) = self.seen[*leader].chain.at(index) else { return };
+        if index.get() > known && link.term < term {
+            let holds = |disk: &&SimDisk| disk.platter(|it| it.log.at(index)) == Some(link);
+            let holders = disks.iter().filter(holds).count();
+            coverage.hit_if(holders >= self.majority(), Point::OldTermWaits);
+        }
     }
 
     fn on_acknowledged(&mut self, from: usize, term: Term, index: LogIndex, disk: &SimDisk) {

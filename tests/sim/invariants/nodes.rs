@@ -124,10 +124,6 @@ impl Proof {
         *acknowledged = (*acknowledged).min(keep);
         let durable = disk.platter(|platter| platter.log.last());
         coverage.hit_if(durable > keep, Point::TruncatedDurable);
-        let next = seen.chain.at(keep.next());
-        let holders = self.seen.iter().filter(|other| other.chain.at(keep.next()) == next).count();
-        // The one that truncates was taken out of the list.
-        coverage.hit_if(holders + 1 >= self.majority(), Point::FigureEight);
     }
 
     pub(super) fn check_matching(&mut self, machine: usize, index: LogIndex, link: Link) {

@@ -41,6 +41,8 @@ pub(crate) struct Network {
     pub(crate) held: Vec<Option<Held>>,
     pub(crate) chance: Chance,
     pub(crate) frames: Chance,
+    /// The cluster bears no more: no long delays.
+    pub(crate) gentle: bool,
 }
 
 impl Network {
@@ -52,6 +54,7 @@ impl Network {
             held: Vec::new(),
             chance: Chance::of(seed, "delays"),
             frames: Chance::of(seed, "frame faults"),
+            gentle: false,
         }
     }
 
@@ -64,7 +67,7 @@ impl Network {
                 Delay::Constant => mean,
                 Delay::Uniform => chance.between(mean / 4, 2 * mean),
                 Delay::Exponential => mean / 8 + chance.exponential(mean),
-                Delay::Tail if chance.one_in(60) => chance.between(mean, 100 * mean),
+                Delay::Tail if !self.gentle && chance.one_in(60) => chance.between(mean, 60 * mean),
                 Delay::Tail => chance.between(mean / 4, mean),
             }
     }
