@@ -15,11 +15,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--check]
+usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--sim-only] [--check]
   FILE         a list in the format of tests/mutants.txt, which is the default
   --only NAME  only bugs whose name contains NAME
   --seeds N    simulate at most N seeds for each (2000)
   --jobs N     seeds at a time (as many as there are cores)
+  --sim-only   leave the directed tests out
   --check      only look whether every block fits the sources
 exit status: 0 every bug was noticed; 1 one survived; 2 the list is wrong, or a bug does not compile";
 
@@ -29,6 +30,7 @@ struct Asked {
     only: Vec<String>,
     seeds: u64,
     jobs: Option<u64>,
+    sim_only: bool,
     check: bool,
 }
 
@@ -59,6 +61,7 @@ fn read_arguments(mut rest: impl Iterator<Item = String>) -> Result<Asked, Strin
         only: Vec::new(),
         seeds: 2000,
         jobs: None,
+        sim_only: false,
         check: false,
     };
     while let Some(word) = rest.next() {
@@ -68,6 +71,7 @@ fn read_arguments(mut rest: impl Iterator<Item = String>) -> Result<Asked, Strin
             "--only" => asked.only.push(value()?),
             "--seeds" => asked.seeds = number(value()?)?,
             "--jobs" => asked.jobs = Some(number(value()?)?),
+            "--sim-only" => asked.sim_only = true,
             "--check" => asked.check = true,
             option if option.starts_with('-') => return Err(format!("{option} is no option")),
             file => file.clone_into(&mut asked.file),
@@ -84,7 +88,7 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
         return Ok(0);
     }
     let jobs = asked.jobs.unwrap_or_else(cores);
-    let runner = Runner::start(package, asked.seeds, jobs)?;
+    let runner = Runner::start(package, asked.seeds, jobs, asked.sim_only)?;
     let mut score = Score::default();
     for mutant in &mutants {
         match runner.judge(mutant) {

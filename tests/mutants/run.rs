@@ -37,59 +37,34 @@ pub(crate) enum Verdict {
     },
 }
 
-/// How long things may take.
-struct Limits {
-    simulator: Duration,
-    units: Duration,
-    tests: Duration,
-}
-
 pub(crate) struct Runner {
     tree: Tree,
-    simulator: Suite,
-    units: Suite,
-    tests: Suite,
-    limits: Limits,
+    simulator: (Suite, Duration),
+    /// The directed tests, each with its limit.
+    tests: Vec<(Suite, Duration)>,
 }
 
 impl Runner {
     /// Makes the copy, and sees to it that it passes without a bug.
-    pub(crate) fn start(package: &Path, seeds: u64, jobs: u64) -> Result<Runner, String> {
+    pub(crate) fn start(
+        package: &Path,
+        seeds: u64,
+        jobs: u64,
+        sim_only: bool,
+    ) -> Result<Runner, String> {
         let tree = Tree::copy(package).map_err(|why| format!("cannot copy the package: {why}"))?;
-        let seconds = Duration::from_secs(60 * 60);
-        let mut runner = Runner {
-            tree,
-            simulator: simulator(BASELINE_SEEDS.min(seeds), jobs),
-            units: units(),
-            tests: tests(),
-            limits: Limits { simulator: seconds, units: seconds, tests: seconds },
-        };
-        let simulated = runner.baseline(&runner.simulator)?;
-        let scale = u32::try_from(seeds / BASELINE_SEEDS + 1).unwrap_or(u32::MAX);
-        let limit = |alone: Duration| (alone * PATIENCE).max(LIMIT_MIN);
-        runner.limits = Limits {
-            simulator: limit(simulated.saturating_mul(scale)),
-            units: limit(runner.baseline(&runner.units)?),
-            tests: limit(runner.baseline(&runner.tests)?),
-        };
-        runner.simulator = simulator(seeds, jobs);
-        println!(
-            "without a bug: {BASELINE_SEEDS} seeds in {:.1} s; a bug hangs after {} s",
-            simulated.as_secs_f64(),
-            runner.limits.simulator.as_secs()
-        );
-        Ok(runner)
-    }
-
-    fn baseline(&self, suite: &Suite) -> Result<Duration, String> {
-        let program = build(self.tree.root(), suite)?;
-        match run(self.tree.root(), &program, suite, Duration::from_secs(60 * 60))? {
-            (End::Passed, took) => Ok(took),
-            (End::Failed { said }, _) => {
-                Err(format!("the package fails without any bug planted:\n{said}"))
-            }
-            (End::Hung, _) => Err("the package hangs without any bug planted".to_owned()),
+        let limit = |alone: Duration| alone.saturating_mul(PATIENCE).max(LIMIT_MIN);
+        let seeds_alone = BASELINE_SEEDS.min(seeds);
+        let alone = baseline(&tree, &simulator(seeds_alone, jobs))?;
+        println!("without a bug: {seeds_alone} seeds in {:.1} s", alone.as_secs_f64());
+        let scale = u32::try_from(seeds / seeds_alone.max(1) + 1).unwrap_or(u32::MAX);
+        let simulator = (simulator(seeds, jobs), limit(alone.saturating_mul(scale)));
+        let mut tests = Vec::new();
+        for suite in if sim_only { Vec::new() } else { vec![units(), directed()] } {
+            let alone = baseline(&tree, &suite)?;
+            tests.push((suite, limit(alone)));
         }
+        Ok(Runner { tree, simulator, tests })
     }
 
     /// Plants a bug, looks who notices, and takes it out again.
@@ -103,7 +78,7 @@ impl Runner {
 
     fn notice(&self) -> Result<Verdict, String> {
         let start = now();
-        match self.attempt(&self.simulator, self.limits.simulator)? {
+        match self.attempt(&self.simulator)? {
             End::Passed => {}
             End::Failed { said } => {
                 let (what, seeds) = failed_seed(&said);
@@ -116,9 +91,8 @@ impl Runner {
                 });
             }
         }
-        let tests = [(&self.units, self.limits.units), (&self.tests, self.limits.tests)];
-        for (suite, limit) in tests {
-            match self.attempt(suite, limit)? {
+        for suite in &self.tests {
+            match self.attempt(suite)? {
                 End::Passed => {}
                 End::Failed { said } => {
                     let what = failed_test(&said);
@@ -133,13 +107,25 @@ impl Runner {
         Ok(Verdict::Survived { took: start.elapsed() })
     }
 
-    fn attempt(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
+    fn attempt(&self, (suite, limit): &(Suite, Duration)) -> Result<End, String> {
         let program = build(self.tree.root(), suite).map_err(|said| {
             let errors = said.lines().skip_while(|line| !line.starts_with("error"));
             let first: Vec<&str> = errors.take(12).collect();
             format!("it does not compile:\n{}", first.join("\n"))
         })?;
-        Ok(run(self.tree.root(), &program, suite, limit)?.0)
+        Ok(run(self.tree.root(), &program, suite, *limit)?.0)
+    }
+}
+
+/// How long a suite takes without a bug. It must pass.
+fn baseline(tree: &Tree, suite: &Suite) -> Result<Duration, String> {
+    let program = build(tree.root(), suite)?;
+    match run(tree.root(), &program, suite, Duration::from_secs(60 * 60))? {
+        (End::Passed, took) => Ok(took),
+        (End::Failed { said }, _) => {
+            Err(format!("the package fails without any bug planted:\n{said}"))
+        }
+        (End::Hung, _) => Err("the package hangs without any bug planted".to_owned()),
     }
 }
 
@@ -158,12 +144,9 @@ fn units() -> Suite {
 
 /// The directed tests: what has a name and is quick. Clusters of processes, documents and the house
 /// rules notice little of what a bug is, and take long.
-fn tests() -> Suite {
-    let directed = ["raft::", "wal::", "kv::", "wire::", "replica::", "scenarios::"];
-    Suite {
-        build: &["--test", "raftd"],
-        arguments: directed.into_iter().map(str::to_owned).collect(),
-    }
+fn directed() -> Suite {
+    let names = ["raft::", "wal::", "kv::", "wire::", "replica::", "scenarios::"];
+    Suite { build: &["--test", "raftd"], arguments: names.into_iter().map(str::to_owned).collect() }
 }
 
 /// Which invariant a seed broke, and how many seeds passed before one did.
