@@ -103,6 +103,12 @@ impl SimDisk {
         self.state().full = full;
     }
 
+    /// How many segments there are, spares and half-made ones too.
+    pub(crate) fn segments(&self) -> usize {
+        let state = self.state();
+        state.names.keys().filter(|name| matches!(Role::of(name), Role::Segment(_))).count()
+    }
+
     /// How often space was refused.
     pub(crate) fn refused_for_space(&self) -> u64 {
         self.state().refused_for_space
