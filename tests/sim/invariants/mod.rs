@@ -22,7 +22,8 @@
 //! | ReadFreshness | an answer is not older than what anybody was told before it was asked for |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making |
-//! | Progress, Liveness, Convergence | enough was answered; a healed quorum serves; all agree in the end |
+//! | Progress | enough of what clients asked for was answered |
+//! | Liveness, Convergence | a healed quorum serves; in the end all agree |
 //!
 //! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
 //! is durable is read from the platters, what was said from the wire.
