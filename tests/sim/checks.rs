@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 /// Seeds of the short version.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 600;
 /// Seeds run twice.
 const TWICE: u64 = 40;
 /// Power losses over all seeds, and in each.

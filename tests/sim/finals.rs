@@ -1,8 +1,9 @@
 //! What the healed cluster holds, for the check of the history.
 
+use crate::chance::usize_of;
 use crate::coverage::Point;
 use crate::history::{Command, FinalState, NodeState, Row};
-use crate::invariants::broken;
+use crate::invariants::{broken, must};
 use crate::machine::Machine;
 use crate::world::World;
 use raftd::codec::msgpack::Reader;
@@ -25,6 +26,9 @@ impl World {
             let node = node.inspect();
             let closed = node.wal.log_bytes() > self.options.segment_bytes;
             self.coverage.hit_if(closed, Point::SegmentClosed);
+            let used = usize_of(node.wal.log_bytes() / self.options.segment_bytes);
+            let made = it.disk.segments();
+            must!(made <= used + 3, "ResourceBounds", "{made} segments for a log of {used}");
             if machine == source {
                 let (commands, shared) = commands_of(&node);
                 finals.commands = commands;

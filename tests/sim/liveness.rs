@@ -83,7 +83,7 @@ impl World {
                     let period_ns = self.options.election_timeout_ns * 2 / 3;
                     self.begin(Fault::Flapping { cuts: toward, cut: true, period_ns });
                 }
-                // A leader whose disk is full keeps leading, since handing over is not built yet; so
+                // A leader whose disk is full keeps leading, since handing over is not built yet:
                 // no disk stays full for ever here.
                 _ => self.machines[machine].slowness = 100,
             }

@@ -247,7 +247,7 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
     let gets = chance.between(15, 30);
     Clients {
         count,
-        per_second: chance.between(112, 170),
+        per_second: chance.between(108, 140),
         keys: chance.scaled(2, 40),
         value_bytes: chance.scaled(8, 1_200),
         timeout_ns: chance.scaled(20 * MS, 2 * SECOND),
@@ -283,7 +283,8 @@ fn draw_working(seed: u64, has: &impl Fn(Class) -> bool, under_way: usize) -> Wo
     // What is not in memory is read from the disk, and shows its damage.
     let cold = WorkingLimits { entry_cache_bytes: 0, ..usual };
     match (has(Class::SmallWindows), has(Class::Damage)) {
-        (true, _) => small,
+        (true, true) => WorkingLimits { entry_cache_bytes: 0, ..small },
+        (true, false) => small,
         (false, true) => cold,
         (false, false) => usual,
     }

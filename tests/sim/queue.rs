@@ -81,6 +81,10 @@ pub(crate) enum Event {
     Mend {
         fault: usize,
     },
+    /// The end of a leader's log rots, while a follower waits for it.
+    Rot {
+        machine: usize,
+    },
     /// A flapping link changes.
     Flap {
         fault: usize,

@@ -36,6 +36,19 @@ impl Totals {
         self.coverage.merge(&report.coverage);
     }
 
+    /// Takes in another thread's sums.
+    pub(crate) fn absorb(&mut self, other: &Totals) {
+        self.seeds += other.seeds;
+        self.events += other.events;
+        self.simulated_ns += other.simulated_ns;
+        self.issued += other.issued;
+        self.committed += other.committed;
+        self.attempts += other.attempts;
+        self.losses += other.losses;
+        self.served_after.extend(&other.served_after);
+        self.coverage.merge(&other.coverage);
+    }
+
     /// A line of figures. `busy_ns`: time of all threads together.
     pub(crate) fn line(&mut self, busy_ns: u64) -> String {
         self.served_after.sort_unstable();

@@ -6,7 +6,7 @@ use crate::invariants::{Broken, broken, must};
 use crate::options::{Options, Overrides, SECOND};
 use crate::trace::Tracing;
 use crate::world::World;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Ops that clients begin in a simulated second, at least.
@@ -30,30 +30,36 @@ pub(crate) struct Report {
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps the words of panics for the report, instead of printing them.
+/// Keeps the words of panics within a run for its report; others are the simulator's own.
 pub(crate) fn catch_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let payload = info.payload();
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        PANIC.set(text.map(|text| format!("{place}: {text}")));
+        let text = text.map(|text| format!("{place}: {text}"));
+        if !RUNNING.get() {
+            eprintln!("the simulator itself panicked at {}", text.clone().unwrap_or(place));
+        }
+        PANIC.set(text);
     }));
 }
 
 /// Runs a seed.
 pub(crate) fn run(seed: u64, overrides: &Overrides, tracing: Tracing) -> Result<Report, Broken> {
-    let options = Options::draw(seed, overrides);
-    catch_unwind(AssertUnwindSafe(|| run_all(options, tracing))).map_err(|payload| {
-        match payload.downcast::<Broken>() {
-            Ok(broken) => *broken,
-            Err(_) => Broken {
-                invariant: "Assertion",
-                why: PANIC.take().unwrap_or_else(|| "a panic without words".to_owned()),
-            },
-        }
+    RUNNING.set(true);
+    let result =
+        catch_unwind(AssertUnwindSafe(|| run_all(Options::draw(seed, overrides), tracing)));
+    RUNNING.set(false);
+    result.map_err(|payload| match payload.downcast::<Broken>() {
+        Ok(broken) => *broken,
+        Err(_) => Broken {
+            invariant: "Assertion",
+            why: PANIC.take().unwrap_or_else(|| "a panic without words".to_owned()),
+        },
     })
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn run_range(
     });
     let work = || {
         let started = cpu_time();
-        let mut totals = Vec::new();
+        let mut totals = Totals::default();
         loop {
             let late = limit.is_some_and(|limit| begun.elapsed() >= limit);
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -69,7 +69,7 @@ pub(crate) fn run_range(
             match run(seed, overrides, Tracing::Off) {
                 Ok(report) => {
                     each(seed, &report);
-                    totals.push(report);
+                    totals.add(&report);
                 }
                 Err(broken) => {
                     stop.store(!keep_going, Ordering::Relaxed);
@@ -86,7 +86,7 @@ pub(crate) fn run_range(
             }
         }
         let mut outcome = outcome.lock().expect("nobody panics here");
-        totals.iter().for_each(|report| outcome.totals.add(report));
+        outcome.totals.absorb(&totals);
         outcome.busy += cpu_time().saturating_sub(started);
     };
     std::thread::scope(|scope| {

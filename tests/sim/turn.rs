@@ -196,7 +196,7 @@ impl World {
             && let Some(job) = node.take_background_job()
         {
             it.background = Some(job);
-            let wait = 4 * self.operation_ns(machine, None);
+            let wait = self.operation_ns(machine, None) + 3 * self.options.disk.sync_ns;
             self.queue.at(self.now + wait, Event::Background { machine, boot });
         }
     }

@@ -101,6 +101,7 @@ impl World {
             Event::Frame { held } => self.on_frame_due(held),
             Event::Break => self.on_break(),
             Event::Mend { fault } => self.mend(fault),
+            Event::Rot { machine } => self.on_rot(machine),
             Event::Flap { fault } => self.on_flap(fault),
         }
     }

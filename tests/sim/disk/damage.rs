@@ -13,6 +13,8 @@ use crate::chance::usize_of;
 pub(crate) enum Damage {
     /// A bit of a record in the log.
     LogBit,
+    /// A bit of an entry in one of its last batches.
+    LogTail,
     /// A sector of the log holds what belongs elsewhere.
     Misdirected,
     /// One of the two copies of the hard state.
@@ -27,6 +29,7 @@ impl SimDisk {
         let mut state = self.state();
         match damage {
             Damage::LogBit => state.rot_log(),
+            Damage::LogTail => state.rot_tail(),
             Damage::Misdirected => state.misdirect(),
             Damage::HardStateCopy => state.rot_hard_state(),
             Damage::SegmentHeader => state.rot_header(),
@@ -63,6 +66,23 @@ impl State {
     fn rot_log(&mut self) -> bool {
         let Some((file, end)) = self.segment() else { return false };
         let offset = 2 * PAGE + self.chance.index(end - 2 * PAGE);
+        self.flip(file, offset)
+    }
+
+    /// A batch begins on a page, and its first record is an entry as a rule.
+    fn rot_tail(&mut self) -> bool {
+        let newest = self.names.iter().filter_map(|(name, file)| match Role::of(name) {
+            Role::Segment(segment) => Some((segment, *file, self.platter.filled(segment))),
+            Role::HardState(_) | Role::Other => None,
+        });
+        let newest = newest.filter(|(_, _, end)| *end > 2 * PAGE).max();
+        let Some((_, file, end)) = newest else { return false };
+        let pages = (end / PAGE - 2).min(8);
+        if pages == 0 {
+            return false;
+        }
+        let page = end / PAGE - 1 - self.chance.index(pages);
+        let offset = page * PAGE + 64 + self.chance.index(24);
         self.flip(file, offset)
     }
 

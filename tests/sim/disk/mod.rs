@@ -103,6 +103,12 @@ impl SimDisk {
         self.state().full = full;
     }
 
+    /// How many segments there are, spares and half-made ones too.
+    pub(crate) fn segments(&self) -> usize {
+        let state = self.state();
+        state.names.keys().filter(|name| matches!(Role::of(name), Role::Segment(_))).count()
+    }
+
     /// How often space was refused.
     pub(crate) fn refused_for_space(&self) -> u64 {
         self.state().refused_for_space
@@ -147,7 +153,7 @@ impl SimDisk {
         losses
     }
 
-    /// A node has opened the disk: from now on what is there is what a reader of the platters finds.
+    /// A node has opened the disk: from now on what is there is what the platters tell.
     pub(crate) fn read_platters(&self, bridge: bool) {
         let mut state = self.state();
         let State { files, names, platter, .. } = &mut *state;

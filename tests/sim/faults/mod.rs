@@ -211,8 +211,10 @@ impl World {
 
     /// The fault atlas: a minority of the machines may be damaged, each once.
     fn damage(&mut self) {
-        let machine = self.faults.chance.index(self.machines.len());
-        let damaged = self.machines.iter().filter(|it| it.damaged || it.dead.is_some()).count();
+        let machine = self.victim();
+        if self.proof.leader() == Some(machine) && self.may_damage(machine) {
+            return self.damage_what_is_wanted(machine);
+        }
         let kind = self.faults.chance.pick(&[
             Damage::LogBit,
             Damage::LogBit,
@@ -230,14 +232,38 @@ impl World {
             say!(self, Who::Node(machine), "damage", "{kind:?}");
             return;
         }
-        if it.damaged || damaged + 1 > (self.disks.len() - 1) / 2 || self.now < SECOND {
+        if !self.may_damage(machine) {
             return;
         }
+        let it = &mut self.machines[machine];
         it.damaged = it.disk.damage(kind).is_some();
         let found = it.damaged;
         say!(self, Who::Node(machine), "damage", "{kind:?}");
         if found && self.faults.chance.one_in(2) {
             self.end_somehow(machine, Ending::Killed);
+        }
+    }
+
+    fn may_damage(&self, machine: usize) -> bool {
+        let damaged = self.machines.iter().filter(|it| it.damaged || it.dead.is_some()).count();
+        let it = &self.machines[machine];
+        let sound = !it.damaged && !it.copy_damaged && it.dead.is_none();
+        sound && damaged < (self.disks.len() - 1) / 2 && self.now > SECOND
+    }
+
+    /// A follower is cut off; what it will ask of the leader then rots.
+    fn damage_what_is_wanted(&mut self, machine: usize) {
+        let other = (machine + 1) % self.machines.len();
+        let fault = self.begin(Fault::Cuts(vec![(machine, other), (other, machine)]));
+        self.queue.at(self.now + 500 * MS, Event::Rot { machine });
+        self.queue.at(self.now + 600 * MS, Event::Mend { fault });
+    }
+
+    pub(crate) fn on_rot(&mut self, machine: usize) {
+        if !self.faults.calm && self.may_damage(machine) {
+            let done = self.machines[machine].disk.damage(Damage::LogTail);
+            self.machines[machine].damaged = done.is_some();
+            say!(self, Who::Node(machine), "damage", "{done:?}");
         }
     }
 

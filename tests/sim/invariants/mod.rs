@@ -19,7 +19,11 @@
 //! | RecoveryKeeps | a start finds everything that a sync had covered |
 //! | RecoveryIdempotent | a second recovery finds what the first one left |
 //! | MessageSanity | only the leader of a term sends its appends and heartbeats |
-//! | ResourceBounds | no buffer, queue or directory beyond its limit |
+//! | ReadFreshness | an answer is not older than what anybody was told before it was asked for |
+//! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
+//! | ResourceBounds | one sync job at a time; two spares and one in the making |
+//! | Progress | enough of what clients asked for was answered |
+//! | Liveness, Convergence | a healed quorum serves; in the end all agree |
 //!
 //! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
 //! is durable is read from the platters, what was said from the wire.
