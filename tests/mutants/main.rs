@@ -22,7 +22,7 @@ usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--sim-onl
   --jobs N     seeds at a time (as many as there are cores)
   --sim-only   leave the directed tests out
   --check      only look whether every block fits the sources
-exit status: 0 every bug was noticed; 1 one survived; 2 the list is wrong, or a bug does not compile";
+exit status: 0 every bug was noticed; 1 one survived; 2 the list or a bug in it is wrong";
 
 /// What was asked for.
 struct Asked {

@@ -147,7 +147,8 @@ impl SimDisk {
         losses
     }
 
-    /// A node has opened the disk: from now on what is there is what a reader of the platters finds.
+    /// A node has opened the disk: from now on what is there is what a reader of the platters
+    /// finds.
     pub(crate) fn read_platters(&self, bridge: bool) {
         let mut state = self.state();
         let State { files, names, platter, .. } = &mut *state;
