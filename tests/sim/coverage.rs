@@ -18,7 +18,7 @@ points! {
     VoteSplit = "a term ended without a leader",
     VoteRefused = "a vote was refused",
     VoteRepeated = "a vote was granted again to the same candidate",
-    VoteRefusedForLog = "a candidate, or who wanted to be one, with a longer but older log was refused",
+    VoteRefusedForLog = "a candidate with a longer but older log was refused, or a pre-candidate",
     PreVoteRefused = "a pre-vote was refused",
     PreVoteRefusedByFollower = "a pre-vote was refused by who hears a leader",
     SteppedDown = "a leader stepped down because of a later term",

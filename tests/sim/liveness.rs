@@ -83,8 +83,8 @@ impl World {
                     let period_ns = self.options.election_timeout_ns * 2 / 3;
                     self.begin(Fault::Flapping { cuts: toward, cut: true, period_ns });
                 }
-                // A leader whose disk is full keeps leading, since handing over is not built yet; so
-                // no disk stays full for ever here.
+                // A leader whose disk is full keeps leading, since handing over is not built yet:
+                // so no disk stays full for ever here.
                 _ => self.machines[machine].slowness = 100,
             }
         }
