@@ -108,7 +108,10 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
 
 /// The bugs asked for. Nothing runs before all blocks of the list are known to fit.
 fn read_list(package: &Path, asked: &Asked) -> Result<Vec<Mutant>, String> {
-    let path = package.join(&asked.file);
+    // The script has gone to the package; a list is named from where it was called.
+    let called_from = std::env::var_os("MUTANTS_FROM").unwrap_or_default();
+    let named = Path::new(&called_from).join(&asked.file);
+    let path = if named.is_file() { named } else { package.join(&asked.file) };
     let text = fs::read_to_string(&path).map_err(|why| format!("cannot read {path:?}: {why}"))?;
     let said = |error: list::ListError| format!("{}, {error}", asked.file);
     let mutants = parse(&text).map_err(said)?;
