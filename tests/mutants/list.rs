@@ -104,9 +104,17 @@ struct Field<'a> {
 }
 
 impl Field<'_> {
-    fn is_empty(&self) -> bool {
-        self.value.iter().all(|line| line.trim().is_empty())
+    /// Whether a line belongs to a value that anything may follow: the first one does, and an
+    /// indented one.
+    fn goes_on(&self, line: &str) -> bool {
+        let is_first = self.value.iter().all(|line| line.trim().is_empty());
+        (is_first && !separates(line)) || line.starts_with([' ', '\t'])
     }
+}
+
+/// Whether a line may stand between blocks: empty, a rule, a comment.
+fn separates(line: &str) -> bool {
+    line.starts_with('#') || line.trim().chars().all(|it| it == '-' || it == '=')
 }
 
 /// Reads a list. Blocks need different names.
@@ -171,11 +179,10 @@ fn fields(text: &str) -> Result<Vec<Field<'_>>, ListError> {
                 fields.push(Field { line: at + 1, key, value: vec![rest] });
             }
             Some(_) | None => match current {
-                Some(field) if field.key != Key::CaughtBy || field.is_empty() => {
+                Some(field) if field.key != Key::CaughtBy || field.goes_on(line) => {
                     field.value.push(line);
                 }
-                // Between blocks there may be comments.
-                Some(_) | None if line.trim().is_empty() || line.starts_with('#') => {}
+                Some(_) | None if separates(line) => {}
                 Some(_) | None => {
                     return error(at + 1, format!("`name:` should stand here, not `{line}`"));
                 }

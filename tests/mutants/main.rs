@@ -22,7 +22,7 @@ usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--sim-onl
   --jobs N     seeds at a time (as many as there are cores)
   --sim-only   leave the directed tests out
   --check      only look whether every block fits the sources
-exit status: 0 every bug was noticed; 1 one survived; 2 the list is wrong, or a bug does not compile";
+exit status: 0 every bug was noticed; 1 one survived; 2 the list or a bug in it is wrong";
 
 /// What was asked for.
 struct Asked {
@@ -108,7 +108,10 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
 
 /// The bugs asked for. Nothing runs before all blocks of the list are known to fit.
 fn read_list(package: &Path, asked: &Asked) -> Result<Vec<Mutant>, String> {
-    let path = package.join(&asked.file);
+    // The script has gone to the package; a list is named from where it was called.
+    let called_from = std::env::var_os("MUTANTS_FROM").unwrap_or_default();
+    let named = Path::new(&called_from).join(&asked.file);
+    let path = if named.is_file() { named } else { package.join(&asked.file) };
     let text = fs::read_to_string(&path).map_err(|why| format!("cannot read {path:?}: {why}"))?;
     let said = |error: list::ListError| format!("{}, {error}", asked.file);
     let mutants = parse(&text).map_err(said)?;

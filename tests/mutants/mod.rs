@@ -38,8 +38,8 @@ fn only_edit(text: &str) -> Edit {
 #[test]
 fn values_stand_on_the_line_of_their_key_or_below_it() {
     let inline = "name: a b\nfile: src/x.rs\nfind: one\nreplace: two\ncaught by: sim\n";
-    let below = "# so\n\nname:\na b\nfile:\nsrc/x.rs\nfind:\n    one\n\nreplace:\n\ttwo\n\
-                 caught by:\nsim\n\n# end\n";
+    let below = "# so\n---\nname:\na b\nfile:\nsrc/x.rs\nfind:\n    one\n\nreplace:\n\ttwo\n\
+                 caught by:\nsim\n  \n---\n# end\n";
     let fenced = "Name: a b\nFile: src/x.rs\nFind:\n```rust\none\n```\nReplace:\n```\ntwo\n```\n\
                   Caught by: sim";
     for text in [inline, below, fenced] {

@@ -4,8 +4,9 @@ use super::list::Mutant;
 use super::suite::{End, Suite, build, now, run};
 use super::tree::Tree;
 use std::fmt;
-use std::path::Path;
-use std::time::Duration;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Seeds that are simulated without a bug, to know how fast that is.
 const BASELINE_SEEDS: u64 = 60;
@@ -16,10 +17,10 @@ const LIMIT_MIN: Duration = Duration::from_secs(90);
 
 /// What noticed a bug.
 pub(crate) enum Verdict {
-    /// A seed failed: which invariant, after how many seeds.
+    /// A seed failed, and which invariant.
     Simulator {
         what: String,
-        seeds: u64,
+        seed: u64,
         took: Duration,
     },
     /// No seed failed, but a test did.
@@ -39,7 +40,12 @@ pub(crate) enum Verdict {
 
 pub(crate) struct Runner {
     tree: Tree,
-    simulator: (Suite, Duration),
+    seeds: u64,
+    jobs: u64,
+    /// The simulator without a bug: a seed that fails there proves nothing.
+    innocent: PathBuf,
+    /// How long all seeds may take.
+    limit: Duration,
     /// The directed tests, each with its limit.
     tests: Vec<(Suite, Duration)>,
 }
@@ -55,16 +61,20 @@ impl Runner {
         let tree = Tree::copy(package).map_err(|why| format!("cannot copy the package: {why}"))?;
         let limit = |alone: Duration| alone.saturating_mul(PATIENCE).max(LIMIT_MIN);
         let seeds_alone = BASELINE_SEEDS.min(seeds);
-        let alone = baseline(&tree, &simulator(seeds_alone, jobs))?;
+        let simulator = simulator(1, seeds_alone, jobs);
+        let alone = baseline(&tree, &simulator)?;
         println!("without a bug: {seeds_alone} seeds in {:.1} s", alone.as_secs_f64());
+        let innocent = package.join("target/mutants/innocent");
+        let program = tree.root().join(build(tree.root(), &simulator)?);
+        fs::copy(program, &innocent).map_err(|why| format!("{innocent:?}: {why}"))?;
         let scale = u32::try_from(seeds / seeds_alone.max(1) + 1).unwrap_or(u32::MAX);
-        let simulator = (simulator(seeds, jobs), limit(alone.saturating_mul(scale)));
+        let all = limit(alone.saturating_mul(scale));
         let mut tests = Vec::new();
         for suite in if sim_only { Vec::new() } else { vec![units(), directed()] } {
             let alone = baseline(&tree, &suite)?;
             tests.push((suite, limit(alone)));
         }
-        Ok(Runner { tree, simulator, tests })
+        Ok(Runner { tree, seeds, jobs, innocent, limit: all, tests })
     }
 
     /// Plants a bug, looks who notices, and takes it out again.
@@ -78,18 +88,8 @@ impl Runner {
 
     fn notice(&self) -> Result<Verdict, String> {
         let start = now();
-        match self.attempt(&self.simulator)? {
-            End::Passed => {}
-            End::Failed { said } => {
-                let (what, seeds) = failed_seed(&said);
-                return Ok(Verdict::Simulator { what, seeds, took: start.elapsed() });
-            }
-            End::Hung => {
-                return Ok(Verdict::Hung {
-                    what: "the simulator".to_owned(),
-                    took: start.elapsed(),
-                });
-            }
+        if let Some(verdict) = self.simulate(start)? {
+            return Ok(verdict);
         }
         for suite in &self.tests {
             match self.attempt(suite)? {
@@ -105,6 +105,36 @@ impl Runner {
             }
         }
         Ok(Verdict::Survived { took: start.elapsed() })
+    }
+
+    /// Simulates until a seed fails that passes without the bug.
+    fn simulate(&self, start: Instant) -> Result<Option<Verdict>, String> {
+        let mut first = 1;
+        while first <= self.seeds {
+            let suite = (simulator(first, self.seeds - first + 1, self.jobs), self.limit);
+            let said = match self.attempt(&suite)? {
+                End::Passed => return Ok(None),
+                End::Failed { said } => said,
+                End::Hung => {
+                    let what = "the simulator".to_owned();
+                    return Ok(Some(Verdict::Hung { what, took: start.elapsed() }));
+                }
+            };
+            let failure = Failure::read(&said)?;
+            if self.is_innocent(failure.seed)? {
+                let Failure { seed, what } = failure;
+                return Ok(Some(Verdict::Simulator { what, seed, took: start.elapsed() }));
+            }
+            println!("note: seed {} fails without any bug planted", failure.seed);
+            first = failure.seed + 1;
+        }
+        Ok(None)
+    }
+
+    /// Whether a seed passes without the bug.
+    fn is_innocent(&self, seed: u64) -> Result<bool, String> {
+        let (end, _) = run(self.tree.root(), &self.innocent, &simulator(seed, 1, 1), self.limit)?;
+        Ok(matches!(end, End::Passed))
     }
 
     fn attempt(&self, (suite, limit): &(Suite, Duration)) -> Result<End, String> {
@@ -129,11 +159,12 @@ fn baseline(tree: &Tree, suite: &Suite) -> Result<Duration, String> {
     }
 }
 
-fn simulator(seeds: u64, jobs: u64) -> Suite {
-    let arguments = ["--seeds", &seeds.to_string(), "--jobs", &jobs.to_string(), "--no-shrink"];
+fn simulator(first: u64, seeds: u64, jobs: u64) -> Suite {
+    let numbers = [("--first", first), ("--seeds", seeds), ("--jobs", jobs)];
+    let words = numbers.into_iter().flat_map(|(flag, it)| [flag.to_owned(), it.to_string()]);
     Suite {
         build: &["--profile", "sim", "--no-default-features", "--test", "sim"],
-        arguments: arguments.into_iter().map(str::to_owned).collect(),
+        arguments: words.chain(["--no-shrink".to_owned()]).collect(),
     }
 }
 
@@ -149,15 +180,22 @@ fn directed() -> Suite {
     Suite { build: &["--test", "raftd"], arguments: names.into_iter().map(str::to_owned).collect() }
 }
 
-/// Which invariant a seed broke, and how many seeds passed before one did.
-fn failed_seed(said: &str) -> (String, u64) {
-    let broken = said.lines().find_map(|line| line.split_once("invariant="));
-    let invariant = broken.map_or("no report", |(_, name)| name.trim());
-    let why = said.lines().skip_while(|line| !line.contains("invariant=")).nth(1).unwrap_or("");
-    let passed = said.lines().find_map(|line| line.strip_prefix("after "));
-    let passed = passed.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or(0_u64);
-    let why: String = why.chars().take(90).collect();
-    (format!("{invariant} ({})", why.trim()), passed + 1)
+/// The seed that failed, and which invariant it broke.
+struct Failure {
+    seed: u64,
+    what: String,
+}
+
+impl Failure {
+    fn read(said: &str) -> Result<Failure, String> {
+        let unread = || format!("the simulator failed without a report:\n{said}");
+        let mut lines = said.lines().skip_while(|line| !line.starts_with("FAILED seed="));
+        let line = lines.next().ok_or_else(unread)?;
+        let (seed, invariant) = line.split_once(" invariant=").ok_or_else(unread)?;
+        let seed = seed.trim_start_matches("FAILED seed=").parse().map_err(|_| unread())?;
+        let why: String = lines.next().unwrap_or_default().chars().take(90).collect();
+        Ok(Failure { seed, what: format!("{} ({})", invariant.trim(), why.trim()) })
+    }
 }
 
 /// The first test that failed.
@@ -173,8 +211,8 @@ impl Verdict {
     pub(crate) fn line(&self, mutant: &Mutant) -> String {
         let Mutant { name, caught_by, .. } = mutant;
         match self {
-            Verdict::Simulator { what, seeds, took } => {
-                format!("killed {name} by sim: {what} after {seeds} seeds in {} s", took.as_secs())
+            Verdict::Simulator { what, seed, took } => {
+                format!("killed {name} by sim: {what} after {seed} seeds in {} s", took.as_secs())
             }
             Verdict::Test { what, took } => {
                 format!("killed {name} by test {what} after no seed in {} s", took.as_secs())
@@ -205,9 +243,9 @@ pub(crate) struct Score {
 impl Score {
     pub(crate) fn add(&mut self, mutant: &Mutant, verdict: &Verdict) {
         match verdict {
-            Verdict::Simulator { seeds, .. } => {
+            Verdict::Simulator { seed, .. } => {
                 self.simulator += 1;
-                self.seeds.push(*seeds);
+                self.seeds.push(*seed);
             }
             Verdict::Test { .. } => self.tests += 1,
             Verdict::Hung { .. } => self.hung += 1,

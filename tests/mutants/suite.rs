@@ -31,6 +31,7 @@ pub(crate) fn build(root: &Path, suite: &Suite) -> Result<PathBuf, String> {
         .args(suite.build)
         .current_dir(root)
         .env("CARGO_TARGET_DIR", target(root))
+        .env("CARGO_PROFILE_SIM_DEBUG", "none")
         .output()
         .map_err(|why| format!("cannot start cargo: {why}"))?;
     let said = String::from_utf8_lossy(&built.stderr).into_owned();

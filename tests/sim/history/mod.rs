@@ -12,10 +12,10 @@
 mod model;
 mod parts;
 mod reads;
+mod say;
 mod wgl;
 mod witness;
 
-use std::fmt;
 use std::ops::Bound;
 use wgl::Search;
 
@@ -203,25 +203,6 @@ pub(crate) struct Violation {
     pub(crate) why: String,
     /// The culprits in full, for the reader.
     pub(crate) ops: Vec<Op>,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "history: {:?}: {}", self.rule, self.why)?;
-        self.ops.iter().try_for_each(|op| write!(f, "\n  {op}"))
-    }
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Op { client, node, boot, call, ret, kind, outcome } = self;
-        write!(f, "client {client} at node {node} (start {boot}) ")?;
-        match ret {
-            Some(ret) => write!(f, "[{call}, {ret}] ")?,
-            None => write!(f, "[{call}, …) ")?,
-        }
-        write!(f, "{kind:?} -> {outcome:?}")
-    }
 }
 
 /// Checks all of it: the claim, then the search.

@@ -168,11 +168,17 @@ impl Model {
             return Some(format!("it has {} keys, not {}", node.rows.len(), ours.len()));
         }
         let (ours, theirs) = ours.iter().zip(&node.rows).find(|(ours, row)| !ours.is(row))?;
-        Some(format!("it has {theirs:?}, not {ours:?}"))
+        Some(format!("it has {theirs}, not {}", ours.to_row()))
     }
 }
 
 impl RowRef<'_> {
+    pub(super) fn to_row(self) -> Row {
+        let RowRef { key, value, create_revision, mod_revision, version } = self;
+        let (key, value) = (key.to_owned(), value.to_owned());
+        Row { key, value, create_revision, mod_revision, version }
+    }
+
     pub(super) fn is(&self, row: &Row) -> bool {
         self.key == row.key
             && self.value == row.value

@@ -70,13 +70,13 @@ fn rows(model: &Model, args: &RangeArgs, at: u64, found: &Found<'_>) -> Option<S
         let size = ROW_BYTES_MAX + expected.key.len() + expected.value.len();
         match sent.next() {
             Some(row) if expected.is(row) => bytes += size,
-            Some(row) => return Some(format!("there was {expected:?}, not {row:?}")),
+            Some(row) => return Some(format!("there was {}, not {row}", expected.to_row())),
             None if cut || bytes + size > REPLY_BYTES_MAX => cut = true,
-            None => return Some(format!("there was {expected:?} as well")),
+            None => return Some(format!("there was {} as well", expected.to_row())),
         }
     }
     if let Some(row) = sent.next() {
-        return Some(format!("there was no {row:?}, or the limit was reached"));
+        return Some(format!("there was no {row}, or the limit was reached"));
     }
     if found.count != count {
         return Some(format!("there were {count} keys, not {}", found.count));

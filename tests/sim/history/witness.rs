@@ -212,7 +212,7 @@ fn unexplained(ops: &[Op], place: &Place<'_>) -> Violation {
         (false, true) => (Rule::NoPhantom, "nobody asked for"),
         (false, false) => (Rule::NoPhantom, "was asked for less often than it is there"),
     };
-    violation(rule, format!("the log has at revision {revision} what {what}: {command:?}"), &askers)
+    violation(rule, format!("the log has at revision {revision} what {what}: {command}"), &askers)
 }
 
 /// For each revision, when a client first heard of it or of a later one, and by which op.
