@@ -246,3 +246,18 @@ fn a_follower_without_room_and_without_a_leader_sleeps() {
     nodes.pass(2_000 * MS);
     assert!(nodes.sleeps(full), "it wants to be woken in the past");
 }
+
+/// A vote is written without an entry, so there is nothing to mark as durable afterwards. The
+/// deadline for the mark is not to stand in the past until the next entry comes.
+#[test]
+fn a_server_that_has_voted_and_hears_nothing_more_sleeps() {
+    let (mut nodes, leader, [voter, other]) = cluster();
+    nodes.hold_sync(voter);
+    let term = nodes.status_of(voter).term;
+    nodes.crash(leader);
+    nodes.pass_until(|nodes| nodes.status_of(voter).term > term);
+    nodes.crash(other);
+    nodes.release_sync(voter);
+    nodes.pass(50 * MS);
+    assert!(nodes.sleeps(voter), "it wants to be woken in the past");
+}
