@@ -115,6 +115,7 @@ impl Node {
         if self.fatal.is_some() {
             return;
         }
+        self.end_overdue_handshakes(now);
         self.peers.dial_due(now, &mut self.dials);
         self.propose_compaction(now);
         self.close_entry(now);

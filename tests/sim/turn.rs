@@ -88,7 +88,7 @@ impl World {
             let Some(input) = it.inbox.pop_front() else { return };
             match input {
                 Input::Accepted(id) => node.on_accepted(id),
-                Input::Dialed(id, peer) => node.on_dialed(id, peer),
+                Input::Dialed(id, peer) => node.on_dialed(id, peer, local),
                 Input::DialFailed(peer) => node.on_dial_failed(peer, local, "refused"),
                 Input::Closed(id) => {
                     node.on_closed(id, local);
