@@ -115,6 +115,7 @@ impl Node {
         if self.fatal.is_some() {
             return;
         }
+        self.end_overdue_handshakes(now);
         self.peers.dial_due(now, &mut self.dials);
         self.propose_compaction(now);
         self.close_entry(now);
@@ -202,12 +203,13 @@ impl Node {
         let dirty = raft.has_job();
         match (dirty, self.farewell) {
             (true, Farewell::None | Farewell::Asked) => {}
-            (false, Farewell::None) => {
-                if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
-                    return;
-                }
-                self.wal.stage_sync_mark();
+            (false, Farewell::None) if self.jobs.mark_at > now => return,
+            // The last job wrote a vote and no entry, say: there is nothing to vouch for.
+            (false, Farewell::None) if !self.wal.sync_mark_due() => {
+                self.jobs.mark_at = Instant::FAR;
+                return;
             }
+            (false, Farewell::None) => self.wal.stage_sync_mark(),
             (false, Farewell::Asked) => {
                 self.wal.stage_shutdown();
                 self.farewell = Farewell::Staged;

@@ -261,6 +261,15 @@ impl Node {
 
     /// Whether a dialed connection still shakes hands.
     pub(super) fn is_shaking(&self, peer: NodeId, id: ConnectionId) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.outbound == Outbound::Shaking(id))
+        self.peers.get(peer).is_some_and(
+            |peer| matches!(peer.outbound, Outbound::Shaking { connection, .. } if connection == id),
+        )
+    }
+
+    /// Ends the handshakes that nobody answers.
+    pub(super) fn end_overdue_handshakes(&mut self, now: Instant) {
+        while let Some(connection) = self.peers.give_up_handshake(now) {
+            self.connections.end(connection);
+        }
     }
 }

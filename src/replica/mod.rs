@@ -248,10 +248,9 @@ impl Node {
     }
 
     /// A dial has succeeded.
-    pub fn on_dialed(&mut self, id: ConnectionId, peer: NodeId) {
+    pub fn on_dialed(&mut self, id: ConnectionId, peer: NodeId, now: Instant) {
         self.connections.open(id, Party::Dialed(peer));
-        let known = self.peers.get_mut(peer).expect("only members are dialed");
-        known.outbound = Outbound::Shaking(id);
+        self.peers.shaking(peer, id, now);
         self.send_hello(id, peer);
     }
 

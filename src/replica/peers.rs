@@ -15,6 +15,10 @@ const BACKOFF_MIN_NS: u64 = 10_000_000;
 /// is heard.
 const BACKOFF_MAX_NS: u64 = 160_000_000;
 
+/// A handshake is one exchange. A server that loses its power before it answers says nothing, and
+/// we have nothing more to say that would tell us: begin anew.
+const HANDSHAKE_NS: u64 = 1_000_000_000;
+
 /// A request to the shell: connect to `address` and hand the connection over as dialed to `peer`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dial {
@@ -34,8 +38,8 @@ pub(super) enum Outbound {
     Waiting { until: Instant },
     /// The shell is resolving or connecting.
     Dialing,
-    /// Connected; our hello is under way.
-    Shaking(ConnectionId),
+    /// Connected; our hello is under way, and answered by this moment or given up.
+    Shaking { connection: ConnectionId, until: Instant },
     /// Requests may be sent.
     Up { connection: ConnectionId, session: u64 },
 }
@@ -111,7 +115,7 @@ impl Peers {
     pub(super) fn outbound(&self, id: NodeId) -> Option<ConnectionId> {
         match self.get(id)?.outbound {
             Outbound::Up { connection, .. } => Some(connection),
-            Outbound::Waiting { .. } | Outbound::Dialing | Outbound::Shaking(_) => None,
+            Outbound::Waiting { .. } | Outbound::Dialing | Outbound::Shaking { .. } => None,
         }
     }
 
@@ -133,11 +137,31 @@ impl Peers {
         }
     }
 
-    /// When the next attempt is due.
+    /// Notes that `connection` leads to `id` and that our hello is on its way.
+    pub(super) fn shaking(&mut self, id: NodeId, connection: ConnectionId, now: Instant) {
+        let peer = self.get_mut(id).expect("only members are dialed");
+        peer.outbound = Outbound::Shaking { connection, until: now.after_ns(HANDSHAKE_NS) };
+    }
+
+    /// Gives up a handshake that takes too long; the caller ends its connection.
+    pub(super) fn give_up_handshake(&mut self, now: Instant) -> Option<ConnectionId> {
+        let overdue = |peer: &Peer| match peer.outbound {
+            Outbound::Shaking { connection, until } if until <= now => Some((peer.id, connection)),
+            Outbound::Shaking { .. }
+            | Outbound::Waiting { .. }
+            | Outbound::Dialing
+            | Outbound::Up { .. } => None,
+        };
+        let (id, connection) = self.list.iter().find_map(overdue)?;
+        self.lost_outbound(id, now);
+        Some(connection)
+    }
+
+    /// When the next attempt is due, or a handshake overdue.
     pub(super) fn wake_at(&self) -> Instant {
         let due = self.list.iter().map(|peer| match peer.outbound {
-            Outbound::Waiting { until } => until,
-            Outbound::Dialing | Outbound::Shaking(_) | Outbound::Up { .. } => Instant::FAR,
+            Outbound::Waiting { until } | Outbound::Shaking { until, .. } => until,
+            Outbound::Dialing | Outbound::Up { .. } => Instant::FAR,
         });
         due.min().unwrap_or(Instant::FAR)
     }
@@ -188,7 +212,9 @@ impl Peer {
     /// Every connection with it.
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         let outbound = match self.outbound {
-            Outbound::Shaking(connection) | Outbound::Up { connection, .. } => Some(connection),
+            Outbound::Shaking { connection, .. } | Outbound::Up { connection, .. } => {
+                Some(connection)
+            }
             Outbound::Waiting { .. } | Outbound::Dialing => None,
         };
         self.inbound.into_iter().chain(outbound)

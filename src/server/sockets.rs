@@ -412,7 +412,7 @@ impl Sockets {
             Ok(true) => {
                 entry.dialing = None;
                 entry.socket.writable = true;
-                node.on_dialed(id, peer);
+                node.on_dialed(id, peer, now);
                 true
             }
             Ok(false) => false,

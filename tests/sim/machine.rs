@@ -58,6 +58,8 @@ pub(crate) struct Machine {
     pub(crate) job: Option<(Job, usize)>,
     pub(crate) job_since: u64,
     pub(crate) background: Option<BackgroundJob>,
+    /// Turns without an input, one after the other, after which it wanted another one at once.
+    pub(crate) restless_turns: u32,
     /// When its next turn is; `u64::MAX` if none is to come.
     pub(crate) turn_at: u64,
     pub(crate) busy_until: u64,
@@ -103,6 +105,7 @@ impl Machine {
             job: None,
             job_since: 0,
             background: None,
+            restless_turns: 0,
             turn_at: u64::MAX,
             busy_until: 0,
             paused_until: 0,

@@ -22,6 +22,7 @@ impl World {
             return;
         }
         it.boot += 1;
+        it.restless_turns = 0;
         it.disk.forgive();
         if let Some(changes) = it.fuse_at_start.take() {
             it.disk.light_fuse(changes);

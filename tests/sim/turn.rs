@@ -13,6 +13,10 @@ use raftd::replica::{ConnectionId, Dial, Fatal, Flow, Node};
 use raftd::types::Instant;
 use raftd::wal::Operation;
 
+/// Turns in a row that a node may ask for at once, with nothing new to look at: what it applies and
+/// answers in pieces is done by then. More, and its loop would never sleep.
+const RESTLESS_TURNS_MAX: u32 = 16;
+
 /// Lists that live across turns.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -51,6 +55,7 @@ impl World {
         }
         let Some(mut node) = it.node.take() else { return };
         let local = it.clock.read(self.now);
+        let woken = it.inbox.is_empty();
         self.take_inputs(machine, &mut node, local);
         node.advance(local);
         let inspection = node.inspect();
@@ -68,6 +73,7 @@ impl World {
         if let Some(fatal) = node.fatal() {
             return self.on_fatal(machine, &fatal);
         }
+        self.check_rest(machine, &node, local, woken);
         let cost = self.options.turn_ns;
         let it = &mut self.machines[machine];
         it.busy_until = self.now + it.turn_cost(cost);
@@ -82,13 +88,30 @@ impl World {
         }
     }
 
+    /// A node that has done what there was to do sleeps until something comes or is due.
+    fn check_rest(&mut self, machine: usize, node: &Node, local: Instant, woken: bool) {
+        let it = &mut self.machines[machine];
+        if node.wake_at() > local {
+            it.restless_turns = 0;
+        } else if woken {
+            it.restless_turns += 1;
+        }
+        must!(
+            it.restless_turns <= RESTLESS_TURNS_MAX,
+            "Rest",
+            "{} was given {} turns with nothing new, and wants another at once",
+            id_of(machine),
+            it.restless_turns
+        );
+    }
+
     fn take_inputs(&mut self, machine: usize, node: &mut Node, local: Instant) {
         for _ in 0..self.options.turn_inputs {
             let it = &mut self.machines[machine];
             let Some(input) = it.inbox.pop_front() else { return };
             match input {
                 Input::Accepted(id) => node.on_accepted(id),
-                Input::Dialed(id, peer) => node.on_dialed(id, peer),
+                Input::Dialed(id, peer) => node.on_dialed(id, peer, local),
                 Input::DialFailed(peer) => node.on_dial_failed(peer, local, "refused"),
                 Input::Closed(id) => {
                     node.on_closed(id, local);

@@ -135,6 +135,14 @@ impl Nodes {
         self.end_pipes(|end| matches!(end, End::Node(at, _) if at == nth));
     }
 
+    /// The power of a machine goes, and nobody hears of it: who sends there hears nothing.
+    pub(in crate::raft) fn vanish(&mut self, nth: usize) {
+        let machine = self.machine(nth);
+        (machine.node, machine.job, machine.frozen) = (None, None, false);
+        machine.disk.power_loss();
+        self.pipes.retain(|pipe| !pipe.ends.iter().any(|end| is_at(*end, nth)));
+    }
+
     /// What lies on the disk of a machine that is down.
     pub(in crate::raft) fn image(&mut self, nth: usize) -> Image {
         self.machine(nth).disk.image()
@@ -327,6 +335,7 @@ impl Nodes {
     }
 
     fn collect(&mut self, nth: usize) -> bool {
+        let now = self.now;
         let node = self.machines[nth - 1].node.as_mut().expect("it has just had a turn");
         let (mut dirty, mut closing) = (Vec::new(), Vec::new());
         node.take_dirty(&mut dirty);
@@ -343,6 +352,8 @@ impl Nodes {
         }
         for id in closing {
             self.end_pipes(|end| end == End::Node(nth, id));
+            // Even if the other end has vanished.
+            self.machine(nth).node.as_mut().expect("as above").on_closed(id, now);
         }
         busy
     }
@@ -357,7 +368,7 @@ impl Nodes {
         }
         let ids = [self.next_id(), self.next_id()];
         self.machine(to).node.as_mut().expect("just looked").on_accepted(ids[1]);
-        self.machine(from).node.as_mut().expect("it dials").on_dialed(ids[0], dial.peer);
+        self.machine(from).node.as_mut().expect("it dials").on_dialed(ids[0], dial.peer, now);
         let ends = [End::Node(from, ids[0]), End::Node(to, ids[1])];
         self.pipes.push(Pipe { ends, bytes: Default::default() });
     }

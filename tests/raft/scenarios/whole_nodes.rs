@@ -246,3 +246,34 @@ fn a_follower_without_room_and_without_a_leader_sleeps() {
     nodes.pass(2_000 * MS);
     assert!(nodes.sleeps(full), "it wants to be woken in the past");
 }
+
+/// A vote is written without an entry, so there is nothing to mark as durable afterwards. The
+/// deadline for the mark is not to stand in the past until the next entry comes.
+#[test]
+fn a_server_that_has_voted_and_hears_nothing_more_sleeps() {
+    let (mut nodes, leader, [voter, other]) = cluster();
+    nodes.hold_sync(voter);
+    let term = nodes.status_of(voter).term;
+    nodes.crash(leader);
+    nodes.pass_until(|nodes| nodes.status_of(voter).term > term);
+    nodes.crash(other);
+    nodes.release_sync(voter);
+    nodes.pass(50 * MS);
+    assert!(nodes.sleeps(voter), "it wants to be woken in the past");
+}
+
+/// A server loses its power between our hello and its welcome, and cannot say so. We said all that
+/// we had to say, so nothing tells us either: only our own clock can.
+#[test]
+fn a_handshake_that_nobody_answers_is_begun_anew() {
+    let (mut nodes, leader, [mute, _]) = cluster();
+    nodes.crash(mute);
+    nodes.boot(mute).expect("its disk is well");
+    nodes.freeze(mute);
+    nodes.pass(200 * MS);
+    nodes.vanish(mute);
+    nodes.boot(mute).expect("its disk is well");
+    nodes.pass(2_000 * MS);
+    put(&mut nodes, leader, "later");
+    assert_eq!(nodes.status_of(mute).last_index, nodes.status_of(leader).last_index);
+}

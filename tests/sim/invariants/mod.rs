@@ -22,6 +22,7 @@
 //! | ReadFreshness | an answer is not older than what anybody was told before it was asked for |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making |
+//! | Rest | a node with nothing new to look at does not ask for turn after turn |
 //! | Progress | enough of what clients asked for was answered |
 //! | Liveness, Convergence | a healed quorum serves; in the end all agree |
 //!

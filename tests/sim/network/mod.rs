@@ -66,7 +66,11 @@ impl Network {
             + match self.weather.delay {
                 Delay::Constant => mean,
                 Delay::Uniform => chance.between(mean / 4, 2 * mean),
-                Delay::Exponential => mean / 8 + chance.exponential(mean),
+                Delay::Exponential => {
+                    // Without an end, now and then one alone would last an election timeout.
+                    let most = if self.gentle { 3 * mean } else { u64::MAX };
+                    mean / 8 + chance.exponential(mean).min(most)
+                }
                 Delay::Tail if !self.gentle && chance.one_in(60) => chance.between(mean, 60 * mean),
                 Delay::Tail => chance.between(mean / 4, mean),
             }
