@@ -261,9 +261,8 @@ impl Node {
 
     /// Whether a dialed connection still shakes hands.
     pub(super) fn is_shaking(&self, peer: NodeId, id: ConnectionId) -> bool {
-        self.peers.get(peer).is_some_and(
-            |peer| matches!(peer.outbound, Outbound::Shaking { connection, .. } if connection == id),
-        )
+        let Some(peer) = self.peers.get(peer) else { return false };
+        matches!(peer.outbound, Outbound::Shaking { connection, .. } if connection == id)
     }
 
     /// Ends the handshakes that nobody answers.
