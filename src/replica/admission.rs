@@ -202,6 +202,9 @@ impl Node {
             Err(ProposeError::Busy) => {
                 self.refuse_entry(&Error::Busy { what: "entries not committed yet".into() });
             }
+            Err(ProposeError::Transferring) => {
+                self.refuse_entry(&Error::Busy { what: "the leadership is handed over".into() });
+            }
         }
         self.open.payload.clear();
     }

@@ -262,6 +262,9 @@ fn say(notice: &Notice, raft: &Raft) {
         Notice::LostQuorum { term } => {
             log::warn!("lost the quorum node={node} term={term} last={last}");
         }
+        Notice::TransferFailed { term, target } => {
+            log::warn!("could not hand over node={node} term={term} last={last} target={target}");
+        }
         Notice::SafetyViolated { from, ours, theirs } => {
             log::error!("safety violated node={node} from={from} ours={ours} theirs={theirs}");
         }

@@ -35,7 +35,8 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => true,
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. } => true,
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => false,
@@ -95,7 +96,8 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => self.connections.end(id),
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. } => self.connections.end(id),
         }
     }
 
@@ -185,7 +187,8 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => self.peers.outbound(to),
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. } => self.peers.outbound(to),
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => self.peers.inbound(to),

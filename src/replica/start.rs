@@ -121,7 +121,7 @@ impl Node {
 /// The configuration that these members are, all of them voters.
 pub(super) fn voters(members: &[Member]) -> Configuration {
     let ids = members.iter().map(|member| member.id).collect();
-    Configuration::Stable(Voters::new(ids).expect("decode_members refuses an empty list"))
+    Configuration::of_voters(Voters::new(ids).expect("decode_members refuses an empty list"))
 }
 
 /// One line of what the data directory held, and the alarms that it gives.

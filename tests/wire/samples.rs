@@ -220,7 +220,12 @@ pub(crate) fn peer_messages() -> Vec<(&'static str, Message)> {
     vec![
         ("pre-vote", Message::PreVote { campaign_term, last: position(7, 913) }),
         ("pre-vote-reply", Message::PreVoteReply { term, campaign_term, granted: true }),
-        ("vote", Message::Vote { term: campaign_term, last: position(7, 913) }),
+        ("vote", Message::Vote { term: campaign_term, last: position(7, 913), asked_by: None }),
+        (
+            "vote-handover",
+            Message::Vote { term: campaign_term, last: position(7, 913), asked_by: Some(node(1)) },
+        ),
+        ("timeout-now", Message::TimeoutNow { term, last: position(7, 913) }),
         ("vote-reply", Message::VoteReply { term: campaign_term, granted: false }),
         ("probe", Message::Append { term, session, round, prev, entries, commit }),
         ("heartbeat", Message::Heartbeat { term, session, round, commit: index }),
