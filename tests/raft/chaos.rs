@@ -1,7 +1,8 @@
 //! A seeded simulator of up to nine cores: messages are lost, doubled, delayed and reordered, links
 //! are cut, servers freeze or lose power with what they had not synced, leaders more often than
-//! others. Members come and go, and leaders hand over. `oracles` watches every turn; afterwards the weather clears and the cluster must agree
-//! and go on. A run that committed too little is a failed run.
+//! others. Members come and go, and leaders hand over. `oracles` watches every turn; afterwards the
+//! weather clears and the cluster must agree and go on. A run that committed too little is a failed
+//! run.
 //!
 //! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of
 //! them.
