@@ -208,7 +208,12 @@ impl Node {
         match (dirty, self.farewell) {
             (true, Farewell::None | Farewell::Asked) => {}
             (false, Farewell::None) => {
-                if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
+                if self.jobs.mark_at > now {
+                    return;
+                }
+                if !self.wal.sync_mark_due() {
+                    // The last job held no entries: nothing to vouch for, nothing to wake up for.
+                    self.jobs.mark_at = Instant::FAR;
                     return;
                 }
                 self.wal.stage_sync_mark();
