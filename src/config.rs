@@ -13,8 +13,11 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 pub struct Config {
     /// This server's number. `--id`.
     pub id: NodeId,
-    /// The first members of the cluster, this server included, ascending by id. `--peers`.
+    /// The first members of the cluster, this server included, ascending by id; with `--join`,
+    /// members of the cluster to join, without this server. `--peers`.
     pub members: Vec<MemberAddress>,
+    /// Whether the server waits to be made a member of a cluster that serves. `--join`.
+    pub join: bool,
     /// Whether `--peers` was given; without it the server is a cluster of one.
     pub peers_given: bool,
     /// Where everything durable lives. `--data-dir`.
@@ -78,6 +81,11 @@ fn flags() -> getopts::Options {
         "peers",
         "the first members, this one included; without it a cluster of one",
         "1=HOST:PORT,2=HOST:PORT,…",
+    );
+    flags.optflag(
+        "",
+        "join",
+        "wait to be made a member of the cluster of --peers, see raftctl member add",
     );
     flags.optopt("", "data-dir", "where the log and the state live (required)", "DIR");
     flags.optopt(
@@ -156,6 +164,7 @@ impl Config {
         Ok(Parsed::Serve(Box::new(Config {
             id,
             members,
+            join: matches.opt_present("join"),
             peers_given: matches.opt_present("peers"),
             data_dir: PathBuf::from(data_dir),
             listen,
@@ -227,11 +236,23 @@ fn parse_members(
     let advertise =
         matches.opt_str("advertise").map(|text| check_address("--advertise", &text)).transpose()?;
     let Some(list) = matches.opt_str("peers") else {
+        if matches.opt_present("join") {
+            return refuse("--join needs --peers: name one or more members of the cluster");
+        }
         let listen = listen.unwrap_or_else(|| "127.0.0.1:7101".to_owned());
         let address = advertise.unwrap_or_else(|| listen.clone());
         return Ok((vec![MemberAddress { id, address }], listen));
     };
-    let members = parse_peers(&list)?;
+    let mut members = parse_peers(&list)?;
+    if matches.opt_present("join") {
+        let own = members.iter().position(|member| member.id == id);
+        let own = own.map(|at| members.remove(at).address);
+        if members.is_empty() {
+            return refuse("--join needs members to join: name at least one in --peers");
+        }
+        let listen = listen.or(own).unwrap_or_else(|| "127.0.0.1:7101".to_owned());
+        return Ok((members, listen));
+    }
     let Some(own) = members.iter().find(|member| member.id == id) else {
         return refuse(format!(
             "--peers '{list}' does not name this server: add {}=HOST:PORT or correct --id",
@@ -341,6 +362,8 @@ mod tests {
             ("--id 1 --data-dir d --peers 2=a:1", "does not name this server"),
             ("--id 1 --data-dir d --segment-bytes 5", "--segment-bytes"),
             ("--id 1 --data-dir d --election-timeout 300 --heartbeat 299", "--heartbeat"),
+            ("--id 1 --data-dir d --join", "--peers"),
+            ("--id 1 --data-dir d --join --peers 1=a:1", "at least one"),
             ("--id 1 --data-dir d stray", "stray"),
             ("--id 1 --data-dir d --nonsense", "nonsense"),
         ];

@@ -84,7 +84,7 @@ pub struct Deleted {
 
 /// What a request's unanswered end means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Intent {
+pub(super) enum Intent {
     Write,
     Read,
     /// A read of the asked node's own state: never at a node that the options do not name.
@@ -209,7 +209,7 @@ impl Client {
     }
 
     /// Asks until somebody answers, the answer is final, or the time is up.
-    fn call<T>(
+    pub(super) fn call<T>(
         &mut self,
         intent: Intent,
         send: impl Fn(&mut Connection) -> u64,
@@ -357,6 +357,9 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         ReplyBody::Status(status) if reply.id == id => Ok(*status),
         ReplyBody::Error(source) => Err(ConnectionError::Refused { endpoint, source }),
         ReplyBody::Status(_)
+        | ReplyBody::MemberList(_)
+        | ReplyBody::MemberChange { .. }
+        | ReplyBody::Transfer { .. }
         | ReplyBody::Put { .. }
         | ReplyBody::DeleteRange { .. }
         | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),

@@ -12,6 +12,7 @@ use crate::types::ClusterId;
 use crate::wire::client::{self, RangeArgs};
 use crate::wire::frame::next_frame;
 use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
+use crate::wire::members::{self, MemberRequest};
 use crate::wire::reply::{Reply, decode_reply};
 
 use super::clock::Deadline;
@@ -109,6 +110,20 @@ impl Connection {
     pub fn status(&mut self) -> u64 {
         let id = self.take_id();
         client::status_request(&mut self.out, id);
+        id
+    }
+
+    /// Puts a request to change the members or the leader into the send buffer.
+    pub fn member_request(&mut self, request: &MemberRequest<'_>) -> u64 {
+        let id = self.take_id();
+        request.encode(&mut self.out, id);
+        id
+    }
+
+    /// Puts a MemberList into the send buffer.
+    pub fn member_list(&mut self) -> u64 {
+        let id = self.take_id();
+        members::member_list_request(&mut self.out, id);
         id
     }
 

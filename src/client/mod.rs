@@ -12,11 +12,13 @@ mod clock;
 mod cluster;
 mod connection;
 mod error;
+mod members;
 
 pub use clock::Deadline;
 pub use cluster::{Client, ClientOptions, Deleted, KeyValue, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
+pub use members::find_cluster;
 
 /// The end of the range of all keys that begin with `prefix`, in the wire's form.
 ///

@@ -40,11 +40,12 @@ mod step;
 mod term_runs;
 mod transfer;
 
-pub use configuration::{Configuration, Voters};
+pub use configuration::{Configuration, Learner, Learners, Voters, Wish};
 pub use durability::JobScope;
+pub use membership::Change;
 pub use output::{
-    Body, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, ProposeError, ReadReady,
-    ReadTicket, Send,
+    Body, ChangeError, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, ProposeError,
+    ReadReady, ReadTicket, Send, TransferError,
 };
 
 use crate::types::{HardState, Instant, LogIndex, LogPosition, LogRange, NodeId, Term, Vote};
@@ -237,6 +238,11 @@ impl Raft {
     /// The configuration in force: the newest in the log, committed or not.
     pub fn configuration(&self) -> &Configuration {
         self.log.configuration()
+    }
+
+    /// The index of the entry that holds the configuration in force.
+    pub fn configuration_index(&self) -> LogIndex {
+        self.log.configuration_index()
     }
 
     /// The term of the entry at `index`; `None` beyond the last one.

@@ -23,9 +23,12 @@ impl Raft {
         kind: EntryKind,
         bytes: u32,
     ) -> Result<LogPosition, ProposeError> {
-        assert!(kind != EntryKind::NoOp, "empty entries are the leader's own");
-        if !self.is_leader() {
+        assert!(kind == EntryKind::Commands, "{kind:?} has a door of its own");
+        let Role::Leader(leader) = &self.role else {
             return Err(ProposeError::NotLeader { leader: self.leader() });
+        };
+        if leader.hands_over() {
+            return Err(ProposeError::Transferring);
         }
         let uncommitted = self.uncommitted_bytes();
         let total = uncommitted.saturating_add(u64::from(bytes));

@@ -5,6 +5,7 @@
 //! the election, and a deposed leader has no reads, no pipelines and no term to propose in.
 
 use super::Raft;
+use super::membership::Membership;
 use super::output::{LogOp, Notice};
 use super::progress::Peer;
 use super::reads::Reads;
@@ -71,23 +72,55 @@ pub(super) struct PreCandidate {
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) election_deadline: Instant,
-    /// Who did; ourselves once our vote is durable.
+    /// Which voters did; ourselves once our vote is durable.
     pub(super) granted: Vec<NodeId>,
+    /// Whether our own vote is durable.
+    pub(super) own_vote_durable: bool,
+    /// The leader that asked us to take over, if one did.
+    pub(super) asked_by: Option<NodeId>,
 }
 
 /// Leads the term.
 #[derive(Debug)]
 pub(super) struct Leader {
+    /// Ourselves.
+    pub(super) id: NodeId,
     /// The entry that opened the term.
     pub(super) noop: LogPosition,
-    /// The other members, ascending.
+    /// The other members and those who just left, ascending.
     pub(super) peers: Vec<Peer>,
+    pub(super) membership: Membership,
     pub(super) reads: Reads,
+    /// A handover under way.
+    pub(super) transfer: Option<Transfer>,
     pub(super) heartbeat_at: Instant,
 }
 
+/// A handover of the leadership under way. Its rules: `transfer.rs`.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) target: NodeId,
+    /// When it is given up.
+    pub(super) deadline: Instant,
+    /// The session over which the target was told to campaign.
+    pub(super) told: Option<u64>,
+}
+
+impl Transfer {
+    /// A handover to `target` that is given up at `deadline`.
+    pub(super) fn new(target: NodeId, deadline: Instant) -> Transfer {
+        Transfer { target, deadline, told: None }
+    }
+}
+
 impl Leader {
+    /// Whether we hand over, and so take no proposals.
+    pub(super) fn hands_over(&self) -> bool {
+        self.transfer.is_some() || self.membership.left()
+    }
+
     /// What `of` says about each voter, `own` being what it would say about ourselves.
+    /// `follow_configuration` made every other voter a peer.
     pub(super) fn voters_have<T: Copy>(
         &self,
         own: T,
@@ -95,7 +128,10 @@ impl Leader {
     ) -> impl Fn(NodeId) -> T {
         move |id| match self.peers.binary_search_by_key(&id, |peer| peer.id) {
             Ok(at) => of(&self.peers[at]),
-            Err(_) => own,
+            Err(_) => {
+                assert_eq!(id, self.id, "every other voter is a peer");
+                own
+            }
         }
     }
 }
@@ -189,7 +225,7 @@ impl Raft {
     /// Forgets its leader and asks who would vote for us; term and vote stay.
     pub(super) fn become_pre_candidate(&mut self, now: Instant) {
         assert!(!self.is_leader(), "a leader does not campaign");
-        assert!(self.log.configuration().is_voter(self.settings.id), "only voters campaign");
+        assert!(self.may_campaign(), "only voters campaign");
         let election_deadline = self.draw_election_deadline(now);
         let granted = vec![self.settings.id];
         self.role = Role::PreCandidate(PreCandidate { election_deadline, granted });
@@ -197,12 +233,21 @@ impl Raft {
     }
 
     /// Begins a term of our own and votes for ourselves. Figure 2, Candidates.
-    pub(super) fn become_candidate(&mut self, now: Instant) {
-        assert!(matches!(self.role, Role::PreCandidate(_)), "from {}", self.role.name());
+    ///
+    /// Without pre-votes only if our leader `asked_by` asked us to take over.
+    pub(super) fn become_candidate(&mut self, now: Instant, asked_by: Option<NodeId>) {
+        let may = matches!(self.role, Role::PreCandidate(_)) || asked_by.is_some();
+        assert!(may && !self.is_leader(), "from {}", self.role.name());
+        assert!(self.may_campaign(), "only voters campaign");
         let term = self.hard_state.term.next();
         self.hard_state = HardState { term, vote: Vote::For(self.settings.id) };
         let election_deadline = self.draw_election_deadline(now);
-        self.role = Role::Candidate(Candidate { election_deadline, granted: Vec::new() });
+        self.role = Role::Candidate(Candidate {
+            election_deadline,
+            granted: Vec::new(),
+            own_vote_durable: false,
+            asked_by,
+        });
         self.output.notices.push(Notice::Campaigning { term });
     }
 
@@ -214,15 +259,16 @@ impl Raft {
         let prev = self.log.last().index;
         let noop = self.append(0);
         self.output.log_ops.push(LogOp::NoOp { position: noop });
-        let others = self.log.configuration().voters().iter().filter(|id| **id != self.settings.id);
-        let peers =
-            others.map(|id| Peer::new(*id, self.sessions.get(id).copied(), prev, now)).collect();
         self.role = Role::Leader(Leader {
+            id: self.settings.id,
             noop,
-            peers,
+            peers: Vec::new(),
+            membership: Membership::new(),
             reads: Reads::default(),
+            transfer: None,
             heartbeat_at: now.after_ns(self.settings.heartbeat_ns),
         });
+        self.follow_configuration(now, prev);
         self.output.notices.push(Notice::BecameLeader { term: noop.term, noop });
     }
 }

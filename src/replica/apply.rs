@@ -66,9 +66,14 @@ impl Node {
         let meta = self.wal.meta(index).expect("a committed entry is in the log");
         match meta.kind {
             EntryKind::Commands => self.apply_commands(LogPosition::new(meta.term, index)),
-            EntryKind::NoOp | EntryKind::Configuration => {
+            EntryKind::NoOp => {
                 self.lose_waiters(LogPosition::new(meta.term, index));
                 self.store.apply_other(index);
+            }
+            EntryKind::Configuration => {
+                self.lose_waiters(LogPosition::new(meta.term, index));
+                self.store.apply_other(index);
+                self.configuration_committed(LogPosition::new(meta.term, index));
             }
         }
         u64::from(meta.bytes) + 64

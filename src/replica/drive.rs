@@ -119,6 +119,7 @@ impl Node {
         self.propose_compaction(now);
         self.close_entry(now);
         self.ask_for_reads();
+        self.hand_over_to_leave(now);
         if let Stage::Member(raft) = &mut self.stage {
             if minds_deadlines(raft, &self.wal) {
                 raft.tick(now);
@@ -126,14 +127,17 @@ impl Node {
             raft.settle(now);
         }
         self.carry_out_log();
+        self.continue_reconfiguration(now);
         self.send_messages();
         self.apply_committed();
         self.take_notices();
+        self.follow_committed(now);
+        self.continue_handover(now);
         self.release_reads();
         self.answer_lost();
         self.serve_reads();
         self.start_job(now);
-        self.end_stall();
+        self.end_stall(now);
         if self.jobs.retry_at <= now {
             self.jobs.retry_at = Instant::FAR;
             self.wal.retry_background();
@@ -187,6 +191,7 @@ impl Node {
                 // others.
                 let applied = self.store.applied();
                 self.pending.drop_after(applied, &mut self.scratch.lost);
+                self.administration.drop_all(&mut self.scratch.lost);
             }
             self.forget_compaction();
         }
@@ -203,7 +208,12 @@ impl Node {
         match (dirty, self.farewell) {
             (true, Farewell::None | Farewell::Asked) => {}
             (false, Farewell::None) => {
-                if self.jobs.mark_at > now || !self.wal.sync_mark_due() {
+                if self.jobs.mark_at > now {
+                    return;
+                }
+                if !self.wal.sync_mark_due() {
+                    // The last job held no entries: nothing to vouch for, nothing to wake up for.
+                    self.jobs.mark_at = Instant::FAR;
                     return;
                 }
                 self.wal.stage_sync_mark();
@@ -261,6 +271,9 @@ fn say(notice: &Notice, raft: &Raft) {
         }
         Notice::LostQuorum { term } => {
             log::warn!("lost the quorum node={node} term={term} last={last}");
+        }
+        Notice::TransferFailed { term, target } => {
+            log::warn!("could not hand over node={node} term={term} last={last} target={target}");
         }
         Notice::SafetyViolated { from, ours, theirs } => {
             log::error!("safety violated node={node} from={from} ours={ours} theirs={theirs}");

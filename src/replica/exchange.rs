@@ -3,8 +3,7 @@
 
 use super::connections::ConnectionId;
 use super::drive::room_after_overhead;
-use super::entry::decode_members;
-use super::start::voters;
+use super::entry::Membership;
 use super::{Fatal, Node, Stage};
 use crate::codec::crc::payload_crc;
 use crate::limits;
@@ -35,7 +34,8 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => true,
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. } => true,
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => false,
@@ -51,7 +51,11 @@ impl Node {
             prev = *before;
         }
         let room = room_after_overhead(self.wal.room_bytes());
-        if let Stage::Member(raft) = &mut self.stage {
+        // Who takes over opens a term with an entry.
+        let unable = matches!(frame.message, Message::TimeoutNow { .. }) && room == 0;
+        if let Stage::Member(raft) = &mut self.stage
+            && !unable
+        {
             raft.step(now, from, frame.message, room);
             self.carry_out_log_of(prev, &frame.payloads);
         }
@@ -95,7 +99,8 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => self.connections.end(id),
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. } => self.connections.end(id),
         }
     }
 
@@ -126,9 +131,14 @@ impl Node {
         }
         std::mem::swap(&mut output.log_ops, &mut self.scratch.log_ops);
         let mut damaged = None;
+        let mut reconfigured = false;
         for operation in self.scratch.log_ops.drain(..) {
             match operation {
-                LogOp::Truncate { to } => self.wal.truncate(to),
+                LogOp::Truncate { to } => {
+                    self.wal.truncate(to);
+                    self.memberships.truncate(to.index);
+                    reconfigured = true;
+                }
                 LogOp::NoOp { position } => {
                     self.wal.append(position, EntryKind::NoOp, &[]);
                 }
@@ -143,8 +153,12 @@ impl Node {
                         self.wal.append_checked(position, prev_term, meta.kind, bytes, crc);
                         prev_term = meta.term;
                         if meta.kind == EntryKind::Configuration {
-                            match decode_members(payload.bytes) {
-                                Ok(members) => raft.adopt_configuration(index, voters(&members)),
+                            match Membership::decode(payload.bytes) {
+                                Ok(membership) => {
+                                    raft.adopt_configuration(index, membership.configuration());
+                                    self.memberships.push(index, membership);
+                                    reconfigured = true;
+                                }
                                 Err(error) => damaged = Some((index, error.to_string())),
                             }
                         }
@@ -153,6 +167,7 @@ impl Node {
                 }
             }
         }
+        self.reconfigured |= reconfigured;
         self.fail_entry(damaged);
     }
 
@@ -185,7 +200,8 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => self.peers.outbound(to),
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. } => self.peers.outbound(to),
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => self.peers.inbound(to),

@@ -17,7 +17,7 @@ impl Node {
             Stage::Alone(_) | Stage::Founding => None,
         };
         let leader = raft.and_then(Raft::leader);
-        let own = |id| self.members.iter().find(|member| member.id == id);
+        let own = |id| self.memberships.newest().get(id);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: self.identity.cluster_id,

@@ -1,6 +1,6 @@
 //! One turn of the loop: bytes down, one sync, results up. No business word in it but `node`.
 
-use super::{Ended, Farewell, Server, Wheel};
+use super::{Ended, FAREWELL_NS, Farewell, Server, Wheel};
 use crate::replica::ConnectionId;
 use crate::types::Instant;
 
@@ -41,7 +41,13 @@ impl Server {
     /// A stopped server reads nothing more, writes down what it has, and ends. A disk that does
     /// not answer, or a second signal, does not keep it: what is missing then is as after a crash.
     fn stop_if_done(&mut self) -> Result<(), Ended> {
-        let Some(stop_by) = self.stop_by else { return Ok(()) };
+        let Some(stop_by) = self.stop_by else {
+            if self.leaving && self.node.has_left(self.now) {
+                self.node.stop();
+                self.stop_by = Some(self.now.after_ns(FAREWELL_NS));
+            }
+            return Ok(());
+        };
         if self.node.has_stopped() {
             return Err(Ended::Stopped(Farewell::Noted));
         }

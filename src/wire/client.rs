@@ -7,6 +7,7 @@
 //!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
 //!            keys_only: bool, count_only: bool]            Range
 //!   17      []                                             Status
+//!   40..45  members and their leader, see members.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
 //!
@@ -34,6 +35,18 @@ pub enum Op {
     Range,
     /// The node's own view of itself.
     Status,
+    /// Who the members are.
+    MemberList,
+    /// A new member.
+    MemberAdd,
+    /// A member leaves.
+    MemberRemove,
+    /// A learner becomes a voter.
+    MemberPromote,
+    /// A new member takes the place of another.
+    MemberReplace,
+    /// Another member is to lead.
+    TransferLeader,
 }
 
 impl Op {
@@ -44,6 +57,12 @@ impl Op {
             Op::DeleteRange => 2,
             Op::Range => 16,
             Op::Status => 17,
+            Op::MemberList => 40,
+            Op::MemberAdd => 41,
+            Op::MemberRemove => 42,
+            Op::MemberPromote => 43,
+            Op::MemberReplace => 44,
+            Op::TransferLeader => 45,
         }
     }
 
@@ -54,6 +73,12 @@ impl Op {
             2 => Some(Op::DeleteRange),
             16 => Some(Op::Range),
             17 => Some(Op::Status),
+            40 => Some(Op::MemberList),
+            41 => Some(Op::MemberAdd),
+            42 => Some(Op::MemberRemove),
+            43 => Some(Op::MemberPromote),
+            44 => Some(Op::MemberReplace),
+            45 => Some(Op::TransferLeader),
             _ => None,
         }
     }
@@ -62,7 +87,14 @@ impl Op {
     pub const fn is_command(self) -> bool {
         match self {
             Op::Put | Op::DeleteRange => true,
-            Op::Range | Op::Status => false,
+            Op::Range
+            | Op::Status
+            | Op::MemberList
+            | Op::MemberAdd
+            | Op::MemberRemove
+            | Op::MemberPromote
+            | Op::MemberReplace
+            | Op::TransferLeader => false,
         }
     }
 }
@@ -306,7 +338,7 @@ pub fn status_request(out: &mut Vec<u8>, id: u64) {
     frame::finish(out, start);
 }
 
-fn begin_request(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+pub(super) fn begin_request(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
     let start = frame::begin(out);
     msgpack::write_array(out, 3);
     msgpack::write_uint(out, id);

@@ -9,15 +9,17 @@
 //!     kv    array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
 //!                     version: uint, lease: uint]
 //!   17      status, see status.rs
+//!   40..45  members and their leader, see members.rs
 //! ```
 
 use crate::codec::msgpack::{self, Reader};
-use crate::types::Revision;
+use crate::types::{LogIndex, NodeId, Revision};
 
 use super::client::Op;
 use super::error::{self, Error};
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
+use super::members::{self, MemberList};
 use super::status::{self, Status};
 
 /// Appends the reply to a Put, as a whole frame.
@@ -150,6 +152,20 @@ pub enum ReplyBody<'a> {
     Range(RangeReply<'a>),
     /// How the node sees itself.
     Status(Box<Status>),
+    /// Who the members are.
+    MemberList(Box<MemberList>),
+    /// The members were changed.
+    MemberChange {
+        /// Which change.
+        op: Op,
+        /// The entry of the configuration, which is committed.
+        index: LogIndex,
+    },
+    /// The leadership was handed over.
+    Transfer {
+        /// Who leads.
+        leader: NodeId,
+    },
 }
 
 /// What a Range found, borrowed from the reply.
@@ -233,6 +249,16 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
             ReplyBody::Range(RangeReply { revision, more, count, sent, kvs })
         }
         Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
+        Op::MemberList => {
+            return Ok(ReplyBody::MemberList(Box::new(members::decode_member_list(args)?)));
+        }
+        Op::MemberAdd | Op::MemberRemove | Op::MemberPromote | Op::MemberReplace => {
+            ReplyBody::MemberChange { op, index: fields.index()? }
+        }
+        Op::TransferLeader => match fields.node()? {
+            Some(leader) => ReplyBody::Transfer { leader },
+            None => return Err(DecodeError::Range { what: "a node's id", found: 0 }),
+        },
     };
     fields.close()?;
     fields::expect_end(&reader)?;
@@ -264,7 +290,7 @@ fn decode_kv<'a>(reader: &mut Reader<'a>) -> Result<KeyValue<'a>, DecodeError> {
     Ok(kv)
 }
 
-fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+pub(super) fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
     let start = frame::begin(out);
     msgpack::write_array(out, 3);
     msgpack::write_uint(out, id);

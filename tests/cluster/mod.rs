@@ -14,6 +14,7 @@
 //! | `script` | scripts/cluster.sh |
 //! | `disk` | a full disk, a failing sync |
 //! | `traced` | what strace sees of a leader |
+//! | `members` | members come, go and are replaced; handovers |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
@@ -26,6 +27,7 @@ mod disk;
 mod harness;
 mod hostile;
 mod links;
+mod members;
 mod partition;
 mod patience;
 mod raftctl;

@@ -1,17 +1,23 @@
-//! A seeded simulator of up to five cores: messages are lost, doubled, delayed and reordered, links
+//! A seeded simulator of up to nine cores: messages are lost, doubled, delayed and reordered, links
 //! are cut, servers freeze or lose power with what they had not synced, leaders more often than
-//! others. `oracles` watches every turn; afterwards the weather clears and the cluster must agree
-//! and go on. A run that committed too little is a failed run.
+//! others. Members come and go, and leaders hand over. `oracles` watches every turn; afterwards the
+//! weather clears and the cluster must agree and go on. A run that committed too little is a failed
+//! run.
 //!
 //! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of
 //! them.
 
 use super::oracles::Oracle;
-use super::server::{Disk, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, id, settings};
+use super::server::{
+    Disk, Entry, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, empty_disk, id, settings,
+};
 use super::weather::{Dice, MS, Weather};
-use raftd::raft::ReadTicket;
-use raftd::types::{Instant, LogIndex};
+use raftd::raft::{Change, Learner, ProposeError, ReadTicket, Wish};
+use raftd::types::{Instant, LogIndex, NodeId};
 use std::collections::BTreeMap;
+
+/// Servers of a world, those that arrived in its course included.
+const SERVERS_MAX: usize = 9;
 
 struct World {
     dice: Dice,
@@ -30,6 +36,9 @@ struct World {
     asked: BTreeMap<(usize, ReadTicket), LogIndex>,
     reads_served: u64,
     oracle: Oracle,
+    /// Configurations proposed, and handovers begun.
+    changes: u64,
+    transfers: u64,
 }
 
 impl World {
@@ -52,6 +61,8 @@ impl World {
             asked: BTreeMap::new(),
             reads_served: 0,
             oracle: Oracle::default(),
+            changes: 0,
+            transfers: 0,
         };
         for nth in 0..servers {
             let server = world.start(nth, disk(&[1]));
@@ -154,6 +165,7 @@ impl World {
     fn end_turn(&mut self, at: usize) {
         let now = self.now;
         let server = &mut self.servers[at];
+        self.changes += u64::from(server.continue_reconfiguration(now));
         server.raft.settle(now);
         server.step_output();
         if server.begin_job() {
@@ -182,8 +194,9 @@ impl World {
         let (before, rest) = self.servers.split_at_mut(at);
         let (server, after) = rest.split_first_mut().expect("in range");
         let own = server.disk.entries.clone();
-        let others = before.iter().chain(after.iter()).map(|it| it.disk.entries.as_slice());
-        let disks: Vec<_> = others.chain([own.as_slice()]).collect();
+        let mut disks: Vec<&[Entry]> = before.iter().map(|it| &*it.disk.entries).collect();
+        disks.push(&own);
+        disks.extend(after.iter().map(|it| &*it.disk.entries));
         self.oracle.observe(server, &disks);
     }
 
@@ -202,10 +215,49 @@ impl World {
         }
         self.values += 1;
         let proposed = self.servers[at].propose(self.now, self.values);
-        assert!(proposed.is_ok() || self.servers[at].raft.uncommitted_bytes() > 1000);
+        let full = self.servers[at].raft.uncommitted_bytes() > 1000;
+        assert!(proposed.is_ok() || full || proposed == Err(ProposeError::Transferring));
         let ticket = self.servers[at].raft.read().expect("leads");
         self.asked.insert((at, ticket), self.oracle.commit_index());
         self.end_turn(at);
+    }
+
+    /// Asks a leader, if there is one, for another configuration or a successor.
+    fn reorganise(&mut self) {
+        let awake = |at: &usize| self.frozen[*at] <= self.now && self.servers[*at].raft.is_leader();
+        let Some(at) = (0..self.servers.len()).find(awake) else { return };
+        let anybody = peer(self.dice.index(self.servers.len()));
+        if self.dice.once_in(self.weather.transfer) {
+            let begun = self.servers[at].raft.transfer(self.now, anybody);
+            self.transfers += u64::from(begun.is_ok());
+            self.end_turn(at);
+        }
+        if !self.dice.once_in(self.weather.change) {
+            return;
+        }
+        let change = match self.dice.roll(4) {
+            0 => Change::Promote(anybody),
+            1 => Change::Remove(anybody),
+            _ if self.servers.len() < SERVERS_MAX => {
+                let id = self.arrive();
+                let wishes = [Wish::Vote, Wish::Vote, Wish::Stay, Wish::Replace(anybody)];
+                Change::Add(Learner { id, wish: wishes[self.dice.index(4)] })
+            }
+            _ => Change::Remove(anybody),
+        };
+        self.changes += u64::from(self.servers[at].change(self.now, change).is_ok());
+        self.end_turn(at);
+    }
+
+    /// A server with an empty disk that is ready to join.
+    fn arrive(&mut self) -> NodeId {
+        let nth = self.servers.len();
+        let server = self.start(nth, empty_disk());
+        self.servers.push(server);
+        self.syncs.push(None);
+        self.frozen.push(Instant::ZERO);
+        self.connect_all(nth);
+        peer(nth)
     }
 
     /// Whom misfortune strikes: half of the time a leader.
@@ -286,6 +338,8 @@ impl World {
             reconnect: 0,
             tight: 0,
             propose: 20,
+            change: 0,
+            transfer: 0,
             ..Weather::draw(&mut Dice(0))
         };
         self.mend();
@@ -296,8 +350,7 @@ impl World {
         let patience =
             if calm { 4 } else { 8 } * TIMEOUT_NS + 10 * HEARTBEAT_NS + longest * 15 * MS;
         let deadline = self.now.after_ns(patience);
-        let behind = |server: &Server| server.raft.commit_index() < goal;
-        while self.servers.iter().any(behind) {
+        while self.is_behind(goal) {
             assert!(self.now < deadline, "no progress in calm weather: {}", self.describe());
             self.turn();
             self.use_cluster();
@@ -309,22 +362,36 @@ impl World {
         self.oracle.observe_all(&self.servers.iter().collect::<Vec<_>>());
     }
 
+    /// Whether a member of the newest configuration has not committed `goal`.
+    fn is_behind(&self, goal: LogIndex) -> bool {
+        let first = (1..).take(self.weather.servers).map(id);
+        let members = match self.oracle.configuration() {
+            Some(configuration) => configuration.members(),
+            None => first.collect(),
+        };
+        members.iter().any(|member| self.servers[nth(*member)].raft.commit_index() < goal)
+    }
+
     fn describe(&self) -> String {
         let line = |server: &Server| {
             let raft = &server.raft;
             let (role, term) = (raft.role_name(), raft.term());
             let (commit, last) = (raft.commit_index(), raft.last());
-            format!("{} {role} term={term} commit={commit} last={last}; ", server.id)
+            let configuration = raft.configuration();
+            format!(
+                "{} {role} term={term} commit={commit} last={last} {configuration:?};\n",
+                server.id
+            )
         };
         self.servers.iter().map(line).collect()
     }
 }
 
-fn peer(nth: usize) -> raftd::types::NodeId {
+fn peer(nth: usize) -> NodeId {
     id(u64::try_from(nth).expect("small") + 1)
 }
 
-fn nth(id: raftd::types::NodeId) -> usize {
+fn nth(id: NodeId) -> usize {
     usize::try_from(id.get() - 1).expect("small")
 }
 
@@ -332,6 +399,8 @@ struct Harvest {
     committed: u64,
     elections: u64,
     reads: u64,
+    changes: u64,
+    transfers: u64,
 }
 
 fn run(seed: u64) -> Harvest {
@@ -339,6 +408,7 @@ fn run(seed: u64) -> Harvest {
     for turn in 0..4000 {
         world.turn();
         world.use_cluster();
+        world.reorganise();
         world.worsen();
         if turn % 100 == 0 {
             world.observe_all();
@@ -349,6 +419,8 @@ fn run(seed: u64) -> Harvest {
         committed: world.oracle.commit_index().get(),
         elections: world.oracle.elections,
         reads: world.reads_served,
+        changes: world.changes,
+        transfers: world.transfers,
     }
 }
 
@@ -373,7 +445,7 @@ fn chaos_breaks_no_property_of_figure_3_and_the_cluster_recovers() {
         Some(seed) => (seed, 1),
         None => (0, number("RAFT_CHAOS_SEEDS").unwrap_or(300)),
     };
-    let mut total = Harvest { committed: 0, elections: 0, reads: 0 };
+    let mut total = Harvest { committed: 0, elections: 0, reads: 0, changes: 0, transfers: 0 };
     for seed in first..first + seeds {
         let naming = Naming(seed);
         let harvest = run(seed);
@@ -381,9 +453,14 @@ fn chaos_breaks_no_property_of_figure_3_and_the_cluster_recovers() {
         total.committed += harvest.committed;
         total.elections += harvest.elections;
         total.reads += harvest.reads;
+        total.changes += harvest.changes;
+        total.transfers += harvest.transfers;
     }
-    let Harvest { committed, elections, reads } = total;
+    let Harvest { committed, elections, reads, changes, transfers } = total;
     println!("{seeds} seeds: {committed} committed, {elections} elections, {reads} reads");
+    println!("{changes} configurations, {transfers} handovers");
+    assert!(seeds == 1 || changes > 3 * seeds, "too few configurations: {changes}");
+    assert!(seeds == 1 || 2 * transfers > seeds, "too few handovers: {transfers}");
     assert!(seeds == 1 || committed > 100 * seeds, "too little happened: {committed}");
     assert!(seeds == 1 || elections > 3 * seeds, "too few elections: {elections}");
     assert!(seeds == 1 || reads > 30 * seeds, "too few reads: {reads}");

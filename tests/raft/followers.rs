@@ -140,7 +140,7 @@ fn one_answer_speaks_for_all_messages_of_a_turn() {
             server.receive(NOW, 2, message);
             continue;
         };
-        let value = |meta: &_| super::server::Entry { meta: *meta, value: 1 };
+        let value = |meta: &_| super::server::Entry::of(*meta, 1);
         let entries: Vec<_> = entries.into_iter().chain(metas.iter().map(value)).collect();
         let packet = super::server::Packet { from: id(2), to: id(1), message, entries };
         server.step(NOW, &packet);
@@ -264,7 +264,8 @@ fn with_term(message: Message, new: u64) -> Message {
         other @ (Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }
-        | Message::VoteReply { .. }) => other,
+        | Message::VoteReply { .. }
+        | Message::TimeoutNow { .. }) => other,
     }
 }
 

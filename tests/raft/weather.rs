@@ -42,6 +42,9 @@ pub(super) struct Weather {
     pub(super) entries_max: usize,
     pub(super) in_flight_max: usize,
     pub(super) propose: u64,
+    /// Changes of the configuration asked of a leader, and handovers.
+    pub(super) change: u64,
+    pub(super) transfer: u64,
 }
 
 impl Weather {
@@ -62,6 +65,8 @@ impl Weather {
             entries_max: [1, 2, 20][dice.index(3)],
             in_flight_max: [1, 3, 8][dice.index(3)],
             propose: [2, 8, 30][dice.index(3)],
+            change: [0, 400, 100][dice.index(3)],
+            transfer: [0, 800, 150][dice.index(3)],
         }
     }
 }

@@ -283,6 +283,7 @@ impl std::fmt::Display for Brief<'_> {
             | Message::Vote { .. }
             | Message::VoteReply { .. }
             | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. }
             | Message::AppendReply { .. } => write!(f, "{:?}", self.0),
         }
     }

@@ -25,7 +25,10 @@ fn follower(entries: u64) -> Raft {
         log: vec![(LogIndex::new(entries), Term::new(2))],
         sizes: vec![1000; usize::try_from(entries).unwrap()],
         commit_index: LogIndex::ZERO,
-        configurations: vec![(LogIndex::new(1), Configuration::Stable(Voters::new(ids).unwrap()))],
+        configurations: vec![(
+            LogIndex::new(1),
+            Configuration::of_voters(Voters::new(ids).unwrap()),
+        )],
     };
     Raft::new(settings, restored, Instant::ZERO)
 }

@@ -78,7 +78,13 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
         let request = decode_request(&body).unwrap();
         let mut reader = raftd::codec::msgpack::Reader::new(request.args);
         let key = match request.op {
-            Op::Status => Vec::new(),
+            Op::Status
+            | Op::MemberList
+            | Op::MemberAdd
+            | Op::MemberRemove
+            | Op::MemberPromote
+            | Op::MemberReplace
+            | Op::TransferLeader => Vec::new(),
             Op::Put | Op::DeleteRange | Op::Range => {
                 reader.array().unwrap();
                 reader.bin().unwrap().to_vec()

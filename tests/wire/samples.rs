@@ -9,6 +9,7 @@ use raftd::wire::client::{self, Consistency, Op, RangeArgs};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Sender, Welcome};
+use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
 use raftd::wire::status::{PeerStatus, Status};
@@ -70,6 +71,16 @@ pub(crate) fn samples() -> Vec<Sample> {
     add(Kind::Request, "delete", &|out| client::delete_request(out, 8, b"a", b"b"));
     add(Kind::Request, "range", &|out| client::range_request(out, 9, &range_args()));
     add(Kind::Request, "status", &|out| client::status_request(out, 10));
+    add(Kind::Request, "member-list", &|out| members::member_list_request(out, 11));
+    for (name, request) in member_requests() {
+        add(Kind::Request, name, &|out| request.encode(out, 12));
+    }
+    add(Kind::Reply, "member-list", &|out| members::member_list_reply(out, 11, &member_list()));
+    let index = LogIndex::new(914);
+    add(Kind::Reply, "member-change", &|out| {
+        members::member_change_reply(out, 12, Op::MemberAdd, index);
+    });
+    add(Kind::Reply, "transfer-leader", &|out| members::transfer_reply(out, 12, node(2)));
     add(Kind::Reply, "put", &|out| reply::put_reply(out, 7, Revision(2)));
     add(Kind::Reply, "delete", &|out| reply::delete_reply(out, 8, Revision(300), 41));
     add(Kind::Reply, "range", &range_reply);
@@ -89,6 +100,40 @@ pub(crate) fn samples() -> Vec<Sample> {
         command::encode_command(out, Command::Compact { revision: Revision(5) });
     });
     samples
+}
+
+fn member_requests() -> Vec<(&'static str, MemberRequest<'static>)> {
+    let address = "127.0.0.1:7104";
+    vec![
+        ("member-add", MemberRequest::Add { node: node(4), address, stay: false }),
+        ("member-remove", MemberRequest::Remove { node: node(3) }),
+        ("member-promote", MemberRequest::Promote { node: node(4) }),
+        ("member-replace", MemberRequest::Replace { old: node(3), node: node(4), address }),
+        ("transfer-leader", MemberRequest::Transfer { node: Some(node(2)) }),
+    ]
+}
+
+fn member_list() -> MemberList {
+    let member = |id, role: &str, match_index| MemberStatus {
+        node: node(id),
+        address: format!("127.0.0.1:710{id}"),
+        disk_id: DiskId(u128::from(id) * 0x11),
+        role: role.to_owned(),
+        replaces: None,
+        alive: true,
+        match_index: LogIndex::new(match_index),
+    };
+    MemberList {
+        index: LogIndex::new(914),
+        committed: true,
+        highest: node(4),
+        leader: node(1),
+        last_index: LogIndex::new(920),
+        members: vec![
+            member(1, "voter", 920),
+            MemberStatus { replaces: Some(node(1)), ..member(4, "joining", 700) },
+        ],
+    }
 }
 
 fn members() -> Vec<(NodeId, DiskId)> {
@@ -202,6 +247,7 @@ pub(crate) fn errors() -> Vec<(&'static str, Error)> {
         ("wrong-node", Error::WrongNode { ours: node(2) }),
         ("unsupported", Error::Unsupported { version_min: 1, version_max: 1 }),
         ("refused", Error::Refused { why: "server n9 is not a member".into() }),
+        ("removed", Error::Removed { node: node(3) }),
     ]
 }
 
@@ -220,7 +266,12 @@ pub(crate) fn peer_messages() -> Vec<(&'static str, Message)> {
     vec![
         ("pre-vote", Message::PreVote { campaign_term, last: position(7, 913) }),
         ("pre-vote-reply", Message::PreVoteReply { term, campaign_term, granted: true }),
-        ("vote", Message::Vote { term: campaign_term, last: position(7, 913) }),
+        ("vote", Message::Vote { term: campaign_term, last: position(7, 913), asked_by: None }),
+        (
+            "vote-handover",
+            Message::Vote { term: campaign_term, last: position(7, 913), asked_by: Some(node(1)) },
+        ),
+        ("timeout-now", Message::TimeoutNow { term, last: position(7, 913) }),
         ("vote-reply", Message::VoteReply { term: campaign_term, granted: false }),
         ("probe", Message::Append { term, session, round, prev, entries, commit }),
         ("heartbeat", Message::Heartbeat { term, session, round, commit: index }),
@@ -301,6 +352,18 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             client::decode_status_args(request.args).map_err(text)?;
             client::status_request(out, request.id);
         }
+        Op::MemberList => {
+            client::decode_status_args(request.args).map_err(text)?;
+            members::member_list_request(out, request.id);
+        }
+        Op::MemberAdd
+        | Op::MemberRemove
+        | Op::MemberPromote
+        | Op::MemberReplace
+        | Op::TransferLeader => {
+            let asked = MemberRequest::decode(request.op, request.args).map_err(text)?;
+            asked.expect("one of these ops").encode(out, request.id);
+        }
     }
     Ok(())
 }
@@ -322,6 +385,11 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             writer.finish(out, range.more, range.count);
         }
         ReplyBody::Status(status) => reply::status_reply(out, reply.id, &status),
+        ReplyBody::MemberList(list) => members::member_list_reply(out, reply.id, &list),
+        ReplyBody::MemberChange { op, index } => {
+            members::member_change_reply(out, reply.id, op, index);
+        }
+        ReplyBody::Transfer { leader } => members::transfer_reply(out, reply.id, leader),
     }
     Ok(())
 }

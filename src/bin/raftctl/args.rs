@@ -1,10 +1,12 @@
 //! The command line: global flags, verbs and theirs.
 
 use std::ffi::OsString;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use raftd::types::NodeId;
 
 const AFTER_HELP: &str = "\
 Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
@@ -72,11 +74,72 @@ pub(crate) enum Verb {
     },
     /// What every endpoint says of itself.
     Status,
+    /// Show or change the members.
+    #[command(subcommand)]
+    Member(MemberVerb),
+    /// Let another voter lead.
+    TransferLeader {
+        /// Its number; without it, whoever's log is furthest.
+        id: Option<NodeNumber>,
+    },
     /// Print a completion script: `source <(raftctl completions bash)`.
     Completions {
         /// The shell.
         shell: Shell,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum MemberVerb {
+    /// Who the members are, and how far their logs.
+    List,
+    /// Add a server that was started with --join, and wait until it votes.
+    Add {
+        /// Its number, higher than any before, and where it listens.
+        #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
+        member: Newcomer,
+        /// Let it stay a learner: it gets everything and does not vote.
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Make a learner a voter.
+    Promote {
+        /// Its number.
+        id: NodeNumber,
+    },
+    /// Remove a voter or learner for good.
+    Remove {
+        /// Its number.
+        id: NodeNumber,
+    },
+    /// Let a new server take the place of one that lost its data directory.
+    Replace {
+        /// The number of the old one.
+        id: NodeNumber,
+        /// The number of the new one, higher than any before, and where it listens.
+        #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
+        member: Newcomer,
+    },
+}
+
+/// A server's number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeNumber(pub(crate) NodeId);
+
+impl FromStr for NodeNumber {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<NodeNumber, &'static str> {
+        let id = text.parse().ok().and_then(NodeId::new);
+        id.map(NodeNumber).ok_or("a server's number is a whole number from 1 on")
+    }
+}
+
+/// A server that is to be a member.
+#[derive(Clone, Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) id: NodeId,
+    pub(crate) address: String,
 }
 
 #[derive(Args, Debug)]
@@ -117,6 +180,13 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "raftctl", &mut script);
     script
+}
+
+fn member(text: &str) -> Result<Newcomer, &'static str> {
+    let Some((id, address)) = text.split_once('=') else {
+        return Err("a member is ID=HOST:PORT, as in 4=10.0.0.4:7101");
+    };
+    Ok(Newcomer { id: id.parse::<NodeNumber>()?.0, address: endpoint(address)? })
 }
 
 fn endpoint(text: &str) -> Result<String, &'static str> {

@@ -1,6 +1,7 @@
-//! raftctl: puts, gets, deletes and status from the command line.
+//! raftctl: puts, gets, deletes, status and members from the command line.
 mod args;
 mod exit;
+mod members;
 mod output;
 mod status;
 mod verbs;
@@ -45,6 +46,10 @@ fn run(cli: Cli) -> Result<End, Failure> {
         Verb::Get(args) => (verbs::get(&mut client, cli.output, args)?, End::Done),
         Verb::Del { key, prefix } => (verbs::del(&mut client, cli.output, key, prefix)?, End::Done),
         Verb::Status => status::status(&client, cli.output),
+        Verb::Member(verb) => (members::member(&mut client, cli.output, verb)?, End::Done),
+        Verb::TransferLeader { id } => {
+            (members::transfer_leader(&mut client, cli.output, id)?, End::Done)
+        }
         Verb::Completions { shell } => (args::completions(shell), End::Done),
     };
     print(&text)?;

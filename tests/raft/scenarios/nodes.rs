@@ -401,9 +401,12 @@ impl Nodes {
             let answer = match reply.body {
                 ReplyBody::Put { .. } => Answer::Done,
                 ReplyBody::Error(error) => Answer::Failed(error),
-                ReplyBody::Status(_) | ReplyBody::Range(_) | ReplyBody::DeleteRange { .. } => {
-                    panic!("nobody asked for that")
-                }
+                ReplyBody::Status(_)
+                | ReplyBody::Range(_)
+                | ReplyBody::DeleteRange { .. }
+                | ReplyBody::MemberList(_)
+                | ReplyBody::MemberChange { .. }
+                | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
             };
             let before = self.answers.insert(reply.id, answer);
             assert_eq!(before, None, "a put is answered once");

@@ -15,6 +15,7 @@ pub(super) fn kind(message: &Message) -> &'static str {
         Message::Append { .. } => "Append",
         Message::Heartbeat { .. } => "Heartbeat",
         Message::AppendReply { .. } => "AppendReply",
+        Message::TimeoutNow { .. } => "TimeoutNow",
     }
 }
 
@@ -38,7 +39,11 @@ pub(super) fn describe(packet: &Packet, fate: Option<&str>) -> String {
         Message::PreVoteReply { term: _, campaign_term, granted: yes } => {
             format!("for={campaign_term} {}", granted(*yes))
         }
-        Message::Vote { term: _, last } => format!("last={last}"),
+        Message::Vote { term: _, last, asked_by: None } => format!("last={last}"),
+        Message::Vote { term: _, last, asked_by: Some(leader) } => {
+            format!("last={last} asked_by={leader}")
+        }
+        Message::TimeoutNow { term: _, last } => format!("last={last}"),
         Message::VoteReply { term: _, granted: yes } => granted(*yes).to_owned(),
         Message::Append { term: _, session: _, round, prev, entries, commit } => {
             let count = u64::try_from(entries.len()).expect("small");
@@ -89,6 +94,7 @@ pub(super) fn notice(notice: &Notice) -> String {
         Notice::BecameFollower { leader: None, .. } => "gives way".to_owned(),
         Notice::LeaderChanged { leader, .. } => format!("follows {leader}"),
         Notice::LostQuorum { .. } => "has lost its quorum".to_owned(),
+        Notice::TransferFailed { target, .. } => format!("leads on, {target} did not take over"),
         Notice::SafetyViolated { from, ours, theirs } => {
             format!("says that {from} contradicts {ours} with term {theirs}")
         }

@@ -116,7 +116,10 @@ impl World {
                     count: range.count,
                 })
             }
-            ReplyBody::Status(_) => unreachable!("nobody asks for it"),
+            ReplyBody::Status(_)
+            | ReplyBody::MemberList(_)
+            | ReplyBody::MemberChange { .. }
+            | ReplyBody::Transfer { .. } => unreachable!("nobody asks for it"),
             ReplyBody::Error(error) => self.meaning_of_error(client, attempt, error),
         }
     }
@@ -153,6 +156,7 @@ impl World {
             | Error::WrongNode { .. }
             | Error::Unsupported { .. }
             | Error::Refused { .. }
+            | Error::Removed { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
             }
@@ -260,6 +264,9 @@ impl std::fmt::Display for Shown<'_, '_> {
                 write!(f, "range of {} rev={}", range.len(), range.revision)
             }
             ReplyBody::Status(_) => f.write_str("status"),
+            ReplyBody::MemberList(_) => f.write_str("members"),
+            ReplyBody::MemberChange { index, .. } => write!(f, "members changed at {index}"),
+            ReplyBody::Transfer { leader } => write!(f, "{leader} leads"),
             ReplyBody::Error(error) => write!(f, "error: {error}"),
         }
     }
