@@ -80,7 +80,9 @@ impl Node {
             }
         };
         let admitted = match request.op {
-            Op::Put | Op::DeleteRange => self.admit_write(id, &request, now),
+            Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => {
+                self.admit_write(id, &request, now)
+            }
             Op::Range => self.admit_read(id, &request),
             Op::Status => self.answer_status(id, request.id),
         };

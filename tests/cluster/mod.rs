@@ -8,6 +8,7 @@
 //! | `starting` | a node alone; every way not to start |
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
+//! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
@@ -23,6 +24,7 @@
 mod chaos;
 mod chaos_ledger;
 mod disk;
+mod exactly_once;
 mod harness;
 mod hostile;
 mod links;

@@ -59,6 +59,9 @@ pub(crate) enum Verb {
         /// The value; `-` reads it from standard input.
         #[arg(allow_hyphen_values = true)]
         value: OsString,
+        /// Only if the key's last change is this revision; 0: only if there is no such key.
+        #[arg(long, value_name = "N")]
+        if_mod_revision: Option<u64>,
     },
     /// Print a key and its value, or all keys with a prefix.
     Get(GetArgs),
