@@ -115,6 +115,7 @@ fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)>
         history_bytes_max: config.history_bytes_max,
         clients_max: config.connections_max,
         working: WorkingLimits::default(),
+        lease_drift_ppm: config.lease_drift_ppm,
     })
 }
 

@@ -237,7 +237,7 @@ impl Client {
     fn range_once(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
         self.check_size(args.key.len().saturating_add(args.end.len()))?;
         let intent = match args.consistency {
-            Consistency::Linearizable => Intent::Read,
+            Consistency::Linearizable | Consistency::Lease => Intent::Read,
             Consistency::Serializable => Intent::ReadHere,
         };
         let send = |connection: &mut Connection| connection.range(args);

@@ -10,6 +10,8 @@
 //! | any reply in a term just adopted | that term |
 //! | `AppendReply` up to i | term, and every entry up to i |
 //! | `Append`, `Heartbeat` | no entry; the leader's term was durable at its election |
+//! | `ReadIndex` | its term, as whatever speaks of one |
+//! | `ReadIndexReply` | nothing: it says what is committed, in a leader's term |
 //! | own entry counted in a commit | that entry |
 
 use super::durability::Durable;
@@ -109,7 +111,9 @@ fn grants(message: &Message) -> bool {
         | Message::Vote { .. }
         | Message::Append { .. }
         | Message::Heartbeat { .. }
-        | Message::AppendReply { .. } => false,
+        | Message::AppendReply { .. }
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. } => false,
     }
 }
 
@@ -267,6 +271,11 @@ pub enum Notice {
         /// The term we led.
         term: Term,
     },
+    /// As leader we wait for our own disk for too long; `BecameFollower` follows.
+    DiskStalled {
+        /// The term we led.
+        term: Term,
+    },
     /// A leader contradicts an entry that we know to be committed or verified. We refuse its
     /// message; one of us is broken, and people must look.
     SafetyViolated {
@@ -298,12 +307,18 @@ pub enum Mark {
     ReadRound,
     /// A pipeline to a follower was given up and the follower probed.
     Reprobed,
+    /// A lease answered a read.
+    LeaseRead,
+    /// A leader answered a follower's reads.
+    ForwardedRead,
+    /// Our own disk took so long that we left office, or did not stand for it.
+    DiskStalled,
 }
 
 /// Counts of `Mark`s since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Marks {
-    counts: [u64; 8],
+    counts: [u64; 11],
 }
 
 impl Marks {
@@ -327,5 +342,8 @@ const fn slot(mark: Mark) -> usize {
         Mark::Stale => 5,
         Mark::ReadRound => 6,
         Mark::Reprobed => 7,
+        Mark::LeaseRead => 8,
+        Mark::ForwardedRead => 9,
+        Mark::DiskStalled => 10,
     }
 }

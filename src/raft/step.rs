@@ -48,6 +48,10 @@ impl Raft {
             Message::AppendReply { term: _, session, round, outcome, first_faulty } => {
                 self.on_append_reply(now, from, (session, round), outcome, first_faulty);
             }
+            Message::ReadIndex { term: _, sequence } => self.on_read_index(from, sequence),
+            Message::ReadIndexReply { term: _, sequence, index } => {
+                self.on_read_index_reply(from, sequence, index);
+            }
         }
     }
 
@@ -57,12 +61,18 @@ impl Raft {
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 let due = self.role.election_deadline().is_some_and(|deadline| deadline <= now);
                 if due && self.log.configuration().is_voter(self.settings.id) {
-                    self.on_election_timeout(now);
+                    if self.disk_deadline() <= now {
+                        self.postpone_election(now);
+                    } else {
+                        self.on_election_timeout(now);
+                    }
                 }
             }
             Role::Leader(leader) => {
                 if self.quorum_deadline() <= now {
                     self.on_quorum_lost(now);
+                } else if !leader.peers.is_empty() && self.disk_deadline() <= now {
+                    self.on_disk_stalled(now);
                 } else if leader.heartbeat_at <= now {
                     self.on_heartbeat_due(now);
                 }
@@ -102,9 +112,10 @@ impl Raft {
     pub fn settle(&mut self, now: Instant) {
         self.advance_commit_index(); // what the acknowledgements of this turn commit
         self.continue_reconfiguration(now); // a committed configuration may end our leadership
-        self.release_reads(); // a new round rides on the Appends below
+        self.release_reads(now); // a new round rides on the Appends below
         // continue_transfer: here, when the target has caught up (`transfer`)
-        self.answer_leader(); // one answer for all that the turn brought
+        self.answer_leader(now); // one answer for all that the turn brought
+        self.forward_reads(now); // our readers' question to the leader
         self.fill_pipelines(now); // entries, else the heartbeats that are due
         self.choose_wake_at();
         self.check_invariants();
@@ -143,7 +154,11 @@ impl Raft {
                     Message::AppendReply { term, session, round, outcome, first_faulty: None },
                 );
             }
-            Message::VoteReply { .. } | Message::AppendReply { .. } => {}
+            // A follower of a former term learns of ours from its leader or from our campaign.
+            Message::VoteReply { .. }
+            | Message::AppendReply { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. } => {}
         }
         false
     }
@@ -170,10 +185,12 @@ impl Raft {
         self.wake_at = match &self.role {
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 let deadline = self.role.election_deadline().filter(|_| is_voter);
-                deadline.unwrap_or(Instant::FAR)
+                deadline.unwrap_or(Instant::FAR).min(self.role.asks_again_at())
             }
             Role::Leader(leader) if leader.peers.is_empty() => Instant::FAR,
-            Role::Leader(leader) => leader.heartbeat_at.min(self.quorum_deadline()),
+            Role::Leader(leader) => {
+                leader.heartbeat_at.min(self.quorum_deadline()).min(self.disk_deadline())
+            }
         };
     }
 }

@@ -5,6 +5,7 @@
 use super::connections::{ConnectionId, Flow, Party};
 use super::drive::room_after_overhead;
 use super::pending::Waiter;
+use super::reads::By;
 use super::{Node, Stage, Taken};
 use crate::kv;
 use crate::limits;
@@ -157,6 +158,14 @@ impl Node {
         }
     }
 
+    /// A server that hears a leader learns from it up to where it must have applied.
+    fn check_leader_known(&self) -> Result<(), Error> {
+        match &self.stage {
+            Stage::Member(raft) if raft.leader().is_some() => Ok(()),
+            Stage::Member(_) | Stage::Alone(_) | Stage::Founding => self.check_leader(),
+        }
+    }
+
     /// "Ask that one", with its address if we know one.
     pub(super) fn not_leader(&self, leader: Option<NodeId>) -> Error {
         let address = |id| self.peers.get(id).map(|peer| (id, peer.address.clone()));
@@ -175,13 +184,21 @@ impl Node {
                 self.answer_range(id, request.id, &args);
                 Ok(())
             }
-            Consistency::Linearizable => {
-                self.check_leader()?;
-                self.connections.wait(id);
-                self.reads.gathering.push(id, request.id, request.args);
-                Ok(())
-            }
+            Consistency::Linearizable => self.gather_read(id, request, By::Round),
+            Consistency::Lease => self.gather_read(id, request, By::Lease),
         }
+    }
+
+    fn gather_read(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        by: By,
+    ) -> Result<(), Error> {
+        self.check_leader_known()?;
+        self.connections.wait(id);
+        self.reads.gathering(by).push(id, request.id, request.args);
+        Ok(())
     }
 
     /// Proposes the turn's commands as one entry. Refusals are certain: the entry is in no log yet.

@@ -197,6 +197,9 @@ pub enum Consistency {
     Linearizable,
     /// The asked node's own state, however old.
     Serializable,
+    /// As linearizable, while the servers' clocks run alike within the bound they were told: a
+    /// leader with a lease answers at once. Without one, as linearizable.
+    Lease,
 }
 
 impl Consistency {
@@ -205,6 +208,7 @@ impl Consistency {
         match self {
             Consistency::Linearizable => 0,
             Consistency::Serializable => 1,
+            Consistency::Lease => 2,
         }
     }
 
@@ -213,6 +217,7 @@ impl Consistency {
         match code {
             0 => Some(Consistency::Linearizable),
             1 => Some(Consistency::Serializable),
+            2 => Some(Consistency::Lease),
             _ => None,
         }
     }

@@ -210,6 +210,8 @@ pub(crate) fn status() -> Status {
         }],
         out_of_space: false,
         syncs: 1000,
+        lease_drift_ppm: 500,
+        sessions: 12,
     }
 }
 
@@ -254,6 +256,8 @@ pub(crate) fn peer_messages() -> Vec<(&'static str, Message)> {
         ("heartbeat", Message::Heartbeat { term, session, round, commit: index }),
         ("matched", reply(AppendOutcome::Matched { index }, None)),
         ("conflict", reply(conflict, None)),
+        ("read-index", Message::ReadIndex { term, sequence: 77 }),
+        ("read-index-reply", Message::ReadIndexReply { term, sequence: 77, index }),
         ("no-room", reply(AppendOutcome::NoRoom { index }, Some(LogIndex::new(950)))),
     ]
 }

@@ -56,6 +56,7 @@ pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<
         revision: Revision(args.rev),
         consistency: match args.consistency {
             Freshness::Linearizable => Consistency::Linearizable,
+            Freshness::Lease => Consistency::Lease,
             Freshness::Serializable => Consistency::Serializable,
         },
         keys_only: args.keys_only,
