@@ -186,6 +186,9 @@ impl<'a> Group<'a> {
         for version in store.history.due_versions(store.compact_revision, self.spent()) {
             seen ^= store.versions.at(version).mod_revision;
         }
+        for call in self.calls[..self.count].iter().flatten() {
+            seen ^= store.sessions.touch(call.session);
+        }
         black_box(seen);
         for hash in hashes {
             if let Some(id) = store.index.candidate(*hash) {

@@ -186,8 +186,28 @@ impl Store {
         self.sessions.counters()
     }
 
-    /// Takes over a session from a checkpoint, in the order and with the replies that `sessions`
-    /// told. Panics if that order is broken: a checkpoint's reader checks it first.
+    /// Keeps the sessions as they are now for `pinned_session`, until `unpin_sessions`, while
+    /// entries go on to be applied.
+    pub fn pin_sessions(&mut self) {
+        self.sessions.pin();
+    }
+
+    /// Lets go of what `pin_sessions` keeps.
+    pub fn unpin_sessions(&mut self) {
+        self.sessions.unpin();
+    }
+
+    /// The first pinned session at or behind `place`, 0 being the first, with its place and the
+    /// replies kept for it. The order is that of places, the same on every node.
+    pub fn pinned_session(
+        &self,
+        place: u32,
+    ) -> Option<(u32, SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+        self.sessions.pinned_from(place)
+    }
+
+    /// Takes over a session from a checkpoint, in any order. Panics on one that no store has: a
+    /// checkpoint's reader checks it first.
     pub fn restore_session(
         &mut self,
         row: SessionRow,
@@ -196,7 +216,7 @@ impl Store {
         self.sessions.restore(row, replies);
     }
 
-    /// Takes over the counters from a checkpoint, after its sessions.
+    /// Takes over the counters from a checkpoint, after its sessions; from then on they are in use.
     pub fn restore_session_counters(&mut self, counters: SessionCounters) {
         self.sessions.restore_counters(counters);
     }

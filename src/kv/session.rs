@@ -19,7 +19,7 @@
 //! A session's number modulo the places is its place, which makes finding it one step. So numbers
 //! have gaps; they are never used twice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::limits::{SESSION_IDLE_MS, SESSION_WINDOW, SESSIONS_MAX};
 use crate::types::SessionId;
@@ -72,6 +72,7 @@ pub(super) enum Standing {
     Expired,
 }
 
+#[derive(Clone)]
 struct Session {
     row: SessionRow,
     /// The replies to the calls after `row.acknowledged`, in order.
@@ -87,8 +88,16 @@ struct Session {
 
 const _: () = assert!(size_of::<Option<CommandReply>>() <= 32, "limits.rs counts on it");
 
+/// A moment that a checkpoint looks at while the table goes on.
+struct Pinned {
+    counters: SessionCounters,
+    /// By their places, the sessions of then that were used or ended since, as they were.
+    before: BTreeMap<u32, Session>,
+}
+
 /// All client sessions.
 pub(super) struct Sessions {
+    pinned: Option<Pinned>,
     places: Vec<Option<Box<Session>>>,
     count: usize,
     oldest: u32,
@@ -101,7 +110,7 @@ impl Sessions {
     pub(super) fn new() -> Sessions {
         let counters = SessionCounters::default();
         let (oldest, newest) = (NOWHERE, NOWHERE);
-        Sessions { places: Vec::new(), count: 0, oldest, newest, counters, hash: 0 }
+        Sessions { pinned: None, places: Vec::new(), count: 0, oldest, newest, counters, hash: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -115,6 +124,13 @@ impl Sessions {
     /// The sum of what the sessions add to the state hash.
     pub(super) fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// Loads a session that will be used. The value means nothing.
+    #[inline]
+    pub(super) fn touch(&self, id: SessionId) -> u64 {
+        let session = self.at(place_of(id));
+        session.map_or(0, |it| it.row.used ^ u64::from(it.kept.front().is_some()))
     }
 
     /// Ends sessions that have been unused for too long at `stamp_ms`.
@@ -153,6 +169,7 @@ impl Sessions {
         if self.at(place).is_none_or(|session| session.row.id != call.session) {
             return Standing::Expired;
         }
+        self.set_aside(place);
         self.counters.uses += 1;
         let used = self.counters.uses;
         self.unlink(place);
@@ -188,16 +205,41 @@ impl Sessions {
         std::iter::successors(self.at(self.oldest), newer).map(|it| (it.row, it.replies()))
     }
 
-    /// Takes over a session, used later than all that are here.
+    /// From now on `pinned_from` sees the table as it is now. A session costs a copy at its first
+    /// use afterwards. Panics if a moment is pinned already.
+    pub(super) fn pin(&mut self) {
+        assert!(self.pinned.is_none(), "one moment at a time");
+        self.pinned = Some(Pinned { counters: self.counters, before: BTreeMap::new() });
+    }
+
+    /// Lets go of the pinned moment.
+    pub(super) fn unpin(&mut self) {
+        self.pinned = None;
+    }
+
+    /// The first session at or behind `place` as the pinned moment saw it, its place, and the
+    /// replies kept for it then.
+    pub(super) fn pinned_from(
+        &self,
+        place: u32,
+    ) -> Option<(u32, SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+        let pinned = self.pinned.as_ref().expect("a moment is pinned");
+        let end = u32::try_from(self.places.len()).expect("few places");
+        (place..end).find_map(|place| {
+            let of_then = |it: &&Session| it.row.used <= pinned.counters.uses;
+            let untouched = || self.at(place).filter(of_then);
+            let session = pinned.before.get(&place).or_else(untouched)?;
+            Some((place, session.row, session.replies()))
+        })
+    }
+
+    /// Takes over a session of a checkpoint; `restore_counters` follows the last one.
     pub(super) fn restore(
         &mut self,
         row: SessionRow,
         replies: impl Iterator<Item = (u64, CommandReply)>,
     ) {
         assert!(self.count < SESSIONS_MAX, "a checkpoint holds {SESSIONS_MAX} sessions at most");
-        assert!(row.used > self.counters.uses, "sessions come in the order of use");
-        assert!(self.at(place_of(row.id)).is_none(), "two sessions have one place");
-        self.counters = SessionCounters { last: self.counters.last.max(row.id), uses: row.used };
         let mut kept = VecDeque::new();
         let mut replies_hash = 0_u64;
         for (sequence, reply) in replies {
@@ -210,10 +252,19 @@ impl Sessions {
         self.insert(row, kept, replies_hash);
     }
 
-    /// Takes over the counters, after all sessions.
+    /// Takes over the counters of a checkpoint, after its sessions, and puts these in their order.
     pub(super) fn restore_counters(&mut self, counters: SessionCounters) {
-        assert!(counters.last >= self.counters.last, "a session is newer than the newest");
-        assert!(counters.uses >= self.counters.uses, "a use is newer than the newest");
+        let mut rows: Vec<SessionRow> = self.places.iter().flatten().map(|it| it.row).collect();
+        rows.sort_unstable_by_key(|row| row.used);
+        (self.oldest, self.newest) = (NOWHERE, NOWHERE);
+        for row in rows {
+            assert!(row.id <= counters.last, "{} is newer than the newest", row.id);
+            assert!(row.used <= counters.uses, "{} was used after the last use", row.id);
+            let place = place_of(row.id);
+            let session = self.at_mut(place);
+            (session.older, session.newer) = (NOWHERE, NOWHERE);
+            self.link_newest(place);
+        }
         self.counters = counters;
     }
 
@@ -233,10 +284,21 @@ impl Sessions {
     }
 
     fn end(&mut self, place: u32) {
+        self.set_aside(place);
         self.unlink(place);
         let ended = self.places[index(place)].take().expect("a linked place holds a session");
         self.hash = self.hash.wrapping_sub(ended.contribution);
         self.count -= 1;
+    }
+
+    /// Keeps a session as a pinned moment saw it, before it changes for the first time since.
+    fn set_aside(&mut self, place: u32) {
+        let Some(pinned) = &mut self.pinned else { return };
+        let session = self.places[index(place)].as_deref();
+        let session = session.expect("a linked place holds a session");
+        if session.row.used <= pinned.counters.uses {
+            pinned.before.insert(place, session.clone());
+        }
     }
 
     fn unlink(&mut self, place: u32) {
