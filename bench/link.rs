@@ -146,6 +146,8 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
         }),
         ReplyBody::Error(error) => Answer::Refused(error),
         other @ (ReplyBody::DeleteRange { .. }
+        | ReplyBody::OpenSession { .. }
+        | ReplyBody::PutIf { .. }
         | ReplyBody::Status(_)
         | ReplyBody::MemberList(_)
         | ReplyBody::MemberChange { .. }

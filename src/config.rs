@@ -37,6 +37,8 @@ pub struct Config {
     pub history_bytes_max: u64,
     /// Client connections at once.
     pub connections_max: usize,
+    /// By how much any two servers' clocks may differ in rate, in millionths; `None`: no leases.
+    pub lease_drift_ppm: Option<u32>,
 }
 
 /// A member as `--peers` names it.
@@ -121,6 +123,12 @@ fn flags() -> getopts::Options {
         "BYTES",
     );
     flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
+    flags.optopt(
+        "",
+        "lease-reads",
+        "answer reads by lease; any two servers' clocks run alike within DRIFT (default: off)",
+        "DRIFT",
+    );
     flags.optflag("h", "help", "print this help");
     flags.optflag("V", "version", "print the version");
     flags
@@ -179,6 +187,10 @@ impl Config {
                 4096..=1 << 40,
             )?,
             connections_max: usize::try_from(connections).unwrap_or(limits::CONNECTIONS_MAX),
+            lease_drift_ppm: matches
+                .opt_str("lease-reads")
+                .map(|it| parse_drift(&it))
+                .transpose()?,
         })))
     }
 
@@ -223,6 +235,25 @@ fn number(
             "--{name} '{text}' is not a whole number from {} to {}",
             bounds.start(),
             bounds.end()
+        )),
+    }
+}
+
+/// A share of one: `500ppm`, `1%`, `0.05%`. More than a half is no bound, and 0 is no clock.
+fn parse_drift(text: &str) -> Result<u32, UsageError> {
+    let ppm = match (text.strip_suffix("ppm"), text.strip_suffix('%')) {
+        (Some(number), _) => number.parse().ok(),
+        (None, Some(number)) => {
+            let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+            let digits = format!("{whole}{part:0<4}");
+            if part.len() <= 4 { digits.parse().ok() } else { None }
+        }
+        (None, None) => None,
+    };
+    match ppm {
+        Some(ppm @ 1..=500_000) => Ok(ppm),
+        Some(_) | None => refuse(format!(
+            "--lease-reads '{text}' is not a drift from 1ppm to 50%, as in 500ppm or 0.05%"
         )),
     }
 }
@@ -364,6 +395,11 @@ mod tests {
             ("--id 1 --data-dir d --election-timeout 300 --heartbeat 299", "--heartbeat"),
             ("--id 1 --data-dir d --join", "--peers"),
             ("--id 1 --data-dir d --join --peers 1=a:1", "at least one"),
+            ("--id 1 --data-dir d --lease-reads 1", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads 0%", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads 51%", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads 0.00001%", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads -1ppm", "1ppm to 50%"),
             ("--id 1 --data-dir d stray", "stray"),
             ("--id 1 --data-dir d --nonsense", "nonsense"),
         ];
@@ -381,6 +417,15 @@ mod tests {
         {
             parse(&format!("--id 1 --data-dir d --peers 1={address}")).expect(address);
         }
+    }
+
+    #[test]
+    fn a_drift_is_a_share_in_millionths_or_hundredths() {
+        let cases = [("1ppm", 1), ("500ppm", 500), ("1%", 10_000), ("0.05%", 500)];
+        for (text, ppm) in cases {
+            assert_eq!(parse_drift(text).expect(text), ppm);
+        }
+        assert_eq!(parse_drift("50%").expect("the largest"), 500_000);
     }
 
     #[test]

@@ -138,6 +138,7 @@ fn node_options(
         history_bytes_max: config.history_bytes_max,
         clients_max: config.connections_max,
         working: WorkingLimits::default(),
+        lease_drift_ppm: config.lease_drift_ppm,
     })
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::limits::{HELLO_BYTES_MAX, RANGE_REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::types::ClusterId;
-use crate::wire::client::{self, RangeArgs};
+use crate::wire::client::{self, Command, RangeArgs, SessionCall};
 use crate::wire::frame::next_frame;
 use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
 use crate::wire::members::{self, MemberRequest};
@@ -89,6 +89,13 @@ impl Connection {
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> u64 {
         let id = self.take_id();
         client::put_request(&mut self.out, id, key, value);
+        id
+    }
+
+    /// Puts a command into the send buffer, as a call of a session or by itself.
+    pub fn command(&mut self, call: Option<SessionCall>, command: Command<'_>) -> u64 {
+        let id = self.take_id();
+        client::command_request(&mut self.out, id, call, command);
         id
     }
 

@@ -35,7 +35,8 @@ impl Client {
 
     /// The members as their leader sees them.
     pub fn member_list(&mut self) -> Result<MemberList, Error> {
-        self.call(Intent::Read, Connection::member_list, |body| {
+        let deadline = self.deadline();
+        self.call(Intent::Read, deadline, Connection::member_list, |body| {
             if let ReplyBody::MemberList(list) = body { Some(*list) } else { None }
         })
     }
@@ -46,8 +47,10 @@ impl Client {
     /// Panics for a transfer, which changes no configuration.
     pub fn change_members(&mut self, request: &MemberRequest<'_>) -> Result<LogIndex, Error> {
         assert!(!matches!(request, MemberRequest::Transfer { .. }), "see transfer_leader");
+        let deadline = self.deadline();
         self.call(
             Intent::Write,
+            deadline,
             |it| it.member_request(request),
             |body| {
                 if let ReplyBody::MemberChange { index, .. } = body { Some(index) } else { None }
@@ -60,8 +63,10 @@ impl Client {
         let request = MemberRequest::Transfer { node: target };
         // Repeating it is harmless if it names somebody: who leads has nothing to take over.
         let intent = if target.is_some() { Intent::Read } else { Intent::Write };
+        let deadline = self.deadline();
         self.call(
             intent,
+            deadline,
             |it| it.member_request(&request),
             |body| {
                 if let ReplyBody::Transfer { leader } = body { Some(leader) } else { None }

@@ -179,16 +179,40 @@ impl Raft {
         self.log.configuration().is_voter(own) || committed.is_voter(own)
     }
 
-    /// Whether we hear a leader, or are one: then nobody gets our vote, whatever its term. Thesis
-    /// §4.2.3.
+    /// Whether we hear a leader, are one, or confirmed one's round: then nobody gets our vote,
+    /// whatever its term. Thesis §4.2.3; the promise outlives the leader's term (`reads`).
     pub(super) fn is_sticky(&self, now: Instant) -> bool {
-        match &self.role {
+        let hears = match &self.role {
             Role::Follower(follower) => follower.following.as_ref().is_some_and(|following| {
                 now.ns_since(following.heard_at) < self.settings.election_timeout_ns
             }),
             Role::PreCandidate(_) | Role::Candidate(_) => false,
             Role::Leader(_) => true,
+        };
+        hears || now < self.promise_until
+    }
+
+    /// Our disk hangs: in office we would be of no use, and our vote for ourselves would not leave.
+    /// Try again later.
+    pub(super) fn postpone_election(&mut self, now: Instant) {
+        let later = self.draw_election_deadline(now);
+        self.output.marks.add(Mark::DiskStalled);
+        match &mut self.role {
+            Role::Follower(follower) => follower.election_deadline = later,
+            Role::PreCandidate(candidate) => candidate.election_deadline = later,
+            Role::Candidate(candidate) => candidate.election_deadline = later,
+            Role::Leader(_) => unreachable!("a leader does not campaign"),
         }
+    }
+
+    /// A leader that waits for its own disk for too long leaves office, while a quorum of other
+    /// disks may still do its work: it would answer every heartbeat and be slow for ever.
+    pub(super) fn on_disk_stalled(&mut self, now: Instant) {
+        assert!(self.is_leader(), "only a leader leaves office");
+        let term = self.hard_state.term;
+        self.output.marks.add(Mark::DiskStalled);
+        self.output.notices.push(Notice::DiskStalled { term });
+        self.become_follower(now, term);
     }
 
     /// A leader that no quorum heard of for an election timeout falls silent: its followers' timers

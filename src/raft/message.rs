@@ -91,6 +91,22 @@ pub enum Message {
         /// The lowest damaged entry, if any: the match index never reaches it. Spec §6 rule 18.
         first_faulty: Option<LogIndex>,
     },
+    /// "Up to where must I have applied, to read?" From a follower. Promises nothing.
+    ReadIndex {
+        /// The follower's term: the leader's, or the question is in vain.
+        term: Term,
+        /// The follower's number for the question.
+        sequence: u64,
+    },
+    /// Answer to `ReadIndex`, once a quorum has confirmed the leader after it was asked.
+    ReadIndexReply {
+        /// The leader's term.
+        term: Term,
+        /// Which question.
+        sequence: u64,
+        /// Committed; and everything committed before the question is at or below it.
+        index: LogIndex,
+    },
 }
 
 /// The part of an `AppendReply` about the log.
@@ -141,7 +157,9 @@ impl Message {
             | Message::Append { term, .. }
             | Message::Heartbeat { term, .. }
             | Message::TimeoutNow { term, .. }
-            | Message::AppendReply { term, .. } => Some(*term),
+            | Message::AppendReply { term, .. }
+            | Message::ReadIndex { term, .. }
+            | Message::ReadIndexReply { term, .. } => Some(*term),
         }
     }
 }

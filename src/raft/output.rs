@@ -11,6 +11,8 @@
 //! | `AppendReply` up to i | term, and every entry up to i |
 //! | `Append`, `Heartbeat` | no entry; the leader's term was durable at its election |
 //! | `TimeoutNow` | nothing new: what it names is committed |
+//! | `ReadIndex` | its term, as whatever speaks of one |
+//! | `ReadIndexReply` | nothing: it says what is committed, in a leader's term |
 //! | own entry counted in a commit | that entry |
 
 use super::configuration::Configuration;
@@ -116,7 +118,9 @@ fn grants(message: &Message) -> bool {
         | Message::Append { .. }
         | Message::Heartbeat { .. }
         | Message::TimeoutNow { .. }
-        | Message::AppendReply { .. } => false,
+        | Message::AppendReply { .. }
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. } => false,
     }
 }
 
@@ -412,6 +416,11 @@ pub enum Notice {
         /// Who should have taken over.
         target: NodeId,
     },
+    /// As leader we wait for our own disk for too long; `BecameFollower` follows.
+    DiskStalled {
+        /// The term we led.
+        term: Term,
+    },
     /// A leader contradicts an entry that we know to be committed or verified. We refuse its
     /// message; one of us is broken, and people must look.
     SafetyViolated {
@@ -443,12 +452,18 @@ pub enum Mark {
     ReadRound,
     /// A pipeline to a follower was given up and the follower probed.
     Reprobed,
+    /// A lease answered a read.
+    LeaseRead,
+    /// A leader answered a follower's reads.
+    ForwardedRead,
+    /// Our own disk took so long that we left office, or did not stand for it.
+    DiskStalled,
 }
 
 /// Counts of `Mark`s since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Marks {
-    counts: [u64; 8],
+    counts: [u64; 11],
 }
 
 impl Marks {
@@ -472,5 +487,8 @@ const fn slot(mark: Mark) -> usize {
         Mark::Stale => 5,
         Mark::ReadRound => 6,
         Mark::Reprobed => 7,
+        Mark::LeaseRead => 8,
+        Mark::ForwardedRead => 9,
+        Mark::DiskStalled => 10,
     }
 }

@@ -88,6 +88,9 @@ impl Raft {
         let lost_before = Instant::from_ns(now.as_ns().saturating_sub(patience));
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_at = now.after_ns(self.settings.heartbeat_ns);
+        if self.settings.lease_drift_ppm.is_some() {
+            leader.reads.begin_lease_round(now);
+        }
         for peer in &mut leader.peers {
             if peer.on_heartbeat_due(lost_before) {
                 self.output.marks.add(Mark::Reprobed);

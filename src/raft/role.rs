@@ -8,7 +8,7 @@ use super::Raft;
 use super::membership::Membership;
 use super::output::{LogOp, Notice};
 use super::progress::Peer;
-use super::reads::Reads;
+use super::reads::{ForwardedReads, Reads};
 use crate::types::{HardState, Instant, LogIndex, LogPosition, NodeId, Term, Vote};
 use std::mem;
 
@@ -49,6 +49,8 @@ pub(super) struct Following {
     pub(super) reply_due: bool,
     /// Why that answer is a refusal, if it is one.
     pub(super) refusal: Option<Refusal>,
+    /// The reads for which it must say up to where to apply.
+    pub(super) reads: ForwardedReads,
 }
 
 /// Why a follower did not take entries.
@@ -146,6 +148,18 @@ impl Role {
         }
     }
 
+    /// When a follower repeats its readers' question to the leader.
+    pub(super) fn asks_again_at(&self) -> Instant {
+        match self {
+            Role::Follower(Follower { following: Some(following), .. }) => {
+                following.reads.wake_at()
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => {
+                Instant::FAR
+            }
+        }
+    }
+
     /// When we campaign, unless we hear something; a leader does not.
     pub(super) fn election_deadline(&self) -> Option<Instant> {
         match self {
@@ -170,13 +184,23 @@ impl Raft {
             Some(deadline) => deadline,
             None => self.draw_election_deadline(now),
         };
-        let follower = Role::Follower(Follower { election_deadline, following: None });
-        match mem::replace(&mut self.role, follower) {
-            Role::Follower(_) => return,
-            Role::PreCandidate(_) | Role::Candidate(_) => {}
-            Role::Leader(leader) => leader.reads.drop_all(&mut self.output),
+        let was_follower = matches!(self.role, Role::Follower(_));
+        self.change_role(Role::Follower(Follower { election_deadline, following: None }));
+        if was_follower {
+            return;
         }
         self.output.notices.push(Notice::BecameFollower { term, leader: None });
+    }
+
+    /// Takes up a role; what the one before still owed to readers ends with it.
+    fn change_role(&mut self, role: Role) {
+        match mem::replace(&mut self.role, role) {
+            Role::Follower(Follower { following: Some(following), .. }) => {
+                following.reads.drop_all(&mut self.output);
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {}
+            Role::Leader(leader) => leader.reads.drop_all(&mut self.output),
+        }
     }
 
     /// Takes `from` for the leader of our term and hears its `session` and `round`. Says no if
@@ -217,6 +241,7 @@ impl Raft {
             acked: LogIndex::ZERO,
             reply_due: false,
             refusal: None,
+            reads: ForwardedReads::default(),
         };
         self.role = Role::Follower(Follower { election_deadline, following: Some(following) });
         true
@@ -228,7 +253,7 @@ impl Raft {
         assert!(self.may_campaign(), "only voters campaign");
         let election_deadline = self.draw_election_deadline(now);
         let granted = vec![self.settings.id];
-        self.role = Role::PreCandidate(PreCandidate { election_deadline, granted });
+        self.change_role(Role::PreCandidate(PreCandidate { election_deadline, granted }));
         self.output.notices.push(Notice::AskingForPreVotes { term: self.hard_state.term });
     }
 

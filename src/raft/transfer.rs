@@ -10,8 +10,10 @@
 //! the leader itself only while the transfer lasts. A `TimeoutNow` that was on its way for long
 //! finds a target whose log has moved on, and is void.
 //!
-//! Leases: a lease would have to end for the rest of the term when a transfer begins, because a
-//! late `TimeoutNow` deposes a leader that a quorum hears. Today no read relies on one.
+//! Leases end for the rest of the term when a transfer begins, because a late `TimeoutNow` deposes
+//! a leader that a quorum hears. So a voter that gives up its stickiness for the leader that it
+//! follows gives up what it promised too: nobody's lease rests on it any more. That leader's own
+//! are over, and those of the leaders before were when it was elected.
 
 use super::Raft;
 use super::message::Message;
@@ -50,6 +52,7 @@ impl Raft {
         }
         let deadline = now.after_ns(self.settings.election_timeout_ns);
         leader.transfer = Some(Transfer::new(target, deadline));
+        leader.reads.end_leases();
         Ok(())
     }
 
@@ -101,11 +104,12 @@ impl Raft {
     }
 
     /// Our leader wants us to take over, now. Void if we are not who it thinks we are: a voter that
-    /// has all of its log.
+    /// has all of its log, and a disk that takes our vote for ourselves.
     pub(super) fn on_timeout_now(&mut self, now: Instant, from: NodeId, last: LogPosition) {
         let leads = self.leader() == Some(from);
         let able = self.log.configuration().is_voter(self.settings.id);
-        if leads && able && self.log.last() == last {
+        let writes = now < self.disk_deadline();
+        if leads && able && writes && self.log.last() == last {
             self.campaign_for(now, Some(from));
         }
     }

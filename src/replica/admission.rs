@@ -5,6 +5,7 @@
 use super::connections::{ConnectionId, Flow, Party};
 use super::drive::room_after_overhead;
 use super::pending::Waiter;
+use super::reads::By;
 use super::{Node, Stage, Taken};
 use crate::kv;
 use crate::limits;
@@ -81,7 +82,9 @@ impl Node {
             }
         };
         let admitted = match request.op {
-            Op::Put | Op::DeleteRange => self.admit_write(id, &request, now),
+            Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => {
+                self.admit_write(id, &request, now)
+            }
             Op::Range => self.admit_read(id, &request, now),
             Op::Status => self.answer_status(id, request.id),
             Op::MemberList => self.answer_member_list(id, request.id, now),
@@ -172,6 +175,19 @@ impl Node {
         }
     }
 
+    /// A server that hears a leader learns from it up to where it must have applied. One that is to
+    /// stop sends its clients away, and one that hands over holds them, as for a write.
+    fn check_leader_known(&mut self, now: Instant) -> Result<(), Error> {
+        match &self.stage {
+            Stage::Member(raft)
+                if !raft.is_leader() && raft.leader().is_some() && self.leaving.is_none() =>
+            {
+                Ok(())
+            }
+            Stage::Member(_) | Stage::Alone(_) | Stage::Founding => self.check_leader(now),
+        }
+    }
+
     /// "Ask that one", with its address if we know one.
     pub(super) fn not_leader(&self, leader: Option<NodeId>) -> Error {
         let address = |id| self.peers.get(id).map(|peer| (id, peer.address.clone()));
@@ -195,13 +211,22 @@ impl Node {
                 self.answer_range(id, request.id, &args);
                 Ok(())
             }
-            Consistency::Linearizable => {
-                self.check_leader(now)?;
-                self.connections.wait(id);
-                self.reads.gathering.push(id, request.id, request.args);
-                Ok(())
-            }
+            Consistency::Linearizable => self.gather_read(id, request, By::Round, now),
+            Consistency::Lease => self.gather_read(id, request, By::Lease, now),
         }
+    }
+
+    fn gather_read(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        by: By,
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.check_leader_known(now)?;
+        self.connections.wait(id);
+        self.reads.gathering(by).push(id, request.id, request.args);
+        Ok(())
     }
 
     /// Proposes the turn's commands as one entry. Refusals are certain: the entry is in no log yet.

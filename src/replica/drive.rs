@@ -8,6 +8,7 @@
 //! may not are kept inside the core until a receipt releases them.
 
 use super::pending::Waiter;
+use super::reads::By;
 use super::{Farewell, Fatal, Node, Stage};
 use crate::limits;
 use crate::raft::message::EntryMeta;
@@ -145,18 +146,22 @@ impl Node {
     }
 
     fn ask_for_reads(&mut self) {
-        if self.reads.gathering.is_empty() {
-            return;
+        for by in [By::Lease, By::Round] {
+            if self.reads.gathering(by).is_empty() {
+                continue;
+            }
+            let Stage::Member(raft) = &mut self.stage else { return };
+            let asked = match by {
+                By::Lease => raft.read_by_lease(),
+                By::Round => raft.read(),
+            };
+            let leader = raft.leader();
+            let batch = self.reads.take_gathering(by);
+            match asked {
+                Ok(ticket) => self.reads.confirm(ticket, batch),
+                Err(_) => self.refuse_reads(batch, &self.not_leader(leader)),
+            }
         }
-        let leader = match &mut self.stage {
-            Stage::Member(raft) => match raft.read() {
-                Ok(ticket) => return self.reads.confirm(ticket),
-                Err(_) => raft.leader(),
-            },
-            Stage::Alone(_) | Stage::Founding => None,
-        };
-        let batch = self.reads.take_gathering();
-        self.refuse_reads(batch, &self.not_leader(leader));
     }
 
     fn release_reads(&mut self) {
@@ -228,7 +233,7 @@ impl Node {
         self.jobs.mark_at = if dirty { now.after_ns(IDLE_MARK_NS) } else { Instant::FAR };
         let seq = self.next_job();
         let Stage::Member(raft) = &mut self.stage else { return };
-        let scope = raft.begin_job(seq);
+        let scope = raft.begin_job(now, seq);
         if let Some(hard_state) = scope.hard_state {
             self.wal.set_hard_state(hard_state, self.genesis);
         }
@@ -274,6 +279,9 @@ fn say(notice: &Notice, raft: &Raft) {
         }
         Notice::TransferFailed { term, target } => {
             log::warn!("could not hand over node={node} term={term} last={last} target={target}");
+        }
+        Notice::DiskStalled { term } => {
+            log::warn!("waited for the disk for too long node={node} term={term} last={last}");
         }
         Notice::SafetyViolated { from, ours, theirs } => {
             log::error!("safety violated node={node} from={from} ours={ours} theirs={theirs}");

@@ -35,10 +35,12 @@ impl Node {
             | Message::Vote { .. }
             | Message::Append { .. }
             | Message::Heartbeat { .. }
-            | Message::TimeoutNow { .. } => true,
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. } => true,
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
-            | Message::AppendReply { .. } => false,
+            | Message::AppendReply { .. }
+            | Message::ReadIndexReply { .. } => false,
         };
         if !expected || !self.payloads_are_whole(&frame) {
             log::warn!("closed a peer that sent a message out of place or damaged peer={from}");
@@ -90,7 +92,8 @@ impl Node {
         match message {
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
-            | Message::AppendReply { .. } => {
+            | Message::AppendReply { .. }
+            | Message::ReadIndexReply { .. } => {
                 if let Stage::Member(raft) = &mut self.stage {
                     raft.step(now, from, message, 0);
                     self.carry_out_log();
@@ -100,7 +103,8 @@ impl Node {
             | Message::Vote { .. }
             | Message::Append { .. }
             | Message::Heartbeat { .. }
-            | Message::TimeoutNow { .. } => self.connections.end(id),
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. } => self.connections.end(id),
         }
     }
 
@@ -201,10 +205,12 @@ impl Node {
             | Message::Vote { .. }
             | Message::Append { .. }
             | Message::Heartbeat { .. }
-            | Message::TimeoutNow { .. } => self.peers.outbound(to),
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. } => self.peers.outbound(to),
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
-            | Message::AppendReply { .. } => self.peers.inbound(to),
+            | Message::AppendReply { .. }
+            | Message::ReadIndexReply { .. } => self.peers.inbound(to),
         };
         // A peer that does not read gets no more: the core takes a lost message for a lost message.
         if let Some(connection) = connection
@@ -217,6 +223,11 @@ impl Node {
     /// Encodes an AppendEntries straight from the log's bytes into the peer's out-buffer.
     fn send_append(&mut self, to: NodeId, head: &AppendHead, range: LogRange) {
         let Some(connection) = self.peers.outbound(to) else { return };
+        // As above. A window does not bound what a peer gets that does not read: the core takes the
+        // window's messages for lost after a while, and probes with an entry at every heartbeat.
+        if self.connections.unsent(connection).len() >= limits::PEER_OUT_MAX {
+            return;
+        }
         let (wal, scratch) = (&self.wal, &mut self.scratch.payload);
         let mut damaged = None;
         self.connections.write(connection, |out| {

@@ -97,6 +97,9 @@ pub struct NodeOptions {
     pub clients_max: usize,
     /// Windows, batches and caches.
     pub working: WorkingLimits,
+    /// By how much the servers' clocks may differ in rate, in millionths, if that is known: then
+    /// leases answer reads.
+    pub lease_drift_ppm: Option<u32>,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.

@@ -137,6 +137,7 @@ impl Node {
             append_bytes_max: bytes(working.append_bytes_max),
             append_entries_max: working.append_entries_max,
             uncommitted_bytes_max: bytes(working.uncommitted_bytes_max),
+            lease_drift_ppm: self.options.lease_drift_ppm,
         };
         self.stage = Stage::Member(Box::new(Raft::new(settings, restored, now)));
         self.follow_members(now);

@@ -14,7 +14,7 @@ impl Server {
             None => self.node.wake_at().min(self.wheel.wake_at()),
         };
         self.wait.wait(self.now, wake_at).map_err(Ended::Poll)?; // the only place we sleep
-        self.now = self.clock.now(); // the only place we look
+        self.now = self.clock.now(); // what comes in now came in at this moment
         let now = self.now;
 
         self.threads.collect(&mut self.node, now);
@@ -22,7 +22,10 @@ impl Server {
             self.sockets.receive(&self.wait, &mut self.node, &mut self.wheel, now);
             self.expire_connections();
         }
-        self.node.advance(now);
+        // Later than all that came: what we confirm and what we answer by lease rests on it. If we
+        // were stopped since the look above, a message may be younger than that moment.
+        self.now = self.clock.now();
+        self.node.advance(self.now);
 
         self.send_and_close();
         self.threads.hand_over(&mut self.node);

@@ -87,7 +87,13 @@ pub enum Error {
         /// The reason.
         why: Cow<'static, str>,
     },
-    /// Code 14. The asker was a member and is none any more. Details: node.
+    /// Code 14. The session has ended, and with it the knowledge of what its calls did. Nothing was
+    /// done now. No details.
+    SessionExpired,
+    /// Code 15. The client has acknowledged the reply to this call: a late copy of it. Nothing was
+    /// done now. No details.
+    CallAcknowledged,
+    /// Code 16. The asker was a member and is none any more. Details: node.
     Removed {
         /// The asker.
         node: NodeId,
@@ -155,7 +161,9 @@ impl Error {
             Error::WrongNode { .. } => 11,
             Error::Unsupported { .. } => 12,
             Error::Refused { .. } => 13,
-            Error::Removed { .. } => 14,
+            Error::SessionExpired => 14,
+            Error::CallAcknowledged => 15,
+            Error::Removed { .. } => 16,
             Error::Other { code, .. } => *code,
         }
     }
@@ -185,7 +193,9 @@ impl Error {
             | Error::Unsupported { .. }
             | Error::Refused { .. }
             | Error::Removed { .. } => Advice::GiveUp,
-            Error::OutcomeUnknown => Advice::Unknown,
+            Error::OutcomeUnknown | Error::SessionExpired | Error::CallAcknowledged => {
+                Advice::Unknown
+            }
             Error::Other { advice, .. } => *advice,
         }
     }
@@ -218,6 +228,12 @@ impl fmt::Display for Error {
                 write!(f, "this node speaks protocol versions {version_min} to {version_max}")
             }
             Error::Refused { why } => write!(f, "refused: {why}"),
+            Error::SessionExpired => {
+                f.write_str("the session has ended; whether the call was done before is forgotten")
+            }
+            Error::CallAcknowledged => {
+                f.write_str("the reply to this call was acknowledged and is forgotten")
+            }
             Error::Removed { node } => write!(f, "{node} was removed from the cluster"),
             Error::Other { code, text, .. } => write!(f, "error {code}: {text}"),
         }
@@ -274,9 +290,11 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
         Error::Unsupported { version_min, version_max } => {
             write_numbers(out, &[u64::from(*version_min), u64::from(*version_max)]);
         }
-        Error::NoSpace | Error::OutcomeUnknown | Error::Other { .. } => {
-            msgpack::write_array(out, 0);
-        }
+        Error::NoSpace
+        | Error::OutcomeUnknown
+        | Error::SessionExpired
+        | Error::CallAcknowledged
+        | Error::Other { .. } => msgpack::write_array(out, 0),
     }
 }
 
@@ -322,7 +340,9 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         11 => Error::WrongNode { ours: node(details)? },
         12 => Error::Unsupported { version_min: version(details)?, version_max: version(details)? },
         13 => Error::Refused { why: details.text()?.to_owned().into() },
-        14 => Error::Removed { node: node(details)? },
+        14 => Error::SessionExpired,
+        15 => Error::CallAcknowledged,
+        16 => Error::Removed { node: node(details)? },
         _ => return Ok(None),
     }))
 }

@@ -135,7 +135,14 @@ impl<'a> MemberRequest<'a> {
                 address: address(&mut fields)?,
             },
             Op::TransferLeader => MemberRequest::Transfer { node: fields.node()? },
-            Op::Put | Op::DeleteRange | Op::Range | Op::Status | Op::MemberList => return Ok(None),
+            Op::Put
+            | Op::DeleteRange
+            | Op::Range
+            | Op::Status
+            | Op::InSession
+            | Op::OpenSession
+            | Op::PutIf
+            | Op::MemberList => return Ok(None),
         };
         fields.close()?;
         fields::expect_end(&reader)?;

@@ -10,6 +10,8 @@
 //!    6      [term, session, round, commit]                                Heartbeat
 //!    7      [term, session, round, outcome: array, first_faulty]          AppendReply
 //!    8      [term, last.term, last.index]                                 TimeoutNow
+//!    9      [term, sequence]                                              ReadIndex
+//!   10      [term, sequence, index]                                       ReadIndexReply
 //! entries   array of array(4) [term, kind, crc: uint, payload: bin]
 //! outcome   [0, index] Matched · [1, probe, hint.term, hint.index] Conflict · [2, index] NoRoom
 //! ```
@@ -36,6 +38,8 @@ const APPEND: u64 = 5;
 const HEARTBEAT: u64 = 6;
 const APPEND_REPLY: u64 = 7;
 const TIMEOUT_NOW: u64 = 8;
+const READ_INDEX: u64 = 9;
+const READ_INDEX_REPLY: u64 = 10;
 
 const MATCHED: u64 = 0;
 const CONFLICT: u64 = 1;
@@ -98,6 +102,19 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
                 }
                 write_outcome(out, *outcome);
                 msgpack::write_uint(out, first_faulty.unwrap_or(LogIndex::ZERO).get());
+            });
+        }
+        Message::ReadIndex { term, sequence } => {
+            write_frame(out, READ_INDEX, 2, |out| {
+                msgpack::write_uint(out, term.get());
+                msgpack::write_uint(out, *sequence);
+            });
+        }
+        Message::ReadIndexReply { term, sequence, index } => {
+            write_frame(out, READ_INDEX_REPLY, 3, |out| {
+                for number in [term.get(), *sequence, index.get()] {
+                    msgpack::write_uint(out, number);
+                }
             });
         }
     }
@@ -266,6 +283,12 @@ pub fn decode_peer<'a>(
         },
         APPEND_REPLY => decode_append_reply(&mut fields)?,
         TIMEOUT_NOW => decode_timeout_now(&mut fields)?,
+        READ_INDEX => Message::ReadIndex { term: fields.term()?, sequence: fields.uint()? },
+        READ_INDEX_REPLY => Message::ReadIndexReply {
+            term: fields.term()?,
+            sequence: fields.uint()?,
+            index: fields.index()?,
+        },
         found => return Err(DecodeError::Range { what: "the type of a peer's message", found }),
     };
     fields.close()?;

@@ -5,15 +5,19 @@
 //!    0      an error, see error.rs
 //!    1      [revision: uint]                               Put
 //!    2      [revision: uint, deleted: uint]                DeleteRange
+//!    5      [session: uint]                                OpenSession
+//!    6      [revision: uint, done: bool, mod_revision: uint]     PutIf
 //!   16      [revision: uint, kvs: array, more: bool, count: uint]     Range
 //!     kv    array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
 //!                     version: uint, lease: uint]
 //!   17      status, see status.rs
 //!   40..45  members and their leader, see members.rs
 //! ```
+//!
+//! A command in a session is answered as the command by itself.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::types::{LogIndex, NodeId, Revision};
+use crate::types::{LogIndex, NodeId, Revision, SessionId};
 
 use super::client::Op;
 use super::error::{self, Error};
@@ -37,6 +41,25 @@ pub fn delete_reply(out: &mut Vec<u8>, id: u64, revision: Revision, deleted: u64
     msgpack::write_array(out, 2);
     msgpack::write_uint(out, revision.0);
     msgpack::write_uint(out, deleted);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to an OpenSession, as a whole frame.
+pub fn session_reply(out: &mut Vec<u8>, id: u64, session: SessionId) {
+    let start = begin_reply(out, id, Op::OpenSession);
+    msgpack::write_array(out, 1);
+    msgpack::write_uint(out, session.0);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to a PutIf, as a whole frame. `refused`: why it put nothing, if so, the key's
+/// mod revision.
+pub fn put_if_reply(out: &mut Vec<u8>, id: u64, revision: Revision, refused: Option<Revision>) {
+    let start = begin_reply(out, id, Op::PutIf);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, revision.0);
+    fields::write_flag(out, refused.is_none());
+    msgpack::write_uint(out, refused.unwrap_or(revision).0);
     frame::finish(out, start);
 }
 
@@ -148,6 +171,18 @@ pub enum ReplyBody<'a> {
         /// How many keys it deleted.
         deleted: u64,
     },
+    /// A session was opened.
+    OpenSession {
+        /// It.
+        session: SessionId,
+    },
+    /// A PutIf was decided.
+    PutIf {
+        /// The store's revision after it.
+        revision: Revision,
+        /// Why it put nothing, if so: the key's mod revision; 0: there is no such key.
+        refused: Option<Revision>,
+    },
     /// What a Range found.
     Range(RangeReply<'a>),
     /// How the node sees itself.
@@ -240,6 +275,16 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
         Op::Put => ReplyBody::Put { revision: fields.revision()? },
         Op::DeleteRange => {
             ReplyBody::DeleteRange { revision: fields.revision()?, deleted: fields.uint()? }
+        }
+        Op::OpenSession => ReplyBody::OpenSession { session: SessionId(fields.uint()?) },
+        Op::PutIf => {
+            let (revision, done) = (fields.revision()?, fields.flag()?);
+            let found = fields.revision()?;
+            ReplyBody::PutIf { revision, refused: Some(found).filter(|_| !done) }
+        }
+        Op::InSession => {
+            let found = u64::from(op.code());
+            return Err(DecodeError::Range { what: "the kind of a reply", found });
         }
         Op::Range => {
             let revision = fields.revision()?;

@@ -8,6 +8,9 @@
 //! | `starting` | a node alone; every way not to start |
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
+//! | `grey` | a leader whose disk hangs, a follower that does not read |
+//! | `reads` | linearizable reads on followers, lease reads |
+//! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
@@ -24,6 +27,8 @@
 mod chaos;
 mod chaos_ledger;
 mod disk;
+mod exactly_once;
+mod grey;
 mod harness;
 mod hostile;
 mod links;
@@ -31,6 +36,7 @@ mod members;
 mod partition;
 mod patience;
 mod raftctl;
+mod reads;
 mod refusals;
 pub(crate) mod script;
 mod starting;

@@ -261,6 +261,10 @@ fn with_term(message: Message, new: u64) -> Message {
         Message::Heartbeat { term: _, session, round, commit } => {
             Message::Heartbeat { term: new, session, round, commit }
         }
+        Message::ReadIndex { term: _, sequence } => Message::ReadIndex { term: new, sequence },
+        Message::ReadIndexReply { term: _, sequence, index } => {
+            Message::ReadIndexReply { term: new, sequence, index }
+        }
         other @ (Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }

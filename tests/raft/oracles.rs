@@ -45,6 +45,7 @@ impl Oracle {
                 | Notice::BecameFollower { .. }
                 | Notice::LeaderChanged { .. }
                 | Notice::LostQuorum { .. }
+                | Notice::DiskStalled { .. }
                 | Notice::TransferFailed { .. } => {}
             }
         }

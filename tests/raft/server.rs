@@ -68,6 +68,8 @@ pub(super) struct Server {
     staged: Vec<Write>,
     job: Option<(JobSeq, Vec<Write>, LogIndex)>,
     seq: u64,
+    /// The last moment it heard of: when its next job begins.
+    pub(super) now: Instant,
 }
 
 pub(super) fn id(number: u64) -> NodeId {
@@ -97,6 +99,7 @@ pub(super) fn settings(number: u64) -> Settings {
         append_bytes_max: 500,
         append_entries_max: 20,
         uncommitted_bytes_max: 2000,
+        lease_drift_ppm: None,
     }
 }
 
@@ -157,6 +160,7 @@ impl Server {
             staged: Vec::new(),
             job: None,
             seq: 0,
+            now,
         }
     }
 
@@ -185,6 +189,7 @@ impl Server {
 
     /// Settles and returns the messages that left since the last time.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<Message> {
+        self.now = now;
         self.raft.settle(now);
         self.drain(&[]);
         self.sent.drain(..).map(|packet| packet.message).collect()
@@ -243,7 +248,7 @@ impl Server {
             return false;
         }
         self.seq += 1;
-        let scope = self.raft.begin_job(JobSeq(self.seq));
+        let scope = self.raft.begin_job(self.now, JobSeq(self.seq));
         assert_eq!(scope.last.index, length(&self.log));
         let mut writes: Vec<Write> = scope.hard_state.map(Write::HardState).into_iter().collect();
         writes.append(&mut self.staged);
@@ -266,6 +271,7 @@ impl Server {
 
     /// Syncs until nothing is left to sync; returns what left.
     pub(super) fn sync(&mut self, now: Instant) -> Vec<Message> {
+        self.now = now;
         self.raft.settle(now);
         self.drain(&[]);
         while self.begin_job() {
@@ -369,6 +375,9 @@ impl Server {
             | Message::TimeoutNow { term, .. } => {
                 let own = HardState { term: *term, vote: Vote::For(self.id) };
                 assert_eq!(disk.hard_state, own, "a leader by a vote nobody would remember");
+            }
+            Message::ReadIndex { term, .. } | Message::ReadIndexReply { term, .. } => {
+                assert!(disk.hard_state.term >= *term, "speaks of a term not synced");
             }
             Message::AppendReply { term, outcome, .. } => {
                 assert!(disk.hard_state.term >= *term, "an answer in a term not synced");

@@ -284,7 +284,9 @@ impl std::fmt::Display for Brief<'_> {
             | Message::VoteReply { .. }
             | Message::Heartbeat { .. }
             | Message::TimeoutNow { .. }
-            | Message::AppendReply { .. } => write!(f, "{:?}", self.0),
+            | Message::AppendReply { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. } => write!(f, "{:?}", self.0),
         }
     }
 }

@@ -19,6 +19,7 @@ fn follower(entries: u64) -> Raft {
         append_bytes_max: 1 << 20,
         append_entries_max: 256,
         uncommitted_bytes_max: 1 << 20,
+        lease_drift_ppm: None,
     };
     let restored = Restored {
         hard_state: HardState { term: Term::new(2), vote: Vote::None },

@@ -61,6 +61,9 @@ pub(crate) enum Verb {
         /// The value; `-` reads it from standard input.
         #[arg(allow_hyphen_values = true)]
         value: OsString,
+        /// Only if the key's last change is this revision; 0: only if there is no such key.
+        #[arg(long, value_name = "N")]
+        if_mod_revision: Option<u64>,
     },
     /// Print a key and its value, or all keys with a prefix.
     Get(GetArgs),
@@ -155,7 +158,8 @@ pub(crate) struct GetArgs {
     /// At most this many keys.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) limit: u64,
-    /// linearizable asks the leader; serializable reads the first endpoint's own state.
+    /// linearizable is not older than the moment of asking; lease is as fresh and faster, on
+    /// servers with --lease-reads; serializable reads the first endpoint's own state.
     #[arg(long, value_enum, default_value_t = Freshness::Linearizable)]
     pub(crate) consistency: Freshness,
     /// Leave out the values.
@@ -171,6 +175,8 @@ pub(crate) struct GetArgs {
 pub(crate) enum Freshness {
     /// Not older than the moment of asking.
     Linearizable,
+    /// As linearizable, if the servers' clocks keep the bound of --lease-reads.
+    Lease,
     /// The asked node's own state, however old.
     Serializable,
 }

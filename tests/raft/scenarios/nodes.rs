@@ -118,6 +118,7 @@ impl Nodes {
             heartbeat_ns: 60_000_000,
             segment_bytes: 64 * 1024,
             history_bytes_max: 64 * 1024,
+            lease_drift_ppm: None,
             clients_max: 1000,
             working: WorkingLimits::default(),
         };
@@ -404,6 +405,8 @@ impl Nodes {
                 ReplyBody::Status(_)
                 | ReplyBody::Range(_)
                 | ReplyBody::DeleteRange { .. }
+                | ReplyBody::OpenSession { .. }
+                | ReplyBody::PutIf { .. }
                 | ReplyBody::MemberList(_)
                 | ReplyBody::MemberChange { .. }
                 | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),

@@ -16,6 +16,8 @@ pub(super) fn kind(message: &Message) -> &'static str {
         Message::Heartbeat { .. } => "Heartbeat",
         Message::AppendReply { .. } => "AppendReply",
         Message::TimeoutNow { .. } => "TimeoutNow",
+        Message::ReadIndex { .. } => "ReadIndex",
+        Message::ReadIndexReply { .. } => "ReadIndexReply",
     }
 }
 
@@ -56,6 +58,9 @@ pub(super) fn describe(packet: &Packet, fate: Option<&str>) -> String {
         Message::AppendReply { term: _, session: _, round, outcome, first_faulty: _ } => {
             format!("{}{}", self::outcome(*outcome), rounds(*round))
         }
+        // Questions are numbered from a random start.
+        Message::ReadIndex { .. } => "?".to_owned(),
+        Message::ReadIndexReply { term: _, sequence: _, index } => format!("index={index}"),
     };
     let kind = kind(&packet.message);
     let from = match packet.message.term() {
@@ -95,6 +100,7 @@ pub(super) fn notice(notice: &Notice) -> String {
         Notice::LeaderChanged { leader, .. } => format!("follows {leader}"),
         Notice::LostQuorum { .. } => "has lost its quorum".to_owned(),
         Notice::TransferFailed { target, .. } => format!("leads on, {target} did not take over"),
+        Notice::DiskStalled { .. } => "waits for its disk for too long".to_owned(),
         Notice::SafetyViolated { from, ours, theirs } => {
             format!("says that {from} contradicts {ours} with term {theirs}")
         }

@@ -116,7 +116,9 @@ impl World {
                     count: range.count,
                 })
             }
-            ReplyBody::Status(_)
+            ReplyBody::OpenSession { .. }
+            | ReplyBody::PutIf { .. }
+            | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
             | ReplyBody::Transfer { .. } => unreachable!("nobody asks for it"),
@@ -156,6 +158,8 @@ impl World {
             | Error::WrongNode { .. }
             | Error::Unsupported { .. }
             | Error::Refused { .. }
+            | Error::SessionExpired
+            | Error::CallAcknowledged
             | Error::Removed { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
@@ -263,6 +267,8 @@ impl std::fmt::Display for Shown<'_, '_> {
             ReplyBody::Range(range) => {
                 write!(f, "range of {} rev={}", range.len(), range.revision)
             }
+            ReplyBody::OpenSession { session } => write!(f, "session {session}"),
+            ReplyBody::PutIf { revision, .. } => write!(f, "put-if rev={revision}"),
             ReplyBody::Status(_) => f.write_str("status"),
             ReplyBody::MemberList(_) => f.write_str("members"),
             ReplyBody::MemberChange { index, .. } => write!(f, "members changed at {index}"),

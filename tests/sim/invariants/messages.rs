@@ -64,7 +64,8 @@ impl Proof {
                     self.look_for_longer_log(from, to, coverage);
                 }
             }
-            Message::PreVote { .. } => {}
+            Message::ReadIndexReply { term, .. } => self.check_leads(from, *term, message),
+            Message::PreVote { .. } | Message::ReadIndex { .. } => {}
         }
     }
 
