@@ -23,7 +23,7 @@ use super::Raft;
 use super::configuration::{Configuration, Learner, Learners, Voters, Wish};
 use super::output::ChangeError;
 use super::progress::Peer;
-use super::role::{Leader, Role, Transfer};
+use super::role::{Leader, Role};
 use crate::types::{Instant, LogIndex, LogPosition, NodeId};
 
 /// What somebody asks of the configuration.
@@ -317,7 +317,7 @@ impl Raft {
         }
         if let Some(target) = successor.filter(|_| !leader.membership.left) {
             leader.membership.left = true;
-            leader.transfer = Some(Transfer::new(target, now.after_ns(timeout)));
+            leader.begin_transfer(target, now.after_ns(timeout));
         } else {
             self.become_follower(now, self.hard_state.term);
         }

@@ -108,14 +108,15 @@ pub(super) struct Transfer {
     pub(super) told: Option<u64>,
 }
 
-impl Transfer {
-    /// A handover to `target` that is given up at `deadline`.
-    pub(super) fn new(target: NodeId, deadline: Instant) -> Transfer {
-        Transfer { target, deadline, told: None }
-    }
-}
-
 impl Leader {
+    /// Begins a handover to `target` that is given up at `deadline`. Whom it tells to campaign need
+    /// not wait for the end of a lease, so there is none from now on.
+    pub(super) fn begin_transfer(&mut self, target: NodeId, deadline: Instant) {
+        assert!(self.transfer.is_none(), "one handover at a time");
+        self.transfer = Some(Transfer { target, deadline, told: None });
+        self.reads.end_leases();
+    }
+
     /// Whether we hand over, and so take no proposals.
     pub(super) fn hands_over(&self) -> bool {
         self.transfer.is_some() || self.membership.left()

@@ -18,7 +18,7 @@
 use super::Raft;
 use super::message::Message;
 use super::output::{Notice, TransferError};
-use super::role::{Leader, Role, Transfer};
+use super::role::{Leader, Role};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::types::{Instant, LogPosition, LogRange, NodeId, Term};
 
@@ -51,8 +51,7 @@ impl Raft {
             return Err(TransferError::Behind { target, entries: missing.count() });
         }
         let deadline = now.after_ns(self.settings.election_timeout_ns);
-        leader.transfer = Some(Transfer::new(target, deadline));
-        leader.reads.end_leases();
+        leader.begin_transfer(target, deadline);
         Ok(())
     }
 

@@ -90,33 +90,29 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
         }
         Message::Heartbeat { term, session, round, commit } => {
             write_frame(out, HEARTBEAT, 4, |out| {
-                for number in [term.get(), *session, *round, commit.get()] {
-                    msgpack::write_uint(out, number);
-                }
+                write_uints(out, &[term.get(), *session, *round, commit.get()]);
             });
         }
         Message::AppendReply { term, session, round, outcome, first_faulty } => {
             write_frame(out, APPEND_REPLY, 5, |out| {
-                for number in [term.get(), *session, *round] {
-                    msgpack::write_uint(out, number);
-                }
+                write_uints(out, &[term.get(), *session, *round]);
                 write_outcome(out, *outcome);
                 msgpack::write_uint(out, first_faulty.unwrap_or(LogIndex::ZERO).get());
             });
         }
         Message::ReadIndex { term, sequence } => {
-            write_frame(out, READ_INDEX, 2, |out| {
-                msgpack::write_uint(out, term.get());
-                msgpack::write_uint(out, *sequence);
-            });
+            write_frame(out, READ_INDEX, 2, |out| write_uints(out, &[term.get(), *sequence]));
         }
         Message::ReadIndexReply { term, sequence, index } => {
-            write_frame(out, READ_INDEX_REPLY, 3, |out| {
-                for number in [term.get(), *sequence, index.get()] {
-                    msgpack::write_uint(out, number);
-                }
-            });
+            let numbers = [term.get(), *sequence, index.get()];
+            write_frame(out, READ_INDEX_REPLY, 3, |out| write_uints(out, &numbers));
         }
+    }
+}
+
+fn write_uints(out: &mut Vec<u8>, numbers: &[u64]) {
+    for number in numbers {
+        msgpack::write_uint(out, *number);
     }
 }
 
