@@ -95,6 +95,34 @@ fn a_lease_ends_with_the_leadership() {
     assert!(!server.raft.holds_lease(begun));
 }
 
+/// Whom it tells to campaign, now or when the message arrives, waits for nobody's promise.
+#[test]
+fn a_lease_ends_for_the_term_when_a_handover_begins() {
+    let (mut server, begun) = leaseholder();
+    assert!(server.raft.holds_lease(begun));
+    server.raft.transfer(begun, id(2)).expect("its connection stands");
+    assert!(!server.raft.holds_lease(begun));
+    assert!(!answers_at_once(&mut server, begun));
+    confirm(&mut server, begun, 2, 2);
+    assert!(!server.raft.holds_lease(begun), "nor by a later round");
+    assert_eq!(server.reads.len(), 1, "which answers what was asked");
+}
+
+#[test]
+fn a_promise_ends_with_the_leases_of_the_leader_that_hands_over() {
+    let mut server = Server::new(2, 3, &[1, 1]);
+    let term = Term::new(5);
+    let message = Message::Heartbeat { term, session: 1, round: 7, commit: at(0) };
+    server.receive(NOW, 1, message);
+    server.sync(NOW);
+    let early = NOW.after_ns(TIMEOUT_NS - 1);
+    let (term, last) = (Term::new(6), pos(9, 5));
+    let vote_for = |asked_by| Message::Vote { term, last, asked_by };
+    assert!(server.receive(early, 3, vote_for(Some(id(3)))).is_empty(), "3 does not lead");
+    server.receive(early, 3, vote_for(Some(id(1))));
+    assert_eq!(server.sync(early), [voted(6, true)]);
+}
+
 #[test]
 fn whoever_confirmed_a_round_votes_for_nobody_for_a_timeout_even_in_a_later_term() {
     let mut server = Server::new(2, 3, &[1, 1]);

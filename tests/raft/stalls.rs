@@ -76,6 +76,21 @@ fn a_server_whose_disk_hangs_does_not_campaign_until_it_is_back() {
 }
 
 #[test]
+fn a_server_whose_disk_hangs_does_not_take_over() {
+    let mut server = Server::new(2, 3, &[1]);
+    let term = Term::new(1);
+    server.receive(NOW, 1, append(1, pos(1, 1), &[1], 0));
+    assert!(server.begin_job());
+    let take_over = Message::TimeoutNow { term, last: pos(2, 1) };
+    let late = NOW.after_ns(PATIENCE_NS);
+    server.receive(late, 1, take_over.clone());
+    assert_eq!((server.raft.role_name(), server.raft.term()), ("follower", term));
+    server.finish_job(late);
+    server.receive(late, 1, take_over);
+    assert_eq!(server.raft.role_name(), "candidate");
+}
+
+#[test]
 fn a_follower_whose_disk_hangs_answers_heartbeats_with_what_is_durable() {
     let mut server = Server::new(2, 3, &[1]);
     server.receive(NOW, 1, append(1, pos(1, 1), &[1], 0));
