@@ -145,7 +145,13 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
             Answer::Found(Found { key: found.key, value: found.value, revision })
         }),
         ReplyBody::Error(error) => Answer::Refused(error),
-        other @ (ReplyBody::DeleteRange { .. } | ReplyBody::Status(_)) => {
+        other @ (ReplyBody::DeleteRange { .. }
+        | ReplyBody::OpenSession { .. }
+        | ReplyBody::PutIf { .. }
+        | ReplyBody::Status(_)
+        | ReplyBody::MemberList(_)
+        | ReplyBody::MemberChange { .. }
+        | ReplyBody::Transfer { .. }) => {
             return Err(format!("an answer nobody asked for: {other:?}").into());
         }
     };

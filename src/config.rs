@@ -13,8 +13,11 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 pub struct Config {
     /// This server's number. `--id`.
     pub id: NodeId,
-    /// The first members of the cluster, this server included, ascending by id. `--peers`.
+    /// The first members of the cluster, this server included, ascending by id; with `--join`,
+    /// members of the cluster to join, without this server. `--peers`.
     pub members: Vec<MemberAddress>,
+    /// Whether the server waits to be made a member of a cluster that serves. `--join`.
+    pub join: bool,
     /// Whether `--peers` was given; without it the server is a cluster of one.
     pub peers_given: bool,
     /// Where everything durable lives. `--data-dir`.
@@ -34,6 +37,8 @@ pub struct Config {
     pub history_bytes_max: u64,
     /// Client connections at once.
     pub connections_max: usize,
+    /// By how much any two servers' clocks may differ in rate, in millionths; `None`: no leases.
+    pub lease_drift_ppm: Option<u32>,
 }
 
 /// A member as `--peers` names it.
@@ -79,6 +84,11 @@ fn flags() -> getopts::Options {
         "the first members, this one included; without it a cluster of one",
         "1=HOST:PORT,2=HOST:PORT,…",
     );
+    flags.optflag(
+        "",
+        "join",
+        "wait to be made a member of the cluster of --peers, see raftctl member add",
+    );
     flags.optopt("", "data-dir", "where the log and the state live (required)", "DIR");
     flags.optopt(
         "",
@@ -113,6 +123,12 @@ fn flags() -> getopts::Options {
         "BYTES",
     );
     flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
+    flags.optopt(
+        "",
+        "lease-reads",
+        "answer reads by lease; any two servers' clocks run alike within DRIFT (default: off)",
+        "DRIFT",
+    );
     flags.optflag("h", "help", "print this help");
     flags.optflag("V", "version", "print the version");
     flags
@@ -156,6 +172,7 @@ impl Config {
         Ok(Parsed::Serve(Box::new(Config {
             id,
             members,
+            join: matches.opt_present("join"),
             peers_given: matches.opt_present("peers"),
             data_dir: PathBuf::from(data_dir),
             listen,
@@ -170,6 +187,10 @@ impl Config {
                 4096..=1 << 40,
             )?,
             connections_max: usize::try_from(connections).unwrap_or(limits::CONNECTIONS_MAX),
+            lease_drift_ppm: matches
+                .opt_str("lease-reads")
+                .map(|it| parse_drift(&it))
+                .transpose()?,
         })))
     }
 
@@ -218,6 +239,25 @@ fn number(
     }
 }
 
+/// A share of one: `500ppm`, `1%`, `0.05%`. More than a half is no bound, and 0 is no clock.
+fn parse_drift(text: &str) -> Result<u32, UsageError> {
+    let ppm = match (text.strip_suffix("ppm"), text.strip_suffix('%')) {
+        (Some(number), _) => number.parse().ok(),
+        (None, Some(number)) => {
+            let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+            let digits = format!("{whole}{part:0<4}");
+            if part.len() <= 4 { digits.parse().ok() } else { None }
+        }
+        (None, None) => None,
+    };
+    match ppm {
+        Some(ppm @ 1..=500_000) => Ok(ppm),
+        Some(_) | None => refuse(format!(
+            "--lease-reads '{text}' is not a drift from 1ppm to 50%, as in 500ppm or 0.05%"
+        )),
+    }
+}
+
 fn parse_members(
     id: NodeId,
     matches: &getopts::Matches,
@@ -227,11 +267,23 @@ fn parse_members(
     let advertise =
         matches.opt_str("advertise").map(|text| check_address("--advertise", &text)).transpose()?;
     let Some(list) = matches.opt_str("peers") else {
+        if matches.opt_present("join") {
+            return refuse("--join needs --peers: name one or more members of the cluster");
+        }
         let listen = listen.unwrap_or_else(|| "127.0.0.1:7101".to_owned());
         let address = advertise.unwrap_or_else(|| listen.clone());
         return Ok((vec![MemberAddress { id, address }], listen));
     };
-    let members = parse_peers(&list)?;
+    let mut members = parse_peers(&list)?;
+    if matches.opt_present("join") {
+        let own = members.iter().position(|member| member.id == id);
+        let own = own.map(|at| members.remove(at).address);
+        if members.is_empty() {
+            return refuse("--join needs members to join: name at least one in --peers");
+        }
+        let listen = listen.or(own).unwrap_or_else(|| "127.0.0.1:7101".to_owned());
+        return Ok((members, listen));
+    }
     let Some(own) = members.iter().find(|member| member.id == id) else {
         return refuse(format!(
             "--peers '{list}' does not name this server: add {}=HOST:PORT or correct --id",
@@ -341,6 +393,13 @@ mod tests {
             ("--id 1 --data-dir d --peers 2=a:1", "does not name this server"),
             ("--id 1 --data-dir d --segment-bytes 5", "--segment-bytes"),
             ("--id 1 --data-dir d --election-timeout 300 --heartbeat 299", "--heartbeat"),
+            ("--id 1 --data-dir d --join", "--peers"),
+            ("--id 1 --data-dir d --join --peers 1=a:1", "at least one"),
+            ("--id 1 --data-dir d --lease-reads 1", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads 0%", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads 51%", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads 0.00001%", "1ppm to 50%"),
+            ("--id 1 --data-dir d --lease-reads -1ppm", "1ppm to 50%"),
             ("--id 1 --data-dir d stray", "stray"),
             ("--id 1 --data-dir d --nonsense", "nonsense"),
         ];
@@ -358,6 +417,15 @@ mod tests {
         {
             parse(&format!("--id 1 --data-dir d --peers 1={address}")).expect(address);
         }
+    }
+
+    #[test]
+    fn a_drift_is_a_share_in_millionths_or_hundredths() {
+        let cases = [("1ppm", 1), ("500ppm", 500), ("1%", 10_000), ("0.05%", 500)];
+        for (text, ppm) in cases {
+            assert_eq!(parse_drift(text).expect(text), ppm);
+        }
+        assert_eq!(parse_drift("50%").expect("the largest"), 500_000);
     }
 
     #[test]

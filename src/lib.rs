@@ -20,7 +20,7 @@
 //!
 //! ```text
 //!  1 ↓ net/poll          Wait::wait            the only place we sleep
-//!  2 ↓ server/clock      Clock::now            the only place we look; one moment a turn
+//!  2 ↓ server/clock      Clock::now            where we look: before the inputs, and after
 //!  3 ↓ server/sockets    Sockets::read         bytes, within the turn's budget
 //!  4 ↓ replica/admission Node::on_bytes        whole frames; the length is checked first
 //!  5 ↓ wire/client       decode_request        borrowed from the read buffer

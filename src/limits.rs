@@ -97,6 +97,17 @@ pub const TURN_READ_BYTES: usize = 256 * 1024;
 /// Default `--history-bytes`: superseded versions kept before automatic compaction. Bytes.
 pub const HISTORY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 
+/// Client sessions at once; opening one more ends the one unused for longest. With every reply kept
+/// that may be, their table takes 70 MB.
+pub const SESSIONS_MAX: usize = 8192;
+
+/// How far a session's sequence may run ahead of what its client has acknowledged, and so how many
+/// replies are kept for it.
+pub const SESSION_WINDOW: u64 = 256;
+
+/// A session unused for so long ends. Milliseconds of the leaders' stamps: an hour, as LogCabin.
+pub const SESSION_IDLE_MS: u64 = 60 * 60 * 1000;
+
 /// Default `--election-timeout`. Milliseconds; drawn from [t, 2t). Design §7.
 pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
 

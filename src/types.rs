@@ -220,6 +220,11 @@ impl Revision {
     }
 }
 
+/// A client session of the exactly-once table: 1 or more, given in the order of the log and never
+/// twice. Thesis §6.3.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct SessionId(pub u64);
+
 /// What an entry holds, as the record on disk and the message on the wire number it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EntryKind {
@@ -294,7 +299,7 @@ macro_rules! display_number {
         }
     )*};
 }
-display_number!(Term, LogIndex, Revision, JobSeq);
+display_number!(Term, LogIndex, Revision, JobSeq, SessionId);
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

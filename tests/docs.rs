@@ -93,6 +93,9 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("CONNECTIONS_MAX", limits::CONNECTIONS_MAX),
         ("ENTRY_BYTES_MAX", limits::ENTRY_BYTES_MAX),
         ("MEMBERS_MAX", limits::MEMBERS_MAX),
+        ("SESSIONS_MAX", limits::SESSIONS_MAX),
+        ("SESSION_WINDOW", usize::try_from(limits::SESSION_WINDOW).unwrap()),
+        ("SESSION_IDLE_MS", usize::try_from(limits::SESSION_IDLE_MS).unwrap()),
         ("ENTRIES_MAX", peer::ENTRIES_MAX),
         ("NUMBER_MAX", usize::try_from(fields::NUMBER_MAX).unwrap()),
     ];
@@ -114,7 +117,7 @@ fn the_errors_are_the_ones_in_the_sources() {
         assert_eq!(cells[1], error.advice().code().to_string(), "the advice of {name}");
         codes.insert(error.code());
     }
-    assert_eq!(codes, (1..=13).collect(), "an error of every code");
+    assert_eq!(codes, (1..=16).collect(), "an error of every code");
     // The forms without details that the samples do not show.
     assert_eq!(Error::NotLeader { leader: None }.code(), 1);
 }

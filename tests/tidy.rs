@@ -37,7 +37,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("server", &["types", "limits", "wal", "wire", "net", "replica"]),
     ("client", &["types", "limits", "wire"]),
     ("bin/raftctl", &["types", "limits", "wire", "client"]),
-    ("bin/raftd", &["types", "limits", "config", "wal", "replica", "server"]),
+    ("bin/raftd", &["types", "limits", "config", "wal", "replica", "server", "client"]),
 ];
 
 /// Where the world comes in.

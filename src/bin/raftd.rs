@@ -3,11 +3,12 @@
 //! 0 stopped by a signal · 2 wrong flags · 3 must not start or go on (the line says why) · 74 the
 //! disk failed
 
+use raftd::client::find_cluster;
 use raftd::config::{Config, Parsed};
 use raftd::limits::WorkingLimits;
 use raftd::replica::{Fatal, NodeOptions};
 use raftd::server::{Ended, Farewell, Server, ServerOptions, StartError, start_logger, unix_ms};
-use raftd::types::DiskId;
+use raftd::types::{ClusterId, DiskId};
 use raftd::wal::{OpenError, OsDisk};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{self, Write};
@@ -67,7 +68,7 @@ fn serve(config: &Config) -> Result<(), (u8, String)> {
     let opened = OsDisk::open(&config.data_dir);
     let disk = opened.map_err(|error| (open_code(&error), whole_story(&error)))?;
     let seed = random_u64()?;
-    let options = node_options(config, seed)?;
+    let options = node_options(config, cluster_id(config), seed)?;
     log::info!(
         "starting version={} node={} seed={seed} data_dir={} listen={} cluster={} segment_bytes={}",
         env!("CARGO_PKG_VERSION"),
@@ -98,12 +99,34 @@ fn serve(config: &Config) -> Result<(), (u8, String)> {
     result
 }
 
-fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)> {
+/// The cluster that the flags describe. Who joins one asks its members; once it has a data
+/// directory, that knows.
+fn cluster_id(config: &Config) -> ClusterId {
+    if !config.join {
+        return config.cluster_id();
+    }
+    if config.data_dir.join("IDENTITY").exists() {
+        return ClusterId(0);
+    }
+    let endpoints: Vec<String> = config.members.iter().map(|it| it.address.clone()).collect();
+    let mut complained = false;
+    find_cluster(&endpoints, |error| {
+        if !std::mem::replace(&mut complained, true) {
+            log::warn!("cannot ask the members for their cluster, trying on error={error}");
+        }
+    })
+}
+
+fn node_options(
+    config: &Config,
+    cluster_id: ClusterId,
+    seed: u64,
+) -> Result<NodeOptions, (u8, String)> {
     let (high, low) = (random_u64()?, random_u64()?);
     Ok(NodeOptions {
         id: config.id,
         members: config.members.clone(),
-        cluster_id: config.cluster_id(),
+        cluster_id,
         token_hash: config.token_hash(),
         disk_id_if_new: DiskId((u128::from(high) << 64) | u128::from(low)),
         boot_nonce: random_u64()?,
@@ -115,6 +138,7 @@ fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)>
         history_bytes_max: config.history_bytes_max,
         clients_max: config.connections_max,
         working: WorkingLimits::default(),
+        lease_drift_ppm: config.lease_drift_ppm,
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::{ClusterId, Revision};
-use crate::wire::client::{Consistency, RangeArgs};
+use crate::wire::client::{Command, Consistency, RangeArgs, RangeEnd};
 use crate::wire::error::{Advice, Error as WireError};
 use crate::wire::reply::{RangeReply, ReplyBody};
 use crate::wire::status::Status;
@@ -13,6 +13,7 @@ use crate::wire::status::Status;
 use super::clock::{Deadline, back_off};
 use super::connection::Connection;
 use super::error::{Attempt, ConnectionError, Error, Why};
+use super::session::Sessions;
 
 /// One attempt to say hello takes at least and at most this, by the timeout's share of an endpoint:
 /// a node that was stopped in mid-air takes connections and answers nothing, and there must be time
@@ -41,6 +42,7 @@ pub struct Client {
     connection: Option<Connection>,
     /// Which endpoint is asked next when nobody has named the leader.
     turn: usize,
+    pub(super) sessions: Sessions,
 }
 
 /// A key and all about it.
@@ -82,10 +84,29 @@ pub struct Deleted {
     pub deleted: u64,
 }
 
+/// What a conditional put came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutIf {
+    /// The key was put.
+    Done {
+        /// The revision the put made.
+        revision: Revision,
+    },
+    /// Nothing was done: the key's last change is another one.
+    Refused {
+        /// The key's mod revision; 0: there is no such key.
+        mod_revision: Revision,
+    },
+}
+
 /// What a request's unanswered end means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Intent {
+pub(super) enum Intent {
+    /// A write by itself: perhaps done, and only the caller knows whether twice is fine.
     Write,
+    /// A write as a call of a session: perhaps done, and safe to send again.
+    Call,
+    /// A read, or a request that is harmless to repeat.
     Read,
     /// A read of the asked node's own state: never at a node that the options do not name.
     ReadHere,
@@ -99,29 +120,63 @@ enum Failure {
     Refused { endpoint: String, source: WireError },
     /// Perhaps done.
     Unknown(Box<Attempt>),
+    /// Not done now; and what the session's calls did before is forgotten.
+    Expired { endpoint: String },
 }
 
 impl Client {
-    /// A client; connects at the first request. Panics without endpoints.
+    /// A client whose writes are calls of a session, opened at the first one: done once, however
+    /// often they have to be sent. Connects at the first request. Panics without endpoints.
     pub fn new(options: ClientOptions) -> Client {
         assert!(!options.endpoints.is_empty(), "a client needs an endpoint");
-        Client { options, connection: None, turn: 0 }
+        Client { options, connection: None, turn: 0, sessions: Sessions::Wanted }
+    }
+
+    /// A client without sessions. It sends a write again only if it was certainly not done, so a
+    /// write whose answer is lost is `Error::OutcomeUnknown`; but its first write is one round trip
+    /// less.
+    pub fn at_most_once(options: ClientOptions) -> Client {
+        Client { sessions: Sessions::Never, ..Client::new(options) }
     }
 
     /// Sets a key's value. Answers the revision it made.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Revision, Error> {
         self.check_size(key.len().saturating_add(value.len()))?;
-        let send = |connection: &mut Connection| connection.put(key, value);
-        self.call(Intent::Write, send, |body| {
+        self.write(Command::Put { key, value }, |body| {
             if let ReplyBody::Put { revision } = body { Some(revision) } else { None }
+        })
+    }
+
+    /// Sets a key's value if the key's last change was `mod_revision`; 0: if there is no such key.
+    pub fn put_if(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        mod_revision: Revision,
+    ) -> Result<PutIf, Error> {
+        self.check_size(key.len().saturating_add(value.len()))?;
+        self.write(Command::PutIf { key, value, mod_revision }, |body| match body {
+            ReplyBody::PutIf { revision, refused: None } => Some(PutIf::Done { revision }),
+            ReplyBody::PutIf { refused: Some(mod_revision), .. } => {
+                Some(PutIf::Refused { mod_revision })
+            }
+            ReplyBody::Error(_)
+            | ReplyBody::Put { .. }
+            | ReplyBody::DeleteRange { .. }
+            | ReplyBody::OpenSession { .. }
+            | ReplyBody::Range(_)
+            | ReplyBody::Status(_)
+            | ReplyBody::MemberList(_)
+            | ReplyBody::MemberChange { .. }
+            | ReplyBody::Transfer { .. } => None,
         })
     }
 
     /// Deletes the key, or the keys of [key, end): `end` is the wire's form.
     pub fn delete_range(&mut self, key: &[u8], end: &[u8]) -> Result<Deleted, Error> {
         self.check_size(key.len().saturating_add(end.len()))?;
-        let send = |connection: &mut Connection| connection.delete_range(key, end);
-        self.call(Intent::Write, send, |body| {
+        let end = RangeEnd::from_bytes(end);
+        self.write(Command::DeleteRange { key, end }, |body| {
             if let ReplyBody::DeleteRange { revision, deleted } = body {
                 Some(Deleted { revision, deleted })
             } else {
@@ -185,19 +240,20 @@ impl Client {
     fn range_once(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
         self.check_size(args.key.len().saturating_add(args.end.len()))?;
         let intent = match args.consistency {
-            Consistency::Linearizable => Intent::Read,
+            Consistency::Linearizable | Consistency::Lease => Intent::Read,
             Consistency::Serializable => Intent::ReadHere,
         };
         let send = |connection: &mut Connection| connection.range(args);
-        self.call(intent, send, |body| {
+        let deadline = self.deadline();
+        self.call(intent, deadline, send, |body| {
             if let ReplyBody::Range(reply) = body { Some(own(&reply)) } else { None }
         })
     }
 
     /// A request beyond the protocol's bound would only make the node hang up.
     fn check_size(&self, bytes: usize) -> Result<(), Error> {
-        // The op and the lengths of two strings.
-        const ENVELOPE_BYTES: usize = 16;
+        // The op, the call of a session, the lengths of two strings, a revision.
+        const ENVELOPE_BYTES: usize = 64;
         if bytes <= REQUEST_BYTES_MAX - ENVELOPE_BYTES {
             return Ok(());
         }
@@ -209,15 +265,16 @@ impl Client {
     }
 
     /// Asks until somebody answers, the answer is final, or the time is up.
-    fn call<T>(
+    pub(super) fn call<T>(
         &mut self,
         intent: Intent,
+        deadline: Deadline,
         send: impl Fn(&mut Connection) -> u64,
         take: impl Fn(ReplyBody<'_>) -> Option<T>,
     ) -> Result<T, Error> {
-        let within = self.options.timeout;
-        let deadline = Deadline::after(within);
         let mut last_words = BTreeMap::new();
+        // The last attempt that may have done it.
+        let mut doubt = None;
         let mut redirect = None;
         let (mut redirects, mut failures) = (0, 0);
         loop {
@@ -228,10 +285,14 @@ impl Client {
             };
             match failure {
                 Failure::Refused { endpoint, source } => {
-                    return Err(Error::Refused { endpoint, source });
+                    return Err(refused(endpoint, source, doubt));
                 }
+                Failure::Unknown(attempt) if intent == Intent::Call => doubt = Some(*attempt),
                 Failure::Unknown(attempt) => {
                     return Err(Error::OutcomeUnknown { attempt: *attempt });
+                }
+                Failure::Expired { endpoint } => {
+                    return Err(refused(endpoint, WireError::SessionExpired, doubt));
                 }
                 Failure::NotDone { attempt, redirect: to } => {
                     last_words.insert(attempt.endpoint, attempt.why);
@@ -248,11 +309,18 @@ impl Client {
                 back_off(deadline);
             }
             if deadline.has_passed() {
-                let attempts = last_words.into_iter();
-                let attempts = attempts.map(|(endpoint, why)| Attempt { endpoint, why }).collect();
-                return Err(Error::Unavailable { within, attempts });
+                return Err(self.out_of_time(last_words, doubt));
             }
         }
+    }
+
+    fn out_of_time(&self, last_words: BTreeMap<String, Why>, doubt: Option<Attempt>) -> Error {
+        if let Some(attempt) = doubt {
+            return Error::OutcomeUnknown { attempt };
+        }
+        let attempts = last_words.into_iter();
+        let attempts = attempts.map(|(endpoint, why)| Attempt { endpoint, why }).collect();
+        Error::Unavailable { within: self.options.timeout, attempts }
     }
 
     fn attempt<T>(
@@ -266,10 +334,12 @@ impl Client {
         let mut connection = self.connect(intent, redirect, deadline)?;
         let endpoint = connection.endpoint().to_owned();
         let id = send(&mut connection);
-        // A read that hangs may be repeated elsewhere; a write is stuck with whom it was sent to.
+        // What hangs may be repeated elsewhere; a write by itself is stuck with whom it went to.
         let patience = match intent {
             Intent::Write => deadline,
-            Intent::Read | Intent::ReadHere => deadline.at_most(self.options.timeout / 3),
+            Intent::Call | Intent::Read | Intent::ReadHere => {
+                deadline.at_most(self.options.timeout / 3)
+            }
         };
         connection.flush(patience).map_err(|why| not_done(&endpoint, Why::Connection(why)))?;
         let reply = match connection.receive(patience) {
@@ -295,6 +365,16 @@ impl Client {
         Ok(answer)
     }
 
+    /// The cluster that the connection in use leads to.
+    pub(super) fn connected_cluster(&self) -> Option<ClusterId> {
+        self.connection.as_ref().map(|connection| connection.welcome().cluster_id)
+    }
+
+    /// When a call that begins now must have ended.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.options.timeout)
+    }
+
     /// The connection in use, one to where we were redirected, or one to the next endpoint.
     fn connect(
         &mut self,
@@ -316,7 +396,9 @@ impl Client {
         let askings = u32::try_from(self.options.endpoints.len() + 1).unwrap_or(u32::MAX);
         let share = self.options.timeout / askings;
         let patience = deadline.at_most(share.clamp(HELLO_TIMEOUT_MIN, HELLO_TIMEOUT_MAX));
-        Connection::open(&endpoint, self.options.cluster_id, patience)
+        // What a session's calls did is known in the cluster that opened it, and in no other.
+        let cluster_id = self.sessions.cluster_id().unwrap_or(self.options.cluster_id);
+        Connection::open(&endpoint, cluster_id, patience)
             .map_err(|why| not_done(&endpoint, Why::Connection(why)))
     }
 }
@@ -328,14 +410,23 @@ fn not_done(endpoint: &str, why: Why) -> Failure {
 
 fn unanswered(intent: Intent, endpoint: String, why: Why) -> Failure {
     match intent {
-        Intent::Write => Failure::Unknown(Box::new(Attempt { endpoint, why })),
+        Intent::Write | Intent::Call => Failure::Unknown(Box::new(Attempt { endpoint, why })),
         Intent::Read | Intent::ReadHere => not_done(&endpoint, why),
+    }
+}
+
+/// The last word of a node that will not do it; what an earlier attempt came to it does not know.
+fn refused(endpoint: String, source: WireError, doubt: Option<Attempt>) -> Error {
+    match doubt {
+        Some(attempt) => Error::OutcomeUnknown { attempt },
+        None => Error::Refused { endpoint, source },
     }
 }
 
 /// What an error means for the request that it answers.
 fn judge(intent: Intent, endpoint: String, error: WireError) -> Failure {
     match error.advice() {
+        Advice::Unknown if error == WireError::SessionExpired => Failure::Expired { endpoint },
         Advice::AskAgain => {
             let redirect = error.leader_address().map(str::to_owned);
             let attempt = Box::new(Attempt { endpoint, why: Why::Answer(error) });
@@ -357,8 +448,13 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         ReplyBody::Status(status) if reply.id == id => Ok(*status),
         ReplyBody::Error(source) => Err(ConnectionError::Refused { endpoint, source }),
         ReplyBody::Status(_)
+        | ReplyBody::MemberList(_)
+        | ReplyBody::MemberChange { .. }
+        | ReplyBody::Transfer { .. }
         | ReplyBody::Put { .. }
         | ReplyBody::DeleteRange { .. }
+        | ReplyBody::OpenSession { .. }
+        | ReplyBody::PutIf { .. }
         | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crate::limits::{HELLO_BYTES_MAX, RANGE_REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::types::ClusterId;
-use crate::wire::client::{self, RangeArgs};
+use crate::wire::client::{self, Command, RangeArgs, SessionCall};
 use crate::wire::frame::next_frame;
 use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
+use crate::wire::members::{self, MemberRequest};
 use crate::wire::reply::{Reply, decode_reply};
 
 use super::clock::Deadline;
@@ -91,6 +92,13 @@ impl Connection {
         id
     }
 
+    /// Puts a command into the send buffer, as a call of a session or by itself.
+    pub fn command(&mut self, call: Option<SessionCall>, command: Command<'_>) -> u64 {
+        let id = self.take_id();
+        client::command_request(&mut self.out, id, call, command);
+        id
+    }
+
     /// Puts a DeleteRange into the send buffer.
     pub fn delete_range(&mut self, key: &[u8], end: &[u8]) -> u64 {
         let id = self.take_id();
@@ -109,6 +117,20 @@ impl Connection {
     pub fn status(&mut self) -> u64 {
         let id = self.take_id();
         client::status_request(&mut self.out, id);
+        id
+    }
+
+    /// Puts a request to change the members or the leader into the send buffer.
+    pub fn member_request(&mut self, request: &MemberRequest<'_>) -> u64 {
+        let id = self.take_id();
+        request.encode(&mut self.out, id);
+        id
+    }
+
+    /// Puts a MemberList into the send buffer.
+    pub fn member_list(&mut self) -> u64 {
+        let id = self.take_id();
+        members::member_list_request(&mut self.out, id);
         id
     }
 

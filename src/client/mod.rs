@@ -4,19 +4,24 @@
 //! is safe to repeat until its timeout. `Connection` is one TCP connection with as many requests in
 //! flight as the caller likes, and no opinion about failures.
 //!
-//! What is repeated: a request that certainly was not done (nobody reached, refused with
-//! `Advice::AskAgain`, or not wholly sent), and every read. A write whose answer did not come may
-//! have been done: that is `Error::OutcomeUnknown`, and only the caller knows whether twice is
-//! fine.
+//! What is repeated: every read; a request that certainly was not done (nobody reached, refused
+//! with `Advice::AskAgain`, or not wholly sent); and a write whose answer did not come, because it
+//! is a call of a session and is done once (`session`). A client made by `at_most_once` has no
+//! session: then a write whose answer did not come is `Error::OutcomeUnknown`, and only the caller
+//! knows whether twice is fine.
 mod clock;
 mod cluster;
 mod connection;
 mod error;
+mod members;
+mod session;
 
+pub use crate::wire::client::{Command, RangeEnd, SessionCall};
 pub use clock::Deadline;
-pub use cluster::{Client, ClientOptions, Deleted, KeyValue, Range};
+pub use cluster::{Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
+pub use members::find_cluster;
 
 /// The end of the range of all keys that begin with `prefix`, in the wire's form.
 ///

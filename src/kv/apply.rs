@@ -15,8 +15,9 @@ use crate::codec::msgpack::Reader;
 use crate::types::{LogIndex, Revision};
 
 use super::Store;
-use super::command::{self, Command, CommandError, CommandReply};
+use super::command::{self, Command, CommandError, CommandReply, SessionCall};
 use super::index::KeyHash;
+use super::session::Standing;
 
 /// Commands to a group: about as many misses as a core keeps in flight. 32 is no faster.
 const GROUP: usize = 16;
@@ -58,14 +59,18 @@ impl Store {
         let mut reader = Reader::new(payload);
         let header = command::decode_header(&mut reader).map_err(failed)?;
         self.stamp_ms = self.stamp_ms.max(header.stamp_ms);
+        self.sessions.expire(self.stamp_ms);
         let mut group = Group::new();
         while !reader.is_empty() {
             group.read(self, &mut reader).map_err(failed)?;
             group.touch(self);
             self.free_due(group.spent());
             group.touch_places(self);
-            for (hash, command) in group.commands() {
-                reply(self.execute(hash, command));
+            for (hash, call, command) in group.commands() {
+                reply(match call {
+                    None => self.execute(hash, command),
+                    Some(call) => self.execute_once(hash, call, command),
+                });
             }
         }
         self.applied = index;
@@ -77,6 +82,26 @@ impl Store {
     pub fn apply_other(&mut self, index: LogIndex) {
         assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
         self.applied = index;
+    }
+
+    /// Executes a call of a session unless it was before: then its first reply is all it makes. The
+    /// test and the note that makes the next test fail are one step, with nothing between.
+    fn execute_once(
+        &mut self,
+        hash: KeyHash,
+        call: SessionCall,
+        command: Command<'_>,
+    ) -> CommandReply {
+        match self.sessions.begin(call, self.stamp_ms) {
+            Standing::New => {
+                let reply = self.execute(hash, command);
+                self.sessions.keep(call, reply);
+                reply
+            }
+            Standing::Answered(reply) => reply,
+            Standing::Acknowledged => CommandReply::CallAcknowledged,
+            Standing::Expired => CommandReply::SessionExpired,
+        }
     }
 
     #[inline]
@@ -93,6 +118,13 @@ impl Store {
                 let refused = self.compact(revision).err();
                 CommandReply::Compact { revision: self.revision, refused }
             }
+            Command::OpenSession => {
+                CommandReply::OpenSession { session: self.sessions.open(self.stamp_ms) }
+            }
+            Command::PutIf { key, value, mod_revision } => {
+                let refused = self.put_if(hash, key, value, mod_revision).err();
+                CommandReply::PutIf { revision: self.revision, refused }
+            }
         }
     }
 }
@@ -100,6 +132,7 @@ impl Store {
 /// A few commands on their way into the store.
 struct Group<'a> {
     commands: [Command<'a>; GROUP],
+    calls: [Option<SessionCall>; GROUP],
     hashes: [KeyHash; GROUP],
     count: usize,
 }
@@ -107,30 +140,30 @@ struct Group<'a> {
 impl<'a> Group<'a> {
     fn new() -> Group<'a> {
         let filler = Command::Compact { revision: Revision(0) };
-        Group { commands: [filler; GROUP], hashes: [KeyHash::default(); GROUP], count: 0 }
+        let hashes = [KeyHash::default(); GROUP];
+        Group { commands: [filler; GROUP], calls: [None; GROUP], hashes, count: 0 }
     }
 
     fn read(&mut self, store: &Store, reader: &mut Reader<'a>) -> Result<(), CommandError> {
         self.count = 0;
-        for (place, hash) in self.commands.iter_mut().zip(&mut self.hashes) {
+        for (at, place) in self.commands.iter_mut().enumerate() {
             if reader.is_empty() {
                 break;
             }
-            *place = command::decode_command(reader)?;
-            *hash = match *place {
-                Command::Put { key, .. } | Command::DeleteRange { key, .. } => {
-                    store.index.hash(key)
-                }
-                Command::Compact { .. } => KeyHash::default(),
+            (self.calls[at], *place) = command::decode_next(reader)?;
+            self.hashes[at] = match *place {
+                Command::Put { key, .. }
+                | Command::DeleteRange { key, .. }
+                | Command::PutIf { key, .. } => store.index.hash(key),
+                Command::Compact { .. } | Command::OpenSession => KeyHash::default(),
             };
             self.count += 1;
         }
         Ok(())
     }
 
-    fn commands(&self) -> impl Iterator<Item = (KeyHash, Command<'a>)> {
-        let hashes = self.hashes.iter().copied();
-        hashes.zip(self.commands.iter().copied()).take(self.count)
+    fn commands(&self) -> impl Iterator<Item = (KeyHash, Option<SessionCall>, Command<'a>)> {
+        (0..self.count).map(|at| (self.hashes[at], self.calls[at], self.commands[at]))
     }
 
     /// How many versions to free before the commands: as many as they will queue, a range delete
@@ -139,9 +172,9 @@ impl<'a> Group<'a> {
     fn spent(&self) -> usize {
         let commands = self.commands[..self.count].iter();
         let each = commands.map(|command| match command {
-            Command::Put { .. } => 1,
+            Command::Put { .. } | Command::PutIf { .. } => 1,
             Command::DeleteRange { .. } => 2,
-            Command::Compact { .. } => 0,
+            Command::Compact { .. } | Command::OpenSession => 0,
         });
         each.sum()
     }
@@ -152,6 +185,9 @@ impl<'a> Group<'a> {
         let mut seen = hashes.iter().fold(0, |seen, hash| seen ^ store.index.touch(*hash));
         for version in store.history.due_versions(store.compact_revision, self.spent()) {
             seen ^= store.versions.at(version).mod_revision;
+        }
+        for call in self.calls[..self.count].iter().flatten() {
+            seen ^= store.sessions.touch(call.session);
         }
         black_box(seen);
         for hash in hashes {
@@ -167,7 +203,7 @@ impl<'a> Group<'a> {
     fn touch_places(&self, store: &Store) {
         let mut seen = 0;
         for (ahead, command) in self.commands[..self.count].iter().enumerate() {
-            if let Command::Put { value, .. } = command
+            if let Command::Put { value, .. } | Command::PutIf { value, .. } = command
                 && let Some(place) = store.versions.next_place(value.len(), ahead)
                 && let Some(first) = store.versions.at(place).value().first()
             {

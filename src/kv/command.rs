@@ -7,8 +7,15 @@
 //!   01      array(2) [key: bin, value: bin]     Put
 //!   02      array(2) [key: bin, end: bin]       DeleteRange
 //!   03      array(1) [revision: uint]           Compact, made by the leader only
+//!   04      array(5) [session: uint, sequence: uint, acknowledged: uint, op, args]     InSession:
+//!                                               a Put, DeleteRange or PutIf, done once
+//!   05      array(0) []                         OpenSession
+//!   06      array(3) [key: bin, value: bin, mod_revision: uint]     PutIf
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
+//!
+//! A command in a session is the plain command behind its call (`04 95 session sequence
+//! acknowledged`), so reading one costs nothing to the others.
 //!
 //! Reading is strict: another version, operation, arity or type, an empty key or a byte too many is
 //! an error. At admission it refuses the request; at apply it stops the node, because one node that
@@ -19,7 +26,8 @@ use std::error::Error;
 use std::fmt;
 
 use crate::codec::msgpack::{self, DecodeError, Reader};
-use crate::types::Revision;
+use crate::limits::SESSION_WINDOW;
+use crate::types::{Revision, SessionId};
 
 use super::range::RangeError;
 
@@ -29,12 +37,33 @@ pub const FORMAT_VERSION: u64 = 1;
 const OP_PUT: u8 = 1;
 const OP_DELETE_RANGE: u8 = 2;
 const OP_COMPACT: u8 = 3;
+const OP_IN_SESSION: u8 = 4;
+const OP_OPEN_SESSION: u8 = 5;
+const OP_PUT_IF: u8 = 6;
+
+/// The last call of a session. Nobody makes as many, and what follows it can be counted as well.
+const SEQUENCE_MAX: u64 = 1 << 62;
+
+/// The first bytes of a command in a session: its op, and an array of five.
+const IN_SESSION: [u8; 2] = [OP_IN_SESSION, 0x95];
 
 /// What leads an entry's payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryHeader {
     /// The leader's time when it made the entry. Milliseconds since 1970. Design §12.10.
     pub stamp_ms: u64,
+}
+
+/// Which call of a client session a command is. Thesis §6.3.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SessionCall {
+    /// The session.
+    pub session: SessionId,
+    /// The number of the call, from 1. Calls may be applied in any order.
+    pub sequence: u64,
+    /// The client has the replies of all calls up to this one, or has given them up: below
+    /// `sequence`, by `SESSION_WINDOW` at most.
+    pub acknowledged: u64,
 }
 
 /// A change to the store, borrowed from the payload.
@@ -58,6 +87,17 @@ pub enum Command<'a> {
     Compact {
         /// The oldest revision that stays readable.
         revision: Revision,
+    },
+    /// Makes a client session. Changes no key.
+    OpenSession,
+    /// A `Put`, if the key's last change is the one named. A transaction of one comparison.
+    PutIf {
+        /// Not empty.
+        key: &'a [u8],
+        /// May be empty.
+        value: &'a [u8],
+        /// The key's mod revision must be this one; 0: there must be no such key.
+        mod_revision: Revision,
     },
 }
 
@@ -115,6 +155,23 @@ pub enum CommandReply {
         /// Why nothing was compacted, if so: the revision is in the future or compacted already.
         refused: Option<RangeError>,
     },
+    /// Answer to `OpenSession`.
+    OpenSession {
+        /// The new session.
+        session: SessionId,
+    },
+    /// Answer to `PutIf`.
+    PutIf {
+        /// The store's revision after it: its own if it put.
+        revision: Revision,
+        /// Why nothing was put, if so: the key's mod revision is this one; 0: there is no such key.
+        refused: Option<Revision>,
+    },
+    /// Answer to any call of a session that has ended, or never began. Nothing was done now; what a
+    /// call of the same number did before is forgotten.
+    SessionExpired,
+    /// Answer to a call whose reply the client had acknowledged: a late copy. Nothing was done now.
+    CallAcknowledged,
 }
 
 /// Why bytes are not an entry or a command of this version.
@@ -160,6 +217,12 @@ pub enum CommandError {
         /// Its number.
         op: u8,
     },
+    /// A call that no client makes: of session 0, or not within the window above what it has
+    /// acknowledged.
+    Call {
+        /// The call.
+        call: SessionCall,
+    },
 }
 
 impl fmt::Display for CommandError {
@@ -179,6 +242,11 @@ impl fmt::Display for CommandError {
                 write!(f, "the command has {bytes} bytes, more than {bytes_max}")
             }
             CommandError::NotForClients { op } => write!(f, "operation {op} is not for clients"),
+            CommandError::Call { call: SessionCall { session, sequence, acknowledged } } => write!(
+                f,
+                "session {session} cannot make call {sequence} having acknowledged {acknowledged}: \
+                 at most {SESSION_WINDOW} later"
+            ),
         }
     }
 }
@@ -193,7 +261,8 @@ impl Error for CommandError {
             | CommandError::EmptyKey
             | CommandError::Trailing { .. }
             | CommandError::TooLarge { .. }
-            | CommandError::NotForClients { .. } => None,
+            | CommandError::NotForClients { .. }
+            | CommandError::Call { .. } => None,
         }
     }
 }
@@ -210,8 +279,12 @@ pub fn validate_command(op_and_args: &[u8], bytes_max: usize) -> Result<(), Comm
         return Err(CommandError::TooLarge { bytes: op_and_args.len(), bytes_max });
     }
     let mut reader = Reader::new(op_and_args);
-    match decode_command(&mut reader)? {
-        Command::Put { .. } | Command::DeleteRange { .. } => {}
+    let (_, command) = decode_next(&mut reader)?;
+    match command {
+        Command::Put { .. }
+        | Command::DeleteRange { .. }
+        | Command::OpenSession
+        | Command::PutIf { .. } => {}
         Command::Compact { .. } => return Err(CommandError::NotForClients { op: OP_COMPACT }),
     }
     match reader.rest().len() {
@@ -235,7 +308,37 @@ pub fn decode_header(reader: &mut Reader<'_>) -> Result<EntryHeader, CommandErro
     Ok(EntryHeader { stamp_ms: reader.uint()? })
 }
 
-/// Reads the next command of a payload.
+/// Reads the next command of a payload, and which call of a session it is, if it is in one.
+#[inline]
+pub fn decode_next<'a>(
+    reader: &mut Reader<'a>,
+) -> Result<(Option<SessionCall>, Command<'a>), CommandError> {
+    if reader.rest().first() != Some(&OP_IN_SESSION) {
+        return Ok((None, decode_command(reader)?));
+    }
+    let call = decode_call(reader)?;
+    match decode_command(reader)? {
+        Command::Compact { .. } => Err(CommandError::Operation { op: OP_COMPACT }),
+        Command::OpenSession => Err(CommandError::Operation { op: OP_OPEN_SESSION }),
+        command @ (Command::Put { .. } | Command::DeleteRange { .. } | Command::PutIf { .. }) => {
+            Ok((Some(call), command))
+        }
+    }
+}
+
+fn decode_call(reader: &mut Reader<'_>) -> Result<SessionCall, CommandError> {
+    reader.fixint()?;
+    check_arity("a command in a session", 5, reader.array()?)?;
+    let session = SessionId(reader.uint()?);
+    let (sequence, acknowledged) = (reader.uint()?, reader.uint()?);
+    let call = SessionCall { session, sequence, acknowledged };
+    let ahead = sequence.saturating_sub(acknowledged);
+    let within = (1..=SESSION_WINDOW).contains(&ahead) && sequence <= SEQUENCE_MAX;
+    let sound = session != SessionId(0) && within;
+    if sound { Ok(call) } else { Err(CommandError::Call { call }) }
+}
+
+/// Reads a command that is in no session.
 #[inline]
 pub fn decode_command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, CommandError> {
     let op = reader.fixint()?;
@@ -252,6 +355,15 @@ pub fn decode_command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, Comman
         OP_COMPACT => {
             check_arity("a compaction", 1, reader.array()?)?;
             Ok(Command::Compact { revision: Revision(reader.uint()?) })
+        }
+        OP_OPEN_SESSION => {
+            check_arity("an opening of a session", 0, reader.array()?)?;
+            Ok(Command::OpenSession)
+        }
+        OP_PUT_IF => {
+            check_arity("a conditional put", 3, reader.array()?)?;
+            let (key, value) = (decode_key(reader)?, reader.bin()?);
+            Ok(Command::PutIf { key, value, mod_revision: Revision(reader.uint()?) })
         }
         op => Err(CommandError::Operation { op }),
     }
@@ -297,5 +409,25 @@ pub fn encode_command(out: &mut Vec<u8>, command: Command<'_>) {
             msgpack::write_array(out, 1);
             msgpack::write_uint(out, revision.0);
         }
+        Command::OpenSession => {
+            out.push(OP_OPEN_SESSION);
+            msgpack::write_array(out, 0);
+        }
+        Command::PutIf { key, value, mod_revision } => {
+            assert!(!key.is_empty(), "a put names a key");
+            out.push(OP_PUT_IF);
+            msgpack::write_array(out, 3);
+            msgpack::write_bin(out, key);
+            msgpack::write_bin(out, value);
+            msgpack::write_uint(out, mod_revision.0);
+        }
     }
+}
+
+/// Appends what leads a command in a session; the command follows.
+pub fn encode_call(out: &mut Vec<u8>, call: SessionCall) {
+    out.extend_from_slice(&IN_SESSION);
+    msgpack::write_uint(out, call.session.0);
+    msgpack::write_uint(out, call.sequence);
+    msgpack::write_uint(out, call.acknowledged);
 }

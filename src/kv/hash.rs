@@ -1,9 +1,12 @@
 //! The state hash: equal on two nodes that have applied the same log to the same index.
 //!
 //! ```text
-//! state_hash   = live + store                                            wrapping u64 sums
+//! state_hash   = live + sessions + store                                 wrapping u64 sums
 //! live         = sum over live keys of H(1, X(key), create, mod, version, lease, X(value))
-//! store        = H(2, revision, compact_revision, 0, 0, 0, 0)
+//! sessions     = sum over sessions of H(3, id, acknowledged, used, used_ms, replies, 0)
+//! replies      = sum over kept replies of H(4, sequence, op, revision, a, b, 0)
+//!                Put 0, 0 · DeleteRange deleted, 0 · PutIf done 0, 0, else 1, mod_revision
+//! store        = H(2, revision, compact_revision, last_session, session_uses, 0, 0)
 //! H(a, …, g)   = X(the seven as u64, little-endian, 56 bytes)
 //! X(bytes)     = XXH3, 64 bits, seed 0
 //! ```
@@ -16,12 +19,19 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::types::Revision;
+use crate::types::{Revision, SessionId};
+
+use super::command::CommandReply;
+use super::session::{SessionCounters, SessionRow};
 
 /// Domain of a live key.
 const LIVE: u64 = 1;
 /// Domain of the store's own numbers.
 const STORE: u64 = 2;
+/// Domain of a client session.
+const SESSION: u64 = 3;
+/// Domain of a reply kept in a session.
+const REPLY: u64 = 4;
 
 /// The newest version of a live key, as far as it is hashed.
 pub(super) struct LiveVersion<'a> {
@@ -40,8 +50,34 @@ pub(super) fn of_live(live: &LiveVersion<'_>) -> u64 {
 }
 
 /// What the store's own numbers add to the state hash.
-pub(super) fn of_store(revision: Revision, compact_revision: Revision) -> u64 {
-    of_words([STORE, revision.0, compact_revision.0, 0, 0, 0, 0])
+pub(super) fn of_store(
+    revision: Revision,
+    compact_revision: Revision,
+    sessions: SessionCounters,
+) -> u64 {
+    let SessionCounters { last: SessionId(last), uses } = sessions;
+    of_words([STORE, revision.0, compact_revision.0, last, uses, 0, 0])
+}
+
+/// What a session adds to the state hash, `replies` being the sum over those kept for it.
+pub(super) fn of_session(row: &SessionRow, replies: u64) -> u64 {
+    let SessionRow { id: SessionId(id), acknowledged, used, used_ms } = *row;
+    of_words([SESSION, id, acknowledged, used, used_ms, replies, 0])
+}
+
+/// What the reply to call `sequence` adds to its session's sum.
+pub(super) fn of_reply(sequence: u64, reply: &CommandReply) -> u64 {
+    let (op, revision, a, b) = match *reply {
+        CommandReply::Put { revision } => (1, revision, 0, 0),
+        CommandReply::DeleteRange { revision, deleted } => (2, revision, deleted, 0),
+        CommandReply::PutIf { revision, refused: None } => (6, revision, 0, 0),
+        CommandReply::PutIf { revision, refused: Some(found) } => (6, revision, 1, found.0),
+        CommandReply::Compact { .. }
+        | CommandReply::OpenSession { .. }
+        | CommandReply::SessionExpired
+        | CommandReply::CallAcknowledged => unreachable!("no call in a session is answered so"),
+    };
+    of_words([REPLY, sequence, op, revision.0, a, b, 0])
 }
 
 fn of_words(words: [u64; 7]) -> u64 {

@@ -7,6 +7,7 @@
 //!       ── keys       key id → name, what is current      a cache line each
 //!       ── versions   version id → value, revisions       newest first, linked by `older`
 //!       ── history    what compaction gives up, in the order of revisions
+//!       ── sessions   session → its latest replies: a retried command is answered, not applied
 //! ```
 //!
 //! The model is etcd's. The empty store has revision 1. A request that changes anything makes the
@@ -32,6 +33,7 @@ mod index;
 mod keys;
 mod mvcc;
 mod range;
+mod session;
 mod slab;
 mod versions;
 
@@ -39,13 +41,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use apply::ApplyError;
-pub use command::{Command, CommandError, CommandReply, EntryHeader, RangeEnd, validate_command};
+pub use command::{
+    Command, CommandError, CommandReply, EntryHeader, RangeEnd, SessionCall, validate_command,
+};
 pub use range::{KeyValueRef, RangeError, RangeRequest, RangeSummary};
+pub use session::{SessionCounters, SessionRow};
 
 use crate::types::{LogIndex, Revision};
 use history::History;
 use index::Index;
 use keys::{KeyId, Keys};
+use session::Sessions;
 use versions::Versions;
 
 /// The revision of a store in which nothing was ever changed. etcd's.
@@ -69,6 +75,7 @@ pub struct Store {
     versions: Versions,
     history: History,
     history_bytes_max: u64,
+    sessions: Sessions,
     live: Live,
     revision: Revision,
     compact_revision: Revision,
@@ -106,6 +113,7 @@ impl Store {
             versions: Versions::new(free_bytes_max),
             history: History::new(),
             history_bytes_max,
+            sessions: Sessions::new(),
             live: Live::default(),
             revision: REVISION_EMPTY,
             compact_revision: Revision(0),
@@ -136,10 +144,12 @@ impl Store {
         self.stamp_ms
     }
 
-    /// A hash over the live keys, the revision and the compaction revision: equal on every node at
-    /// the same applied index. `kv/hash.rs` has the formula.
+    /// A hash over the live keys, the client sessions, the revision and the compaction revision:
+    /// equal on every node at the same applied index. `kv/hash.rs` has the formula.
     pub fn state_hash(&self) -> u64 {
-        self.live.hash.wrapping_add(hash::of_store(self.revision, self.compact_revision))
+        let counters = self.sessions.counters();
+        let store = hash::of_store(self.revision, self.compact_revision, counters);
+        self.live.hash.wrapping_add(self.sessions.hash()).wrapping_add(store)
     }
 
     /// Superseded versions and tombstones that are not compacted, with what each costs to keep.
@@ -156,6 +166,59 @@ impl Store {
     /// How many keys are live.
     pub fn keys(&self) -> u64 {
         self.live.keys
+    }
+
+    /// The client sessions, the one unused for longest first, each with the replies kept for it by
+    /// their sequence. For a checkpoint, with `session_counters`.
+    pub fn sessions(
+        &self,
+    ) -> impl Iterator<Item = (SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+        self.sessions.iter()
+    }
+
+    /// How many client sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The numbers from which later sessions and uses count on.
+    pub fn session_counters(&self) -> SessionCounters {
+        self.sessions.counters()
+    }
+
+    /// Keeps the sessions as they are now for `pinned_session`, until `unpin_sessions`, while
+    /// entries go on to be applied.
+    pub fn pin_sessions(&mut self) {
+        self.sessions.pin();
+    }
+
+    /// Lets go of what `pin_sessions` keeps.
+    pub fn unpin_sessions(&mut self) {
+        self.sessions.unpin();
+    }
+
+    /// The first pinned session at or behind `place`, 0 being the first, with its place and the
+    /// replies kept for it. The order is that of places, the same on every node.
+    pub fn pinned_session(
+        &self,
+        place: u32,
+    ) -> Option<(u32, SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+        self.sessions.pinned_from(place)
+    }
+
+    /// Takes over a session from a checkpoint, in any order. Panics on one that no store has: a
+    /// checkpoint's reader checks it first.
+    pub fn restore_session(
+        &mut self,
+        row: SessionRow,
+        replies: impl Iterator<Item = (u64, CommandReply)>,
+    ) {
+        self.sessions.restore(row, replies);
+    }
+
+    /// Takes over the counters from a checkpoint, after its sessions; from then on they are in use.
+    pub fn restore_session_counters(&mut self, counters: SessionCounters) {
+        self.sessions.restore_counters(counters);
     }
 
     /// What memory the store holds beyond what its figures say. Nothing an answer may depend on.

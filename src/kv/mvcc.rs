@@ -56,6 +56,21 @@ impl Store {
         revision
     }
 
+    /// Sets a key whose mod revision is `expected`, 0 for none. The error is what it is instead.
+    pub(super) fn put_if(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        value: &[u8],
+        expected: Revision,
+    ) -> Result<Revision, Revision> {
+        let entry = self.find(hash, key).map(|id| self.keys.at(id));
+        let live = entry.filter(|entry| entry.is_live());
+        let newest = live.map(|entry| self.versions.at(entry.newest).mod_revision);
+        let found = Revision(newest.unwrap_or_default());
+        if found == expected { Ok(self.put(hash, key, value)) } else { Err(found) }
+    }
+
     /// Deletes the live keys of a range in one revision and says how many there were.
     pub(super) fn delete_range(&mut self, hash: KeyHash, key: &[u8], end: RangeEnd<'_>) -> u64 {
         let mut found = std::mem::take(&mut self.found);

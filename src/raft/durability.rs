@@ -9,6 +9,11 @@ use super::Raft;
 use super::role::Role;
 use crate::types::{HardState, Instant, JobSeq, LogIndex, LogPosition, SyncReceipt};
 
+/// A write that takes as many election timeouts is a disk that hangs. A leader hears of a lost
+/// quorum within one; a disk gets the time of the longest election timeout, because what it stalls
+/// for (a full queue, a journal's commit) is mostly shorter, and an election is not free.
+const DISK_PATIENCE_ELECTION_TIMEOUTS: u64 = 2;
+
 /// What one sync job has to make durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JobScope {
@@ -32,6 +37,7 @@ pub(super) enum Durable {
 #[derive(Debug)]
 struct Job {
     seq: JobSeq,
+    begun_at: Instant,
     hard_state: HardState,
     /// What its receipt proves of the log; lowered by truncations since.
     last: LogIndex,
@@ -83,12 +89,18 @@ impl Durability {
         }
     }
 
-    fn begin(&mut self, seq: JobSeq, current: HardState, last: LogPosition) -> JobScope {
+    fn begin(
+        &mut self,
+        begun_at: Instant,
+        seq: JobSeq,
+        current: HardState,
+        last: LogPosition,
+    ) -> JobScope {
         assert!(self.job.is_none(), "job {seq} begins while {:?} is in flight", self.job);
         assert!(seq > self.newest_seq, "job {seq} follows {}", self.newest_seq);
         self.newest_seq = seq;
         self.log_changed = false;
-        self.job = Some(Job { seq, hard_state: current, last: last.index });
+        self.job = Some(Job { seq, begun_at, hard_state: current, last: last.index });
         JobScope { hard_state: (self.hard_state != current).then_some(current), last }
     }
 
@@ -109,10 +121,18 @@ impl Raft {
 
     /// Everything changed so far belongs to job `seq`. Panics if a job is in flight, or numbers do
     /// not rise.
-    pub fn begin_job(&mut self, seq: JobSeq) -> JobScope {
-        let scope = self.durability.begin(seq, self.hard_state, self.log.last());
+    pub fn begin_job(&mut self, now: Instant, seq: JobSeq) -> JobScope {
+        let scope = self.durability.begin(now, seq, self.hard_state, self.log.last());
         self.output.assign_job(seq);
         scope
+    }
+
+    /// When the job in flight has taken so long that the disk hangs.
+    pub(super) fn disk_deadline(&self) -> Instant {
+        let patience_ns =
+            self.settings.election_timeout_ns.saturating_mul(DISK_PATIENCE_ELECTION_TIMEOUTS);
+        let job = self.durability.job.as_ref();
+        job.map_or(Instant::FAR, |job| job.begun_at.after_ns(patience_ns))
     }
 
     /// Job `receipt.seq` is durable: what waited for it leaves. Panics if it is not the job in

@@ -20,10 +20,13 @@ impl Raft {
         self.become_pre_candidate(now);
         if self.log.configuration().is_sole_voter(self.settings.id) {
             self.campaign(now);
-            return;
+        } else {
+            self.ask_all();
         }
-        for at in 0..self.log.configuration().voters().len() {
-            let to = self.log.configuration().voters()[at];
+    }
+
+    fn ask_all(&mut self) {
+        for to in self.log.configuration().voters() {
             if to != self.settings.id {
                 self.ask(to);
             }
@@ -48,7 +51,10 @@ impl Raft {
             }
             // Our term and own vote are a promise like any other: durable before anyone hears of
             // them.
-            Role::Candidate(_) => self.reply(to, Message::Vote { term, last }),
+            Role::Candidate(candidate) => {
+                let asked_by = candidate.asked_by;
+                self.reply(to, Message::Vote { term, last, asked_by });
+            }
             Role::Follower(_) | Role::Leader(_) => {}
         }
     }
@@ -91,12 +97,17 @@ impl Raft {
 
     /// Figure 2, Candidates: increment the term, vote for self, reset the timer, ask for votes.
     fn campaign(&mut self, now: Instant) {
-        self.become_candidate(now);
-        for at in 0..self.log.configuration().voters().len() {
-            let to = self.log.configuration().voters()[at];
-            if to != self.settings.id {
-                self.ask(to);
-            }
+        self.campaign_for(now, None);
+    }
+
+    /// A campaign, on behalf of the leader that asked us to take over if one did.
+    pub(super) fn campaign_for(&mut self, now: Instant, asked_by: Option<NodeId>) {
+        self.become_candidate(now, asked_by);
+        self.ask_all();
+        // It may be no voter any more; so it hears that its term is over, and stops waiting.
+        if let Some(leader) = asked_by.filter(|leader| !self.log.configuration().is_voter(*leader))
+        {
+            self.ask(leader);
         }
     }
 
@@ -145,25 +156,63 @@ impl Raft {
 
     fn count_vote(&mut self, now: Instant, from: NodeId) {
         let Role::Candidate(candidate) = &mut self.role else { return };
+        if from == self.settings.id {
+            candidate.own_vote_durable = true;
+        }
         add(&mut candidate.granted, from, self.log.configuration());
         let granted = &candidate.granted;
         let elected = self.log.configuration().reached(|id| granted.contains(&id));
-        // Nobody heard of our candidacy before our own vote was durable; so it is among these.
-        if elected && granted.contains(&self.settings.id) {
+        // Nobody heard of our candidacy before our own vote was durable; it counts like any other,
+        // that is, if we are a voter.
+        if elected && candidate.own_vote_durable {
             self.become_leader(now);
         }
     }
 
-    /// Whether we hear a leader, or are one: then nobody gets our vote, whatever its term. Thesis
-    /// §4.2.3.
+    /// Whether we may be needed as a leader: a voter of the configuration in force, or of the one
+    /// before it while we do not know it to be committed. Then our log may be the only one from
+    /// which it can be, and those who lack it cannot be elected without us. Thesis §4.2.2, Figure
+    /// 4.6.
+    pub(super) fn may_campaign(&self) -> bool {
+        let own = self.settings.id;
+        let committed = self.log.configuration_at_or_below(self.commit_index);
+        self.log.configuration().is_voter(own) || committed.is_voter(own)
+    }
+
+    /// Whether we hear a leader, are one, or confirmed one's round: then nobody gets our vote,
+    /// whatever its term. Thesis §4.2.3; the promise outlives the leader's term (`reads`).
     pub(super) fn is_sticky(&self, now: Instant) -> bool {
-        match &self.role {
+        let hears = match &self.role {
             Role::Follower(follower) => follower.following.as_ref().is_some_and(|following| {
                 now.ns_since(following.heard_at) < self.settings.election_timeout_ns
             }),
             Role::PreCandidate(_) | Role::Candidate(_) => false,
             Role::Leader(_) => true,
+        };
+        hears || now < self.promise_until
+    }
+
+    /// Our disk hangs: in office we would be of no use, and our vote for ourselves would not leave.
+    /// Try again later.
+    pub(super) fn postpone_election(&mut self, now: Instant) {
+        let later = self.draw_election_deadline(now);
+        self.output.marks.add(Mark::DiskStalled);
+        match &mut self.role {
+            Role::Follower(follower) => follower.election_deadline = later,
+            Role::PreCandidate(candidate) => candidate.election_deadline = later,
+            Role::Candidate(candidate) => candidate.election_deadline = later,
+            Role::Leader(_) => unreachable!("a leader does not campaign"),
         }
+    }
+
+    /// A leader that waits for its own disk for too long leaves office, while a quorum of other
+    /// disks may still do its work: it would answer every heartbeat and be slow for ever.
+    pub(super) fn on_disk_stalled(&mut self, now: Instant) {
+        assert!(self.is_leader(), "only a leader leaves office");
+        let term = self.hard_state.term;
+        self.output.marks.add(Mark::DiskStalled);
+        self.output.notices.push(Notice::DiskStalled { term });
+        self.become_follower(now, term);
     }
 
     /// A leader that no quorum heard of for an election timeout falls silent: its followers' timers

@@ -6,7 +6,7 @@ use super::message::{AppendOutcome, EntryMeta, Message};
 use super::output::{Body, LogOp, Mark, Notice, Send};
 use super::role::{Follower, Following, Refusal, Role};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
-use crate::types::{LogIndex, LogPosition, NodeId, Term};
+use crate::types::{Instant, LogIndex, LogPosition, NodeId, Term};
 
 /// What of a message is to be appended: pass over `skip`, take `count`.
 #[derive(Clone, Copy)]
@@ -68,13 +68,24 @@ impl Raft {
     }
 
     /// One answer for all that the turn brought, in a term that is durable.
-    pub(super) fn answer_leader(&mut self) {
+    ///
+    /// If it confirms a round, a lease may rest on it. So what counts from hearing the leader
+    /// counts from now on: the clock was read after the message came, while the moment at which
+    /// `follow` heard it may lie before it was sent, if we were stopped in between.
+    pub(super) fn answer_leader(&mut self, now: Instant) {
         let term = self.hard_state.term;
         let term_durable = self.durability.of(self.hard_state) == Durable::Now;
         let durable = self.durability.last();
-        let Some(following) = following(&mut self.role) else { return };
+        let Role::Follower(follower) = &mut self.role else { return };
+        let Some(following) = &mut follower.following else { return };
         if !following.reply_due || !term_durable {
             return;
+        }
+        if following.round > following.round_answered {
+            let late_ns = now.ns_since(following.heard_at);
+            following.heard_at = following.heard_at.max(now);
+            follower.election_deadline = follower.election_deadline.after_ns(late_ns);
+            self.promise_until = now.after_ns(self.settings.election_timeout_ns);
         }
         // What this leader sent us **and** is on our disk: more would be a promise we might break.
         let index = following.verified.min(durable);

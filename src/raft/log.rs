@@ -62,6 +62,11 @@ impl Log {
         self.configurations.newest().0
     }
 
+    /// The newest configuration at or below `index`.
+    pub(super) fn configuration_at_or_below(&self, index: LogIndex) -> &Configuration {
+        self.configurations.at_or_below(index)
+    }
+
     /// Whether the log may end at `to`: a cluster's first configuration never goes.
     pub(super) fn can_end_at(&self, to: LogIndex) -> bool {
         self.configurations.oldest_index() <= to
@@ -126,7 +131,7 @@ mod tests {
 
     fn log(sizes: &[u32]) -> Log {
         let voters = Voters::new(NodeId::new(1).into_iter().collect()).expect("one voter");
-        let configurations = vec![(LogIndex::new(1), Configuration::Stable(voters))];
+        let configurations = vec![(LogIndex::new(1), Configuration::of_voters(voters))];
         let last = LogIndex::new(u64::try_from(sizes.len()).expect("small"));
         let runs = TermRuns::new(vec![(last, Term::new(1))]);
         Log::new(runs, sizes, Configurations::new(configurations))

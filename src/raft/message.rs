@@ -3,7 +3,7 @@
 //! Positions only. The payloads of `Append` travel beside the message, in the order of `entries`;
 //! the core never sees one. A reply goes back over the connection that brought its request.
 
-use crate::types::{EntryKind, LogIndex, LogPosition, Term};
+use crate::types::{EntryKind, LogIndex, LogPosition, NodeId, Term};
 
 /// One message of the protocol. `term` is the sender's current term unless said otherwise.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +31,9 @@ pub enum Message {
         term: Term,
         /// The candidate's last entry, FAULTY ones included.
         last: LogPosition,
+        /// The leader of the term before, if it asked the candidate to take over: its followers
+        /// need not be loyal to it. Thesis §3.10.
+        asked_by: Option<NodeId>,
     },
     /// Figure 2, RequestVote's result. A grant leaves only when term and vote are durable.
     VoteReply {
@@ -67,6 +70,14 @@ pub enum Message {
         /// min(the leader's commit index, the match index of the receiver).
         commit: LogIndex,
     },
+    /// "Take over: campaign at once." From a leader whose log, all of it committed, the receiver
+    /// has. Thesis §3.10.
+    TimeoutNow {
+        /// The leader's term.
+        term: Term,
+        /// The leader's last entry: a receiver whose last entry is another ignores the message.
+        last: LogPosition,
+    },
     /// Answer to `Append` and `Heartbeat`, one for all that came in a turn.
     AppendReply {
         /// The follower's current term.
@@ -79,6 +90,22 @@ pub enum Message {
         outcome: AppendOutcome,
         /// The lowest damaged entry, if any: the match index never reaches it. Spec §6 rule 18.
         first_faulty: Option<LogIndex>,
+    },
+    /// "Up to where must I have applied, to read?" From a follower. Promises nothing.
+    ReadIndex {
+        /// The follower's term: the leader's, or the question is in vain.
+        term: Term,
+        /// The follower's number for the question.
+        sequence: u64,
+    },
+    /// Answer to `ReadIndex`, once a quorum has confirmed the leader after it was asked.
+    ReadIndexReply {
+        /// The leader's term.
+        term: Term,
+        /// Which question.
+        sequence: u64,
+        /// Committed; and everything committed before the question is at or below it.
+        index: LogIndex,
     },
 }
 
@@ -129,7 +156,10 @@ impl Message {
             | Message::VoteReply { term, .. }
             | Message::Append { term, .. }
             | Message::Heartbeat { term, .. }
-            | Message::AppendReply { term, .. } => Some(*term),
+            | Message::TimeoutNow { term, .. }
+            | Message::AppendReply { term, .. }
+            | Message::ReadIndex { term, .. }
+            | Message::ReadIndexReply { term, .. } => Some(*term),
         }
     }
 }

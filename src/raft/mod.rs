@@ -40,11 +40,12 @@ mod step;
 mod term_runs;
 mod transfer;
 
-pub use configuration::{Configuration, Voters};
+pub use configuration::{Configuration, Learner, Learners, Voters, Wish};
 pub use durability::JobScope;
+pub use membership::Change;
 pub use output::{
-    Body, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, ProposeError, ReadReady,
-    ReadTicket, Send,
+    Body, ChangeError, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, ProposeError,
+    ReadReady, ReadTicket, Send, TransferError,
 };
 
 use crate::types::{HardState, Instant, LogIndex, LogPosition, LogRange, NodeId, Term, Vote};
@@ -78,6 +79,10 @@ pub struct Settings {
     pub append_entries_max: usize,
     /// Payload bytes a leader holds beyond its commit index; one proposal may exceed it.
     pub uncommitted_bytes_max: u64,
+    /// By how much any two servers' clocks may differ in rate, in millionths; `None`: it is not
+    /// known, so there are no leases. The same on every server, as is the election timeout. Thesis
+    /// §6.4.1.
+    pub lease_drift_ppm: Option<u32>,
 }
 
 /// What recovery found on the disk, all of it durable.
@@ -113,6 +118,12 @@ pub struct Raft {
     sessions: BTreeMap<NodeId, u64>,
     /// The ticket of the next read.
     next_read: u64,
+    /// Our number for the next question to a leader; no server asks twice under one, restarts
+    /// included.
+    next_question: u64,
+    /// Until then a leader may hold a lease that rests on us: we vote for nobody. A restarted
+    /// server does not know what it confirmed, so where there are leases it starts with one.
+    promise_until: Instant,
 
     random_state: u64,
     wake_at: Instant,
@@ -139,6 +150,12 @@ impl Raft {
             restored.hard_state
         };
         let moment = Moment::start(hard_state, restored.commit_index);
+        // In the bootstrap's term nobody led, so nobody holds a lease.
+        let led = hard_state.term > Term::BOOTSTRAP;
+        let next_question = mixed(settings.seed ^ QUESTIONS);
+        let leases = settings.lease_drift_ppm.is_some();
+        let promise_until =
+            if led && leases { now.after_ns(settings.election_timeout_ns) } else { now };
         let mut raft = Raft {
             random_state: settings.seed,
             durability: Durability::new(restored.hard_state, last.index),
@@ -149,6 +166,8 @@ impl Raft {
             role: Role::Follower(Follower { election_deadline: now, following: None }),
             sessions: BTreeMap::new(),
             next_read: 0,
+            next_question,
+            promise_until,
             wake_at: now,
             output: Output::default(),
             moment,
@@ -239,6 +258,11 @@ impl Raft {
         self.log.configuration()
     }
 
+    /// The index of the entry that holds the configuration in force.
+    pub fn configuration_index(&self) -> LogIndex {
+        self.log.configuration_index()
+    }
+
     /// The term of the entry at `index`; `None` beyond the last one.
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.log.term_at(index)
@@ -268,13 +292,19 @@ impl Raft {
 
     /// A moment in [t, 2t) from now, so that servers rarely campaign at once. Thesis §3.4.
     fn draw_election_deadline(&mut self, now: Instant) -> Instant {
-        // SplitMix64 (Steele, Lea, Flood 2014): every seed is a good one.
-        self.random_state = self.random_state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.random_state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
         let timeout = self.settings.election_timeout_ns;
-        now.after_ns(timeout.saturating_add(bits % timeout))
+        self.random_state = self.random_state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        now.after_ns(timeout.saturating_add(mixed(self.random_state) % timeout))
     }
+}
+
+/// Sets the numbers of questions apart from the election timeouts of the same seed.
+const QUESTIONS: u64 = 0x51_7e57_1095;
+
+/// SplitMix64's output function (Steele, Lea, Flood 2014): every state is a good one.
+fn mixed(state: u64) -> u64 {
+    let mut bits = state;
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }

@@ -10,10 +10,15 @@
 //! | any reply in a term just adopted | that term |
 //! | `AppendReply` up to i | term, and every entry up to i |
 //! | `Append`, `Heartbeat` | no entry; the leader's term was durable at its election |
+//! | `TimeoutNow` | nothing new: what it names is committed |
+//! | `ReadIndex` | its term, as whatever speaks of one |
+//! | `ReadIndexReply` | nothing: it says what is committed, in a leader's term |
 //! | own entry counted in a commit | that entry |
 
+use super::configuration::Configuration;
 use super::durability::Durable;
 use super::message::Message;
+use crate::limits::MEMBERS_MAX;
 use crate::types::{JobSeq, LogIndex, LogPosition, LogRange, NodeId, SyncReceipt, Term};
 use std::mem::discriminant;
 use std::{error, fmt};
@@ -30,6 +35,9 @@ pub struct Output {
     pub reads: Vec<ReadReady>,
     /// What people and pending proposals should hear.
     pub notices: Vec<Notice>,
+    /// The next configuration on the way, as of the last `settle`: a leader's node encodes and
+    /// proposes it.
+    pub configuration_due: Option<Configuration>,
     /// How often each corner was reached.
     pub marks: Marks,
     /// Messages that a job in flight or the next one must make true first.
@@ -109,7 +117,10 @@ fn grants(message: &Message) -> bool {
         | Message::Vote { .. }
         | Message::Append { .. }
         | Message::Heartbeat { .. }
-        | Message::AppendReply { .. } => false,
+        | Message::TimeoutNow { .. }
+        | Message::AppendReply { .. }
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. } => false,
     }
 }
 
@@ -214,6 +225,8 @@ pub enum ProposeError {
     },
     /// Too many bytes wait for their commit. Try again soon.
     Busy,
+    /// The leadership is being handed over. Try again soon, perhaps elsewhere.
+    Transferring,
 }
 
 impl fmt::Display for ProposeError {
@@ -221,11 +234,139 @@ impl fmt::Display for ProposeError {
         match self {
             ProposeError::NotLeader { leader } => NotLeader { leader: *leader }.fmt(f),
             ProposeError::Busy => write!(f, "busy: too many bytes wait for their commit"),
+            ProposeError::Transferring => write!(f, "the leadership is being handed over"),
         }
     }
 }
 
 impl error::Error for ProposeError {}
+
+/// Why a configuration was not changed. Nothing of it is in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeError {
+    /// Only a leader changes it.
+    NotLeader {
+        /// Who may be one.
+        leader: Option<NodeId>,
+    },
+    /// The leader is new: no entry of its term is committed yet. Try again soon.
+    NotReady,
+    /// An earlier change is not finished. Try again soon.
+    Underway,
+    /// The leadership is being handed over. Try again soon, perhaps elsewhere.
+    Transferring,
+    /// It is a member already.
+    Member {
+        /// Who.
+        id: NodeId,
+    },
+    /// It is no member.
+    NoMember {
+        /// Who.
+        id: NodeId,
+    },
+    /// It is no learner.
+    NoLearner {
+        /// Who.
+        id: NodeId,
+    },
+    /// There is no room for another member.
+    TooMany,
+    /// A cluster needs a voter.
+    LastVoter,
+    /// The leader has no connection to it, or no answer.
+    Unreachable {
+        /// Who.
+        id: NodeId,
+    },
+    /// Its log is too far behind the leader's.
+    Behind {
+        /// Who.
+        id: NodeId,
+        /// By how many entries.
+        entries: u64,
+    },
+    /// Too few voters would answer afterwards.
+    NoQuorum {
+        /// How many would.
+        alive: usize,
+        /// Of how many.
+        voters: usize,
+    },
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChangeError::NotLeader { leader } => NotLeader { leader: *leader }.fmt(f),
+            ChangeError::NotReady => write!(f, "the leader has not committed an entry yet"),
+            ChangeError::Underway => write!(f, "an earlier change of the members is not finished"),
+            ChangeError::Transferring => write!(f, "the leadership is being handed over"),
+            ChangeError::Member { id } => write!(f, "{id} is a member already"),
+            ChangeError::NoMember { id } => write!(f, "{id} is not a member"),
+            ChangeError::NoLearner { id } => write!(f, "{id} is not a learner"),
+            ChangeError::TooMany => write!(f, "there are {MEMBERS_MAX} members already"),
+            ChangeError::LastVoter => {
+                write!(f, "it is the last voter, and a cluster needs one")
+            }
+            ChangeError::Unreachable { id } => write!(f, "{id} is not connected"),
+            ChangeError::Behind { id, entries } => write!(f, "{id} is behind by {entries} entries"),
+            ChangeError::NoQuorum { alive, voters } => {
+                write!(f, "it would leave {alive} of {voters} voters alive")
+            }
+        }
+    }
+}
+
+impl error::Error for ChangeError {}
+
+/// Why the leadership is not handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransferError {
+    /// Only a leader hands over.
+    NotLeader {
+        /// Who may be one.
+        leader: Option<NodeId>,
+    },
+    /// The target leads already.
+    Leads,
+    /// A handover is under way.
+    Underway,
+    /// The target is no voter, or will not be one for long.
+    NoVoter {
+        /// Who.
+        target: NodeId,
+    },
+    /// The leader has no connection to the target.
+    Unreachable {
+        /// Who.
+        target: NodeId,
+    },
+    /// The target's log is too far behind: proposals would wait for too long.
+    Behind {
+        /// Who.
+        target: NodeId,
+        /// By how many entries.
+        entries: u64,
+    },
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransferError::NotLeader { leader } => NotLeader { leader: *leader }.fmt(f),
+            TransferError::Leads => write!(f, "it leads already"),
+            TransferError::Underway => write!(f, "the leadership is being handed over already"),
+            TransferError::NoVoter { target } => write!(f, "{target} is not a voter"),
+            TransferError::Unreachable { target } => write!(f, "{target} is not connected"),
+            TransferError::Behind { target, entries } => {
+                write!(f, "{target} is behind by {entries} entries")
+            }
+        }
+    }
+}
+
+impl error::Error for TransferError {}
 
 /// Something to log, or to fail pending proposals on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -267,6 +408,19 @@ pub enum Notice {
         /// The term we led.
         term: Term,
     },
+    /// We lead on: the target of a handover did not take over in time, left, or is no voter any
+    /// more.
+    TransferFailed {
+        /// The term we lead.
+        term: Term,
+        /// Who should have taken over.
+        target: NodeId,
+    },
+    /// As leader we wait for our own disk for too long; `BecameFollower` follows.
+    DiskStalled {
+        /// The term we led.
+        term: Term,
+    },
     /// A leader contradicts an entry that we know to be committed or verified. We refuse its
     /// message; one of us is broken, and people must look.
     SafetyViolated {
@@ -298,12 +452,18 @@ pub enum Mark {
     ReadRound,
     /// A pipeline to a follower was given up and the follower probed.
     Reprobed,
+    /// A lease answered a read.
+    LeaseRead,
+    /// A leader answered a follower's reads.
+    ForwardedRead,
+    /// Our own disk took so long that we left office, or did not stand for it.
+    DiskStalled,
 }
 
 /// Counts of `Mark`s since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Marks {
-    counts: [u64; 8],
+    counts: [u64; 11],
 }
 
 impl Marks {
@@ -327,5 +487,8 @@ const fn slot(mark: Mark) -> usize {
         Mark::Stale => 5,
         Mark::ReadRound => 6,
         Mark::Reprobed => 7,
+        Mark::LeaseRead => 8,
+        Mark::ForwardedRead => 9,
+        Mark::DiskStalled => 10,
     }
 }

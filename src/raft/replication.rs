@@ -23,9 +23,12 @@ impl Raft {
         kind: EntryKind,
         bytes: u32,
     ) -> Result<LogPosition, ProposeError> {
-        assert!(kind != EntryKind::NoOp, "empty entries are the leader's own");
-        if !self.is_leader() {
+        assert!(kind == EntryKind::Commands, "{kind:?} has a door of its own");
+        let Role::Leader(leader) = &self.role else {
             return Err(ProposeError::NotLeader { leader: self.leader() });
+        };
+        if leader.hands_over() {
+            return Err(ProposeError::Transferring);
         }
         let uncommitted = self.uncommitted_bytes();
         let total = uncommitted.saturating_add(u64::from(bytes));
@@ -85,6 +88,9 @@ impl Raft {
         let lost_before = Instant::from_ns(now.as_ns().saturating_sub(patience));
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_at = now.after_ns(self.settings.heartbeat_ns);
+        if self.settings.lease_drift_ppm.is_some() {
+            leader.reads.begin_lease_round(now);
+        }
         for peer in &mut leader.peers {
             if peer.on_heartbeat_due(lost_before) {
                 self.output.marks.add(Mark::Reprobed);

@@ -5,9 +5,10 @@
 //! the election, and a deposed leader has no reads, no pipelines and no term to propose in.
 
 use super::Raft;
+use super::membership::Membership;
 use super::output::{LogOp, Notice};
 use super::progress::Peer;
-use super::reads::Reads;
+use super::reads::{ForwardedReads, Reads};
 use crate::types::{HardState, Instant, LogIndex, LogPosition, NodeId, Term, Vote};
 use std::mem;
 
@@ -48,6 +49,8 @@ pub(super) struct Following {
     pub(super) reply_due: bool,
     /// Why that answer is a refusal, if it is one.
     pub(super) refusal: Option<Refusal>,
+    /// The reads for which it must say up to where to apply.
+    pub(super) reads: ForwardedReads,
 }
 
 /// Why a follower did not take entries.
@@ -71,23 +74,56 @@ pub(super) struct PreCandidate {
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) election_deadline: Instant,
-    /// Who did; ourselves once our vote is durable.
+    /// Which voters did; ourselves once our vote is durable.
     pub(super) granted: Vec<NodeId>,
+    /// Whether our own vote is durable.
+    pub(super) own_vote_durable: bool,
+    /// The leader that asked us to take over, if one did.
+    pub(super) asked_by: Option<NodeId>,
 }
 
 /// Leads the term.
 #[derive(Debug)]
 pub(super) struct Leader {
+    /// Ourselves.
+    pub(super) id: NodeId,
     /// The entry that opened the term.
     pub(super) noop: LogPosition,
-    /// The other members, ascending.
+    /// The other members and those who just left, ascending.
     pub(super) peers: Vec<Peer>,
+    pub(super) membership: Membership,
     pub(super) reads: Reads,
+    /// A handover under way.
+    pub(super) transfer: Option<Transfer>,
     pub(super) heartbeat_at: Instant,
 }
 
+/// A handover of the leadership under way. Its rules: `transfer.rs`.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) target: NodeId,
+    /// When it is given up.
+    pub(super) deadline: Instant,
+    /// The session over which the target was told to campaign.
+    pub(super) told: Option<u64>,
+}
+
 impl Leader {
+    /// Begins a handover to `target` that is given up at `deadline`. Whom it tells to campaign need
+    /// not wait for the end of a lease, so there is none from now on.
+    pub(super) fn begin_transfer(&mut self, target: NodeId, deadline: Instant) {
+        assert!(self.transfer.is_none(), "one handover at a time");
+        self.transfer = Some(Transfer { target, deadline, told: None });
+        self.reads.end_leases();
+    }
+
+    /// Whether we hand over, and so take no proposals.
+    pub(super) fn hands_over(&self) -> bool {
+        self.transfer.is_some() || self.membership.left()
+    }
+
     /// What `of` says about each voter, `own` being what it would say about ourselves.
+    /// `follow_configuration` made every other voter a peer.
     pub(super) fn voters_have<T: Copy>(
         &self,
         own: T,
@@ -95,7 +131,10 @@ impl Leader {
     ) -> impl Fn(NodeId) -> T {
         move |id| match self.peers.binary_search_by_key(&id, |peer| peer.id) {
             Ok(at) => of(&self.peers[at]),
-            Err(_) => own,
+            Err(_) => {
+                assert_eq!(id, self.id, "every other voter is a peer");
+                own
+            }
         }
     }
 }
@@ -107,6 +146,18 @@ impl Role {
             Role::PreCandidate(_) => "pre-candidate",
             Role::Candidate(_) => "candidate",
             Role::Leader(_) => "leader",
+        }
+    }
+
+    /// When a follower repeats its readers' question to the leader.
+    pub(super) fn asks_again_at(&self) -> Instant {
+        match self {
+            Role::Follower(Follower { following: Some(following), .. }) => {
+                following.reads.wake_at()
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => {
+                Instant::FAR
+            }
         }
     }
 
@@ -134,13 +185,23 @@ impl Raft {
             Some(deadline) => deadline,
             None => self.draw_election_deadline(now),
         };
-        let follower = Role::Follower(Follower { election_deadline, following: None });
-        match mem::replace(&mut self.role, follower) {
-            Role::Follower(_) => return,
-            Role::PreCandidate(_) | Role::Candidate(_) => {}
-            Role::Leader(leader) => leader.reads.drop_all(&mut self.output),
+        let was_follower = matches!(self.role, Role::Follower(_));
+        self.change_role(Role::Follower(Follower { election_deadline, following: None }));
+        if was_follower {
+            return;
         }
         self.output.notices.push(Notice::BecameFollower { term, leader: None });
+    }
+
+    /// Takes up a role; what the one before still owed to readers ends with it.
+    fn change_role(&mut self, role: Role) {
+        match mem::replace(&mut self.role, role) {
+            Role::Follower(Follower { following: Some(following), .. }) => {
+                following.reads.drop_all(&mut self.output);
+            }
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {}
+            Role::Leader(leader) => leader.reads.drop_all(&mut self.output),
+        }
     }
 
     /// Takes `from` for the leader of our term and hears its `session` and `round`. Says no if
@@ -181,6 +242,7 @@ impl Raft {
             acked: LogIndex::ZERO,
             reply_due: false,
             refusal: None,
+            reads: ForwardedReads::default(),
         };
         self.role = Role::Follower(Follower { election_deadline, following: Some(following) });
         true
@@ -189,20 +251,29 @@ impl Raft {
     /// Forgets its leader and asks who would vote for us; term and vote stay.
     pub(super) fn become_pre_candidate(&mut self, now: Instant) {
         assert!(!self.is_leader(), "a leader does not campaign");
-        assert!(self.log.configuration().is_voter(self.settings.id), "only voters campaign");
+        assert!(self.may_campaign(), "only voters campaign");
         let election_deadline = self.draw_election_deadline(now);
         let granted = vec![self.settings.id];
-        self.role = Role::PreCandidate(PreCandidate { election_deadline, granted });
+        self.change_role(Role::PreCandidate(PreCandidate { election_deadline, granted }));
         self.output.notices.push(Notice::AskingForPreVotes { term: self.hard_state.term });
     }
 
     /// Begins a term of our own and votes for ourselves. Figure 2, Candidates.
-    pub(super) fn become_candidate(&mut self, now: Instant) {
-        assert!(matches!(self.role, Role::PreCandidate(_)), "from {}", self.role.name());
+    ///
+    /// Without pre-votes only if our leader `asked_by` asked us to take over.
+    pub(super) fn become_candidate(&mut self, now: Instant, asked_by: Option<NodeId>) {
+        let may = matches!(self.role, Role::PreCandidate(_)) || asked_by.is_some();
+        assert!(may && !self.is_leader(), "from {}", self.role.name());
+        assert!(self.may_campaign(), "only voters campaign");
         let term = self.hard_state.term.next();
         self.hard_state = HardState { term, vote: Vote::For(self.settings.id) };
         let election_deadline = self.draw_election_deadline(now);
-        self.role = Role::Candidate(Candidate { election_deadline, granted: Vec::new() });
+        self.role = Role::Candidate(Candidate {
+            election_deadline,
+            granted: Vec::new(),
+            own_vote_durable: false,
+            asked_by,
+        });
         self.output.notices.push(Notice::Campaigning { term });
     }
 
@@ -214,15 +285,16 @@ impl Raft {
         let prev = self.log.last().index;
         let noop = self.append(0);
         self.output.log_ops.push(LogOp::NoOp { position: noop });
-        let others = self.log.configuration().voters().iter().filter(|id| **id != self.settings.id);
-        let peers =
-            others.map(|id| Peer::new(*id, self.sessions.get(id).copied(), prev, now)).collect();
         self.role = Role::Leader(Leader {
+            id: self.settings.id,
             noop,
-            peers,
+            peers: Vec::new(),
+            membership: Membership::new(),
             reads: Reads::default(),
+            transfer: None,
             heartbeat_at: now.after_ns(self.settings.heartbeat_ns),
         });
+        self.follow_configuration(now, prev);
         self.output.notices.push(Notice::BecameLeader { term: noop.term, noop });
     }
 }

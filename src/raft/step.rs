@@ -25,7 +25,7 @@ impl Raft {
                     self.on_pre_vote_reply(now, from, campaign_term);
                 }
             }
-            Message::Vote { term: _, last } => self.on_vote(now, from, last),
+            Message::Vote { term: _, last, asked_by: _ } => self.on_vote(now, from, last),
             Message::VoteReply { term: _, granted } => {
                 if granted {
                     self.on_vote_reply(now, from);
@@ -45,8 +45,13 @@ impl Raft {
                     self.output.marks.add(Mark::Malformed);
                 }
             }
+            Message::TimeoutNow { term: _, last } => self.on_timeout_now(now, from, last),
             Message::AppendReply { term: _, session, round, outcome, first_faulty } => {
                 self.on_append_reply(now, from, (session, round), outcome, first_faulty);
+            }
+            Message::ReadIndex { term: _, sequence } => self.on_read_index(from, sequence),
+            Message::ReadIndexReply { term: _, sequence, index } => {
+                self.on_read_index_reply(from, sequence, index);
             }
         }
     }
@@ -56,13 +61,19 @@ impl Raft {
         match &self.role {
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 let due = self.role.election_deadline().is_some_and(|deadline| deadline <= now);
-                if due && self.log.configuration().is_voter(self.settings.id) {
-                    self.on_election_timeout(now);
+                if due && self.may_campaign() {
+                    if self.disk_deadline() <= now {
+                        self.postpone_election(now);
+                    } else {
+                        self.on_election_timeout(now);
+                    }
                 }
             }
             Role::Leader(leader) => {
                 if self.quorum_deadline() <= now {
                     self.on_quorum_lost(now);
+                } else if !leader.peers.is_empty() && self.disk_deadline() <= now {
+                    self.on_disk_stalled(now);
                 } else if leader.heartbeat_at <= now {
                     self.on_heartbeat_due(now);
                 }
@@ -102,9 +113,10 @@ impl Raft {
     pub fn settle(&mut self, now: Instant) {
         self.advance_commit_index(); // what the acknowledgements of this turn commit
         self.continue_reconfiguration(now); // a committed configuration may end our leadership
-        self.release_reads(); // a new round rides on the Appends below
-        // continue_transfer: here, when the target has caught up (`transfer`)
-        self.answer_leader(); // one answer for all that the turn brought
+        self.release_reads(now); // a new round rides on the Appends below
+        self.continue_transfer(now); // the target may have caught up
+        self.answer_leader(now); // one answer for all that the turn brought
+        self.forward_reads(now); // our readers' question to the leader
         self.fill_pipelines(now); // entries, else the heartbeats that are due
         self.choose_wake_at();
         self.check_invariants();
@@ -124,7 +136,7 @@ impl Raft {
         match term.cmp(&current) {
             Ordering::Less => self.admit_stale(from, message),
             Ordering::Equal => true,
-            Ordering::Greater => self.admit_newer(now, term, message),
+            Ordering::Greater => self.admit_newer(now, from, term, message),
         }
     }
 
@@ -143,16 +155,26 @@ impl Raft {
                     Message::AppendReply { term, session, round, outcome, first_faulty: None },
                 );
             }
-            Message::VoteReply { .. } | Message::AppendReply { .. } => {}
+            // A follower of a former term learns of ours from its leader or from our campaign.
+            Message::VoteReply { .. }
+            | Message::AppendReply { .. }
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. } => {}
         }
         false
     }
 
     /// A message of a later term: we follow, unless it only asks us to leave a leader that we hear.
-    fn admit_newer(&mut self, now: Instant, term: Term, message: &Message) -> bool {
-        if matches!(message, Message::Vote { .. }) && self.is_sticky(now) {
-            self.output.marks.add(Mark::Sticky);
-            return false;
+    fn admit_newer(&mut self, now: Instant, from: NodeId, term: Term, message: &Message) -> bool {
+        if let Message::Vote { asked_by, .. } = message {
+            if self.yields_to(from, *asked_by, term) {
+                // Whom we follow has ended its leases: `transfer`.
+                self.promise_until = now;
+            } else if self.is_sticky(now) {
+                self.output.marks.add(Mark::Sticky);
+                return false;
+            }
         }
         self.become_follower(now, term);
         true
@@ -166,14 +188,18 @@ impl Raft {
 
     /// The earliest deadline of our role.
     pub(super) fn choose_wake_at(&mut self) {
-        let is_voter = self.log.configuration().is_voter(self.settings.id);
+        let may_campaign = self.may_campaign();
         self.wake_at = match &self.role {
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                let deadline = self.role.election_deadline().filter(|_| is_voter);
-                deadline.unwrap_or(Instant::FAR)
+                let deadline = self.role.election_deadline().filter(|_| may_campaign);
+                deadline.unwrap_or(Instant::FAR).min(self.role.asks_again_at())
             }
             Role::Leader(leader) if leader.peers.is_empty() => Instant::FAR,
-            Role::Leader(leader) => leader.heartbeat_at.min(self.quorum_deadline()),
+            Role::Leader(leader) => {
+                let handover = leader.transfer.as_ref().map_or(Instant::FAR, |it| it.deadline);
+                let lost = self.quorum_deadline().min(self.disk_deadline());
+                leader.heartbeat_at.min(lost).min(handover)
+            }
         };
     }
 }

@@ -5,6 +5,7 @@
 use super::connections::{ConnectionId, Flow, Party};
 use super::drive::room_after_overhead;
 use super::pending::Waiter;
+use super::reads::By;
 use super::{Node, Stage, Taken};
 use crate::kv;
 use crate::limits;
@@ -36,8 +37,9 @@ impl Node {
             match next_frame(&bytes[taken..], frame_bytes_max(party)) {
                 Ok(Some(frame)) => {
                     self.on_frame(id, party, frame.body, now);
-                    if party == Party::Client && self.stalled_bytes > 0 {
-                        // Not taken: offered again once the next segment is ready.
+                    if party == Party::Client && self.holds_clients() {
+                        // Not taken: offered again once the next segment is ready, or somebody
+                        // leads.
                         return Taken { bytes: taken, flow: Flow::Paused };
                     }
                     taken += frame.consumed;
@@ -57,7 +59,7 @@ impl Node {
             Party::PeerIn(peer) => self.on_peer_request(id, peer, body, now),
             Party::PeerOut(peer) => self.on_peer_reply(id, peer, body, now),
             Party::Stranger => self.on_hello(id, body, now),
-            Party::Dialed(peer) => self.on_hello_reply(id, peer, body),
+            Party::Dialed(peer) => self.on_hello_reply(id, peer, body, now),
         }
     }
 
@@ -80,12 +82,20 @@ impl Node {
             }
         };
         let admitted = match request.op {
-            Op::Put | Op::DeleteRange => self.admit_write(id, &request, now),
-            Op::Range => self.admit_read(id, &request),
+            Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => {
+                self.admit_write(id, &request, now)
+            }
+            Op::Range => self.admit_read(id, &request, now),
             Op::Status => self.answer_status(id, request.id),
+            Op::MemberList => self.answer_member_list(id, request.id, now),
+            Op::MemberAdd
+            | Op::MemberRemove
+            | Op::MemberPromote
+            | Op::MemberReplace
+            | Op::TransferLeader => self.admit_member_request(id, &request, now),
         };
         if let Err(error) = admitted
-            && self.stalled_bytes == 0
+            && !self.holds_clients()
         {
             self.connections.write(id, |out| error_reply(out, request.id, &error));
         }
@@ -97,7 +107,7 @@ impl Node {
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
-        self.check_leader()?;
+        self.check_leader(now)?;
         let bytes = request.command.len();
         let max = self.limits.request_bytes_max;
         if bytes > max {
@@ -127,11 +137,13 @@ impl Node {
     }
 
     /// Ends a stall when there is room, or when waiting for it has become pointless.
-    pub(super) fn end_stall(&mut self) {
+    pub(super) fn end_stall(&mut self, now: Instant) {
         let room = room_after_overhead(self.wal.room_bytes());
-        if self.stalled_bytes <= room || self.wal.out_of_space() || self.check_leader().is_err() {
+        let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
+        if self.stalled_bytes <= room || self.wal.out_of_space() || !leads {
             self.stalled_bytes = 0;
         }
+        self.handover.holding &= self.is_between_leaders(now);
     }
 
     /// Adds a command to the turn's entry.
@@ -144,14 +156,35 @@ impl Node {
         self.open.waiters.push(waiter);
     }
 
-    fn check_leader(&self) -> Result<(), Error> {
+    /// Only a leader does it. Between two leaders the request is held, unread, until there is one.
+    pub(super) fn check_leader(&mut self, now: Instant) -> Result<(), Error> {
+        if self.is_between_leaders(now) {
+            self.handover.holding = true;
+            return Err(Error::Busy { what: "the leadership is handed over".into() });
+        }
         match &self.stage {
+            Stage::Member(raft) if raft.is_leader() && self.leaving.is_some() => {
+                Err(Error::NotReady { why: "this server is stopping".into() })
+            }
             Stage::Member(raft) if raft.is_leader() => Ok(()),
-            Stage::Member(raft) => Err(self.not_leader(raft.leader())),
+            Stage::Member(_) => Err(self.not_leader(self.leader_or_successor())),
             Stage::Alone(_) | Stage::Founding => {
                 let why = "this server waits for the other first members".into();
                 Err(Error::NotReady { why })
             }
+        }
+    }
+
+    /// A server that hears a leader learns from it up to where it must have applied. One that is to
+    /// stop sends its clients away, and one that hands over holds them, as for a write.
+    fn check_leader_known(&mut self, now: Instant) -> Result<(), Error> {
+        match &self.stage {
+            Stage::Member(raft)
+                if !raft.is_leader() && raft.leader().is_some() && self.leaving.is_none() =>
+            {
+                Ok(())
+            }
+            Stage::Member(_) | Stage::Alone(_) | Stage::Founding => self.check_leader(now),
         }
     }
 
@@ -161,7 +194,12 @@ impl Node {
         Error::NotLeader { leader: leader.and_then(address) }
     }
 
-    fn admit_read(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Error> {
+    fn admit_read(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
         let args = RangeArgs::decode(request.args);
         let args = args.map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
         if args.key.is_empty() && args.end.is_empty() {
@@ -173,13 +211,22 @@ impl Node {
                 self.answer_range(id, request.id, &args);
                 Ok(())
             }
-            Consistency::Linearizable => {
-                self.check_leader()?;
-                self.connections.wait(id);
-                self.reads.gathering.push(id, request.id, request.args);
-                Ok(())
-            }
+            Consistency::Linearizable => self.gather_read(id, request, By::Round, now),
+            Consistency::Lease => self.gather_read(id, request, By::Lease, now),
         }
+    }
+
+    fn gather_read(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        by: By,
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.check_leader_known(now)?;
+        self.connections.wait(id);
+        self.reads.gathering(by).push(id, request.id, request.args);
+        Ok(())
     }
 
     /// Proposes the turn's commands as one entry. Refusals are certain: the entry is in no log yet.
@@ -201,6 +248,9 @@ impl Node {
             Err(ProposeError::NotLeader { leader }) => self.refuse_entry(&self.not_leader(leader)),
             Err(ProposeError::Busy) => {
                 self.refuse_entry(&Error::Busy { what: "entries not committed yet".into() });
+            }
+            Err(ProposeError::Transferring) => {
+                self.refuse_entry(&Error::Busy { what: "the leadership is handed over".into() });
             }
         }
         self.open.payload.clear();

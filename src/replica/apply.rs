@@ -10,7 +10,9 @@ use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition, Revision};
 use crate::wire::client::RangeArgs;
 use crate::wire::error::Error;
-use crate::wire::reply::{RangeReplyWriter, delete_reply, error_reply, put_reply};
+use crate::wire::reply::{
+    RangeReplyWriter, delete_reply, error_reply, put_if_reply, put_reply, session_reply,
+};
 use std::ops::ControlFlow;
 
 /// Entry bytes applied in one turn, so that a node that catches up still hears its leader. Bytes.
@@ -66,9 +68,14 @@ impl Node {
         let meta = self.wal.meta(index).expect("a committed entry is in the log");
         match meta.kind {
             EntryKind::Commands => self.apply_commands(LogPosition::new(meta.term, index)),
-            EntryKind::NoOp | EntryKind::Configuration => {
+            EntryKind::NoOp => {
                 self.lose_waiters(LogPosition::new(meta.term, index));
                 self.store.apply_other(index);
+            }
+            EntryKind::Configuration => {
+                self.lose_waiters(LogPosition::new(meta.term, index));
+                self.store.apply_other(index);
+                self.configuration_committed(LogPosition::new(meta.term, index));
             }
         }
         u64::from(meta.bytes) + 64
@@ -191,6 +198,14 @@ fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, reply: &CommandReply) {
         }
         // Clients cannot ask for one yet: admission refuses the command.
         CommandReply::Compact { .. } => {}
+        CommandReply::OpenSession { session } => session_reply(out, waiter.request, *session),
+        CommandReply::PutIf { revision, refused } => {
+            put_if_reply(out, waiter.request, *revision, *refused);
+        }
+        CommandReply::SessionExpired => error_reply(out, waiter.request, &Error::SessionExpired),
+        CommandReply::CallAcknowledged => {
+            error_reply(out, waiter.request, &Error::CallAcknowledged);
+        }
     }
 }
 

@@ -7,6 +7,10 @@
 //! - a member has shown a configuration that names **this** data directory: then this server
 //!   stopped before it wrote the entry, and has promised nothing.
 //!
+//! A server that joins a cluster that serves (`--join`) is told by nobody to found one: it waits
+//! until a member shows a configuration that names its data directory, and begins with an empty
+//! log.
+//!
 //! If a member shows a configuration with another data directory under our id, our disk was lost:
 //! refuse. Two servers may still see different data directories of a third that was wiped between
 //! the two conversations. Their first entries then differ, so do the hashes in their handshakes,
@@ -23,7 +27,7 @@ pub(super) struct Introduction {
     pub(super) disk_id: DiskId,
     /// The hash of its first entry; 0 if it has none.
     pub(super) genesis: u64,
-    /// The data directories that its first entry names.
+    /// The data directories that its newest configuration names.
     pub(super) members: Vec<(NodeId, DiskId)>,
 }
 
@@ -42,15 +46,21 @@ pub(super) enum Verdict {
     Wait,
     /// Write this first entry, then take part.
     Found(Vec<Member>),
+    /// Take part with an empty log, in the cluster of this first entry's hash.
+    Join(u64),
     /// Stop: the reason, for the operator.
     Refuse(String),
 }
 
 impl Bootstrap {
-    /// A server `own` that knows only `--peers`.
+    /// A server `own` that knows only `--peers`: if that does not name it, it joins.
     pub(super) fn new(own: (NodeId, DiskId), members: Vec<MemberAddress>) -> Bootstrap {
-        assert!(members.iter().any(|member| member.id == own.0), "config.rs checks this");
         Bootstrap { own, members, fresh: vec![own] }
+    }
+
+    /// Whether it waits to become a member of a cluster that serves.
+    pub(super) fn joins(&self) -> bool {
+        !self.members.iter().any(|member| member.id == self.own.0)
     }
 
     /// Whether everybody is heard without hearing anyone: a cluster of one.
@@ -71,16 +81,19 @@ impl Bootstrap {
             Some((_, known)) => Verdict::Refuse(format!(
                 "server {} already serves and knows server {} with data directory {known}, but \
                  this one is {disk_id}: it is new or was emptied. What it promised is lost, so it \
-                 must not vote. Bring the old data directory back, or replace the member with \
-                 `raftctl member replace {}`",
+                 must not vote. Bring the old data directory back, or start this one with --join \
+                 and a new --id and replace the member with `raftctl member replace {} \
+                 NEW_ID=HOST:PORT`",
                 said.node.get(),
                 id.get(),
                 id.get(),
             )),
+            None if self.joins() => Verdict::Wait,
             None => Verdict::Refuse(format!(
-                "server {} already serves a cluster that has no member {}: add it with `raftctl \
-                 member add`",
+                "server {} already serves a cluster that has no member {}: start this one with \
+                 --join and add it with `raftctl member add {}=HOST:PORT`",
                 said.node.get(),
+                id.get(),
                 id.get(),
             )),
         }
@@ -93,16 +106,13 @@ impl Bootstrap {
             Some(members) if genesis_of(&encode_members(&members)) == said.genesis => {
                 Verdict::Found(members)
             }
-            Some(_) | None => Verdict::Refuse(format!(
-                "server {} serves with other members than this server's --peers: make --peers \
-                 equal on all",
-                said.node.get(),
-            )),
+            // The members have changed since: their first entry comes with the others.
+            Some(_) | None => Verdict::Join(said.genesis),
         }
     }
 
     fn found_if_complete(&self) -> Verdict {
-        match self.name(&self.fresh) {
+        match self.name(&self.fresh).filter(|_| !self.joins()) {
             Some(members) => Verdict::Found(members),
             None => Verdict::Wait,
         }

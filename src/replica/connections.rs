@@ -315,6 +315,15 @@ impl Connections {
         }
     }
 
+    /// Whether no client waits for an answer, or for the rest of one.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.slots
+            .iter()
+            .flatten()
+            .filter(|it| counts_as_client(it.party))
+            .all(|connection| connection.waiting == 0 && connection.out.unsent_bytes() == 0)
+    }
+
     /// Clients that have said hello.
     pub(super) fn clients(&self) -> usize {
         self.clients

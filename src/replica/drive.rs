@@ -8,6 +8,7 @@
 //! may not are kept inside the core until a receipt releases them.
 
 use super::pending::Waiter;
+use super::reads::By;
 use super::{Farewell, Fatal, Node, Stage};
 use crate::limits;
 use crate::raft::message::EntryMeta;
@@ -120,6 +121,7 @@ impl Node {
         self.propose_compaction(now);
         self.close_entry(now);
         self.ask_for_reads();
+        self.hand_over_to_leave(now);
         if let Stage::Member(raft) = &mut self.stage {
             if minds_deadlines(raft, &self.wal) {
                 raft.tick(now);
@@ -127,14 +129,17 @@ impl Node {
             raft.settle(now);
         }
         self.carry_out_log();
+        self.continue_reconfiguration(now);
         self.send_messages();
         self.apply_committed();
         self.take_notices();
+        self.follow_committed(now);
+        self.continue_handover(now);
         self.release_reads();
         self.answer_lost();
         self.serve_reads();
         self.start_job(now);
-        self.end_stall();
+        self.end_stall(now);
         if self.jobs.retry_at <= now {
             self.jobs.retry_at = Instant::FAR;
             self.wal.retry_background();
@@ -142,18 +147,22 @@ impl Node {
     }
 
     fn ask_for_reads(&mut self) {
-        if self.reads.gathering.is_empty() {
-            return;
+        for by in [By::Lease, By::Round] {
+            if self.reads.gathering(by).is_empty() {
+                continue;
+            }
+            let Stage::Member(raft) = &mut self.stage else { return };
+            let asked = match by {
+                By::Lease => raft.read_by_lease(),
+                By::Round => raft.read(),
+            };
+            let leader = raft.leader();
+            let batch = self.reads.take_gathering(by);
+            match asked {
+                Ok(ticket) => self.reads.confirm(ticket, batch),
+                Err(_) => self.refuse_reads(batch, &self.not_leader(leader)),
+            }
         }
-        let leader = match &mut self.stage {
-            Stage::Member(raft) => match raft.read() {
-                Ok(ticket) => return self.reads.confirm(ticket),
-                Err(_) => raft.leader(),
-            },
-            Stage::Alone(_) | Stage::Founding => None,
-        };
-        let batch = self.reads.take_gathering();
-        self.refuse_reads(batch, &self.not_leader(leader));
     }
 
     fn release_reads(&mut self) {
@@ -188,6 +197,7 @@ impl Node {
                 // others.
                 let applied = self.store.applied();
                 self.pending.drop_after(applied, &mut self.scratch.lost);
+                self.administration.drop_all(&mut self.scratch.lost);
             }
             self.forget_compaction();
         }
@@ -220,7 +230,7 @@ impl Node {
         self.jobs.mark_at = if dirty { now.after_ns(IDLE_MARK_NS) } else { Instant::FAR };
         let seq = self.next_job();
         let Stage::Member(raft) = &mut self.stage else { return };
-        let scope = raft.begin_job(seq);
+        let scope = raft.begin_job(now, seq);
         if let Some(hard_state) = scope.hard_state {
             self.wal.set_hard_state(hard_state, self.genesis);
         }
@@ -263,6 +273,12 @@ fn say(notice: &Notice, raft: &Raft) {
         }
         Notice::LostQuorum { term } => {
             log::warn!("lost the quorum node={node} term={term} last={last}");
+        }
+        Notice::TransferFailed { term, target } => {
+            log::warn!("could not hand over node={node} term={term} last={last} target={target}");
+        }
+        Notice::DiskStalled { term } => {
+            log::warn!("waited for the disk for too long node={node} term={term} last={last}");
         }
         Notice::SafetyViolated { from, ours, theirs } => {
             log::error!("safety violated node={node} from={from} ours={ours} theirs={theirs}");

@@ -3,8 +3,7 @@
 
 use super::connections::ConnectionId;
 use super::drive::room_after_overhead;
-use super::entry::decode_members;
-use super::start::voters;
+use super::entry::Membership;
 use super::{Fatal, Node, Stage};
 use crate::codec::crc::payload_crc;
 use crate::limits;
@@ -35,10 +34,13 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => true,
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. } => true,
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
-            | Message::AppendReply { .. } => false,
+            | Message::AppendReply { .. }
+            | Message::ReadIndexReply { .. } => false,
         };
         if !expected || !self.payloads_are_whole(&frame) {
             log::warn!("closed a peer that sent a message out of place or damaged peer={from}");
@@ -51,7 +53,11 @@ impl Node {
             prev = *before;
         }
         let room = room_after_overhead(self.wal.room_bytes());
-        if let Stage::Member(raft) = &mut self.stage {
+        // Who takes over opens a term with an entry.
+        let unable = matches!(frame.message, Message::TimeoutNow { .. }) && room == 0;
+        if let Stage::Member(raft) = &mut self.stage
+            && !unable
+        {
             raft.step(now, from, frame.message, room);
             self.carry_out_log_of(prev, &frame.payloads);
         }
@@ -86,7 +92,8 @@ impl Node {
         match message {
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
-            | Message::AppendReply { .. } => {
+            | Message::AppendReply { .. }
+            | Message::ReadIndexReply { .. } => {
                 if let Stage::Member(raft) = &mut self.stage {
                     raft.step(now, from, message, 0);
                     self.carry_out_log();
@@ -95,7 +102,9 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => self.connections.end(id),
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. } => self.connections.end(id),
         }
     }
 
@@ -126,9 +135,14 @@ impl Node {
         }
         std::mem::swap(&mut output.log_ops, &mut self.scratch.log_ops);
         let mut damaged = None;
+        let mut reconfigured = false;
         for operation in self.scratch.log_ops.drain(..) {
             match operation {
-                LogOp::Truncate { to } => self.wal.truncate(to),
+                LogOp::Truncate { to } => {
+                    self.wal.truncate(to);
+                    self.memberships.truncate(to.index);
+                    reconfigured = true;
+                }
                 LogOp::NoOp { position } => {
                     self.wal.append(position, EntryKind::NoOp, &[]);
                 }
@@ -143,8 +157,12 @@ impl Node {
                         self.wal.append_checked(position, prev_term, meta.kind, bytes, crc);
                         prev_term = meta.term;
                         if meta.kind == EntryKind::Configuration {
-                            match decode_members(payload.bytes) {
-                                Ok(members) => raft.adopt_configuration(index, voters(&members)),
+                            match Membership::decode(payload.bytes) {
+                                Ok(membership) => {
+                                    raft.adopt_configuration(index, membership.configuration());
+                                    self.memberships.push(index, membership);
+                                    reconfigured = true;
+                                }
                                 Err(error) => damaged = Some((index, error.to_string())),
                             }
                         }
@@ -153,6 +171,7 @@ impl Node {
                 }
             }
         }
+        self.reconfigured |= reconfigured;
         self.fail_entry(damaged);
     }
 
@@ -185,10 +204,13 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => self.peers.outbound(to),
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. } => self.peers.outbound(to),
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
-            | Message::AppendReply { .. } => self.peers.inbound(to),
+            | Message::AppendReply { .. }
+            | Message::ReadIndexReply { .. } => self.peers.inbound(to),
         };
         // A peer that does not read gets no more: the core takes a lost message for a lost message.
         if let Some(connection) = connection
@@ -201,6 +223,11 @@ impl Node {
     /// Encodes an AppendEntries straight from the log's bytes into the peer's out-buffer.
     fn send_append(&mut self, to: NodeId, head: &AppendHead, range: LogRange) {
         let Some(connection) = self.peers.outbound(to) else { return };
+        // As above. A window does not bound what a peer gets that does not read: the core takes the
+        // window's messages for lost after a while, and probes with an entry at every heartbeat.
+        if self.connections.unsent(connection).len() >= limits::PEER_OUT_MAX {
+            return;
+        }
         let (wal, scratch) = (&self.wal, &mut self.scratch.payload);
         let mut damaged = None;
         self.connections.write(connection, |out| {

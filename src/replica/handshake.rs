@@ -19,6 +19,8 @@ enum Objection {
     NotMe { ours: NodeId, asked: NodeId },
     /// The configuration does not name it.
     NoMember { node: NodeId },
+    /// A committed configuration has left it out.
+    Removed { node: NodeId },
     /// Its first entry is not ours.
     OtherBootstrap { ours: NodeId, node: NodeId },
     /// The configuration names another data directory for it.
@@ -31,9 +33,13 @@ impl fmt::Display for Objection {
             Objection::NotMe { ours, asked } => {
                 write!(f, "this is server {ours}, not {asked}: correct the address in --peers")
             }
-            Objection::NoMember { node } => {
-                write!(f, "server {node} is not a member of this cluster")
-            }
+            Objection::NoMember { node } => write!(
+                f,
+                "server {node} is not a member of this cluster: `raftctl member add \
+                 {}=HOST:PORT` makes it one",
+                node.get()
+            ),
+            Objection::Removed { node } => write!(f, "server {node} was removed"),
             Objection::OtherBootstrap { ours, node } => write!(
                 f,
                 "server {node} was bootstrapped with other members or data directories than \
@@ -42,7 +48,7 @@ impl fmt::Display for Objection {
             Objection::OtherDisk { node, disk_id } => write!(
                 f,
                 "server {node} has data directory {disk_id}, which this cluster does not know: \
-                 replace the member with `raftctl member replace {}`",
+                 replace the member with `raftctl member replace {} NEW_ID=HOST:PORT`",
                 node.get()
             ),
         }
@@ -70,12 +76,13 @@ impl Node {
         self.connections.write(id, |out| encode_hello(out, &hello));
     }
 
-    /// What we say of our configuration: the hash of the first entry and whom it names.
+    /// What we say of our configuration: the hash of the first entry, and whom the newest names.
     fn standing(&self) -> (u64, Vec<(NodeId, DiskId)>) {
         match self.stage {
             Stage::Alone(_) | Stage::Founding => (0, Vec::new()),
             Stage::Member(_) => {
-                let members = self.members.iter().map(|member| (member.id, member.disk_id));
+                let members = self.memberships.newest().iter();
+                let members = members.map(|(member, _)| (member.id, member.disk_id));
                 (self.genesis, members.collect())
             }
         }
@@ -115,15 +122,23 @@ impl Node {
     fn on_peer_hello(&mut self, id: ConnectionId, hello: PeerHello, now: Instant) {
         if let Err(why) = self.check_peer(&hello) {
             log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
-            return self.turn_away(id, Error::Refused { why: why.to_string().into() });
+            let error = match why {
+                Objection::Removed { node } => Error::Removed { node },
+                Objection::NotMe { .. }
+                | Objection::NoMember { .. }
+                | Objection::OtherBootstrap { .. }
+                | Objection::OtherDisk { .. } => Error::Refused { why: why.to_string().into() },
+            };
+            return self.turn_away(id, error);
         }
         let node = hello.node;
         self.connections.set_party(id, Party::PeerIn(node));
-        let peer = self.peers.get_mut(node).expect("check_peer knows it");
+        // One that our configuration does not name yet gets an address when it does.
+        self.peers.enter(node, "");
+        let peer = self.peers.get_mut(node).expect("just entered");
         if let Some(older) = peer.inbound.replace(id) {
             self.connections.end(older);
         }
-        self.welcome(id);
         self.peers.heard_from(node, now);
         let said = Introduction {
             node,
@@ -131,7 +146,9 @@ impl Node {
             genesis: hello.genesis,
             members: hello.members,
         };
-        self.on_introduction(&said);
+        // First, because the welcome says who we are since.
+        self.on_introduction(&said, now);
+        self.welcome(id);
     }
 
     /// The one place that decides who may speak as a member.
@@ -140,10 +157,32 @@ impl Node {
         if hello.to != ours {
             return Err(Objection::NotMe { ours, asked: hello.to });
         }
-        let Some(peer) = self.peers.get(hello.node) else {
-            return Err(Objection::NoMember { node: hello.node });
-        };
-        self.check_standing(peer.disk_id, hello.node, hello.disk_id, hello.genesis)
+        let node = hello.node;
+        let known = self.memberships.newest().get(node).map(|member| member.disk_id);
+        match &self.stage {
+            // Whoever serves may make us a member.
+            Stage::Alone(bootstrap) if bootstrap.joins() => Ok(()),
+            Stage::Alone(_) | Stage::Founding if self.peers.get(node).is_some() => Ok(()),
+            Stage::Alone(_) | Stage::Founding => Err(Objection::NoMember { node }),
+            Stage::Member(_) if known.is_some() => {
+                self.check_standing(known, node, hello.disk_id, hello.genesis)
+            }
+            Stage::Member(raft) => {
+                let committed = self.memberships.at_or_below(raft.commit_index());
+                if committed.has_removed(node) {
+                    return Err(Objection::Removed { node });
+                }
+                // Our log may be behind: whoever shows a configuration with us in it may be a
+                // member that we have not heard of yet, or one that we think leaves.
+                let own = (ours, self.identity.disk_id);
+                let names_us = hello.members.contains(&own) || committed.get(node).is_some();
+                if names_us && hello.genesis != 0 {
+                    self.check_standing(known, node, hello.disk_id, hello.genesis)
+                } else {
+                    Err(Objection::NoMember { node })
+                }
+            }
+        }
     }
 
     fn check_standing(
@@ -191,7 +230,13 @@ impl Node {
     }
 
     /// The answer to our hello.
-    pub(super) fn on_hello_reply(&mut self, id: ConnectionId, peer: NodeId, body: &[u8]) {
+    pub(super) fn on_hello_reply(
+        &mut self,
+        id: ConnectionId,
+        peer: NodeId,
+        body: &[u8],
+        now: Instant,
+    ) {
         let welcome = match decode_hello_reply(body) {
             Ok(HelloReply::Welcome(welcome)) => welcome,
             Ok(HelloReply::Refused(error)) => return self.on_refused(id, peer, &error),
@@ -203,6 +248,10 @@ impl Node {
                 return self.connections.end(id);
             }
         };
+        if self.peers.get(peer).is_some_and(|peer| peer.applies) {
+            self.connections.end(id);
+            return self.on_applicant_welcome(peer, &welcome, now);
+        }
         let known = self.peers.get(peer).and_then(|peer| peer.disk_id);
         let checked = if welcome.node != peer || welcome.cluster_id != self.identity.cluster_id {
             Err(Objection::NotMe { ours: welcome.node, asked: peer })
@@ -228,11 +277,17 @@ impl Node {
             genesis: welcome.genesis,
             members: welcome.members,
         };
-        self.on_introduction(&said);
+        self.on_introduction(&said, now);
     }
 
     fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &Error) {
         self.connections.end(id);
+        if self.peers.get(peer).is_some_and(|peer| peer.applies) {
+            return self.refuse_applicant(peer, &error.to_string());
+        }
+        if matches!(error, Error::Removed { node } if *node == self.identity.node) {
+            return self.fail(Fatal::Refused(self.removed()));
+        }
         let alone = matches!(self.stage, Stage::Alone(_));
         if alone && matches!(error, Error::WrongCluster { .. }) {
             self.fail(Fatal::Refused(format!(
@@ -250,11 +305,12 @@ impl Node {
         }
     }
 
-    fn on_introduction(&mut self, said: &Introduction) {
+    fn on_introduction(&mut self, said: &Introduction, now: Instant) {
         let Stage::Alone(bootstrap) = &mut self.stage else { return };
         match bootstrap.hear(said) {
             Verdict::Wait => {}
             Verdict::Found(members) => self.found(members),
+            Verdict::Join(genesis) => self.enroll(genesis, said.node, now),
             Verdict::Refuse(why) => self.fail(Fatal::Refused(why)),
         }
     }

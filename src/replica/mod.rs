@@ -14,6 +14,7 @@
 //! | `pending`, `reads` | who waits for which entry, for which read round |
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
+//! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
@@ -21,6 +22,7 @@
 //! answer to a put follows its commit and apply (`apply`); nothing leaves that a lost page could
 //! take back (`raft` tags it, `drive` hands receipts only for finished jobs).
 
+mod administration;
 mod admission;
 mod apply;
 mod bootstrap;
@@ -28,6 +30,7 @@ mod connections;
 mod drive;
 mod entry;
 mod exchange;
+mod handover;
 mod handshake;
 mod inspect;
 mod peers;
@@ -37,7 +40,9 @@ mod start;
 mod status;
 
 pub use connections::{ConnectionId, Flow, Outbox};
-pub use entry::{ConfigurationError, Member, decode_members, encode_members, genesis_of};
+pub use entry::{
+    ConfigurationError, Member, Membership, Standing, decode_members, encode_members, genesis_of,
+};
 pub use inspect::Inspection;
 pub use peers::Dial;
 
@@ -47,9 +52,12 @@ use crate::limits::{EntryLimits, WorkingLimits};
 use crate::raft::Raft;
 use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId, Revision};
 use crate::wal::{self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, Wal};
+use administration::Administration;
 use admission::OpenEntry;
 use bootstrap::Bootstrap;
 use connections::{Connections, Party};
+use entry::Memberships;
+use handover::{Handover, Leaving};
 use peers::{Outbound, Peers};
 use pending::Pending;
 use reads::Reads;
@@ -62,7 +70,8 @@ use std::sync::Arc;
 pub struct NodeOptions {
     /// This server.
     pub id: NodeId,
-    /// The first members, this server included. After the first start the log wins.
+    /// The first members, this server included; if it is not, it joins a cluster that serves.
+    /// After the first start the log wins.
     pub members: Vec<MemberAddress>,
     /// Which cluster the flags describe. After the first start the data directory wins.
     pub cluster_id: ClusterId,
@@ -88,6 +97,9 @@ pub struct NodeOptions {
     pub clients_max: usize,
     /// Windows, batches and caches.
     pub working: WorkingLimits,
+    /// By how much the servers' clocks may differ in rate, in millionths, if that is known: then
+    /// leases answer reads.
+    pub lease_drift_ppm: Option<u32>,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
@@ -161,7 +173,12 @@ pub struct Node {
     identity: Identity,
     boot_nonce: u64,
     genesis: u64,
-    members: Vec<Member>,
+    memberships: Memberships,
+    /// The configuration in force has changed in this turn.
+    reconfigured: bool,
+    administration: Administration,
+    handover: Handover,
+    leaving: Option<Leaving>,
     limits: EntryLimits,
     stage: Stage,
     wal: Wal,
@@ -216,7 +233,11 @@ impl Node {
             identity: recovered.identity,
             boot_nonce: options.boot_nonce,
             genesis: recovered.genesis,
-            members: Vec::new(),
+            memberships: Memberships::default(),
+            reconfigured: false,
+            administration: Administration::default(),
+            handover: Handover::default(),
+            leaving: None,
             limits,
             stage: Stage::Alone(Bootstrap::new(own, options.members.clone())),
             wal,
@@ -250,12 +271,20 @@ impl Node {
     /// A dial has succeeded.
     pub fn on_dialed(&mut self, id: ConnectionId, peer: NodeId, now: Instant) {
         self.connections.open(id, Party::Dialed(peer));
-        self.peers.shaking(peer, id, now);
-        self.send_hello(id, peer);
+        if self.peers.shaking(peer, id, now) {
+            self.send_hello(id, peer);
+        } else {
+            self.connections.end(id); // it was forgotten meanwhile
+        }
     }
 
     /// A dial has failed; it is tried again later.
     pub fn on_dial_failed(&mut self, peer: NodeId, now: Instant, why: &str) {
+        if self.peers.get(peer).is_some_and(|peer| peer.applies) {
+            // It may be about to start: tried again until its time is up.
+            self.note_applicant(peer, why);
+            return self.peers.lost_outbound(peer, now);
+        }
         let node = self.identity.node;
         if let Some(known) = self.peers.get_mut(peer)
             && !std::mem::replace(&mut known.complained, true)
@@ -276,10 +305,14 @@ impl Node {
                     && known.inbound == Some(id)
                 {
                     known.inbound = None;
+                    if known.address.is_empty() {
+                        self.peers.forget(peer);
+                    }
                 }
             }
             Party::Dialed(peer) => {
                 if self.is_shaking(peer, id) {
+                    self.note_applicant(peer, "it hung up");
                     self.peers.lost_outbound(peer, now);
                 }
             }
@@ -303,7 +336,7 @@ impl Node {
     /// Whether more bytes of `id` are welcome.
     pub fn flow(&self, id: ConnectionId) -> Flow {
         match self.connections.state(id) {
-            Flow::Open if self.stalled_bytes > 0 && !self.is_peer(id) => Flow::Paused,
+            Flow::Open if self.holds_clients() && !self.is_peer(id) => Flow::Paused,
             state @ (Flow::Open | Flow::Paused | Flow::Ended) => state,
         }
     }
@@ -414,6 +447,9 @@ impl Node {
             Stage::Member(raft) if drive::minds_deadlines(raft, &self.wal) => raft.wake_at(),
             Stage::Member(_) | Stage::Alone(_) | Stage::Founding => Instant::FAR,
         };
-        core.min(self.peers.wake_at()).min(self.jobs.wake_at())
+        core.min(self.peers.wake_at())
+            .min(self.jobs.wake_at())
+            .min(self.administration.wake_at())
+            .min(self.handover_wake_at())
     }
 }

@@ -56,6 +56,10 @@ pub(super) struct Peer {
     pub(super) outbound: Outbound,
     /// Whether the last attempt failed in a way worth saying once.
     pub(super) complained: bool,
+    /// Asked about on behalf of somebody who wants it to be a member.
+    pub(super) applies: bool,
+    /// When it is forgotten, because it is no member any more.
+    forget_at: Instant,
     backoff_ns: u64,
     attempt: usize,
 }
@@ -74,26 +78,53 @@ impl Peers {
         let list = members
             .iter()
             .filter(|member| member.id != own)
-            .map(|member| Peer {
-                id: member.id,
-                address: member.address.clone(),
-                disk_id: None,
-                inbound: None,
-                outbound: Outbound::Waiting { until: Instant::ZERO },
-                complained: false,
-                backoff_ns: BACKOFF_MIN_NS,
-                attempt: 0,
-            })
+            .map(|member| Peer::new(member.id, &member.address))
             .collect();
         Peers { list, chance: seed, sessions: 0 }
     }
 
-    /// Notes the data directories that the configuration records.
-    pub(super) fn learn(&mut self, members: &[Member]) {
-        for peer in &mut self.list {
-            let known = members.iter().find(|member| member.id == peer.id);
-            peer.disk_id = known.map(|member| member.disk_id);
+    /// Takes over what the configuration in force says of a member. Returns the connections that
+    /// lead to where it is no more, or were made to ask about it.
+    pub(super) fn learn(&mut self, member: &Member, now: Instant) -> Vec<ConnectionId> {
+        self.enter(member.id, &member.address);
+        let peer = self.get_mut(member.id).expect("just entered");
+        peer.disk_id = Some(member.disk_id);
+        peer.forget_at = Instant::FAR;
+        let applied = std::mem::replace(&mut peer.applies, false);
+        let moved = peer.address != member.address;
+        if !applied && !moved {
+            return Vec::new();
         }
+        peer.address.clone_from(&member.address);
+        let stale = peer.connections().filter(|id| Some(*id) != peer.inbound).collect();
+        peer.outbound = Outbound::Waiting { until: now };
+        stale
+    }
+
+    /// Enters a peer of whom only this is known, unless it is known. Without an address it is not
+    /// dialed.
+    pub(super) fn enter(&mut self, id: NodeId, address: &str) {
+        if let Err(at) = self.list.binary_search_by_key(&id, |peer| peer.id) {
+            self.list.insert(at, Peer::new(id, address));
+        }
+    }
+
+    /// Forgets `id` at `at`: it is no member any more.
+    pub(super) fn forget_later(&mut self, id: NodeId, at: Instant) {
+        if let Some(peer) = self.get_mut(id) {
+            peer.forget_at = peer.forget_at.min(at);
+        }
+    }
+
+    /// Forgets `id` now; returns its connections.
+    pub(super) fn forget(&mut self, id: NodeId) -> Vec<ConnectionId> {
+        let at = self.list.iter().position(|peer| peer.id == id);
+        at.map_or_else(Vec::new, |at| self.list.remove(at).connections().collect())
+    }
+
+    /// Whose time to be forgotten has come.
+    pub(super) fn due_to_forget(&self, now: Instant) -> Option<NodeId> {
+        self.list.iter().find(|peer| peer.forget_at <= now).map(|peer| peer.id)
     }
 
     /// All of them.
@@ -129,6 +160,7 @@ impl Peers {
         for peer in &mut self.list {
             if let Outbound::Waiting { until } = peer.outbound
                 && until <= now
+                && !peer.address.is_empty()
             {
                 peer.outbound = Outbound::Dialing;
                 let Peer { id, ref address, attempt, .. } = *peer;
@@ -137,10 +169,12 @@ impl Peers {
         }
     }
 
-    /// Notes that `connection` leads to `id` and that our hello is on its way.
-    pub(super) fn shaking(&mut self, id: NodeId, connection: ConnectionId, now: Instant) {
-        let peer = self.get_mut(id).expect("only members are dialed");
+    /// Notes that `connection` leads to `id` and that our hello is on its way. Says no if we do not
+    /// know `id` any more.
+    pub(super) fn shaking(&mut self, id: NodeId, connection: ConnectionId, now: Instant) -> bool {
+        let Some(peer) = self.get_mut(id) else { return false };
         peer.outbound = Outbound::Shaking { connection, until: now.after_ns(HANDSHAKE_NS) };
+        true
     }
 
     /// Gives up a handshake that takes too long; the caller ends its connection.
@@ -160,8 +194,9 @@ impl Peers {
     /// When the next attempt is due, or a handshake overdue.
     pub(super) fn wake_at(&self) -> Instant {
         let due = self.list.iter().map(|peer| match peer.outbound {
-            Outbound::Waiting { until } | Outbound::Shaking { until, .. } => until,
-            Outbound::Dialing | Outbound::Up { .. } => Instant::FAR,
+            Outbound::Waiting { until } if !peer.address.is_empty() => until.min(peer.forget_at),
+            Outbound::Shaking { until, .. } => until.min(peer.forget_at),
+            Outbound::Waiting { .. } | Outbound::Dialing | Outbound::Up { .. } => peer.forget_at,
         });
         due.min().unwrap_or(Instant::FAR)
     }
@@ -209,6 +244,21 @@ impl Peers {
 }
 
 impl Peer {
+    fn new(id: NodeId, address: &str) -> Peer {
+        Peer {
+            id,
+            address: address.to_owned(),
+            disk_id: None,
+            inbound: None,
+            outbound: Outbound::Waiting { until: Instant::ZERO },
+            complained: false,
+            applies: false,
+            forget_at: Instant::FAR,
+            backoff_ns: BACKOFF_MIN_NS,
+            attempt: 0,
+        }
+    }
+
     /// Every connection with it.
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         let outbound = match self.outbound {

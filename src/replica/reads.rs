@@ -1,5 +1,5 @@
-//! Linearizable reads: the reads of a turn share one ReadIndex round and wait together. Thesis
-//! §6.4.
+//! Linearizable reads: the reads of a turn share one ReadIndex round, or one look at the lease, and
+//! wait together. Thesis §6.4.
 
 use super::connections::ConnectionId;
 use crate::raft::ReadTicket;
@@ -60,35 +60,52 @@ impl ReadBatch {
     }
 }
 
-/// All reads that wait, in the order in which the core will release them.
+/// What makes a read linearizable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum By {
+    /// A quorum confirms the leader once more.
+    Round,
+    /// The leader's lease, if it holds one; else a round.
+    Lease,
+}
+
+/// All reads that wait.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// The reads of the turn under way.
-    pub(super) gathering: ReadBatch,
+    by_round: ReadBatch,
+    by_lease: ReadBatch,
+    /// The core answers a lease's reads before a round's that came earlier.
     confirming: VecDeque<(ReadTicket, ReadBatch)>,
     confirmed: VecDeque<(LogIndex, ReadBatch)>,
     spare: Vec<ReadBatch>,
 }
 
 impl Reads {
-    /// Binds the turn's reads to the ticket the core gave for them.
-    pub(super) fn confirm(&mut self, ticket: ReadTicket) {
-        let fresh = self.spare.pop().unwrap_or_default();
-        self.confirming.push_back((ticket, std::mem::replace(&mut self.gathering, fresh)));
+    /// The reads of the turn under way.
+    pub(super) fn gathering(&mut self, by: By) -> &mut ReadBatch {
+        match by {
+            By::Round => &mut self.by_round,
+            By::Lease => &mut self.by_lease,
+        }
     }
 
-    /// Takes the turn's reads back, when no leader is here to confirm them.
-    pub(super) fn take_gathering(&mut self) -> ReadBatch {
+    /// Takes the turn's reads.
+    pub(super) fn take_gathering(&mut self, by: By) -> ReadBatch {
         let fresh = self.spare.pop().unwrap_or_default();
-        std::mem::replace(&mut self.gathering, fresh)
+        std::mem::replace(self.gathering(by), fresh)
     }
 
-    /// The reads of `ticket`, which the core has answered. Tickets are answered in order.
+    /// Binds reads to the ticket the core gave for them.
+    pub(super) fn confirm(&mut self, ticket: ReadTicket, batch: ReadBatch) {
+        self.confirming.push_back((ticket, batch));
+    }
+
+    /// The reads of `ticket`, which the core has answered.
     pub(super) fn answered(&mut self, ticket: ReadTicket) -> ReadBatch {
-        let (first, batch) =
-            self.confirming.pop_front().expect("the core answers only what it was asked");
-        assert_eq!(first, ticket, "the core answers tickets in order");
-        batch
+        let place = self.confirming.iter().position(|(waiting, _)| *waiting == ticket);
+        let found = place.and_then(|place| self.confirming.remove(place));
+        found.expect("the core answers what it was asked, once").1
     }
 
     /// Queues a confirmed batch until `index` is applied.

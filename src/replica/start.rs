@@ -3,7 +3,7 @@
 
 use super::bootstrap::Verdict;
 use super::connections::ConnectionId;
-use super::entry::{Member, decode_members, encode_members, genesis_of};
+use super::entry::{Member, Membership, Memberships, encode_members, genesis_of};
 use super::peers::Peers;
 use super::{Fatal, Node, Stage};
 use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
@@ -16,15 +16,9 @@ impl Node {
         let recovered = self.recovered.take().expect("begin is called once, by open");
         say(self.identity.node, &recovered);
         if recovered.genesis != 0 && recovered.last != LogPosition::ZERO {
-            let found = recovered.configurations.last();
-            let (index, payload) =
-                found.expect("the first entry of a bootstrapped log is a configuration");
-            match decode_members(payload) {
-                Ok(members) => self.join(members, recovered, now),
-                Err(error) => self.fail(Fatal::Entry { index: *index, why: error.to_string() }),
-            }
-            return;
+            return self.resume(recovered, now);
         }
+        self.recovered = Some(recovered);
         let Stage::Alone(bootstrap) = &self.stage else { return };
         if let Verdict::Found(members) = bootstrap.start() {
             self.found(members);
@@ -36,8 +30,9 @@ impl Node {
     pub(super) fn found(&mut self, members: Vec<Member>) {
         let payload = encode_members(&members);
         self.genesis = genesis_of(&payload);
-        self.members = members;
         let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
+        self.memberships =
+            Memberships::new(vec![(position.index, Membership::bootstrap(&members))]);
         let hard_state = HardState { term: Term::BOOTSTRAP, vote: Vote::None };
         self.wal.set_hard_state(hard_state, self.genesis);
         self.wal.append(position, EntryKind::Configuration, &payload);
@@ -51,21 +46,20 @@ impl Node {
     /// The first entry is durable: take part. Everyone shakes hands anew, now that we have a
     /// configuration.
     pub(super) fn founded(&mut self, now: Instant) {
-        let payload = encode_members(&self.members);
         let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
-        let size = u32::try_from(payload.len()).expect("a configuration is small");
+        let size = self.wal.meta(position.index).expect("found wrote it").bytes;
         let restored = Restored {
             hard_state: HardState { term: Term::BOOTSTRAP, vote: Vote::None },
             log: vec![(position.index, position.term)],
             sizes: vec![size],
             commit_index: LogIndex::ZERO,
-            configurations: vec![(position.index, self.configuration())],
+            configurations: self.configurations(),
         };
         log::info!(
             "bootstrapped node={} cluster={} members={}",
             self.identity.node,
             self.identity.cluster_id,
-            self.members.len()
+            self.memberships.newest().iter().count()
         );
         self.start_raft(restored, now);
         let stale: Vec<ConnectionId> =
@@ -75,32 +69,62 @@ impl Node {
         }
     }
 
-    fn join(&mut self, members: Vec<Member>, recovered: wal::Recovered, now: Instant) {
-        self.members = members;
+    /// Takes part with an empty log: a member has shown a configuration that names this data
+    /// directory. Until the first entry has come, nobody is known but that member, `introducer`;
+    /// and since this server is no voter of that, it only listens.
+    pub(super) fn enroll(&mut self, genesis: u64, introducer: NodeId, now: Instant) {
+        let recovered = self.recovered.take().expect("begin kept it for whoever joins");
+        self.genesis = genesis;
+        let introducer = Voters::new(vec![introducer]).expect("one is not none");
+        let restored = Restored {
+            hard_state: recovered.hard_state,
+            log: Vec::new(),
+            sizes: Vec::new(),
+            commit_index: LogIndex::ZERO,
+            configurations: vec![(LogIndex::ZERO, Configuration::of_voters(introducer))],
+        };
+        log::info!("joining node={} cluster={}", self.identity.node, self.identity.cluster_id);
+        // What we dialed, we dialed as nobody's member.
+        let stale: Vec<ConnectionId> = self
+            .peers
+            .iter()
+            .flat_map(|peer| peer.connections().filter(|id| Some(*id) != peer.inbound))
+            .collect();
+        for id in stale {
+            self.connections.end(id);
+        }
+        self.start_raft(restored, now);
+    }
+
+    fn resume(&mut self, recovered: wal::Recovered, now: Instant) {
+        let mut stack = Vec::new();
+        for (index, payload) in &recovered.configurations {
+            match Membership::decode(payload) {
+                Ok(membership) => stack.push((*index, membership)),
+                Err(error) => {
+                    return self.fail(Fatal::Entry { index: *index, why: error.to_string() });
+                }
+            }
+        }
+        assert!(!stack.is_empty(), "the first entry of a bootstrapped log is a configuration");
+        self.memberships = Memberships::new(stack);
         let restored = Restored {
             hard_state: recovered.hard_state,
             log: recovered.runs,
             sizes: recovered.sizes,
             commit_index: recovered.commit_index,
-            configurations: recovered
-                .configurations
-                .iter()
-                .map(|(index, _)| (*index, self.configuration()))
-                .collect(),
+            configurations: self.configurations(),
         };
+        self.peers = Peers::new(&[], self.identity.node, self.options.seed);
         self.start_raft(restored, now);
     }
 
-    fn configuration(&self) -> Configuration {
-        voters(&self.members)
+    fn configurations(&self) -> Vec<(LogIndex, Configuration)> {
+        let of = |(index, it): &(LogIndex, Membership)| (*index, it.configuration());
+        self.memberships.iter().map(of).collect()
     }
 
     fn start_raft(&mut self, restored: Restored, now: Instant) {
-        let addresses: Vec<_> = self.members.iter().map(Member::address).collect();
-        if !matches!(self.stage, Stage::Founding) {
-            self.peers = Peers::new(&addresses, self.identity.node, self.options.seed);
-        }
-        self.peers.learn(&self.members);
         let bytes = |bytes: usize| u64::try_from(bytes).expect("a bound fits");
         let working = &self.options.working;
         let settings = Settings {
@@ -113,15 +137,11 @@ impl Node {
             append_bytes_max: bytes(working.append_bytes_max),
             append_entries_max: working.append_entries_max,
             uncommitted_bytes_max: bytes(working.uncommitted_bytes_max),
+            lease_drift_ppm: self.options.lease_drift_ppm,
         };
         self.stage = Stage::Member(Box::new(Raft::new(settings, restored, now)));
+        self.follow_members(now);
     }
-}
-
-/// The configuration that these members are, all of them voters.
-pub(super) fn voters(members: &[Member]) -> Configuration {
-    let ids = members.iter().map(|member| member.id).collect();
-    Configuration::Stable(Voters::new(ids).expect("decode_members refuses an empty list"))
 }
 
 /// One line of what the data directory held, and the alarms that it gives.

@@ -17,7 +17,7 @@ impl Node {
             Stage::Alone(_) | Stage::Founding => None,
         };
         let leader = raft.and_then(Raft::leader);
-        let own = |id| self.members.iter().find(|member| member.id == id);
+        let own = |id| self.memberships.newest().get(id);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: self.identity.cluster_id,
@@ -39,6 +39,8 @@ impl Node {
             connections: u64::try_from(self.connections.clients()).expect("a count fits"),
             syncs: self.jobs.finished,
             out_of_space: self.wal.out_of_space(),
+            lease_drift_ppm: self.options.lease_drift_ppm.map_or(0, u64::from),
+            sessions: u64::try_from(self.store.session_count()).expect("a count fits"),
             peers: self.peer_statuses(raft),
         }
     }

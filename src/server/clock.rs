@@ -1,27 +1,33 @@
-//! The only clock of the server. Read once a turn; everything in the turn shares the moment.
+//! The only clock of the server. Read twice a turn: before its inputs and after them.
 
 use crate::types::Instant;
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Monotonic time since the process started.
+/// Monotonic time since the process started. It goes on while the machine sleeps, as the others'
+/// does: a leader that wakes up must know that its lease is over.
 #[derive(Debug)]
 pub(super) struct Clock {
-    start: std::time::Instant,
+    start_ns: u64,
 }
 
 impl Clock {
     /// Starts counting.
-    #[expect(clippy::disallowed_methods, reason = "the only clock of the server")]
     pub(super) fn start() -> Clock {
-        Clock { start: std::time::Instant::now() }
+        Clock { start_ns: since_boot_ns() }
     }
 
     /// The moment now.
-    #[expect(clippy::disallowed_methods, reason = "the only clock of the server")]
     pub(super) fn now(&self) -> Instant {
-        let elapsed = std::time::Instant::now().duration_since(self.start);
-        Instant::from_ns(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX - 1))
+        Instant::from_ns(since_boot_ns().saturating_sub(self.start_ns))
     }
+}
+
+fn since_boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, ns) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    let seconds = seconds.expect("the kernel counts up from 0");
+    seconds.saturating_mul(1_000_000_000) + ns.expect("a part of a second")
 }
 
 /// Wall time now, milliseconds since 1970. Read once, at start: later jumps of the wall clock

@@ -120,7 +120,9 @@ pub struct Server {
     wheel: Wheel<ConnectionId>,
     now: Instant,
     scratch: Scratch,
-    /// Once a signal has asked for the end: when it comes at the latest.
+    /// A signal has asked for the end: the node hands over what it leads.
+    leaving: bool,
+    /// Once that is done: when the end comes at the latest.
     stop_by: Option<Instant>,
 }
 
@@ -175,6 +177,7 @@ impl Server {
             wheel: Wheel::new(now),
             now,
             scratch: Scratch::default(),
+            leaving: false,
             stop_by: None,
         })
     }
@@ -196,13 +199,16 @@ impl Server {
     fn take_signals(&mut self) {
         while let Some(signal) = self.signals.arrived() {
             match signal {
+                Signal::Stop if self.leaving => {
+                    // The second one is from somebody who cannot wait.
+                    self.node.stop();
+                    self.stop_by = Some(self.now);
+                }
                 Signal::Stop => {
                     log::info!("stopping reason=signal");
-                    self.node.stop();
-                    // The second one is from somebody who cannot wait.
-                    let first = self.stop_by.is_none();
-                    let limit_ns = if first { FAREWELL_NS } else { 0 };
-                    self.stop_by = Some(self.now.after_ns(limit_ns));
+                    self.leaving = true;
+                    self.sockets.stop_accepting();
+                    self.node.leave(self.now);
                 }
             }
         }

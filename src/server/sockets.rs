@@ -43,7 +43,8 @@ struct Entry {
 /// All sockets of the server.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    listener: Listener,
+    /// `None` once the server stops.
+    listener: Option<Listener>,
     accepting: bool,
     signalled: bool,
     entries: Slab<Entry>,
@@ -67,7 +68,7 @@ impl Sockets {
         wait.register_readable(listener.source(), LISTENER_KEY)?;
         let wake: WakeHandle = wait.handle();
         Ok(Sockets {
-            listener,
+            listener: Some(listener),
             accepting: false,
             signalled: false,
             entries: Slab::new(),
@@ -83,12 +84,18 @@ impl Sockets {
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.address()
+        self.listener.as_ref().map_or(Err(io::ErrorKind::NotConnected.into()), Listener::address)
     }
 
     /// Whether a socket can be read without waiting for the kernel.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Takes no more connections.
+    pub(super) fn stop_accepting(&mut self) {
+        // Whoever tries is refused by the system at once, and asks another server.
+        self.listener = None;
     }
 
     /// Whether a signal has arrived since the last call.
@@ -138,7 +145,8 @@ impl Sockets {
     ) {
         let mut accepted = 0;
         while self.accepting && accepted < ACCEPTS_PER_TURN {
-            match self.listener.accept() {
+            let Some(listener) = &mut self.listener else { return };
+            match listener.accept() {
                 Ok(Some((stream, from))) => {
                     accepted += 1;
                     let mut socket = Socket::new(stream, false);

@@ -1,6 +1,6 @@
 //! One turn of the loop: bytes down, one sync, results up. No business word in it but `node`.
 
-use super::{Ended, Farewell, Server, Wheel};
+use super::{Ended, FAREWELL_NS, Farewell, Server, Wheel};
 use crate::replica::ConnectionId;
 use crate::types::Instant;
 
@@ -14,7 +14,7 @@ impl Server {
             None => self.node.wake_at().min(self.wheel.wake_at()),
         };
         self.wait.wait(self.now, wake_at).map_err(Ended::Poll)?; // the only place we sleep
-        self.now = self.clock.now(); // the only place we look
+        self.now = self.clock.now(); // what comes in now came in at this moment
         let now = self.now;
 
         self.threads.collect(&mut self.node, now);
@@ -22,7 +22,10 @@ impl Server {
             self.sockets.receive(&self.wait, &mut self.node, &mut self.wheel, now);
             self.expire_connections();
         }
-        self.node.advance(now);
+        // Later than all that came: what we confirm and what we answer by lease rests on it. If we
+        // were stopped since the look above, a message may be younger than that moment.
+        self.now = self.clock.now();
+        self.node.advance(self.now);
 
         self.send_and_close();
         self.threads.hand_over(&mut self.node);
@@ -41,7 +44,13 @@ impl Server {
     /// A stopped server reads nothing more, writes down what it has, and ends. A disk that does
     /// not answer, or a second signal, does not keep it: what is missing then is as after a crash.
     fn stop_if_done(&mut self) -> Result<(), Ended> {
-        let Some(stop_by) = self.stop_by else { return Ok(()) };
+        let Some(stop_by) = self.stop_by else {
+            if self.leaving && self.node.has_left(self.now) {
+                self.node.stop();
+                self.stop_by = Some(self.now.after_ns(FAREWELL_NS));
+            }
+            return Ok(());
+        };
         if self.node.has_stopped() {
             return Err(Ended::Stopped(Farewell::Noted));
         }

@@ -4,24 +4,31 @@
 //! request   array(3) [id: uint, op: uint, args: array]     exactly three; nothing after args
 //!    1      [key: bin, value: bin]                         Put
 //!    2      [key: bin, end: bin]                           DeleteRange
+//!    4      [session: uint, sequence: uint, acknowledged: uint, op, args]     InSession
+//!    5      []                                             OpenSession
+//!    6      [key: bin, value: bin, mod_revision: uint]     PutIf
 //!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
 //!            keys_only: bool, count_only: bool]            Range
 //!   17      []                                             Status
+//!   40..45  members and their leader, see members.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
 //!
-//! From `op` on, a Put or DeleteRange is the command that goes into the log, byte for byte. Its
-//! args are judged there (`kv::command`), strictly; the args of the others may grow at the end.
+//! Ops below 16 are commands: from `op` on, the request goes into the log, byte for byte. Its args
+//! are judged there (`kv::command`), strictly; the args of the others may grow at the end.
 
 use std::fmt;
 
 use crate::codec::msgpack::{self, Reader};
+use crate::kv::command;
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::Revision;
 
 use super::error::Error;
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
+
+pub use crate::kv::command::{Command, RangeEnd, SessionCall};
 
 /// What a request wants. Below 16 are the commands of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,10 +37,28 @@ pub enum Op {
     Put,
     /// Delete the keys of a range.
     DeleteRange,
+    /// Do a command as a call of a session: once, however often it is asked.
+    InSession,
+    /// Make a session.
+    OpenSession,
+    /// Set a key's value if its last change is a certain one.
+    PutIf,
     /// Read the keys of a range.
     Range,
     /// The node's own view of itself.
     Status,
+    /// Who the members are.
+    MemberList,
+    /// A new member.
+    MemberAdd,
+    /// A member leaves.
+    MemberRemove,
+    /// A learner becomes a voter.
+    MemberPromote,
+    /// A new member takes the place of another.
+    MemberReplace,
+    /// Another member is to lead.
+    TransferLeader,
 }
 
 impl Op {
@@ -42,8 +67,17 @@ impl Op {
         match self {
             Op::Put => 1,
             Op::DeleteRange => 2,
+            Op::InSession => 4,
+            Op::OpenSession => 5,
+            Op::PutIf => 6,
             Op::Range => 16,
             Op::Status => 17,
+            Op::MemberList => 40,
+            Op::MemberAdd => 41,
+            Op::MemberRemove => 42,
+            Op::MemberPromote => 43,
+            Op::MemberReplace => 44,
+            Op::TransferLeader => 45,
         }
     }
 
@@ -52,8 +86,17 @@ impl Op {
         match code {
             1 => Some(Op::Put),
             2 => Some(Op::DeleteRange),
+            4 => Some(Op::InSession),
+            5 => Some(Op::OpenSession),
+            6 => Some(Op::PutIf),
             16 => Some(Op::Range),
             17 => Some(Op::Status),
+            40 => Some(Op::MemberList),
+            41 => Some(Op::MemberAdd),
+            42 => Some(Op::MemberRemove),
+            43 => Some(Op::MemberPromote),
+            44 => Some(Op::MemberReplace),
+            45 => Some(Op::TransferLeader),
             _ => None,
         }
     }
@@ -61,8 +104,15 @@ impl Op {
     /// Whether it changes the store, and so goes through the log.
     pub const fn is_command(self) -> bool {
         match self {
-            Op::Put | Op::DeleteRange => true,
-            Op::Range | Op::Status => false,
+            Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => true,
+            Op::Range
+            | Op::Status
+            | Op::MemberList
+            | Op::MemberAdd
+            | Op::MemberRemove
+            | Op::MemberPromote
+            | Op::MemberReplace
+            | Op::TransferLeader => false,
         }
     }
 }
@@ -179,6 +229,9 @@ pub enum Consistency {
     Linearizable,
     /// The asked node's own state, however old.
     Serializable,
+    /// As linearizable, while the servers' clocks run alike within the bound they were told: a
+    /// leader with a lease answers at once. Without one, as linearizable.
+    Lease,
 }
 
 impl Consistency {
@@ -187,6 +240,7 @@ impl Consistency {
         match self {
             Consistency::Linearizable => 0,
             Consistency::Serializable => 1,
+            Consistency::Lease => 2,
         }
     }
 
@@ -195,6 +249,7 @@ impl Consistency {
         match code {
             0 => Some(Consistency::Linearizable),
             1 => Some(Consistency::Serializable),
+            2 => Some(Consistency::Lease),
             _ => None,
         }
     }
@@ -292,6 +347,21 @@ pub fn delete_request(out: &mut Vec<u8>, id: u64, key: &[u8], end: &[u8]) {
     frame::finish(out, start);
 }
 
+/// Appends a command, as a whole frame: as a call of a session, or by itself.
+pub fn command_request(
+    out: &mut Vec<u8>,
+    id: u64,
+    call: Option<SessionCall>,
+    command: Command<'_>,
+) {
+    let start = begin_envelope(out, id);
+    if let Some(call) = call {
+        command::encode_call(out, call);
+    }
+    command::encode_command(out, command);
+    frame::finish(out, start);
+}
+
 /// Appends a Range, as a whole frame.
 pub fn range_request(out: &mut Vec<u8>, id: u64, args: &RangeArgs<'_>) {
     let start = begin_request(out, id, Op::Range);
@@ -306,10 +376,15 @@ pub fn status_request(out: &mut Vec<u8>, id: u64) {
     frame::finish(out, start);
 }
 
-fn begin_request(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+pub(super) fn begin_request(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+    let start = begin_envelope(out, id);
+    msgpack::write_uint(out, u64::from(op.code()));
+    start
+}
+
+fn begin_envelope(out: &mut Vec<u8>, id: u64) -> FrameStart {
     let start = frame::begin(out);
     msgpack::write_array(out, 3);
     msgpack::write_uint(out, id);
-    msgpack::write_uint(out, u64::from(op.code()));
     start
 }

@@ -87,6 +87,17 @@ pub enum Error {
         /// The reason.
         why: Cow<'static, str>,
     },
+    /// Code 14. The session has ended, and with it the knowledge of what its calls did. Nothing was
+    /// done now. No details.
+    SessionExpired,
+    /// Code 15. The client has acknowledged the reply to this call: a late copy of it. Nothing was
+    /// done now. No details.
+    CallAcknowledged,
+    /// Code 16. The asker was a member and is none any more. Details: node.
+    Removed {
+        /// The asker.
+        node: NodeId,
+    },
     /// A code that this version does not know.
     Other {
         /// The code.
@@ -150,6 +161,9 @@ impl Error {
             Error::WrongNode { .. } => 11,
             Error::Unsupported { .. } => 12,
             Error::Refused { .. } => 13,
+            Error::SessionExpired => 14,
+            Error::CallAcknowledged => 15,
+            Error::Removed { .. } => 16,
             Error::Other { code, .. } => *code,
         }
     }
@@ -177,8 +191,11 @@ impl Error {
             | Error::WrongCluster { .. }
             | Error::WrongNode { .. }
             | Error::Unsupported { .. }
-            | Error::Refused { .. } => Advice::GiveUp,
-            Error::OutcomeUnknown => Advice::Unknown,
+            | Error::Refused { .. }
+            | Error::Removed { .. } => Advice::GiveUp,
+            Error::OutcomeUnknown | Error::SessionExpired | Error::CallAcknowledged => {
+                Advice::Unknown
+            }
             Error::Other { advice, .. } => *advice,
         }
     }
@@ -211,6 +228,13 @@ impl fmt::Display for Error {
                 write!(f, "this node speaks protocol versions {version_min} to {version_max}")
             }
             Error::Refused { why } => write!(f, "refused: {why}"),
+            Error::SessionExpired => {
+                f.write_str("the session has ended; whether the call was done before is forgotten")
+            }
+            Error::CallAcknowledged => {
+                f.write_str("the reply to this call was acknowledged and is forgotten")
+            }
+            Error::Removed { node } => write!(f, "{node} was removed from the cluster"),
             Error::Other { code, text, .. } => write!(f, "error {code}: {text}"),
         }
     }
@@ -260,13 +284,17 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
             msgpack::write_array(out, 1);
             msgpack::write_bin(out, &ours.0.to_be_bytes());
         }
-        Error::WrongNode { ours } => write_numbers(out, &[ours.get()]),
+        Error::WrongNode { ours: node } | Error::Removed { node } => {
+            write_numbers(out, &[node.get()]);
+        }
         Error::Unsupported { version_min, version_max } => {
             write_numbers(out, &[u64::from(*version_min), u64::from(*version_max)]);
         }
-        Error::NoSpace | Error::OutcomeUnknown | Error::Other { .. } => {
-            msgpack::write_array(out, 0);
-        }
+        Error::NoSpace
+        | Error::OutcomeUnknown
+        | Error::SessionExpired
+        | Error::CallAcknowledged
+        | Error::Other { .. } => msgpack::write_array(out, 0),
     }
 }
 
@@ -309,14 +337,18 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         8 => Error::FutureRevision { revision: details.revision()? },
         9 => Error::OutcomeUnknown,
         10 => Error::WrongCluster { ours: cluster_id(details.bin()?)? },
-        11 => match details.node()? {
-            Some(ours) => Error::WrongNode { ours },
-            None => return Err(DecodeError::Range { what: "a node's id", found: 0 }),
-        },
+        11 => Error::WrongNode { ours: node(details)? },
         12 => Error::Unsupported { version_min: version(details)?, version_max: version(details)? },
         13 => Error::Refused { why: details.text()?.to_owned().into() },
+        14 => Error::SessionExpired,
+        15 => Error::CallAcknowledged,
+        16 => Error::Removed { node: node(details)? },
         _ => return Ok(None),
     }))
+}
+
+fn node(details: &mut Fields<'_, '_>) -> Result<NodeId, DecodeError> {
+    details.node()?.ok_or(DecodeError::Range { what: "a node's id", found: 0 })
 }
 
 fn cluster_id(bytes: &[u8]) -> Result<ClusterId, DecodeError> {

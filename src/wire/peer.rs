@@ -4,11 +4,14 @@
 //! frame     array(2) [type: uint, args: array]      all uint unless said otherwise
 //!    1      [campaign_term, last.term, last.index]                        PreVote
 //!    2      [term, campaign_term, granted: bool]                          PreVoteReply
-//!    3      [term, last.term, last.index]                                 Vote
+//!    3      [term, last.term, last.index, asked_by]                       Vote
 //!    4      [term, granted: bool]                                         VoteReply
 //!    5      [term, session, round, prev.term, prev.index, commit, entries]     Append
 //!    6      [term, session, round, commit]                                Heartbeat
 //!    7      [term, session, round, outcome: array, first_faulty]          AppendReply
+//!    8      [term, last.term, last.index]                                 TimeoutNow
+//!    9      [term, sequence]                                              ReadIndex
+//!   10      [term, sequence, index]                                       ReadIndexReply
 //! entries   array of array(4) [term, kind, crc: uint, payload: bin]
 //! outcome   [0, index] Matched · [1, probe, hint.term, hint.index] Conflict · [2, index] NoRoom
 //! ```
@@ -19,7 +22,7 @@
 use crate::codec::msgpack::{self, Reader};
 use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX};
 use crate::raft::message::{AppendOutcome, EntryMeta, Message};
-use crate::types::{EntryKind, LogIndex, LogPosition, Term};
+use crate::types::{EntryKind, LogIndex, LogPosition, NodeId, Term};
 
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
@@ -34,6 +37,9 @@ const VOTE_REPLY: u64 = 4;
 const APPEND: u64 = 5;
 const HEARTBEAT: u64 = 6;
 const APPEND_REPLY: u64 = 7;
+const TIMEOUT_NOW: u64 = 8;
+const READ_INDEX: u64 = 9;
+const READ_INDEX_REPLY: u64 = 10;
 
 const MATCHED: u64 = 0;
 const CONFLICT: u64 = 1;
@@ -63,8 +69,15 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
                 fields::write_flag(out, *granted);
             });
         }
-        Message::Vote { term, last } => {
-            write_frame(out, VOTE, 3, |out| {
+        Message::Vote { term, last, asked_by } => {
+            write_frame(out, VOTE, 4, |out| {
+                msgpack::write_uint(out, term.get());
+                fields::write_position(out, *last);
+                msgpack::write_uint(out, asked_by.map_or(0, NodeId::get));
+            });
+        }
+        Message::TimeoutNow { term, last } => {
+            write_frame(out, TIMEOUT_NOW, 3, |out| {
                 msgpack::write_uint(out, term.get());
                 fields::write_position(out, *last);
             });
@@ -77,20 +90,29 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
         }
         Message::Heartbeat { term, session, round, commit } => {
             write_frame(out, HEARTBEAT, 4, |out| {
-                for number in [term.get(), *session, *round, commit.get()] {
-                    msgpack::write_uint(out, number);
-                }
+                write_uints(out, &[term.get(), *session, *round, commit.get()]);
             });
         }
         Message::AppendReply { term, session, round, outcome, first_faulty } => {
             write_frame(out, APPEND_REPLY, 5, |out| {
-                for number in [term.get(), *session, *round] {
-                    msgpack::write_uint(out, number);
-                }
+                write_uints(out, &[term.get(), *session, *round]);
                 write_outcome(out, *outcome);
                 msgpack::write_uint(out, first_faulty.unwrap_or(LogIndex::ZERO).get());
             });
         }
+        Message::ReadIndex { term, sequence } => {
+            write_frame(out, READ_INDEX, 2, |out| write_uints(out, &[term.get(), *sequence]));
+        }
+        Message::ReadIndexReply { term, sequence, index } => {
+            let numbers = [term.get(), *sequence, index.get()];
+            write_frame(out, READ_INDEX_REPLY, 3, |out| write_uints(out, &numbers));
+        }
+    }
+}
+
+fn write_uints(out: &mut Vec<u8>, numbers: &[u64]) {
+    for number in numbers {
+        msgpack::write_uint(out, *number);
     }
 }
 
@@ -256,6 +278,13 @@ pub fn decode_peer<'a>(
             commit: fields.index()?,
         },
         APPEND_REPLY => decode_append_reply(&mut fields)?,
+        TIMEOUT_NOW => decode_timeout_now(&mut fields)?,
+        READ_INDEX => Message::ReadIndex { term: fields.term()?, sequence: fields.uint()? },
+        READ_INDEX_REPLY => Message::ReadIndexReply {
+            term: fields.term()?,
+            sequence: fields.uint()?,
+            index: fields.index()?,
+        },
         found => return Err(DecodeError::Range { what: "the type of a peer's message", found }),
     };
     fields.close()?;
@@ -272,7 +301,15 @@ fn decode_pre_vote(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> 
 fn decode_vote(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
     let (term, last) = (fields.term()?, fields.position()?);
     check(last.term < term, "a candidate's log is of an earlier term")?;
-    Ok(Message::Vote { term, last })
+    // A candidate of a version without handovers was asked by nobody.
+    let asked_by = if fields.left() > 0 { fields.node()? } else { None };
+    Ok(Message::Vote { term, last, asked_by })
+}
+
+fn decode_timeout_now(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
+    let (term, last) = (fields.term()?, fields.position()?);
+    check(last.term == term, "a leader's last entry is of its term")?;
+    Ok(Message::TimeoutNow { term, last })
 }
 
 fn decode_append<'a>(

@@ -5,19 +5,25 @@
 //!    0      an error, see error.rs
 //!    1      [revision: uint]                               Put
 //!    2      [revision: uint, deleted: uint]                DeleteRange
+//!    5      [session: uint]                                OpenSession
+//!    6      [revision: uint, done: bool, mod_revision: uint]     PutIf
 //!   16      [revision: uint, kvs: array, more: bool, count: uint]     Range
 //!     kv    array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
 //!                     version: uint, lease: uint]
 //!   17      status, see status.rs
+//!   40..45  members and their leader, see members.rs
 //! ```
+//!
+//! A command in a session is answered as the command by itself.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::types::Revision;
+use crate::types::{LogIndex, NodeId, Revision, SessionId};
 
 use super::client::Op;
 use super::error::{self, Error};
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
+use super::members::{self, MemberList};
 use super::status::{self, Status};
 
 /// Appends the reply to a Put, as a whole frame.
@@ -35,6 +41,25 @@ pub fn delete_reply(out: &mut Vec<u8>, id: u64, revision: Revision, deleted: u64
     msgpack::write_array(out, 2);
     msgpack::write_uint(out, revision.0);
     msgpack::write_uint(out, deleted);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to an OpenSession, as a whole frame.
+pub fn session_reply(out: &mut Vec<u8>, id: u64, session: SessionId) {
+    let start = begin_reply(out, id, Op::OpenSession);
+    msgpack::write_array(out, 1);
+    msgpack::write_uint(out, session.0);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to a PutIf, as a whole frame. `refused`: why it put nothing, if so, the key's
+/// mod revision.
+pub fn put_if_reply(out: &mut Vec<u8>, id: u64, revision: Revision, refused: Option<Revision>) {
+    let start = begin_reply(out, id, Op::PutIf);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, revision.0);
+    fields::write_flag(out, refused.is_none());
+    msgpack::write_uint(out, refused.unwrap_or(revision).0);
     frame::finish(out, start);
 }
 
@@ -146,10 +171,36 @@ pub enum ReplyBody<'a> {
         /// How many keys it deleted.
         deleted: u64,
     },
+    /// A session was opened.
+    OpenSession {
+        /// It.
+        session: SessionId,
+    },
+    /// A PutIf was decided.
+    PutIf {
+        /// The store's revision after it.
+        revision: Revision,
+        /// Why it put nothing, if so: the key's mod revision; 0: there is no such key.
+        refused: Option<Revision>,
+    },
     /// What a Range found.
     Range(RangeReply<'a>),
     /// How the node sees itself.
     Status(Box<Status>),
+    /// Who the members are.
+    MemberList(Box<MemberList>),
+    /// The members were changed.
+    MemberChange {
+        /// Which change.
+        op: Op,
+        /// The entry of the configuration, which is committed.
+        index: LogIndex,
+    },
+    /// The leadership was handed over.
+    Transfer {
+        /// Who leads.
+        leader: NodeId,
+    },
 }
 
 /// What a Range found, borrowed from the reply.
@@ -225,6 +276,16 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
         Op::DeleteRange => {
             ReplyBody::DeleteRange { revision: fields.revision()?, deleted: fields.uint()? }
         }
+        Op::OpenSession => ReplyBody::OpenSession { session: SessionId(fields.uint()?) },
+        Op::PutIf => {
+            let (revision, done) = (fields.revision()?, fields.flag()?);
+            let found = fields.revision()?;
+            ReplyBody::PutIf { revision, refused: Some(found).filter(|_| !done) }
+        }
+        Op::InSession => {
+            let found = u64::from(op.code());
+            return Err(DecodeError::Range { what: "the kind of a reply", found });
+        }
         Op::Range => {
             let revision = fields.revision()?;
             let (sent, kvs) = decode_kvs(&mut fields)?;
@@ -233,6 +294,16 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
             ReplyBody::Range(RangeReply { revision, more, count, sent, kvs })
         }
         Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
+        Op::MemberList => {
+            return Ok(ReplyBody::MemberList(Box::new(members::decode_member_list(args)?)));
+        }
+        Op::MemberAdd | Op::MemberRemove | Op::MemberPromote | Op::MemberReplace => {
+            ReplyBody::MemberChange { op, index: fields.index()? }
+        }
+        Op::TransferLeader => match fields.node()? {
+            Some(leader) => ReplyBody::Transfer { leader },
+            None => return Err(DecodeError::Range { what: "a node's id", found: 0 }),
+        },
     };
     fields.close()?;
     fields::expect_end(&reader)?;
@@ -264,7 +335,7 @@ fn decode_kv<'a>(reader: &mut Reader<'a>) -> Result<KeyValue<'a>, DecodeError> {
     Ok(kv)
 }
 
-fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
+pub(super) fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {
     let start = frame::begin(out);
     msgpack::write_array(out, 3);
     msgpack::write_uint(out, id);

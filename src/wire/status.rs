@@ -51,6 +51,11 @@ wire_struct! {
         pub out_of_space: bool,
         /// Sync jobs finished since it started.
         pub syncs: u64,
+        /// By how much the servers' clocks may differ in rate, in millionths, if leases answer
+        /// reads; 0: they do not.
+        pub lease_drift_ppm: u64,
+        /// Client sessions.
+        pub sessions: u64,
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Server {
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
+    /// It was a member and is none any more.
+    pub(super) retired: bool,
 }
 
 /// A cluster of nodes 1 to n.
@@ -111,9 +113,27 @@ impl Cluster {
 
     /// Starts every node that is down.
     pub(super) fn start_all(&mut self) {
-        for server in self.servers.iter_mut().filter(|server| server.child.is_none()) {
+        let down = |server: &&mut Server| server.child.is_none() && !server.retired;
+        for server in self.servers.iter_mut().filter(down) {
             server.start();
         }
+    }
+
+    /// Starts one more node with an empty directory, which waits to be made a member. Returns its
+    /// number.
+    pub(super) fn start_joiner(&mut self) -> u64 {
+        let id = u64::try_from(self.servers.len()).unwrap() + 1;
+        let listen = free_address();
+        let peers = self.servers.iter().filter(|server| !server.retired);
+        let peers: Vec<String> =
+            peers.map(|server| format!("{}={}", server.id, server.listen())).collect();
+        let words = ["--join", "--peers", &peers.join(","), "--listen", &listen, "--segment-bytes"];
+        let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
+        arguments.push(SEGMENT_BYTES.to_owned());
+        let mut server = Server::new(id, listen, self.folder.path(), arguments);
+        server.start();
+        self.servers.push(server);
+        id
     }
 
     /// The node with this number.
@@ -146,7 +166,8 @@ impl Cluster {
         let followed = statuses
             .iter()
             .filter(|status| status.leader == Some(leader.node) && status.term == leader.term);
-        (followed.count() * 2 > self.servers.len()).then(|| leader.node.get())
+        let members = self.servers.iter().filter(|server| !server.retired);
+        (followed.count() * 2 > members.count()).then(|| leader.node.get())
     }
 
     /// A client that knows every node.
@@ -214,6 +235,7 @@ impl Server {
             arguments,
             log: folder.join(format!("{id}.log")),
             child: None,
+            retired: false,
         }
     }
 

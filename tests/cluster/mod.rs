@@ -8,12 +8,16 @@
 //! | `starting` | a node alone; every way not to start |
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
+//! | `grey` | a leader whose disk hangs, a follower that does not read |
+//! | `reads` | linearizable reads on followers, lease reads |
+//! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
 //! | `script` | scripts/cluster.sh |
 //! | `disk` | a full disk, a failing sync |
 //! | `traced` | what strace sees of a leader |
+//! | `members` | members come, go and are replaced; handovers |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
@@ -23,12 +27,16 @@
 mod chaos;
 mod chaos_ledger;
 mod disk;
+mod exactly_once;
+mod grey;
 mod harness;
 mod hostile;
 mod links;
+mod members;
 mod partition;
 mod patience;
 mod raftctl;
+mod reads;
 mod refusals;
 pub(crate) mod script;
 mod starting;

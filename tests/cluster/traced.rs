@@ -24,7 +24,7 @@ const DISK_CALLS: [&str; 12] = [
 ];
 
 /// An strace of a running process, into a file. Ends, and leaves the process alone, when told.
-struct Trace {
+pub(super) struct Trace {
     strace: Child,
     file: PathBuf,
 }
@@ -32,8 +32,15 @@ struct Trace {
 impl Trace {
     /// `None` where this user may not trace.
     fn attach(pid: u32, file: PathBuf, calls: &str) -> Option<Trace> {
+        Trace::attach_with(pid, file, &["-e", &format!("trace={calls}")])
+    }
+
+    /// The same with what strace is to do with the calls.
+    pub(super) fn attach_with(pid: u32, file: PathBuf, what: &[&str]) -> Option<Trace> {
         let strace = Command::new("strace")
-            .args(["-f", "-s", "400", "-e", &format!("trace={calls}"), "-o"])
+            .args(["-f", "-s", "400"])
+            .args(what)
+            .arg("-o")
             .arg(&file)
             .args(["-p", &pid.to_string()])
             .stderr(Stdio::null())

@@ -230,7 +230,11 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             CommandReply::DeleteRange { revision, deleted } => {
                 Some(Answer::Delete { revision: revision.0, deleted })
             }
-            CommandReply::Compact { .. } => None,
+            CommandReply::Compact { .. }
+            | CommandReply::OpenSession { .. }
+            | CommandReply::PutIf { .. }
+            | CommandReply::SessionExpired
+            | CommandReply::CallAcknowledged => None,
         };
     };
     store.apply(index, &payload, &mut reply).unwrap();

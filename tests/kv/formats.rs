@@ -4,15 +4,18 @@ use proptest::prelude::*;
 
 use raftd::codec::msgpack::{self, DecodeError, Reader};
 use raftd::kv::command::{
-    Command, CommandError, EntryHeader, RangeEnd, decode_command, decode_header, encode_command,
-    encode_header, validate_command,
+    Command, CommandError, EntryHeader, RangeEnd, SessionCall, decode_command, decode_header,
+    decode_next, encode_call, encode_command, encode_header, validate_command,
 };
-use raftd::types::{LogIndex, Revision};
+use raftd::types::{LogIndex, Revision, SessionId};
 
 use super::support;
 
 /// One line per form: `name: hex`. Committed: what an old log holds must be read for ever.
 const GOLDEN: &str = include_str!("golden/entry-1.hex");
+
+/// The forms that came with client sessions.
+const GOLDEN_SESSIONS: &str = include_str!("golden/entry-1-sessions.hex");
 
 fn golden_forms() -> Vec<(&'static str, Command<'static>)> {
     vec![
@@ -71,6 +74,92 @@ fn every_form_is_read_and_written_as_the_golden_file_has_it() {
     assert_eq!(read, [forms.clone(), forms].concat(), "each alone, then all in the entry");
 }
 
+fn golden_calls() -> Vec<(&'static str, Option<SessionCall>, Command<'static>)> {
+    let call = |session, sequence, acknowledged| {
+        Some(SessionCall { session: SessionId(session), sequence, acknowledged })
+    };
+    let put = Command::Put { key: b"key", value: b"value" };
+    let delete = Command::DeleteRange { key: b"a", end: RangeEnd::Before(b"b") };
+    let put_if = |revision| {
+        let mod_revision = Revision(revision);
+        Command::PutIf { key: b"key", value: b"value", mod_revision }
+    };
+    vec![
+        ("open session", None, Command::OpenSession),
+        ("put if", None, put_if(7)),
+        ("put if absent", None, put_if(0)),
+        ("put if large", None, put_if(u64::MAX)),
+        ("put in session", call(1, 1, 0), put),
+        ("delete in session", call(300, 256, 0), delete),
+        ("put if in session", call(1 << 40, 1 << 62, (1 << 62) - 256), put_if(7)),
+    ]
+}
+
+#[test]
+fn every_form_of_sessions_is_read_and_written_as_the_golden_file_has_it() {
+    let (mut written, mut read) = (String::new(), Vec::new());
+    for (name, call, command) in golden_calls() {
+        let mut bytes = Vec::new();
+        if let Some(call) = call {
+            encode_call(&mut bytes, call);
+        }
+        encode_command(&mut bytes, command);
+        assert_eq!(validate_command(&bytes, 1000), Ok(()), "{name}");
+        written += &format!("{name}: {}\n", hex(&bytes));
+    }
+    assert_eq!(written, GOLDEN_SESSIONS);
+    for line in GOLDEN_SESSIONS.lines() {
+        let bytes = unhex(line.split_once(": ").unwrap().1);
+        let mut reader = Reader::new(&bytes);
+        read.push(format!("{:?}", decode_next(&mut reader).unwrap()));
+        assert!(reader.is_empty());
+    }
+    let calls = golden_calls().into_iter();
+    let forms: Vec<String> = calls.map(|(_, call, form)| format!("{:?}", (call, form))).collect();
+    assert_eq!(read, forms);
+}
+
+#[test]
+fn what_is_not_exactly_a_clients_call_is_refused() {
+    let check = |bytes: &[u8], error| assert_eq!(validate_command(bytes, 100), Err(error));
+    let in_session = |session: u8, sequence: u8, acknowledged: u8, rest: &[u8]| {
+        [&[4, 0x95, session, sequence, acknowledged], rest].concat()
+    };
+    let put = [1, 0x92, 0xc4, 1, b'k', 0xc4, 0];
+    let refuse = |session: u8, sequence: u8, acknowledged: u8| {
+        let (number, id) = (u64::from, SessionId(u64::from(session)));
+        let (sequence_64, acknowledged_64) = (number(sequence), number(acknowledged));
+        let call =
+            SessionCall { session: id, sequence: sequence_64, acknowledged: acknowledged_64 };
+        check(&in_session(session, sequence, acknowledged, &put), CommandError::Call { call });
+    };
+    assert_eq!(validate_command(&in_session(1, 1, 0, &put), 100), Ok(()));
+    refuse(0, 1, 0);
+    refuse(1, 0, 0);
+    refuse(1, 5, 5);
+    refuse(1, 5, 6);
+    let far = [&[4, 0x95, 1, 0xcd, 1, 1, 0], &put[..]].concat();
+    let call = SessionCall { session: SessionId(1), sequence: 257, acknowledged: 0 };
+    check(&far, CommandError::Call { call });
+    let sequence = u64::MAX;
+    let last = [&[4, 0x95, 1, 0xcf], &[0xff; 8][..], &[0xcf], &[0xff; 7], &[0xfe], &put].concat();
+    let call = SessionCall { session: SessionId(1), sequence, acknowledged: sequence - 1 };
+    check(&last, CommandError::Call { call });
+    check(
+        &[4, 0x94, 1],
+        CommandError::Arity { of: "a command in a session", expected: 5, found: 4 },
+    );
+    check(&in_session(1, 1, 0, &[3, 0x91, 5]), CommandError::Operation { op: 3 });
+    check(&in_session(1, 1, 0, &[5, 0x90]), CommandError::Operation { op: 5 });
+    check(&in_session(1, 1, 0, &in_session(1, 1, 0, &put)), CommandError::Operation { op: 4 });
+    check(
+        &[5, 0x91, 0],
+        CommandError::Arity { of: "an opening of a session", expected: 0, found: 1 },
+    );
+    check(&[6, 0x92], CommandError::Arity { of: "a conditional put", expected: 3, found: 2 });
+    check(&[6, 0x93, 0xc4, 0], CommandError::EmptyKey);
+}
+
 #[test]
 fn what_is_not_exactly_a_clients_command_is_refused() {
     let check = |bytes: &[u8], error| assert_eq!(validate_command(bytes, 100), Err(error));
@@ -104,6 +193,9 @@ fn likely_bytes() -> impl Strategy<Value = Vec<u8>> {
         Just(vec![1, 0x92, 0xc4, 1, b'k', 0xc4, 2, 1, 2]),
         Just(vec![2, 0x92, 0xc4, 1, b'k', 0xc4, 1, 0]),
         Just(vec![3, 0x91, 2]),
+        Just(vec![5, 0x90]),
+        Just(vec![6, 0x93, 0xc4, 1, b'k', 0xc4, 0, 2]),
+        (1..3u8, 1..9u8, 0..9u8).prop_map(|(id, call, known)| vec![4, 0x95, id, call, known]),
         prop::collection::vec(any::<u8>(), 0..4),
     ];
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())

@@ -7,4 +7,5 @@ mod formats;
 mod memory;
 mod model;
 mod semantics;
+mod sessions;
 mod support;

@@ -12,14 +12,19 @@ use super::support::{self, Owned, Random, Row};
 type Change = (u64, Option<(Vec<u8>, u64, u64)>);
 
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Change>>,
-    revision: u64,
+    pub(super) revision: u64,
     compact_revision: u64,
 }
 
 impl Model {
-    fn row_at(&self, key: &[u8], revision: u64) -> Option<Row> {
+    /// Of the empty store.
+    pub(super) fn new() -> Model {
+        Model { revision: 1, ..Model::default() }
+    }
+
+    pub(super) fn row_at(&self, key: &[u8], revision: u64) -> Option<Row> {
         let changes = self.keys.get(key)?;
         let (modified, state) = changes.iter().rev().find(|(at, _)| *at <= revision)?;
         let (value, create, version) = state.as_ref()?;
@@ -36,8 +41,16 @@ impl Model {
         names.filter_map(|name| self.row_at(name, revision)).collect()
     }
 
-    fn apply(&mut self, command: &Owned) -> CommandReply {
+    pub(super) fn apply(&mut self, command: &Owned) -> CommandReply {
         match command {
+            Owned::PutIf { key, value, mod_revision } => {
+                let found = self.row_at(key, self.revision).map_or(0, |row| row.3);
+                let refused = Some(Revision(found)).filter(|found| found != mod_revision);
+                if refused.is_none() {
+                    self.apply(&Owned::Put { key: key.clone(), value: value.clone() });
+                }
+                CommandReply::PutIf { revision: Revision(self.revision), refused }
+            }
             Owned::Put { key, value } => {
                 let before = self.row_at(key, self.revision);
                 self.revision += 1;
@@ -72,21 +85,36 @@ impl Model {
         }
     }
 
-    /// The formula of kv/hash.rs, from nothing.
+    /// The formula of kv/hash.rs, from nothing, for a store without sessions.
     fn state_hash(&self) -> u64 {
-        let words = |words: [u64; 7]| xxh3_64(&words.map(u64::to_le_bytes).concat());
+        self.live_hash().wrapping_add(self.store_hash(0, 0))
+    }
+
+    pub(super) fn store_hash(&self, last_session: u64, uses: u64) -> u64 {
+        hash([2, self.revision, self.compact_revision, last_session, uses, 0, 0])
+    }
+
+    pub(super) fn live_hash(&self) -> u64 {
         let rows = self.rows(b"\0", &[0], self.revision);
         let live = rows.iter().map(|(key, value, create, modified, version)| {
-            words([1, xxh3_64(key), *create, *modified, *version, 0, xxh3_64(value)])
+            hash([1, xxh3_64(key), *create, *modified, *version, 0, xxh3_64(value)])
         });
-        let store = words([2, self.revision, self.compact_revision, 0, 0, 0, 0]);
-        live.fold(store, u64::wrapping_add)
+        live.fold(0, u64::wrapping_add)
     }
 }
 
-fn some_command(random: &mut Random, model: &Model, keys: u64) -> Owned {
+pub(super) fn hash(words: [u64; 7]) -> u64 {
+    xxh3_64(&words.map(u64::to_le_bytes).concat())
+}
+
+pub(super) fn some_command(random: &mut Random, model: &Model, keys: u64) -> Owned {
     let key = support::some_key(random, keys);
-    match random.below(40) {
+    match random.below(45) {
+        40..=44 => {
+            let found = model.row_at(&key, model.revision).map_or(0, |row| row.3);
+            let mod_revision = Revision(found + u64::from(random.one_in(4)));
+            Owned::PutIf { key, value: vec![b'w'; random.size_below(300)], mod_revision }
+        }
         0..=30 => Owned::Put { key, value: vec![b'v'; random.size_below(300)] },
         31..=36 => Owned::Delete { key, end: vec![] },
         37 => Owned::Delete { end: support::some_key(random, keys), key },
@@ -163,7 +191,7 @@ fn every_answer_is_the_models_over_a_hundred_thousand_requests() {
         println!("seed {seed}");
         let mut random = Random(seed);
         let mut store = support::store_with(seed, u64::MAX);
-        let mut model = Model { revision: 1, ..Model::default() };
+        let mut model = Model::new();
         let mut requests = 0;
         while requests < 40_000 {
             let count = random.size_below(40);

@@ -37,6 +37,7 @@ impl Random {
 #[derive(Clone, Debug)]
 pub(super) enum Owned {
     Put { key: Vec<u8>, value: Vec<u8> },
+    PutIf { key: Vec<u8>, value: Vec<u8>, mod_revision: Revision },
     Delete { key: Vec<u8>, end: Vec<u8> },
     Compact { revision: Revision },
 }
@@ -45,6 +46,9 @@ impl Owned {
     pub(super) fn as_command(&self) -> Command<'_> {
         match self {
             Owned::Put { key, value } => Command::Put { key, value },
+            Owned::PutIf { key, value, mod_revision } => {
+                Command::PutIf { key, value, mod_revision: *mod_revision }
+            }
             Owned::Delete { key, end } => {
                 Command::DeleteRange { key, end: RangeEnd::from_bytes(end) }
             }
@@ -59,6 +63,11 @@ pub(super) fn put(key: &str, value: &str) -> Owned {
 
 pub(super) fn delete(key: &str, end: &str) -> Owned {
     Owned::Delete { key: key.into(), end: end.into() }
+}
+
+pub(super) fn put_if(key: &str, value: &str, mod_revision: u64) -> Owned {
+    let mod_revision = Revision(mod_revision);
+    Owned::PutIf { key: key.into(), value: value.into(), mod_revision }
 }
 
 pub(super) fn compact(revision: u64) -> Owned {

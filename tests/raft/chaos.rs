@@ -1,22 +1,44 @@
-//! A seeded simulator of up to five cores: messages are lost, doubled, delayed and reordered, links
+//! A seeded simulator of up to nine cores: messages are lost, doubled, delayed and reordered, links
 //! are cut, servers freeze or lose power with what they had not synced, leaders more often than
-//! others. `oracles` watches every turn; afterwards the weather clears and the cluster must agree
-//! and go on. A run that committed too little is a failed run.
+//! others. Members come and go, and leaders hand over. `oracles` watches every turn; afterwards the
+//! weather clears and the cluster must agree and go on. A run that committed too little is a failed
+//! run.
 //!
 //! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of
 //! them.
 
 use super::oracles::Oracle;
-use super::server::{Disk, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, id, settings};
+use super::server::{
+    Disk, Entry, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, empty_disk, id, settings,
+};
 use super::weather::{Dice, MS, Weather};
-use raftd::raft::ReadTicket;
-use raftd::types::{Instant, LogIndex};
+use raftd::raft::{Change, Learner, Mark, ProposeError, ReadTicket, Wish};
+use raftd::types::{Instant, LogIndex, NodeId};
 use std::collections::BTreeMap;
+
+/// Servers of a world, those that arrived in its course included.
+const SERVERS_MAX: usize = 9;
+
+/// Whether the clocks keep the bound that leases count on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    WithinBounds,
+    OutOfBounds,
+}
+
+/// A server's clock: what it shows, and by how much it runs ahead of the slowest, in millionths.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: Instant,
+    ahead_ppm: u64,
+}
 
 struct World {
     dice: Dice,
     weather: Weather,
     now: Instant,
+    clocks: Vec<Clock>,
+    keeping: Keeping,
     servers: Vec<Server>,
     flying: Vec<(Instant, Packet)>,
     syncs: Vec<Option<Instant>>,
@@ -27,20 +49,31 @@ struct World {
     sessions: u64,
     values: u64,
     starts: u64,
+    /// Up to where all was committed when each read was asked.
     asked: BTreeMap<(usize, ReadTicket), LogIndex>,
     reads_served: u64,
+    /// Reads answered so far by a lease, and for a follower by its leader.
+    marks: [u64; 2],
     oracle: Oracle,
+    /// Configurations proposed, and handovers begun.
+    changes: u64,
+    transfers: u64,
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, keeping: Keeping) -> World {
         let mut dice = Dice(seed);
-        let weather = Weather::draw(&mut dice);
+        let mut weather = Weather::draw(&mut dice);
+        if keeping == Keeping::OutOfBounds {
+            weather.lease_drift_ppm = Some(10);
+        }
         let servers = weather.servers;
         let mut world = World {
             dice,
             weather,
             now: Instant::from_ns(1),
+            clocks: vec![Clock { now: Instant::from_ns(1), ahead_ppm: 0 }; servers],
+            keeping,
             servers: Vec::new(),
             flying: Vec::new(),
             syncs: vec![None; servers],
@@ -51,7 +84,10 @@ impl World {
             starts: 0,
             asked: BTreeMap::new(),
             reads_served: 0,
+            marks: [0; 2],
             oracle: Oracle::default(),
+            changes: 0,
+            transfers: 0,
         };
         for nth in 0..servers {
             let server = world.start(nth, disk(&[1]));
@@ -70,8 +106,36 @@ impl World {
         settings.seed = self.dice.roll(u64::MAX);
         settings.append_entries_max = self.weather.entries_max;
         settings.in_flight_messages_max = self.weather.in_flight_max;
+        settings.lease_drift_ppm = self.weather.lease_drift_ppm;
         let voters = u64::try_from(self.weather.servers).expect("small");
-        Server::start(settings, voters, disk, self.now)
+        Server::start(settings, voters, disk, self.clock(nth))
+    }
+
+    /// The moment now by the clock of server `nth`.
+    fn clock(&self, nth: usize) -> Instant {
+        self.clocks[nth].now
+    }
+
+    /// Time passes, faster by some clocks than by others. A rate may change at any time, and any
+    /// two differ by no more than the leases count on; or, to plant a bug, by a lot, and leaders
+    /// are slow.
+    fn pass_time(&mut self) {
+        let passed = 1 + self.dice.roll(4 * MS);
+        self.now = self.now.after_ns(passed);
+        let bound = u64::from(self.weather.lease_drift_ppm.unwrap_or(500_000));
+        for nth in 0..self.clocks.len() {
+            let change = self.dice.once_in(100);
+            let leads = self.servers[nth].raft.is_leader();
+            let drawn = [0, bound, self.dice.roll(bound + 1)][self.dice.index(3)];
+            let clock = &mut self.clocks[nth];
+            clock.ahead_ppm = match self.keeping {
+                Keeping::WithinBounds if change => drawn,
+                Keeping::WithinBounds => clock.ahead_ppm,
+                Keeping::OutOfBounds if leads => 0,
+                Keeping::OutOfBounds => 1_000_000,
+            };
+            clock.now = clock.now.after_ns(passed + passed * clock.ahead_ppm / 1_000_000);
+        }
     }
 
     fn connect_all(&mut self, from: usize) {
@@ -90,20 +154,21 @@ impl World {
 
     /// One turn of the world: time passes, what is due happens.
     fn turn(&mut self) {
-        self.now = self.now.after_ns(1 + self.dice.roll(4 * MS));
+        self.pass_time();
         self.thaw();
         self.deliver();
         for nth in 0..self.servers.len() {
             if self.frozen[nth] > self.now {
                 continue;
             }
+            let clock = self.clock(nth);
             if self.syncs[nth].is_some_and(|done| done <= self.now) {
                 self.syncs[nth] = None;
-                self.servers[nth].finish_job(self.now);
+                self.servers[nth].finish_job(clock);
                 self.end_turn(nth);
             }
-            if self.servers[nth].raft.wake_at() <= self.now {
-                self.servers[nth].tick(self.now);
+            if self.servers[nth].raft.wake_at() <= clock {
+                self.servers[nth].tick(clock);
                 self.end_turn(nth);
             }
         }
@@ -138,7 +203,11 @@ impl World {
             }
             let tight = self.dice.once_in(self.weather.tight);
             self.servers[to].room = if tight { self.dice.roll(200) } else { 1 << 40 };
-            self.servers[to].step(self.now, &packet);
+            // A server that is stopped between its look at the clock and its look at the network
+            // takes a message for older than it is.
+            let stopped = self.dice.once_in(8);
+            let moment = if stopped { self.servers[to].now } else { self.clock(to) };
+            self.servers[to].step(moment, &packet);
             unsettled[to] = true;
             if self.dice.roll(3) > 0 {
                 self.end_turn(to);
@@ -152,10 +221,12 @@ impl World {
 
     /// Settles a server, starts its sync, sends its messages, looks at it.
     fn end_turn(&mut self, at: usize) {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock(at));
         let server = &mut self.servers[at];
-        server.raft.settle(now);
+        self.changes += u64::from(server.continue_reconfiguration(clock));
+        server.raft.settle(clock);
         server.step_output();
+        server.now = clock;
         if server.begin_job() {
             self.syncs[at] = Some(now.after_ns(self.dice.roll(self.weather.sync_ns)));
         }
@@ -182,8 +253,9 @@ impl World {
         let (before, rest) = self.servers.split_at_mut(at);
         let (server, after) = rest.split_first_mut().expect("in range");
         let own = server.disk.entries.clone();
-        let others = before.iter().chain(after.iter()).map(|it| it.disk.entries.as_slice());
-        let disks: Vec<_> = others.chain([own.as_slice()]).collect();
+        let mut disks: Vec<&[Entry]> = before.iter().map(|it| &*it.disk.entries).collect();
+        disks.push(&own);
+        disks.extend(after.iter().map(|it| &*it.disk.entries));
         self.oracle.observe(server, &disks);
     }
 
@@ -195,17 +267,62 @@ impl World {
         }
     }
 
-    /// A client writes and reads at one server, if it takes itself for the leader.
+    /// A client reads at one server that knows a leader, and writes if it takes itself for one.
     fn serve(&mut self, at: usize) {
-        if !self.servers[at].raft.is_leader() {
+        let clock = self.clock(at);
+        if self.servers[at].raft.is_leader() {
+            self.values += 1;
+            let proposed = self.servers[at].propose(clock, self.values);
+            let full = self.servers[at].raft.uncommitted_bytes() > 1000;
+            assert!(proposed.is_ok() || full || proposed == Err(ProposeError::Transferring));
+        }
+        let raft = &mut self.servers[at].raft;
+        let asked = if self.dice.once_in(2) { raft.read_by_lease() } else { raft.read() };
+        if let Ok(ticket) = asked {
+            self.asked.insert((at, ticket), self.oracle.commit_index());
+        }
+        self.end_turn(at);
+    }
+
+    /// Asks a leader, if there is one, for another configuration or a successor.
+    fn reorganise(&mut self) {
+        let awake = |at: &usize| self.frozen[*at] <= self.now && self.servers[*at].raft.is_leader();
+        let Some(at) = (0..self.servers.len()).find(awake) else { return };
+        let anybody = peer(self.dice.index(self.servers.len()));
+        if self.dice.once_in(self.weather.transfer) {
+            let clock = self.clock(at);
+            let begun = self.servers[at].raft.transfer(clock, anybody);
+            self.transfers += u64::from(begun.is_ok());
+            self.end_turn(at);
+        }
+        if !self.dice.once_in(self.weather.change) {
             return;
         }
-        self.values += 1;
-        let proposed = self.servers[at].propose(self.now, self.values);
-        assert!(proposed.is_ok() || self.servers[at].raft.uncommitted_bytes() > 1000);
-        let ticket = self.servers[at].raft.read().expect("leads");
-        self.asked.insert((at, ticket), self.oracle.commit_index());
+        let change = match self.dice.roll(4) {
+            0 => Change::Promote(anybody),
+            1 => Change::Remove(anybody),
+            _ if self.servers.len() < SERVERS_MAX => {
+                let id = self.arrive();
+                let wishes = [Wish::Vote, Wish::Vote, Wish::Stay, Wish::Replace(anybody)];
+                Change::Add(Learner { id, wish: wishes[self.dice.index(4)] })
+            }
+            _ => Change::Remove(anybody),
+        };
+        let clock = self.clock(at);
+        self.changes += u64::from(self.servers[at].change(clock, change).is_ok());
         self.end_turn(at);
+    }
+
+    /// A server with an empty disk that is ready to join.
+    fn arrive(&mut self) -> NodeId {
+        let nth = self.servers.len();
+        self.clocks.push(Clock { now: self.now, ahead_ppm: 0 });
+        let server = self.start(nth, empty_disk());
+        self.servers.push(server);
+        self.syncs.push(None);
+        self.frozen.push(Instant::ZERO);
+        self.connect_all(nth);
+        peer(nth)
     }
 
     /// Whom misfortune strikes: half of the time a leader.
@@ -257,6 +374,7 @@ impl World {
     }
 
     fn crash(&mut self, nth: usize) {
+        self.count_marks(nth);
         self.asked.retain(|(server, _), _| *server != nth);
         self.syncs[nth] = None;
         self.frozen[nth] = Instant::ZERO;
@@ -268,13 +386,20 @@ impl World {
         self.connect_all(nth);
     }
 
+    /// Notes what a server's core has counted, before it is gone.
+    fn count_marks(&mut self, nth: usize) {
+        let marks = self.servers[nth].raft.output().marks;
+        self.marks[0] += marks.count(Mark::LeaseRead);
+        self.marks[1] += marks.count(Mark::ForwardedRead);
+    }
+
     /// The weather clears: the cluster must elect, commit something new everywhere, and agree.
     fn clear_up(&mut self) {
-        let Weather { crash, cut, loss, freeze, .. } = self.weather;
+        let Weather { crash, cut, loss, freeze, servers, lease_drift_ppm, .. } = self.weather;
         let calm = [crash, cut, loss, freeze].iter().all(|turns| *turns == 0);
-        let servers = self.weather.servers;
         self.weather = Weather {
             servers,
+            lease_drift_ppm,
             loss: 0,
             double: 0,
             latency_ns: MS,
@@ -286,6 +411,8 @@ impl World {
             reconnect: 0,
             tight: 0,
             propose: 20,
+            change: 0,
+            transfer: 0,
             ..Weather::draw(&mut Dice(0))
         };
         self.mend();
@@ -296,8 +423,7 @@ impl World {
         let patience =
             if calm { 4 } else { 8 } * TIMEOUT_NS + 10 * HEARTBEAT_NS + longest * 15 * MS;
         let deadline = self.now.after_ns(patience);
-        let behind = |server: &Server| server.raft.commit_index() < goal;
-        while self.servers.iter().any(behind) {
+        while self.is_behind(goal) {
             assert!(self.now < deadline, "no progress in calm weather: {}", self.describe());
             self.turn();
             self.use_cluster();
@@ -309,46 +435,73 @@ impl World {
         self.oracle.observe_all(&self.servers.iter().collect::<Vec<_>>());
     }
 
+    /// Whether a member of the newest configuration has not committed `goal`.
+    fn is_behind(&self, goal: LogIndex) -> bool {
+        let first = (1..).take(self.weather.servers).map(id);
+        let members = match self.oracle.configuration() {
+            Some(configuration) => configuration.members(),
+            None => first.collect(),
+        };
+        members.iter().any(|member| self.servers[nth(*member)].raft.commit_index() < goal)
+    }
+
     fn describe(&self) -> String {
         let line = |server: &Server| {
             let raft = &server.raft;
             let (role, term) = (raft.role_name(), raft.term());
             let (commit, last) = (raft.commit_index(), raft.last());
-            format!("{} {role} term={term} commit={commit} last={last}; ", server.id)
+            let configuration = raft.configuration();
+            format!(
+                "{} {role} term={term} commit={commit} last={last} {configuration:?};\n",
+                server.id
+            )
         };
         self.servers.iter().map(line).collect()
     }
 }
 
-fn peer(nth: usize) -> raftd::types::NodeId {
+fn peer(nth: usize) -> NodeId {
     id(u64::try_from(nth).expect("small") + 1)
 }
 
-fn nth(id: raftd::types::NodeId) -> usize {
+fn nth(id: NodeId) -> usize {
     usize::try_from(id.get() - 1).expect("small")
 }
 
+#[derive(Default)]
 struct Harvest {
     committed: u64,
     elections: u64,
     reads: u64,
+    changes: u64,
+    transfers: u64,
+    lease_reads: u64,
+    forwarded_reads: u64,
 }
 
-fn run(seed: u64) -> Harvest {
-    let mut world = World::new(seed);
+fn run(seed: u64, keeping: Keeping) -> Harvest {
+    let mut world = World::new(seed, keeping);
     for turn in 0..4000 {
         world.turn();
         world.use_cluster();
+        world.reorganise();
         world.worsen();
         if turn % 100 == 0 {
             world.observe_all();
         }
     }
     world.clear_up();
+    for nth in 0..world.servers.len() {
+        world.count_marks(nth);
+    }
     Harvest {
         committed: world.oracle.commit_index().get(),
         elections: world.oracle.elections,
         reads: world.reads_served,
+        changes: world.changes,
+        transfers: world.transfers,
+        lease_reads: world.marks[0],
+        forwarded_reads: world.marks[1],
     }
 }
 
@@ -373,18 +526,45 @@ fn chaos_breaks_no_property_of_figure_3_and_the_cluster_recovers() {
         Some(seed) => (seed, 1),
         None => (0, number("RAFT_CHAOS_SEEDS").unwrap_or(300)),
     };
-    let mut total = Harvest { committed: 0, elections: 0, reads: 0 };
+    let mut total = Harvest::default();
     for seed in first..first + seeds {
         let naming = Naming(seed);
-        let harvest = run(seed);
+        let harvest = run(seed, Keeping::WithinBounds);
         drop(naming);
         total.committed += harvest.committed;
         total.elections += harvest.elections;
         total.reads += harvest.reads;
+        total.changes += harvest.changes;
+        total.transfers += harvest.transfers;
+        total.lease_reads += harvest.lease_reads;
+        total.forwarded_reads += harvest.forwarded_reads;
     }
-    let Harvest { committed, elections, reads } = total;
-    println!("{seeds} seeds: {committed} committed, {elections} elections, {reads} reads");
+    let Harvest { committed, elections, reads, changes, transfers, .. } = total;
+    let Harvest { lease_reads, forwarded_reads, .. } = total;
+    println!(
+        "{seeds} seeds: {committed} committed, {elections} elections, {reads} reads, \
+         {lease_reads} of them by lease, {forwarded_reads} answers to followers"
+    );
+    println!("{changes} configurations, {transfers} handovers");
+    assert!(seeds == 1 || changes > 3 * seeds, "too few configurations: {changes}");
+    assert!(seeds == 1 || 2 * transfers > seeds, "too few handovers: {transfers}");
+    assert!(seeds == 1 || lease_reads > 10 * seeds, "too few by lease: {lease_reads}");
+    assert!(seeds == 1 || forwarded_reads > 10 * seeds, "too few: {forwarded_reads}");
     assert!(seeds == 1 || committed > 100 * seeds, "too little happened: {committed}");
     assert!(seeds == 1 || elections > 3 * seeds, "too few elections: {elections}");
     assert!(seeds == 1 || reads > 30 * seeds, "too few reads: {reads}");
+}
+
+/// The planted bug: a lease that is longer than the promises behind it, because the clocks differ
+/// by more than it was told.
+#[test]
+fn a_lease_that_is_too_long_is_caught() {
+    let caught = (0..60).any(|seed| {
+        let run = std::panic::catch_unwind(|| run(seed, Keeping::OutOfBounds));
+        let Err(panic) = run else { return false };
+        let said = panic.downcast_ref::<String>().expect("an assertion's text");
+        assert!(said.contains("a read misses"), "seed {seed}: {said}");
+        true
+    });
+    assert!(caught, "60 seeds of leases that are too long, and nobody saw a stale read");
 }

@@ -8,7 +8,7 @@ use raftd::types::{HardState, Instant, LogPosition, Term, Vote};
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 
 pub(super) fn vote(term: u64, last: LogPosition) -> Message {
-    Message::Vote { term: Term::new(term), last }
+    Message::Vote { term: Term::new(term), last, asked_by: None }
 }
 
 pub(super) fn voted(term: u64, granted: bool) -> Message {

@@ -140,7 +140,7 @@ fn one_answer_speaks_for_all_messages_of_a_turn() {
             server.receive(NOW, 2, message);
             continue;
         };
-        let value = |meta: &_| super::server::Entry { meta: *meta, value: 1 };
+        let value = |meta: &_| super::server::Entry::of(*meta, 1);
         let entries: Vec<_> = entries.into_iter().chain(metas.iter().map(value)).collect();
         let packet = super::server::Packet { from: id(2), to: id(1), message, entries };
         server.step(NOW, &packet);
@@ -261,10 +261,15 @@ fn with_term(message: Message, new: u64) -> Message {
         Message::Heartbeat { term: _, session, round, commit } => {
             Message::Heartbeat { term: new, session, round, commit }
         }
+        Message::ReadIndex { term: _, sequence } => Message::ReadIndex { term: new, sequence },
+        Message::ReadIndexReply { term: _, sequence, index } => {
+            Message::ReadIndexReply { term: new, sequence, index }
+        }
         other @ (Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }
-        | Message::VoteReply { .. }) => other,
+        | Message::VoteReply { .. }
+        | Message::TimeoutNow { .. }) => other,
     }
 }
 

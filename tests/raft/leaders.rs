@@ -1,10 +1,9 @@
 //! Figure 2, Rules for Leaders: the first entry, pipelines, commits.
 
 use super::election::elect;
-use super::followers::matched;
-use super::server::{HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, at, disk, id, pos, settings};
+use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, disk, id, pos, settings};
 use raftd::raft::message::{AppendOutcome, Message};
-use raftd::raft::{Configuration, ProposeError, Voters};
+use raftd::raft::{Change, ProposeError};
 use raftd::types::{EntryKind, Instant, LogIndex, LogPosition, Term};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
@@ -302,20 +301,26 @@ fn a_leader_leaves_when_a_configuration_without_it_is_committed() {
     let (mut server, _) = leader(3, &[1]);
     server.sync(NOW);
     server.receive(NOW, 2, matches(&server, 2));
-    let position = server.propose(NOW, 1).expect("leads");
-    let voters = Voters::new(vec![id(2), id(3)]).expect("sound");
-    server.raft.adopt_configuration(position.index, Configuration::Stable(voters));
+    server.raft.connected(id(3), 8);
+    let position = server.change(NOW, Change::Remove(id(1))).expect("2 and 3 answer");
+    assert_eq!(position.index, at(3));
     server.sync(NOW);
     server.receive(NOW, 2, matches(&server, 3));
     assert!(server.raft.is_leader(), "our own disk does not count any more");
-    server.raft.connected(id(3), 7);
     let term = server.raft.term();
-    let probe = Packet { from: id(3), to: id(1), message: matched(term.get(), 3), entries: vec![] };
-    server.step(NOW, &probe);
-    server.settle(NOW);
-    assert!(server.raft.is_leader(), "that was another session's answer");
     server.receive(NOW, 3, matches(&server, 3));
-    assert_eq!(server.raft.role_name(), "follower");
+    assert_eq!(server.raft.commit_index(), at(2), "that was another session's answer");
+    let outcome = AppendOutcome::Matched { index: at(3) };
+    let answer = Message::AppendReply { term, session: 8, round: 0, outcome, first_faulty: None };
+    let sent = server.receive(NOW, 3, answer);
     assert_eq!(server.raft.commit_index(), at(3));
+    assert!(server.raft.is_leader(), "until a successor has it");
+    let handover = Message::TimeoutNow { term, last: pos(3, term.get()) };
+    assert!(sent.contains(&handover), "{sent:?}");
+    assert_eq!(server.propose(NOW, 1), Err(ProposeError::Transferring));
+    let later = NOW.after_ns(TIMEOUT_NS);
+    server.settle(later);
+    server.settle(later);
+    assert_eq!(server.raft.role_name(), "follower", "nobody took over: others will elect");
     assert_eq!(server.raft.wake_at(), Instant::FAR, "and never campaigns again");
 }

@@ -1,7 +1,7 @@
 //! Figure 3 as code: what must hold of all servers together, whatever the weather.
 
 use super::server::{Entry, Server, at, length, upto};
-use raftd::raft::Notice;
+use raftd::raft::{Configuration, Notice};
 use raftd::types::{LogIndex, NodeId, Term};
 use std::collections::BTreeMap;
 
@@ -23,6 +23,7 @@ impl Oracle {
 
     /// Looks at one server after its turn.
     pub(super) fn observe(&mut self, server: &mut Server, disks: &[&[Entry]]) {
+        assert_configuration(server);
         for notice in std::mem::take(&mut server.notices) {
             match notice {
                 Notice::BecameLeader { term, .. } => {
@@ -43,16 +44,22 @@ impl Oracle {
                 | Notice::Campaigning { .. }
                 | Notice::BecameFollower { .. }
                 | Notice::LeaderChanged { .. }
-                | Notice::LostQuorum { .. } => {}
+                | Notice::LostQuorum { .. }
+                | Notice::DiskStalled { .. }
+                | Notice::TransferFailed { .. } => {}
             }
         }
         let commit_index = server.raft.commit_index();
         if commit_index > self.commit_index() {
-            // Durability: a commit is on a majority of disks.
+            // Durability: a commit is on the disks of a quorum of the configuration in force where
+            // it was decided, which is where it is seen first.
             let entries = upto(&server.log, commit_index);
-            let holds = |disk: &&&[Entry]| disk.starts_with(entries);
-            let holding = disks.iter().filter(holds).count();
-            assert!(2 * holding > disks.len(), "commit {commit_index} is on {holding} disks");
+            let holds = |id: NodeId| {
+                let nth = usize::try_from(id.get() - 1).expect("small");
+                disks.get(nth).is_some_and(|disk| disk.starts_with(entries))
+            };
+            let configuration = server.raft.configuration();
+            assert!(configuration.reached(holds), "{commit_index} is not on {configuration:?}");
             let new = &entries[self.committed.len()..];
             self.committed.extend_from_slice(new);
             // Terms ascend: a later commit was made in a later term, or its observer learnt of it
@@ -69,6 +76,11 @@ impl Oracle {
         assert!(ours[from..] == theirs[from..], "{} committed something else", server.id);
     }
 
+    /// The newest configuration that is committed; `None` if it is the bootstrap's.
+    pub(super) fn configuration(&self) -> Option<&'static Configuration> {
+        self.committed.iter().rev().find_map(|entry| entry.configuration)
+    }
+
     /// Looks at all servers.
     pub(super) fn observe_all(&self, servers: &[&Server]) {
         for server in servers {
@@ -81,6 +93,13 @@ impl Oracle {
                 assert_logs_match(&left.log, &right.log);
             }
         }
+    }
+}
+
+/// The configuration in force is the newest in the log, whatever was truncated since.
+fn assert_configuration(server: &Server) {
+    if let Some(newest) = server.log.iter().rev().find_map(|entry| entry.configuration) {
+        assert_eq!(server.raft.configuration(), newest, "{} follows another one", server.id);
     }
 }
 

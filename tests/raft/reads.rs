@@ -107,7 +107,9 @@ fn reads_end_with_the_leadership() {
     server.raft.read().expect("leads");
     server.receive(NOW, 2, super::election::heartbeat(9));
     assert_eq!(answers(&mut server), [Err(Dropped), Err(Dropped)]);
-    assert_eq!(server.raft.read(), Err(NotLeader { leader: Some(id(2)) }));
+    let term = server.raft.term();
+    server.receive(NOW, 2, Message::VoteReply { term: term.next(), granted: false });
+    assert_eq!(server.raft.read(), Err(NotLeader { leader: None }));
 }
 
 #[test]

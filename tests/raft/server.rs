@@ -7,7 +7,8 @@
 
 use raftd::raft::message::{AppendOutcome, EntryMeta, Message};
 use raftd::raft::{
-    Body, Configuration, LogOp, Notice, ProposeError, Raft, ReadReady, Restored, Settings, Voters,
+    Body, Change, ChangeError, Configuration, LogOp, Notice, ProposeError, Raft, ReadReady,
+    Restored, Settings, Voters,
 };
 use raftd::types::{
     EntryKind, HardState, Instant, JobSeq, LogIndex, LogPosition, NodeId, SyncReceipt, Term, Vote,
@@ -22,6 +23,14 @@ pub(super) struct Entry {
     pub(super) meta: EntryMeta,
     /// Stands for the payload: unique, so that two entries at one position can be told apart.
     pub(super) value: u64,
+    /// What a configuration entry holds. Kept for ever: tests are short.
+    pub(super) configuration: Option<&'static Configuration>,
+}
+
+impl Entry {
+    pub(super) fn of(meta: EntryMeta, value: u64) -> Entry {
+        Entry { meta, value, configuration: None }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +68,8 @@ pub(super) struct Server {
     staged: Vec<Write>,
     job: Option<(JobSeq, Vec<Write>, LogIndex)>,
     seq: u64,
+    /// The last moment it heard of: when its next job begins.
+    pub(super) now: Instant,
 }
 
 pub(super) fn id(number: u64) -> NodeId {
@@ -88,6 +99,7 @@ pub(super) fn settings(number: u64) -> Settings {
         append_bytes_max: 500,
         append_entries_max: 20,
         uncommitted_bytes_max: 2000,
+        lease_drift_ppm: None,
     }
 }
 
@@ -95,8 +107,13 @@ pub(super) fn settings(number: u64) -> Settings {
 /// term 1.
 pub(super) fn disk(terms: &[u64]) -> Disk {
     let term = Term::new(*terms.last().expect("the bootstrap's entry"));
-    let entries = terms.iter().map(|term| Entry { meta: meta(*term), value: *term }).collect();
+    let entries = terms.iter().map(|term| Entry::of(meta(*term), *term)).collect();
     Disk { hard_state: HardState { term, vote: Vote::None }, entries, commit_index: at(0) }
+}
+
+/// The disk of a server that is about to join.
+pub(super) fn empty_disk() -> Disk {
+    Disk { hard_state: HardState::default(), entries: Vec::new(), commit_index: at(0) }
 }
 
 pub(super) fn length(entries: &[Entry]) -> LogIndex {
@@ -117,12 +134,19 @@ impl Server {
                 Some(_) | None => runs.push((at(index), entry.meta.term)),
             }
         }
+        let held = disk.entries.iter().zip(1..).filter_map(|(entry, index)| {
+            entry.configuration.map(|configuration| (at(index), configuration.clone()))
+        });
+        // A server that is about to join knows nobody: any configuration without it will do.
+        let base = length(&disk.entries).min(at(1));
+        let mut configurations = vec![(base, Configuration::of_voters(voters))];
+        configurations.extend(held);
         let restored = Restored {
             hard_state: disk.hard_state,
             log: runs,
             sizes: disk.entries.iter().map(|entry| entry.meta.bytes).collect(),
             commit_index: disk.commit_index,
-            configurations: vec![(at(1), Configuration::Stable(voters))],
+            configurations,
         };
         Server {
             id: settings.id,
@@ -136,6 +160,7 @@ impl Server {
             staged: Vec::new(),
             job: None,
             seq: 0,
+            now,
         }
     }
 
@@ -156,7 +181,7 @@ impl Server {
         } else {
             Vec::new()
         };
-        let value = |meta: EntryMeta| Entry { meta, value: meta.term.get() };
+        let value = |meta: EntryMeta| Entry::of(meta, meta.term.get());
         let entries = metas.into_iter().map(value).collect();
         self.step(now, &Packet { from: id(from), to: self.id, message, entries });
         self.settle(now)
@@ -164,6 +189,7 @@ impl Server {
 
     /// Settles and returns the messages that left since the last time.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<Message> {
+        self.now = now;
         self.raft.settle(now);
         self.drain(&[]);
         self.sent.drain(..).map(|packet| packet.message).collect()
@@ -180,9 +206,40 @@ impl Server {
         value: u64,
     ) -> Result<LogPosition, ProposeError> {
         let position = self.raft.propose(now, EntryKind::Commands, 10)?;
-        self.stage(Entry { meta: meta(position.term.get()), value });
+        self.stage(Entry::of(meta(position.term.get()), value));
         assert_eq!(length(&self.log), position.index);
         Ok(position)
+    }
+
+    /// Proposes a configuration, as the node does with one that the core planned.
+    pub(super) fn reconfigure(
+        &mut self,
+        now: Instant,
+        configuration: Configuration,
+    ) -> Result<LogPosition, ChangeError> {
+        let position = self.raft.propose_configuration(now, configuration.clone(), 10)?;
+        let kind = EntryKind::Configuration;
+        let meta = EntryMeta { term: position.term, kind, bytes: 10 };
+        let value = (position.term.get() << 32) + position.index.get();
+        let configuration = Some(&*Box::leak(Box::new(configuration)));
+        self.stage(Entry { meta, value, configuration });
+        Ok(position)
+    }
+
+    /// Asks for a change, and proposes what it leads to.
+    pub(super) fn change(
+        &mut self,
+        now: Instant,
+        change: Change,
+    ) -> Result<LogPosition, ChangeError> {
+        let next = self.raft.plan(now, change)?;
+        self.reconfigure(now, next)
+    }
+
+    /// Proposes the configuration that is due, if there is one.
+    pub(super) fn continue_reconfiguration(&mut self, now: Instant) -> bool {
+        let due = self.raft.output().configuration_due.take();
+        due.is_some_and(|next| self.reconfigure(now, next).is_ok())
     }
 
     /// Forms a job if there is something to write and none is in flight.
@@ -191,7 +248,7 @@ impl Server {
             return false;
         }
         self.seq += 1;
-        let scope = self.raft.begin_job(JobSeq(self.seq));
+        let scope = self.raft.begin_job(self.now, JobSeq(self.seq));
         assert_eq!(scope.last.index, length(&self.log));
         let mut writes: Vec<Write> = scope.hard_state.map(Write::HardState).into_iter().collect();
         writes.append(&mut self.staged);
@@ -214,6 +271,7 @@ impl Server {
 
     /// Syncs until nothing is left to sync; returns what left.
     pub(super) fn sync(&mut self, now: Instant) -> Vec<Message> {
+        self.now = now;
         self.raft.settle(now);
         self.drain(&[]);
         while self.begin_job() {
@@ -259,12 +317,18 @@ impl Server {
                 LogOp::Accept { skip, first, count } => {
                     assert_eq!(length(&self.log).next(), first.index);
                     assert_eq!(payloads[skip].meta.term, first.term);
-                    payloads[skip..skip + count].iter().for_each(|entry| self.stage(*entry));
+                    for entry in &payloads[skip..skip + count] {
+                        self.stage(*entry);
+                        if let Some(configuration) = entry.configuration {
+                            let index = length(&self.log);
+                            self.raft.adopt_configuration(index, configuration.clone());
+                        }
+                    }
                 }
                 LogOp::NoOp { position } => {
                     let kind = EntryKind::NoOp;
                     let meta = EntryMeta { term: position.term, kind, bytes: 0 };
-                    self.stage(Entry { meta, value: position.term.get() << 32 });
+                    self.stage(Entry::of(meta, position.term.get() << 32));
                     assert_eq!(length(&self.log), position.index);
                 }
             }
@@ -306,9 +370,14 @@ impl Server {
                 }
             }
             Message::PreVoteReply { term, .. } => assert!(disk.hard_state.term >= *term),
-            Message::Append { term, .. } | Message::Heartbeat { term, .. } => {
+            Message::Append { term, .. }
+            | Message::Heartbeat { term, .. }
+            | Message::TimeoutNow { term, .. } => {
                 let own = HardState { term: *term, vote: Vote::For(self.id) };
                 assert_eq!(disk.hard_state, own, "a leader by a vote nobody would remember");
+            }
+            Message::ReadIndex { term, .. } | Message::ReadIndexReply { term, .. } => {
+                assert!(disk.hard_state.term >= *term, "speaks of a term not synced");
             }
             Message::AppendReply { term, outcome, .. } => {
                 assert!(disk.hard_state.term >= *term, "an answer in a term not synced");

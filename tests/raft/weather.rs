@@ -42,12 +42,19 @@ pub(super) struct Weather {
     pub(super) entries_max: usize,
     pub(super) in_flight_max: usize,
     pub(super) propose: u64,
+    /// Changes of the configuration asked of a leader, and handovers.
+    pub(super) change: u64,
+    pub(super) transfer: u64,
+    /// The bound of the clocks' drift that leases count on; `None`: no leases.
+    pub(super) lease_drift_ppm: Option<u32>,
 }
 
 impl Weather {
     pub(super) fn draw(dice: &mut Dice) -> Weather {
         let servers = [1, 2, 3, 3, 3, 4, 5, 5][dice.index(8)];
+        let lease_drift_ppm = [None, Some(10), Some(20_000), Some(200_000)][dice.index(4)];
         Weather {
+            lease_drift_ppm,
             servers,
             loss: [0, 0, 50, 10][dice.index(4)],
             double: [0, 0, 40, 10][dice.index(4)],
@@ -62,6 +69,8 @@ impl Weather {
             entries_max: [1, 2, 20][dice.index(3)],
             in_flight_max: [1, 3, 8][dice.index(3)],
             propose: [2, 8, 30][dice.index(3)],
+            change: [0, 400, 100][dice.index(3)],
+            transfer: [0, 800, 150][dice.index(3)],
         }
     }
 }

@@ -71,6 +71,7 @@ points! {
     FrameOldTerm = "a frame came more than a term late",
     FrameSplit = "a frame arrived in pieces",
     Killed = "a process was killed",
+    Left = "a leader was told to stop and handed over",
     PowerLost = "a machine lost power",
     AllPowerLost = "all machines lost power at once",
     CrashInTurn = "a node crashed between two effects of a turn",

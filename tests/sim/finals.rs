@@ -84,6 +84,7 @@ fn owned(command: kv::Command<'_>) -> Command {
             Command::Delete { key: key.to_vec(), end }
         }
         kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
+        kv::Command::OpenSession | kv::Command::PutIf { .. } => unreachable!("nobody sends it"),
     }
 }
 

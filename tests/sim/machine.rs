@@ -20,6 +20,8 @@ pub(crate) enum Input {
     Closed(ConnectionId),
     Synced(Job, io::Result<()>),
     Background(BackgroundDone),
+    /// SIGTERM.
+    Leave,
 }
 
 /// One end of a pipe, with what has arrived and was not taken.

@@ -134,6 +134,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// By how much two clocks may differ in rate: the fastest from the slowest. Millionths.
+    pub(crate) fn lease_drift_ppm(&self) -> u32 {
+        let apart = (2 * self.clock_ppm * MILLION).div_ceil(MILLION - self.clock_ppm);
+        u32::try_from(apart.max(1)).expect("clocks are at most a fifth wrong")
+    }
+
     pub(crate) fn has(&self, class: Class) -> bool {
         self.classes.contains(&class)
     }

@@ -125,6 +125,7 @@ impl World {
             heartbeat_ns: options.heartbeat_ns,
             segment_bytes: options.segment_bytes,
             history_bytes_max: options.history_bytes_max,
+            lease_drift_ppm: Some(options.lease_drift_ppm()),
             clients_max: 1000,
             working: options.working,
         }

@@ -73,6 +73,9 @@ impl World {
         if let Some(fatal) = node.fatal() {
             return self.on_fatal(machine, &fatal);
         }
+        if node.has_left(local) {
+            return self.end_process(machine, Ending::Killed);
+        }
         self.check_rest(machine, &node, local, woken);
         let cost = self.options.turn_ns;
         let it = &mut self.machines[machine];
@@ -122,6 +125,7 @@ impl World {
                 Input::Synced(job, result) => node.on_job_done(job, result, local),
                 Input::Background(done) => node.on_background_done(done, local),
                 Input::Readable(id) => self.read(machine, node, id, local),
+                Input::Leave => node.leave(local),
             }
         }
     }

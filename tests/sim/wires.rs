@@ -283,7 +283,10 @@ impl std::fmt::Display for Brief<'_> {
             | Message::Vote { .. }
             | Message::VoteReply { .. }
             | Message::Heartbeat { .. }
-            | Message::AppendReply { .. } => write!(f, "{:?}", self.0),
+            | Message::TimeoutNow { .. }
+            | Message::AppendReply { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. } => write!(f, "{:?}", self.0),
         }
     }
 }

@@ -19,13 +19,17 @@ fn follower(entries: u64) -> Raft {
         append_bytes_max: 1 << 20,
         append_entries_max: 256,
         uncommitted_bytes_max: 1 << 20,
+        lease_drift_ppm: None,
     };
     let restored = Restored {
         hard_state: HardState { term: Term::new(2), vote: Vote::None },
         log: vec![(LogIndex::new(entries), Term::new(2))],
         sizes: vec![1000; usize::try_from(entries).unwrap()],
         commit_index: LogIndex::ZERO,
-        configurations: vec![(LogIndex::new(1), Configuration::Stable(Voters::new(ids).unwrap()))],
+        configurations: vec![(
+            LogIndex::new(1),
+            Configuration::of_voters(Voters::new(ids).unwrap()),
+        )],
     };
     Raft::new(settings, restored, Instant::ZERO)
 }

@@ -6,7 +6,7 @@ use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
 use raftd::client::{Client, ClientOptions, Connection, Deadline, Error, prefix_end};
-use raftd::types::{ClusterId, DiskId, Revision};
+use raftd::types::{ClusterId, DiskId, Revision, SessionId};
 use raftd::wire::client::{Consistency, Op, RangeArgs, decode_request};
 use raftd::wire::error::Error as WireError;
 use raftd::wire::frame::next_frame;
@@ -16,12 +16,14 @@ use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
 use super::samples::node;
 
 /// What a scripted server does with a request, or with a hello.
-enum Act {
+pub(super) enum Act {
     /// Instead of a welcome; the connection ends.
     RefuseHello(WireError),
     /// Takes the connection and never says a word.
     NoWelcome,
     Put(u64),
+    /// Opens a session.
+    Open(u64),
     Error(WireError),
     /// Keys, and whether there are more.
     Range(&'static [&'static str], bool),
@@ -30,17 +32,17 @@ enum Act {
     Silence,
 }
 
-/// One request as it came: its op and the key of its args.
-type Seen = (Op, Vec<u8>);
+/// One request as it came: its op and the key of its args; of a call in a session, the call.
+pub(super) type Seen = (Op, Vec<u8>);
 
-struct Server {
-    address: String,
+pub(super) struct Server {
+    pub(super) address: String,
     thread: JoinHandle<Vec<Seen>>,
 }
 
 impl Server {
     /// Serves one connection after another by these scripts, then is gone.
-    fn start(scripts: Vec<Vec<Act>>) -> Server {
+    pub(super) fn start(scripts: Vec<Vec<Act>>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let thread = spawn(move || {
@@ -54,7 +56,7 @@ impl Server {
         Server { address, thread }
     }
 
-    fn seen(self) -> Vec<Seen> {
+    pub(super) fn seen(self) -> Vec<Seen> {
         self.thread.join().unwrap()
     }
 }
@@ -78,8 +80,16 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
         let request = decode_request(&body).unwrap();
         let mut reader = raftd::codec::msgpack::Reader::new(request.args);
         let key = match request.op {
-            Op::Status => Vec::new(),
-            Op::Put | Op::DeleteRange | Op::Range => {
+            Op::Status
+            | Op::OpenSession
+            | Op::MemberList
+            | Op::MemberAdd
+            | Op::MemberRemove
+            | Op::MemberPromote
+            | Op::MemberReplace
+            | Op::TransferLeader => Vec::new(),
+            Op::InSession => request.args[1..4].to_vec(),
+            Op::Put | Op::DeleteRange | Op::PutIf | Op::Range => {
                 reader.array().unwrap();
                 reader.bin().unwrap().to_vec()
             }
@@ -88,6 +98,7 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
         let mut out = Vec::new();
         match act {
             Act::Put(revision) => reply::put_reply(&mut out, request.id, Revision(revision)),
+            Act::Open(session) => reply::session_reply(&mut out, request.id, SessionId(session)),
             Act::Error(error) => reply::error_reply(&mut out, request.id, &error),
             Act::Range(keys, more) => {
                 let mut writer = RangeReplyWriter::begin(&mut out, request.id, Revision(9));
@@ -135,11 +146,15 @@ fn welcome() -> Welcome {
 }
 
 /// Long enough for a slow machine: only tests of the timeout itself wait for one.
-const PATIENT: Duration = Duration::from_secs(30);
+pub(super) const PATIENT: Duration = Duration::from_secs(30);
+
+pub(super) fn options(timeout: Duration, endpoints: &[&str]) -> ClientOptions {
+    let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
+    ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) }
+}
 
 fn client(timeout: Duration, endpoints: &[&str]) -> Client {
-    let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
-    Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) })
+    Client::at_most_once(options(timeout, endpoints))
 }
 
 fn not_leader(address: &str) -> Act {

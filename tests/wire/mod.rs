@@ -2,6 +2,7 @@
 //! servers that behave as scripted.
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 mod client;
+mod client_session;
 mod hostile;
 mod messages;
 pub(crate) mod samples;

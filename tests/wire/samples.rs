@@ -2,13 +2,16 @@
 //! the way back: any frame to the value it means to the bytes of that value.
 
 use raftd::codec::crc::payload_crc;
-use raftd::kv::command::{self, Command, EntryHeader, RangeEnd};
+use raftd::kv::command::{self, Command, EntryHeader, RangeEnd, SessionCall};
 use raftd::raft::message::{AppendOutcome, EntryMeta, Message};
-use raftd::types::{ClusterId, DiskId, EntryKind, LogIndex, LogPosition, NodeId, Revision, Term};
+use raftd::types::{
+    ClusterId, DiskId, EntryKind, LogIndex, LogPosition, NodeId, Revision, SessionId, Term,
+};
 use raftd::wire::client::{self, Consistency, Op, RangeArgs};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Sender, Welcome};
+use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
 use raftd::wire::status::{PeerStatus, Status};
@@ -69,7 +72,31 @@ pub(crate) fn samples() -> Vec<Sample> {
     add(Kind::Request, "put", &|out| client::put_request(out, 7, b"a", b"1"));
     add(Kind::Request, "delete", &|out| client::delete_request(out, 8, b"a", b"b"));
     add(Kind::Request, "range", &|out| client::range_request(out, 9, &range_args()));
+    add(Kind::Request, "open-session", &|out| {
+        client::command_request(out, 11, None, Command::OpenSession);
+    });
+    let put_if = Command::PutIf { key: b"a", value: b"2", mod_revision: Revision(2) };
+    add(Kind::Request, "put-if", &|out| client::command_request(out, 12, None, put_if));
+    let put = Command::Put { key: b"a", value: b"1" };
+    add(Kind::Request, "put-in-session", &|out| {
+        client::command_request(out, 13, Some(session_call()), put);
+    });
+    add(Kind::Reply, "open-session", &|out| reply::session_reply(out, 11, SessionId(5)));
+    add(Kind::Reply, "put-if-done", &|out| reply::put_if_reply(out, 12, Revision(3), None));
+    add(Kind::Reply, "put-if-refused", &|out| {
+        reply::put_if_reply(out, 12, Revision(300), Some(Revision(7)));
+    });
     add(Kind::Request, "status", &|out| client::status_request(out, 10));
+    add(Kind::Request, "member-list", &|out| members::member_list_request(out, 11));
+    for (name, request) in member_requests() {
+        add(Kind::Request, name, &|out| request.encode(out, 12));
+    }
+    add(Kind::Reply, "member-list", &|out| members::member_list_reply(out, 11, &member_list()));
+    let index = LogIndex::new(914);
+    add(Kind::Reply, "member-change", &|out| {
+        members::member_change_reply(out, 12, Op::MemberAdd, index);
+    });
+    add(Kind::Reply, "transfer-leader", &|out| members::transfer_reply(out, 12, node(2)));
     add(Kind::Reply, "put", &|out| reply::put_reply(out, 7, Revision(2)));
     add(Kind::Reply, "delete", &|out| reply::delete_reply(out, 8, Revision(300), 41));
     add(Kind::Reply, "range", &range_reply);
@@ -88,7 +115,51 @@ pub(crate) fn samples() -> Vec<Sample> {
         command::encode_command(out, Command::DeleteRange { key: b"b", end });
         command::encode_command(out, Command::Compact { revision: Revision(5) });
     });
+    add(Kind::Entry, "session", &|out| {
+        command::encode_header(out, EntryHeader { stamp_ms: 1_700_000_000_000 });
+        command::encode_command(out, Command::OpenSession);
+        command::encode_call(out, session_call());
+        command::encode_command(out, put_if);
+    });
     samples
+}
+
+fn session_call() -> SessionCall {
+    SessionCall { session: SessionId(5), sequence: 9, acknowledged: 8 }
+}
+
+fn member_requests() -> Vec<(&'static str, MemberRequest<'static>)> {
+    let address = "127.0.0.1:7104";
+    vec![
+        ("member-add", MemberRequest::Add { node: node(4), address, stay: false }),
+        ("member-remove", MemberRequest::Remove { node: node(3) }),
+        ("member-promote", MemberRequest::Promote { node: node(4) }),
+        ("member-replace", MemberRequest::Replace { old: node(3), node: node(4), address }),
+        ("transfer-leader", MemberRequest::Transfer { node: Some(node(2)) }),
+    ]
+}
+
+fn member_list() -> MemberList {
+    let member = |id, role: &str, match_index| MemberStatus {
+        node: node(id),
+        address: format!("127.0.0.1:710{id}"),
+        disk_id: DiskId(u128::from(id) * 0x11),
+        role: role.to_owned(),
+        replaces: None,
+        alive: true,
+        match_index: LogIndex::new(match_index),
+    };
+    MemberList {
+        index: LogIndex::new(914),
+        committed: true,
+        highest: node(4),
+        leader: node(1),
+        last_index: LogIndex::new(920),
+        members: vec![
+            member(1, "voter", 920),
+            MemberStatus { replaces: Some(node(1)), ..member(4, "joining", 700) },
+        ],
+    }
 }
 
 fn members() -> Vec<(NodeId, DiskId)> {
@@ -184,6 +255,8 @@ pub(crate) fn status() -> Status {
         }],
         out_of_space: false,
         syncs: 1000,
+        lease_drift_ppm: 500,
+        sessions: 12,
     }
 }
 
@@ -202,6 +275,9 @@ pub(crate) fn errors() -> Vec<(&'static str, Error)> {
         ("wrong-node", Error::WrongNode { ours: node(2) }),
         ("unsupported", Error::Unsupported { version_min: 1, version_max: 1 }),
         ("refused", Error::Refused { why: "server n9 is not a member".into() }),
+        ("session-expired", Error::SessionExpired),
+        ("call-acknowledged", Error::CallAcknowledged),
+        ("removed", Error::Removed { node: node(3) }),
     ]
 }
 
@@ -220,12 +296,19 @@ pub(crate) fn peer_messages() -> Vec<(&'static str, Message)> {
     vec![
         ("pre-vote", Message::PreVote { campaign_term, last: position(7, 913) }),
         ("pre-vote-reply", Message::PreVoteReply { term, campaign_term, granted: true }),
-        ("vote", Message::Vote { term: campaign_term, last: position(7, 913) }),
+        ("vote", Message::Vote { term: campaign_term, last: position(7, 913), asked_by: None }),
+        (
+            "vote-handover",
+            Message::Vote { term: campaign_term, last: position(7, 913), asked_by: Some(node(1)) },
+        ),
+        ("timeout-now", Message::TimeoutNow { term, last: position(7, 913) }),
         ("vote-reply", Message::VoteReply { term: campaign_term, granted: false }),
         ("probe", Message::Append { term, session, round, prev, entries, commit }),
         ("heartbeat", Message::Heartbeat { term, session, round, commit: index }),
         ("matched", reply(AppendOutcome::Matched { index }, None)),
         ("conflict", reply(conflict, None)),
+        ("read-index", Message::ReadIndex { term, sequence: 77 }),
+        ("read-index-reply", Message::ReadIndexReply { term, sequence: 77, index }),
         ("no-room", reply(AppendOutcome::NoRoom { index }, Some(LogIndex::new(950)))),
     ]
 }
@@ -282,16 +365,11 @@ pub(crate) fn decode_and_encode(kind: Kind, body: &[u8]) -> Result<Vec<u8>, Stri
 fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
     let request = client::decode_request(body).map_err(text)?;
     match request.op {
-        Op::Put | Op::DeleteRange => {
+        Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => {
             command::validate_command(request.command, 1_572_864).map_err(text)?;
             let mut reader = raftd::codec::msgpack::Reader::new(request.command);
-            match command::decode_command(&mut reader).map_err(text)? {
-                Command::Put { key, value } => client::put_request(out, request.id, key, value),
-                Command::DeleteRange { key, end } => {
-                    client::delete_request(out, request.id, key, end.as_bytes());
-                }
-                Command::Compact { .. } => return Err("not for clients".to_owned()),
-            }
+            let (call, command) = command::decode_next(&mut reader).map_err(text)?;
+            client::command_request(out, request.id, call, command);
         }
         Op::Range => {
             let args = RangeArgs::decode(request.args).map_err(text)?;
@@ -300,6 +378,18 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         Op::Status => {
             client::decode_status_args(request.args).map_err(text)?;
             client::status_request(out, request.id);
+        }
+        Op::MemberList => {
+            client::decode_status_args(request.args).map_err(text)?;
+            members::member_list_request(out, request.id);
+        }
+        Op::MemberAdd
+        | Op::MemberRemove
+        | Op::MemberPromote
+        | Op::MemberReplace
+        | Op::TransferLeader => {
+            let asked = MemberRequest::decode(request.op, request.args).map_err(text)?;
+            asked.expect("one of these ops").encode(out, request.id);
         }
     }
     Ok(())
@@ -313,6 +403,10 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         ReplyBody::DeleteRange { revision, deleted } => {
             reply::delete_reply(out, reply.id, revision, deleted);
         }
+        ReplyBody::OpenSession { session } => reply::session_reply(out, reply.id, session),
+        ReplyBody::PutIf { revision, refused } => {
+            reply::put_if_reply(out, reply.id, revision, refused);
+        }
         ReplyBody::Range(range) => {
             let mut writer = RangeReplyWriter::begin(out, reply.id, range.revision);
             for kv in range.kvs() {
@@ -322,6 +416,11 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             writer.finish(out, range.more, range.count);
         }
         ReplyBody::Status(status) => reply::status_reply(out, reply.id, &status),
+        ReplyBody::MemberList(list) => members::member_list_reply(out, reply.id, &list),
+        ReplyBody::MemberChange { op, index } => {
+            members::member_change_reply(out, reply.id, op, index);
+        }
+        ReplyBody::Transfer { leader } => members::transfer_reply(out, reply.id, leader),
     }
     Ok(())
 }
@@ -344,7 +443,11 @@ fn entry_again(out: &mut Vec<u8>, payload: &[u8]) -> Result<(), String> {
     let mut reader = raftd::codec::msgpack::Reader::new(payload);
     command::encode_header(out, command::decode_header(&mut reader).map_err(text)?);
     while !reader.is_empty() {
-        command::encode_command(out, command::decode_command(&mut reader).map_err(text)?);
+        let (call, command) = command::decode_next(&mut reader).map_err(text)?;
+        if let Some(call) = call {
+            command::encode_call(out, call);
+        }
+        command::encode_command(out, command);
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! The command line: global flags, verbs and theirs.
 
 use std::ffi::OsString;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use raftd::types::NodeId;
 
 const AFTER_HELP: &str = "\
 Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
@@ -59,6 +61,9 @@ pub(crate) enum Verb {
         /// The value; `-` reads it from standard input.
         #[arg(allow_hyphen_values = true)]
         value: OsString,
+        /// Only if the key's last change is this revision; 0: only if there is no such key.
+        #[arg(long, value_name = "N")]
+        if_mod_revision: Option<u64>,
     },
     /// Print a key and its value, or all keys with a prefix.
     Get(GetArgs),
@@ -72,11 +77,72 @@ pub(crate) enum Verb {
     },
     /// What every endpoint says of itself.
     Status,
+    /// Show or change the members.
+    #[command(subcommand)]
+    Member(MemberVerb),
+    /// Let another voter lead.
+    TransferLeader {
+        /// Its number; without it, whoever's log is furthest.
+        id: Option<NodeNumber>,
+    },
     /// Print a completion script: `source <(raftctl completions bash)`.
     Completions {
         /// The shell.
         shell: Shell,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum MemberVerb {
+    /// Who the members are, and how far their logs.
+    List,
+    /// Add a server that was started with --join, and wait until it votes.
+    Add {
+        /// Its number, higher than any before, and where it listens.
+        #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
+        member: Newcomer,
+        /// Let it stay a learner: it gets everything and does not vote.
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Make a learner a voter.
+    Promote {
+        /// Its number.
+        id: NodeNumber,
+    },
+    /// Remove a voter or learner for good.
+    Remove {
+        /// Its number.
+        id: NodeNumber,
+    },
+    /// Let a new server take the place of one that lost its data directory.
+    Replace {
+        /// The number of the old one.
+        id: NodeNumber,
+        /// The number of the new one, higher than any before, and where it listens.
+        #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
+        member: Newcomer,
+    },
+}
+
+/// A server's number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeNumber(pub(crate) NodeId);
+
+impl FromStr for NodeNumber {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<NodeNumber, &'static str> {
+        let id = text.parse().ok().and_then(NodeId::new);
+        id.map(NodeNumber).ok_or("a server's number is a whole number from 1 on")
+    }
+}
+
+/// A server that is to be a member.
+#[derive(Clone, Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) id: NodeId,
+    pub(crate) address: String,
 }
 
 #[derive(Args, Debug)]
@@ -92,7 +158,8 @@ pub(crate) struct GetArgs {
     /// At most this many keys.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) limit: u64,
-    /// linearizable asks the leader; serializable reads the first endpoint's own state.
+    /// linearizable is not older than the moment of asking; lease is as fresh and faster, on
+    /// servers with --lease-reads; serializable reads the first endpoint's own state.
     #[arg(long, value_enum, default_value_t = Freshness::Linearizable)]
     pub(crate) consistency: Freshness,
     /// Leave out the values.
@@ -108,6 +175,8 @@ pub(crate) struct GetArgs {
 pub(crate) enum Freshness {
     /// Not older than the moment of asking.
     Linearizable,
+    /// As linearizable, if the servers' clocks keep the bound of --lease-reads.
+    Lease,
     /// The asked node's own state, however old.
     Serializable,
 }
@@ -117,6 +186,13 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "raftctl", &mut script);
     script
+}
+
+fn member(text: &str) -> Result<Newcomer, &'static str> {
+    let Some((id, address)) = text.split_once('=') else {
+        return Err("a member is ID=HOST:PORT, as in 4=10.0.0.4:7101");
+    };
+    Ok(Newcomer { id: id.parse::<NodeNumber>()?.0, address: endpoint(address)? })
 }
 
 fn endpoint(text: &str) -> Result<String, &'static str> {

@@ -48,6 +48,11 @@ impl Failure {
     pub(crate) fn usage(why: &'static str) -> Failure {
         Failure { end: End::Usage, why: anyhow::Error::msg(why) }
     }
+
+    /// Certainly not done, and this is why.
+    pub(crate) fn refused(why: String) -> Failure {
+        Failure { end: End::Refused, why: anyhow::Error::msg(why) }
+    }
 }
 
 impl From<Error> for Failure {

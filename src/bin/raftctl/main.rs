@@ -1,6 +1,7 @@
-//! raftctl: puts, gets, deletes and status from the command line.
+//! raftctl: puts, gets, deletes, status and members from the command line.
 mod args;
 mod exit;
+mod members;
 mod output;
 mod status;
 mod verbs;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use raftd::client::{Client, ClientOptions};
-use raftd::types::ClusterId;
+use raftd::types::{ClusterId, Revision};
 
 use args::{Cli, Verb};
 use exit::{End, Failure};
@@ -41,10 +42,20 @@ fn run(cli: Cli) -> Result<End, Failure> {
         ClientOptions { endpoints: cli.endpoints, timeout: cli.timeout, cluster_id: ClusterId(0) };
     let mut client = Client::new(options);
     let (text, end) = match cli.verb {
-        Verb::Put { key, value } => (verbs::put(&mut client, cli.output, key, value)?, End::Done),
+        Verb::Put { key, value, if_mod_revision: None } => {
+            (verbs::put(&mut client, cli.output, key, value)?, End::Done)
+        }
+        Verb::Put { key, value, if_mod_revision: Some(revision) } => {
+            let expected = Revision(revision);
+            (verbs::put_if(&mut client, cli.output, key, value, expected)?, End::Done)
+        }
         Verb::Get(args) => (verbs::get(&mut client, cli.output, args)?, End::Done),
         Verb::Del { key, prefix } => (verbs::del(&mut client, cli.output, key, prefix)?, End::Done),
         Verb::Status => status::status(&client, cli.output),
+        Verb::Member(verb) => (members::member(&mut client, cli.output, verb)?, End::Done),
+        Verb::TransferLeader { id } => {
+            (members::transfer_leader(&mut client, cli.output, id)?, End::Done)
+        }
         Verb::Completions { shell } => (args::completions(shell), End::Done),
     };
     print(&text)?;

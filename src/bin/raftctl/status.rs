@@ -118,6 +118,8 @@ fn object((endpoint, answer): &Answer) -> Value {
             "connections": node.connections,
             "out_of_space": node.out_of_space,
             "syncs": node.syncs,
+            "lease_drift_ppm": node.lease_drift_ppm,
+            "sessions": node.sessions,
             "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         }),
         Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anyhow::Context;
-use raftd::client::{Client, prefix_end};
+use raftd::client::{Client, PutIf, prefix_end};
 use raftd::limits::REQUEST_BYTES_MAX;
 use raftd::types::Revision;
 use raftd::wire::client::{Consistency, RangeArgs};
@@ -20,10 +20,31 @@ pub(crate) fn put(
     key: OsString,
     value: OsString,
 ) -> Result<Vec<u8>, Failure> {
-    let key = single_key(&key)?;
-    let value = if value == OsStr::new("-") { read_stdin()? } else { value.into_vec() };
-    let revision = client.put(&key, &value)?;
+    let revision = client.put(&single_key(&key)?, &value_of(value)?)?;
     Ok(output::put(format, revision))
+}
+
+/// Puts if the key's last change was `expected`.
+pub(crate) fn put_if(
+    client: &mut Client,
+    format: Format,
+    key: OsString,
+    value: OsString,
+    expected: Revision,
+) -> Result<Vec<u8>, Failure> {
+    match client.put_if(&single_key(&key)?, &value_of(value)?, expected)? {
+        PutIf::Done { revision } => Ok(output::put(format, revision)),
+        PutIf::Refused { mod_revision: Revision(0) } => {
+            Err(Failure::refused("there is no such key: nothing was put".to_owned()))
+        }
+        PutIf::Refused { mod_revision } => Err(Failure::refused(format!(
+            "the key's mod revision is {mod_revision}, not {expected}: nothing was put"
+        ))),
+    }
+}
+
+fn value_of(value: OsString) -> Result<Vec<u8>, Failure> {
+    if value == OsStr::new("-") { read_stdin() } else { Ok(value.into_vec()) }
 }
 
 pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<Vec<u8>, Failure> {
@@ -35,6 +56,7 @@ pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<
         revision: Revision(args.rev),
         consistency: match args.consistency {
             Freshness::Linearizable => Consistency::Linearizable,
+            Freshness::Lease => Consistency::Lease,
             Freshness::Serializable => Consistency::Serializable,
         },
         keys_only: args.keys_only,

@@ -34,9 +34,8 @@
 //! | `liveness.txt` | H3, H6, H7; also H1, H4, H5 |
 //!
 //! Waiting for what they are about: D1 and D2 for snapshots; E1, E2, E4 and E8 for changes of
-//! membership; F4 for transfer and leases; I1 for leases of keys; I3 for client sessions. H7 in
-//! part: that a disk that hangs holds back nobody else and wins no election is here; a leader does
-//! not step down for it.
+//! membership; F4 for transfer and leases; I1 for leases of keys. I3 is in `tests/kv/sessions.rs`
+//! and `tests/cluster/exactly_once.rs`.
 
 mod expect;
 pub(crate) mod nodes;
@@ -91,6 +90,7 @@ scenarios! { liveness "liveness.txt":
     a_follower_that_answers_is_heard_though_its_disk_is_slow
     each_server_hears_only_its_neighbours_in_a_ring_and_there_is_a_leader
     a_leader_whose_disk_hangs_holds_back_no_commit
+    a_leader_whose_disk_hangs_for_long_leaves_office_and_does_not_campaign
     a_server_whose_disk_hangs_neither_wins_nor_disturbs_an_election
 }
 

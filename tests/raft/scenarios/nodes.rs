@@ -118,6 +118,7 @@ impl Nodes {
             heartbeat_ns: 60_000_000,
             segment_bytes: 64 * 1024,
             history_bytes_max: 64 * 1024,
+            lease_drift_ppm: None,
             clients_max: 1000,
             working: WorkingLimits::default(),
         };
@@ -412,9 +413,14 @@ impl Nodes {
             let answer = match reply.body {
                 ReplyBody::Put { .. } => Answer::Done,
                 ReplyBody::Error(error) => Answer::Failed(error),
-                ReplyBody::Status(_) | ReplyBody::Range(_) | ReplyBody::DeleteRange { .. } => {
-                    panic!("nobody asked for that")
-                }
+                ReplyBody::Status(_)
+                | ReplyBody::Range(_)
+                | ReplyBody::DeleteRange { .. }
+                | ReplyBody::OpenSession { .. }
+                | ReplyBody::PutIf { .. }
+                | ReplyBody::MemberList(_)
+                | ReplyBody::MemberChange { .. }
+                | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
             };
             let before = self.answers.insert(reply.id, answer);
             assert_eq!(before, None, "a put is answered once");

@@ -15,6 +15,9 @@ pub(super) fn kind(message: &Message) -> &'static str {
         Message::Append { .. } => "Append",
         Message::Heartbeat { .. } => "Heartbeat",
         Message::AppendReply { .. } => "AppendReply",
+        Message::TimeoutNow { .. } => "TimeoutNow",
+        Message::ReadIndex { .. } => "ReadIndex",
+        Message::ReadIndexReply { .. } => "ReadIndexReply",
     }
 }
 
@@ -38,7 +41,11 @@ pub(super) fn describe(packet: &Packet, fate: Option<&str>) -> String {
         Message::PreVoteReply { term: _, campaign_term, granted: yes } => {
             format!("for={campaign_term} {}", granted(*yes))
         }
-        Message::Vote { term: _, last } => format!("last={last}"),
+        Message::Vote { term: _, last, asked_by: None } => format!("last={last}"),
+        Message::Vote { term: _, last, asked_by: Some(leader) } => {
+            format!("last={last} asked_by={leader}")
+        }
+        Message::TimeoutNow { term: _, last } => format!("last={last}"),
         Message::VoteReply { term: _, granted: yes } => granted(*yes).to_owned(),
         Message::Append { term: _, session: _, round, prev, entries, commit } => {
             let count = u64::try_from(entries.len()).expect("small");
@@ -51,6 +58,9 @@ pub(super) fn describe(packet: &Packet, fate: Option<&str>) -> String {
         Message::AppendReply { term: _, session: _, round, outcome, first_faulty: _ } => {
             format!("{}{}", self::outcome(*outcome), rounds(*round))
         }
+        // Questions are numbered from a random start.
+        Message::ReadIndex { .. } => "?".to_owned(),
+        Message::ReadIndexReply { term: _, sequence: _, index } => format!("index={index}"),
     };
     let kind = kind(&packet.message);
     let from = match packet.message.term() {
@@ -89,6 +99,8 @@ pub(super) fn notice(notice: &Notice) -> String {
         Notice::BecameFollower { leader: None, .. } => "gives way".to_owned(),
         Notice::LeaderChanged { leader, .. } => format!("follows {leader}"),
         Notice::LostQuorum { .. } => "has lost its quorum".to_owned(),
+        Notice::TransferFailed { target, .. } => format!("leads on, {target} did not take over"),
+        Notice::DiskStalled { .. } => "waits for its disk for too long".to_owned(),
         Notice::SafetyViolated { from, ours, theirs } => {
             format!("says that {from} contradicts {ours} with term {theirs}")
         }

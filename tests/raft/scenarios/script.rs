@@ -266,7 +266,8 @@ fn forge(world: &mut World, link: &str, kind: &str, rest: &[&str]) -> Packet {
             Message::Append { term, session, round: 0, prev, entries: metas, commit }
         }
         "Heartbeat" => Message::Heartbeat { term, session, round: 0, commit },
-        "Vote" => Message::Vote { term, last },
+        "Vote" => Message::Vote { term, last, asked_by: field(rest, "asked_by").map(node) },
+        "TimeoutNow" => Message::TimeoutNow { term, last },
         "VoteReply" => Message::VoteReply { term, granted },
         "PreVote" => Message::PreVote { campaign_term, last },
         "PreVoteReply" => Message::PreVoteReply { term, campaign_term, granted },

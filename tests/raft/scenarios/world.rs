@@ -263,6 +263,7 @@ impl World {
         let server = self.server(node);
         server.raft.settle(now);
         server.step_output();
+        server.now = now;
         let started = server.begin_job();
         let packets = std::mem::take(&mut server.sent);
         let name = self.name(node);

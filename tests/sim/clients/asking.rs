@@ -81,10 +81,9 @@ impl World {
             OpKind::Range(args) if args.consistency == Consistency::Serializable => {
                 it.chance.pick(&self.crowd.reach)
             }
-            // Sometimes not whom it takes for the leader.
-            OpKind::Range(_) | OpKind::Change(_) if it.chance.one_in(40) => {
-                it.chance.pick(&self.crowd.reach)
-            }
+            // Followers read as well; and sometimes it does not ask whom it takes for the leader.
+            OpKind::Range(_) if it.chance.one_in(4) => it.chance.pick(&self.crowd.reach),
+            OpKind::Change(_) if it.chance.one_in(40) => it.chance.pick(&self.crowd.reach),
             OpKind::Range(_) | OpKind::Change(_) => it.prefers,
         }
     }
@@ -233,6 +232,8 @@ fn encode(bytes: &mut Vec<u8>, request: u64, kind: &OpKind) {
         OpKind::Change(Command::Compact { .. }) => unreachable!("not for clients"),
         OpKind::Range(args) => {
             let consistency = match args.consistency {
+                // A lease promises no less, while the clocks keep their bound; and these do.
+                Consistency::Linearizable if request.is_multiple_of(2) => wire::Consistency::Lease,
                 Consistency::Linearizable => wire::Consistency::Linearizable,
                 Consistency::Serializable => wire::Consistency::Serializable,
             };

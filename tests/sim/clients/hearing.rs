@@ -116,7 +116,12 @@ impl World {
                     count: range.count,
                 })
             }
-            ReplyBody::Status(_) => unreachable!("nobody asks for it"),
+            ReplyBody::OpenSession { .. }
+            | ReplyBody::PutIf { .. }
+            | ReplyBody::Status(_)
+            | ReplyBody::MemberList(_)
+            | ReplyBody::MemberChange { .. }
+            | ReplyBody::Transfer { .. } => unreachable!("nobody asks for it"),
             ReplyBody::Error(error) => self.meaning_of_error(client, attempt, error),
         }
     }
@@ -153,6 +158,9 @@ impl World {
             | Error::WrongNode { .. }
             | Error::Unsupported { .. }
             | Error::Refused { .. }
+            | Error::SessionExpired
+            | Error::CallAcknowledged
+            | Error::Removed { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
             }
@@ -259,7 +267,12 @@ impl std::fmt::Display for Shown<'_, '_> {
             ReplyBody::Range(range) => {
                 write!(f, "range of {} rev={}", range.len(), range.revision)
             }
+            ReplyBody::OpenSession { session } => write!(f, "session {session}"),
+            ReplyBody::PutIf { revision, .. } => write!(f, "put-if rev={revision}"),
             ReplyBody::Status(_) => f.write_str("status"),
+            ReplyBody::MemberList(_) => f.write_str("members"),
+            ReplyBody::MemberChange { index, .. } => write!(f, "members changed at {index}"),
+            ReplyBody::Transfer { leader } => write!(f, "{leader} leads"),
             ReplyBody::Error(error) => write!(f, "error: {error}"),
         }
     }

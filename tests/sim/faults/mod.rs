@@ -9,7 +9,7 @@ mod partitions;
 use crate::chance::{Chance, usize_of};
 use crate::coverage::Point;
 use crate::disk::Damage;
-use crate::machine::Ending;
+use crate::machine::{Ending, Input};
 use crate::options::{Class, MS, SECOND};
 use crate::queue::Event;
 use crate::trace::{Who, say};
@@ -116,8 +116,21 @@ impl World {
                 self.machines[machine].fuse_at_start = Some(changes);
                 self.end_somehow(machine, Ending::PowerLost);
             }
+            2 => self.leave(machine),
             _ => self.end_somehow(machine, ending),
         }
+    }
+
+    /// Tells a process to stop: it hands over what it leads, and ends when its clients have gone or
+    /// its time is up.
+    fn leave(&mut self, machine: usize) {
+        if self.machines[machine].node.is_none() {
+            return;
+        }
+        self.coverage.hit_if(self.proof.leader() == Some(machine), Point::Left);
+        say!(self, Who::Node(machine), "told to stop", "");
+        self.machines[machine].inbox.push_back(Input::Leave);
+        self.wake(machine, self.now);
     }
 
     /// Ends a process now, within its next turn, or within what its disk does next.

@@ -33,7 +33,7 @@ impl Proof {
             *said = (*said).max(term.get());
         }
         match message {
-            Message::Vote { term, last } => {
+            Message::Vote { term, last, asked_by: _ } => {
                 self.on_vote_asked(from, *term, *last, kept.vote, kept.term);
             }
             Message::VoteReply { term, granted } => {
@@ -48,7 +48,9 @@ impl Proof {
                 self.check_leads(from, *term, message);
                 self.on_append(from, to, *term, *prev, entries.len(), coverage);
             }
-            Message::Heartbeat { term, .. } => self.check_leads(from, *term, message),
+            Message::Heartbeat { term, .. } | Message::TimeoutNow { term, .. } => {
+                self.check_leads(from, *term, message);
+            }
             Message::AppendReply { term, outcome, .. } => match outcome {
                 AppendOutcome::Matched { index } | AppendOutcome::NoRoom { index } => {
                     self.on_acknowledged(from, *term, *index, disk);
@@ -62,7 +64,8 @@ impl Proof {
                     self.look_for_longer_log(from, to, coverage);
                 }
             }
-            Message::PreVote { .. } => {}
+            Message::ReadIndexReply { term, .. } => self.check_leads(from, *term, message),
+            Message::PreVote { .. } | Message::ReadIndex { .. } => {}
         }
     }
 

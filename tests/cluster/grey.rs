@@ -1,0 +1,98 @@
+//! Nodes that are neither well nor dead: a leader whose disk hangs, a follower that does not read.
+
+use super::harness::{Cluster, PATIENCE, Shape, strace_works};
+use super::patience::{eventually, now};
+use super::traced::Trace;
+use raftd::client::{Client, ClientOptions, Deadline};
+use raftd::types::ClusterId;
+use std::fs;
+use std::time::Duration;
+
+/// How long each sync of the leader takes: longer than everything that must happen meanwhile.
+const HANGS_US: &str = "inject=fdatasync:delay_enter=8000000";
+
+#[test]
+fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
+    if !strace_works() {
+        return;
+    }
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    cluster.client().put(b"before", b"").unwrap();
+    let others = cluster.others(leader);
+    let mut client = cluster.client_of(&others);
+    let pid = cluster.server(leader).pid().unwrap();
+    let file = cluster.folder().join("hang");
+    let what = ["-e", "trace=fdatasync", "-e", HANGS_US];
+    let Some(trace) = Trace::attach_with(pid, file, &what) else { return };
+    let hung = now();
+    // A write that its disk has to take; the others' disks are a majority, so it succeeds.
+    client.put(b"during", b"").unwrap();
+    let successor = eventually("another leads", PATIENCE, || {
+        cluster.leader_now().filter(|now_leads| *now_leads != leader)
+    });
+    let replaced = hung.elapsed();
+    client.put(b"after", b"").unwrap();
+    println!("replaced after {replaced:?}, and a put through {successor} took no longer");
+    assert!(replaced < Duration::from_secs(5), "replaced only after {replaced:?}");
+    let log = cluster.server(leader).log_text();
+    assert!(log.contains("waited for the disk for too long"), "{log}");
+    // The successor stops too: nobody leads for a while, and it would be time to campaign.
+    cluster.server(successor).pause();
+    let until = Deadline::after(Duration::from_secs(2));
+    while !until.has_passed() {
+        let status = cluster.server(leader).status().unwrap();
+        assert_eq!(status.role, "follower", "it campaigns with a disk that hangs");
+    }
+    cluster.server(successor).resume();
+    drop(trace);
+    cluster.wait_until_equal();
+}
+
+/// Resident memory of a node. Bytes.
+fn resident(cluster: &mut Cluster, id: u64) -> u64 {
+    let pid = cluster.server(id).pid().unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn a_follower_that_does_not_read_neither_slows_the_leader_nor_fills_its_memory() {
+    // The store stays small, so what grows is what waits for the follower.
+    let flags = ["--history-bytes", "4194304", "--segment-bytes", "16777216"];
+    let flags = flags.map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    let leader = cluster.leader();
+    let endpoints = vec![cluster.server(leader).listen().to_owned()];
+    let timeout = Duration::from_secs(5);
+    let mut client = Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) });
+    let large = vec![b'x'; 1 << 20];
+    for _ in 0..40 {
+        client.put(b"k", &large).unwrap();
+    }
+    let stopped = cluster.others(leader)[0];
+    cluster.server(stopped).pause();
+    for _ in 0..40 {
+        client.put(b"k", &large).unwrap();
+    }
+    let before = resident(&mut cluster, leader);
+    let (mut puts, mut slowest) = (0, Duration::ZERO);
+    // Long enough for the window to be given up and for many probes of a mebibyte each.
+    let until = Deadline::after(Duration::from_secs(8));
+    while !until.has_passed() {
+        let asked = now();
+        client.put(b"k", b"small").unwrap();
+        slowest = slowest.max(asked.elapsed());
+        puts += 1;
+    }
+    let after = resident(&mut cluster, leader);
+    let grown = after.saturating_sub(before) >> 20;
+    println!(
+        "{puts} puts beside a stopped follower, the slowest {slowest:?}; grown by {grown} MiB"
+    );
+    assert!(grown < 40, "the leader has grown by {grown} MiB");
+    assert_eq!(cluster.leader(), leader, "and it still leads");
+    cluster.server(stopped).resume();
+    cluster.wait_until_equal();
+}

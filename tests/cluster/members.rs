@@ -1,0 +1,377 @@
+//! Members come, go and are replaced, under load and under kills; and what is said when they
+//! cannot.
+
+use super::chaos_ledger::{Ledger, Service, Tally, Told, parse};
+use super::harness::{Cluster, PATIENCE, Server, free_address};
+use super::patience::{breathe, eventually, now};
+use raftd::client::{Client, ClientOptions, Error};
+use raftd::types::ClusterId;
+use raftd::wire::client::RangeArgs;
+use raftd::wire::members::MemberList;
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const WRITERS: u64 = 8;
+
+/// A writer's pause between puts.
+const PACE: Duration = Duration::from_millis(5);
+
+/// The default of `--election-timeout`.
+const ELECTION_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Runs `raftctl` against every node that runs.
+fn raftctl(cluster: &Cluster, words: &[&str]) -> Output {
+    let endpoints: Vec<&str> =
+        cluster.servers.iter().filter(|server| !server.retired).map(Server::listen).collect();
+    Command::new(env!("CARGO_BIN_EXE_raftctl"))
+        .args(["--endpoints", &endpoints.join(",")])
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+/// What it printed, if it succeeded.
+fn done(cluster: &Cluster, words: &[&str]) -> String {
+    let output = raftctl(cluster, words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "raftctl {words:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asserts that it was refused, with these words.
+fn refused(cluster: &Cluster, words: &[&str], why: &[&str]) {
+    let output = raftctl(cluster, words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "raftctl {words:?}: {said}");
+    for word in why {
+        assert!(said.contains(word), "raftctl {words:?}: {word:?} is not in: {said}");
+    }
+}
+
+fn list(cluster: &Cluster) -> MemberList {
+    cluster.client().member_list().unwrap()
+}
+
+/// The numbers of those who vote.
+fn voters(cluster: &Cluster) -> Vec<u64> {
+    let members = list(cluster).members;
+    members.iter().filter(|it| it.role == "voter").map(|it| it.node.get()).collect()
+}
+
+/// Starts a new node and makes it a voter. Returns its number.
+fn grow(cluster: &mut Cluster) -> u64 {
+    let id = cluster.start_joiner();
+    let member = format!("{id}={}", cluster.server(id).listen());
+    done(cluster, &["member", "add", &member]);
+    id
+}
+
+/// Removes a member, which says so and ends.
+fn shrink(cluster: &mut Cluster, id: u64) {
+    done(cluster, &["member", "remove", &id.to_string()]);
+    cluster.server(id).retired = true;
+    let status = cluster.server(id).wait_for_end(PATIENCE);
+    assert_eq!(status.code(), Some(3));
+    let log = cluster.server(id).log_text();
+    assert!(log.contains(&format!("server {id} was removed from the cluster")), "{log}");
+}
+
+/// Puts until told to stop; keys are of one writer. A client that finds nobody asks for the
+/// addresses of those who came since.
+fn write(writer: u64, book: &Book, stop: &AtomicBool, service: &Service) -> Ledger {
+    let mut ledger = Ledger::default();
+    let mut number = 0;
+    let mut client = book.client();
+    while !stop.load(Ordering::Relaxed) {
+        number += 1;
+        let key = format!("{writer}/{number}");
+        let told = match client.put(key.as_bytes(), number.to_string().as_bytes()) {
+            Ok(_) => Told::Done,
+            Err(Error::Unavailable { .. } | Error::Refused { .. }) => Told::Refused,
+            Err(Error::OutcomeUnknown { .. }) => Told::Nothing,
+        };
+        match told {
+            Told::Done => service.acknowledged(),
+            Told::Refused | Told::Nothing => client = book.client(),
+        }
+        ledger.note(&key, number, told);
+        breathe(PACE);
+    }
+    ledger
+}
+
+/// Where the members are, for those who write all the while.
+struct Book(Mutex<Vec<String>>);
+
+impl Book {
+    fn of(cluster: &Cluster) -> Book {
+        let book = Book(Mutex::new(Vec::new()));
+        book.update(cluster);
+        book
+    }
+
+    fn update(&self, cluster: &Cluster) {
+        let members = cluster.servers.iter().filter(|server| !server.retired);
+        let addresses = members.map(|server| server.listen().to_owned()).collect();
+        *self.0.lock().unwrap() = addresses;
+    }
+
+    fn client(&self) -> Client {
+        let endpoints = self.0.lock().unwrap().clone();
+        let timeout = Duration::from_secs(5);
+        Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) })
+    }
+}
+
+/// Does `act` while writers write; then every acknowledged put must be there.
+fn under_load(cluster: &mut Cluster, act: impl FnOnce(&mut Cluster, &Service, &Book)) -> Tally {
+    cluster.leader();
+    let book = Book::of(cluster);
+    let (stop, service) = (AtomicBool::new(false), Service::start());
+    let ledgers = thread::scope(|scope| {
+        let (stop, service, book) = (&stop, &service, &book);
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| scope.spawn(move || write(writer, book, stop, service)))
+            .collect();
+        let acted =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(cluster, service, book)));
+        stop.store(true, Ordering::Relaxed);
+        let ended = writers.into_iter().map(|writer| writer.join().expect("a writer ends"));
+        let ledgers: Vec<Ledger> = ended.collect();
+        if let Err(panic) = acted {
+            std::panic::resume_unwind(panic);
+        }
+        ledgers
+    });
+    cluster.wait_until_equal();
+    let mut tally = Tally::default();
+    let range = RangeArgs { end: &[0], ..RangeArgs::of_key(&[0]) };
+    let kvs = cluster.client().range(&range).unwrap().kvs;
+    let mut found: BTreeMap<String, u64> = kvs.iter().map(parse).collect();
+    let mut broken = Vec::new();
+    for ledger in &ledgers {
+        ledger.count(&mut tally);
+        ledger.compare(&mut found, &mut broken);
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    tally
+}
+
+/// kill -9, wait until somebody writes again, restart.
+fn kill_and_restart(cluster: &mut Cluster, id: u64, service: &Service) {
+    cluster.server(id).kill();
+    let killed = service.now_us();
+    eventually("a put is acknowledged", PATIENCE, || service.since(killed).then_some(()));
+    cluster.server(id).start();
+    cluster.leader();
+}
+
+#[test]
+fn a_cluster_grows_and_shrinks_under_load_and_kills_and_loses_nothing() {
+    let mut cluster = Cluster::start(3);
+    let tally = under_load(&mut cluster, |cluster, service, book| {
+        let four = grow(cluster);
+        book.update(cluster);
+        let leader = cluster.leader();
+        kill_and_restart(cluster, leader, service);
+        let five = grow(cluster);
+        book.update(cluster);
+        assert_eq!(voters(cluster), [1, 2, 3, four, five]);
+        kill_and_restart(cluster, four, service);
+        // The leader itself, then whoever follows it.
+        let leader = cluster.leader();
+        shrink(cluster, leader);
+        let leader = cluster.leader();
+        kill_and_restart(cluster, leader, service);
+        let other = voters(cluster).into_iter().find(|id| *id != leader).unwrap();
+        shrink(cluster, other);
+        let left = voters(cluster);
+        assert_eq!(left.len(), 3);
+        let leader = cluster.leader();
+        for id in left.into_iter().filter(|id| *id != leader) {
+            shrink(cluster, id);
+        }
+        assert_eq!(voters(cluster), [leader]);
+        cluster.server(leader).kill();
+        cluster.server(leader).start();
+        cluster.leader();
+        let six = grow(cluster);
+        let seven = grow(cluster);
+        book.update(cluster);
+        assert_eq!(voters(cluster), [leader, six, seven]);
+        kill_and_restart(cluster, leader, service);
+    });
+    println!("members: {tally:?}");
+    assert!(tally.done > 100, "too little was done to prove anything: {tally:?}");
+}
+
+/// The longest time without an acknowledged put around each of `count` handovers.
+fn handovers(cluster: &mut Cluster, count: usize, service: &Service) -> Vec<Duration> {
+    let mut gaps = Vec::new();
+    for _ in 0..count {
+        let leader = cluster.leader();
+        let target = cluster.others(leader)[gaps.len() % 2];
+        let began = service.now_us();
+        let said = done(cluster, &["transfer-leader", &target.to_string()]);
+        assert_eq!(said, format!("n{target} leads\n"));
+        let ended = service.now_us();
+        eventually("a put is acknowledged", PATIENCE, || service.since(ended).then_some(()));
+        gaps.push(service.longest_gap(began, service.now_us()));
+        assert_eq!(cluster.leader(), target);
+    }
+    gaps.sort();
+    gaps
+}
+
+/// `MEMBERS_HANDOVERS=50` measures; a few are enough to see that it works.
+#[test]
+fn the_leadership_changes_hands_under_load_and_no_put_fails() {
+    let count = std::env::var("MEMBERS_HANDOVERS").map_or(6, |text| text.parse().unwrap());
+    let mut cluster = Cluster::start(3);
+    let mut gaps = Vec::new();
+    let tally = under_load(&mut cluster, |cluster, service, _| {
+        gaps = handovers(cluster, count, service);
+    });
+    let (p50, max) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    // What is shorter than 10 ms is not told from ordinary waiting, and counts as nothing.
+    println!("members: {count} handovers; without service p50 {p50:?}, max {max:?}; {tally:?}");
+    assert_eq!((tally.refused, tally.unknown), (0, 0), "{tally:?}");
+}
+
+#[test]
+fn a_leader_that_is_told_to_stop_hands_over_and_no_put_fails() {
+    let mut cluster = Cluster::start(3);
+    let mut stops = Vec::new();
+    let tally = under_load(&mut cluster, |cluster, service, _| {
+        for _ in 0..5 {
+            let leader = cluster.leader();
+            let told = now();
+            cluster.server(leader).signal("TERM");
+            let status = cluster.server(leader).wait_for_end(PATIENCE);
+            stops.push(told.elapsed());
+            assert_eq!(status.code(), Some(0), "{}", cluster.server(leader).log_text());
+            let ended = service.now_us();
+            eventually("a put is acknowledged", PATIENCE, || service.since(ended).then_some(()));
+            cluster.server(leader).start();
+            eventually("it follows", PATIENCE, || {
+                let status = cluster.server(leader).status().ok()?;
+                (status.leader.is_some() && status.role == "follower").then_some(())
+            });
+        }
+    });
+    println!("members: leaders stopped in {stops:?}; {tally:?}");
+    assert_eq!((tally.refused, tally.unknown), (0, 0), "{tally:?}");
+    // Two election timeouts, and what a loaded machine takes to notice.
+    let limit = ELECTION_TIMEOUT * 2 + Duration::from_millis(400);
+    assert!(stops.iter().all(|stop| *stop < limit), "{stops:?}");
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    // Nobody can take over, and a client stays: the first signal alone would wait for its time.
+    for other in cluster.others(leader) {
+        cluster.server(other).pause();
+    }
+    let connection = cluster.server(leader).connect().unwrap();
+    cluster.server(leader).signal("TERM");
+    eventually("it is stopping", PATIENCE, || {
+        cluster.server(leader).log_text().contains("stopping").then_some(())
+    });
+    cluster.server(leader).signal("TERM");
+    assert_eq!(cluster.server(leader).wait_for_end(PATIENCE).code(), Some(0));
+    drop(connection);
+    for other in cluster.others(leader) {
+        cluster.server(other).resume();
+    }
+}
+
+#[test]
+fn what_cannot_be_done_to_the_members_is_refused_with_what_is_missing() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let [one, other] = cluster.others(leader)[..] else { panic!("three nodes") };
+    let nowhere = free_address();
+    let own = cluster.server(one).listen().to_owned();
+    for (words, why) in [
+        (["member", "add", &format!("4={nowhere}")], &["not reachable", &nowhere, "--join"][..]),
+        (["member", "add", &format!("3={nowhere}")], &["3 is a member already"]),
+        (["member", "add", &format!("4={own}")], &["is the address of server"]),
+        (["member", "promote", "2"], &["n2 is not a learner"]),
+        (["member", "remove", "9"], &["n9 is not a member"]),
+    ] {
+        refused(&cluster, &words, why);
+    }
+    refused(&cluster, &["transfer-leader", "9"], &["n9 is not a voter"]);
+    cluster.server(one).kill();
+    eventually("the leader misses it", PATIENCE, || {
+        let members = list(&cluster).members;
+        members.iter().any(|it| it.node.get() == one && !it.alive).then_some(())
+    });
+    let alive = other.to_string();
+    refused(&cluster, &["member", "remove", &alive], &["leave 1 of 2 voters alive"]);
+    refused(&cluster, &["transfer-leader", &one.to_string()], &["not connected"]);
+    let table = done(&cluster, &["member", "list", "--output", "table"]);
+    assert!(table.starts_with("NODE"), "{table}");
+    let json = done(&cluster, &["member", "list", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["members"].as_array().map(Vec::len), Some(3), "{json}");
+    assert_eq!(json["leader"], leader);
+}
+
+#[test]
+fn a_learner_stays_one_until_it_is_promoted() {
+    let mut cluster = Cluster::start(3);
+    cluster.client().put(b"k", b"v").unwrap();
+    let four = cluster.start_joiner();
+    let member = format!("{four}={}", cluster.server(four).listen());
+    let said = done(&cluster, &["member", "add", &member, "--learner"]);
+    assert!(said.contains(&format!("n{four} ")) && said.contains(" learner"), "{said}");
+    cluster.wait_until_equal();
+    assert_eq!(voters(&cluster), [1, 2, 3]);
+    assert_eq!(cluster.server(four).status().unwrap().role, "follower");
+    done(&cluster, &["member", "promote", &four.to_string()]);
+    assert_eq!(voters(&cluster), [1, 2, 3, four]);
+}
+
+#[test]
+fn a_removed_member_that_comes_back_is_told_and_its_number_is_never_used_again() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let gone = cluster.others(leader)[0];
+    cluster.server(gone).kill();
+    done(&cluster, &["member", "remove", &gone.to_string()]);
+    cluster.server(gone).retired = true;
+    cluster.server(gone).start();
+    let status = cluster.server(gone).wait_for_end(PATIENCE);
+    let log = cluster.server(gone).log_text();
+    assert_eq!(status.code(), Some(3), "{log}");
+    let last = log.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains("was removed from the cluster"), "{log}");
+    let again = format!("{gone}={}", free_address());
+    refused(&cluster, &["member", "add", &again], &["never reused", "--id 4"]);
+    cluster.client().put(b"k", b"v").unwrap();
+}
+
+#[test]
+fn a_member_that_lost_its_directory_is_replaced_by_one_with_a_new_number() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    cluster.client().put(b"k", b"v").unwrap();
+    let lost = cluster.others(leader)[0];
+    cluster.server(lost).kill();
+    std::fs::remove_dir_all(&cluster.server(lost).directory).unwrap();
+    cluster.server(lost).retired = true;
+    let four = cluster.start_joiner();
+    let member = format!("{four}={}", cluster.server(four).listen());
+    done(&cluster, &["member", "replace", &lost.to_string(), &member]);
+    let others: Vec<u64> = (1..=4).filter(|id| *id != lost).collect();
+    assert_eq!(voters(&cluster), others);
+    cluster.wait_until_equal();
+    assert_eq!(cluster.client().get(b"k").unwrap().unwrap().value, b"v");
+}

@@ -1,0 +1,126 @@
+//! Handing over the leadership: what goes wrong elsewhere, and what must hold here instead.
+
+use super::server::{TIMEOUT_NS, id, pos};
+use super::town::Town;
+use raftd::raft::message::Message;
+use raftd::raft::{Change, ProposeError, TransferError, Wish};
+
+#[test]
+fn a_handover_that_fails_ends_with_its_deadline_and_proposals_go_on() {
+    let mut town = Town::new(3);
+    let now = town.now;
+    town.send_away(&[3]);
+    town.server(1).raft.transfer(now, id(3)).expect("its connection stands");
+    town.run();
+    assert_eq!(town.server(1).raft.transferring_to(), Some(id(3)));
+    assert_eq!(town.server(1).propose(now, 7), Err(ProposeError::Transferring));
+    assert!(town.server(1).raft.wake_at() <= now.after_ns(TIMEOUT_NS));
+    town.now = now.after_ns(TIMEOUT_NS);
+    town.run();
+    assert_eq!(town.server(1).raft.transferring_to(), None);
+    town.propose(1);
+    assert!(town.leads(1));
+}
+
+#[test]
+fn a_leader_that_is_elected_again_has_forgotten_its_handover() {
+    let mut town = Town::new(3);
+    let now = town.now;
+    town.send_away(&[3]);
+    town.server(1).raft.transfer(now, id(3)).expect("its connection stands");
+    town.elect(1);
+    assert!(!town.leads(1), "it has heard no quorum for long");
+    town.elect(2);
+    assert!(town.leads(2));
+    town.bring_back();
+    town.elect(2);
+    town.elect(1);
+    assert!(town.leads(1));
+    town.propose(1);
+}
+
+#[test]
+fn the_target_is_told_only_when_it_has_everything_and_all_is_committed() {
+    let mut town = Town::new(3);
+    town.send_away(&[2, 3]);
+    let now = town.now;
+    town.server(1).propose(now, 7).expect("it leads");
+    town.run();
+    town.server(1).raft.transfer(now, id(3)).expect("its connection stands");
+    town.server(1).raft.settle(now);
+    town.server(1).step_output();
+    let told = |town: &mut Town| {
+        let sent = &town.server(1).sent;
+        sent.iter().any(|packet| matches!(packet.message, Message::TimeoutNow { .. }))
+    };
+    assert!(!told(&mut town), "3 lacks the last entry");
+    town.bring_back();
+    assert!(town.leads(3), "and is told when it has it");
+}
+
+#[test]
+fn a_target_that_cannot_lead_or_is_far_behind_is_refused() {
+    let mut town = Town::new(3);
+    town.add(1, 4, Wish::Stay);
+    let now = town.now;
+    let transfer = |town: &mut Town, number| town.server(1).raft.transfer(now, id(number));
+    assert_eq!(transfer(&mut town, 1), Err(TransferError::Leads));
+    assert_eq!(transfer(&mut town, 4), Err(TransferError::NoVoter { target: id(4) }));
+    assert_eq!(transfer(&mut town, 9), Err(TransferError::NoVoter { target: id(9) }));
+    town.send_away(&[3]);
+    for _ in 0..100 {
+        town.propose(1);
+    }
+    let behind = Err(TransferError::Behind { target: id(3), entries: 100 });
+    assert_eq!(transfer(&mut town, 3), behind);
+    assert_eq!(transfer(&mut town, 2), Ok(()));
+    assert_eq!(transfer(&mut town, 2), Err(TransferError::Underway));
+}
+
+#[test]
+fn members_do_not_change_while_the_leadership_does() {
+    let mut town = Town::new(3);
+    let now = town.now;
+    town.send_away(&[3]);
+    town.server(1).raft.transfer(now, id(3)).expect("its connection stands");
+    assert!(town.change(1, Change::Remove(id(3))).is_err());
+}
+
+/// Only the leader that a voter hears can give it away, and only to whom it hands over.
+#[test]
+fn a_vote_on_behalf_of_somebody_else_finds_loyal_voters() {
+    for (term_ahead, asked_by, granted) in
+        [(1, Some(1), true), (1, None, false), (1, Some(3), false), (2, Some(1), false)]
+    {
+        let mut town = Town::new(3);
+        town.heartbeat(1);
+        let term = town.server(2).raft.term().get() + term_ahead;
+        let term = raftd::types::Term::new(term);
+        let last = pos(9, term.get() - 1);
+        let vote = Message::Vote { term, last, asked_by: asked_by.map(id) };
+        let now = town.now;
+        let mut sent = town.server(2).receive(now, 3, vote.clone());
+        sent.extend(town.server(2).sync(now));
+        let reply = Message::VoteReply { term, granted: true };
+        assert_eq!(sent.contains(&reply), granted, "{asked_by:?} {term_ahead}: {sent:?}");
+        // The leader itself hands over to nobody, so it is not for the taking.
+        town.server(1).receive(now, 3, vote);
+        assert!(town.leads(1));
+    }
+}
+
+/// A message that was long on its way, after the handover was given up.
+#[test]
+fn a_late_request_to_take_over_is_void_once_the_log_has_moved_on() {
+    let mut town = Town::new(3);
+    let (term, last) = (town.server(1).raft.term(), town.server(1).raft.last());
+    town.propose(1);
+    let now = town.now;
+    town.server(3).receive(now, 1, Message::TimeoutNow { term, last });
+    assert_eq!(town.server(3).raft.role_name(), "follower");
+    let last = town.server(3).raft.last();
+    town.server(3).receive(now, 2, Message::TimeoutNow { term, last });
+    assert_eq!(town.server(3).raft.role_name(), "follower", "2 is not its leader");
+    town.server(3).receive(now, 1, Message::TimeoutNow { term, last });
+    assert_eq!(town.server(3).raft.role_name(), "candidate");
+}
