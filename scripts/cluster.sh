@@ -27,7 +27,7 @@ scripts/cluster.sh [COMMAND]
 END
 }
 
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 BIN=${CLUSTER_BIN:-$TARGET/release}
 RAFTD=$BIN/raftd
@@ -388,8 +388,8 @@ demo_start() {
     DIR=$DIR/demo
     lock 30
     stop_all
-    # All but the lock itself.
-    rm -rf -- "$DIR"/*
+    # Only what a cluster of ours leaves: the directory may hold other things.
+    rm -rf -- "$DIR"/[1-9] "$DIR"/[1-9].log "$DIR"/[1-9].pid "$DIR/shape"
     for ((tried = 0; tried < 20; tried++)); do
         first_taken_port >/dev/null || break
         BASE=$((BASE + 10))

@@ -78,10 +78,10 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // What stands in our own text is not said again.
         match self {
-            StartError::Open(error) => Some(error),
-            StartError::Listen { source, .. } => Some(source),
-            StartError::System(error) => Some(error),
+            StartError::Open(error) => error.source(),
+            StartError::Listen { .. } | StartError::System(_) => None,
         }
     }
 }

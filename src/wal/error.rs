@@ -152,14 +152,12 @@ impl fmt::Display for OpenError {
             ),
             OpenError::Incomplete { path } => write!(
                 f,
-                "{} holds log files but no IDENTITY: restore that file from a copy, \
-                 or empty the directory and replace the member",
+                "{} holds log files but no IDENTITY: empty the directory and replace the member",
                 path.display()
             ),
             OpenError::IdentityDamaged { path } => write!(
                 f,
-                "{} is damaged: restore it from a copy, or empty the directory \
-                 and replace the member",
+                "{} is damaged: empty the directory and replace the member",
                 path.display()
             ),
             OpenError::Version { path, found, known } => write!(
@@ -227,10 +225,9 @@ impl fmt::Display for Damage {
             }
             DamageExtent::From(first) => write!(f, "nothing from entry {first} on is certain")?,
         }
-        f.write_str(
-            "; nothing was changed: restore the file from a copy, \
-             or empty the directory and replace the member",
-        )
+        // Never "restore a copy": an older copy lacks what this server acknowledged since, and nothing
+        // in it shows that.
+        f.write_str("; nothing was changed: empty the directory and replace the member")
     }
 }
 
