@@ -225,8 +225,8 @@ impl fmt::Display for Damage {
             }
             DamageExtent::From(first) => write!(f, "nothing from entry {first} on is certain")?,
         }
-        // Never "restore a copy": an older copy lacks what this server acknowledged since, and nothing
-        // in it shows that.
+        // Never "restore a copy": an older copy lacks what was acknowledged since, and does not
+        // show it.
         f.write_str("; nothing was changed: empty the directory and replace the member")
     }
 }
