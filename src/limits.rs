@@ -97,6 +97,26 @@ pub const TURN_READ_BYTES: usize = 256 * 1024;
 /// Default `--history-bytes`: superseded versions kept before automatic compaction. Bytes.
 pub const HISTORY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 
+/// A piece of a snapshot's file as the leader sends it: large enough that answering costs nothing,
+/// small enough that two of them wait in memory and in the kernel. Bytes.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
+
+/// Largest piece that is accepted: for a sender with a larger bound. Bytes.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Pieces sent and not yet answered: one is written while the next one travels, and one waits.
+pub const SNAPSHOT_PIECES_IN_FLIGHT_MAX: u64 = 3;
+
+/// Checkpoint bytes in one block of a snapshot's file, unless one value is larger. Bytes.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
+
+/// Default `--snapshot-entries`: more than so many since the last snapshot make a new one due.
+pub const SNAPSHOT_ENTRIES_DEFAULT: u64 = 1000;
+
+/// At least so long from one snapshot to the next, unless disk space presses. Milliseconds. Design
+/// §12.11.
+pub const SNAPSHOT_INTERVAL_MS_DEFAULT: u64 = 10_000;
+
 /// Default `--election-timeout`. Milliseconds; drawn from [t, 2t). Design §7.
 pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
 
@@ -111,6 +131,8 @@ const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(ENTRY_BYTES_MAX < SEGMENT_BYTES_DEFAULT as usize / 8);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(IN_FLIGHT_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES <= SNAPSHOT_PIECE_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX + 1024 <= FRAME_BYTES_MAX);
 
 /// What one entry and one request may hold when segments are small: an entry must fit a fresh
 /// segment with its header, its padding and the footer, and leave room for a TRUNC before it.

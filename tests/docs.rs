@@ -93,6 +93,7 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("CONNECTIONS_MAX", limits::CONNECTIONS_MAX),
         ("ENTRY_BYTES_MAX", limits::ENTRY_BYTES_MAX),
         ("MEMBERS_MAX", limits::MEMBERS_MAX),
+        ("SNAPSHOT_PIECE_BYTES_MAX", limits::SNAPSHOT_PIECE_BYTES_MAX),
         ("ENTRIES_MAX", peer::ENTRIES_MAX),
         ("NUMBER_MAX", usize::try_from(fields::NUMBER_MAX).unwrap()),
     ];

@@ -93,6 +93,13 @@ impl Configurations {
         (*index, configuration)
     }
 
+    /// The newest at or below `index`, which is not before the oldest.
+    pub(super) fn newest_at(&self, index: LogIndex) -> (LogIndex, &Configuration) {
+        let after = self.stack.partition_point(|(at, _)| *at <= index);
+        let (at, configuration) = &self.stack[after.checked_sub(1).expect("never compacted away")];
+        (*at, configuration)
+    }
+
     /// The index of the oldest: nothing at or below it is ever truncated.
     pub(super) fn oldest_index(&self) -> LogIndex {
         self.stack.first().expect("the bootstrap's is never popped").0
@@ -102,6 +109,12 @@ impl Configurations {
     pub(super) fn push(&mut self, index: LogIndex, configuration: Configuration) {
         assert!(index > self.newest().0, "configuration at {index} is not newer");
         self.stack.push((index, configuration));
+    }
+
+    /// Forgets those that were replaced at or before `index`: the log before it is gone.
+    pub(super) fn compact(&mut self, index: LogIndex) {
+        let upto = self.stack.partition_point(|(at, _)| *at <= index);
+        self.stack.drain(..upto.saturating_sub(1));
     }
 
     /// Returns to the configuration in force at `to`, because the entries after it were truncated.

@@ -83,6 +83,13 @@ impl Durability {
         }
     }
 
+    /// A snapshot took the place of the log. Up to `covered`, what the old log has on disk the
+    /// snapshot has too, whichever of the two a crash leaves; of the rest nothing is proven until a
+    /// job formed from now on is done.
+    pub(super) fn replaced(&mut self, covered: LogIndex) {
+        self.truncated(covered);
+    }
+
     fn begin(&mut self, seq: JobSeq, current: HardState, last: LogPosition) -> JobScope {
         assert!(self.job.is_none(), "job {seq} begins while {:?} is in flight", self.job);
         assert!(seq > self.newest_seq, "job {seq} follows {}", self.newest_seq);

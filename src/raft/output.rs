@@ -10,6 +10,9 @@
 //! | any reply in a term just adopted | that term |
 //! | `AppendReply` up to i | term, and every entry up to i |
 //! | `Append`, `Heartbeat` | no entry; the leader's term was durable at its election |
+//! | `InstallSnapshot` | as they; and the snapshot it is a piece of |
+//! | `InstallSnapshotReply` that wants byte i | every byte before i; that term |
+//! | `AppendReply` up to an installed snapshot | the switch to that snapshot |
 //! | own entry counted in a commit | that entry |
 
 use super::durability::Durable;
@@ -28,6 +31,8 @@ pub struct Output {
     pub sends: Vec<Send>,
     /// Reads answered, in the order in which they were asked.
     pub reads: Vec<ReadReady>,
+    /// What is to be done with the piece of a snapshot just stepped.
+    pub snapshot: Option<PieceVerdict>,
     /// What people and pending proposals should hear.
     pub notices: Vec<Notice>,
     /// How often each corner was reached.
@@ -109,8 +114,19 @@ fn grants(message: &Message) -> bool {
         | Message::Vote { .. }
         | Message::Append { .. }
         | Message::Heartbeat { .. }
-        | Message::AppendReply { .. } => false,
+        | Message::AppendReply { .. }
+        | Message::InstallSnapshot { .. }
+        | Message::InstallSnapshotReply { .. } => false,
     }
+}
+
+/// What the rules say about a piece of a snapshot that has arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceVerdict {
+    /// It is of the leader of our term, and ahead of what we have: keep it.
+    Keep,
+    /// Everything it stands for is committed here: say so.
+    Superfluous,
 }
 
 /// A change of the log for the node to stage. `propose` stages nothing: the proposer has the
@@ -267,6 +283,13 @@ pub enum Notice {
         /// The term we led.
         term: Term,
     },
+    /// A snapshot took the place of our state, and of our log where that differed.
+    SnapshotInstalled {
+        /// The last entry it stands for.
+        position: LogPosition,
+        /// Whether the log went on behind that entry and was kept.
+        kept: bool,
+    },
     /// A leader contradicts an entry that we know to be committed or verified. We refuse its
     /// message; one of us is broken, and people must look.
     SafetyViolated {
@@ -298,12 +321,22 @@ pub enum Mark {
     ReadRound,
     /// A pipeline to a follower was given up and the follower probed.
     Reprobed,
+    /// A follower needs entries that the leader no longer holds: it is sent a snapshot.
+    SnapshotNeeded,
+    /// An `Append` began before the receiver's log does.
+    BelowBase,
+    /// A snapshot was installed and the log behind it kept.
+    SnapshotKeptLog,
+    /// A snapshot was installed in place of the log.
+    SnapshotReplacedLog,
+    /// A snapshot that was not ahead of what is committed was passed over.
+    SnapshotStale,
 }
 
 /// Counts of `Mark`s since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Marks {
-    counts: [u64; 8],
+    counts: [u64; 13],
 }
 
 impl Marks {
@@ -327,5 +360,10 @@ const fn slot(mark: Mark) -> usize {
         Mark::Stale => 5,
         Mark::ReadRound => 6,
         Mark::Reprobed => 7,
+        Mark::SnapshotNeeded => 8,
+        Mark::BelowBase => 9,
+        Mark::SnapshotKeptLog => 10,
+        Mark::SnapshotReplacedLog => 11,
+        Mark::SnapshotStale => 12,
     }
 }

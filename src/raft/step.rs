@@ -2,7 +2,7 @@
 //! settle in one fixed order, then the invariants are checked.
 
 use super::Raft;
-use super::message::{AppendOutcome, Message};
+use super::message::{AppendOutcome, Message, SnapshotOutcome};
 use super::output::Mark;
 use super::role::Role;
 use crate::limits::TERM_JUMP_MAX;
@@ -47,6 +47,16 @@ impl Raft {
             }
             Message::AppendReply { term: _, session, round, outcome, first_faulty } => {
                 self.on_append_reply(now, from, (session, round), outcome, first_faulty);
+            }
+            Message::InstallSnapshot { term: _, snapshot, offset: _, bytes: _ } => {
+                if self.hear_leader(now, from) {
+                    self.on_install_snapshot(snapshot);
+                } else {
+                    self.output.marks.add(Mark::Malformed);
+                }
+            }
+            Message::InstallSnapshotReply { term: _, snapshot, outcome } => {
+                self.on_install_snapshot_reply(now, from, snapshot, outcome);
             }
         }
     }
@@ -143,7 +153,13 @@ impl Raft {
                     Message::AppendReply { term, session, round, outcome, first_faulty: None },
                 );
             }
-            Message::VoteReply { .. } | Message::AppendReply { .. } => {}
+            Message::InstallSnapshot { snapshot, .. } => {
+                let (snapshot, outcome) = (*snapshot, SnapshotOutcome::Refused);
+                self.reply(from, Message::InstallSnapshotReply { term, snapshot, outcome });
+            }
+            Message::VoteReply { .. }
+            | Message::AppendReply { .. }
+            | Message::InstallSnapshotReply { .. } => {}
         }
         false
     }

@@ -262,6 +262,9 @@ fn say(notice: &Notice, raft: &Raft) {
         Notice::LostQuorum { term } => {
             log::warn!("lost the quorum node={node} term={term} last={last}");
         }
+        Notice::SnapshotInstalled { position, kept } => {
+            log::info!("installed a snapshot node={node} at={position} kept_log={kept}");
+        }
         Notice::SafetyViolated { from, ours, theirs } => {
             log::error!("safety violated node={node} from={from} ours={ours} theirs={theirs}");
         }

@@ -38,7 +38,9 @@ impl Node {
             | Message::Heartbeat { .. } => true,
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
-            | Message::AppendReply { .. } => false,
+            | Message::AppendReply { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::InstallSnapshotReply { .. } => false,
         };
         if !expected || !self.payloads_are_whole(&frame) {
             log::warn!("closed a peer that sent a message out of place or damaged peer={from}");
@@ -95,7 +97,9 @@ impl Node {
             Message::PreVote { .. }
             | Message::Vote { .. }
             | Message::Append { .. }
-            | Message::Heartbeat { .. } => self.connections.end(id),
+            | Message::Heartbeat { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::InstallSnapshotReply { .. } => self.connections.end(id),
         }
     }
 
@@ -189,6 +193,7 @@ impl Node {
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => self.peers.inbound(to),
+            Message::InstallSnapshot { .. } | Message::InstallSnapshotReply { .. } => None,
         };
         // A peer that does not read gets no more: the core takes a lost message for a lost message.
         if let Some(connection) = connection

@@ -56,6 +56,7 @@ impl Node {
         let size = u32::try_from(payload.len()).expect("a configuration is small");
         let restored = Restored {
             hard_state: HardState { term: Term::BOOTSTRAP, vote: Vote::None },
+            base: LogPosition::ZERO,
             log: vec![(position.index, position.term)],
             sizes: vec![size],
             commit_index: LogIndex::ZERO,
@@ -79,6 +80,7 @@ impl Node {
         self.members = members;
         let restored = Restored {
             hard_state: recovered.hard_state,
+            base: LogPosition::ZERO,
             log: recovered.runs,
             sizes: recovered.sizes,
             commit_index: recovered.commit_index,

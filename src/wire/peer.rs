@@ -9,17 +9,21 @@
 //!    5      [term, session, round, prev.term, prev.index, commit, entries]     Append
 //!    6      [term, session, round, commit]                                Heartbeat
 //!    7      [term, session, round, outcome: array, first_faulty]          AppendReply
+//!    8      [term, snapshot: 4 fields, offset, piece: bin]                InstallSnapshot
+//!    9      [term, snapshot: 4 fields, outcome: array]                    InstallSnapshotReply
 //! entries   array of array(4) [term, kind, crc: uint, payload: bin]
 //! outcome   [0, index] Matched · [1, probe, hint.term, hint.index] Conflict · [2, index] NoRoom
+//! snapshot  last.term, last.index, bytes, crc
+//! outcome   of a 9: [0, offset] Wanted · [1] Installed · [2] Refused
 //! ```
 //!
 //! What arrives here has passed every check that one message alone allows: the core can count on
 //! positions that do not overflow and entries whose terms do not go back.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX};
-use crate::raft::message::{AppendOutcome, EntryMeta, Message};
-use crate::types::{EntryKind, LogIndex, LogPosition, Term};
+use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
+use crate::raft::message::{AppendOutcome, EntryMeta, Message, SnapshotOutcome};
+use crate::types::{EntryKind, LogIndex, LogPosition, SnapshotId, Term};
 
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
@@ -34,14 +38,21 @@ const VOTE_REPLY: u64 = 4;
 const APPEND: u64 = 5;
 const HEARTBEAT: u64 = 6;
 const APPEND_REPLY: u64 = 7;
+const INSTALL_SNAPSHOT: u64 = 8;
+const INSTALL_SNAPSHOT_REPLY: u64 = 9;
 
 const MATCHED: u64 = 0;
 const CONFLICT: u64 = 1;
 const NO_ROOM: u64 = 2;
 
+const WANTED: u64 = 0;
+const INSTALLED: u64 = 1;
+const REFUSED: u64 = 2;
+
 /// Appends a message without payloads, as a whole frame.
 ///
-/// Panics on an Append that has entries: they travel with their payloads, see `AppendWriter`.
+/// Panics on an Append that has entries and on a piece of a snapshot that has bytes: they travel
+/// with their payloads, see `AppendWriter` and `encode_piece`.
 pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
     match message {
         Message::Append { term, session, round, prev, entries, commit } => {
@@ -90,6 +101,58 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
                 write_outcome(out, *outcome);
                 msgpack::write_uint(out, first_faulty.unwrap_or(LogIndex::ZERO).get());
             });
+        }
+        Message::InstallSnapshot { term, snapshot, offset, bytes } => {
+            assert!(*bytes == 0, "a piece travels with its bytes");
+            encode_piece(out, *term, *snapshot, *offset, &[]);
+        }
+        Message::InstallSnapshotReply { term, snapshot, outcome } => {
+            write_frame(out, INSTALL_SNAPSHOT_REPLY, 6, |out| {
+                msgpack::write_uint(out, term.get());
+                write_snapshot(out, *snapshot);
+                write_snapshot_outcome(out, *outcome);
+            });
+        }
+    }
+}
+
+/// Appends an InstallSnapshot with its piece of the file, as a whole frame.
+pub fn encode_piece(
+    out: &mut Vec<u8>,
+    term: Term,
+    snapshot: SnapshotId,
+    offset: u64,
+    piece: &[u8],
+) {
+    assert!(piece.len() <= SNAPSHOT_PIECE_BYTES_MAX, "a piece of {} bytes", piece.len());
+    write_frame(out, INSTALL_SNAPSHOT, 7, |out| {
+        msgpack::write_uint(out, term.get());
+        write_snapshot(out, snapshot);
+        msgpack::write_uint(out, offset);
+        msgpack::write_bin(out, piece);
+    });
+}
+
+fn write_snapshot(out: &mut Vec<u8>, snapshot: SnapshotId) {
+    fields::write_position(out, snapshot.position);
+    msgpack::write_uint(out, snapshot.bytes);
+    msgpack::write_uint(out, u64::from(snapshot.crc));
+}
+
+fn write_snapshot_outcome(out: &mut Vec<u8>, outcome: SnapshotOutcome) {
+    match outcome {
+        SnapshotOutcome::Wanted { offset } => {
+            msgpack::write_array(out, 2);
+            msgpack::write_uint(out, WANTED);
+            msgpack::write_uint(out, offset);
+        }
+        SnapshotOutcome::Installed => {
+            msgpack::write_array(out, 1);
+            msgpack::write_uint(out, INSTALLED);
+        }
+        SnapshotOutcome::Refused => {
+            msgpack::write_array(out, 1);
+            msgpack::write_uint(out, REFUSED);
         }
     }
 }
@@ -211,12 +274,13 @@ pub struct Payload<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A peer's message and, for an Append, the payloads in the order of its entries.
+/// A peer's message and, for an Append, the payloads in the order of its entries; for a piece of a
+/// snapshot, its bytes.
 #[derive(Debug)]
 pub struct PeerFrame<'a> {
     /// The message.
     pub message: Message,
-    /// As many as the message has entries.
+    /// As many as the message has entries; one for a piece of a snapshot, without a CRC of its own.
     pub payloads: Vec<Payload<'a>>,
 }
 
@@ -256,6 +320,8 @@ pub fn decode_peer<'a>(
             commit: fields.index()?,
         },
         APPEND_REPLY => decode_append_reply(&mut fields)?,
+        INSTALL_SNAPSHOT => decode_install_snapshot(&mut fields, &mut payloads)?,
+        INSTALL_SNAPSHOT_REPLY => decode_install_snapshot_reply(&mut fields)?,
         found => return Err(DecodeError::Range { what: "the type of a peer's message", found }),
     };
     fields.close()?;
@@ -340,6 +406,49 @@ fn decode_append_reply(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeErr
     outcome_fields.close()?;
     let first_faulty = Some(fields.index()?).filter(|index| *index != LogIndex::ZERO);
     Ok(Message::AppendReply { term, session, round, outcome, first_faulty })
+}
+
+fn decode_install_snapshot<'a>(
+    fields: &mut Fields<'_, 'a>,
+    payloads: &mut Vec<Payload<'a>>,
+) -> Result<Message, DecodeError> {
+    let (term, snapshot, offset) = (fields.term()?, decode_snapshot(fields)?, fields.uint()?);
+    check(snapshot.position.term <= term, "a snapshot is of the leader's term or earlier")?;
+    let piece = fields.bin()?;
+    let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+    if piece.len() > SNAPSHOT_PIECE_BYTES_MAX {
+        let found = u64::from(bytes);
+        return Err(DecodeError::Range { what: "the length of a piece", found });
+    }
+    let end = offset.checked_add(u64::from(bytes));
+    check(end.is_some_and(|end| end <= snapshot.bytes), "a piece lies within its file")?;
+    payloads.push(Payload { crc: 0, bytes: piece });
+    Ok(Message::InstallSnapshot { term, snapshot, offset, bytes })
+}
+
+fn decode_snapshot(fields: &mut Fields<'_, '_>) -> Result<SnapshotId, DecodeError> {
+    let position = fields.position()?;
+    check(position != LogPosition::ZERO, "a snapshot stands for an entry")?;
+    let bytes = fields.uint_within("the length of a snapshot", fields::NUMBER_MAX)?;
+    let found = fields.uint()?;
+    let crc = u32::try_from(found).map_err(|_| DecodeError::Range { what: "a CRC", found })?;
+    Ok(SnapshotId { position, bytes, crc })
+}
+
+fn decode_install_snapshot_reply(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
+    let (term, snapshot) = (fields.term()?, decode_snapshot(fields)?);
+    let mut outcome_fields = fields.nested()?;
+    let outcome = match outcome_fields.uint()? {
+        WANTED => SnapshotOutcome::Wanted { offset: outcome_fields.uint()? },
+        INSTALLED => SnapshotOutcome::Installed,
+        REFUSED => SnapshotOutcome::Refused,
+        found => return Err(DecodeError::Range { what: "the outcome of a piece", found }),
+    };
+    outcome_fields.close()?;
+    if let SnapshotOutcome::Wanted { offset } = outcome {
+        check(offset <= snapshot.bytes, "what is wanted lies within the file")?;
+    }
+    Ok(Message::InstallSnapshotReply { term, snapshot, outcome })
 }
 
 fn check(holds: bool, what: &'static str) -> Result<(), DecodeError> {

@@ -7,10 +7,13 @@
 //! them.
 
 use super::oracles::Oracle;
-use super::server::{Disk, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, id, settings};
+use super::server::{
+    Disk, Entry, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, at, disk, id, length, settings, upto,
+};
 use super::weather::{Dice, MS, Weather};
-use raftd::raft::ReadTicket;
-use raftd::types::{Instant, LogIndex};
+use raftd::raft::message::{Message, SnapshotOutcome};
+use raftd::raft::{Install, PieceVerdict, ReadTicket};
+use raftd::types::{Instant, LogIndex, LogPosition, SnapshotId, Term};
 use std::collections::BTreeMap;
 
 struct World {
@@ -19,6 +22,8 @@ struct World {
     now: Instant,
     servers: Vec<Server>,
     flying: Vec<(Instant, Packet)>,
+    /// Snapshots on their way, late and double as anything else.
+    shipped: Vec<Shipment>,
     syncs: Vec<Option<Instant>>,
     /// Until when each server is stopped, as by a debugger: its clock goes on.
     frozen: Vec<Instant>,
@@ -29,7 +34,18 @@ struct World {
     starts: u64,
     asked: BTreeMap<(usize, ReadTicket), LogIndex>,
     reads_served: u64,
+    installed: u64,
     oracle: Oracle,
+}
+
+/// A snapshot of the committed `entries`, from the leader of `term`.
+#[derive(Clone)]
+struct Shipment {
+    arrival: Instant,
+    from: usize,
+    to: usize,
+    term: Term,
+    entries: Vec<Entry>,
 }
 
 impl World {
@@ -43,6 +59,7 @@ impl World {
             now: Instant::from_ns(1),
             servers: Vec::new(),
             flying: Vec::new(),
+            shipped: Vec::new(),
             syncs: vec![None; servers],
             frozen: vec![Instant::ZERO; servers],
             cut: Vec::new(),
@@ -51,6 +68,7 @@ impl World {
             starts: 0,
             asked: BTreeMap::new(),
             reads_served: 0,
+            installed: 0,
             oracle: Oracle::default(),
         };
         for nth in 0..servers {
@@ -93,6 +111,8 @@ impl World {
         self.now = self.now.after_ns(1 + self.dice.roll(4 * MS));
         self.thaw();
         self.deliver();
+        self.ship();
+        self.unload();
         for nth in 0..self.servers.len() {
             if self.frozen[nth] > self.now {
                 continue;
@@ -147,6 +167,78 @@ impl World {
         }
         for at in (0..unsettled.len()).filter(|at| unsettled[*at]) {
             self.end_turn(at);
+        }
+    }
+
+    /// A leader sends a snapshot to whom it has no entries for: anything from its base to what it
+    /// has durably committed.
+    fn ship(&mut self) {
+        for from in 0..self.servers.len() {
+            let raft = &self.servers[from].raft;
+            let (base, term) = (raft.base().index.get(), raft.term());
+            let newest = raft.commit_index().min(raft.durable()).get();
+            let waiting: Vec<usize> = raft.awaiting_snapshot().map(nth).collect();
+            for to in waiting {
+                let under_way = self.shipped.iter().any(|it| (it.from, it.to) == (from, to));
+                if self.frozen[from] > self.now || under_way || newest < base {
+                    continue;
+                }
+                let index = at(base + self.dice.roll(newest - base + 1));
+                let entries = upto(&self.servers[from].log, index).to_vec();
+                let latency = self.dice.roll(10 * self.weather.latency_ns);
+                let arrival = self.now.after_ns(latency);
+                let shipment = Shipment { arrival, from, to, term, entries };
+                if self.dice.once_in(self.weather.double) {
+                    let arrival = arrival.after_ns(self.dice.roll(5 * TIMEOUT_NS));
+                    self.shipped.push(Shipment { arrival, ..shipment.clone() });
+                }
+                self.shipped.push(shipment);
+            }
+        }
+    }
+
+    /// The snapshots that have arrived are installed, or come again when the log is durable.
+    fn unload(&mut self) {
+        let (now, frozen) = (self.now, self.frozen.clone());
+        let awake = |it: &mut Shipment| it.arrival <= now && frozen[it.to] <= now;
+        let arrived: Vec<Shipment> = self.shipped.extract_if(.., awake).collect();
+        for shipment in arrived {
+            let Shipment { from, to, term, .. } = shipment;
+            if self.cut.contains(&(from, to)) || self.dice.once_in(self.weather.loss) {
+                continue;
+            }
+            let last = shipment.entries.last().expect("a base is behind an entry");
+            let position = LogPosition::new(last.meta.term, length(&shipment.entries));
+            let snapshot = SnapshotId { position, bytes: 1, crc: 0 };
+            let message = Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 1 };
+            let (source, own) = (peer(from), peer(to));
+            let packet = Packet { from: source, to: own, message, entries: Vec::new() };
+            let server = &mut self.servers[to];
+            server.step(now, &packet);
+            match server.raft.output().snapshot.take() {
+                Some(PieceVerdict::Keep) => match server.install(now, &shipment.entries) {
+                    Install::Now(_) => self.installed += 1,
+                    Install::Later => self.shipped.push(shipment),
+                    Install::Never => {}
+                },
+                Some(PieceVerdict::Superfluous) => {
+                    let outcome = SnapshotOutcome::Installed;
+                    server.raft.answer_piece(source, snapshot, outcome);
+                }
+                None => {}
+            }
+            self.end_turn(to);
+        }
+    }
+
+    /// A server forgets a part of what it has durably committed.
+    fn compact(&mut self) {
+        let nth = self.dice.index(self.servers.len());
+        let server = &mut self.servers[nth];
+        let base = server.raft.base().index.get();
+        let newest = server.raft.commit_index().min(server.raft.durable()).get();
+        if newest > base {
+            server.compact(at(base + 1 + self.dice.roll(newest - base)));
         }
     }
 
@@ -240,6 +332,9 @@ impl World {
             let victim = self.victim();
             self.frozen[victim] = self.now.after_ns(self.dice.roll(5 * TIMEOUT_NS));
         }
+        if self.dice.once_in(self.weather.compact) {
+            self.compact();
+        }
         if self.dice.once_in(self.weather.mend) {
             self.mend();
         }
@@ -285,6 +380,7 @@ impl World {
             freeze: 0,
             reconnect: 0,
             tight: 0,
+            compact: 0,
             propose: 20,
             ..Weather::draw(&mut Dice(0))
         };
@@ -332,6 +428,7 @@ struct Harvest {
     committed: u64,
     elections: u64,
     reads: u64,
+    installed: u64,
 }
 
 fn run(seed: u64) -> Harvest {
@@ -349,6 +446,7 @@ fn run(seed: u64) -> Harvest {
         committed: world.oracle.commit_index().get(),
         elections: world.oracle.elections,
         reads: world.reads_served,
+        installed: world.installed,
     }
 }
 
@@ -373,7 +471,7 @@ fn chaos_breaks_no_property_of_figure_3_and_the_cluster_recovers() {
         Some(seed) => (seed, 1),
         None => (0, number("RAFT_CHAOS_SEEDS").unwrap_or(300)),
     };
-    let mut total = Harvest { committed: 0, elections: 0, reads: 0 };
+    let mut total = Harvest { committed: 0, elections: 0, reads: 0, installed: 0 };
     for seed in first..first + seeds {
         let naming = Naming(seed);
         let harvest = run(seed);
@@ -381,9 +479,14 @@ fn chaos_breaks_no_property_of_figure_3_and_the_cluster_recovers() {
         total.committed += harvest.committed;
         total.elections += harvest.elections;
         total.reads += harvest.reads;
+        total.installed += harvest.installed;
     }
-    let Harvest { committed, elections, reads } = total;
-    println!("{seeds} seeds: {committed} committed, {elections} elections, {reads} reads");
+    let Harvest { committed, elections, reads, installed } = total;
+    println!(
+        "{seeds} seeds: {committed} committed, {elections} elections, {reads} reads, \
+         {installed} snapshots installed"
+    );
+    assert!(seeds == 1 || installed > seeds, "too few snapshots: {installed}");
     assert!(seeds == 1 || committed > 100 * seeds, "too little happened: {committed}");
     assert!(seeds == 1 || elections > 3 * seeds, "too few elections: {elections}");
     assert!(seeds == 1 || reads > 30 * seeds, "too few reads: {reads}");

@@ -261,6 +261,12 @@ fn with_term(message: Message, new: u64) -> Message {
         Message::Heartbeat { term: _, session, round, commit } => {
             Message::Heartbeat { term: new, session, round, commit }
         }
+        Message::InstallSnapshot { term: _, snapshot, offset, bytes } => {
+            Message::InstallSnapshot { term: new, snapshot, offset, bytes }
+        }
+        Message::InstallSnapshotReply { term: _, snapshot, outcome } => {
+            Message::InstallSnapshotReply { term: new, snapshot, outcome }
+        }
         other @ (Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }

@@ -11,4 +11,5 @@ mod reads;
 mod restarts;
 mod scenarios;
 mod server;
+mod snapshots;
 mod weather;

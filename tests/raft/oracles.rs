@@ -43,7 +43,8 @@ impl Oracle {
                 | Notice::Campaigning { .. }
                 | Notice::BecameFollower { .. }
                 | Notice::LeaderChanged { .. }
-                | Notice::LostQuorum { .. } => {}
+                | Notice::LostQuorum { .. }
+                | Notice::SnapshotInstalled { .. } => {}
             }
         }
         let commit_index = server.raft.commit_index();
