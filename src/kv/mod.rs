@@ -26,6 +26,7 @@
 pub mod command;
 
 mod apply;
+mod checkpoint;
 mod hash;
 mod history;
 mod index;
@@ -39,6 +40,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use apply::ApplyError;
+pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced};
 pub use command::{Command, CommandError, CommandReply, EntryHeader, RangeEnd, validate_command};
 pub use range::{KeyValueRef, RangeError, RangeRequest, RangeSummary};
 
@@ -74,6 +76,8 @@ pub struct Store {
     compact_revision: Revision,
     applied: LogIndex,
     stamp_ms: u64,
+    /// The compaction revision of the checkpoint under way: nothing due later is freed.
+    pinned: Option<Revision>,
     /// The keys one delete found. Kept for its memory.
     found: Vec<KeyId>,
 }
@@ -111,6 +115,7 @@ impl Store {
             compact_revision: Revision(0),
             applied: LogIndex::ZERO,
             stamp_ms: 0,
+            pinned: None,
             found: Vec::new(),
         }
     }
