@@ -70,7 +70,7 @@ impl Raft {
                 None
             }
             None => {
-                self.answer_later_or_now(base.index, true);
+                self.answer_later_or_now(base.index, &[], Taken { skip: 0, count: 0 });
                 None
             }
         }

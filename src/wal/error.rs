@@ -1,6 +1,7 @@
 //! Why a data directory cannot be opened, and what the operator can do about it.
 
 use super::disk::Disk;
+use super::snapshot_file::SnapshotDamage;
 use crate::types::{LogIndex, NodeId};
 use std::fmt;
 use std::io;
@@ -65,6 +66,13 @@ pub enum OpenError {
     },
     /// A part of the log that may have been acknowledged is damaged.
     Damaged(Damage),
+    /// The snapshot in force is damaged, and with it the state that the log goes on from.
+    SnapshotDamaged {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        damage: SnapshotDamage,
+    },
     /// An operation failed.
     Io {
         /// What was attempted.
@@ -175,6 +183,12 @@ impl fmt::Display for OpenError {
                 path.display()
             ),
             OpenError::Damaged(damage) => damage.fmt(f),
+            OpenError::SnapshotDamaged { path, damage } => write!(
+                f,
+                "{damage} ({}): restore the file from a copy, or empty the directory and replace \
+                 the member",
+                path.display()
+            ),
             OpenError::Io { doing, path, source } => {
                 let advice = advice_on(source.kind());
                 write!(f, "cannot {doing} {} ({advice})", path.display())
@@ -210,7 +224,8 @@ impl std::error::Error for OpenError {
             | OpenError::IdentityDamaged { .. }
             | OpenError::Version { .. }
             | OpenError::HardStateLost { .. }
-            | OpenError::Damaged(_) => None,
+            | OpenError::Damaged(_)
+            | OpenError::SnapshotDamaged { .. } => None,
         }
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! hs.0, hs.1: two slots of one page; version n is in slot n%2 of both files
-//!  0 8 magic "RAFTDHST"   8 2 version 1
+//!  0 8 magic "RAFTDHST"   8 2 version 2
 //! 10 1 flags: bit 0 clean shutdown, bit 1 UNCERTAIN   11 5 zero
 //! 16 8 hs_seq            24 8 term        32 8 vote: 0 none, u64::MAX abstain
 //! 40 8 boot_nonce        48 8 last_durable term   56 8 last_durable index
-//! 64 8 genesis           72 16 room for the bound of an UNCERTAIN tail, zero   ...zero...
-//! 124 4 crc32 of bytes 0..124 (all within the slot's first sector)
+//! 64 8 genesis           72 16 room for the bound of an UNCERTAIN tail, zero
+//! 88 8 snapshot: last index   96 8 its term   104 8 its file's bytes   112 4 its file's crc
+//! 116 4 first segment: those with lower numbers are dead; 0 as 1
+//! 120 8 log base index   128 8 its term: the entry before what the first segment begins with
+//! ...zero...             252 4 crc32 of bytes 0..252 (all within the slot's first sector)
+//! version 1: no snapshot; all from 88 on is zero, 124 4 crc32 of bytes 0..124
 //! ```
 //!
 //! Writing version n: hs.0, sync, hs.1, sync; only then may anyone hear of it. A crash leaves n in
@@ -18,6 +22,12 @@
 //!
 //! `last_durable` is a lower bound of the last entry on disk. It is lowered before a truncation
 //! goes below it.
+//!
+//! **Which snapshot is in force stands here**, with where the log begins that goes on from it: one
+//! sector, written like a vote. So a switch to another snapshot is atomic, is ordered with
+//! everything else that is made durable, and survives the loss of one file. Why not a manifest of
+//! its own: it would be a second truth about the end of the log (`last_durable`), and a second file
+//! whose loss must be told from its absence.
 
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
@@ -25,15 +35,18 @@ use super::job::Operation;
 use super::record::{get_u16, get_u32, get_u64, put_u16, put_u32, put_u64};
 use crate::codec::crc;
 use crate::limits::PAGE_BYTES;
-use crate::types::{HardState, LogIndex, LogPosition, NodeId, Term, Vote};
+use crate::types::{HardState, LogIndex, LogPosition, NodeId, SnapshotId, Term, Vote};
 use std::io;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"RAFTDHST";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Without a snapshot.
+const VERSION_BEFORE: u16 = 1;
 const FLAG_CLEAN: u8 = 1;
 const FLAG_UNCERTAIN: u8 = 2;
-const CRC_AT: usize = 124;
+const CRC_AT: usize = 252;
+const CRC_AT_BEFORE: usize = 124;
 /// The names of the two files.
 pub(super) const NAMES: [&str; 2] = ["hs.0", "hs.1"];
 
@@ -55,6 +68,12 @@ pub(super) struct Slot {
     /// Whether the log's tail is in doubt. Nothing here sets it yet; a directory that has it is
     /// refused.
     pub(super) uncertain: bool,
+    /// The snapshot in force; all zero if there is none.
+    pub(super) snapshot: SnapshotId,
+    /// The entry before what the first segment begins with.
+    pub(super) base: LogPosition,
+    /// The number of the first segment of the log; 0 as 1.
+    pub(super) first_segment: u32,
 }
 
 impl Slot {
@@ -75,6 +94,13 @@ impl Slot {
         put_u64(&mut page, 48, self.last_durable.term.get());
         put_u64(&mut page, 56, self.last_durable.index.get());
         put_u64(&mut page, 64, self.genesis);
+        put_u64(&mut page, 88, self.snapshot.position.index.get());
+        put_u64(&mut page, 96, self.snapshot.position.term.get());
+        put_u64(&mut page, 104, self.snapshot.bytes);
+        put_u32(&mut page, 112, self.snapshot.crc);
+        put_u32(&mut page, 116, self.first_segment);
+        put_u64(&mut page, 120, self.base.index.get());
+        put_u64(&mut page, 128, self.base.term.get());
         let crc = crc::crc32(&[&page[..CRC_AT]]);
         put_u32(&mut page, CRC_AT, crc);
         page
@@ -86,13 +112,19 @@ impl Slot {
         if page.len() < PAGE_BYTES || &page[..8] != MAGIC {
             return Ok(None);
         }
-        if get_u32(page, CRC_AT) != crc::crc32(&[&page[..CRC_AT]]) {
+        let version = get_u16(page, 8);
+        let sound = |crc_at: usize| get_u32(page, crc_at) == crc::crc32(&[&page[..crc_at]]);
+        let before = version == VERSION_BEFORE && sound(CRC_AT_BEFORE);
+        if !before && !sound(CRC_AT) {
             return Ok(None);
         }
-        let version = get_u16(page, 8);
-        if version != VERSION {
+        if !before && version != VERSION {
             return Err(version);
         }
+        let position = |index: usize, term: usize| {
+            let index = LogIndex::new(get_u64(page, index));
+            LogPosition::new(Term::new(get_u64(page, term)), index)
+        };
         let vote = match get_u64(page, 32) {
             0 => Vote::None,
             u64::MAX => Vote::Abstain,
@@ -102,13 +134,18 @@ impl Slot {
             seq: get_u64(page, 16),
             hard_state: HardState { term: Term::new(get_u64(page, 24)), vote },
             boot_nonce: get_u64(page, 40),
-            last_durable: LogPosition::new(
-                Term::new(get_u64(page, 48)),
-                LogIndex::new(get_u64(page, 56)),
-            ),
+            last_durable: position(56, 48),
             genesis: get_u64(page, 64),
             clean: page[10] & FLAG_CLEAN != 0,
             uncertain: page[10] & FLAG_UNCERTAIN != 0,
+            snapshot: if before {
+                SnapshotId::default()
+            } else {
+                let (bytes, crc) = (get_u64(page, 104), get_u32(page, 112));
+                SnapshotId { position: position(88, 96), bytes, crc }
+            },
+            base: if before { LogPosition::ZERO } else { position(120, 128) },
+            first_segment: if before { 0 } else { get_u32(page, 116) },
         }))
     }
 }
