@@ -34,6 +34,12 @@ pub struct Config {
     pub history_bytes_max: u64,
     /// Client connections at once.
     pub connections_max: usize,
+    /// More entries than so many since the last snapshot make one due.
+    pub snapshot_entries: u64,
+    /// At least so long from one snapshot to the next. Nanoseconds.
+    pub snapshot_interval_ns: u64,
+    /// Bytes of a snapshot a second to one follower; `None` is no bound.
+    pub snapshot_rate: Option<u64>,
 }
 
 /// A member as `--peers` names it.
@@ -112,6 +118,24 @@ fn flags() -> getopts::Options {
         "superseded versions kept before automatic compaction (default 64 MiB)",
         "BYTES",
     );
+    flags.optopt(
+        "",
+        "snapshot-entries",
+        "entries since the last snapshot that make a new one due (default 1000)",
+        "N",
+    );
+    flags.optopt(
+        "",
+        "snapshot-interval",
+        "milliseconds from one snapshot to the next at least (default 10000)",
+        "MS",
+    );
+    flags.optopt(
+        "",
+        "snapshot-rate",
+        "bytes of a snapshot sent to a follower in a second (default: as fast as it goes)",
+        "BYTES",
+    );
     flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
     flags.optflag("h", "help", "print this help");
     flags.optflag("V", "version", "print the version");
@@ -169,6 +193,21 @@ impl Config {
                 limits::HISTORY_BYTES_DEFAULT,
                 4096..=1 << 40,
             )?,
+            snapshot_entries: number(
+                &matches,
+                "snapshot-entries",
+                limits::SNAPSHOT_ENTRIES_DEFAULT,
+                1..=1 << 40,
+            )?,
+            snapshot_interval_ns: 1_000_000
+                * number(
+                    &matches,
+                    "snapshot-interval",
+                    limits::SNAPSHOT_INTERVAL_MS_DEFAULT,
+                    0..=86_400_000,
+                )?,
+            snapshot_rate: Some(number(&matches, "snapshot-rate", 0, 1..=1 << 40)?)
+                .filter(|rate| *rate > 0),
             connections_max: usize::try_from(connections).unwrap_or(limits::CONNECTIONS_MAX),
         })))
     }

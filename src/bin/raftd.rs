@@ -5,7 +5,7 @@
 
 use raftd::config::{Config, Parsed};
 use raftd::limits::WorkingLimits;
-use raftd::replica::{Fatal, NodeOptions};
+use raftd::replica::{Fatal, NodeOptions, SnapshotOptions};
 use raftd::server::{Ended, Farewell, Server, ServerOptions, StartError, start_logger, unix_ms};
 use raftd::types::DiskId;
 use raftd::wal::{OpenError, OsDisk};
@@ -115,6 +115,12 @@ fn node_options(config: &Config, seed: u64) -> Result<NodeOptions, (u8, String)>
         history_bytes_max: config.history_bytes_max,
         clients_max: config.connections_max,
         working: WorkingLimits::default(),
+        snapshots: SnapshotOptions {
+            entries: config.snapshot_entries,
+            interval_ns: config.snapshot_interval_ns,
+            rate: config.snapshot_rate,
+            ..SnapshotOptions::default()
+        },
     })
 }
 
@@ -161,7 +167,8 @@ fn open_code(error: &OpenError) -> u8 {
         | OpenError::IdentityDamaged { .. }
         | OpenError::Version { .. }
         | OpenError::HardStateLost { .. }
-        | OpenError::Damaged(_) => REFUSED,
+        | OpenError::Damaged(_)
+        | OpenError::SnapshotDamaged { .. } => REFUSED,
     }
 }
 

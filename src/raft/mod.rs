@@ -276,6 +276,11 @@ impl Raft {
         self.log.bytes_in(LogRange::new(self.commit_index, self.log.last().index))
     }
 
+    /// Payload bytes of the entries after `index`, which is not before the base.
+    pub fn bytes_since(&self, index: LogIndex) -> u64 {
+        self.log.bytes_in(LogRange::new(index, self.log.last().index))
+    }
+
     /// Appends an entry of our own term to the log in memory.
     fn append(&mut self, bytes: u32) -> LogPosition {
         self.durability.appended();

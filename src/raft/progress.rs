@@ -209,7 +209,13 @@ impl Peer {
 
     /// The follower had no room: wait for the next heartbeat, then try one entry.
     pub(super) fn pause(&mut self) {
-        let prev = self.match_index;
+        let prev = match &self.progress {
+            // What it has may not be durable there yet, as just after a snapshot: it had the entry
+            // before those that found no room.
+            Progress::Probe(probe) => probe.prev.max(self.match_index),
+            Progress::Replicate(_) => self.match_index,
+            Progress::Snapshot => return,
+        };
         self.progress = Progress::Probe(Probe { prev, sent: None, cautious: true, paused: true });
     }
 
@@ -292,6 +298,19 @@ mod tests {
         assert_eq!(sent(&peer), Some(at(20)));
         peer.probe_after(None);
         assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(20)));
+    }
+
+    #[test]
+    fn no_room_just_after_a_snapshot_asks_for_no_other_one() {
+        let mut peer = peer(3);
+        peer.enter_snapshot(at(11));
+        peer.pause();
+        assert!(matches!(peer.progress, Progress::Snapshot), "an answer from before");
+        peer.snapshot_installed(at(15));
+        peer.matched(at(3));
+        peer.pause();
+        assert!(!peer.enter_snapshot(at(11)));
+        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(15)));
     }
 
     #[test]

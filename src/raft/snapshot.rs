@@ -59,6 +59,13 @@ impl Raft {
         waiting.map(|peer| peer.id)
     }
 
+    /// Whether this follower waits for a snapshot, reachable or not.
+    pub fn needs_snapshot(&self, peer: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let waits = |progress: &Progress| matches!(progress, Progress::Snapshot);
+        leader.peers.iter().any(|it| it.id == peer && waits(&it.progress))
+    }
+
     /// The lowest index that a follower which can be reached is known to have, and is sent entries
     /// from. A leader that compacts beyond it turns a short delay into a snapshot.
     pub fn lowest_match(&self) -> Option<LogIndex> {

@@ -102,8 +102,14 @@ impl Node {
         if self.farewell == Farewell::Staged {
             self.farewell = Farewell::Done;
         }
+        let compacted = self.wal.take_compacted();
         match &mut self.stage {
-            Stage::Member(raft) => raft.on_synced(now, SyncReceipt { seq }),
+            Stage::Member(raft) => {
+                if let Some(base) = compacted {
+                    raft.compact(base.index);
+                }
+                raft.on_synced(now, SyncReceipt { seq });
+            }
             Stage::Founding => self.founded(now),
             Stage::Alone(_) => {}
         }
@@ -115,6 +121,7 @@ impl Node {
         if self.fatal.is_some() {
             return;
         }
+        self.now = now;
         self.peers.dial_due(now, &mut self.dials);
         self.propose_compaction(now);
         self.close_entry(now);
@@ -128,6 +135,9 @@ impl Node {
         self.carry_out_log();
         self.send_messages();
         self.apply_committed();
+        self.continue_snapshot(now);
+        self.continue_receiving(now);
+        self.catch_up(now);
         self.take_notices();
         self.release_reads();
         self.answer_lost();
@@ -199,7 +209,7 @@ impl Node {
             return;
         }
         let Stage::Member(raft) = &self.stage else { return };
-        let dirty = raft.has_job();
+        let dirty = raft.has_job() || self.wal.switch_due();
         match (dirty, self.farewell) {
             (true, Farewell::None | Farewell::Asked) => {}
             (false, Farewell::None) => {

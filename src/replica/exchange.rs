@@ -193,7 +193,8 @@ impl Node {
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. } => self.peers.inbound(to),
-            Message::InstallSnapshot { .. } | Message::InstallSnapshotReply { .. } => None,
+            Message::InstallSnapshotReply { .. } => self.peers.snapshot_inbound(to),
+            Message::InstallSnapshot { .. } => None,
         };
         // A peer that does not read gets no more: the core takes a lost message for a lost message.
         if let Some(connection) = connection

@@ -7,8 +7,8 @@ use super::{Fatal, Node, Stage};
 use crate::types::{DiskId, Instant, NodeId};
 use crate::wire::error::Error;
 use crate::wire::hello::{
-    Hello, HelloReply, PeerHello, Sender, VERSION, Welcome, decode_hello, decode_hello_reply,
-    encode_hello, encode_hello_reply,
+    Hello, HelloReply, PeerHello, Purpose, Sender, VERSION, Welcome, decode_hello,
+    decode_hello_reply, encode_hello, encode_hello_reply,
 };
 use std::fmt;
 
@@ -53,6 +53,8 @@ impl Node {
     /// Introduces us on a connection that we dialed.
     pub(super) fn send_hello(&mut self, id: ConnectionId, peer: NodeId) {
         let (genesis, members) = self.standing();
+        let purpose =
+            if self.transfers.is_shaking(id) { Purpose::Snapshot } else { Purpose::Replication };
         let hello = Hello {
             version_min: VERSION,
             version_max: VERSION,
@@ -64,6 +66,7 @@ impl Node {
                 boot_nonce: self.boot_nonce,
                 genesis,
                 members,
+                purpose,
             }),
             auth: Vec::new(),
         };
@@ -118,6 +121,9 @@ impl Node {
             return self.turn_away(id, Error::Refused { why: why.to_string().into() });
         }
         let node = hello.node;
+        if hello.purpose == Purpose::Snapshot {
+            return self.welcome_snapshot(id, node);
+        }
         self.connections.set_party(id, Party::PeerIn(node));
         let peer = self.peers.get_mut(node).expect("check_peer knows it");
         if let Some(older) = peer.inbound.replace(id) {
@@ -132,6 +138,16 @@ impl Node {
             members: hello.members,
         };
         self.on_introduction(&said);
+    }
+
+    /// A member brings a snapshot. A newer connection of it takes the place of an older one.
+    fn welcome_snapshot(&mut self, id: ConnectionId, node: NodeId) {
+        self.connections.set_party(id, Party::SnapshotIn(node));
+        let peer = self.peers.get_mut(node).expect("check_peer knows it");
+        if let Some(older) = peer.snapshot_inbound.replace(id) {
+            self.connections.end(older);
+        }
+        self.welcome(id);
     }
 
     /// The one place that decides who may speak as a member.
@@ -212,6 +228,9 @@ impl Node {
         if let Err(why) = checked {
             log::warn!("left a peer node={} peer={peer} why={why}", self.identity.node);
             return self.connections.end(id);
+        }
+        if self.transfers.is_shaking(id) {
+            return self.on_transfer_up(id, peer);
         }
         self.connections.set_party(id, Party::PeerOut(peer));
         let session = self.peers.up(peer, id);

@@ -49,6 +49,8 @@ pub(super) struct Peer {
     pub(super) disk_id: Option<DiskId>,
     /// The connection it dialed.
     pub(super) inbound: Option<ConnectionId>,
+    /// The connection it dialed to bring a snapshot.
+    pub(super) snapshot_inbound: Option<ConnectionId>,
     pub(super) outbound: Outbound,
     /// Whether the last attempt failed in a way worth saying once.
     pub(super) complained: bool,
@@ -75,6 +77,7 @@ impl Peers {
                 address: member.address.clone(),
                 disk_id: None,
                 inbound: None,
+                snapshot_inbound: None,
                 outbound: Outbound::Waiting { until: Instant::ZERO },
                 complained: false,
                 backoff_ns: BACKOFF_MIN_NS,
@@ -120,6 +123,11 @@ impl Peers {
         self.get(id)?.inbound
     }
 
+    /// Where answers to pieces of a snapshot of `id` go.
+    pub(super) fn snapshot_inbound(&self, id: NodeId) -> Option<ConnectionId> {
+        self.get(id)?.snapshot_inbound
+    }
+
     /// Starts the attempts that are due.
     pub(super) fn dial_due(&mut self, now: Instant, dials: &mut Vec<Dial>) {
         for peer in &mut self.list {
@@ -127,8 +135,7 @@ impl Peers {
                 && until <= now
             {
                 peer.outbound = Outbound::Dialing;
-                let Peer { id, ref address, attempt, .. } = *peer;
-                dials.push(Dial { peer: id, address: address.clone(), attempt });
+                dials.push(peer.dial());
             }
         }
     }
@@ -185,6 +192,11 @@ impl Peers {
 }
 
 impl Peer {
+    /// One more connection to where the last attempt went.
+    pub(super) fn dial(&self) -> Dial {
+        Dial { peer: self.id, address: self.address.clone(), attempt: self.attempt }
+    }
+
     /// Every connection with it.
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         let outbound = match self.outbound {

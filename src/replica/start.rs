@@ -16,14 +16,7 @@ impl Node {
         let recovered = self.recovered.take().expect("begin is called once, by open");
         say(self.identity.node, &recovered);
         if recovered.genesis != 0 && recovered.last != LogPosition::ZERO {
-            let found = recovered.configurations.last();
-            let (index, payload) =
-                found.expect("the first entry of a bootstrapped log is a configuration");
-            match decode_members(payload) {
-                Ok(members) => self.join(members, recovered, now),
-                Err(error) => self.fail(Fatal::Entry { index: *index, why: error.to_string() }),
-            }
-            return;
+            return self.join(recovered, now);
         }
         let Stage::Alone(bootstrap) = &self.stage else { return };
         if let Verdict::Found(members) = bootstrap.start() {
@@ -76,19 +69,26 @@ impl Node {
         }
     }
 
-    fn join(&mut self, members: Vec<Member>, recovered: wal::Recovered, now: Instant) {
-        self.members = members;
+    fn join(&mut self, recovered: wal::Recovered, now: Instant) {
+        let mut configurations = Vec::new();
+        for (index, payload) in &recovered.configurations {
+            match decode_members(payload) {
+                Ok(members) => {
+                    configurations.push((*index, voters(&members)));
+                    self.members = members;
+                }
+                Err(error) => {
+                    return self.fail(Fatal::Entry { index: *index, why: error.to_string() });
+                }
+            }
+        }
         let restored = Restored {
             hard_state: recovered.hard_state,
-            base: LogPosition::ZERO,
+            base: recovered.base,
             log: recovered.runs,
             sizes: recovered.sizes,
             commit_index: recovered.commit_index,
-            configurations: recovered
-                .configurations
-                .iter()
-                .map(|(index, _)| (*index, self.configuration()))
-                .collect(),
+            configurations,
         };
         self.start_raft(restored, now);
     }

@@ -17,6 +17,8 @@ impl Node {
             Stage::Alone(_) | Stage::Founding => None,
         };
         let leader = raft.and_then(Raft::leader);
+        let snapshot = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
+        let (snapshot_received, snapshot_expected) = self.received();
         let own = |id| self.members.iter().find(|member| member.id == id);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -39,12 +41,20 @@ impl Node {
             connections: u64::try_from(self.connections.clients()).expect("a count fits"),
             syncs: self.jobs.finished,
             out_of_space: self.wal.out_of_space(),
+            log_base: self.wal.base().index,
+            snapshot_index: snapshot.position.index,
+            snapshot_bytes: snapshot.bytes,
+            snapshot_received,
+            snapshot_expected,
             peers: self.peer_statuses(raft),
         }
     }
 
     fn peer_statuses(&self, raft: Option<&Raft>) -> Vec<PeerStatus> {
+        let sent = |peer: &super::peers::Peer| self.transfers.progress(peer.id);
         let status = |peer: &super::peers::Peer| PeerStatus {
+            snapshot_sent: sent(peer).0,
+            snapshot_bytes: sent(peer).1,
             node: peer.id,
             address: peer.address.clone(),
             connected: matches!(peer.outbound, Outbound::Up { .. }),

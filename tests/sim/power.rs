@@ -9,7 +9,7 @@ use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::{World, id_of};
 use raftd::config::MemberAddress;
-use raftd::replica::{Node, NodeOptions};
+use raftd::replica::{Node, NodeOptions, SnapshotOptions};
 use raftd::types::{ClusterId, DiskId};
 use raftd::wal::{Disk, OpenError, Options as LogOptions};
 use std::sync::Arc;
@@ -97,6 +97,7 @@ impl World {
             | OpenError::NetworkFileSystem { .. }
             | OpenError::Incomplete { .. }
             | OpenError::IdentityDamaged { .. }
+            | OpenError::SnapshotDamaged { .. }
             | OpenError::Version { .. } => {
                 broken("RecoveryKeeps", format!("{} does not start: {error}", id_of(machine)))
             }
@@ -126,6 +127,8 @@ impl World {
             history_bytes_max: options.history_bytes_max,
             clients_max: 1000,
             working: options.working,
+            // Chains and platters are read from the first entry on.
+            snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
         }
     }
 

@@ -283,7 +283,9 @@ impl std::fmt::Display for Brief<'_> {
             | Message::Vote { .. }
             | Message::VoteReply { .. }
             | Message::Heartbeat { .. }
-            | Message::AppendReply { .. } => write!(f, "{:?}", self.0),
+            | Message::AppendReply { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::InstallSnapshotReply { .. } => write!(f, "{:?}", self.0),
         }
     }
 }

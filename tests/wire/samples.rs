@@ -10,7 +10,7 @@ use raftd::types::{
 use raftd::wire::client::{self, Consistency, Op, RangeArgs};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
-use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Sender, Welcome};
+use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Purpose, Sender, Welcome};
 use raftd::wire::peer::{self, AppendHead};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
 use raftd::wire::status::{PeerStatus, Status};
@@ -115,6 +115,7 @@ fn hellos() -> [(&'static str, Hello); 2] {
         boot_nonce: 0x0123_4567_89ab_cdef,
         genesis: 77,
         members: members(),
+        purpose: Purpose::Replication,
     };
     let cluster_id = ClusterId(0x1e71_2b94_92f8_02b5_4721_e02d_f531_afb0);
     [
@@ -186,9 +187,16 @@ pub(crate) fn status() -> Status {
             address: "127.0.0.1:7101".to_owned(),
             connected: true,
             match_index: LogIndex::ZERO,
+            snapshot_sent: 0,
+            snapshot_bytes: 0,
         }],
         out_of_space: false,
         syncs: 1000,
+        log_base: LogIndex::new(400),
+        snapshot_index: LogIndex::new(500),
+        snapshot_bytes: 300_000,
+        snapshot_received: 0,
+        snapshot_expected: 0,
     }
 }
 

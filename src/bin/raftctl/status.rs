@@ -118,6 +118,11 @@ fn object((endpoint, answer): &Answer) -> Value {
             "connections": node.connections,
             "out_of_space": node.out_of_space,
             "syncs": node.syncs,
+            "log_base": node.log_base.get(),
+            "snapshot_index": node.snapshot_index.get(),
+            "snapshot_bytes": node.snapshot_bytes,
+            "snapshot_received": node.snapshot_received,
+            "snapshot_expected": node.snapshot_expected,
             "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         }),
         Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),
@@ -130,6 +135,8 @@ fn peer(peer: &PeerStatus) -> Value {
         "address": peer.address,
         "connected": peer.connected,
         "match_index": peer.match_index.get(),
+        "snapshot_sent": peer.snapshot_sent,
+        "snapshot_bytes": peer.snapshot_bytes,
     })
 }
 

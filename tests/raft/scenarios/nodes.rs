@@ -6,7 +6,7 @@
 use crate::wal::sim_disk::{Image, SimDisk};
 use raftd::config::MemberAddress;
 use raftd::limits::WorkingLimits;
-use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions};
+use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{Job, OpenError};
 use raftd::wire::client::put_request;
@@ -120,6 +120,7 @@ impl Nodes {
             history_bytes_max: 64 * 1024,
             clients_max: 1000,
             working: WorkingLimits::default(),
+            snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
         };
         let now = self.now;
         let machine = self.machine(nth);

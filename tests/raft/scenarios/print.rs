@@ -15,6 +15,8 @@ pub(super) fn kind(message: &Message) -> &'static str {
         Message::Append { .. } => "Append",
         Message::Heartbeat { .. } => "Heartbeat",
         Message::AppendReply { .. } => "AppendReply",
+        Message::InstallSnapshot { .. } => "InstallSnapshot",
+        Message::InstallSnapshotReply { .. } => "InstallSnapshotReply",
     }
 }
 
@@ -50,6 +52,12 @@ pub(super) fn describe(packet: &Packet, fate: Option<&str>) -> String {
         }
         Message::AppendReply { term: _, session: _, round, outcome, first_faulty: _ } => {
             format!("{}{}", self::outcome(*outcome), rounds(*round))
+        }
+        Message::InstallSnapshot { term: _, snapshot, offset, bytes } => {
+            format!("last={} offset={offset} bytes={bytes}", snapshot.position)
+        }
+        Message::InstallSnapshotReply { term: _, snapshot, outcome } => {
+            format!("last={} {outcome:?}", snapshot.position)
         }
     };
     let kind = kind(&packet.message);
@@ -89,6 +97,7 @@ pub(super) fn notice(notice: &Notice) -> String {
         Notice::BecameFollower { leader: None, .. } => "gives way".to_owned(),
         Notice::LeaderChanged { leader, .. } => format!("follows {leader}"),
         Notice::LostQuorum { .. } => "has lost its quorum".to_owned(),
+        Notice::SnapshotInstalled { position, .. } => format!("installs a snapshot {position}"),
         Notice::SafetyViolated { from, ours, theirs } => {
             format!("says that {from} contradicts {ours} with term {theirs}")
         }

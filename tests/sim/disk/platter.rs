@@ -133,7 +133,7 @@ impl Platter {
 fn hard_copy(page: &[u8]) -> Option<HardCopy> {
     let sound = page.len() == PAGE
         && &page[..8] == HARD_STATE_MAGIC
-        && number(page, 124, 4) == u64::from(crc32(&[&page[..124]]));
+        && number(page, 252, 4) == u64::from(crc32(&[&page[..252]]));
     sound.then(|| HardCopy {
         version: number(page, 16, 8),
         term: number(page, 24, 8),

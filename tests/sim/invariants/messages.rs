@@ -62,7 +62,8 @@ impl Proof {
                     self.look_for_longer_log(from, to, coverage);
                 }
             }
-            Message::PreVote { .. } => {}
+            Message::InstallSnapshot { term, .. } => self.check_leads(from, *term, message),
+            Message::PreVote { .. } | Message::InstallSnapshotReply { .. } => {}
         }
     }
 
