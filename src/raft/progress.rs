@@ -22,8 +22,8 @@ pub(super) enum Progress {
 pub(super) struct Probe {
     /// The `prev` to try.
     pub(super) prev: LogIndex,
-    /// The last entry of the probe that is out; `None` if a probe is to be sent.
-    pub(super) sent: Option<LogIndex>,
+    /// The probe that is out; `None` if one is to be sent.
+    pub(super) sent: Option<InFlight>,
     /// Send at most one entry: an earlier probe was lost, or its entries found no room.
     pub(super) cautious: bool,
     /// Send nothing before the next heartbeat: the follower has no room.
@@ -41,11 +41,12 @@ pub(super) struct Replicate {
     in_flight_bytes: u64,
 }
 
-#[derive(Debug)]
-struct InFlight {
-    last: LogIndex,
-    bytes: u64,
-    sent_at: Instant,
+/// A message with entries up to `last` that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    pub(super) last: LogIndex,
+    pub(super) bytes: u64,
+    pub(super) sent_at: Instant,
 }
 
 impl Replicate {
@@ -59,12 +60,13 @@ impl Replicate {
         idle || (self.in_flight.len() < messages_max && self.in_flight_bytes < bytes_max)
     }
 
-    /// A message that ends at `last` leaves.
-    pub(super) fn record(&mut self, last: LogIndex, bytes: u64, sent_at: Instant) {
+    /// A message leaves.
+    pub(super) fn record(&mut self, message: InFlight) {
+        let last = message.last;
         assert!(last > self.sent, "the pipeline moves forward: {last} after {}", self.sent);
         self.sent = last;
-        self.in_flight.push_back(InFlight { last, bytes, sent_at });
-        self.in_flight_bytes += bytes;
+        self.in_flight.push_back(message);
+        self.in_flight_bytes += message.bytes;
     }
 
     fn answered(&mut self, match_index: LogIndex) {
@@ -143,8 +145,13 @@ impl Peer {
             Progress::Probe(probe) if self.match_index < probe.prev => {} // not durable yet
             Progress::Probe(probe) if probe.paused => probe.prev = self.match_index,
             Progress::Probe(probe) => {
-                let sent = probe.sent.unwrap_or(self.match_index).max(self.match_index);
-                self.progress = Progress::Replicate(Replicate::new(sent));
+                let mut replicate = Replicate::new(self.match_index);
+                // What the probe carried is on its way, or lost: it was perhaps not the probe that
+                // was answered, but a heartbeat.
+                if let Some(message) = probe.sent.filter(|sent| sent.last > self.match_index) {
+                    replicate.record(message);
+                }
+                self.progress = Progress::Replicate(replicate);
             }
         }
     }
@@ -215,11 +222,15 @@ mod tests {
         LogIndex::new(index)
     }
 
+    fn message(last: u64, sent_at: Instant) -> InFlight {
+        InFlight { last: at(last), bytes: 100, sent_at }
+    }
+
     fn peer(prev: u64) -> Peer {
         let id = NodeId::new(2).expect("not zero");
         let mut peer = Peer::new(id, Some(1), at(prev), Instant::ZERO);
         if let Progress::Probe(probe) = &mut peer.progress {
-            probe.sent = Some(at(prev + 3));
+            probe.sent = Some(message(prev + 3, SECOND));
         }
         peer
     }
@@ -255,11 +266,11 @@ mod tests {
     fn a_pipeline_is_bounded_in_messages_and_in_bytes_and_never_by_one_large_entry() {
         let mut replicate = Replicate::new(at(0));
         assert!(replicate.has_room(2, 0), "one message is always allowed");
-        replicate.record(at(1), 100, SECOND);
+        replicate.record(message(1, SECOND));
         assert!(replicate.has_room(2, 101));
         assert!(!replicate.has_room(2, 100));
         assert!(!replicate.has_room(1, 1000));
-        replicate.record(at(2), 100, SECOND);
+        replicate.record(message(2, SECOND));
         replicate.answered(at(1));
         assert_eq!(replicate.in_flight_bytes, 100);
         replicate.answered(at(2));
@@ -275,6 +286,16 @@ mod tests {
         assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(12)));
         peer.disconnected(1);
         assert_eq!(peer.session, Some(2), "an old connection's end is no news");
+    }
+
+    #[test]
+    fn a_probe_that_was_lost_is_given_up_like_any_message_when_a_heartbeat_was_answered() {
+        let mut peer = peer(10);
+        peer.matched(at(10));
+        assert_eq!(sent(&peer), Some(at(13)));
+        assert!(!peer.on_heartbeat_due(SECOND));
+        assert!(peer.on_heartbeat_due(SECOND.after_ns(1)));
+        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(10)));
     }
 
     #[test]
@@ -307,7 +328,7 @@ mod tests {
         let mut peer = peer(10);
         peer.matched(at(10));
         let Progress::Replicate(replicate) = &mut peer.progress else { panic!("matched") };
-        replicate.record(at(14), 1, SECOND);
+        replicate.record(message(14, SECOND));
         assert!(!peer.on_heartbeat_due(SECOND));
         assert!(peer.on_heartbeat_due(SECOND.after_ns(1)));
         assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(10)));

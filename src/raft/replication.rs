@@ -6,7 +6,7 @@ use super::Settings;
 use super::log::Log;
 use super::message::{AppendOutcome, Message};
 use super::output::{Body, Mark, Output, ProposeError, Send};
-use super::progress::{Peer, Progress};
+use super::progress::{InFlight, Peer, Progress};
 use super::role::Role;
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId, Term};
 
@@ -173,7 +173,7 @@ impl Outgoing<'_> {
                 } else {
                     LogRange::new(last, last)
                 };
-                probe.sent = Some(range.last());
+                probe.sent = Some(self.in_flight(range));
                 output.sends.push(self.append(peer.id, session, range));
                 heard_from_us = true;
             }
@@ -187,7 +187,7 @@ impl Outgoing<'_> {
                         self.settings.append_entries_max,
                         self.settings.append_bytes_max,
                     );
-                    stream.record(range.last(), self.log.bytes_in(range), self.now);
+                    stream.record(self.in_flight(range));
                     output.sends.push(self.append(peer.id, session, range));
                     heard_from_us = true;
                 }
@@ -209,6 +209,11 @@ impl Outgoing<'_> {
         let commit = self.commit_index.min(range.last());
         let (term, round) = (self.term, self.round);
         Send { to, body: Body::Append { term, session, round, prev, range, commit } }
+    }
+
+    fn in_flight(&self, range: LogRange) -> InFlight {
+        let bytes = self.log.bytes_in(range);
+        InFlight { last: range.last(), bytes, sent_at: self.now }
     }
 
     /// A heartbeat verifies nothing, so it commits nothing that its receiver has not been proven to

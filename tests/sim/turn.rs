@@ -16,6 +16,9 @@ use raftd::wal::Operation;
 /// Turns in a row that a node may ask for at once, with nothing new to look at: what it applies and
 /// answers in pieces is done by then. More, and its loop would never sleep.
 const RESTLESS_TURNS_MAX: u32 = 16;
+/// The longest that a sync takes for a slow disk alone: one that is slow for a while must not hold
+/// a sync back until long after it is mended. To hang is a fault of its own.
+const SLOW_SYNC_NS_MAX: u64 = 1_000_000_000;
 
 /// Lists that live across turns.
 #[derive(Debug, Default)]
@@ -253,7 +256,7 @@ impl World {
                 let usual = disk.sync_ns / 4 + it.chance.exponential(disk.sync_ns);
                 let hangs = it.chance.hit(disk.hang) && hostile;
                 let hang = if hangs { it.chance.below(disk.hang_ns) } else { 0 };
-                usual * it.disk_slowness + hang
+                (usual * it.disk_slowness).min(SLOW_SYNC_NS_MAX) + hang
             }
         }
     }

@@ -29,6 +29,8 @@ pub(crate) struct Platter {
     pub(crate) log: Chain,
     /// How far each segment is read, by its number.
     read_up_to: Vec<usize>,
+    /// What each segment's records are salted with, by its number.
+    salts: Vec<Option<u64>>,
     scratch: Vec<u8>,
 }
 
@@ -49,6 +51,7 @@ impl Platter {
     pub(super) fn forget_log(&mut self) {
         self.log = Chain::default();
         self.read_up_to.clear();
+        self.salts.clear();
     }
 
     /// A hard state file was synced.
@@ -67,10 +70,14 @@ impl Platter {
     pub(super) fn see_segment(&mut self, segment: usize, content: &Content, bridge: bool) {
         if self.read_up_to.len() <= segment {
             self.read_up_to.resize(segment + 1, DATA_START);
+            self.salts.resize(segment + 1, None);
+        }
+        if self.salts[segment].is_none() {
+            self.salts[segment] = salt(content);
         }
         let mut at = self.read_up_to[segment];
         loop {
-            if let Some(extent) = self.record(at, content) {
+            if let Some(extent) = self.record(segment, at, content) {
                 at += extent;
                 self.read_up_to[segment] = at;
             } else if bridge && at + PAGE < content.len() {
@@ -82,16 +89,25 @@ impl Platter {
     }
 
     /// Takes the record at `at`; returns the bytes that it takes.
-    fn record(&mut self, at: usize, content: &Content) -> Option<usize> {
+    fn record(&mut self, segment: usize, at: usize, content: &Content) -> Option<usize> {
         if at + HEADER > content.len() || !content.has_platter_page(at / PAGE) {
             return None;
         }
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         content.read_platter(at, HEADER, &mut bytes);
-        let taken = self.judge(at, &mut bytes, content);
+        let belongs = self.belongs(segment, at, &bytes);
+        let taken = if belongs { self.judge(at, &mut bytes, content) } else { None };
         self.scratch = bytes;
         taken
+    }
+
+    /// Whether a header was written for this very place. A sector of elsewhere may lie here.
+    fn belongs(&self, segment: usize, at: usize, header: &[u8]) -> bool {
+        let Some(salt) = self.salts[segment] else { return false };
+        let place = [salt, wide(segment), wide(at)].map(u64::to_le_bytes);
+        let crc = crc32(&[&place[0], &place[1], &place[2], &header[8..]]);
+        number(header, 4, 4) == u64::from(crc)
     }
 
     fn judge(&mut self, at: usize, bytes: &mut Vec<u8>, content: &Content) -> Option<usize> {
@@ -128,6 +144,21 @@ impl Platter {
         }
         Some(extent)
     }
+}
+
+/// From whichever copy of a segment's header is sound.
+fn salt(content: &Content) -> Option<u64> {
+    [0, PAGE].into_iter().find_map(|at| {
+        let mut page = Vec::with_capacity(PAGE);
+        content.read_platter(at, PAGE, &mut page);
+        let sound = page.len() == PAGE
+            && number(&page, PAGE - 4, 4) == u64::from(crc32(&[&page[..PAGE - 4]]));
+        sound.then(|| number(&page, 48, 8))
+    })
+}
+
+fn wide(number: usize) -> u64 {
+    u64::try_from(number).expect("64 bits")
 }
 
 fn hard_copy(page: &[u8]) -> Option<HardCopy> {
