@@ -3,7 +3,7 @@
 //! Every kind of fault draws from a stream of its own, so that `--without` takes one away and
 //! leaves everything else as it was.
 
-use crate::chance::{Chance, MILLION};
+use crate::chance::{Chance, MILLION, usize_of};
 use crate::disk::Tearing;
 use raftd::limits::WorkingLimits;
 use std::fmt;
@@ -174,7 +174,12 @@ impl Options {
             heartbeat_ns,
             segment_bytes: sizes.pick(&[64, 64, 64, 128, 256]) * 1024,
             history_bytes_max: sizes.scaled(1024, 64 * 1024),
-            working: draw_working(seed, &has, entries_under_way(&network, &disk, &clients)),
+            working: draw_working(
+                seed,
+                &has,
+                entries_under_way(&network, &disk, &clients),
+                usize_of(clients.value_bytes) + 64,
+            ),
             turn_ns: sizes.scaled(2 * US, 60 * US),
             turn_inputs: sizes.pick(&[1, 4, 64, 1024]),
             network,
@@ -266,7 +271,12 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
 }
 
 /// Windows of one and caches of nothing make rare states common.
-fn draw_working(seed: u64, has: &impl Fn(Class) -> bool, under_way: usize) -> WorkingLimits {
+fn draw_working(
+    seed: u64,
+    has: &impl Fn(Class) -> bool,
+    under_way: usize,
+    entry_bytes: usize,
+) -> WorkingLimits {
     let mut chance = Chance::of(seed, "windows");
     let usual = WorkingLimits::default();
     let mut small = WorkingLimits {
@@ -278,8 +288,9 @@ fn draw_working(seed: u64, has: &impl Fn(Class) -> bool, under_way: usize) -> Wo
         entry_bytes_soft_max: chance.pick(&[1, 256, usual.entry_bytes_soft_max]),
         entry_cache_bytes: chance.pick(&[0, 8192, usual.entry_cache_bytes]),
     };
-    let messages = if small.in_flight_bytes_max == 1 { 1 } else { small.in_flight_messages_max };
-    let entries = if small.append_bytes_max == 1 { 1 } else { small.append_entries_max };
+    // One message, and one entry in it, always go.
+    let messages = small.in_flight_messages_max.min(small.in_flight_bytes_max / entry_bytes).max(1);
+    let entries = small.append_entries_max.min(small.append_bytes_max / entry_bytes).max(1);
     if messages * entries < under_way {
         // Still one message at a time, but no slower than the clients ask.
         small.append_entries_max = small.append_entries_max.max(under_way);
