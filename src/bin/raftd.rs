@@ -185,6 +185,7 @@ fn open_code(error: &OpenError) -> u8 {
         | OpenError::IdentityDamaged { .. }
         | OpenError::Version { .. }
         | OpenError::HardStateLost { .. }
+        | OpenError::Stray { .. }
         | OpenError::Damaged(_) => REFUSED,
     }
 }

@@ -63,6 +63,13 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// A file with the name of a segment is none, and does not follow the others.
+    Stray {
+        /// The file.
+        path: PathBuf,
+        /// What would have to lie before it, and does not.
+        missing: PathBuf,
+    },
     /// A part of the log that may have been acknowledged is damaged.
     Damaged(Damage),
     /// An operation failed.
@@ -172,6 +179,14 @@ impl fmt::Display for OpenError {
                  vote twice: empty the directory and replace the member",
                 path.display()
             ),
+            OpenError::Stray { path, missing } => write!(
+                f,
+                "{} is no segment of this log, and {} before it is missing; nothing was changed: \
+                 if you put the file there, remove it; else empty the directory and replace the \
+                 member",
+                path.display(),
+                missing.display()
+            ),
             OpenError::Damaged(damage) => damage.fmt(f),
             OpenError::Io { doing, path, source } => {
                 let advice = advice_on(source.kind());
@@ -208,6 +223,7 @@ impl std::error::Error for OpenError {
             | OpenError::IdentityDamaged { .. }
             | OpenError::Version { .. }
             | OpenError::HardStateLost { .. }
+            | OpenError::Stray { .. }
             | OpenError::Damaged(_) => None,
         }
     }

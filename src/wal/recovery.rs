@@ -193,15 +193,20 @@ fn read_segments(disk: &dyn Disk, identity: &Identity) -> Result<Read, OpenError
     let newest = seqs.last().copied();
     let mut next = 1;
     for seq in seqs {
-        while next < seq {
-            read.scans.push(lost_segment(next));
-            next += 1;
-        }
+        let missing = (next < seq).then_some(next);
+        // One hole, however many are missing: the number may be anything.
+        read.scans.extend(missing.map(lost_segment));
         let name = segment_name(seq);
         let file = disk.open(&name).map_err(OpenError::io(disk, "open", &name))?;
         file.sync().map_err(OpenError::io(disk, "sync", &name))?;
         let bytes = read_all(&*file).map_err(OpenError::io(disk, "read", &name))?;
         let scan = read_segment(disk, identity, seq, bytes)?;
+        if let (Some(missing), None) = (missing, scan.header) {
+            // Spares are prepared in order, so that it is not ours to remove; and a name alone does
+            // not make it a part of the log.
+            let missing = disk.path(&segment_name(missing));
+            return Err(OpenError::Stray { path: disk.path(&name), missing });
+        }
         let unfinished = scan.header.is_none() && scan.zero_from <= DATA_START;
         if unfinished && Some(seq) == newest && seq > 1 {
             read.unfinished = Some(seq);
@@ -211,7 +216,7 @@ fn read_segments(disk: &dyn Disk, identity: &Identity) -> Result<Read, OpenError
             }
             read.scans.push(scan);
         }
-        next = seq + 1;
+        next = seq.saturating_add(1);
     }
     if read.scans.is_empty() {
         // IDENTITY is written after the first segment.
@@ -274,6 +279,12 @@ fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenErro
     }
     if newest.uncertain {
         replay.doubt(committed.next(), replay.end);
+    }
+    if replay.damage().is_none()
+        && let Some(lost) = read.scans.iter().find(|scan| scan.header.is_none())
+    {
+        // By its neighbours it held nothing that counts; but it was there.
+        replay.doubt(last.index.next(), Place { segment: lost.seq, offset: 0 });
     }
     match replay.damage() {
         None => Ok(replay),

@@ -201,6 +201,19 @@ fn the_directory_of_another_node_is_refused() {
     refusal.says(3, &["--id", "--data-dir"]);
 }
 
+/// It once cost as much memory as its number is large.
+#[test]
+fn a_stray_file_in_the_log_is_refused() {
+    let mut cluster = a_used_directory(None);
+    let directory = cluster.server(1).directory.clone();
+    let stray = directory.join("log/00000000004294967295.seg");
+    fs::write(&stray, "").unwrap();
+    let address = free_address();
+    let refusal = refused(&["--id", "1", "--data-dir", text(&directory), "--listen", &address]);
+    refusal.says(3, &[text(&stray), "remove it"]);
+    assert!(stray.exists());
+}
+
 #[test]
 fn the_directory_of_another_cluster_is_refused() {
     let mut cluster = a_used_directory(Some("blue"));

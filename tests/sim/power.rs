@@ -90,6 +90,7 @@ impl World {
             }
             OpenError::Damaged(_)
             | OpenError::HardStateLost { .. }
+            | OpenError::Stray { .. }
             | OpenError::Io { .. }
             | OpenError::InUse { .. }
             | OpenError::WrongNode { .. }

@@ -432,3 +432,75 @@ fn a_lost_tail_file_is_refused() {
     image.retain(|name, _| !name.starts_with("log/") || name == SEGMENT);
     assert_eq!(verdict(&image, &log), Doubt(driver.wal.last().index.prev().get()));
 }
+
+/// A segment of which nothing is left in the log, because a truncation at its end cut it all away:
+/// nothing is lost with it that counts, yet the files are not what they were. Its loss was once
+/// judged harmless, and then a panic.
+#[test]
+fn a_lost_segment_that_held_nothing_is_refused_too() {
+    let mut driver = Driver::open(&SimDisk::new(1)).unwrap();
+    driver.wal.set_hard_state(hard_state(1), 9);
+    let fill = |driver: &mut Driver, segments: u64| {
+        while driver.wal.log_bytes() < segments * 64 * 1024 {
+            driver.background();
+            driver.append(1, 5000);
+            driver.sync(0).unwrap();
+        }
+    };
+    fill(&mut driver, 2);
+    let kept = driver.wal.last().index.prev();
+    for _ in 0..4 {
+        driver.background();
+        driver.append(1, 5000);
+        driver.sync(0).unwrap();
+    }
+    assert_eq!(driver.wal.log_bytes(), 2 * 64 * 1024);
+    driver.wal.truncate(at(kept.get(), 1));
+    driver.sync(0).unwrap();
+    fill(&mut driver, 3);
+    let (mut image, log) = (driver.disk.image(), driver.log());
+    assert_eq!(verdict(&image, &log), Whole);
+    image.get_mut("log/00000000000000000002.seg").unwrap().fill(0);
+    let got = verdict(&image, &log);
+    assert!(matches!(got, Lost(..) | Doubt(_)), "{got:?}");
+}
+
+fn newest_segment(image: &Image) -> u32 {
+    let newest = image.keys().rfind(|name| name.starts_with("log/")).unwrap();
+    newest[4..24].parse().unwrap()
+}
+
+/// A file that does not follow the others: empty, with garbage, or a copy of a segment under
+/// another number. Every number between was once kept in memory as a lost segment, and an empty
+/// file was then removed as a spare that was never finished.
+#[test]
+fn a_stray_file_in_the_log_directory_is_refused_and_named() {
+    let (mut image, _) = build_long();
+    image.retain(|_, bytes| bytes.iter().any(|&byte| byte != 0));
+    let following = newest_segment(&image) + 1;
+    for number in [following + 1, following + 100, u32::MAX - 1, u32::MAX] {
+        let name = format!("log/{number:020}.seg");
+        for content in [Vec::new(), vec![0; 3 * PAGE], vec![7; 100], image[SEGMENT].clone()] {
+            let mut with = image.clone();
+            with.insert(name.clone(), content);
+            let disk = SimDisk::from_image(&with, 1);
+            let Err(error) = Driver::open(&disk) else { panic!("{name} went unseen") };
+            assert!(matches!(error, OpenError::Stray { .. }), "{error}");
+            let said = error.to_string();
+            assert!(said.contains(&name), "{said}");
+            assert!(said.contains(&format!("log/{following:020}.seg")), "{said}");
+            assert_eq!(disk.writes(), 0, "a refused directory was written to");
+        }
+    }
+}
+
+/// What lies under the next number was ours to prepare, or takes the place of what was.
+#[test]
+fn an_unfinished_spare_is_no_stray() {
+    let (mut image, log) = build_long();
+    image.retain(|_, bytes| bytes.iter().any(|&byte| byte != 0));
+    let next = format!("log/{:020}.seg", newest_segment(&image) + 1);
+    let mut with = image.clone();
+    with.insert(next, Vec::new());
+    assert_eq!(verdict(&with, &log), Whole);
+}
