@@ -12,7 +12,7 @@ use raftd::wal::{Job, OpenError};
 use raftd::wire::client::put_request;
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
-use raftd::wire::hello::{Hello, Sender, encode_hello};
+use raftd::wire::hello::{Hello, HelloReply, PeerHello, Sender, decode_hello_reply, encode_hello};
 use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
@@ -26,6 +26,24 @@ const ROUNDS_MAX: usize = 10_000;
 pub(in crate::raft) enum Answer {
     Done,
     Failed(Error),
+}
+
+/// What the servers are told beside who they are.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::raft) struct Tuning {
+    pub(in crate::raft) segment_bytes: u64,
+    pub(in crate::raft) history_bytes_max: u64,
+    pub(in crate::raft) working: WorkingLimits,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            segment_bytes: 64 * 1024,
+            history_bytes_max: 64 * 1024,
+            working: WorkingLimits::default(),
+        }
+    }
 }
 
 struct Machine {
@@ -59,6 +77,8 @@ pub(in crate::raft) struct Nodes {
     slots: u32,
     puts: u64,
     pub(in crate::raft) answers: BTreeMap<u64, Answer>,
+    /// For the next start of each.
+    pub(in crate::raft) tuning: Tuning,
 }
 
 fn id(nth: usize) -> NodeId {
@@ -68,6 +88,10 @@ fn id(nth: usize) -> NodeId {
 impl Nodes {
     /// Servers 1 to `count` with empty disks, started, a leader elected.
     pub(in crate::raft) fn new(count: usize) -> Nodes {
+        Nodes::tuned(count, Tuning::default())
+    }
+
+    pub(in crate::raft) fn tuned(count: usize, tuning: Tuning) -> Nodes {
         let machine = |nth| Machine {
             disk: SimDisk::new(nth),
             node: None,
@@ -85,6 +109,7 @@ impl Nodes {
             slots: 0,
             puts: 0,
             answers: BTreeMap::new(),
+            tuning,
         };
         for nth in 1..=count {
             nodes.boot(nth).expect("an empty disk can be opened");
@@ -116,11 +141,11 @@ impl Nodes {
             unix_ms: 1_000,
             election_timeout_ns: 300_000_000,
             heartbeat_ns: 60_000_000,
-            segment_bytes: 64 * 1024,
-            history_bytes_max: 64 * 1024,
+            segment_bytes: self.tuning.segment_bytes,
+            history_bytes_max: self.tuning.history_bytes_max,
             lease_drift_ppm: None,
             clients_max: 1000,
-            working: WorkingLimits::default(),
+            working: self.tuning.working,
         };
         let now = self.now;
         let machine = self.machine(nth);
@@ -186,6 +211,16 @@ impl Nodes {
         self.settle();
     }
 
+    /// The job that is held ends; the next one is held.
+    pub(in crate::raft) fn let_one_sync_through(&mut self, nth: usize) {
+        let now = self.now;
+        let machine = self.machine(nth);
+        let Some(job) = machine.job.take() else { return };
+        let result = job.run();
+        machine.node.as_mut().expect("it is up").on_job_done(job, result, now);
+        self.settle();
+    }
+
     /// The job in flight is lost to a disk whose sync says so.
     pub(in crate::raft) fn fail_sync(&mut self, nth: usize) {
         let now = self.now;
@@ -248,6 +283,41 @@ impl Nodes {
         let ends = [End::Client, End::Node(nth, connection)];
         self.pipes.push(Pipe { ends, bytes: [Vec::new(), bytes] });
         put
+    }
+
+    /// Opens a connection to `nth` as a process of server `from` would, and says hello as the start
+    /// that `boot_nonce` names. Its answer.
+    pub(in crate::raft) fn greet(
+        &mut self,
+        nth: usize,
+        from: usize,
+        boot_nonce: u64,
+    ) -> HelloReply {
+        let (connection, now) = (self.next_id(), self.now);
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            cluster_id: ClusterId(7),
+            sender: Sender::Peer(PeerHello {
+                node: id(from),
+                to: id(nth),
+                disk_id: DiskId(99),
+                boot_nonce,
+                genesis: 0,
+                members: Vec::new(),
+            }),
+            auth: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        encode_hello(&mut bytes, &hello);
+        let node = self.machine(nth).node.as_mut().expect("it is up");
+        node.on_accepted(connection);
+        let taken = node.on_bytes(connection, &bytes, now);
+        assert_eq!(taken.bytes, bytes.len());
+        let frame = next_frame(node.unsent(connection), usize::MAX >> 1).unwrap();
+        let reply = decode_hello_reply(frame.expect("it answers").body).unwrap();
+        self.settle();
+        reply
     }
 
     /// Lets `nth` take what is there and one turn, and stops it before anything leaves.

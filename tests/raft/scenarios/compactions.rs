@@ -1,0 +1,99 @@
+//! A leader gives up old history by itself, through the log: when there is no room for that, it
+//! waits, and does not forget.
+
+use super::nodes::{Answer, Nodes, Tuning};
+use raftd::limits::WorkingLimits;
+use raftd::wire::error::Error;
+
+const MS: u64 = 1_000_000;
+
+/// Servers that are held back by the disks of two, and the third, which leads. Its disk works.
+fn hold_the_others(nodes: &mut Nodes, leader: usize) -> [usize; 2] {
+    let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
+    for nth in &others {
+        nodes.hold_sync(*nth);
+    }
+    [others[0], others[1]]
+}
+
+/// Puts until one is refused.
+fn put_until_refused(nodes: &mut Nodes, nth: usize, key: &str) -> Error {
+    for _ in 0..1_000 {
+        let put = nodes.put(nth, key);
+        nodes.pass(10 * MS);
+        match nodes.answers.get(&put) {
+            Some(Answer::Failed(error)) => return error.clone(),
+            Some(Answer::Done) | None => {}
+        }
+    }
+    panic!("everything fits")
+}
+
+/// The entry with a compaction in it met a leader with as much as it may hold that is not
+/// committed. It was refused, and thought to be on its way for as long as that leader led.
+#[test]
+fn a_compaction_that_was_refused_is_proposed_again() {
+    // Ten puts of 13 bytes: none is left for a compaction of 10.
+    let working = WorkingLimits { uncommitted_bytes_max: 130, ..WorkingLimits::default() };
+    let mut nodes = Nodes::tuned(3, Tuning { working, ..Tuning::default() });
+    let leader = nodes.leader().expect("elected");
+    for _ in 0..20 {
+        nodes.put(leader, "k");
+        nodes.pass(20 * MS);
+    }
+    // The mark of the idle log tells this one that all of that is committed.
+    nodes.pass(200 * MS);
+    // From now on they keep less, and each finds at its start that it holds too much.
+    nodes.tuning.history_bytes_max = 300;
+    (1..=3).for_each(|nth| nodes.crash(nth));
+    let other = leader % 3 + 1;
+    nodes.hold_sync(other);
+    nodes.boot(leader).expect("its disk is well");
+    nodes.pass(500 * MS);
+    nodes.boot(other).expect("its disk is well");
+    // Its disk works for votes, one at a time, and stops in front of the entry that opens the term.
+    for _ in 0..2_000 {
+        if nodes.leader().is_some() {
+            break;
+        }
+        nodes.pass(5 * MS);
+        nodes.let_one_sync_through(other);
+    }
+    assert_eq!(nodes.leader(), Some(leader), "it had waited for long");
+    let refused = put_until_refused(&mut nodes, leader, "k");
+    assert_eq!(refused, Error::Busy { what: "entries not committed yet".into() });
+    let full = nodes.status_of(leader);
+    assert_eq!(full.compact_revision.0, 0, "it may not say so before the term is open");
+    nodes.let_one_sync_through(other);
+    nodes.pass(20 * MS);
+    let opened = nodes.status_of(leader);
+    assert!(opened.commit_index > full.commit_index, "the term is open");
+    assert_eq!(opened.last_index, full.last_index, "no room for a compaction");
+    nodes.release_sync(other);
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(leader).compact_revision.0 > 0, "it was forgotten");
+}
+
+/// The history grew beyond its bound by entries that filled the disk: a leader without room for one
+/// more record proposed the compaction all the same, and the log panicked.
+#[test]
+fn a_compaction_without_room_waits() {
+    for key_bytes in (1..400).step_by(20) {
+        let tuning = Tuning { history_bytes_max: 300, ..Tuning::default() };
+        let mut nodes = Nodes::tuned(3, tuning);
+        nodes.pass(200 * MS);
+        let leader = nodes.leader().expect("elected");
+        nodes.fill_disk(leader);
+        let [one, other] = hold_the_others(&mut nodes, leader);
+        let refused = put_until_refused(&mut nodes, leader, &"k".repeat(key_bytes));
+        assert_eq!(refused, Error::NoSpace);
+        assert!(nodes.status_of(leader).out_of_space);
+        nodes.release_sync(one);
+        nodes.release_sync(other);
+        nodes.pass(200 * MS);
+        let status = nodes.status_of(leader);
+        assert_eq!(status.commit_index, status.last_index);
+        assert!(status.history_bytes > 300, "a compaction is due");
+        assert_eq!(status.compact_revision.0, 0, "and has no room");
+    }
+}
