@@ -21,6 +21,11 @@ use std::io;
 /// can tell its damage from a torn tail. Storage §6.3, SYNCMARK. Nanoseconds.
 const IDLE_MARK_NS: u64 = 20_000_000;
 
+/// So long after entries became durable, at the latest, the hard state vouches for them: no mark in
+/// the log can speak for its own loss. A second: two syncs more are lost in the hundreds of a busy
+/// log, and nothing in an idle one. Nanoseconds.
+const DURABLE_END_NS: u64 = 1_000_000_000;
+
 /// How often a full disk is tried again. Nanoseconds.
 pub(super) const SPACE_RETRY_NS: u64 = 500_000_000;
 
@@ -37,6 +42,8 @@ pub(super) struct Jobs {
     /// When a full disk is tried again.
     pub(super) retry_at: Instant,
     mark_at: Instant,
+    /// When the hard state is to vouch for what was synced meanwhile.
+    lift_at: Instant,
 }
 
 impl Default for Jobs {
@@ -49,13 +56,15 @@ impl Default for Jobs {
             background: false,
             retry_at: Instant::FAR,
             mark_at: Instant::FAR,
+            lift_at: Instant::FAR,
         }
     }
 }
 
 impl Jobs {
     pub(super) fn wake_at(&self) -> Instant {
-        self.retry_at.min(if self.in_flight { Instant::FAR } else { self.mark_at })
+        let idle = self.mark_at.min(self.lift_at);
+        self.retry_at.min(if self.in_flight { Instant::FAR } else { idle })
     }
 }
 
@@ -107,6 +116,10 @@ impl Node {
             Stage::Member(raft) => raft.on_synced(now, SyncReceipt { seq }),
             Stage::Founding => self.founded(now),
             Stage::Alone(_) => {}
+        }
+        let member = matches!(self.stage, Stage::Member(_));
+        if member && self.jobs.lift_at == Instant::FAR && self.wal.durable_end_lags() {
+            self.jobs.lift_at = now.after_ns(DURABLE_END_NS);
         }
     }
 
@@ -204,6 +217,25 @@ impl Node {
         self.scratch.notices = notices;
     }
 
+    /// What an idle log notes of itself, once its time has come: in the log that the last batch is
+    /// durable, in the hard state how far the log goes.
+    fn has_marks_to_write(&mut self, now: Instant) -> bool {
+        let mark = self.jobs.mark_at <= now;
+        if mark {
+            self.jobs.mark_at = Instant::FAR;
+        }
+        // The last job wrote a vote and no entry, say: there is nothing to vouch for.
+        let mark = mark && self.wal.sync_mark_due();
+        if mark {
+            self.wal.stage_sync_mark();
+        }
+        let lift = self.jobs.lift_at <= now;
+        if lift && !self.wal.durable_end_lags() {
+            self.jobs.lift_at = Instant::FAR;
+        }
+        mark || (lift && self.wal.durable_end_lags())
+    }
+
     /// Starts a sync job if there is something to write and none is in flight.
     fn start_job(&mut self, now: Instant) {
         if self.jobs.in_flight || self.fatal.is_some() {
@@ -212,22 +244,23 @@ impl Node {
         let Stage::Member(raft) = &self.stage else { return };
         let dirty = raft.has_job();
         match (dirty, self.farewell) {
-            (true, Farewell::None | Farewell::Asked) => {}
-            (false, Farewell::None) if self.jobs.mark_at > now => return,
-            // The last job wrote a vote and no entry, say: there is nothing to vouch for.
-            (false, Farewell::None) if !self.wal.sync_mark_due() => {
-                self.jobs.mark_at = Instant::FAR;
-                return;
+            (true, Farewell::None | Farewell::Asked) => {
+                self.jobs.mark_at = now.after_ns(IDLE_MARK_NS);
             }
-            (false, Farewell::None) => self.wal.stage_sync_mark(),
+            (false, Farewell::None) if !self.has_marks_to_write(now) => return,
+            (false, Farewell::None) => {}
             (false, Farewell::Asked) => {
                 self.wal.stage_shutdown();
                 self.farewell = Farewell::Staged;
+                (self.jobs.mark_at, self.jobs.lift_at) = (Instant::FAR, Instant::FAR);
             }
             // Whatever the rules want after the farewell would make it untrue.
             (_, Farewell::Staged | Farewell::Done) => return,
         }
-        self.jobs.mark_at = if dirty { now.after_ns(IDLE_MARK_NS) } else { Instant::FAR };
+        if self.jobs.lift_at <= now {
+            self.jobs.lift_at = Instant::FAR;
+            self.wal.lift_durable_end();
+        }
         let seq = self.next_job();
         let Stage::Member(raft) = &mut self.stage else { return };
         let scope = raft.begin_job(now, seq);

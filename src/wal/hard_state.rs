@@ -16,7 +16,9 @@
 //! held the newest vote, and the server must not start. Both parities are written at creation, so
 //! there is no slot that was never valid.
 //!
-//! `last_durable` is a lower bound of the last entry on disk. It is lowered before a truncation
+//! `last_durable` is a lower bound of the last entry on disk: a log that ends before it has lost
+//! what was acknowledged, even if nothing in the log shows it. It is raised when anything else
+//! changes, and within a second after entries became durable; it is lowered before a truncation
 //! goes below it.
 
 use super::disk::{Disk, DiskFile};

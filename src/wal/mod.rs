@@ -119,6 +119,8 @@ pub struct Wal {
     mark: Mark,
     /// A segment was closed since the hard state was last written.
     rotated: bool,
+    /// The next job writes the hard state, if that vouches for less than it could.
+    lift: bool,
     operations: Vec<Operation>,
 }
 
@@ -167,6 +169,7 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), 
         in_flight: None,
         mark: if covered { Mark::Covered } else { Mark::Due },
         rotated: false,
+        lift: false,
         operations: Vec::new(),
     };
     Ok((wal, recovered))
@@ -342,18 +345,20 @@ impl Wal {
         Some(Job { seq, operations })
     }
 
-    /// Puts the hard state in front of the job, if it changed, if a segment was closed, or if the
-    /// job cuts the log below the durable end that the hard state on disk vouches for.
+    /// Puts the hard state in front of the job, if it changed, if a segment was closed, if it is
+    /// asked to vouch for more, or if the job cuts the log below what it vouches for.
     fn stage_hard_state(&mut self, operations: &mut Vec<Operation>) {
         let cut = self.staging.lowest_cut();
         let last_durable = cut.map_or(self.durable_last, |cut| cut.min(self.durable_last));
         let written = self.hard_state.written();
         let wanted = Slot { seq: written.seq, last_durable: written.last_durable, ..self.wanted };
         let lowered = cut.is_some_and(|cut| cut < written.last_durable);
-        if wanted != *written || self.rotated || lowered {
+        let lifted = self.lift && last_durable > written.last_durable;
+        if wanted != *written || self.rotated || lowered || lifted {
             self.hard_state.stage(Slot { last_durable, ..wanted }, operations);
             self.rotated = false;
         }
+        self.lift = false;
     }
 
     /// The job in flight is durable. Panics if it has another number.
@@ -390,6 +395,18 @@ impl Wal {
             self.stage(&marker(RecordKind::SyncMark, self.last(), &[]), &[]);
             self.mark = Mark::Covered;
         }
+    }
+
+    /// Whether the hard state vouches for less than is durable. A log whose end is gone without a
+    /// trace is told from a shorter one by nothing else.
+    pub fn durable_end_lags(&self) -> bool {
+        self.hard_state.written().last_durable < self.durable_last
+    }
+
+    /// Asks for the hard state to be written with the next job if it lags. Two syncs: once in a
+    /// while.
+    pub fn lift_durable_end(&mut self) {
+        self.lift = true;
     }
 
     /// The next step of preparing segments, if one is due.

@@ -195,6 +195,7 @@ impl World {
                 self.committed.extend_from_slice(&self.log[known..commit]);
             }
             4 if self.driver.wal.sync_mark_due() => self.driver.wal.stage_sync_mark(),
+            5 => self.driver.wal.lift_durable_end(),
             _ => {
                 for _ in 0..=self.rng.below(4) {
                     self.append();

@@ -39,6 +39,7 @@
 
 mod compactions;
 mod expect;
+mod marks;
 pub(crate) mod nodes;
 mod print;
 mod run;
