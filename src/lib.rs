@@ -56,7 +56,7 @@
 //! commands of one turn. A **batch** is what one sync job writes. **Appended → synced → committed →
 //! applied** are four moments, in this order. A **replication session** is a connection to a peer,
 //! numbered and echoed in its answers. `disk_id` names a data directory and never changes;
-//! `boot_nonce` is new at every start.
+//! `boot_nonce` grows with every start of it.
 
 pub mod client;
 pub mod codec;

@@ -88,6 +88,8 @@ pub(super) struct Deferred {
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
     pub(super) party: Party,
+    /// Where it comes from, if it was accepted and anybody knows.
+    pub(super) origin: String,
     pub(super) out: Outbox,
     /// Requests admitted and not answered yet.
     pub(super) waiting: usize,
@@ -140,6 +142,7 @@ impl Connections {
         *slot = Some(Connection {
             id,
             party,
+            origin: String::new(),
             out: Outbox::default(),
             waiting: 0,
             deferred: VecDeque::new(),
@@ -166,6 +169,13 @@ impl Connections {
 
     fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.slots.get_mut(id.slot())?.as_mut().filter(|connection| connection.id == id)
+    }
+
+    /// Notes where a connection comes from.
+    pub(super) fn set_origin(&mut self, id: ConnectionId, origin: String) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.origin = origin;
+        }
     }
 
     /// Names the party of a connection that has shaken hands.

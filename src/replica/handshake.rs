@@ -1,5 +1,6 @@
 //! The first frame in each direction: who is there, of which cluster, with which data directory.
 
+use super::boots::Boot;
 use super::bootstrap::{Introduction, Verdict};
 use super::connections::{ConnectionId, Party};
 use super::peers::Outbound;
@@ -13,7 +14,7 @@ use crate::wire::hello::{
 use std::fmt;
 
 /// Why a server may not speak to us as the member it says it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Objection {
     /// The address is another server's.
     NotMe { ours: NodeId, asked: NodeId },
@@ -25,6 +26,9 @@ enum Objection {
     OtherBootstrap { ours: NodeId, node: NodeId },
     /// The configuration names another data directory for it.
     OtherDisk { node: NodeId, disk_id: DiskId },
+    /// Another process that started later on the same data directory, or on a copy of it, has
+    /// spoken.
+    Cloned { node: NodeId, origin: String, newer: String },
 }
 
 impl fmt::Display for Objection {
@@ -49,6 +53,14 @@ impl fmt::Display for Objection {
                 f,
                 "server {node} has data directory {disk_id}, which this cluster does not know: \
                  replace the member with `raftctl member replace {} NEW_ID=HOST:PORT`",
+                node.get()
+            ),
+            Objection::Cloned { node, origin, newer } => write!(
+                f,
+                "two processes run as server {node}, this one at {origin} and one that started \
+                 later at {newer}: one of them runs on a copy or an older state of the data \
+                 directory: stop both, empty the directory and replace the member with \
+                 `raftctl member replace {} NEW_ID=HOST:PORT`",
                 node.get()
             ),
         }
@@ -127,14 +139,21 @@ impl Node {
                 Objection::NotMe { .. }
                 | Objection::NoMember { .. }
                 | Objection::OtherBootstrap { .. }
-                | Objection::OtherDisk { .. } => Error::Refused { why: why.to_string().into() },
+                | Objection::OtherDisk { .. }
+                | Objection::Cloned { .. } => Error::Refused { why: why.to_string().into() },
             };
             return self.turn_away(id, error);
         }
         let node = hello.node;
-        self.connections.set_party(id, Party::PeerIn(node));
         // One that our configuration does not name yet gets an address when it does.
         self.peers.enter(node, "");
+        let origin = self.connections.get(id).map_or_else(String::new, |it| it.origin.clone());
+        let boot = Boot { disk_id: hello.disk_id, nonce: hello.boot_nonce, origin };
+        if let Err(why) = self.check_boot(node, &boot, now) {
+            return self.turn_away(id, Error::Refused { why: why.to_string().into() });
+        }
+        self.leave_older_boot(node, boot.nonce);
+        self.connections.set_party(id, Party::PeerIn(node));
         let peer = self.peers.get_mut(node).expect("just entered");
         if let Some(older) = peer.inbound.replace(id) {
             self.connections.end(older);
@@ -149,6 +168,28 @@ impl Node {
         // First, because the welcome says who we are since.
         self.on_introduction(&said, now);
         self.welcome(id);
+    }
+
+    /// Whether the process that speaks for `peer` is the newest that we know of.
+    fn check_boot(&mut self, peer: NodeId, boot: &Boot, now: Instant) -> Result<(), Objection> {
+        let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
+        let Err(newer) = known.boots.hear(boot) else { return Ok(()) };
+        let tell = known.boots.must_tell(boot.nonce, now);
+        let (origin, newer) = (boot.origin.clone(), newer.origin);
+        let why = Objection::Cloned { node: peer, origin, newer };
+        let level = if tell { log::Level::Error } else { log::Level::Debug };
+        log::log!(level, "refused a clone node={} peer={peer} why={why}", self.identity.node);
+        Err(why)
+    }
+
+    /// A newer start has spoken: what answers us as an older one has ended, or shall not be heard.
+    fn leave_older_boot(&mut self, peer: NodeId, nonce: u64) {
+        if let Some(known) = self.peers.get(peer)
+            && let Outbound::Up { connection, .. } = known.outbound
+            && known.answers_as < nonce
+        {
+            self.connections.end(connection);
+        }
     }
 
     /// The one place that decides who may speak as a member.
@@ -262,8 +303,13 @@ impl Node {
             log::warn!("left a peer node={} peer={peer} why={why}", self.identity.node);
             return self.connections.end(id);
         }
+        let origin = self.peers.get(peer).map_or_else(String::new, |it| it.address.clone());
+        let boot = Boot { disk_id: welcome.disk_id, nonce: welcome.boot_nonce, origin };
+        if self.check_boot(peer, &boot, now).is_err() {
+            return self.connections.end(id);
+        }
         self.connections.set_party(id, Party::PeerOut(peer));
-        let session = self.peers.up(peer, id);
+        let session = self.peers.up(peer, id, boot.nonce);
         // A server without a configuration has no log to replicate to; once it has one it shakes
         // hands anew.
         if let Stage::Member(raft) = &mut self.stage

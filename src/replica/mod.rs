@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `connections` | who is at the other end, what waits to be sent, bounds |
 //! | `handshake`, `peers`, `bootstrap` | who may speak, when to dial, how a cluster begins |
+//! | `boots` | two processes that run as one server |
 //! | `admission` | frames to requests; what is refused at the door |
 //! | `pending`, `reads` | who waits for which entry, for which read round |
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
@@ -25,6 +26,7 @@
 mod administration;
 mod admission;
 mod apply;
+mod boots;
 mod bootstrap;
 mod connections;
 mod drive;
@@ -79,7 +81,7 @@ pub struct NodeOptions {
     pub token_hash: u64,
     /// The name of a data directory that has none yet.
     pub disk_id_if_new: DiskId,
-    /// New at every start.
+    /// New at every start; random.
     pub boot_nonce: u64,
     /// Seeds election timeouts, jitter, salts and the hash index.
     pub seed: u64,
@@ -231,7 +233,7 @@ impl Node {
         });
         let mut node = Node {
             identity: recovered.identity,
-            boot_nonce: options.boot_nonce,
+            boot_nonce: boots::boot_nonce(wal.hard_state_version(), options.boot_nonce),
             genesis: recovered.genesis,
             memberships: Memberships::default(),
             reconfigured: false,
@@ -266,6 +268,11 @@ impl Node {
     /// A connection was accepted.
     pub fn on_accepted(&mut self, id: ConnectionId) {
         self.connections.open(id, Party::Stranger);
+    }
+
+    /// Where an accepted connection comes from; for people.
+    pub fn set_origin(&mut self, id: ConnectionId, origin: String) {
+        self.connections.set_origin(id, origin);
     }
 
     /// A dial has succeeded.

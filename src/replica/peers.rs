@@ -3,6 +3,7 @@
 //! Every pair of members has two connections: each dials the other, sends its requests there and
 //! gets its answers there. So an answer can never be taken for one of an older connection.
 
+use super::boots::Boots;
 use super::connections::ConnectionId;
 use super::entry::Member;
 use crate::config::MemberAddress;
@@ -54,6 +55,10 @@ pub(super) struct Peer {
     /// The connection it dialed.
     pub(super) inbound: Option<ConnectionId>,
     pub(super) outbound: Outbound,
+    /// Its starts that have spoken to us.
+    pub(super) boots: Boots,
+    /// Which of them answers at `outbound`, if that is up.
+    pub(super) answers_as: u64,
     /// Whether the last attempt failed in a way worth saying once.
     pub(super) complained: bool,
     /// Asked about on behalf of somebody who wants it to be a member.
@@ -213,11 +218,12 @@ impl Peers {
     }
 
     /// Notes that requests can be sent to `id`; returns the session's number, never used before.
-    pub(super) fn up(&mut self, id: NodeId, connection: ConnectionId) -> u64 {
+    pub(super) fn up(&mut self, id: NodeId, connection: ConnectionId, boot_nonce: u64) -> u64 {
         self.sessions += 1;
         let session = self.sessions;
         let peer = self.get_mut(id).expect("the handshake knew this member");
         peer.outbound = Outbound::Up { connection, session };
+        peer.answers_as = boot_nonce;
         peer.backoff_ns = BACKOFF_MIN_NS;
         peer.complained = false;
         session
@@ -251,6 +257,8 @@ impl Peer {
             disk_id: None,
             inbound: None,
             outbound: Outbound::Waiting { until: Instant::ZERO },
+            boots: Boots::default(),
+            answers_as: 0,
             complained: false,
             applies: false,
             forget_at: Instant::FAR,

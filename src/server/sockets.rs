@@ -155,6 +155,7 @@ impl Sockets {
                         turn_away(&mut socket);
                     } else if let Some(id) = self.enter(wait, socket, None) {
                         node.on_accepted(id);
+                        node.set_origin(id, from.to_string());
                         self.watch(id, wheel, now);
                     }
                 }

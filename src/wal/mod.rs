@@ -397,6 +397,11 @@ impl Wal {
         }
     }
 
+    /// The number of the newest version of the hard state: larger at every start.
+    pub fn hard_state_version(&self) -> u64 {
+        self.hard_state.written().seq
+    }
+
     /// Whether the hard state vouches for less than is durable. A log whose end is gone without a
     /// trace is told from a shorter one by nothing else.
     pub fn durable_end_lags(&self) -> bool {

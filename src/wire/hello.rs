@@ -82,7 +82,7 @@ wire_struct! {
         pub to: NodeId,
         /// The sender's data directory.
         pub disk_id: DiskId,
-        /// New at every start of the sender.
+        /// Larger at every start on the sender's data directory.
         pub boot_nonce: u64,
         /// Hash of the bootstrap configuration; 0 if never bootstrapped.
         pub genesis: u64,
@@ -103,7 +103,7 @@ wire_struct! {
         pub node: NodeId,
         /// The server's data directory.
         pub disk_id: DiskId,
-        /// New at every start of the server.
+        /// Larger at every start on the server's data directory.
         pub boot_nonce: u64,
         /// Hash of the bootstrap configuration; 0 if never bootstrapped.
         pub genesis: u64,

@@ -239,6 +239,24 @@ impl Server {
         }
     }
 
+    /// The same server on a copy of its directory, which lies in `folder`; it listens elsewhere.
+    pub(super) fn on_a_copy(&self, folder: &Path) -> Server {
+        let mut arguments = self.arguments.clone();
+        let at = arguments.iter().position(|argument| argument == "--listen");
+        arguments[at.expect("tests always say so") + 1] = free_address();
+        let clone = Server::new(self.id, self.address.clone(), folder, arguments);
+        for part in ["", "log"] {
+            fs::create_dir_all(clone.directory.join(part)).unwrap();
+            for file in fs::read_dir(self.directory.join(part)).unwrap() {
+                let (path, name) = file.map(|file| (file.path(), file.file_name())).unwrap();
+                if path.is_file() {
+                    fs::copy(&path, clone.directory.join(part).join(name)).unwrap();
+                }
+            }
+        }
+        clone
+    }
+
     /// Where it really listens.
     pub(super) fn listen(&self) -> &str {
         let at = self.arguments.iter().position(|argument| argument == "--listen");

@@ -26,6 +26,7 @@
 
 mod chaos;
 mod chaos_ledger;
+mod clones;
 mod disk;
 mod exactly_once;
 mod grey;
