@@ -6,6 +6,7 @@
 //! | `links` | TCP proxies between the nodes, to cut links for real |
 //! | `patience` | waiting for a condition, with a deadline |
 //! | `starting` | a node alone; every way not to start |
+//! | `clones` | two processes on copies of one directory |
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
