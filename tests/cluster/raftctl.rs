@@ -2,8 +2,7 @@
 
 use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
 use super::patience::{eventually, now};
-use raftd::client::Deadline;
-use raftd::limits::REQUEST_BYTES_MAX;
+use raftd::client::{CONTENT_BYTES_MAX, Deadline};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -233,12 +232,12 @@ fn bytes_of_any_kind_go_in_and_come_out() {
     assert_eq!(get(b"dash", &[]).out, b"dash\n-1\n");
 
     // The request may have 1.5 MiB: the key, the value, and 64 bytes for the session around them.
-    let largest = vec![b'x'; REQUEST_BYTES_MAX - 64 - 1];
+    let largest = vec![b'x'; CONTENT_BYTES_MAX - 1];
     done(&put(b"k", &largest));
     assert_eq!(get(b"k", &["--print-value-only"]).out.len(), largest.len() + 1);
     for more in [1, 16, 17, 5_000_000] {
         let larger = vec![b'x'; largest.len() + more];
-        put(b"k", &larger).fails(1, &["bytes", "more than 1572864"]);
+        put(b"k", &larger).fails(1, &["bytes", "more than 1572800"]);
     }
     assert_eq!(get(b"k", &["--print-value-only"]).out.len(), largest.len() + 1);
 }

@@ -312,8 +312,11 @@ fn a_node_without_a_note_is_named_and_left_alone() {
     let noted = fs::read_to_string(&note).unwrap();
     fs::remove_file(&note).unwrap();
     let (pid, _) = noted.split_once(' ').unwrap();
-    script.fails(&["down"], &["without a note", pid]);
-    assert_eq!(script.running().len(), 1);
-    fs::write(&note, noted).unwrap();
+    let (run, running) = (script.run(&["down"]), script.running());
+    // Before anything can fail: the script must be able to end it.
+    fs::write(&note, &noted).unwrap();
+    assert_eq!((run.code, running.len()), (Some(1), 1), "{}{}", run.out, run.said);
+    assert!(run.said.contains("without a note"), "{}", run.said);
+    assert!(run.said.contains(pid), "{}", run.said);
     script.works(&["down"]);
 }
