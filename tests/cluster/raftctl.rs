@@ -159,6 +159,15 @@ fn each_exit_code_means_what_the_help_says() {
         ("get k --timeout 0s", "timeout"),
         ("get k --output yaml", "yaml"),
         ("get k --endpoints nowhere", "host:port"),
+        ("get k --endpoints http://127.0.0.1:7101", "host:port without a scheme"),
+        ("get k --endpoints 127.0.0.1:7101/", "host:port"),
+        ("get k --endpoints 127.0.0.1:0", "port from 1 on"),
+        ("get k --endpoints 127.0.0.1:+1", "port from 1 on"),
+        ("get k --endpoints 127.0.0:7101", "host:port"),
+        ("get k --endpoints ::1:7101", "[::1]:7101"),
+        ("get k --endpoints 127.0.0.1:7101,", "host:port"),
+        ("member add 4=http://127.0.0.1:7104", "host:port"),
+        ("member add 4=127.0.0.1:0", "port from 1 on"),
     ] {
         let run = raftctl(&at, line);
         assert_eq!(run.code, Some(2), "{line}: {}", run.said);

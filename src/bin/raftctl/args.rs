@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use raftd::types::NodeId;
+use raftd::types::{NodeId, is_address};
 
 const AFTER_HELP: &str = "\
 Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
@@ -196,11 +196,13 @@ fn member(text: &str) -> Result<Newcomer, &'static str> {
 }
 
 fn endpoint(text: &str) -> Result<String, &'static str> {
-    match text.trim().rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.trim().to_owned())
-        }
-        _ => Err("an endpoint is host:port, as in 127.0.0.1:7101"),
+    let text = text.trim();
+    if is_address(text) {
+        Ok(text.to_owned())
+    } else if text.contains("://") {
+        Err("an endpoint is host:port without a scheme, as in 127.0.0.1:7101")
+    } else {
+        Err("an endpoint is host:port with a port from 1 on, as in 127.0.0.1:7101 or [::1]:7101")
     }
 }
 
