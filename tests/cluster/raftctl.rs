@@ -155,8 +155,11 @@ fn each_exit_code_means_what_the_help_says() {
         ("", "Usage"),
         ("put k", "VALUE"),
         ("fetch k", "fetch"),
-        ("get k --limit many", "--limit"),
-        ("get k --timeout 0s", "timeout"),
+        ("get k --limit many", "whole number from 0 on"),
+        ("get k --rev -1", "whole number from 0 on"),
+        ("put k v --if-mod-revision -1", "whole number from 0 on"),
+        ("get k --timeout 5x", "as in 500ms"),
+        ("get k --timeout 0s", "as in 500ms"),
         ("get k --output yaml", "yaml"),
         ("get k --endpoints nowhere", "host:port"),
         ("get k --endpoints http://127.0.0.1:7101", "host:port without a scheme"),
@@ -173,7 +176,8 @@ fn each_exit_code_means_what_the_help_says() {
         assert_eq!(run.code, Some(2), "{line}: {}", run.said);
         assert!(run.said.contains(word), "{line}: {}", run.said);
     }
-    raftctl_with(&at, &["get".as_ref(), "".as_ref()], b"").fails(2, &["the key is empty"]);
+    raftctl_with(&at, &["get".as_ref(), "".as_ref()], b"")
+        .fails(2, &["the key is empty", "--prefix"]);
     raftctl(&free_address(), "get k --timeout 1s").fails(3, &["refused"]);
     raftctl("no-such-host.invalid:7101", "get k --timeout 1s").fails(3, &["no-such-host"]);
 

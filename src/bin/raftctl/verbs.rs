@@ -84,7 +84,10 @@ pub(crate) fn del(
 
 fn single_key(key: &OsStr) -> Result<Vec<u8>, Failure> {
     if key.is_empty() {
-        return Err(Failure::usage("the key is empty"));
+        return Err(Failure::usage(
+            "the key is empty: name one of a byte or more (get and del take an empty KEY with \
+             --prefix, for all keys)",
+        ));
     }
     Ok(key.as_bytes().to_vec())
 }
