@@ -249,6 +249,10 @@ impl Sockets {
             let before = entry.socket.input.len();
             let taken = node.on_bytes(id, &entry.socket.input, now);
             entry.socket.input.drain(..taken.bytes);
+            if taken.bytes > 0 {
+                // What is left is a frame that has just begun.
+                entry.partial_since = None;
+            }
             self.input_bytes -= before - entry.socket.input.len();
             if !self.go_on(id, taken.flow) {
                 return true;
@@ -279,6 +283,9 @@ impl Sockets {
             input.extend_from_slice(&self.buffer[..count]);
             let taken = node.on_bytes(id, input, now);
             input.drain(..taken.bytes);
+            if taken.bytes > 0 {
+                entry.partial_since = None;
+            }
             taken.flow
         };
         // A peer's next batch is as large as its last; a client's large request is an exception.
@@ -329,10 +336,10 @@ impl Sockets {
         }
     }
 
-    fn watch(&mut self, id: ConnectionId, wheel: &mut Wheel<ConnectionId>, now: Instant) {
+    fn watch(&mut self, id: ConnectionId, wheel: &mut Wheel<ConnectionId>, since: Instant) {
         let Some(entry) = self.entry(id) else { return };
         if !std::mem::replace(&mut entry.watched, true) {
-            wheel.insert(now.after_ns(PATIENCE_NS), id);
+            wheel.insert(since.after_ns(PATIENCE_NS), id);
         }
     }
 
@@ -352,8 +359,8 @@ impl Sockets {
         {
             log::debug!("closed a connection that kept us waiting slot={}", id.slot());
             self.close(id, node, now);
-        } else if partial.is_some() {
-            self.watch(id, wheel, now);
+        } else if let Some(since) = partial {
+            self.watch(id, wheel, since);
         }
     }
 

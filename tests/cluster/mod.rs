@@ -12,6 +12,7 @@
 //! | `reads` | linearizable reads on followers, lease reads |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
+//! | `unfinished` | clients that begin requests and do not end them |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
 //! | `script` | scripts/cluster.sh |
@@ -42,3 +43,4 @@ pub(crate) mod script;
 mod starting;
 mod survival;
 mod traced;
+mod unfinished;
