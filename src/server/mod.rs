@@ -5,15 +5,19 @@
 //! |---|---|
 //! | `turn` | one turn of the loop, on one screen |
 //! | `sockets` | accept, connect, read, write, close: sockets on one side, the node on the other |
+//! | `unfinished` | who holds memory for requests that do not end, and who is closed for it |
+//! | `rarely` | lines of the log that strangers can cause, one a second at most |
 //! | `threads` | `sync` and `bg`: they run jobs and own no state |
 //! | `logger` | log lines through a bounded queue, so that a full terminal cannot stop the loop |
 //! | `wheel`, `clock` | deadlines of connections; the only clock |
 
 mod clock;
 mod logger;
+mod rarely;
 mod sockets;
 mod threads;
 mod turn;
+mod unfinished;
 mod wheel;
 
 pub use clock::unix_ms;

@@ -387,3 +387,11 @@ pub(super) fn free_address() -> String {
         }
     }
 }
+
+/// Resident memory of a node, in bytes.
+pub(super) fn resident(cluster: &mut Cluster, id: u64) -> u64 {
+    let pid = cluster.server(id).pid().expect("the node runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
