@@ -31,7 +31,7 @@ impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Objection::NotMe { ours, asked } => {
-                write!(f, "this is server {ours}, not {asked}: correct the address in --peers")
+                write!(f, "this is server {ours}, not {asked}: correct its address")
             }
             Objection::NoMember { node } => write!(
                 f,
@@ -124,8 +124,8 @@ impl Node {
             log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
             let error = match why {
                 Objection::Removed { node } => Error::Removed { node },
-                Objection::NotMe { .. }
-                | Objection::NoMember { .. }
+                Objection::NotMe { ours, .. } => Error::WrongNode { ours },
+                Objection::NoMember { .. }
                 | Objection::OtherBootstrap { .. }
                 | Objection::OtherDisk { .. } => Error::Refused { why: why.to_string().into() },
             };
@@ -282,8 +282,13 @@ impl Node {
 
     fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &Error) {
         self.connections.end(id);
+        let why = if let Error::WrongNode { ours } = *error {
+            Objection::NotMe { ours, asked: peer }.to_string()
+        } else {
+            error.to_string()
+        };
         if self.peers.get(peer).is_some_and(|peer| peer.applies) {
-            return self.refuse_applicant(peer, &error.to_string());
+            return self.refuse_applicant(peer, &why);
         }
         if matches!(error, Error::Removed { node } if *node == self.identity.node) {
             return self.fail(Fatal::Refused(self.removed()));
@@ -301,7 +306,7 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(peer)
             && !std::mem::replace(&mut peer.complained, true)
         {
-            log::warn!("peer refused us node={node} peer={} error={error}", peer.id);
+            log::warn!("peer refused us node={node} peer={} why={why}", peer.id);
         }
     }
 

@@ -13,6 +13,7 @@
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
 //! | `unfinished` | clients that begin requests and do not end them |
+//! | `introductions` | servers that are met where another was expected |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
 //! | `script` | scripts/cluster.sh |
@@ -32,6 +33,7 @@ mod exactly_once;
 mod grey;
 mod harness;
 mod hostile;
+mod introductions;
 mod links;
 mod members;
 mod partition;
