@@ -17,6 +17,8 @@ use std::fmt;
 enum Objection {
     /// The address is another server's.
     NotMe { ours: NodeId, asked: NodeId },
+    /// It says that it has our number.
+    OurNumber { ours: NodeId },
     /// The configuration does not name it.
     NoMember { node: NodeId },
     /// A committed configuration has left it out.
@@ -32,6 +34,9 @@ impl fmt::Display for Objection {
         match self {
             Objection::NotMe { ours, asked } => {
                 write!(f, "this is server {ours}, not {asked}: correct its address")
+            }
+            Objection::OurNumber { ours } => {
+                write!(f, "this is server {ours}: another one needs a number of its own")
             }
             Objection::NoMember { node } => write!(
                 f,
@@ -121,17 +126,19 @@ impl Node {
 
     fn on_peer_hello(&mut self, id: ConnectionId, hello: PeerHello, now: Instant) {
         if let Err(why) = self.check_peer(&hello) {
-            log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
+            self.log_refusal(&hello, &why.to_string(), now);
             let error = match why {
                 Objection::Removed { node } => Error::Removed { node },
                 Objection::NotMe { ours, .. } => Error::WrongNode { ours },
-                Objection::NoMember { .. }
+                Objection::OurNumber { .. }
+                | Objection::NoMember { .. }
                 | Objection::OtherBootstrap { .. }
                 | Objection::OtherDisk { .. } => Error::Refused { why: why.to_string().into() },
             };
             return self.turn_away(id, error);
         }
         let node = hello.node;
+        self.complaints.forget(node);
         self.connections.set_party(id, Party::PeerIn(node));
         // One that our configuration does not name yet gets an address when it does.
         self.peers.enter(node, "");
@@ -151,6 +158,16 @@ impl Node {
         self.welcome(id);
     }
 
+    fn log_refusal(&mut self, hello: &PeerHello, why: &str, now: Instant) {
+        // We have dialed ourselves: said where the answer arrives.
+        if hello.node == self.identity.node && hello.boot_nonce == self.boot_nonce {
+            return;
+        }
+        if self.complaints.is_news(hello.node, why, now) {
+            log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
+        }
+    }
+
     /// The one place that decides who may speak as a member.
     fn check_peer(&self, hello: &PeerHello) -> Result<(), Objection> {
         let ours = self.identity.node;
@@ -158,6 +175,9 @@ impl Node {
             return Err(Objection::NotMe { ours, asked: hello.to });
         }
         let node = hello.node;
+        if node == ours {
+            return Err(Objection::OurNumber { ours });
+        }
         let known = self.memberships.newest().get(node).map(|member| member.disk_id);
         match &self.stage {
             // Whoever serves may make us a member.
@@ -239,12 +259,14 @@ impl Node {
     ) {
         let welcome = match decode_hello_reply(body) {
             Ok(HelloReply::Welcome(welcome)) => welcome,
-            Ok(HelloReply::Refused(error)) => return self.on_refused(id, peer, &error),
+            Ok(HelloReply::Refused(error)) => return self.on_refused(id, peer, &error, now),
             Err(error) => {
-                log::warn!(
-                    "peer speaks another protocol node={} peer={peer} error={error}",
-                    self.identity.node
-                );
+                if self.complaints.is_news(peer, &error.to_string(), now) {
+                    log::warn!(
+                        "peer speaks another protocol node={} peer={peer} error={error}",
+                        self.identity.node
+                    );
+                }
                 return self.connections.end(id);
             }
         };
@@ -259,9 +281,12 @@ impl Node {
             self.check_standing(known, peer, welcome.disk_id, welcome.genesis)
         };
         if let Err(why) = checked {
-            log::warn!("left a peer node={} peer={peer} why={why}", self.identity.node);
+            if self.complaints.is_news(peer, &why.to_string(), now) {
+                log::warn!("left a peer node={} peer={peer} why={why}", self.identity.node);
+            }
             return self.connections.end(id);
         }
+        self.complaints.forget(peer);
         self.connections.set_party(id, Party::PeerOut(peer));
         let session = self.peers.up(peer, id);
         // A server without a configuration has no log to replicate to; once it has one it shakes
@@ -280,7 +305,7 @@ impl Node {
         self.on_introduction(&said, now);
     }
 
-    fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &Error) {
+    fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &Error, now: Instant) {
         self.connections.end(id);
         let why = if let Error::WrongNode { ours } = *error {
             Objection::NotMe { ours, asked: peer }.to_string()
@@ -302,11 +327,19 @@ impl Node {
             )));
             return;
         }
+        if !self.complaints.is_news(peer, &why, now) {
+            return;
+        }
         let node = self.identity.node;
-        if let Some(peer) = self.peers.get_mut(peer)
-            && !std::mem::replace(&mut peer.complained, true)
-        {
-            log::warn!("peer refused us node={node} peer={} why={why}", peer.id);
+        if matches!(*error, Error::WrongNode { ours } if ours == node) {
+            let address = self.peers.get(peer).map_or("", |peer| &peer.address);
+            log::error!(
+                "the address of a peer leads to this server itself node={node} peer={peer} \
+                 address={address} advice=correct --peers, or replace the member once the cluster \
+                 is founded"
+            );
+        } else {
+            log::warn!("peer refused us node={node} peer={peer} why={why}");
         }
     }
 

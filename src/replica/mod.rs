@@ -11,6 +11,7 @@
 //! | `connections` | who is at the other end, what waits to be sent, bounds |
 //! | `handshake`, `peers`, `bootstrap` | who may speak, when to dial, how a cluster begins |
 //! | `admission` | frames to requests; what is refused at the door |
+//! | `complaints` | what was said of other servers lately, and is not said again |
 //! | `pending`, `reads` | who waits for which entry, for which read round |
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
@@ -26,6 +27,7 @@ mod administration;
 mod admission;
 mod apply;
 mod bootstrap;
+mod complaints;
 mod connections;
 mod drive;
 mod entry;
@@ -55,6 +57,7 @@ use crate::wal::{self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recov
 use administration::Administration;
 use admission::OpenEntry;
 use bootstrap::Bootstrap;
+use complaints::Complaints;
 use connections::{Connections, Party};
 use entry::Memberships;
 use handover::{Handover, Leaving};
@@ -185,6 +188,7 @@ pub struct Node {
     store: Store,
     connections: Connections,
     peers: Peers,
+    complaints: Complaints,
     open: OpenEntry,
     pending: Pending,
     reads: Reads,
@@ -244,6 +248,7 @@ impl Node {
             store,
             connections: Connections::default(),
             peers: Peers::new(&options.members, options.id, options.seed),
+            complaints: Complaints::default(),
             open: OpenEntry::default(),
             pending: Pending::default(),
             reads: Reads::default(),
