@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `harness` | processes: start, kill -9, pause, restart; the only user of the client library |
 //! | `links` | TCP proxies between the nodes, to cut links for real |
+//! | `gate` | a proxy that stops a client's write on its way |
 //! | `patience` | waiting for a condition, with a deadline |
 //! | `starting` | a node alone; every way not to start |
 //! | `survival` | elections, kills, restarts, lost disks |
@@ -30,6 +31,7 @@ mod chaos;
 mod chaos_ledger;
 mod disk;
 mod exactly_once;
+mod gate;
 mod grey;
 mod harness;
 mod hostile;

@@ -1,5 +1,6 @@
 //! raftctl as scripts use it: output, exit codes, bytes of any kind, pipes that close.
 
+use super::gate::Gate;
 use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
 use super::patience::{eventually, now};
 use raftd::client::{CONTENT_BYTES_MAX, Deadline};
@@ -182,7 +183,7 @@ fn each_exit_code_means_what_the_help_says() {
     raftctl("no-such-host.invalid:7101", "get k --timeout 1s").fails(3, &["no-such-host"]);
 
     // The majority goes away: the session that the write needs cannot be opened, so the write was
-    // never sent and is certainly not done. (What is sent and not answered: wire::client.)
+    // never sent and is certainly not done. What is sent and not answered is below.
     for other in cluster.others(leader) {
         cluster.server(other).pause();
     }
@@ -199,6 +200,55 @@ fn each_exit_code_means_what_the_help_says() {
     // Its own state it still shows.
     let own = cluster.server(leader).listen().to_owned();
     assert_eq!(done(&raftctl(&own, "get k --consistency serializable")), "k\nv\n");
+}
+
+/// A session is open, the put is sent, and then nobody is left who could tell.
+#[test]
+fn a_put_that_was_sent_and_not_answered_has_a_code_of_its_own() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let at = endpoints(&cluster);
+    done(&raftctl(&at, "put k before"));
+    let node = cluster.server(leader).listen().to_owned();
+
+    // The leader has it, and cannot know whether it will ever be committed.
+    let gate = Gate::open();
+    let to = gate.address.clone();
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| raftctl(&to, "put k perhaps --timeout 3s"));
+        let caught = gate.catch_write(&node);
+        for other in cluster.others(leader) {
+            cluster.server(other).pause();
+        }
+        caught.pass();
+        run.join().unwrap()
+    });
+    run.fails(4, &["may or may not be done", &to]);
+    for other in cluster.others(leader) {
+        cluster.server(other).resume();
+    }
+    let found = eventually("the cluster serves again", PATIENCE, || {
+        let found = raftctl(&at, "get k");
+        (found.code == Some(0)).then(|| found.text().to_owned())
+    });
+    assert!(["k\nbefore\n", "k\nperhaps\n"].contains(&found.as_str()), "{found}");
+
+    // Here it was done, and only the answer is lost.
+    let leader = cluster.leader();
+    let node = cluster.server(leader).listen().to_owned();
+    let gate = Gate::open();
+    let to = gate.address.clone();
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| raftctl(&to, "put k surely --timeout 3s"));
+        gate.catch_write(&node).pass_and_hang_up();
+        run.join().unwrap()
+    });
+    run.fails(4, &["may or may not be done", &to]);
+    eventually("it was done all the same", PATIENCE, || {
+        (raftctl(&at, "get k").text() == "k\nsurely\n").then_some(())
+    });
+    // What never left is another matter.
+    raftctl(&to, "put k never --timeout 1s").fails(3, &["refused"]);
 }
 
 #[test]
