@@ -406,10 +406,23 @@ impl Node {
     /// A background job has ended.
     pub fn on_background_done(&mut self, done: BackgroundDone, now: Instant) {
         self.jobs.background = false;
+        let before = self.wal.shortage();
+        let why = done.error().map(io::Error::to_string);
         if let Err(error) = self.wal.background_done(done) {
             return self.fail(Fatal::Disk(error));
         }
-        if self.wal.out_of_space() {
+        let (node, shortage) = (self.identity.node, self.wal.shortage());
+        match why {
+            Some(why) if shortage != before => log::warn!(
+                "cannot prepare a segment, writes are refused once the log is full node={node} \
+                 error={why}"
+            ),
+            None if shortage.is_none() && before.is_some() => {
+                log::info!("prepared a segment after a shortage node={node}");
+            }
+            Some(_) | None => {}
+        }
+        if shortage.is_some() {
             self.jobs.retry_at = now.after_ns(drive::SPACE_RETRY_NS);
         }
     }

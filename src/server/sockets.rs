@@ -1,5 +1,6 @@
 //! Sockets on one side, the node on the other: accept, connect, read, write, close.
 
+use super::rarely::Rarely;
 use super::unfinished::{Held, Unfinished};
 use super::wheel::Wheel;
 use crate::limits;
@@ -18,11 +19,6 @@ pub(super) const SIGNALS_KEY: usize = usize::MAX - 3;
 
 /// A stranger must say hello, and the rest of a frame must come, within this. Nanoseconds.
 const PATIENCE_NS: u64 = 10_000_000_000;
-
-/// Sockets beyond the clients' bound: for peers, which must get in however many clients there are,
-/// for whoever dials them, and for strangers until they have said who they are. A client among
-/// them is turned away by the node.
-const SPARE_SOCKETS: usize = 4 * limits::MEMBERS_MAX + 256;
 
 /// Connections accepted in one turn, so that a flood does not starve those who are served.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -58,6 +54,7 @@ pub(super) struct Sockets {
     serving: Vec<ConnectionId>,
     paused: Vec<ConnectionId>,
     unfinished: Unfinished,
+    not_accepted: Rarely,
     buffer: Vec<u8>,
     resolver: Resolver<(NodeId, usize)>,
 }
@@ -66,7 +63,7 @@ impl Sockets {
     pub(super) fn new(
         wait: &Wait,
         mut listener: Listener,
-        clients_max: usize,
+        sockets_max: usize,
     ) -> io::Result<Sockets> {
         wait.register_readable(listener.source(), LISTENER_KEY)?;
         let wake: WakeHandle = wait.handle();
@@ -76,11 +73,12 @@ impl Sockets {
             signalled: false,
             entries: Slab::new(),
             generation: 0,
-            sockets_max: clients_max + SPARE_SOCKETS,
+            sockets_max,
             ready: Vec::new(),
             serving: Vec::new(),
             paused: Vec::new(),
             unfinished: Unfinished::new(),
+            not_accepted: Rarely::new(),
             buffer: vec![0; limits::TURN_READ_BYTES],
             resolver: Resolver::start(wake)?,
         })
@@ -165,7 +163,9 @@ impl Sockets {
                 Err(error) => {
                     // Out of descriptors, most likely: those who are served go on, the next event
                     // tries again.
-                    log::warn!("cannot accept error={error}");
+                    if let Some(count) = self.not_accepted.count(1, now) {
+                        log::warn!("cannot accept error={error} count={count}");
+                    }
                     self.accepting = false;
                 }
             }

@@ -395,3 +395,9 @@ pub(super) fn resident(cluster: &mut Cluster, id: u64) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
+
+/// How many descriptors a node has open.
+pub(super) fn descriptors(cluster: &mut Cluster, id: u64) -> usize {
+    let pid = cluster.server(id).pid().expect("the node runs");
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}

@@ -19,6 +19,7 @@
 //! | `raftctl` | output, exit codes, bytes of any kind |
 //! | `script` | scripts/cluster.sh |
 //! | `disk` | a full disk, a failing sync |
+//! | `descriptors` | servers that run out of them |
 //! | `traced` | what strace sees of a leader |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
@@ -29,6 +30,7 @@
 
 mod chaos;
 mod chaos_ledger;
+mod descriptors;
 mod disk;
 mod exactly_once;
 mod gate;
