@@ -306,13 +306,32 @@ tails() {
 }
 
 cmd_down() {
+    local known=0 left
     [[ -d $DIR ]] || { say "there is no cluster in $DIR"; return; }
-    # What a demonstration left that was killed: it takes its own nodes with it otherwise.
-    if [[ -d $DIR/demo ]]; then (DIR=$DIR/demo COUNT=3 && lock 30 && stop_all); fi
+    down_demo
     lock 60
-    remember || { say "there is no cluster in $DIR"; return; }
+    if remember; then known=1; stop_all; fi
+    # Only what is noted is ended; that nothing else runs must be true all the same.
+    left=$(left_running)
+    [[ -z $left ]] || die "processes without a note work in $DIR, end them yourself: $left"
+    if ((known)); then
+        say "all $COUNT nodes are down; their data stays in $DIR"
+    elif ((ENDED == 0)); then
+        say "there is no cluster in $DIR"
+    fi
+}
+
+# What a demonstration left that was killed: it takes its own nodes with it otherwise.
+ENDED=0
+down_demo() {
+    local DIR=$DIR/demo COUNT=3 id
+    [[ -d $DIR ]] || return 0
+    lock 30
+    for id in $(all_ids); do is_down "$id" || ENDED=$((ENDED + 1)); done
     stop_all
-    say "all $COUNT nodes are down; their data stays in $DIR"
+    exec {LOCK}>&-
+    LOCK=''
+    ((ENDED == 0)) || say "$ENDED nodes of a killed demonstration are down; they were in $DIR"
 }
 
 cmd_kill() {

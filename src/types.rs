@@ -2,6 +2,7 @@
 //! operators.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A Raft term. `ZERO` is the term before the first election. Paper §5.1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -290,6 +291,46 @@ pub struct SyncReceipt {
     pub seq: JobSeq,
 }
 
+/// Longest address of a server, `host:port`. Bytes: DNS allows names of 253.
+pub const ADDRESS_BYTES_MAX: usize = 260;
+
+/// Whether `text` is `host:port` and nothing else: a name, an IPv4 address, or an IPv6 address in
+/// brackets; a port from 1 on. What the resolver would only refuse later is refused here.
+pub fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(is_ipv6),
+        None => is_name(host),
+    };
+    // One spelling of each port: addresses are compared as text.
+    let is_port = port.bytes().all(|letter| letter.is_ascii_digit())
+        && !port.starts_with('0')
+        && port.parse::<u16>().is_ok();
+    is_host && is_port && text.len() <= ADDRESS_BYTES_MAX
+}
+
+/// An IPv6 address, with the zone that a link-local one needs.
+fn is_ipv6(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
+    address.parse::<Ipv6Addr>().is_ok() && zone.parse::<u32>().is_ok()
+}
+
+/// A host's name, or an IPv4 address: what ends in a number is no name (RFC 3696 §2). Names of
+/// other scripts are written in their ASCII form (RFC 5890).
+fn is_name(text: &str) -> bool {
+    let is_letter = |letter: u8| letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'_');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_letter)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let mut labels = text.strip_suffix('.').unwrap_or(text).split('.');
+    let ends_in_number =
+        labels.clone().next_back().is_some_and(|last| last.bytes().all(|it| it.is_ascii_digit()));
+    if ends_in_number { text.parse::<Ipv4Addr>().is_ok() } else { labels.all(is_label) }
+}
+
 macro_rules! display_number {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -316,5 +357,60 @@ impl fmt::Display for ClusterId {
 impl fmt::Display for DiskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port_and_nothing_else() {
+        for good in [
+            "a:1",
+            "node-1.example.org:65535",
+            "node_1.example.org.:7101",
+            "10.0.0.1:7101",
+            "[::1]:1",
+            "[fe80::1%2]:1",
+        ] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:01",
+            "a:-1",
+            "a: 1",
+            "a:1/",
+            "http://a:1",
+            "a/b:1",
+            "a b:1",
+            "a@b:1",
+            "::1:7101",
+            "[::1:7101",
+            "::1]:7101",
+            "[a]:1",
+            "[::1%eth0]:1",
+            "10.0.0:1",
+            "10.0.0.256:1",
+            "10.0.0.1.1:1",
+            "7101:1",
+            "a..b:1",
+            ".a:1",
+            "-a:1",
+            "a-:1",
+            "\u{e9}:1",
+        ] {
+            assert!(!is_address(bad), "{bad}");
+        }
+        assert!(!is_address(&format!("{}:1", "a".repeat(64))));
+        assert!(!is_address(&format!("{}a:1", "a.".repeat(130))));
     }
 }

@@ -7,7 +7,9 @@ use raftd::client::find_cluster;
 use raftd::config::{Config, Parsed};
 use raftd::limits::WorkingLimits;
 use raftd::replica::{Fatal, NodeOptions};
-use raftd::server::{Ended, Farewell, Server, ServerOptions, StartError, start_logger, unix_ms};
+use raftd::server::{
+    Ended, Farewell, Server, ServerOptions, SocketShare, StartError, start_logger, unix_ms,
+};
 use raftd::types::{ClusterId, DiskId};
 use raftd::wal::{OpenError, OsDisk};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -34,8 +36,8 @@ fn main() -> ExitCode {
         Err(error) => return say(USAGE, &error.to_string()),
     };
     stop_at_panics();
-    raise_descriptor_limit();
-    match serve(&config) {
+    let descriptors = raise_descriptor_limit();
+    match serve(&config, descriptors) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, why)) => say(code, &why),
     }
@@ -55,20 +57,46 @@ fn stop_at_panics() {
     }));
 }
 
-/// A connection is a descriptor: take as many as the system allows this process. What it refuses
-/// only bounds the connections, and accepting waits when they run out.
-fn raise_descriptor_limit() {
+/// A connection is a descriptor: take as many as the system allows this process. Returns how many
+/// it may have open at once.
+fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let _as_before = setrlimit(Resource::Nofile, raised);
+    let current = getrlimit(Resource::Nofile).current;
+    current.and_then(|it| usize::try_from(it).ok()).unwrap_or(usize::MAX)
 }
 
-fn serve(config: &Config) -> Result<(), (u8, String)> {
+/// How many sockets there may be, so that the log always gets its descriptors.
+fn share_sockets(descriptors: usize, clients: usize) -> Result<SocketShare, (u8, String)> {
+    SocketShare::of(descriptors, clients).map_err(|least| {
+        let advice = "raise the limit, see ulimit -n";
+        (REFUSED, format!("{descriptors} descriptors are too few, {least} are the least: {advice}"))
+    })
+}
+
+fn warn_of_few(descriptors: usize, config: &Config, share: SocketShare) {
+    let wanted = config.connections_max;
+    if share.clients_max < wanted {
+        log::warn!(
+            "few descriptors, so fewer clients than --max-connections node={} \
+             descriptors={descriptors} sockets_max={} clients_max={} wanted={wanted} \
+             descriptors_wanted={}",
+            config.id,
+            share.sockets_max,
+            share.clients_max,
+            SocketShare::wanted(wanted),
+        );
+    }
+}
+
+fn serve(config: &Config, descriptors: usize) -> Result<(), (u8, String)> {
     let logger = start_logger().map_err(|error| (REFUSED, format!("cannot start: {error}")))?;
+    let share = share_sockets(descriptors, config.connections_max)?;
     let opened = OsDisk::open(&config.data_dir);
     let disk = opened.map_err(|error| (open_code(&error), whole_story(&error)))?;
     let seed = random_u64()?;
-    let options = node_options(config, cluster_id(config), seed)?;
+    let options = node_options(config, cluster_id(config), seed, share.clients_max)?;
     log::info!(
         "starting version={} node={} seed={seed} data_dir={} listen={} cluster={} segment_bytes={}",
         env!("CARGO_PKG_VERSION"),
@@ -78,11 +106,12 @@ fn serve(config: &Config) -> Result<(), (u8, String)> {
         options.cluster_id,
         config.segment_bytes,
     );
+    warn_of_few(descriptors, config, share);
     if let Some(warning) = disk.file_system_warning() {
         log::warn!("{warning} node={} data_dir={}", config.id, config.data_dir.display());
     }
     let server_options =
-        ServerOptions { listen: config.listen.clone(), clients_max: config.connections_max };
+        ServerOptions { listen: config.listen.clone(), sockets_max: share.sockets_max };
     let started = Server::start(Arc::new(disk), options, &server_options);
     let mut server = started.map_err(|error| (start_code(&error), whole_story(&error)))?;
     let ended = server.run();
@@ -121,6 +150,7 @@ fn node_options(
     config: &Config,
     cluster_id: ClusterId,
     seed: u64,
+    clients_max: usize,
 ) -> Result<NodeOptions, (u8, String)> {
     let (high, low) = (random_u64()?, random_u64()?);
     Ok(NodeOptions {
@@ -136,7 +166,7 @@ fn node_options(
         heartbeat_ns: config.heartbeat_ns,
         segment_bytes: config.segment_bytes,
         history_bytes_max: config.history_bytes_max,
-        clients_max: config.connections_max,
+        clients_max,
         working: WorkingLimits::default(),
         lease_drift_ppm: config.lease_drift_ppm,
     })

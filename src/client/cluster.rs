@@ -24,6 +24,10 @@ const HELLO_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// Redirects followed at once; after that two nodes probably name each other, and we wait as well.
 const REDIRECTS_AT_ONCE: usize = 3;
 
+/// Largest key and value together, or both ends of a range: what a request may have, less 64 bytes
+/// for the op, the call of a session, the lengths of two strings and a revision. Bytes.
+pub const CONTENT_BYTES_MAX: usize = REQUEST_BYTES_MAX - 64;
+
 /// How to reach a cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientOptions {
@@ -252,15 +256,13 @@ impl Client {
 
     /// A request beyond the protocol's bound would only make the node hang up.
     fn check_size(&self, bytes: usize) -> Result<(), Error> {
-        // The op, the call of a session, the lengths of two strings, a revision.
-        const ENVELOPE_BYTES: usize = 64;
-        if bytes <= REQUEST_BYTES_MAX - ENVELOPE_BYTES {
+        if bytes <= CONTENT_BYTES_MAX {
             return Ok(());
         }
         let number = |count| u64::try_from(count).unwrap_or(u64::MAX);
         Err(Error::Refused {
             endpoint: "the client".to_owned(),
-            source: WireError::TooLarge { bytes: number(bytes), max: number(REQUEST_BYTES_MAX) },
+            source: WireError::TooLarge { bytes: number(bytes), max: number(CONTENT_BYTES_MAX) },
         })
     }
 

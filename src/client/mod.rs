@@ -18,7 +18,7 @@ mod session;
 
 pub use crate::wire::client::{Command, RangeEnd, SessionCall};
 pub use clock::Deadline;
-pub use cluster::{Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
+pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
 pub use members::find_cluster;

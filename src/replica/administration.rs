@@ -232,7 +232,7 @@ impl Node {
         let payload = membership.encode();
         let bytes = u32::try_from(payload.len()).expect("a configuration is small");
         if u64::from(bytes) > room_after_overhead(self.wal.room_bytes()) {
-            return Err(Error::NoSpace);
+            return Err(self.no_room());
         }
         let Stage::Member(raft) = &mut self.stage else { return Err(self.not_leader(None)) };
         let proposed = raft.propose_configuration(now, next, bytes);

@@ -11,6 +11,7 @@ use crate::kv;
 use crate::limits;
 use crate::raft::ProposeError;
 use crate::types::{EntryKind, Instant, NodeId};
+use crate::wal::Shortage;
 use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_request};
 use crate::wire::error::Error;
 use crate::wire::frame::{FrameError, next_frame};
@@ -120,10 +121,10 @@ impl Node {
             self.close_entry(now);
         }
         if !self.has_room_for(bytes) {
-            if !self.wal.out_of_space() {
+            if self.wal.shortage().is_none() {
                 self.stalled_bytes = as_u64(self.open.payload.len() + bytes);
             }
-            return Err(Error::NoSpace);
+            return Err(self.no_room());
         }
         self.gather(request.command, Waiter { connection: id, request: request.id }, now);
         self.connections.wait(id);
@@ -136,11 +137,21 @@ impl Node {
         as_u64(self.open.payload.len() + bytes) <= room
     }
 
+    /// Why the log takes nothing.
+    pub(super) fn no_room(&self) -> Error {
+        match self.wal.shortage() {
+            Some(Shortage::Descriptors) => Error::Busy {
+                what: "this server has no descriptors left for its log, see ulimit -n".into(),
+            },
+            Some(Shortage::Space) | None => Error::NoSpace,
+        }
+    }
+
     /// Ends a stall when there is room, or when waiting for it has become pointless.
     pub(super) fn end_stall(&mut self, now: Instant) {
         let room = room_after_overhead(self.wal.room_bytes());
         let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
-        if self.stalled_bytes <= room || self.wal.out_of_space() || !leads {
+        if self.stalled_bytes <= room || self.wal.shortage().is_some() || !leads {
             self.stalled_bytes = 0;
         }
         self.handover.holding &= self.is_between_leaders(now);

@@ -18,6 +18,8 @@ use std::fmt;
 enum Objection {
     /// The address is another server's.
     NotMe { ours: NodeId, asked: NodeId },
+    /// It says that it has our number.
+    OurNumber { ours: NodeId },
     /// The configuration does not name it.
     NoMember { node: NodeId },
     /// A committed configuration has left it out.
@@ -35,7 +37,10 @@ impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Objection::NotMe { ours, asked } => {
-                write!(f, "this is server {ours}, not {asked}: correct the address in --peers")
+                write!(f, "this is server {ours}, not {asked}: correct its address")
+            }
+            Objection::OurNumber { ours } => {
+                write!(f, "this is server {ours}: another one needs a number of its own")
             }
             Objection::NoMember { node } => write!(
                 f,
@@ -133,10 +138,11 @@ impl Node {
 
     fn on_peer_hello(&mut self, id: ConnectionId, hello: PeerHello, now: Instant) {
         if let Err(why) = self.check_peer(&hello) {
-            log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
+            self.log_refusal(&hello, &why.to_string(), now);
             let error = match why {
                 Objection::Removed { node } => Error::Removed { node },
-                Objection::NotMe { .. }
+                Objection::NotMe { ours, .. } => Error::WrongNode { ours },
+                Objection::OurNumber { .. }
                 | Objection::NoMember { .. }
                 | Objection::OtherBootstrap { .. }
                 | Objection::OtherDisk { .. }
@@ -153,6 +159,7 @@ impl Node {
             return self.turn_away(id, Error::Refused { why: why.to_string().into() });
         }
         self.leave_older_boot(node, boot.nonce);
+        self.complaints.forget(node);
         self.connections.set_party(id, Party::PeerIn(node));
         let peer = self.peers.get_mut(node).expect("just entered");
         if let Some(older) = peer.inbound.replace(id) {
@@ -192,6 +199,16 @@ impl Node {
         }
     }
 
+    fn log_refusal(&mut self, hello: &PeerHello, why: &str, now: Instant) {
+        // We have dialed ourselves: said where the answer arrives.
+        if hello.node == self.identity.node && hello.boot_nonce == self.boot_nonce {
+            return;
+        }
+        if self.complaints.is_news(hello.node, why, now) {
+            log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
+        }
+    }
+
     /// The one place that decides who may speak as a member.
     fn check_peer(&self, hello: &PeerHello) -> Result<(), Objection> {
         let ours = self.identity.node;
@@ -199,6 +216,9 @@ impl Node {
             return Err(Objection::NotMe { ours, asked: hello.to });
         }
         let node = hello.node;
+        if node == ours {
+            return Err(Objection::OurNumber { ours });
+        }
         let known = self.memberships.newest().get(node).map(|member| member.disk_id);
         match &self.stage {
             // Whoever serves may make us a member.
@@ -280,12 +300,14 @@ impl Node {
     ) {
         let welcome = match decode_hello_reply(body) {
             Ok(HelloReply::Welcome(welcome)) => welcome,
-            Ok(HelloReply::Refused(error)) => return self.on_refused(id, peer, &error),
+            Ok(HelloReply::Refused(error)) => return self.on_refused(id, peer, &error, now),
             Err(error) => {
-                log::warn!(
-                    "peer speaks another protocol node={} peer={peer} error={error}",
-                    self.identity.node
-                );
+                if self.complaints.is_news(peer, &error.to_string(), now) {
+                    log::warn!(
+                        "peer speaks another protocol node={} peer={peer} error={error}",
+                        self.identity.node
+                    );
+                }
                 return self.connections.end(id);
             }
         };
@@ -300,7 +322,9 @@ impl Node {
             self.check_standing(known, peer, welcome.disk_id, welcome.genesis)
         };
         if let Err(why) = checked {
-            log::warn!("left a peer node={} peer={peer} why={why}", self.identity.node);
+            if self.complaints.is_news(peer, &why.to_string(), now) {
+                log::warn!("left a peer node={} peer={peer} why={why}", self.identity.node);
+            }
             return self.connections.end(id);
         }
         let origin = self.peers.get(peer).map_or_else(String::new, |it| it.address.clone());
@@ -308,6 +332,7 @@ impl Node {
         if self.check_boot(peer, &boot, now).is_err() {
             return self.connections.end(id);
         }
+        self.complaints.forget(peer);
         self.connections.set_party(id, Party::PeerOut(peer));
         let session = self.peers.up(peer, id, boot.nonce);
         // A server without a configuration has no log to replicate to; once it has one it shakes
@@ -326,10 +351,15 @@ impl Node {
         self.on_introduction(&said, now);
     }
 
-    fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &Error) {
+    fn on_refused(&mut self, id: ConnectionId, peer: NodeId, error: &Error, now: Instant) {
         self.connections.end(id);
+        let why = if let Error::WrongNode { ours } = *error {
+            Objection::NotMe { ours, asked: peer }.to_string()
+        } else {
+            error.to_string()
+        };
         if self.peers.get(peer).is_some_and(|peer| peer.applies) {
-            return self.refuse_applicant(peer, &error.to_string());
+            return self.refuse_applicant(peer, &why);
         }
         if matches!(error, Error::Removed { node } if *node == self.identity.node) {
             return self.fail(Fatal::Refused(self.removed()));
@@ -343,11 +373,19 @@ impl Node {
             )));
             return;
         }
+        if !self.complaints.is_news(peer, &why, now) {
+            return;
+        }
         let node = self.identity.node;
-        if let Some(peer) = self.peers.get_mut(peer)
-            && !std::mem::replace(&mut peer.complained, true)
-        {
-            log::warn!("peer refused us node={node} peer={} error={error}", peer.id);
+        if matches!(*error, Error::WrongNode { ours } if ours == node) {
+            let address = self.peers.get(peer).map_or("", |peer| &peer.address);
+            log::error!(
+                "the address of a peer leads to this server itself node={node} peer={peer} \
+                 address={address} advice=correct --peers, or replace the member once the cluster \
+                 is founded"
+            );
+        } else {
+            log::warn!("peer refused us node={node} peer={peer} why={why}");
         }
     }
 

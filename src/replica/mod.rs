@@ -12,6 +12,7 @@
 //! | `handshake`, `peers`, `bootstrap` | who may speak, when to dial, how a cluster begins |
 //! | `boots` | two processes that run as one server |
 //! | `admission` | frames to requests; what is refused at the door |
+//! | `complaints` | what was said of other servers lately, and is not said again |
 //! | `pending`, `reads` | who waits for which entry, for which read round |
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
@@ -28,6 +29,7 @@ mod admission;
 mod apply;
 mod boots;
 mod bootstrap;
+mod complaints;
 mod connections;
 mod drive;
 mod entry;
@@ -57,6 +59,7 @@ use crate::wal::{self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recov
 use administration::Administration;
 use admission::OpenEntry;
 use bootstrap::Bootstrap;
+use complaints::Complaints;
 use connections::{Connections, Party};
 use entry::Memberships;
 use handover::{Handover, Leaving};
@@ -187,6 +190,7 @@ pub struct Node {
     store: Store,
     connections: Connections,
     peers: Peers,
+    complaints: Complaints,
     open: OpenEntry,
     pending: Pending,
     reads: Reads,
@@ -246,6 +250,7 @@ impl Node {
             store,
             connections: Connections::default(),
             peers: Peers::new(&options.members, options.id, options.seed),
+            complaints: Complaints::default(),
             open: OpenEntry::default(),
             pending: Pending::default(),
             reads: Reads::default(),
@@ -408,10 +413,23 @@ impl Node {
     /// A background job has ended.
     pub fn on_background_done(&mut self, done: BackgroundDone, now: Instant) {
         self.jobs.background = false;
+        let before = self.wal.shortage();
+        let why = done.error().map(io::Error::to_string);
         if let Err(error) = self.wal.background_done(done) {
             return self.fail(Fatal::Disk(error));
         }
-        if self.wal.out_of_space() {
+        let (node, shortage) = (self.identity.node, self.wal.shortage());
+        match why {
+            Some(why) if shortage != before => log::warn!(
+                "cannot prepare a segment, writes are refused once the log is full node={node} \
+                 error={why}"
+            ),
+            None if shortage.is_none() && before.is_some() => {
+                log::info!("prepared a segment after a shortage node={node}");
+            }
+            Some(_) | None => {}
+        }
+        if shortage.is_some() {
             self.jobs.retry_at = now.after_ns(drive::SPACE_RETRY_NS);
         }
     }

@@ -5,19 +5,26 @@
 //! |---|---|
 //! | `turn` | one turn of the loop, on one screen |
 //! | `sockets` | accept, connect, read, write, close: sockets on one side, the node on the other |
+//! | `unfinished` | who holds memory for requests that do not end, and who is closed for it |
+//! | `rarely` | lines of the log that strangers can cause, one a second at most |
+//! | `share` | how the descriptors are shared out |
 //! | `threads` | `sync` and `bg`: they run jobs and own no state |
 //! | `logger` | log lines through a bounded queue, so that a full terminal cannot stop the loop |
 //! | `wheel`, `clock` | deadlines of connections; the only clock |
 
 mod clock;
 mod logger;
+mod rarely;
+mod share;
 mod sockets;
 mod threads;
 mod turn;
+mod unfinished;
 mod wheel;
 
 pub use clock::unix_ms;
 pub use logger::{LogQueue, start_logger};
+pub use share::SocketShare;
 
 use crate::net::{Listener, Signal, Signals, Wait, listen};
 use crate::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions};
@@ -37,8 +44,8 @@ use wheel::Wheel;
 pub struct ServerOptions {
     /// `host:port` to accept on.
     pub listen: String,
-    /// Clients at once. Peers come on top.
-    pub clients_max: usize,
+    /// All sockets at once, those of peers included.
+    pub sockets_max: usize,
 }
 
 /// Why the server could not start.
@@ -164,7 +171,7 @@ impl Server {
         options: &ServerOptions,
     ) -> io::Result<Server> {
         let wait = Wait::new()?;
-        let sockets = Sockets::new(&wait, listener, options.clients_max)?;
+        let sockets = Sockets::new(&wait, listener, options.sockets_max)?;
         let signals = Signals::register(&wait, sockets::SIGNALS_KEY)?;
         let threads = Threads::start(&wait.handle())?;
         Ok(Server {

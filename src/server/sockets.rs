@@ -1,5 +1,7 @@
 //! Sockets on one side, the node on the other: accept, connect, read, write, close.
 
+use super::rarely::Rarely;
+use super::unfinished::{Held, Unfinished};
 use super::wheel::Wheel;
 use crate::limits;
 use crate::net::{Listener, Received, Resolver, Socket, Wait, WakeHandle, connect};
@@ -18,11 +20,6 @@ pub(super) const SIGNALS_KEY: usize = usize::MAX - 3;
 /// A stranger must say hello, and the rest of a frame must come, within this. Nanoseconds.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
-/// Sockets beyond the clients' bound: for peers, which must get in however many clients there are,
-/// for whoever dials them, and for strangers until they have said who they are. A client among
-/// them is turned away by the node.
-const SPARE_SOCKETS: usize = 4 * limits::MEMBERS_MAX + 256;
-
 /// Connections accepted in one turn, so that a flood does not starve those who are served.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -38,6 +35,8 @@ struct Entry {
     watched: bool,
     /// Since when an incomplete frame waits for its rest.
     partial_since: Option<Instant>,
+    /// What it holds of the memory for unfinished requests.
+    held: Held,
 }
 
 /// All sockets of the server.
@@ -54,7 +53,8 @@ pub(super) struct Sockets {
     ready: Vec<ConnectionId>,
     serving: Vec<ConnectionId>,
     paused: Vec<ConnectionId>,
-    input_bytes: usize,
+    unfinished: Unfinished,
+    not_accepted: Rarely,
     buffer: Vec<u8>,
     resolver: Resolver<(NodeId, usize)>,
 }
@@ -63,7 +63,7 @@ impl Sockets {
     pub(super) fn new(
         wait: &Wait,
         mut listener: Listener,
-        clients_max: usize,
+        sockets_max: usize,
     ) -> io::Result<Sockets> {
         wait.register_readable(listener.source(), LISTENER_KEY)?;
         let wake: WakeHandle = wait.handle();
@@ -73,11 +73,12 @@ impl Sockets {
             signalled: false,
             entries: Slab::new(),
             generation: 0,
-            sockets_max: clients_max + SPARE_SOCKETS,
+            sockets_max,
             ready: Vec::new(),
             serving: Vec::new(),
             paused: Vec::new(),
-            input_bytes: 0,
+            unfinished: Unfinished::new(),
+            not_accepted: Rarely::new(),
             buffer: vec![0; limits::TURN_READ_BYTES],
             resolver: Resolver::start(wake)?,
         })
@@ -163,7 +164,9 @@ impl Sockets {
                 Err(error) => {
                     // Out of descriptors, most likely: those who are served go on, the next event
                     // tries again.
-                    log::warn!("cannot accept error={error}");
+                    if let Some(count) = self.not_accepted.count(1, now) {
+                        log::warn!("cannot accept error={error} count={count}");
+                    }
                     self.accepting = false;
                 }
             }
@@ -180,8 +183,15 @@ impl Sockets {
         let key = vacant.key();
         self.generation = self.generation.wrapping_add(1).max(1);
         let id = ConnectionId::new(u32::try_from(key).expect("slots are few"), self.generation);
-        let mut entry =
-            Entry { id, socket, dialing, ready: false, watched: false, partial_since: None };
+        let mut entry = Entry {
+            id,
+            socket,
+            dialing,
+            ready: false,
+            watched: false,
+            partial_since: None,
+            held: Held::NOTHING,
+        };
         match wait.register(entry.socket.source(), key) {
             Ok(()) => {
                 vacant.insert(entry);
@@ -247,10 +257,9 @@ impl Sockets {
             return true;
         };
         if !entry.socket.input.is_empty() {
-            let before = entry.socket.input.len();
             let taken = node.on_bytes(id, &entry.socket.input, now);
             entry.socket.input.drain(..taken.bytes);
-            self.input_bytes -= before - entry.socket.input.len();
+            self.note_taken(id, taken.bytes, node, now);
             if !self.go_on(id, taken.flow) {
                 return true;
             }
@@ -271,32 +280,49 @@ impl Sockets {
             Ok(Received::End) | Err(_) => return false,
         };
         let input = &mut entry.socket.input;
-        let before = input.len();
-        let flow = if input.is_empty() {
+        let taken = if input.is_empty() {
             let taken = node.on_bytes(id, &self.buffer[..count], now);
             input.extend_from_slice(&self.buffer[taken.bytes..count]);
-            taken.flow
+            taken
         } else {
             input.extend_from_slice(&self.buffer[..count]);
             let taken = node.on_bytes(id, input, now);
             input.drain(..taken.bytes);
-            taken.flow
+            taken
         };
         // A peer's next batch is as large as its last; a client's large request is an exception.
         if input.is_empty() && input.capacity() > limits::TURN_READ_BYTES && !node.is_peer(id) {
             *input = Vec::new();
         }
-        self.input_bytes = self.input_bytes + input.len() - before;
-        if self.input_bytes > limits::CLIENT_BUFFER_BYTES_MAX && !node.is_peer(id) {
-            log::warn!("closed a client: too many unfinished requests bytes={}", self.input_bytes);
-            return false;
-        }
-        if entry.socket.readable && !entry.ready && flow == Flow::Open {
+        if entry.socket.readable && !entry.ready && taken.flow == Flow::Open {
             entry.ready = true;
             self.ready.push(id);
         }
-        self.go_on(id, flow);
+        self.go_on(id, taken.flow);
+        self.note_taken(id, taken.bytes, node, now);
+        if self.unfinished.is_too_much() {
+            self.close_hoarders(node, now);
+        }
         true
+    }
+
+    /// Frames of `id` were taken, or none: what is left is a frame that has just begun, or is still
+    /// the same one.
+    fn note_taken(&mut self, id: ConnectionId, bytes: usize, node: &Node, now: Instant) {
+        let entry = &mut self.entries[id.slot()];
+        let fresh = bytes > 0 || entry.partial_since.is_none();
+        if bytes > 0 {
+            entry.partial_since = None;
+        }
+        let left = if node.is_peer(id) { 0 } else { entry.socket.input.len() };
+        self.unfinished.hold(&mut entry.held, left, fresh.then_some(now));
+    }
+
+    fn close_hoarders(&mut self, node: &mut Node, now: Instant) {
+        let holders = self.entries.iter().map(|(_, entry)| (entry.id, entry.held));
+        for id in self.unfinished.victims(holders, now) {
+            self.close(id, node, now);
+        }
     }
 
     fn go_on(&mut self, id: ConnectionId, flow: Flow) -> bool {
@@ -330,10 +356,10 @@ impl Sockets {
         }
     }
 
-    fn watch(&mut self, id: ConnectionId, wheel: &mut Wheel<ConnectionId>, now: Instant) {
+    fn watch(&mut self, id: ConnectionId, wheel: &mut Wheel<ConnectionId>, since: Instant) {
         let Some(entry) = self.entry(id) else { return };
         if !std::mem::replace(&mut entry.watched, true) {
-            wheel.insert(now.after_ns(PATIENCE_NS), id);
+            wheel.insert(since.after_ns(PATIENCE_NS), id);
         }
     }
 
@@ -353,8 +379,8 @@ impl Sockets {
         {
             log::debug!("closed a connection that kept us waiting slot={}", id.slot());
             self.close(id, node, now);
-        } else if partial.is_some() {
-            self.watch(id, wheel, now);
+        } else if let Some(since) = partial {
+            self.watch(id, wheel, since);
         }
     }
 
@@ -374,8 +400,8 @@ impl Sockets {
     pub(super) fn close(&mut self, id: ConnectionId, node: &mut Node, now: Instant) {
         if let Some(entry) = self.entry(id) {
             let dialing = entry.dialing;
-            let entry = self.entries.remove(id.slot());
-            self.input_bytes -= entry.socket.input.len();
+            let mut entry = self.entries.remove(id.slot());
+            self.unfinished.hold(&mut entry.held, 0, None);
             // A descriptor is free: those who wait in the backlog may come.
             self.accepting = true;
             match dialing {

@@ -131,7 +131,16 @@ pub(super) struct Preparation {
     credit: u64,
     /// After a failure nothing is tried until `retry`.
     failed: bool,
-    out_of_space: bool,
+    shortage: Option<Shortage>,
+}
+
+/// What a segment could not be prepared for want of. It may be there again later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shortage {
+    /// Room on the disk, or in our share of it.
+    Space,
+    /// Descriptors, ours or the system's.
+    Descriptors,
 }
 
 /// How much a spare is wanted.
@@ -154,7 +163,7 @@ impl Preparation {
             in_flight: false,
             credit: 0,
             failed: false,
-            out_of_space: false,
+            shortage: None,
         }
     }
 
@@ -164,9 +173,9 @@ impl Preparation {
         self.credit = most.min(self.credit + CREDIT_PER_BYTE * bytes);
     }
 
-    /// Whether the last attempt ended for want of space.
-    pub(super) fn out_of_space(&self) -> bool {
-        self.out_of_space
+    /// What the last attempt ended for want of.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        self.shortage
     }
 
     /// Tries again after a failure.
@@ -204,7 +213,7 @@ impl Preparation {
         })
     }
 
-    /// Takes note of a step. Returns the spare if it was the last one. A full disk is waited for;
+    /// Takes note of a step. Returns the spare if it was the last one. A shortage is waited for;
     /// any other error is returned, and the process must end.
     pub(super) fn done(&mut self, done: BackgroundDone) -> io::Result<Option<Segment>> {
         assert!(self.in_flight, "a result comes from a job that was given out");
@@ -219,21 +228,32 @@ impl Preparation {
                 Ok(None)
             }
             Ok(Outcome::Ready(segment)) => {
-                self.out_of_space = false;
+                self.shortage = None;
                 Ok(Some(segment))
             }
             Err(error) => {
                 self.failed = true;
-                self.out_of_space = is_out_of_space(&error);
-                if self.out_of_space { Ok(None) } else { Err(error) }
+                self.shortage = shortage(&error);
+                if self.shortage.is_some() { Ok(None) } else { Err(error) }
             }
         }
     }
 }
 
-/// Whether an error means that the disk, or our share of it, is full.
-fn is_out_of_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+/// Whether an error means that something is lacking which may be there again later. It never comes
+/// from a sync: files and directories are opened before anything is asked of them.
+fn shortage(error: &io::Error) -> Option<Shortage> {
+    // The system's words for too many open files, of all processes and of this one. The same on
+    // every Linux.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        Some(Shortage::Space)
+    } else if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
+        Some(Shortage::Descriptors)
+    } else {
+        None
+    }
 }
 
 fn create(disk: &dyn Disk, name: &str, len: u32) -> io::Result<Arc<dyn DiskFile>> {

@@ -62,7 +62,7 @@ mod segment;
 mod staging;
 mod verdict;
 
-pub use background::{BackgroundDone, BackgroundJob};
+pub use background::{BackgroundDone, BackgroundJob, Shortage};
 pub use disk::{Disk, DiskFile, Region};
 pub use error::{Damage, DamageExtent, OpenError, PayloadDamaged};
 pub use identity::Identity;
@@ -203,7 +203,12 @@ impl Wal {
 
     /// Whether the last attempt to prepare a segment ended for want of disk space.
     pub fn out_of_space(&self) -> bool {
-        self.preparation.out_of_space()
+        self.shortage() == Some(Shortage::Space)
+    }
+
+    /// What the last attempt to prepare a segment ended for want of.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.preparation.shortage()
     }
 
     /// The size of the segments in use. Bytes.
@@ -428,7 +433,7 @@ impl Wal {
         self.preparation.job(&self.disk, self.directory.next_seq(), need)
     }
 
-    /// Takes note of a step that was run. A full disk shows in `out_of_space`; after any other
+    /// Takes note of a step that was run. What is lacking shows in `shortage`; after any other
     /// error the process must end: without spares the log stands still.
     pub fn background_done(&mut self, done: BackgroundDone) -> io::Result<()> {
         if let Some(spare) = self.preparation.done(done)? {

@@ -14,16 +14,13 @@
 //! ```
 
 use crate::codec::msgpack::{self, Reader};
-use crate::types::{DiskId, LogIndex, NodeId};
+use crate::types::{DiskId, LogIndex, NodeId, is_address};
 
 use super::client::{Op, begin_request};
 use super::fields::{self, DecodeError, Fields};
 use super::frame;
 use super::reply::begin_reply;
 use super::structs::{self, wire_struct};
-
-/// Longest address of a member, `host:port`. Bytes: DNS allows names of 253.
-pub const ADDRESS_BYTES_MAX: usize = 260;
 
 wire_struct! {
     /// The members as their leader sees them.
@@ -184,10 +181,7 @@ fn node(fields: &mut Fields<'_, '_>) -> Result<NodeId, DecodeError> {
 
 fn address<'a>(fields: &mut Fields<'_, 'a>) -> Result<&'a str, DecodeError> {
     let address = fields.text()?;
-    let whole = address.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok() && address.len() <= ADDRESS_BYTES_MAX
-    });
-    if whole {
+    if is_address(address) {
         Ok(address)
     } else {
         Err(DecodeError::Inconsistent { what: "an address is host:port" })

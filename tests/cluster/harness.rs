@@ -405,3 +405,17 @@ pub(super) fn free_address() -> String {
         }
     }
 }
+
+/// Resident memory of a node, in bytes.
+pub(super) fn resident(cluster: &mut Cluster, id: u64) -> u64 {
+    let pid = cluster.server(id).pid().expect("the node runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// How many descriptors a node has open.
+pub(super) fn descriptors(cluster: &mut Cluster, id: u64) -> usize {
+    let pid = cluster.server(id).pid().expect("the node runs");
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}

@@ -1,6 +1,6 @@
 //! Clients that mean ill, or are broken: nobody else may feel them.
 
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use raftd::client::{Client, Connection, ConnectionError, Deadline};
 use raftd::types::ClusterId;
@@ -8,7 +8,6 @@ use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +16,6 @@ use std::time::Duration;
 
 /// How much memory attackers may cost a node. Bytes.
 const MEMORY_BYTES_MAX: u64 = 128 * 1024 * 1024;
-
-/// Resident memory of a node, in bytes.
-fn resident(cluster: &mut Cluster, id: u64) -> u64 {
-    let pid = cluster.server(id).pid().expect("the node runs");
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
 
 /// The 99th percentile of 200 puts to each of two clusters, in turns, so that whatever else the
 /// machine does meets both alike; the median of five such.

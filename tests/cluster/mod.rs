@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `harness` | processes: start, kill -9, pause, restart; the only user of the client library |
 //! | `links` | TCP proxies between the nodes, to cut links for real |
+//! | `gate` | a proxy that stops a client's write on its way |
 //! | `patience` | waiting for a condition, with a deadline |
 //! | `starting` | a node alone; every way not to start |
 //! | `clones` | two processes on copies of one directory |
@@ -13,10 +14,13 @@
 //! | `reads` | linearizable reads on followers, lease reads |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
+//! | `unfinished` | clients that begin requests and do not end them |
+//! | `introductions` | servers that are met where another was expected |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
 //! | `script` | scripts/cluster.sh |
 //! | `disk` | a full disk, a failing sync |
+//! | `descriptors` | servers that run out of them |
 //! | `traced` | what strace sees of a leader |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
@@ -28,11 +32,14 @@
 mod chaos;
 mod chaos_ledger;
 mod clones;
+mod descriptors;
 mod disk;
 mod exactly_once;
+mod gate;
 mod grey;
 mod harness;
 mod hostile;
+mod introductions;
 mod links;
 mod members;
 mod partition;
@@ -44,3 +51,4 @@ pub(crate) mod script;
 mod starting;
 mod survival;
 mod traced;
+mod unfinished;

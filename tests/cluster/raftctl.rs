@@ -1,9 +1,9 @@
 //! raftctl as scripts use it: output, exit codes, bytes of any kind, pipes that close.
 
+use super::gate::Gate;
 use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
 use super::patience::{eventually, now};
-use raftd::client::Deadline;
-use raftd::limits::REQUEST_BYTES_MAX;
+use raftd::client::{CONTENT_BYTES_MAX, Deadline};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -156,21 +156,34 @@ fn each_exit_code_means_what_the_help_says() {
         ("", "Usage"),
         ("put k", "VALUE"),
         ("fetch k", "fetch"),
-        ("get k --limit many", "--limit"),
-        ("get k --timeout 0s", "timeout"),
+        ("get k --limit many", "whole number from 0 on"),
+        ("get k --rev -1", "whole number from 0 on"),
+        ("put k v --if-mod-revision -1", "whole number from 0 on"),
+        ("get k --timeout 5x", "as in 500ms"),
+        ("get k --timeout 0s", "as in 500ms"),
         ("get k --output yaml", "yaml"),
         ("get k --endpoints nowhere", "host:port"),
+        ("get k --endpoints http://127.0.0.1:7101", "host:port without a scheme"),
+        ("get k --endpoints 127.0.0.1:7101/", "host:port"),
+        ("get k --endpoints 127.0.0.1:0", "port from 1 on"),
+        ("get k --endpoints 127.0.0.1:+1", "port from 1 on"),
+        ("get k --endpoints 127.0.0:7101", "host:port"),
+        ("get k --endpoints ::1:7101", "[::1]:7101"),
+        ("get k --endpoints 127.0.0.1:7101,", "host:port"),
+        ("member add 4=http://127.0.0.1:7104", "host:port"),
+        ("member add 4=127.0.0.1:0", "port from 1 on"),
     ] {
         let run = raftctl(&at, line);
         assert_eq!(run.code, Some(2), "{line}: {}", run.said);
         assert!(run.said.contains(word), "{line}: {}", run.said);
     }
-    raftctl_with(&at, &["get".as_ref(), "".as_ref()], b"").fails(2, &["the key is empty"]);
+    raftctl_with(&at, &["get".as_ref(), "".as_ref()], b"")
+        .fails(2, &["the key is empty", "--prefix"]);
     raftctl(&free_address(), "get k --timeout 1s").fails(3, &["refused"]);
     raftctl("no-such-host.invalid:7101", "get k --timeout 1s").fails(3, &["no-such-host"]);
 
     // The majority goes away: the session that the write needs cannot be opened, so the write was
-    // never sent and is certainly not done. (What is sent and not answered: wire::client.)
+    // never sent and is certainly not done. What is sent and not answered is below.
     for other in cluster.others(leader) {
         cluster.server(other).pause();
     }
@@ -187,6 +200,55 @@ fn each_exit_code_means_what_the_help_says() {
     // Its own state it still shows.
     let own = cluster.server(leader).listen().to_owned();
     assert_eq!(done(&raftctl(&own, "get k --consistency serializable")), "k\nv\n");
+}
+
+/// A session is open, the put is sent, and then nobody is left who could tell.
+#[test]
+fn a_put_that_was_sent_and_not_answered_has_a_code_of_its_own() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let at = endpoints(&cluster);
+    done(&raftctl(&at, "put k before"));
+    let node = cluster.server(leader).listen().to_owned();
+
+    // The leader has it, and cannot know whether it will ever be committed.
+    let gate = Gate::open();
+    let to = gate.address.clone();
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| raftctl(&to, "put k perhaps --timeout 3s"));
+        let caught = gate.catch_write(&node);
+        for other in cluster.others(leader) {
+            cluster.server(other).pause();
+        }
+        caught.pass();
+        run.join().unwrap()
+    });
+    run.fails(4, &["may or may not be done", &to]);
+    for other in cluster.others(leader) {
+        cluster.server(other).resume();
+    }
+    let found = eventually("the cluster serves again", PATIENCE, || {
+        let found = raftctl(&at, "get k");
+        (found.code == Some(0)).then(|| found.text().to_owned())
+    });
+    assert!(["k\nbefore\n", "k\nperhaps\n"].contains(&found.as_str()), "{found}");
+
+    // Here it was done, and only the answer is lost.
+    let leader = cluster.leader();
+    let node = cluster.server(leader).listen().to_owned();
+    let gate = Gate::open();
+    let to = gate.address.clone();
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| raftctl(&to, "put k surely --timeout 3s"));
+        gate.catch_write(&node).pass_and_hang_up();
+        run.join().unwrap()
+    });
+    run.fails(4, &["may or may not be done", &to]);
+    eventually("it was done all the same", PATIENCE, || {
+        (raftctl(&at, "get k").text() == "k\nsurely\n").then_some(())
+    });
+    // What never left is another matter.
+    raftctl(&to, "put k never --timeout 1s").fails(3, &["refused"]);
 }
 
 #[test]
@@ -233,12 +295,12 @@ fn bytes_of_any_kind_go_in_and_come_out() {
     assert_eq!(get(b"dash", &[]).out, b"dash\n-1\n");
 
     // The request may have 1.5 MiB: the key, the value, and 64 bytes for the session around them.
-    let largest = vec![b'x'; REQUEST_BYTES_MAX - 64 - 1];
+    let largest = vec![b'x'; CONTENT_BYTES_MAX - 1];
     done(&put(b"k", &largest));
     assert_eq!(get(b"k", &["--print-value-only"]).out.len(), largest.len() + 1);
     for more in [1, 16, 17, 5_000_000] {
         let larger = vec![b'x'; largest.len() + more];
-        put(b"k", &larger).fails(1, &["bytes", "more than 1572864"]);
+        put(b"k", &larger).fails(1, &["bytes", "more than 1572800"]);
     }
     assert_eq!(get(b"k", &["--print-value-only"]).out.len(), largest.len() + 1);
 }

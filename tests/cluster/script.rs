@@ -286,3 +286,37 @@ fn what_a_killed_demonstration_left_is_found() {
     assert!(script.works(&[]).contains("PASS"), "a demonstration tidies up after another");
     assert!(script.running().is_empty());
 }
+
+/// `down` ended what a killed demonstration had left, and said that there was no cluster.
+#[test]
+fn what_a_killed_demonstration_left_is_ended_and_named_by_down() {
+    let script = Script::new(3);
+    let mut command = script.command(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster.sh"));
+    let mut demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("its nodes run", LIMIT, || (script.running().len() == 3).then_some(()));
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    let said = script.works(&["down"]);
+    assert!(script.running().is_empty(), "{said}");
+    assert!(said.contains("3 nodes of a killed demonstration are down"), "{said}");
+    assert!(!said.contains("no cluster"), "{said}");
+    assert!(script.works(&["down"]).contains("there is no cluster"));
+}
+
+/// A node whose note is gone is not ended, because nobody knows that it is ours; but it is named.
+#[test]
+fn a_node_without_a_note_is_named_and_left_alone() {
+    let script = Script::new(3);
+    script.works(&["up", "1"]);
+    let note = script.directory().join("1.pid");
+    let noted = fs::read_to_string(&note).unwrap();
+    fs::remove_file(&note).unwrap();
+    let (pid, _) = noted.split_once(' ').unwrap();
+    let (run, running) = (script.run(&["down"]), script.running());
+    // Before anything can fail: the script must be able to end it.
+    fs::write(&note, &noted).unwrap();
+    assert_eq!((run.code, running.len()), (Some(1), 1), "{}{}", run.out, run.said);
+    assert!(run.said.contains("without a note"), "{}", run.said);
+    assert!(run.said.contains(pid), "{}", run.said);
+    script.works(&["down"]);
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use raftd::types::NodeId;
+use raftd::types::{NodeId, is_address};
 
 const AFTER_HELP: &str = "\
 Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
@@ -62,7 +62,7 @@ pub(crate) enum Verb {
         #[arg(allow_hyphen_values = true)]
         value: OsString,
         /// Only if the key's last change is this revision; 0: only if there is no such key.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
         if_mod_revision: Option<u64>,
     },
     /// Print a key and its value, or all keys with a prefix.
@@ -152,11 +152,23 @@ pub(crate) struct GetArgs {
     /// Every key that begins with KEY; an empty KEY is all keys.
     #[arg(long)]
     pub(crate) prefix: bool,
-    /// As the store was at this revision.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// As the store was at this revision; 0: as it is now.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = whole,
+        allow_negative_numbers = true
+    )]
     pub(crate) rev: u64,
-    /// At most this many keys.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// At most this many keys; 0: all of them.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = whole,
+        allow_negative_numbers = true
+    )]
     pub(crate) limit: u64,
     /// linearizable is not older than the moment of asking; lease is as fresh and faster, on
     /// servers with --lease-reads; serializable reads the first endpoint's own state.
@@ -196,12 +208,18 @@ fn member(text: &str) -> Result<Newcomer, &'static str> {
 }
 
 fn endpoint(text: &str) -> Result<String, &'static str> {
-    match text.trim().rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.trim().to_owned())
-        }
-        _ => Err("an endpoint is host:port, as in 127.0.0.1:7101"),
+    let text = text.trim();
+    if is_address(text) {
+        Ok(text.to_owned())
+    } else if text.contains("://") {
+        Err("an endpoint is host:port without a scheme, as in 127.0.0.1:7101")
+    } else {
+        Err("an endpoint is host:port with a port from 1 on, as in 127.0.0.1:7101 or [::1]:7101")
     }
+}
+
+fn whole(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "it is a whole number from 0 on, as in 42")
 }
 
 fn duration(text: &str) -> Result<Duration, &'static str> {
@@ -213,7 +231,7 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         _ => return Err("a duration is a number and ms, s or m, as in 500ms"),
     };
     match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
-        Some(0) => Err("a timeout of nothing is no timeout"),
+        Some(0) => Err("a timeout is more than nothing, as in 500ms or 5s"),
         Some(ms) => Ok(Duration::from_millis(ms)),
         None => Err("a duration is a whole number and ms, s or m, as in 500ms"),
     }

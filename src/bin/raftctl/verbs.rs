@@ -5,8 +5,7 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anyhow::Context;
-use raftd::client::{Client, PutIf, prefix_end};
-use raftd::limits::REQUEST_BYTES_MAX;
+use raftd::client::{CONTENT_BYTES_MAX, Client, PutIf, prefix_end};
 use raftd::types::Revision;
 use raftd::wire::client::{Consistency, RangeArgs};
 
@@ -85,7 +84,10 @@ pub(crate) fn del(
 
 fn single_key(key: &OsStr) -> Result<Vec<u8>, Failure> {
     if key.is_empty() {
-        return Err(Failure::usage("the key is empty"));
+        return Err(Failure::usage(
+            "the key is empty: name one of a byte or more (get and del take an empty KEY with \
+             --prefix, for all keys)",
+        ));
     }
     Ok(key.as_bytes().to_vec())
 }
@@ -103,12 +105,18 @@ fn span(key: &OsStr, prefix: bool) -> Result<(Vec<u8>, Vec<u8>), Failure> {
 fn read_stdin() -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
     // One byte more than can be put is enough to be refused.
-    let most = u64::try_from(REQUEST_BYTES_MAX).unwrap_or(u64::MAX);
+    let most = u64::try_from(CONTENT_BYTES_MAX).unwrap_or(u64::MAX);
     std::io::stdin()
         .lock()
-        .take(most)
+        .take(most.saturating_add(1))
         .read_to_end(&mut value)
         .context("cannot read the value from standard input")
         .map_err(|why| Failure { end: End::Refused, why })?;
-    Ok(value)
+    if value.len() <= CONTENT_BYTES_MAX {
+        return Ok(value);
+    }
+    Err(Failure::refused(format!(
+        "standard input has more than {CONTENT_BYTES_MAX} bytes, which a key and its value may \
+         have together"
+    )))
 }

@@ -1,0 +1,84 @@
+//! Servers that run out of descriptors.
+
+use super::harness::{Cluster, PATIENCE, Shape, descriptors};
+use super::patience::eventually;
+use raftd::client::{Connection, ConnectionError, Deadline};
+use raftd::wire::error::Error as WireError;
+use raftd::wire::reply::ReplyBody;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::net::TcpStream;
+
+/// Small segments, so that a new one is wanted all the time.
+fn small_segments() -> Shape {
+    let flags = ["--segment-bytes", "65536"].map(str::to_owned).to_vec();
+    Shape { flags, ..Shape::default() }
+}
+
+fn limit_descriptors(cluster: &mut Cluster, id: u64, current: u64) {
+    let pid = cluster.server(id).pid().unwrap();
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    let limit = Rlimit { current: Some(current), maximum: Some(4096) };
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+}
+
+fn put(connection: &mut Connection, value: &[u8]) -> Result<(), WireError> {
+    let deadline = Deadline::after(PATIENCE);
+    connection.put(b"k", value);
+    connection.flush(deadline).unwrap();
+    match connection.receive(deadline).unwrap().body {
+        ReplyBody::Put { .. } => Ok(()),
+        ReplyBody::Error(error) => Err(error),
+        other => panic!("a put was answered with {other:?}"),
+    }
+}
+
+/// The server ended with code 74, as if its disk had failed.
+#[test]
+fn a_segment_that_cannot_be_prepared_for_want_of_a_descriptor_is_waited_for() {
+    let mut cluster = Cluster::start_shaped(1, &small_segments());
+    cluster.leader();
+    let mut connection = cluster.server(1).connect().unwrap();
+    let value = vec![b'x'; 2000];
+    put(&mut connection, &value).unwrap();
+    // What is open stays open; nothing more can be opened.
+    limit_descriptors(&mut cluster, 1, 3);
+    let refused = (0..1000).find_map(|_| put(&mut connection, &value).err());
+    let Some(WireError::Busy { what }) = refused else { panic!("it was answered {refused:?}") };
+    assert!(what.contains("descriptors"), "{what}");
+    assert!(cluster.server(1).is_running());
+    limit_descriptors(&mut cluster, 1, 1024);
+    eventually("writes resume", PATIENCE, || put(&mut connection, &value).ok());
+    let log = cluster.server(1).log_text();
+    assert_eq!(log.matches("cannot prepare a segment").count(), 1, "{log}");
+}
+
+/// Whoever connected took the descriptors that the log needed.
+#[test]
+fn connections_leave_the_log_its_descriptors() {
+    let mut cluster = Cluster::plan(1, &small_segments());
+    let words = ["sh", "-c", "ulimit -n 128; exec \"$@\"", "sh"];
+    cluster.server(1).wrapper = words.map(str::to_owned).to_vec();
+    cluster.start_all();
+    cluster.leader();
+    let mut served = cluster.server(1).connect().unwrap();
+    let address = cluster.server(1).listen().to_owned();
+    let strangers: Vec<TcpStream> =
+        (0..300).filter_map(|_| TcpStream::connect(&address).ok()).collect();
+    assert_eq!(strangers.len(), 300);
+    let refused = eventually("one is turned away", PATIENCE, || cluster.server(1).connect().err());
+    let ConnectionError::Refused { source: WireError::Busy { .. }, .. } = refused else {
+        panic!("one client too many heard {refused:?}")
+    };
+    let value = vec![b'x'; 2000];
+    for _ in 0..200 {
+        put(&mut served, &value).unwrap();
+    }
+    let open = descriptors(&mut cluster, 1);
+    assert!(open <= 128, "{open} descriptors");
+    let log = cluster.server(1).log_text();
+    assert!(log.contains("descriptors=128"), "{log}");
+    assert!(!log.contains("cannot accept"), "{log}");
+    assert!(!log.contains("cannot prepare"), "{log}");
+    drop(strangers);
+    eventually("there is room again", PATIENCE, || cluster.server(1).connect().ok());
+}
