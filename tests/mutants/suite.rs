@@ -27,11 +27,13 @@ pub(crate) enum End {
 /// Builds the program. `Err` is what the compiler says.
 pub(crate) fn build(root: &Path, suite: &Suite) -> Result<PathBuf, String> {
     let built = Command::new(env!("CARGO"))
-        .args(["test", "--no-run", "--color=never"])
+        .args(["test", "--no-run", "--color=never", "--profile", "sim", "--no-default-features"])
         .args(suite.build)
         .current_dir(root)
         .env("CARGO_TARGET_DIR", target(root))
+        // Building anew takes longer than most bugs live.
         .env("CARGO_PROFILE_SIM_DEBUG", "none")
+        .env("CARGO_PROFILE_SIM_OPT_LEVEL", "1")
         .output()
         .map_err(|why| format!("cannot start cargo: {why}"))?;
     let said = String::from_utf8_lossy(&built.stderr).into_owned();
