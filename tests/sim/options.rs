@@ -106,6 +106,9 @@ pub(crate) struct Clients {
     pub(crate) gets: u64,
     pub(crate) ranges: u64,
     pub(crate) serializable: u64,
+    /// Of the puts: with a condition. Of the changes: as calls of a session.
+    pub(crate) conditions: u64,
+    pub(crate) calls: u64,
     pub(crate) garbage: u64,
 }
 
@@ -261,6 +264,8 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
         gets,
         ranges: chance.below(100 - puts - gets),
         serializable: chance.below(40),
+        conditions: chance.pick(&[0, 10, 40]),
+        calls: chance.pick(&[0, 40, 100]),
         garbage: if has(Class::Garbage) { 5_000 } else { 0 },
     }
 }
