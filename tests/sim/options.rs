@@ -28,9 +28,10 @@ pub(crate) enum Class {
     Clocks,
     Garbage,
     SmallWindows,
+    Transfers,
 }
 
-pub(crate) const CLASSES: [(Class, &str); 13] = [
+pub(crate) const CLASSES: [(Class, &str); 14] = [
     (Class::Partitions, "partitions"),
     (Class::Frames, "frames"),
     (Class::Streams, "streams"),
@@ -44,6 +45,7 @@ pub(crate) const CLASSES: [(Class, &str); 13] = [
     (Class::Clocks, "clocks"),
     (Class::Garbage, "garbage"),
     (Class::SmallWindows, "small-windows"),
+    (Class::Transfers, "transfers"),
 ];
 
 /// How far a run may differ from what its seed draws; found by shrinking, or given by hand.

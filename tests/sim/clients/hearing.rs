@@ -64,6 +64,9 @@ impl World {
         if self.crowd.clients[client].opening == Some(reply.id) {
             return self.on_session(client, &reply.body);
         }
+        if self.crowd.clients[client].errands.remove(&reply.id) {
+            return self.on_errand(&reply.body);
+        }
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&reply.id) else { return };
         must!(attempt.node == node, "NoPhantom", "n{} answers for another", node + 1);
         say!(
@@ -232,6 +235,7 @@ impl World {
     pub(crate) fn on_timeout(&mut self, client: usize, request: u64) {
         let opening = &mut self.crowd.clients[client].opening;
         opening.take_if(|asked| *asked == request);
+        self.crowd.clients[client].errands.remove(&request);
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&request) else { return };
         self.coverage.hit(Point::TimedOut);
         let it = &mut self.crowd.clients[client];

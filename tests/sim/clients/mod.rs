@@ -8,6 +8,7 @@
 
 mod asking;
 mod calls;
+mod errands;
 mod hearing;
 
 use crate::chance::Chance;
@@ -17,7 +18,7 @@ use crate::options::{Options, SECOND};
 use crate::queue::Event;
 use crate::world::World;
 use calls::{Call, Session};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long an op is worth anything to anybody.
 const OP_NS: u64 = 4 * SECOND;
@@ -75,6 +76,8 @@ pub(crate) struct Client {
     sessions: Vec<Session>,
     /// The request for one.
     opening: Option<u64>,
+    /// Requests about the cluster itself.
+    errands: BTreeSet<u64>,
 }
 
 impl Client {
@@ -120,6 +123,7 @@ impl Crowd {
             requests: 0,
             sessions: Vec::new(),
             opening: None,
+            errands: BTreeSet::new(),
         };
         Crowd {
             clients: (0..count).map(&mut client).collect(),
