@@ -14,6 +14,13 @@ pub(crate) struct Suite {
     pub(crate) arguments: Vec<String>,
 }
 
+impl Suite {
+    /// What cargo builds, as a file's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.build.last().expect("cargo is told what to build").trim_start_matches('-')
+    }
+}
+
 /// How a program ended.
 pub(crate) enum End {
     Passed,
