@@ -205,15 +205,15 @@ fn directed(filter: &Filter, jobs: u64) -> Suite {
 }
 
 fn filtered(filter: &Filter, jobs: u64) -> Vec<String> {
-    let mut words = vec!["--test-threads".to_owned(), jobs.to_string()];
-    match filter {
-        Filter::Named(name) => words.push(name.clone()),
-        Filter::Quick => {
-            words.extend(SLOW.iter().flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]));
-        }
-        Filter::Slow => words.extend(SLOW.map(str::to_owned)),
-    }
-    words
+    let threads = ["--test-threads".to_owned(), jobs.to_string()];
+    let not_slow = SLOW.into_iter().flat_map(|name| ["--skip", name]);
+    let words: Vec<&str> = match filter {
+        Filter::Named(name) if SLOW.iter().any(|slow| name.starts_with(slow)) => vec![name],
+        Filter::Named(name) => not_slow.chain([name.as_str()]).collect(),
+        Filter::Quick => not_slow.collect(),
+        Filter::Slow => SLOW.to_vec(),
+    };
+    threads.into_iter().chain(words.into_iter().map(str::to_owned)).collect()
 }
 
 /// The seed that failed, and which invariant it broke.
