@@ -50,7 +50,8 @@ const IN_SESSION: [u8; 2] = [OP_IN_SESSION, 0x95];
 /// What leads an entry's payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryHeader {
-    /// The leader's time when it made the entry. Milliseconds since 1970. Design §12.10.
+    /// The leader's time when it made the entry: each counts on from the one before it, and no wall
+    /// clock has a part in it. Milliseconds. Design §12.10.
     pub stamp_ms: u64,
 }
 

@@ -138,8 +138,7 @@ impl Store {
         self.applied
     }
 
-    /// The latest time a leader stamped on an applied entry; 0 before the first. Milliseconds since
-    /// 1970.
+    /// The latest time a leader stamped on an applied entry; 0 before the first. Milliseconds.
     pub fn stamp_ms(&self) -> u64 {
         self.stamp_ms
     }

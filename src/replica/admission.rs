@@ -160,7 +160,7 @@ impl Node {
     /// Adds a command to the turn's entry.
     pub(super) fn gather(&mut self, command: &[u8], waiter: Waiter, now: Instant) {
         if self.open.payload.is_empty() {
-            let header = kv::EntryHeader { stamp_ms: self.stamp.at(now) };
+            let header = kv::EntryHeader { stamp_ms: self.stamp_ms(now) };
             kv::command::encode_header(&mut self.open.payload, header);
         }
         self.open.payload.extend_from_slice(command);

@@ -28,27 +28,35 @@ const TIDY_PER_TURN: usize = 2048;
 /// The same in a turn that applies: enough that reads and deletes alone cannot hold memory back.
 const TIDY_BESIDE_APPLY: usize = 16;
 
-/// The leader's time for entries: wall time at the start plus monotonic time since, so that a jump
-/// of the wall clock changes nothing. Milliseconds since 1970. Design §12.10.
+/// The leader's time for entries: the last stamp of the leaders before it, plus monotonic time
+/// since. The wall clock has no part in it: a leader whose clock is an hour ahead would end every
+/// session with its first entry. Milliseconds. Design §12.10.
 #[derive(Debug)]
 pub(super) struct Stamp {
-    unix_ms_at_start: u64,
-    start: Instant,
+    followed_ms: u64,
+    since: Instant,
 }
 
 impl Stamp {
-    pub(super) fn new(unix_ms_at_start: u64, start: Instant) -> Stamp {
-        Stamp { unix_ms_at_start, start }
+    pub(super) fn new(now: Instant) -> Stamp {
+        Stamp { followed_ms: 0, since: now }
     }
 
-    pub(super) fn at(&self, now: Instant) -> u64 {
-        self.unix_ms_at_start + now.ns_since(self.start) / 1_000_000
+    /// Counts on from the stamp of an entry that was applied just now.
+    fn follow(&mut self, applied_ms: u64, now: Instant) {
+        if self.followed_ms < applied_ms {
+            *self = Stamp { followed_ms: applied_ms, since: now };
+        }
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        self.followed_ms + now.ns_since(self.since) / 1_000_000
     }
 }
 
 impl Node {
     /// Applies what is committed, a bounded piece a turn.
-    pub(super) fn apply_committed(&mut self) {
+    pub(super) fn apply_committed(&mut self, now: Instant) {
         let Stage::Member(raft) = &self.stage else { return };
         let commit = raft.commit_index();
         let mut budget = APPLY_BYTES_PER_TURN;
@@ -59,6 +67,22 @@ impl Node {
         self.more_to_apply = self.store.applied() < commit && self.fatal.is_none();
         self.wal.trim_cache(self.store.applied());
         self.store.tidy(if idle { TIDY_PER_TURN } else { TIDY_BESIDE_APPLY });
+        if !self.sets_the_time() {
+            self.stamp.follow(self.store.stamp_ms(), now);
+        }
+    }
+
+    /// The stamp of an entry made now.
+    pub(super) fn stamp_ms(&self, now: Instant) -> u64 {
+        if self.sets_the_time() { self.stamp.at(now) } else { self.store.stamp_ms() }
+    }
+
+    /// Whether this is a leader that has applied all that others stamped. Its own stamps it does
+    /// not count on from: they are older by what a commit takes, and its time would run slow.
+    fn sets_the_time(&self) -> bool {
+        let Stage::Member(raft) = &self.stage else { return false };
+        let applied = self.wal.meta(self.store.applied());
+        raft.is_leader() && applied.is_some_and(|entry| entry.term == raft.term())
     }
 
     /// Applies one entry; returns its size plus a little, so that empty ones cost something too.
@@ -244,4 +268,24 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
     };
     out.truncate(start);
     error_reply(out, id, &error);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stamps once began at the wall clock of whoever led, and one that was an hour ahead ended
+    /// every session there was.
+    #[test]
+    fn a_leaders_time_counts_on_from_the_last_stamp_and_from_no_clock() {
+        let at = |ms: u64| Instant::from_ns(ms * 1_000_000);
+        let mut stamp = Stamp::new(at(7_000_000));
+        assert_eq!(stamp.at(at(7_000_005)), 5);
+        stamp.follow(900, at(7_000_010));
+        assert_eq!(stamp.at(at(7_000_010)), 900);
+        assert_eq!(stamp.at(at(7_000_030)), 920);
+        stamp.follow(900, at(7_000_040));
+        stamp.follow(800, at(7_000_040));
+        assert_eq!(stamp.at(at(7_000_040)), 930, "an old stamp sets nothing back");
+    }
 }

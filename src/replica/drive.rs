@@ -144,7 +144,7 @@ impl Node {
         self.carry_out_log();
         self.continue_reconfiguration(now);
         self.send_messages();
-        self.apply_committed();
+        self.apply_committed(now);
         self.take_notices();
         self.follow_committed(now);
         self.continue_handover(now);

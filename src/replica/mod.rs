@@ -88,7 +88,7 @@ pub struct NodeOptions {
     pub boot_nonce: u64,
     /// Seeds election timeouts, jitter, salts and the hash index.
     pub seed: u64,
-    /// Milliseconds since 1970 at the start.
+    /// Milliseconds since 1970 at the start: for people who look at a data directory.
     pub unix_ms: u64,
     /// Drawn from [t, 2t). Nanoseconds.
     pub election_timeout_ns: u64,
@@ -257,7 +257,7 @@ impl Node {
             recovered: Some(recovered),
             jobs: drive::Jobs::default(),
             scratch: drive::Scratch::default(),
-            stamp: apply::Stamp::new(options.unix_ms, now),
+            stamp: apply::Stamp::new(now),
             compaction_proposed: Revision(0),
             dials: Vec::new(),
             stalled_bytes: 0,

@@ -119,7 +119,12 @@ impl World {
         match self.random.below(if odd { 6 } else { 2 }) {
             0 => {
                 let value = self.now.to_string().into_bytes();
-                OpKind::Change(Command::Put { key, value })
+                if !self.random.one_in(4) {
+                    return OpKind::Change(Command::Put { key, value });
+                }
+                let newest = usize::try_from(self.nodes[0].0.revision().0).unwrap();
+                let mod_revision = self.random.below(newest + 1).try_into().unwrap();
+                OpKind::Change(Command::PutIf { key, value, mod_revision })
             }
             1 => OpKind::Range(RangeArgs { key, ..RangeArgs::default() }),
             2 => OpKind::Change(Command::Delete { key, end }),
@@ -219,6 +224,9 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
         Command::Delete { key, end } => {
             kv::Command::DeleteRange { key, end: RangeEnd::from_bytes(end) }
         }
+        Command::PutIf { key, value, mod_revision } => {
+            kv::Command::PutIf { key, value, mod_revision: Revision(*mod_revision) }
+        }
         Command::Compact { revision } => kv::Command::Compact { revision: Revision(*revision) },
     };
     encode_command(&mut payload, theirs);
@@ -230,9 +238,11 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             CommandReply::DeleteRange { revision, deleted } => {
                 Some(Answer::Delete { revision: revision.0, deleted })
             }
+            CommandReply::PutIf { revision, refused } => {
+                Some(Answer::PutIf { revision: revision.0, refused: refused.map(|found| found.0) })
+            }
             CommandReply::Compact { .. }
             | CommandReply::OpenSession { .. }
-            | CommandReply::PutIf { .. }
             | CommandReply::SessionExpired
             | CommandReply::CallAcknowledged => None,
         };

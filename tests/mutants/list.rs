@@ -16,6 +16,7 @@
 //! repeated for a bug that needs several edits; a later `find` may leave out `file`.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::{Component, Path};
 
 /// A planted bug.
@@ -23,7 +24,7 @@ use std::path::{Component, Path};
 pub(crate) struct Mutant {
     pub(crate) name: String,
     pub(crate) edits: Vec<Edit>,
-    /// Who is expected to notice. For the reader; it decides nothing.
+    /// Who is expected to notice. Who is named here is asked first.
     pub(crate) caught_by: String,
 }
 
@@ -35,6 +36,13 @@ pub(crate) struct Edit {
     replace: String,
     /// Where `find:` stands in the list.
     line: usize,
+}
+
+impl Hash for Edit {
+    /// Of what it does, wherever it stands.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.file, &self.find, &self.replace).hash(hasher);
+    }
 }
 
 /// What is wrong with the list, and where.

@@ -5,23 +5,29 @@
 
 mod list;
 mod run;
+mod score;
 mod suite;
 mod tree;
 
 use list::{Mutant, parse};
-use run::{Runner, Score};
-use std::fs;
-use std::path::Path;
+use run::Runner;
+use score::{Results, Score, write_result};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--sim-only] [--check]
-  FILE         a list in the format of tests/mutants.txt, which is the default
-  --only NAME  only bugs whose name contains NAME
-  --seeds N    simulate at most N seeds for each (2000)
-  --jobs N     seeds at a time (as many as there are cores)
-  --sim-only   leave the directed tests out
-  --check      only look whether every block fits the sources
+usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--results FILE] [--sim-only]
+                       [--check]
+  FILE            a list in the format of tests/mutants.txt, which is the default
+  --only NAME     only bugs whose name contains NAME
+  --seeds N       simulate at most N seeds for each (2000)
+  --jobs N        seeds, or tests, at a time (as many as there are cores)
+  --results FILE  write each verdict there, and take those that are there for granted
+  --sim-only      leave the directed tests out
+  --check         only look whether every block fits the sources
+For each bug: the tests that its block names, 300 seeds, all directed tests, the other seeds.
 exit status: 0 every bug was noticed; 1 one survived; 2 the list or a bug in it is wrong";
 
 /// What was asked for.
@@ -30,6 +36,7 @@ struct Asked {
     only: Vec<String>,
     seeds: u64,
     jobs: Option<u64>,
+    results: Option<String>,
     sim_only: bool,
     check: bool,
 }
@@ -61,6 +68,7 @@ fn read_arguments(mut rest: impl Iterator<Item = String>) -> Result<Asked, Strin
         only: Vec::new(),
         seeds: 2000,
         jobs: None,
+        results: None,
         sim_only: false,
         check: false,
     };
@@ -71,6 +79,7 @@ fn read_arguments(mut rest: impl Iterator<Item = String>) -> Result<Asked, Strin
             "--only" => asked.only.push(value()?),
             "--seeds" => asked.seeds = number(value()?)?,
             "--jobs" => asked.jobs = Some(number(value()?)?),
+            "--results" => asked.results = Some(value()?),
             "--sim-only" => asked.sim_only = true,
             "--check" => asked.check = true,
             option if option.starts_with('-') => return Err(format!("{option} is no option")),
@@ -87,14 +96,30 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
         println!("{} bugs find their places", mutants.len());
         return Ok(0);
     }
-    let jobs = asked.jobs.unwrap_or_else(cores);
-    let runner = Runner::start(package, asked.seeds, jobs, asked.sim_only)?;
+    let results_file = asked.results.as_deref().map(from_caller);
+    let known = match &results_file {
+        Some(file) if file.exists() => fs::read_to_string(file),
+        Some(_) | None => Ok(String::new()),
+    };
+    let known = known.map_err(|why| why.to_string()).and_then(|text| Results::read(&text))?;
     let mut score = Score::default();
+    let mut runner = None;
     for mutant in &mutants {
+        if let Some(verdict) = known.of(mutant, asked.seeds) {
+            score.add(mutant, verdict);
+            continue;
+        }
+        if runner.is_none() {
+            runner = Some(start_runner(package, asked)?);
+        }
+        let runner = runner.as_ref().expect("it was just started");
         match runner.judge(mutant) {
-            Ok(verdict) => {
-                println!("{}", verdict.line(mutant));
-                score.add(mutant, &verdict);
+            Ok(judged) => {
+                println!("{}", judged.line(mutant));
+                score.add(mutant, &judged.verdict);
+                if let Some(file) = &results_file {
+                    append(file, &write_result(mutant, &judged.verdict))?;
+                }
             }
             Err(why) => {
                 println!("ERROR {}: {why}", mutant.name);
@@ -106,11 +131,25 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
     Ok(score.exit_code())
 }
 
+fn start_runner(package: &Path, asked: &Asked) -> Result<Runner, String> {
+    let jobs = asked.jobs.unwrap_or_else(cores);
+    Runner::start(package, run::Asked { seeds: asked.seeds, jobs, sim_only: asked.sim_only })
+}
+
+fn append(file: &Path, line: &str) -> Result<(), String> {
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    let written = opened.and_then(|mut file| file.write_all(line.as_bytes()));
+    written.map_err(|why| format!("cannot write {file:?}: {why}"))
+}
+
+/// The script has gone to the package; files are named from where it was called.
+fn from_caller(name: &str) -> PathBuf {
+    Path::new(&std::env::var_os("MUTANTS_FROM").unwrap_or_default()).join(name)
+}
+
 /// The bugs asked for. Nothing runs before all blocks of the list are known to fit.
 fn read_list(package: &Path, asked: &Asked) -> Result<Vec<Mutant>, String> {
-    // The script has gone to the package; a list is named from where it was called.
-    let called_from = std::env::var_os("MUTANTS_FROM").unwrap_or_default();
-    let named = Path::new(&called_from).join(&asked.file);
+    let named = from_caller(&asked.file);
     let path = if named.is_file() { named } else { package.join(&asked.file) };
     let text = fs::read_to_string(&path).map_err(|why| format!("cannot read {path:?}: {why}"))?;
     let said = |error: list::ListError| format!("{}, {error}", asked.file);

@@ -14,6 +14,13 @@ pub(crate) struct Suite {
     pub(crate) arguments: Vec<String>,
 }
 
+impl Suite {
+    /// What cargo builds, as a file's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.build.last().expect("cargo is told what to build").trim_start_matches('-')
+    }
+}
+
 /// How a program ended.
 pub(crate) enum End {
     Passed,
@@ -27,11 +34,13 @@ pub(crate) enum End {
 /// Builds the program. `Err` is what the compiler says.
 pub(crate) fn build(root: &Path, suite: &Suite) -> Result<PathBuf, String> {
     let built = Command::new(env!("CARGO"))
-        .args(["test", "--no-run", "--color=never"])
+        .args(["test", "--no-run", "--color=never", "--profile", "sim", "--no-default-features"])
         .args(suite.build)
         .current_dir(root)
         .env("CARGO_TARGET_DIR", target(root))
+        // Building anew takes longer than most bugs live.
         .env("CARGO_PROFILE_SIM_DEBUG", "none")
+        .env("CARGO_PROFILE_SIM_OPT_LEVEL", "1")
         .output()
         .map_err(|why| format!("cannot start cargo: {why}"))?;
     let said = String::from_utf8_lossy(&built.stderr).into_owned();

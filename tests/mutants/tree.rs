@@ -11,9 +11,11 @@ const PARTS: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "protocol.md", "src", "tests", "bench", "scripts"];
 
 pub(crate) struct Tree {
-    package: PathBuf,
     root: PathBuf,
 }
+
+/// Files without the bug that is planted in them.
+pub(crate) struct Sound(BTreeMap<String, String>);
 
 impl Tree {
     /// Makes the copy equal to the package. Only what differs is written, so that only that is
@@ -24,28 +26,56 @@ impl Tree {
         for part in PARTS {
             copy(&package.join(part), &root.join(part))?;
         }
-        Ok(Tree { package: package.to_owned(), root })
+        // With a bug planted, everything that these name is built and linked anew.
+        let (manifest, tests) = ("Cargo.toml", "tests/main.rs");
+        fs::write(
+            root.join(manifest),
+            lean_manifest(&fs::read_to_string(package.join(manifest))?),
+        )?;
+        fs::write(root.join(tests), lean_tests(&fs::read_to_string(package.join(tests))?))?;
+        Ok(Tree { root })
     }
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Plants a bug.
-    pub(crate) fn plant(&self, mutant: &Mutant) -> Result<(), String> {
-        for (file, text) in changed_files(&self.package, mutant)? {
-            fs::write(self.root.join(&file), text).map_err(|why| format!("{file}: {why}"))?;
+    /// Plants a bug. The package may have moved on since it was copied.
+    pub(crate) fn plant(&self, mutant: &Mutant) -> Result<Sound, String> {
+        let mut sound = BTreeMap::new();
+        for (file, text) in changed_files(&self.root, mutant)? {
+            let path = self.root.join(&file);
+            let failed = |why| format!("{file}: {why}");
+            let before = fs::read_to_string(&path).map_err(failed)?;
+            fs::write(path, text).map_err(failed)?;
+            sound.insert(file, before);
         }
-        Ok(())
+        Ok(Sound(sound))
     }
 
     /// Takes a bug out again.
-    pub(crate) fn restore(&self, mutant: &Mutant) -> io::Result<()> {
-        mutant
-            .edits
-            .iter()
-            .try_for_each(|edit| copy(&self.package.join(&edit.file), &self.root.join(&edit.file)))
+    pub(crate) fn restore(&self, Sound(files): Sound) -> io::Result<()> {
+        files.iter().try_for_each(|(file, text)| fs::write(self.root.join(file), text))
     }
+}
+
+/// The manifest without programs, benches and this runner; and without the features that only the
+/// programs need, so that all tests share one build of the library.
+fn lean_manifest(manifest: &str) -> String {
+    let tables = manifest.split("\n[").enumerate().filter(|(_, table)| {
+        let program = table.starts_with("[bin]]") || table.starts_with("[bench]]");
+        !program && !table.contains("name = \"mutants\"")
+    });
+    let tables = tables.map(|(nth, table)| if nth == 0 { "" } else { "\n[" }.to_owned() + table);
+    tables.collect::<String>().replace("required-features = [\"ctl\"]\n", "")
+}
+
+/// The directed tests: what has a name and is quick. Clusters of processes, documents and the house
+/// rules notice little of what a bug is, and take long.
+fn lean_tests(main: &str) -> String {
+    let left_out = ["cluster", "docs", "history", "mutants", "tidy"];
+    let stays = |line: &&str| !left_out.iter().any(|name| *line == format!("mod {name};"));
+    main.lines().filter(stays).map(|line| format!("{line}\n")).collect()
 }
 
 /// The files that a bug changes, as they are with it.

@@ -1,13 +1,16 @@
 //! What the healed cluster holds, for the check of the history.
 
+mod calls;
+
 use crate::chance::usize_of;
 use crate::coverage::Point;
 use crate::history::{Command, FinalState, NodeState, Row};
 use crate::invariants::{broken, must};
 use crate::machine::Machine;
 use crate::world::World;
+use calls::Calls;
 use raftd::codec::msgpack::Reader;
-use raftd::kv::command::{decode_command, decode_header};
+use raftd::kv::command::{decode_header, decode_next};
 use raftd::kv::{self, RangeEnd, RangeRequest};
 use raftd::replica::Inspection;
 use raftd::types::{EntryKind, LogIndex, Revision};
@@ -30,9 +33,10 @@ impl World {
             let made = it.disk.segments();
             must!(made <= used + 3, "ResourceBounds", "{made} segments for a log of {used}");
             if machine == source {
-                let (commands, shared) = commands_of(&node);
-                finals.commands = commands;
-                self.coverage.hit_if(shared, Point::MultiCommandEntry);
+                let found = commands_of(&node);
+                finals.commands = found.commands;
+                self.coverage.hit_if(found.shared, Point::MultiCommandEntry);
+                self.coverage.hit_if(found.repeated, Point::CallRepeated);
             }
             finals.nodes.push(NodeState {
                 node: u32::try_from(machine + 1).expect("few nodes"),
@@ -45,9 +49,19 @@ impl World {
     }
 }
 
-/// The commands of all applied entries, and whether one entry held several.
-fn commands_of(node: &Inspection<'_>) -> (Vec<Command>, bool) {
-    let (mut commands, mut shared) = (Vec::new(), false);
+/// What the applied entries hold.
+#[derive(Default)]
+struct Found {
+    /// The commands that were to be done: of copies of a call, the first.
+    commands: Vec<Command>,
+    /// Whether one entry held several.
+    shared: bool,
+    /// Whether a call was there twice.
+    repeated: bool,
+}
+
+fn commands_of(node: &Inspection<'_>) -> Found {
+    let (mut found, mut calls) = (Found::default(), Calls::default());
     let mut scratch = Vec::new();
     let mut index = LogIndex::ZERO;
     while index < node.store.applied() {
@@ -60,21 +74,36 @@ fn commands_of(node: &Inspection<'_>) -> (Vec<Command>, bool) {
         let payload = payload.unwrap_or_else(|damage| broken("Detection", damage.to_string()));
         let mut reader = Reader::new(payload);
         decode_header(&mut reader).expect("an applied entry has a header");
-        let before = commands.len();
+        let before = found.commands.len();
         while !reader.rest().is_empty() {
-            let command = decode_command(&mut reader).expect("an applied entry holds commands");
-            commands.push(owned(command));
+            let next = decode_next(&mut reader);
+            let (call, command) = next.expect("an applied entry holds commands");
+            let Some(command) = owned(command) else {
+                calls.open();
+                continue;
+            };
+            if call.is_none_or(|call| calls.is_new(call)) {
+                found.commands.push(command);
+            } else {
+                found.repeated = true;
+            }
         }
-        shared |= commands.len() > before + 1;
+        found.shared |= found.commands.len() > before + 1;
     }
-    (commands, shared)
+    found
 }
 
-fn owned(command: kv::Command<'_>) -> Command {
-    match command {
+/// The command as the history knows it; `None`: it opens a session.
+fn owned(command: kv::Command<'_>) -> Option<Command> {
+    Some(match command {
         kv::Command::Put { key, value } => {
             Command::Put { key: key.to_vec(), value: value.to_vec() }
         }
+        kv::Command::PutIf { key, value, mod_revision } => Command::PutIf {
+            key: key.to_vec(),
+            value: value.to_vec(),
+            mod_revision: mod_revision.0,
+        },
         kv::Command::DeleteRange { key, end } => {
             let end = match end {
                 RangeEnd::Key => Vec::new(),
@@ -84,8 +113,8 @@ fn owned(command: kv::Command<'_>) -> Command {
             Command::Delete { key: key.to_vec(), end }
         }
         kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
-        kv::Command::OpenSession | kv::Command::PutIf { .. } => unreachable!("nobody sends it"),
-    }
+        kv::Command::OpenSession => return None,
+    })
 }
 
 fn rows_of(node: &Inspection<'_>) -> Vec<Row> {

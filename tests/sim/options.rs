@@ -28,9 +28,10 @@ pub(crate) enum Class {
     Clocks,
     Garbage,
     SmallWindows,
+    Transfers,
 }
 
-pub(crate) const CLASSES: [(Class, &str); 13] = [
+pub(crate) const CLASSES: [(Class, &str); 14] = [
     (Class::Partitions, "partitions"),
     (Class::Frames, "frames"),
     (Class::Streams, "streams"),
@@ -44,6 +45,7 @@ pub(crate) const CLASSES: [(Class, &str); 13] = [
     (Class::Clocks, "clocks"),
     (Class::Garbage, "garbage"),
     (Class::SmallWindows, "small-windows"),
+    (Class::Transfers, "transfers"),
 ];
 
 /// How far a run may differ from what its seed draws; found by shrinking, or given by hand.
@@ -106,6 +108,9 @@ pub(crate) struct Clients {
     pub(crate) gets: u64,
     pub(crate) ranges: u64,
     pub(crate) serializable: u64,
+    /// Of the puts: with a condition. Of the changes: as calls of a session.
+    pub(crate) conditions: u64,
+    pub(crate) calls: u64,
     pub(crate) garbage: u64,
 }
 
@@ -266,6 +271,8 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
         gets,
         ranges: chance.below(100 - puts - gets),
         serializable: chance.below(40),
+        conditions: chance.pick(&[0, 10, 40]),
+        calls: chance.pick(&[0, 40, 100]),
         garbage: if has(Class::Garbage) { 5_000 } else { 0 },
     }
 }

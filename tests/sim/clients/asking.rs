@@ -4,14 +4,23 @@ use super::{Attempt, Client, Line};
 use crate::chance::{Chance, u64_of};
 use crate::coverage::Point;
 use crate::history::{self, Command, Consistency, Op, OpKind, Outcome};
-use crate::network::End;
+use crate::network::{End, PipeKey};
 use crate::options::MS;
 use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::World;
 use raftd::types::{ClusterId, Revision};
-use raftd::wire::client::{self as wire, RangeArgs};
+use raftd::wire::client::{self as wire, RangeArgs, RangeEnd, SessionCall};
 use raftd::wire::hello::{Hello, Sender, encode_hello};
+
+/// A request, and where it stands in the history.
+pub(super) struct Asked {
+    pub(super) kind: OpKind,
+    pub(super) row: usize,
+    /// The largest revision that anybody had been told before.
+    pub(super) floor: u64,
+    pub(super) call: Option<SessionCall>,
+}
 
 fn key(chance: &mut Chance, keys: u64) -> Vec<u8> {
     // The smaller of two draws: low keys are hot.
@@ -26,6 +35,12 @@ impl World {
         let chance = &mut self.crowd.clients[client].chance;
         let drawn = chance.below(100);
         let name = key(chance, options.keys);
+        if drawn < options.puts && chance.below(100) < options.conditions {
+            let told = self.crowd.known.get(&name).copied().unwrap_or(0);
+            // Sometimes it is about to become true.
+            let mod_revision = if chance.one_in(8) { told + 1 } else { told };
+            return OpKind::Change(Command::PutIf { key: name, value: Vec::new(), mod_revision });
+        }
         if drawn < options.puts {
             return OpKind::Change(Command::Put { key: name, value: Vec::new() });
         }
@@ -58,10 +73,10 @@ impl World {
     pub(crate) fn attempt(&mut self, client: usize, op: u64) {
         let Some(wanted) = self.crowd.clients[client].wanted.get_mut(&op) else { return };
         if wanted.deadline <= self.now {
-            self.crowd.clients[client].wanted.remove(&op);
-            return;
+            return self.no_longer_wanted(client, op);
         }
         wanted.tries += 1;
+        let call = wanted.call;
         let mut kind = wanted.kind.clone();
         let node = self.choose_node(client, &kind);
         if !self.has_line(client, node) {
@@ -69,10 +84,32 @@ impl World {
             it.prefers = it.chance.pick(&self.crowd.reach);
             return self.retry(client, op);
         }
-        if let OpKind::Change(Command::Put { value, .. }) = &mut kind {
+        if let Some(call) = call {
+            return self.ask_call(client, op, node, (call, kind));
+        }
+        self.give_value(client, &mut kind);
+        let row = self.new_row(client, node, kind.clone());
+        self.ask(client, op, node, Asked { kind, row, floor: self.crowd.told, call: None });
+    }
+
+    pub(super) fn give_value(&mut self, client: usize, kind: &mut OpKind) {
+        if let OpKind::Change(Command::Put { value, .. } | Command::PutIf { value, .. }) = kind {
             *value = self.new_value(client);
         }
-        self.ask(client, op, node, kind);
+    }
+
+    /// Begins a row of the history.
+    pub(super) fn new_row(&mut self, client: usize, node: usize, kind: OpKind) -> usize {
+        self.crowd.history.ops.push(Op {
+            client: u32::try_from(client).expect("few clients"),
+            node: u32::try_from(node + 1).expect("few nodes"),
+            boot: self.machines[node].boot,
+            call: self.now,
+            ret: None,
+            kind,
+            outcome: Outcome::Unknown,
+        });
+        self.crowd.history.ops.len() - 1
     }
 
     fn choose_node(&mut self, client: usize, kind: &OpKind) -> usize {
@@ -97,9 +134,8 @@ impl World {
         value
     }
 
-    fn ask(&mut self, client: usize, op: u64, node: usize, kind: OpKind) {
-        let row = self.crowd.history.ops.len();
-        let floor = self.crowd.told;
+    pub(super) fn ask(&mut self, client: usize, op: u64, node: usize, asked: Asked) {
+        let Asked { kind, row, floor, call } = asked;
         let led = self.proof.seen[node].leads.is_some();
         let seen = &self.proof.seen[node];
         if let (Some(term), OpKind::Range(args)) = (seen.leads, &kind)
@@ -108,31 +144,30 @@ impl World {
             let committed = seen.chain.at(seen.commit).map(|link| link.term);
             self.coverage.hit_if(committed != Some(term), Point::ReadBeforeNoOp);
         }
+        let boot = self.machines[node].boot;
         let it = &mut self.crowd.clients[client];
-        it.requests += 1;
-        let request = it.requests;
-        let line = it.lines[node].as_ref().expect("it was just made sure of");
-        let pipe = line.pipe;
+        let request = it.requests + 1;
+        let pipe = it.lines[node].as_ref().expect("it was just made sure of").pipe;
         let mut bytes = Vec::new();
-        encode(&mut bytes, request, &kind);
+        encode(&mut bytes, request, call, &kind);
         say!(self, Who::Client(client), "ask", "n{} #{request} {}", node + 1, Shown(&kind));
-        it.attempts.insert(request, Attempt { op, node, pipe, row, floor, led });
-        self.crowd.history.ops.push(Op {
-            client: u32::try_from(client).expect("few clients"),
-            node: u32::try_from(node + 1).expect("few nodes"),
-            boot: self.machines[node].boot,
-            call: self.now,
-            ret: None,
-            kind,
-            outcome: Outcome::Unknown,
-        });
+        let attempt = Attempt { op, node, pipe, row, floor, led, boot, of_call: call.is_some() };
+        it.attempts.insert(request, attempt);
+        self.send_request(client, pipe, bytes);
+    }
+
+    /// Sends the client's next request and begins to wait for its answer.
+    pub(super) fn send_request(&mut self, client: usize, pipe: PipeKey, bytes: Vec<u8>) -> u64 {
+        self.crowd.clients[client].requests += 1;
+        let request = self.crowd.clients[client].requests;
         let patience = self.options.clients.timeout_ns;
         self.queue.at(self.now + patience, Event::Timeout { client, request });
         self.send(pipe, 0, bytes);
+        request
     }
 
     /// Whether the client has, or now gets, a connection to a node.
-    fn has_line(&mut self, client: usize, node: usize) -> bool {
+    pub(super) fn has_line(&mut self, client: usize, node: usize) -> bool {
         if self.crowd.clients[client].lines[node].is_some() {
             return true;
         }
@@ -176,7 +211,7 @@ impl World {
         wanted.unknown += 1;
         wanted.tries += 2;
         if wanted.unknown > self.crowd.patience {
-            self.crowd.clients[client].wanted.remove(&op);
+            self.no_longer_wanted(client, op);
         } else {
             self.retry(client, op);
         }
@@ -221,15 +256,11 @@ impl World {
     }
 }
 
-fn encode(bytes: &mut Vec<u8>, request: u64, kind: &OpKind) {
+fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &OpKind) {
     match kind {
-        OpKind::Change(Command::Put { key, value }) => {
-            wire::put_request(bytes, request, key, value);
+        OpKind::Change(command) => {
+            wire::command_request(bytes, request, call, of_the_store(command));
         }
-        OpKind::Change(Command::Delete { key, end }) => {
-            wire::delete_request(bytes, request, key, end);
-        }
-        OpKind::Change(Command::Compact { .. }) => unreachable!("not for clients"),
         OpKind::Range(args) => {
             let consistency = match args.consistency {
                 // A lease promises no less, while the clocks keep their bound; and these do.
@@ -251,6 +282,19 @@ fn encode(bytes: &mut Vec<u8>, request: u64, kind: &OpKind) {
     }
 }
 
+fn of_the_store(command: &Command) -> wire::Command<'_> {
+    match command {
+        Command::Put { key, value } => wire::Command::Put { key, value },
+        Command::Delete { key, end } => {
+            wire::Command::DeleteRange { key, end: RangeEnd::from_bytes(end) }
+        }
+        Command::PutIf { key, value, mod_revision } => {
+            wire::Command::PutIf { key, value, mod_revision: Revision(*mod_revision) }
+        }
+        Command::Compact { .. } => unreachable!("not for clients"),
+    }
+}
+
 /// An op for the trace.
 struct Shown<'a>(&'a OpKind);
 
@@ -261,6 +305,10 @@ impl std::fmt::Display for Shown<'_> {
             OpKind::Change(Command::Put { key, value }) => {
                 let head = &value[..value.len().min(8)];
                 write!(f, "put {} {}", text(key), text(head))
+            }
+            OpKind::Change(Command::PutIf { key, value, mod_revision }) => {
+                let head = &value[..value.len().min(8)];
+                write!(f, "put {} {} if of {mod_revision}", text(key), text(head))
             }
             OpKind::Change(Command::Delete { key, end }) => {
                 write!(

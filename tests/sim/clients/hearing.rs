@@ -61,6 +61,12 @@ impl World {
 
     fn answer(&mut self, client: usize, node: usize, body: &[u8]) {
         let reply = decode_reply(body).expect("a node says what clients can read");
+        if self.crowd.clients[client].opening == Some(reply.id) {
+            return self.on_session(client, &reply.body);
+        }
+        if self.crowd.clients[client].errands.remove(&reply.id) {
+            return self.on_errand(&reply.body);
+        }
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&reply.id) else { return };
         must!(attempt.node == node, "NoPhantom", "n{} answers for another", node + 1);
         say!(
@@ -72,17 +78,23 @@ impl World {
             reply.id,
             Shown(&reply.body)
         );
+        if attempt.of_call && self.knows_answer(client, &attempt, &reply.body) {
+            return;
+        }
         let meaning = self.meaning(client, &attempt, &reply.body);
         let row = &mut self.crowd.history.ops[attempt.row];
         match meaning {
             Meaning::Done(answer) => {
                 row.ret = Some(self.now);
                 row.outcome = Outcome::Answered(answer);
-                self.crowd.clients[client].wanted.remove(&attempt.op);
+                (row.node, row.boot) = (u32_of(attempt.node + 1), attempt.boot);
+                self.no_longer_wanted(client, attempt.op);
                 self.crowd.clients[client].prefers = attempt.node;
                 self.crowd.committed += 1;
                 self.look_at_answer(client, &attempt);
             }
+            // Another copy of the call may be under way.
+            Meaning::Refused if attempt.of_call => self.retry(client, attempt.op),
             Meaning::Refused => {
                 row.ret = Some(self.now);
                 row.outcome = Outcome::Refused;
@@ -116,8 +128,11 @@ impl World {
                     count: range.count,
                 })
             }
+            ReplyBody::PutIf { revision, refused } => {
+                let refused = refused.map(|found| found.0);
+                Meaning::Done(Answer::PutIf { revision: revision.0, refused })
+            }
             ReplyBody::OpenSession { .. }
-            | ReplyBody::PutIf { .. }
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
@@ -179,6 +194,16 @@ impl World {
                 must!(*revision > floor, "ReadFreshness", "c{client} put at {revision} <= {floor}");
                 *revision
             }
+            (Answer::PutIf { revision, refused }, _) => {
+                self.coverage.hit_if(refused.is_none(), Point::ConditionHeld);
+                self.coverage.hit_if(refused.is_some(), Point::ConditionFailed);
+                must!(
+                    *revision > floor || (refused.is_some() && *revision == floor),
+                    "ReadFreshness",
+                    "c{client} put at {revision}, {floor} was known"
+                );
+                *revision
+            }
             (Answer::Delete { revision, deleted }, OpKind::Change(Command::Delete { .. })) => {
                 must!(
                     *revision > floor || (*deleted == 0 && *revision == floor),
@@ -203,10 +228,14 @@ impl World {
             (_, _) => 0,
         };
         self.crowd.told = self.crowd.told.max(told);
+        self.crowd.note_changes(attempt.row);
     }
 
     /// A client's patience with a request has ended.
     pub(crate) fn on_timeout(&mut self, client: usize, request: u64) {
+        let opening = &mut self.crowd.clients[client].opening;
+        opening.take_if(|asked| *asked == request);
+        self.crowd.clients[client].errands.remove(&request);
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&request) else { return };
         self.coverage.hit(Point::TimedOut);
         let it = &mut self.crowd.clients[client];
@@ -248,6 +277,10 @@ impl World {
             self.retry_unknown(client, attempt.expect("it was just found").op);
         }
     }
+}
+
+fn u32_of(number: usize) -> u32 {
+    u32::try_from(number).expect("few nodes")
 }
 
 fn is(line: Option<&Line>, pipe: PipeKey) -> bool {

@@ -3,9 +3,12 @@
 //!
 //! An **op** is what a client wants; an **attempt** is a request for it, and one row of the
 //! history. A refused attempt is repeated; after an unknown outcome a put is tried again with
-//! another value, so that no value is ever written twice.
+//! another value, so that no value is ever written twice. But a call of a session is the same in
+//! all its attempts, and one row: see `calls`.
 
 mod asking;
+mod calls;
+mod errands;
 mod hearing;
 
 use crate::chance::Chance;
@@ -14,7 +17,8 @@ use crate::network::PipeKey;
 use crate::options::{Options, SECOND};
 use crate::queue::Event;
 use crate::world::World;
-use std::collections::BTreeMap;
+use calls::{Call, Session};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long an op is worth anything to anybody.
 const OP_NS: u64 = 4 * SECOND;
@@ -35,6 +39,8 @@ struct Wanted {
     tries: u32,
     /// Attempts with an unknown outcome.
     unknown: u32,
+    /// If it is a call of a session.
+    call: Option<Call>,
 }
 
 /// A request that waits for its answer.
@@ -49,6 +55,10 @@ struct Attempt {
     floor: u64,
     /// Whether the node asked led then.
     led: bool,
+    /// Which of its starts was asked.
+    boot: u32,
+    /// Whether it is one of a call.
+    of_call: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +72,12 @@ pub(crate) struct Client {
     wanted: BTreeMap<u64, Wanted>,
     attempts: BTreeMap<u64, Attempt>,
     requests: u64,
+    /// The newest is used for new calls.
+    sessions: Vec<Session>,
+    /// The request for one.
+    opening: Option<u64>,
+    /// Requests about the cluster itself.
+    errands: BTreeSet<u64>,
 }
 
 impl Client {
@@ -83,6 +99,8 @@ pub(crate) struct Crowd {
     values: u64,
     /// The largest revision that anybody was told.
     pub(crate) told: u64,
+    /// The last change of each key, as far as anybody was told; 0: it is gone.
+    known: BTreeMap<Vec<u8>, u64>,
     pub(crate) asking: bool,
     /// Attempts with an unknown outcome before a client gives an op up.
     pub(crate) patience: u32,
@@ -103,6 +121,9 @@ impl Crowd {
             wanted: BTreeMap::new(),
             attempts: BTreeMap::new(),
             requests: 0,
+            sessions: Vec::new(),
+            opening: None,
+            errands: BTreeSet::new(),
         };
         Crowd {
             clients: (0..count).map(&mut client).collect(),
@@ -112,6 +133,7 @@ impl Crowd {
             ops: 0,
             values: 0,
             told: 1,
+            known: BTreeMap::new(),
             asking: true,
             patience: 2,
             reach: (0..options.nodes).collect(),
@@ -154,7 +176,8 @@ impl World {
         self.crowd.issued += 1;
         self.crowd.ops += 1;
         let op = self.crowd.ops;
-        let wanted = Wanted { kind, deadline, tries: 0, unknown: 0 };
+        let mut wanted = Wanted { kind, deadline, tries: 0, unknown: 0, call: None };
+        self.make_call(client, &mut wanted);
         self.crowd.clients[client].wanted.insert(op, wanted);
         self.attempt(client, op);
         op
@@ -166,6 +189,7 @@ impl World {
         for client in &mut self.crowd.clients {
             client.wanted.clear();
             client.attempts.clear();
+            client.sessions.iter_mut().for_each(Session::give_up);
         }
     }
 }

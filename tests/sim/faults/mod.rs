@@ -84,6 +84,7 @@ impl World {
             Class::FullDisks => self.fill_disk(),
             Class::Damage => self.damage(),
             Class::Frames | Class::Streams => self.clog(),
+            Class::Transfers => self.ask_for_transfer(),
             Class::Clocks | Class::Garbage | Class::SmallWindows => {}
         }
     }

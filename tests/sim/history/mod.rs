@@ -63,6 +63,12 @@ pub(crate) enum Command {
         key: Vec<u8>,
         end: Vec<u8>,
     },
+    /// A put, if the key's last change is a certain one; 0: if there is no such key.
+    PutIf {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        mod_revision: u64,
+    },
     /// Not for clients: a leader's own.
     Compact {
         revision: u64,
@@ -108,6 +114,11 @@ pub(crate) enum Answer {
     Delete {
         revision: u64,
         deleted: u64,
+    },
+    /// The store's revision after it; and if nothing was put, the key's last change.
+    PutIf {
+        revision: u64,
+        refused: Option<u64>,
     },
     Range {
         revision: u64,

@@ -70,6 +70,10 @@ impl Model {
         let keys = match command {
             Command::Put { key, value } => self.put(key, value),
             Command::Delete { key, end } => self.delete(key, end),
+            Command::PutIf { key, value, mod_revision } => {
+                let expected = self.mod_revision(key, self.revision) == *mod_revision;
+                if expected { self.put(key, value) } else { 0 }
+            }
             Command::Compact { revision } => {
                 self.compact(*revision);
                 0
@@ -138,6 +142,11 @@ impl Model {
                 version: *puts,
             })
         })
+    }
+
+    /// The last change of a key at a revision; 0: there is no such key.
+    pub(super) fn mod_revision(&self, key: &[u8], revision: u64) -> u64 {
+        self.rows(key, &[], revision).next().map_or(0, |row| row.mod_revision)
     }
 
     /// The oldest revision that a store at `revision` may still answer for, if it applied every

@@ -44,7 +44,9 @@ pub(super) fn by_key<'h>(ops: &'h [Op], done: &[bool]) -> BTreeMap<&'h [u8], Vec
     let mut keys: BTreeMap<&[u8], Vec<Part>> = BTreeMap::new();
     for op in ops {
         match &op.kind {
-            OpKind::Change(Command::Put { key, .. } | Command::Delete { key, .. }) => {
+            OpKind::Change(
+                Command::Put { key, .. } | Command::Delete { key, .. } | Command::PutIf { key, .. },
+            ) => {
                 keys.entry(key).or_default();
             }
             OpKind::Change(Command::Compact { .. }) => {}
@@ -97,7 +99,10 @@ fn change<'h>(
     let ret = answer.and(op.ret).unwrap_or(u64::MAX);
     let part = |act| Part { op: nth, call: op.call, ret, act };
     match command {
-        Command::Put { key, value } => {
+        Command::PutIf { .. } if matches!(answer, Some(Answer::PutIf { refused: Some(_), .. })) => {
+            // It did nothing, and says only which revision it found: that is for the witness.
+        }
+        Command::Put { key, value } | Command::PutIf { key, value, .. } => {
             let value = number(values, value);
             keys.entry(key).or_default().push(part(Act::Write { value }));
         }

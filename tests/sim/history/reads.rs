@@ -1,8 +1,8 @@
-//! What reads were answered, against the model at the revision of the answer.
+//! What reads and conditions were answered, against the model at the revision of the answer.
 
 use super::model::{Model, RowRef};
 use super::witness::violation;
-use super::{Answer, Op, OpKind, Outcome, RangeArgs, Row, Rule, Violation, as_u64};
+use super::{Answer, Command, Op, OpKind, Outcome, RangeArgs, Row, Rule, Violation, as_u64};
 
 /// A reply may be cut short above this. Bytes; protocol.md, `RANGE_REPLY_BYTES_MAX`.
 const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -11,25 +11,41 @@ const ROW_BYTES_MAX: usize = 64;
 
 pub(super) fn check(ops: &[Op], model: &Model) -> Result<(), Violation> {
     for op in ops {
-        let (OpKind::Range(args), Outcome::Answered(answer)) = (&op.kind, &op.outcome) else {
-            continue;
-        };
-        let wrong = match answer {
-            Answer::Range { revision, rows, more, count } => {
-                let found = Found { revision: *revision, rows, more: *more, count: *count };
-                judge(model, args, &found)
-            }
-            Answer::Compacted { compact_revision } => {
-                compacted(model, args.revision, *compact_revision)
-            }
-            Answer::Future { revision } => future(model, args.revision, *revision),
-            Answer::Put { .. } | Answer::Delete { .. } => None,
+        let Outcome::Answered(answer) = &op.outcome else { continue };
+        let wrong = match &op.kind {
+            OpKind::Change(command) => condition(model, command, answer),
+            OpKind::Range(args) => read(model, args, answer),
         };
         if let Some((rule, why)) = wrong {
             return Err(violation(rule, why, &[op]));
         }
     }
     Ok(())
+}
+
+/// Whoever was refused was told the right reason.
+fn condition(model: &Model, command: &Command, answer: &Answer) -> Wrong {
+    let (Command::PutIf { key, .. }, Answer::PutIf { revision, refused: Some(found) }) =
+        (command, answer)
+    else {
+        return None;
+    };
+    let there = model.mod_revision(key, *revision);
+    (*found != there).then(|| (Rule::Answer, format!("the key was of {there}")))
+}
+
+fn read(model: &Model, args: &RangeArgs, answer: &Answer) -> Wrong {
+    match answer {
+        Answer::Range { revision, rows, more, count } => {
+            let found = Found { revision: *revision, rows, more: *more, count: *count };
+            judge(model, args, &found)
+        }
+        Answer::Compacted { compact_revision } => {
+            compacted(model, args.revision, *compact_revision)
+        }
+        Answer::Future { revision } => future(model, args.revision, *revision),
+        Answer::Put { .. } | Answer::Delete { .. } | Answer::PutIf { .. } => None,
+    }
 }
 
 struct Found<'o> {

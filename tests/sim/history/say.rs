@@ -40,6 +40,10 @@ impl Display for Command {
                 f.write_str("delete ")?;
                 range(f, key, end)
             }
+            Command::PutIf { key, value, mod_revision } => {
+                let (key, value) = (key.escape_ascii(), value.escape_ascii());
+                write!(f, "put {key}={value} if it is of {mod_revision}")
+            }
             Command::Compact { revision } => write!(f, "compact to {revision}"),
         }
     }
@@ -78,6 +82,10 @@ impl Display for Answer {
             Answer::Put { revision } => write!(f, "revision {revision}"),
             Answer::Delete { revision, deleted } => {
                 write!(f, "revision {revision}, {deleted} deleted")
+            }
+            Answer::PutIf { revision, refused: None } => write!(f, "revision {revision}"),
+            Answer::PutIf { revision, refused: Some(found) } => {
+                write!(f, "revision {revision}, not put: it is of {found}")
             }
             Answer::Range { revision, rows, more, count } => {
                 write!(f, "revision {revision}, {count} keys, more={more}:")?;

@@ -60,10 +60,14 @@ fn well_formed(ops: &[Op]) -> Result<(), Violation> {
             (OpKind::Change(Command::Delete { .. }), Outcome::Answered(answer)) => {
                 matches!(answer, Answer::Delete { .. })
             }
-            (OpKind::Change(Command::Compact { .. }), Outcome::Answered(_)) => false,
-            (OpKind::Range(_), Outcome::Answered(answer)) => {
-                !matches!(answer, Answer::Put { .. } | Answer::Delete { .. })
+            (OpKind::Change(Command::PutIf { .. }), Outcome::Answered(answer)) => {
+                matches!(answer, Answer::PutIf { .. })
             }
+            (OpKind::Change(Command::Compact { .. }), Outcome::Answered(_)) => false,
+            (OpKind::Range(_), Outcome::Answered(answer)) => matches!(
+                answer,
+                Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. }
+            ),
         };
         let in_time = match op.outcome {
             Outcome::Answered(_) => op.ret.is_some_and(|ret| op.call < ret),
@@ -104,7 +108,7 @@ fn replay(finals: &FinalState) -> Result<Log<'_>, Violation> {
     for command in &finals.commands {
         let effect = log.model.apply(command);
         match command {
-            Command::Put { .. } | Command::Delete { .. } => {
+            Command::Put { .. } | Command::Delete { .. } | Command::PutIf { .. } => {
                 log.places.push(Place { command, effect, claimed_by: None });
             }
             Command::Compact { .. } => {}
@@ -137,6 +141,7 @@ fn claim(ops: &[Op], log: &mut Log<'_>) -> Result<(), Violation> {
         let (revision, keys) = match answer {
             Answer::Put { revision } => (*revision, 1),
             Answer::Delete { revision, deleted } => (*revision, *deleted),
+            Answer::PutIf { revision, refused } => (*revision, u64::from(refused.is_none())),
             Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. } => continue,
         };
         let found = if keys == 0 {
@@ -195,7 +200,9 @@ fn resolve(ops: &[Op], log: &mut Log<'_>) -> Result<Done, Violation> {
             let why = format!("revision {evidence} was known before it was asked for");
             return Err(violation(Rule::RealTime, why, &[&ops[by], &ops[nth]]));
         }
-        done[nth] = true;
+        // A put whose condition did not hold took place, and did nothing.
+        let refused = matches!(place.command, Command::PutIf { .. }) && place.effect.keys == 0;
+        done[nth] = !refused;
         place.claimed_by = Some(nth);
     }
     Ok(done)
@@ -252,6 +259,7 @@ fn revision_of(op: &Op) -> Option<u64> {
         Outcome::Answered(
             Answer::Put { revision }
             | Answer::Delete { revision, .. }
+            | Answer::PutIf { revision, .. }
             | Answer::Range { revision, .. }
             | Answer::Future { revision },
         ) => Some(*revision),
@@ -264,6 +272,7 @@ fn made_revision(op: &Op) -> bool {
     match &op.outcome {
         Outcome::Answered(Answer::Put { .. }) => true,
         Outcome::Answered(Answer::Delete { deleted, .. }) => *deleted > 0,
+        Outcome::Answered(Answer::PutIf { refused, .. }) => refused.is_none(),
         Outcome::Answered(
             Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. },
         )

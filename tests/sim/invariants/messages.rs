@@ -33,7 +33,8 @@ impl Proof {
             *said = (*said).max(term.get());
         }
         match message {
-            Message::Vote { term, last, asked_by: _ } => {
+            Message::Vote { term, last, asked_by } => {
+                coverage.hit_if(asked_by.is_some(), Point::HandoverVote);
                 self.on_vote_asked(from, *term, *last, kept.vote, kept.term);
             }
             Message::VoteReply { term, granted } => {
