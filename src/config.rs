@@ -38,6 +38,19 @@ pub struct Config {
     pub connections_max: usize,
     /// By how much any two servers' clocks may differ in rate, in millionths; `None`: no leases.
     pub lease_drift_ppm: Option<u32>,
+    /// When snapshots are made, and how fast they are sent.
+    pub snapshots: SnapshotFlags,
+}
+
+/// What the command line says of snapshots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotFlags {
+    /// More entries than so many since the last one make one due.
+    pub entries: u64,
+    /// At least so long from one to the next. Nanoseconds.
+    pub interval_ns: u64,
+    /// Bytes of one a second to one follower; `None` is no bound.
+    pub rate: Option<u64>,
 }
 
 /// A member as `--peers` names it.
@@ -121,6 +134,7 @@ fn flags() -> getopts::Options {
         "superseded versions kept before automatic compaction (default 64 MiB)",
         "BYTES",
     );
+    snapshot_flags(&mut flags);
     flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
     flags.optopt(
         "",
@@ -131,6 +145,27 @@ fn flags() -> getopts::Options {
     flags.optflag("h", "help", "print this help");
     flags.optflag("V", "version", "print the version");
     flags
+}
+
+fn snapshot_flags(flags: &mut getopts::Options) {
+    flags.optopt(
+        "",
+        "snapshot-entries",
+        "entries since the last snapshot that make a new one due (default 1000)",
+        "N",
+    );
+    flags.optopt(
+        "",
+        "snapshot-interval",
+        "milliseconds from one snapshot to the next at least (default 10000)",
+        "MS",
+    );
+    flags.optopt(
+        "",
+        "snapshot-rate",
+        "bytes of a snapshot sent to a follower in a second (default: as fast as it goes)",
+        "BYTES",
+    );
 }
 
 impl Config {
@@ -185,6 +220,7 @@ impl Config {
                 limits::HISTORY_BYTES_DEFAULT,
                 4096..=1 << 40,
             )?,
+            snapshots: parse_snapshots(&matches)?,
             connections_max: usize::try_from(connections).unwrap_or(limits::CONNECTIONS_MAX),
             lease_drift_ppm: matches
                 .opt_str("lease-reads")
@@ -209,6 +245,17 @@ impl Config {
     pub fn token_hash(&self) -> u64 {
         self.cluster_token.as_ref().map_or(0, |token| xxh3_64(token.as_bytes()).max(1))
     }
+}
+
+fn parse_snapshots(matches: &getopts::Matches) -> Result<SnapshotFlags, UsageError> {
+    let entries = limits::SNAPSHOT_ENTRIES_DEFAULT;
+    let interval_ms = limits::SNAPSHOT_INTERVAL_MS_DEFAULT;
+    let rate = number(matches, "snapshot-rate", 0, 1..=1 << 40)?;
+    Ok(SnapshotFlags {
+        entries: number(matches, "snapshot-entries", entries, 1..=1 << 40)?,
+        interval_ns: 1_000_000 * number(matches, "snapshot-interval", interval_ms, 0..=86_400_000)?,
+        rate: Some(rate).filter(|rate| *rate > 0),
+    })
 }
 
 fn parse_id(text: Option<String>) -> Result<NodeId, UsageError> {

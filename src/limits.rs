@@ -107,6 +107,25 @@ pub const SESSION_WINDOW: u64 = 256;
 
 /// A session unused for so long ends. Milliseconds of the leaders' stamps: an hour, as LogCabin.
 pub const SESSION_IDLE_MS: u64 = 60 * 60 * 1000;
+/// A piece of a snapshot's file as the leader sends it: large enough that waiting for its sync
+/// costs little (some 3 ms, 80 MB/s), small enough to be lost. Bytes.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
+
+/// Largest piece that is accepted: for a sender with a larger bound. Bytes.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Pieces sent and not yet answered. One: so a broken connection costs one piece and no more.
+pub const SNAPSHOT_PIECES_IN_FLIGHT_MAX: u64 = 1;
+
+/// Checkpoint bytes in one block of a snapshot's file, unless one value is larger. Bytes.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
+
+/// Default `--snapshot-entries`: more than so many since the last snapshot make a new one due.
+pub const SNAPSHOT_ENTRIES_DEFAULT: u64 = 1000;
+
+/// At least so long from one snapshot to the next, unless disk space presses. Milliseconds. Design
+/// §12.11.
+pub const SNAPSHOT_INTERVAL_MS_DEFAULT: u64 = 10_000;
 
 /// Default `--election-timeout`. Milliseconds; drawn from [t, 2t). Design §7.
 pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
@@ -122,6 +141,8 @@ const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(ENTRY_BYTES_MAX < SEGMENT_BYTES_DEFAULT as usize / 8);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(IN_FLIGHT_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES <= SNAPSHOT_PIECE_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PIECE_BYTES_MAX + 1024 <= FRAME_BYTES_MAX);
 
 /// What one entry and one request may hold when segments are small: an entry must fit a fresh
 /// segment with its header, its padding and the footer, and leave room for a TRUNC before it.

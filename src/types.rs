@@ -258,6 +258,23 @@ impl EntryKind {
     }
 }
 
+/// Names a snapshot by its content: two files with this name have the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct SnapshotId {
+    /// The last entry it stands for: index and exact term.
+    pub position: LogPosition,
+    /// The length of its file. Bytes.
+    pub bytes: u64,
+    /// The CRC-32 over its file, as the file's own end states it.
+    pub crc: u32,
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{:08x}", self.position, self.bytes, self.crc)
+    }
+}
+
 /// What a server must remember before it speaks: paper Figure 2, "persistent state", less the log.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct HardState {

@@ -6,7 +6,7 @@
 use raftd::client::find_cluster;
 use raftd::config::{Config, Parsed};
 use raftd::limits::WorkingLimits;
-use raftd::replica::{Fatal, NodeOptions};
+use raftd::replica::{Fatal, NodeOptions, SnapshotOptions};
 use raftd::server::{
     Ended, Farewell, Server, ServerOptions, SocketShare, StartError, start_logger, unix_ms,
 };
@@ -169,6 +169,12 @@ fn node_options(
         clients_max,
         working: WorkingLimits::default(),
         lease_drift_ppm: config.lease_drift_ppm,
+        snapshots: SnapshotOptions {
+            entries: config.snapshots.entries,
+            interval_ns: config.snapshots.interval_ns,
+            rate: config.snapshots.rate,
+            ..SnapshotOptions::default()
+        },
     })
 }
 
@@ -216,7 +222,9 @@ fn open_code(error: &OpenError) -> u8 {
         | OpenError::Version { .. }
         | OpenError::HardStateLost { .. }
         | OpenError::Stray { .. }
-        | OpenError::Damaged(_) => REFUSED,
+        | OpenError::OtherDisk { .. }
+        | OpenError::Damaged(_)
+        | OpenError::SnapshotDamaged { .. } => REFUSED,
     }
 }
 

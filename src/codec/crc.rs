@@ -15,6 +15,29 @@ pub fn crc32(parts: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
+/// The CRC-32 of bytes that come piece by piece.
+#[derive(Clone, Default, Debug)]
+pub struct Crc32 {
+    hasher: crc32fast::Hasher,
+}
+
+impl Crc32 {
+    /// Of no bytes yet.
+    pub fn new() -> Crc32 {
+        Crc32::default()
+    }
+
+    /// Goes on with `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// Of all bytes so far.
+    pub fn value(&self) -> u32 {
+        self.hasher.clone().finalize()
+    }
+}
+
 /// The CRC-32 of an entry's payload, seeded with index, term and the term before: bytes 8..32 of
 /// its record.
 pub fn payload_crc(position: LogPosition, prev_term: Term, payload: &[u8]) -> u32 {

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::types::{Revision, SessionId};
 
 use super::command::CommandReply;
-use super::session::{SessionCounters, SessionRow};
+use super::session::{SessionCounters, SessionRow, words_of_reply};
 
 /// Domain of a live key.
 const LIVE: u64 = 1;
@@ -67,17 +67,8 @@ pub(super) fn of_session(row: &SessionRow, replies: u64) -> u64 {
 
 /// What the reply to call `sequence` adds to its session's sum.
 pub(super) fn of_reply(sequence: u64, reply: &CommandReply) -> u64 {
-    let (op, revision, a, b) = match *reply {
-        CommandReply::Put { revision } => (1, revision, 0, 0),
-        CommandReply::DeleteRange { revision, deleted } => (2, revision, deleted, 0),
-        CommandReply::PutIf { revision, refused: None } => (6, revision, 0, 0),
-        CommandReply::PutIf { revision, refused: Some(found) } => (6, revision, 1, found.0),
-        CommandReply::Compact { .. }
-        | CommandReply::OpenSession { .. }
-        | CommandReply::SessionExpired
-        | CommandReply::CallAcknowledged => unreachable!("no call in a session is answered so"),
-    };
-    of_words([REPLY, sequence, op, revision.0, a, b, 0])
+    let [op, revision, a, b] = words_of_reply(reply);
+    of_words([REPLY, sequence, op, revision, a, b, 0])
 }
 
 fn of_words(words: [u64; 7]) -> u64 {

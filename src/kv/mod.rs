@@ -27,10 +27,12 @@
 pub mod command;
 
 mod apply;
+mod checkpoint;
 mod hash;
 mod history;
 mod index;
 mod keys;
+mod loader;
 mod mvcc;
 mod range;
 mod session;
@@ -41,9 +43,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use apply::ApplyError;
+pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint, CheckpointError, SliceLimits, Sliced};
 pub use command::{
     Command, CommandError, CommandReply, EntryHeader, RangeEnd, SessionCall, validate_command,
 };
+pub use loader::Loader;
 pub use range::{KeyValueRef, RangeError, RangeRequest, RangeSummary};
 pub use session::{SessionCounters, SessionRow};
 
@@ -81,6 +85,8 @@ pub struct Store {
     compact_revision: Revision,
     applied: LogIndex,
     stamp_ms: u64,
+    /// The compaction revision of the checkpoint under way: nothing due later is freed.
+    pinned: Option<Revision>,
     /// The keys one delete found. Kept for its memory.
     found: Vec<KeyId>,
 }
@@ -119,6 +125,7 @@ impl Store {
             compact_revision: Revision(0),
             applied: LogIndex::ZERO,
             stamp_ms: 0,
+            pinned: None,
             found: Vec::new(),
         }
     }

@@ -151,10 +151,15 @@ impl Store {
         self.free_due(work);
     }
 
+    /// What was due at this revision may be freed: a checkpoint may still need the rest.
+    fn freeable(&self) -> Revision {
+        self.pinned.map_or(self.compact_revision, |pinned| pinned.min(self.compact_revision))
+    }
+
     /// Frees up to `count` versions or keys that a compaction gave up.
     pub(super) fn free_due(&mut self, count: usize) {
         for _ in 0..count {
-            let Some((due, spent)) = self.history.pop_due(self.compact_revision) else { return };
+            let Some((due, spent)) = self.history.pop_due(self.freeable()) else { return };
             match spent {
                 Spent::Superseded(version) => self.versions.remove(version),
                 Spent::Tombstone(id) => self.forget(due, id),
@@ -186,7 +191,7 @@ impl Store {
         self.index.find(hash, |id| self.keys.is_named(id, key))
     }
 
-    fn add_key(&mut self, hash: KeyHash, key: &[u8]) -> KeyId {
+    pub(super) fn add_key(&mut self, hash: KeyHash, key: &[u8]) -> KeyId {
         let id = self.keys.insert(key);
         self.index.insert(hash, id);
         let replaced = self.ordered.insert(key.into(), id);

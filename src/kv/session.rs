@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::limits::{SESSION_IDLE_MS, SESSION_WINDOW, SESSIONS_MAX};
-use crate::types::SessionId;
+use crate::types::{Revision, SessionId};
 
 use super::command::{CommandReply, SessionCall};
 use super::hash;
@@ -33,6 +33,11 @@ const PLACES: u32 = 16_384;
 /// Sessions that end at the start of one entry, at most: those of a crowd that left at once end in
 /// several.
 const EXPIRED_PER_ENTRY: usize = 16;
+
+/// How `words_of_reply` names what was called: as commands do.
+const PUT: u64 = 1;
+const DELETE_RANGE: u64 = 2;
+const PUT_IF: u64 = 6;
 
 /// A place of no session.
 const NOWHERE: u32 = u32::MAX;
@@ -385,10 +390,39 @@ fn slot_after(acknowledged: u64, sequence: u64) -> Option<usize> {
     Some(usize::try_from(ahead - 1).expect("below the window"))
 }
 
-fn place_of(id: SessionId) -> u32 {
+/// Where this session is, if it is: sessions of a checkpoint are in this order.
+pub(super) fn place_of(id: SessionId) -> u32 {
     u32::try_from(id.0 % u64::from(PLACES)).expect("a remainder below 2^32")
 }
 
 fn index(place: u32) -> usize {
     usize::try_from(place).expect("raftd runs on 64 bits")
+}
+
+/// A reply that is kept, as four numbers: what the state hash and a checkpoint say of it.
+pub(super) fn words_of_reply(reply: &CommandReply) -> [u64; 4] {
+    match *reply {
+        CommandReply::Put { revision } => [PUT, revision.0, 0, 0],
+        CommandReply::DeleteRange { revision, deleted } => [DELETE_RANGE, revision.0, deleted, 0],
+        CommandReply::PutIf { revision, refused: None } => [PUT_IF, revision.0, 0, 0],
+        CommandReply::PutIf { revision, refused: Some(found) } => [PUT_IF, revision.0, 1, found.0],
+        CommandReply::Compact { .. }
+        | CommandReply::OpenSession { .. }
+        | CommandReply::SessionExpired
+        | CommandReply::CallAcknowledged => unreachable!("no call in a session is answered so"),
+    }
+}
+
+/// The reply that these numbers say; `None` if none is said so.
+pub(super) fn reply_of_words(words: [u64; 4]) -> Option<CommandReply> {
+    let revision = Revision(words[1]);
+    match words {
+        [PUT, _, 0, 0] => Some(CommandReply::Put { revision }),
+        [DELETE_RANGE, _, deleted, 0] => Some(CommandReply::DeleteRange { revision, deleted }),
+        [PUT_IF, _, 0, 0] => Some(CommandReply::PutIf { revision, refused: None }),
+        [PUT_IF, _, 1, found] => {
+            Some(CommandReply::PutIf { revision, refused: Some(Revision(found)) })
+        }
+        _ => None,
+    }
 }

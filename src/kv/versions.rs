@@ -108,6 +108,11 @@ impl Versions {
         }
     }
 
+    /// Links a version to the one it superseded.
+    pub(super) fn set_older(&mut self, id: VersionId, older: VersionId) {
+        self.slab.at_mut(id.0).older = older;
+    }
+
     /// Gives up a version.
     pub(super) fn remove(&mut self, id: VersionId) {
         let version = self.slab.at_mut(id.0);

@@ -243,10 +243,12 @@ impl Configurations {
         (*index, configuration)
     }
 
-    /// The newest at or below `index`, or the oldest.
-    pub(super) fn at_or_below(&self, index: LogIndex) -> &Configuration {
+    /// The newest at or below `index`, or the oldest; and the index of its entry.
+    pub(super) fn at_or_below(&self, index: LogIndex) -> (LogIndex, &Configuration) {
         let below = self.stack.iter().rev().find(|(at, _)| *at <= index);
-        &below.or(self.stack.first()).expect("the bootstrap's is never popped").1
+        let (at, configuration) =
+            below.or(self.stack.first()).expect("the bootstrap's is never popped");
+        (*at, configuration)
     }
 
     /// The index of the oldest: nothing at or below it is ever truncated.
@@ -258,6 +260,12 @@ impl Configurations {
     pub(super) fn push(&mut self, index: LogIndex, configuration: Configuration) {
         assert!(index > self.newest().0, "configuration at {index} is not newer");
         self.stack.push((index, configuration));
+    }
+
+    /// Forgets those that were replaced at or before `index`: the log before it is gone.
+    pub(super) fn compact(&mut self, index: LogIndex) {
+        let upto = self.stack.partition_point(|(at, _)| *at <= index);
+        self.stack.drain(..upto.saturating_sub(1));
     }
 
     /// Returns to the configuration in force at `to`, because the entries after it were truncated.

@@ -89,6 +89,13 @@ impl Durability {
         }
     }
 
+    /// A snapshot took the place of the log. Up to `covered`, what the old log has on disk the
+    /// snapshot has too, whichever of the two a crash leaves; of the rest nothing is proven until a
+    /// job formed from now on is done.
+    pub(super) fn replaced(&mut self, covered: LogIndex) {
+        self.truncated(covered);
+    }
+
     fn begin(
         &mut self,
         begun_at: Instant,

@@ -175,7 +175,7 @@ impl Raft {
     /// 4.6.
     pub(super) fn may_campaign(&self) -> bool {
         let own = self.settings.id;
-        let committed = self.log.configuration_at_or_below(self.commit_index);
+        let committed = self.log.configuration_at_or_below(self.commit_index).1;
         self.log.configuration().is_voter(own) || committed.is_voter(own)
     }
 

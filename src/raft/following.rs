@@ -28,6 +28,8 @@ impl Raft {
             self.output.marks.add(Mark::Malformed);
             return;
         }
+        let Some(below) = self.pass_over_base(prev, entries) else { return };
+        let prev = if below > 0 { self.log.base() } else { prev };
         // Receiver 2: the entry before must be ours too. Three answers, no default term: ours,
         // another, none.
         if self.log.term_at(prev.index) != Some(prev.term) {
@@ -36,9 +38,10 @@ impl Raft {
         }
         // Receiver 3: the first entry that is not ours. Those before it stay: truncating what a
         // message merely repeats would remove what was acknowledged.
-        let known = entries.iter().zip(indexes_after(prev.index));
-        let skip = known.take_while(|(e, at)| self.log.term_at(*at) == Some(e.term)).count();
-        let keep = prev.index.advanced_by(count(skip));
+        let known = entries[below..].iter().zip(indexes_after(prev.index));
+        let ours = known.take_while(|(e, at)| self.log.term_at(*at) == Some(e.term)).count();
+        let skip = below + ours;
+        let keep = prev.index.advanced_by(count(ours));
         if keep < self.log.last().index && skip < entries.len() && !self.may_cut(keep) {
             self.report_violation(keep.next(), entries[skip].term);
             return;
@@ -48,6 +51,29 @@ impl Raft {
         let end = keep.advanced_by(count(taken.count));
         self.verify(end, commit);
         self.answer_later_or_now(end, entries, taken);
+    }
+
+    /// How many of the entries lie at or before our base: a snapshot stands for them. They are
+    /// committed, so the leader's are the same (Leader Completeness), and the last of them is our
+    /// base. `None` if the message ends there, and all is said.
+    fn pass_over_base(&mut self, prev: LogPosition, entries: &[EntryMeta]) -> Option<usize> {
+        let base = self.log.base();
+        if prev.index >= base.index {
+            return Some(0);
+        }
+        self.output.marks.add(Mark::BelowBase);
+        let below = usize::try_from(base.index.count_since(prev.index)).unwrap_or(usize::MAX);
+        match entries.get(below - 1) {
+            Some(entry) if entry.term == base.term => Some(below),
+            Some(entry) => {
+                self.report_violation(base.index, entry.term);
+                None
+            }
+            None => {
+                self.answer_later_or_now(base.index, &[], Taken { skip: 0, count: 0 });
+                None
+            }
+        }
     }
 
     /// The leader is there. It says nothing about entries that it has not seen us verify.
@@ -166,7 +192,8 @@ impl Raft {
         // Below `prev` by construction, and within our log: the leader must never be sent past our
         // end.
         let before = prev.index.prev().min(self.log.last().index);
-        let hint = self.log.last_at_most(before, prev.term);
+        // An earlier term than that of our base is below what we know to be committed: say that.
+        let hint = self.log.last_at_most(before, prev.term).unwrap_or(self.log.base());
         let Some(following) = following(&mut self.role) else { return };
         // Entries that follow others without room conflict too, but that is not news.
         if following.refusal != Some(Refusal::NoRoom) {

@@ -35,6 +35,8 @@ impl Raft {
     fn check_now(&self) {
         let last = self.log.last();
         let durable = self.durability.last();
+        let base = self.log.base();
+        assert!(base.index <= self.commit_index, "a snapshot {base} of what is not committed");
         assert!(self.commit_index <= last.index, "commit {} beyond {last}", self.commit_index);
         assert!(durable <= last.index, "durable {durable} beyond {last}");
         assert!(last.term <= self.hard_state.term, "{last} beyond {:?}", self.hard_state);
@@ -66,6 +68,9 @@ impl Raft {
                         Progress::Replicate(stream) => {
                             assert!(peer.match_index <= stream.sent, "{peer:?}");
                             assert!(stream.sent <= last.index, "{peer:?} beyond {last}");
+                        }
+                        Progress::Snapshot => {
+                            assert!(base.index > LogIndex::ZERO, "{peer:?} without a snapshot");
                         }
                     }
                 }

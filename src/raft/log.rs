@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct Log {
     runs: TermRuns,
-    /// Payload bytes of all entries up to and including each: differences answer sizes of
+    /// Payload bytes of all entries up to and including each one held: differences answer sizes of
     /// stretches.
     byte_ends: VecDeque<u64>,
+    /// The same of the base.
+    base_end: u64,
     configurations: Configurations,
 }
 
@@ -26,18 +28,23 @@ impl Log {
                 end
             })
             .collect();
-        let log = Log { runs, byte_ends, configurations };
-        assert_eq!(log.byte_ends.len(), slot_after(log.last().index), "a size for each entry");
+        let log = Log { runs, byte_ends, base_end: 0, configurations };
+        assert_eq!(log.byte_ends.len(), log.slots_up_to(log.last().index), "a size for each entry");
         assert!(log.configurations.newest().0 <= log.last().index, "configurations are entries");
         log
     }
 
-    /// The last entry.
+    /// The last entry, or the base if there is none.
     pub(super) fn last(&self) -> LogPosition {
         self.runs.last()
     }
 
-    /// The term of the entry at `index`; `None` beyond the last one.
+    /// The entry before the first one held: a snapshot stands for it and all before.
+    pub(super) fn base(&self) -> LogPosition {
+        self.runs.base()
+    }
+
+    /// The term of the entry at `index`; `None` beyond the last one and before the base.
     pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.runs.term_at(index)
     }
@@ -48,7 +55,7 @@ impl Log {
     }
 
     /// See `TermRuns::last_at_most`.
-    pub(super) fn last_at_most(&self, index: LogIndex, term: Term) -> LogPosition {
+    pub(super) fn last_at_most(&self, index: LogIndex, term: Term) -> Option<LogPosition> {
         self.runs.last_at_most(index, term)
     }
 
@@ -62,8 +69,8 @@ impl Log {
         self.configurations.newest().0
     }
 
-    /// The newest configuration at or below `index`.
-    pub(super) fn configuration_at_or_below(&self, index: LogIndex) -> &Configuration {
+    /// The newest configuration at or below `index`, or the oldest; and the index of its entry.
+    pub(super) fn configuration_at_or_below(&self, index: LogIndex) -> (LogIndex, &Configuration) {
         self.configurations.at_or_below(index)
     }
 
@@ -87,9 +94,26 @@ impl Log {
 
     /// Removes every entry after `to`, from everything derived from the log at once.
     pub(super) fn truncate(&mut self, to: LogIndex) {
+        self.byte_ends.truncate(self.slots_up_to(to));
         self.runs.truncate(to);
-        self.byte_ends.truncate(slot_after(to));
         self.configurations.truncate(to);
+    }
+
+    /// Forgets the entries up to `index`, for which a snapshot stands.
+    pub(super) fn compact(&mut self, index: LogIndex) {
+        self.base_end = self.bytes_up_to(index);
+        self.byte_ends.drain(..self.slots_up_to(index));
+        self.runs.compact(index);
+        self.configurations.compact(index);
+    }
+
+    /// Forgets all entries: a snapshot of everything up to `base`, with this configuration, takes
+    /// their place.
+    pub(super) fn replace(&mut self, base: LogPosition, configuration: (LogIndex, Configuration)) {
+        assert!(configuration.0 <= base.index, "a snapshot's configuration is part of it");
+        self.runs = TermRuns::new(base, Vec::new());
+        self.byte_ends.clear();
+        self.configurations = Configurations::new(vec![configuration]);
     }
 
     /// Payload bytes of a stretch of the log.
@@ -106,21 +130,22 @@ impl Log {
         let limit = self.bytes_up_to(after).saturating_add(bytes_max);
         let fitting = self.byte_ends.partition_point(|end| *end <= limit);
         let fitting = u64::try_from(fitting).expect("a log in memory is countable");
-        let fitting = fitting.saturating_sub(after.get()).clamp(1, count);
+        let fitting = fitting.saturating_sub(after.count_since(self.base().index)).clamp(1, count);
         LogRange::new(after, after.advanced_by(fitting))
     }
 
     fn bytes_up_to(&self, index: LogIndex) -> u64 {
-        match slot_after(index).checked_sub(1) {
+        match self.slots_up_to(index).checked_sub(1) {
             Some(slot) => self.byte_ends[slot],
-            None => 0,
+            None => self.base_end,
         }
     }
-}
 
-/// How many slots of a ring that starts at entry 1 lie at or before `index`.
-fn slot_after(index: LogIndex) -> usize {
-    usize::try_from(index.get()).expect("entries in memory are fewer than addresses")
+    /// How many slots of the ring, which starts behind the base, lie at or before `index`.
+    fn slots_up_to(&self, index: LogIndex) -> usize {
+        let count = index.count_since(self.base().index);
+        usize::try_from(count).expect("entries in memory are fewer than addresses")
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +158,7 @@ mod tests {
         let voters = Voters::new(NodeId::new(1).into_iter().collect()).expect("one voter");
         let configurations = vec![(LogIndex::new(1), Configuration::of_voters(voters))];
         let last = LogIndex::new(u64::try_from(sizes.len()).expect("small"));
-        let runs = TermRuns::new(vec![(last, Term::new(1))]);
+        let runs = TermRuns::new(LogPosition::ZERO, vec![(last, Term::new(1))]);
         Log::new(runs, sizes, Configurations::new(configurations))
     }
 
@@ -152,6 +177,23 @@ mod tests {
             let chunk = log.chunk(LogIndex::new(after), entries_max, bytes_max);
             assert_eq!(chunk, LogRange::new(LogIndex::new(after), LogIndex::new(last)));
         }
+    }
+
+    #[test]
+    fn a_compacted_log_answers_as_before_from_its_base_on() {
+        let mut log = log(&[10, 20, 0, 30, 40]);
+        log.compact(LogIndex::new(2));
+        assert_eq!(log.base(), LogPosition::new(Term::new(1), LogIndex::new(2)));
+        assert_eq!(log.bytes_in(LogRange::new(LogIndex::new(2), LogIndex::new(4))), 30);
+        for (after, entries_max, bytes_max, last) in [(2, 9, 0, 3), (2, 9, 30, 4), (3, 1, 99, 4)] {
+            let chunk = log.chunk(LogIndex::new(after), entries_max, bytes_max);
+            assert_eq!(chunk, LogRange::new(LogIndex::new(after), LogIndex::new(last)));
+        }
+        log.truncate(LogIndex::new(2));
+        log.append(Term::new(2), 7);
+        assert_eq!(log.bytes_in(LogRange::new(LogIndex::new(2), LogIndex::new(3))), 7);
+        log.compact(LogIndex::new(3));
+        assert_eq!(log.last(), log.base());
     }
 
     #[test]

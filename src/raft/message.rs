@@ -3,7 +3,7 @@
 //! Positions only. The payloads of `Append` travel beside the message, in the order of `entries`;
 //! the core never sees one. A reply goes back over the connection that brought its request.
 
-use crate::types::{EntryKind, LogIndex, LogPosition, NodeId, Term};
+use crate::types::{EntryKind, LogIndex, LogPosition, NodeId, SnapshotId, Term};
 
 /// One message of the protocol. `term` is the sender's current term unless said otherwise.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,6 +107,42 @@ pub enum Message {
         /// Committed; and everything committed before the question is at or below it.
         index: LogIndex,
     },
+    /// Paper Figure 13: a piece of a snapshot's file, which travels beside it. Without a piece it
+    /// asks from where on the receiver wants the file. It has a connection of its own, so that it
+    /// never delays an `Append`.
+    InstallSnapshot {
+        /// The leader's term.
+        term: Term,
+        /// Which file.
+        snapshot: SnapshotId,
+        /// Where in the file the piece begins.
+        offset: u64,
+        /// How long the piece is. Bytes.
+        bytes: u32,
+    },
+    /// Answer to `InstallSnapshot`.
+    InstallSnapshotReply {
+        /// The follower's current term.
+        term: Term,
+        /// Which file this is about.
+        snapshot: SnapshotId,
+        /// What became of it.
+        outcome: SnapshotOutcome,
+    },
+}
+
+/// How far a follower is with a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotOutcome {
+    /// Everything before `offset` is durable here; what follows is wanted.
+    Wanted {
+        /// From where to send on.
+        offset: u64,
+    },
+    /// Everything it stands for is in this server's state: send entries.
+    Installed,
+    /// Not now: there is no room for it, its bytes were damaged, or another one is being installed.
+    Refused,
 }
 
 /// The part of an `AppendReply` about the log.
@@ -159,7 +195,9 @@ impl Message {
             | Message::TimeoutNow { term, .. }
             | Message::AppendReply { term, .. }
             | Message::ReadIndex { term, .. }
-            | Message::ReadIndexReply { term, .. } => Some(*term),
+            | Message::ReadIndexReply { term, .. }
+            | Message::InstallSnapshot { term, .. }
+            | Message::InstallSnapshotReply { term, .. } => Some(*term),
         }
     }
 }

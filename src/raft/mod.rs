@@ -44,9 +44,10 @@ pub use configuration::{Configuration, Learner, Learners, Voters, Wish};
 pub use durability::JobScope;
 pub use membership::Change;
 pub use output::{
-    Body, ChangeError, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, ProposeError,
-    ReadReady, ReadTicket, Send, TransferError,
+    Body, ChangeError, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, PieceVerdict,
+    ProposeError, ReadReady, ReadTicket, Send, TransferError,
 };
+pub use snapshot::{Install, LogFate};
 
 use crate::types::{HardState, Instant, LogIndex, LogPosition, LogRange, NodeId, Term, Vote};
 use configuration::Configurations;
@@ -90,13 +91,15 @@ pub struct Settings {
 pub struct Restored {
     /// Term and vote.
     pub hard_state: HardState,
+    /// The entry before the first one of the log: a snapshot stands for it. `ZERO` without one.
+    pub base: LogPosition,
     /// The runs of the log: (last index of the run, its term), ascending.
     pub log: Vec<(LogIndex, Term)>,
     /// Payload bytes of each entry, from the first.
     pub sizes: Vec<u32>,
-    /// The highest index known to be committed.
+    /// The highest index known to be committed; not below what the snapshot stands for.
     pub commit_index: LogIndex,
-    /// The configurations in the log, ascending; at least the bootstrap's.
+    /// The snapshot's configuration and those in the log, ascending; at least the bootstrap's.
     pub configurations: Vec<(LogIndex, Configuration)>,
 }
 
@@ -138,9 +141,10 @@ impl Raft {
     pub fn new(settings: Settings, restored: Restored, now: Instant) -> Raft {
         assert!(settings.election_timeout_ns > settings.heartbeat_ns, "followers need a heartbeat");
         assert!(settings.heartbeat_ns > 0, "a heartbeat takes time");
-        let runs = TermRuns::new(restored.log);
+        let runs = TermRuns::new(restored.base, restored.log);
         let last = runs.last();
         assert!(restored.commit_index <= last.index, "committed beyond the log's end {last}");
+        assert!(restored.commit_index >= restored.base.index, "a snapshot is of the committed");
         let log = Log::new(runs, &restored.sizes, Configurations::new(restored.configurations));
         // An entry of a term proves that the term began: of its vote nothing is known, so none is
         // given.
@@ -263,7 +267,19 @@ impl Raft {
         self.log.configuration_index()
     }
 
-    /// The term of the entry at `index`; `None` beyond the last one.
+    /// The configuration that was the newest at `index`, and the index of its entry. Panics before
+    /// the log's base.
+    pub fn configuration_at(&self, index: LogIndex) -> (LogIndex, &Configuration) {
+        assert!(index >= self.log.base().index, "what is before the base is forgotten");
+        self.log.configuration_at_or_below(index)
+    }
+
+    /// The entry before the first one that the log holds.
+    pub fn base(&self) -> LogPosition {
+        self.log.base()
+    }
+
+    /// The term of the entry at `index`; `None` beyond the last one and before the base.
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.log.term_at(index)
     }
@@ -282,6 +298,11 @@ impl Raft {
     /// Payload bytes of the entries beyond the commit index.
     pub fn uncommitted_bytes(&self) -> u64 {
         self.log.bytes_in(LogRange::new(self.commit_index, self.log.last().index))
+    }
+
+    /// Payload bytes of the entries after `index`, which is not before the base.
+    pub fn bytes_since(&self, index: LogIndex) -> u64 {
+        self.log.bytes_in(LogRange::new(index, self.log.last().index))
     }
 
     /// Appends an entry of our own term to the log in memory.

@@ -13,6 +13,9 @@
 //! | `TimeoutNow` | nothing new: what it names is committed |
 //! | `ReadIndex` | its term, as whatever speaks of one |
 //! | `ReadIndexReply` | nothing: it says what is committed, in a leader's term |
+//! | `InstallSnapshot` | as they; and the snapshot it is a piece of |
+//! | `InstallSnapshotReply` that wants byte i | every byte before i; that term |
+//! | `AppendReply` up to an installed snapshot | the switch to that snapshot |
 //! | own entry counted in a commit | that entry |
 
 use super::configuration::Configuration;
@@ -33,6 +36,8 @@ pub struct Output {
     pub sends: Vec<Send>,
     /// Reads answered, in the order in which they were asked.
     pub reads: Vec<ReadReady>,
+    /// What is to be done with the piece of a snapshot just stepped.
+    pub snapshot: Option<PieceVerdict>,
     /// What people and pending proposals should hear.
     pub notices: Vec<Notice>,
     /// The next configuration on the way, as of the last `settle`: a leader's node encodes and
@@ -121,7 +126,17 @@ fn grants(message: &Message) -> bool {
         | Message::AppendReply { .. }
         | Message::ReadIndex { .. }
         | Message::ReadIndexReply { .. } => false,
+        Message::InstallSnapshot { .. } | Message::InstallSnapshotReply { .. } => false,
     }
+}
+
+/// What the rules say about a piece of a snapshot that has arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceVerdict {
+    /// It is of the leader of our term, and ahead of what we have: keep it.
+    Keep,
+    /// Everything it stands for is committed here: say so.
+    Superfluous,
 }
 
 /// A change of the log for the node to stage. `propose` stages nothing: the proposer has the
@@ -421,6 +436,13 @@ pub enum Notice {
         /// The term we led.
         term: Term,
     },
+    /// A snapshot took the place of our state, and of our log where that differed.
+    SnapshotInstalled {
+        /// The last entry it stands for.
+        position: LogPosition,
+        /// Whether the log went on behind that entry and was kept.
+        kept: bool,
+    },
     /// A leader contradicts an entry that we know to be committed or verified. We refuse its
     /// message; one of us is broken, and people must look.
     SafetyViolated {
@@ -458,12 +480,22 @@ pub enum Mark {
     ForwardedRead,
     /// Our own disk took so long that we left office, or did not stand for it.
     DiskStalled,
+    /// A follower needs entries that the leader no longer holds: it is sent a snapshot.
+    SnapshotNeeded,
+    /// An `Append` began before the receiver's log does.
+    BelowBase,
+    /// A snapshot was installed and the log behind it kept.
+    SnapshotKeptLog,
+    /// A snapshot was installed in place of the log.
+    SnapshotReplacedLog,
+    /// A snapshot that was not ahead of what is committed was passed over.
+    SnapshotStale,
 }
 
 /// Counts of `Mark`s since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Marks {
-    counts: [u64; 11],
+    counts: [u64; 16],
 }
 
 impl Marks {
@@ -490,5 +522,10 @@ const fn slot(mark: Mark) -> usize {
         Mark::LeaseRead => 8,
         Mark::ForwardedRead => 9,
         Mark::DiskStalled => 10,
+        Mark::SnapshotNeeded => 11,
+        Mark::BelowBase => 12,
+        Mark::SnapshotKeptLog => 13,
+        Mark::SnapshotReplacedLog => 14,
+        Mark::SnapshotStale => 15,
     }
 }

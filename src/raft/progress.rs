@@ -1,8 +1,9 @@
 //! What a leader knows of one follower, and how it sends to it.
 //!
-//! `Probe` looks for the last common entry with one message at a time; `Replicate` streams. A
-//! leader sends only over a live connection, whose number (the replication session) the answers
-//! repeat: an answer of an older session proves nothing about this one.
+//! `Probe` looks for the last common entry with one message at a time; `Replicate` streams;
+//! `Snapshot` waits until a snapshot has brought the follower to where the log begins. A leader
+//! sends only over a live connection, whose number (the replication session) the answers repeat: an
+//! answer of an older session proves nothing about this one.
 
 use crate::types::{Instant, LogIndex, NodeId};
 use std::collections::VecDeque;
@@ -15,6 +16,9 @@ pub(super) enum Progress {
     Probe(Probe),
     /// The logs agree up to `match_index`; entries are sent without waiting.
     Replicate(Replicate),
+    /// It needs entries that the log no longer holds: a snapshot is on its way, on a connection of
+    /// its own, and only heartbeats are sent here.
+    Snapshot,
 }
 
 /// The state of `Progress::Probe`.
@@ -121,12 +125,14 @@ impl Peer {
     /// server behind it may have restarted, with damage found.
     pub(super) fn connected(&mut self, session: u64) {
         let prev = match &self.progress {
-            Progress::Probe(probe) => probe.prev,
-            Progress::Replicate(_) => self.match_index,
+            Progress::Probe(probe) => Some(probe.prev),
+            Progress::Replicate(_) => Some(self.match_index),
+            // Its answers to heartbeats say when the snapshot is installed, or was not needed.
+            Progress::Snapshot => None,
         };
         self.session = Some(session);
         self.match_index = LogIndex::ZERO;
-        self.progress = probe(prev);
+        self.progress = prev.map_or(Progress::Snapshot, probe);
         self.heartbeat_due = true;
     }
 
@@ -142,6 +148,7 @@ impl Peer {
         self.match_index = self.match_index.max(index);
         match &mut self.progress {
             Progress::Replicate(replicate) => replicate.answered(self.match_index),
+            Progress::Snapshot => {} // `leave_snapshot` knows where the log begins
             Progress::Probe(probe) if self.match_index < probe.prev => {} // not durable yet
             Progress::Probe(probe) if probe.paused => probe.prev = self.match_index,
             Progress::Probe(probe) => {
@@ -162,17 +169,60 @@ impl Peer {
         match &self.progress {
             Progress::Probe(probe) => probe.sent.is_some() && probe.prev == prev,
             Progress::Replicate(replicate) => self.match_index < prev && prev <= replicate.sent,
+            Progress::Snapshot => false,
         }
     }
 
-    /// Probe after `prev` next, but not below what is proven.
-    pub(super) fn probe_after(&mut self, prev: LogIndex) {
-        self.progress = probe(prev.max(self.match_index));
+    /// The last entry before those that would be sent next; `None` if none would be.
+    fn sent(&self) -> Option<LogIndex> {
+        match &self.progress {
+            Progress::Probe(probe) => Some(probe.prev),
+            Progress::Replicate(replicate) => Some(replicate.sent),
+            Progress::Snapshot => None,
+        }
+    }
+
+    /// The log begins behind `base`: whoever needs more than that needs a snapshot. Says whether
+    /// this follower newly does.
+    pub(super) fn enter_snapshot(&mut self, base: LogIndex) -> bool {
+        let behind = self.sent().is_some_and(|sent| sent < base);
+        if behind {
+            self.progress = Progress::Snapshot;
+        }
+        behind
+    }
+
+    /// The follower is proven to have what the log, which begins behind `base`, goes on from.
+    pub(super) fn leave_snapshot(&mut self, base: LogIndex) {
+        if matches!(self.progress, Progress::Snapshot) && self.match_index >= base {
+            self.progress = Progress::Replicate(Replicate::new(self.match_index));
+        }
+    }
+
+    /// The follower says that it has everything up to `index` from a snapshot: look whether it
+    /// goes on from there.
+    pub(super) fn snapshot_installed(&mut self, index: LogIndex) {
+        if matches!(self.progress, Progress::Snapshot) {
+            self.progress = probe(index);
+        }
+    }
+
+    /// Probe after `prev` next, but not below what is proven. `None`: nobody can look there any
+    /// more.
+    pub(super) fn probe_after(&mut self, prev: Option<LogIndex>) {
+        let proven = Some(self.match_index).filter(|index| *index > LogIndex::ZERO);
+        self.progress = prev.max(proven).map_or(Progress::Snapshot, probe);
     }
 
     /// The follower had no room: wait for the next heartbeat, then try one entry.
     pub(super) fn pause(&mut self) {
-        let prev = self.match_index;
+        let prev = match &self.progress {
+            // What it has may not be durable there yet, as just after a snapshot: it had the entry
+            // before those that found no room.
+            Progress::Probe(probe) => probe.prev.max(self.match_index),
+            Progress::Replicate(_) => self.match_index,
+            Progress::Snapshot => return,
+        };
         self.progress = Progress::Probe(Probe { prev, sent: None, cautious: true, paused: true });
     }
 
@@ -204,6 +254,7 @@ impl Peer {
                 }
                 lost
             }
+            Progress::Snapshot => false,
         }
     }
 }
@@ -237,9 +288,49 @@ mod tests {
 
     fn sent(peer: &Peer) -> Option<LogIndex> {
         match &peer.progress {
-            Progress::Probe(_) => None,
+            Progress::Probe(_) | Progress::Snapshot => None,
             Progress::Replicate(replicate) => Some(replicate.sent),
         }
+    }
+
+    #[test]
+    fn who_needs_what_the_log_no_longer_holds_gets_a_snapshot_and_goes_on_behind_it() {
+        let mut peer = peer(10);
+        assert!(!peer.enter_snapshot(at(10)));
+        assert!(peer.enter_snapshot(at(11)), "entry 11 is gone");
+        assert!(!peer.enter_snapshot(at(11)), "said once");
+        peer.matched(at(4));
+        peer.leave_snapshot(at(11));
+        assert!(matches!(peer.progress, Progress::Snapshot), "4 is not where the log begins");
+        peer.connected(2);
+        assert!(matches!(peer.progress, Progress::Snapshot), "a connection brings no entries");
+        peer.matched(at(20));
+        peer.leave_snapshot(at(11));
+        assert_eq!(sent(&peer), Some(at(20)));
+        peer.probe_after(None);
+        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(20)));
+    }
+
+    #[test]
+    fn no_room_just_after_a_snapshot_asks_for_no_other_one() {
+        let mut peer = peer(3);
+        peer.enter_snapshot(at(11));
+        peer.pause();
+        assert!(matches!(peer.progress, Progress::Snapshot), "an answer from before");
+        peer.snapshot_installed(at(15));
+        peer.matched(at(3));
+        peer.pause();
+        assert!(!peer.enter_snapshot(at(11)));
+        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(15)));
+    }
+
+    #[test]
+    fn an_installed_snapshot_is_probed_not_believed() {
+        let mut peer = peer(3);
+        peer.enter_snapshot(at(11));
+        peer.snapshot_installed(at(15));
+        assert_eq!(peer.match_index, LogIndex::ZERO);
+        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(15)));
     }
 
     #[test]
@@ -256,7 +347,7 @@ mod tests {
         let mut peer = peer(10);
         assert!(peer.awaits_refusal_of(at(10)));
         assert!(!peer.awaits_refusal_of(at(9)));
-        peer.probe_after(at(5));
+        peer.probe_after(Some(at(5)));
         assert!(!peer.awaits_refusal_of(at(5)), "not sent yet");
         peer.matched(at(7));
         assert!(!peer.awaits_refusal_of(at(7)), "proven: the refusal is older");

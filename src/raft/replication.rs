@@ -68,7 +68,8 @@ impl Raft {
                 if peer.awaits_refusal_of(probe) {
                     // Our last entry that theirs may equal: nothing of a later term than their
                     // hint's.
-                    peer.probe_after(self.log.last_at_most(hint.index, hint.term).index);
+                    let common = self.log.last_at_most(hint.index, hint.term);
+                    peer.probe_after(common.map(|common| common.index));
                     self.output.marks.add(Mark::Reprobed);
                 }
             }
@@ -80,6 +81,7 @@ impl Raft {
         if let Some(faulty) = first_faulty {
             peer.found_faulty(faulty);
         }
+        peer.leave_snapshot(self.log.base().index);
     }
 
     /// It is time to say that we are there, and to repeat what may have been lost.
@@ -164,7 +166,11 @@ impl Outgoing<'_> {
     fn fill(&self, peer: &mut Peer, session: u64, output: &mut Output) {
         let mut heard_from_us = false;
         let last = self.log.last().index;
+        if peer.enter_snapshot(self.log.base().index) {
+            output.marks.add(Mark::SnapshotNeeded);
+        }
         match &mut peer.progress {
+            Progress::Snapshot => {}
             Progress::Probe(probe) if probe.sent.is_none() && !probe.paused => {
                 let range = if probe.prev < last {
                     let entries_max =

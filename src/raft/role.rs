@@ -248,6 +248,28 @@ impl Raft {
         true
     }
 
+    /// Word from `from`, the leader of our term, that is no heartbeat: for the timers it counts as
+    /// one, and a campaign ends. Says no as `follow` does.
+    pub(super) fn hear_leader(&mut self, now: Instant, from: NodeId) -> bool {
+        let deadline = self.draw_election_deadline(now);
+        match &self.role {
+            Role::Leader(_) => return false,
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.become_follower(now, self.hard_state.term);
+            }
+            Role::Follower(_) => {}
+        }
+        let Role::Follower(follower) = &mut self.role else { return false };
+        if let Some(following) = &mut follower.following {
+            if following.leader != from {
+                return false;
+            }
+            following.heard_at = now;
+        }
+        follower.election_deadline = deadline;
+        true
+    }
+
     /// Forgets its leader and asks who would vote for us; term and vote stay.
     pub(super) fn become_pre_candidate(&mut self, now: Instant) {
         assert!(!self.is_leader(), "a leader does not campaign");

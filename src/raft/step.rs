@@ -2,7 +2,7 @@
 //! settle in one fixed order, then the invariants are checked.
 
 use super::Raft;
-use super::message::{AppendOutcome, Message};
+use super::message::{AppendOutcome, Message, SnapshotOutcome};
 use super::output::Mark;
 use super::role::Role;
 use crate::limits::TERM_JUMP_MAX;
@@ -52,6 +52,16 @@ impl Raft {
             Message::ReadIndex { term: _, sequence } => self.on_read_index(from, sequence),
             Message::ReadIndexReply { term: _, sequence, index } => {
                 self.on_read_index_reply(from, sequence, index);
+            }
+            Message::InstallSnapshot { term: _, snapshot, offset: _, bytes: _ } => {
+                if self.hear_leader(now, from) {
+                    self.on_install_snapshot(snapshot);
+                } else {
+                    self.output.marks.add(Mark::Malformed);
+                }
+            }
+            Message::InstallSnapshotReply { term: _, snapshot, outcome } => {
+                self.on_install_snapshot_reply(now, from, snapshot, outcome);
             }
         }
     }
@@ -160,7 +170,12 @@ impl Raft {
             | Message::AppendReply { .. }
             | Message::TimeoutNow { .. }
             | Message::ReadIndex { .. }
-            | Message::ReadIndexReply { .. } => {}
+            | Message::ReadIndexReply { .. }
+            | Message::InstallSnapshotReply { .. } => {}
+            Message::InstallSnapshot { snapshot, .. } => {
+                let (snapshot, outcome) = (*snapshot, SnapshotOutcome::Refused);
+                self.reply(from, Message::InstallSnapshotReply { term, snapshot, outcome });
+            }
         }
         false
     }

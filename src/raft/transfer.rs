@@ -46,8 +46,12 @@ impl Raft {
         // Proposals wait while it catches up: only if that is a matter of a full pipeline.
         let missing = LogRange::new(peer.match_index, self.log.last().index);
         let overhead = missing.count().saturating_mul(ENTRY_OVERHEAD_BYTES);
-        let bytes = self.log.bytes_in(missing).saturating_add(overhead);
-        if bytes > self.settings.in_flight_bytes_max {
+        let streams = peer.match_index >= self.log.base().index;
+        let near = streams && {
+            let bytes = self.log.bytes_in(missing).saturating_add(overhead);
+            bytes <= self.settings.in_flight_bytes_max
+        };
+        if !near {
             return Err(TransferError::Behind { target, entries: missing.count() });
         }
         let deadline = now.after_ns(self.settings.election_timeout_ns);

@@ -294,7 +294,7 @@ impl Node {
         // Of a configuration that came to nothing, or of --peers. The removed are told first.
         let stray = |peer: &&Peer| {
             let known = before.get(peer.id).or(newest.get(peer.id)).is_some();
-            let speaks = peer.inbound.is_some() || peer.applies;
+            let speaks = peer.speaks() || peer.applies;
             !known && !speaks && !newest.has_removed(peer.id)
         };
         let strays: Vec<NodeId> = self.peers.iter().filter(stray).map(|peer| peer.id).collect();
@@ -302,7 +302,7 @@ impl Node {
             self.forget_peer(id);
         }
         for member in members {
-            for stale in self.peers.learn(&member, now) {
+            if let Some(stale) = self.peers.learn(&member, now) {
                 self.connections.end(stale);
             }
         }
@@ -310,7 +310,7 @@ impl Node {
 
     /// The entry at `position`, just applied, holds a configuration.
     pub(super) fn configuration_committed(&mut self, position: LogPosition) {
-        self.administration.committed = Some(position.index);
+        self.note_committed_members(position.index);
         let (lost, connections) = (&mut self.scratch.lost, &mut self.connections);
         self.administration.waiting.retain(|asked| {
             let Waiter { connection, request } = asked.waiter;
@@ -323,6 +323,11 @@ impl Node {
             }
             asked.position.index > position.index
         });
+    }
+
+    /// The configuration of the entry at `index` is committed: `follow_committed` looks at it.
+    pub(super) fn note_committed_members(&mut self, index: LogIndex) {
+        self.administration.committed = Some(index);
     }
 
     /// Draws the consequences of a configuration that became committed: who is removed is told for

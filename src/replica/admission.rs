@@ -59,6 +59,8 @@ impl Node {
             Party::Client => self.on_request(id, body, now),
             Party::PeerIn(peer) => self.on_peer_request(id, peer, body, now),
             Party::PeerOut(peer) => self.on_peer_reply(id, peer, body, now),
+            Party::SnapshotIn(peer) => self.on_piece(id, peer, body, now),
+            Party::SnapshotOut(peer) => self.on_piece_reply(id, peer, body, now),
             Party::Stranger => self.on_hello(id, body, now),
             Party::Dialed(peer) => self.on_hello_reply(id, peer, body, now),
         }
@@ -282,7 +284,9 @@ fn frame_bytes_max(party: Party) -> usize {
     match party {
         Party::Stranger | Party::Dialed(_) => limits::HELLO_BYTES_MAX,
         Party::Client => limits::CLIENT_FRAME_BYTES_MAX,
-        Party::PeerIn(_) | Party::PeerOut(_) => limits::FRAME_BYTES_MAX,
+        Party::PeerIn(_) | Party::PeerOut(_) | Party::SnapshotIn(_) | Party::SnapshotOut(_) => {
+            limits::FRAME_BYTES_MAX
+        }
     }
 }
 

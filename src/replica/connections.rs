@@ -44,6 +44,10 @@ pub(super) enum Party {
     Dialed(NodeId),
     /// A peer we dialed: our requests leave here, its answers come here.
     PeerOut(NodeId),
+    /// A peer that dialed us to bring a snapshot.
+    SnapshotIn(NodeId),
+    /// A peer we dialed to bring it a snapshot.
+    SnapshotOut(NodeId),
 }
 
 /// Bytes that wait for the socket.
@@ -107,7 +111,11 @@ impl Connection {
                     && self.waiting < limits::CONNECTION_REQUESTS_MAX
                     && self.deferred.is_empty()
             }
-            Party::PeerIn(_) | Party::Dialed(_) | Party::PeerOut(_) => true,
+            Party::PeerIn(_)
+            | Party::Dialed(_)
+            | Party::PeerOut(_)
+            | Party::SnapshotIn(_)
+            | Party::SnapshotOut(_) => true,
         }
     }
 
@@ -343,7 +351,11 @@ impl Connections {
 fn counts_as_client(party: Party) -> bool {
     match party {
         Party::Stranger | Party::Client => true,
-        Party::PeerIn(_) | Party::Dialed(_) | Party::PeerOut(_) => false,
+        Party::PeerIn(_)
+        | Party::Dialed(_)
+        | Party::PeerOut(_)
+        | Party::SnapshotIn(_)
+        | Party::SnapshotOut(_) => false,
     }
 }
 

@@ -112,8 +112,15 @@ impl Node {
         if self.farewell == Farewell::Staged {
             self.farewell = Farewell::Done;
         }
+        let compacted = self.wal.take_compacted();
         match &mut self.stage {
-            Stage::Member(raft) => raft.on_synced(now, SyncReceipt { seq }),
+            Stage::Member(raft) => {
+                if let Some(base) = compacted {
+                    raft.compact(base.index);
+                    self.memberships.compact(base.index);
+                }
+                raft.on_synced(now, SyncReceipt { seq });
+            }
             Stage::Founding => self.founded(now),
             Stage::Alone(_) => {}
         }
@@ -130,6 +137,7 @@ impl Node {
             return;
         }
         self.end_overdue_handshakes(now);
+        self.now = now;
         self.peers.dial_due(now, &mut self.dials);
         self.propose_compaction(now);
         self.close_entry(now);
@@ -145,6 +153,9 @@ impl Node {
         self.continue_reconfiguration(now);
         self.send_messages();
         self.apply_committed(now);
+        self.continue_snapshot(now);
+        self.continue_receiving(now);
+        self.catch_up(now);
         self.take_notices();
         self.follow_committed(now);
         self.continue_handover(now);
@@ -242,7 +253,7 @@ impl Node {
             return;
         }
         let Stage::Member(raft) = &self.stage else { return };
-        let dirty = raft.has_job();
+        let dirty = raft.has_job() || self.wal.switch_due();
         match (dirty, self.farewell) {
             (true, Farewell::None | Farewell::Asked) => {
                 self.jobs.mark_at = now.after_ns(IDLE_MARK_NS);
@@ -312,6 +323,9 @@ fn say(notice: &Notice, raft: &Raft) {
         }
         Notice::DiskStalled { term } => {
             log::warn!("waited for the disk for too long node={node} term={term} last={last}");
+        }
+        Notice::SnapshotInstalled { position, kept } => {
+            log::info!("installed a snapshot node={node} at={position} kept_log={kept}");
         }
         Notice::SafetyViolated { from, ours, theirs } => {
             log::error!("safety violated node={node} from={from} ours={ours} theirs={theirs}");

@@ -329,6 +329,12 @@ impl Memberships {
         self.stack.push((index, membership));
     }
 
+    /// The entries up to `base` are gone, for which a snapshot stands.
+    pub(super) fn compact(&mut self, base: LogIndex) {
+        let upto = self.stack.partition_point(|(index, _)| *index <= base);
+        self.stack.drain(..upto.saturating_sub(1));
+    }
+
     /// The entries after `to` are gone.
     pub(super) fn truncate(&mut self, to: LogIndex) {
         self.stack.retain(|(index, _)| *index <= to);

@@ -40,6 +40,8 @@ impl Node {
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::InstallSnapshotReply { .. }
             | Message::ReadIndexReply { .. } => false,
         };
         if !expected || !self.payloads_are_whole(&frame) {
@@ -104,7 +106,9 @@ impl Node {
             | Message::Append { .. }
             | Message::Heartbeat { .. }
             | Message::TimeoutNow { .. }
-            | Message::ReadIndex { .. } => self.connections.end(id),
+            | Message::ReadIndex { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::InstallSnapshotReply { .. } => self.connections.end(id),
         }
     }
 
@@ -211,6 +215,8 @@ impl Node {
             | Message::VoteReply { .. }
             | Message::AppendReply { .. }
             | Message::ReadIndexReply { .. } => self.peers.inbound(to),
+            Message::InstallSnapshotReply { .. } => self.peers.snapshot_inbound(to),
+            Message::InstallSnapshot { .. } => None,
         };
         // A peer that does not read gets no more: the core takes a lost message for a lost message.
         if let Some(connection) = connection

@@ -8,8 +8,8 @@ use super::{Fatal, Node, Stage};
 use crate::types::{DiskId, Instant, NodeId};
 use crate::wire::error::Error;
 use crate::wire::hello::{
-    Hello, HelloReply, PeerHello, Sender, VERSION, Welcome, decode_hello, decode_hello_reply,
-    encode_hello, encode_hello_reply,
+    Hello, HelloReply, PeerHello, Purpose, Sender, VERSION, Welcome, decode_hello,
+    decode_hello_reply, encode_hello, encode_hello_reply,
 };
 use std::fmt;
 
@@ -76,6 +76,8 @@ impl Node {
     /// Introduces us on a connection that we dialed.
     pub(super) fn send_hello(&mut self, id: ConnectionId, peer: NodeId) {
         let (genesis, members) = self.standing();
+        let purpose =
+            if self.transfers.is_shaking(id) { Purpose::Snapshot } else { Purpose::Replication };
         let hello = Hello {
             version_min: VERSION,
             version_max: VERSION,
@@ -87,6 +89,7 @@ impl Node {
                 boot_nonce: self.boot_nonce,
                 genesis,
                 members,
+                purpose,
             }),
             auth: Vec::new(),
         };
@@ -151,6 +154,7 @@ impl Node {
             return self.turn_away(id, error);
         }
         let node = hello.node;
+
         // One that our configuration does not name yet gets an address when it does.
         self.peers.enter(node, "");
         let origin = self.connections.get(id).map_or_else(String::new, |it| it.origin.clone());
@@ -160,6 +164,9 @@ impl Node {
         }
         self.leave_older_boot(node, boot.nonce);
         self.complaints.forget(node);
+        if hello.purpose == Purpose::Snapshot {
+            return self.welcome_snapshot(id, node);
+        }
         self.connections.set_party(id, Party::PeerIn(node));
         let peer = self.peers.get_mut(node).expect("just entered");
         if let Some(older) = peer.inbound.replace(id) {
@@ -207,6 +214,16 @@ impl Node {
         if self.complaints.is_news(hello.node, why, now) {
             log::warn!("refused a peer node={} from={} why={why}", self.identity.node, hello.node);
         }
+    }
+
+    /// A member brings a snapshot. A newer connection of it takes the place of an older one.
+    fn welcome_snapshot(&mut self, id: ConnectionId, node: NodeId) {
+        self.connections.set_party(id, Party::SnapshotIn(node));
+        let peer = self.peers.get_mut(node).expect("just entered");
+        if let Some(older) = peer.snapshot_inbound.replace(id) {
+            self.connections.end(older);
+        }
+        self.welcome(id);
     }
 
     /// The one place that decides who may speak as a member.
@@ -333,6 +350,9 @@ impl Node {
             return self.connections.end(id);
         }
         self.complaints.forget(peer);
+        if self.transfers.is_shaking(id) {
+            return self.on_transfer_up(id, peer, now);
+        }
         self.connections.set_party(id, Party::PeerOut(peer));
         let session = self.peers.up(peer, id, boot.nonce);
         // A server without a configuration has no log to replicate to; once it has one it shakes

@@ -17,6 +17,7 @@
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
+//! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
@@ -29,6 +30,7 @@ mod admission;
 mod apply;
 mod boots;
 mod bootstrap;
+mod catch_up;
 mod complaints;
 mod connections;
 mod drive;
@@ -37,9 +39,11 @@ mod exchange;
 mod handover;
 mod handshake;
 mod inspect;
+mod install;
 mod peers;
 mod pending;
 mod reads;
+mod snapshots;
 mod start;
 mod status;
 
@@ -49,23 +53,29 @@ pub use entry::{
 };
 pub use inspect::Inspection;
 pub use peers::Dial;
+pub use snapshots::SnapshotOptions;
 
 use crate::config::MemberAddress;
 use crate::kv::{Store, StoreOptions};
 use crate::limits::{EntryLimits, WorkingLimits};
 use crate::raft::Raft;
 use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId, Revision};
-use crate::wal::{self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, Wal};
+use crate::wal::{
+    self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, SnapshotEvent, Wal,
+};
 use administration::Administration;
 use admission::OpenEntry;
 use bootstrap::Bootstrap;
+use catch_up::Transfers;
 use complaints::Complaints;
 use connections::{Connections, Party};
 use entry::Memberships;
 use handover::{Handover, Leaving};
+use install::Receiving;
 use peers::{Outbound, Peers};
 use pending::Pending;
 use reads::Reads;
+use snapshots::Snapshots;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -105,6 +115,8 @@ pub struct NodeOptions {
     /// By how much the servers' clocks may differ in rate, in millionths, if that is known: then
     /// leases answer reads.
     pub lease_drift_ppm: Option<u32>,
+    /// How snapshots are made and sent.
+    pub snapshots: SnapshotOptions,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
@@ -200,6 +212,11 @@ pub struct Node {
     scratch: drive::Scratch,
     stamp: apply::Stamp,
     compaction_proposed: Revision,
+    snapshots: Snapshots,
+    receiving: Option<Receiving>,
+    transfers: Transfers,
+    /// The last turn.
+    now: Instant,
     dials: Vec<Dial>,
     /// Clients wait, unread, until the log has room for so many bytes; 0 if it has. Bytes.
     stalled_bytes: u64,
@@ -226,15 +243,12 @@ impl Node {
             created_unix_ms: options.unix_ms,
             entry_cache_bytes: options.working.entry_cache_bytes,
         };
-        let (wal, recovered) = wal::open(disk, &wal_options)?;
+        let (wal, mut recovered) = wal::open(disk, &wal_options)?;
         let own = (options.id, recovered.identity.disk_id);
         let mut limits = EntryLimits::for_segment(options.segment_bytes);
         limits.entry_bytes_soft_max =
             limits.entry_bytes_soft_max.min(options.working.entry_bytes_soft_max);
-        let store = Store::new(StoreOptions {
-            index_seed: options.seed,
-            history_bytes_max: options.history_bytes_max,
-        });
+        let (store, snapshots) = snapshots::restore(&mut recovered, store_options(&options))?;
         let mut node = Node {
             identity: recovered.identity,
             boot_nonce: boots::boot_nonce(wal.hard_state_version(), options.boot_nonce),
@@ -259,6 +273,10 @@ impl Node {
             scratch: drive::Scratch::default(),
             stamp: apply::Stamp::new(now),
             compaction_proposed: Revision(0),
+            snapshots,
+            receiving: None,
+            transfers: Transfers::default(),
+            now,
             dials: Vec::new(),
             stalled_bytes: 0,
             more_to_apply: false,
@@ -282,6 +300,9 @@ impl Node {
 
     /// A dial has succeeded.
     pub fn on_dialed(&mut self, id: ConnectionId, peer: NodeId, now: Instant) {
+        if self.peers.get(peer).is_some_and(|known| known.outbound != Outbound::Dialing) {
+            return self.on_transfer_dialed(id, peer, now);
+        }
         self.connections.open(id, Party::Dialed(peer));
         if self.peers.shaking(peer, id, now) {
             self.send_hello(id, peer);
@@ -298,6 +319,9 @@ impl Node {
             return self.peers.lost_outbound(peer, now);
         }
         let node = self.identity.node;
+        if self.peers.get(peer).is_some_and(|known| known.outbound != Outbound::Dialing) {
+            return self.on_transfer_dial_failed(peer, now);
+        }
         if let Some(known) = self.peers.get_mut(peer)
             && !std::mem::replace(&mut known.complained, true)
         {
@@ -312,22 +336,15 @@ impl Node {
         let Some(party) = self.connections.close(id) else { return };
         match party {
             Party::Stranger | Party::Client => {}
-            Party::PeerIn(peer) => {
-                if let Some(known) = self.peers.get_mut(peer)
-                    && known.inbound == Some(id)
-                {
-                    known.inbound = None;
-                    if known.address.is_empty() {
-                        self.peers.forget(peer);
-                    }
-                }
-            }
+            Party::PeerIn(peer) | Party::SnapshotIn(peer) => self.peers.lost_inbound(peer, id),
             Party::Dialed(peer) => {
                 if self.is_shaking(peer, id) {
                     self.note_applicant(peer, "it hung up");
                     self.peers.lost_outbound(peer, now);
                 }
+                self.on_transfer_closed(id, now);
             }
+            Party::SnapshotOut(_) => self.on_transfer_closed(id, now),
             Party::PeerOut(peer) => self.on_peer_lost(peer, id, now),
         }
     }
@@ -357,7 +374,11 @@ impl Node {
     pub fn is_established(&self, id: ConnectionId) -> bool {
         self.connections.get(id).is_some_and(|connection| match connection.party {
             Party::Stranger | Party::Dialed(_) => false,
-            Party::Client | Party::PeerIn(_) | Party::PeerOut(_) => true,
+            Party::Client
+            | Party::PeerIn(_)
+            | Party::PeerOut(_)
+            | Party::SnapshotIn(_)
+            | Party::SnapshotOut(_) => true,
         })
     }
 
@@ -365,7 +386,11 @@ impl Node {
     pub fn is_peer(&self, id: ConnectionId) -> bool {
         self.connections.get(id).is_some_and(|connection| match connection.party {
             Party::Stranger | Party::Client => false,
-            Party::Dialed(_) | Party::PeerIn(_) | Party::PeerOut(_) => true,
+            Party::Dialed(_)
+            | Party::PeerIn(_)
+            | Party::PeerOut(_)
+            | Party::SnapshotIn(_)
+            | Party::SnapshotOut(_) => true,
         })
     }
 
@@ -415,8 +440,10 @@ impl Node {
         self.jobs.background = false;
         let before = self.wal.shortage();
         let why = done.error().map(io::Error::to_string);
-        if let Err(error) = self.wal.background_done(done) {
-            return self.fail(Fatal::Disk(error));
+        match self.wal.background_done(done) {
+            Ok(Some(event)) => self.on_snapshot_event(event, now),
+            Ok(None) => {}
+            Err(error) => return self.fail(Fatal::Disk(error)),
         }
         let (node, shortage) = (self.identity.node, self.wal.shortage());
         match why {
@@ -452,6 +479,25 @@ impl Node {
         }
     }
 
+    fn on_snapshot_event(&mut self, event: SnapshotEvent, now: Instant) {
+        match event {
+            SnapshotEvent::DraftStored => self.on_draft_stored(now),
+            SnapshotEvent::DraftReady { id } => self.on_draft_ready(id),
+            SnapshotEvent::DraftFailed { why } => self.on_draft_failed(&why, now),
+            SnapshotEvent::PartStored { id, offset } => self.on_part_stored(id, offset),
+            SnapshotEvent::PartRead { .. } => self.on_part_read(now),
+            SnapshotEvent::PartReady { id } => self.on_part_ready(id),
+            SnapshotEvent::PartFailed { id, why } => self.on_part_failed(id, &why),
+            SnapshotEvent::Piece { to, offset, bytes } => {
+                self.on_piece_read(to, offset, &bytes, now);
+            }
+        }
+    }
+
+    fn store_options(&self) -> StoreOptions {
+        store_options(&self.options)
+    }
+
     /// The reason to stop, once there is one.
     pub fn fatal(&mut self) -> Option<Fatal> {
         self.fatal.take()
@@ -472,9 +518,16 @@ impl Node {
             Stage::Member(raft) if drive::minds_deadlines(raft, &self.wal) => raft.wake_at(),
             Stage::Member(_) | Stage::Alone(_) | Stage::Founding => Instant::FAR,
         };
+        let snapshots = self.snapshots.wake_at().min(self.receiving_wake_at());
         core.min(self.peers.wake_at())
             .min(self.jobs.wake_at())
             .min(self.administration.wake_at())
             .min(self.handover_wake_at())
+            .min(snapshots)
+            .min(self.transfers.wake_at(self.now))
     }
+}
+
+fn store_options(options: &NodeOptions) -> StoreOptions {
+    StoreOptions { index_seed: options.seed, history_bytes_max: options.history_bytes_max }
 }

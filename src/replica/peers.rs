@@ -18,7 +18,7 @@ const BACKOFF_MAX_NS: u64 = 160_000_000;
 
 /// A handshake is one exchange. A server that loses its power before it answers says nothing, and
 /// we have nothing more to say that would tell us: begin anew.
-const HANDSHAKE_NS: u64 = 1_000_000_000;
+pub(super) const HANDSHAKE_NS: u64 = 1_000_000_000;
 
 /// A request to the shell: connect to `address` and hand the connection over as dialed to `peer`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +54,8 @@ pub(super) struct Peer {
     pub(super) disk_id: Option<DiskId>,
     /// The connection it dialed.
     pub(super) inbound: Option<ConnectionId>,
+    /// The connection it dialed to bring a snapshot.
+    pub(super) snapshot_inbound: Option<ConnectionId>,
     pub(super) outbound: Outbound,
     /// Its starts that have spoken to us.
     pub(super) boots: Boots,
@@ -88,9 +90,9 @@ impl Peers {
         Peers { list, chance: seed, sessions: 0 }
     }
 
-    /// Takes over what the configuration in force says of a member. Returns the connections that
-    /// lead to where it is no more, or were made to ask about it.
-    pub(super) fn learn(&mut self, member: &Member, now: Instant) -> Vec<ConnectionId> {
+    /// Takes over what the configuration in force says of a member. Returns the connection
+    /// that leads to where it is no more, or was made to ask about it.
+    pub(super) fn learn(&mut self, member: &Member, now: Instant) -> Option<ConnectionId> {
         self.enter(member.id, &member.address);
         let peer = self.get_mut(member.id).expect("just entered");
         peer.disk_id = Some(member.disk_id);
@@ -98,10 +100,10 @@ impl Peers {
         let applied = std::mem::replace(&mut peer.applies, false);
         let moved = peer.address != member.address;
         if !applied && !moved {
-            return Vec::new();
+            return None;
         }
         peer.address.clone_from(&member.address);
-        let stale = peer.connections().filter(|id| Some(*id) != peer.inbound).collect();
+        let stale = peer.dialed();
         peer.outbound = Outbound::Waiting { until: now };
         stale
     }
@@ -111,6 +113,16 @@ impl Peers {
     pub(super) fn enter(&mut self, id: NodeId, address: &str) {
         if let Err(at) = self.list.binary_search_by_key(&id, |peer| peer.id) {
             self.list.insert(at, Peer::new(id, address));
+        }
+    }
+
+    /// `connection`, which `id` made, is gone. Of whom no address is known, that is all there was.
+    pub(super) fn lost_inbound(&mut self, id: NodeId, connection: ConnectionId) {
+        let Some(peer) = self.get_mut(id) else { return };
+        peer.inbound.take_if(|inbound| *inbound == connection);
+        peer.snapshot_inbound.take_if(|inbound| *inbound == connection);
+        if !peer.speaks() && peer.address.is_empty() {
+            self.forget(id);
         }
     }
 
@@ -160,6 +172,11 @@ impl Peers {
         self.get(id)?.inbound
     }
 
+    /// Where answers to pieces of a snapshot of `id` go.
+    pub(super) fn snapshot_inbound(&self, id: NodeId) -> Option<ConnectionId> {
+        self.get(id)?.snapshot_inbound
+    }
+
     /// Starts the attempts that are due.
     pub(super) fn dial_due(&mut self, now: Instant, dials: &mut Vec<Dial>) {
         for peer in &mut self.list {
@@ -168,8 +185,7 @@ impl Peers {
                 && !peer.address.is_empty()
             {
                 peer.outbound = Outbound::Dialing;
-                let Peer { id, ref address, attempt, .. } = *peer;
-                dials.push(Dial { peer: id, address: address.clone(), attempt });
+                dials.push(peer.dial());
             }
         }
     }
@@ -256,6 +272,7 @@ impl Peer {
             address: address.to_owned(),
             disk_id: None,
             inbound: None,
+            snapshot_inbound: None,
             outbound: Outbound::Waiting { until: Instant::ZERO },
             boots: Boots::default(),
             answers_as: 0,
@@ -267,15 +284,29 @@ impl Peer {
         }
     }
 
+    /// One more connection to where the last attempt went.
+    pub(super) fn dial(&self) -> Dial {
+        Dial { peer: self.id, address: self.address.clone(), attempt: self.attempt }
+    }
+
+    /// Whether it has a connection to us.
+    pub(super) fn speaks(&self) -> bool {
+        self.inbound.is_some() || self.snapshot_inbound.is_some()
+    }
+
     /// Every connection with it.
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
-        let outbound = match self.outbound {
+        [self.inbound, self.snapshot_inbound, self.dialed()].into_iter().flatten()
+    }
+
+    /// The connection that we made, for replication.
+    pub(super) fn dialed(&self) -> Option<ConnectionId> {
+        match self.outbound {
             Outbound::Shaking { connection, .. } | Outbound::Up { connection, .. } => {
                 Some(connection)
             }
             Outbound::Waiting { .. } | Outbound::Dialing => None,
-        };
-        self.inbound.into_iter().chain(outbound)
+        }
     }
 }
 

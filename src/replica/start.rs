@@ -50,6 +50,7 @@ impl Node {
         let size = self.wal.meta(position.index).expect("found wrote it").bytes;
         let restored = Restored {
             hard_state: HardState { term: Term::BOOTSTRAP, vote: Vote::None },
+            base: LogPosition::ZERO,
             log: vec![(position.index, position.term)],
             sizes: vec![size],
             commit_index: LogIndex::ZERO,
@@ -78,6 +79,7 @@ impl Node {
         let introducer = Voters::new(vec![introducer]).expect("one is not none");
         let restored = Restored {
             hard_state: recovered.hard_state,
+            base: LogPosition::ZERO,
             log: Vec::new(),
             sizes: Vec::new(),
             commit_index: LogIndex::ZERO,
@@ -85,11 +87,7 @@ impl Node {
         };
         log::info!("joining node={} cluster={}", self.identity.node, self.identity.cluster_id);
         // What we dialed, we dialed as nobody's member.
-        let stale: Vec<ConnectionId> = self
-            .peers
-            .iter()
-            .flat_map(|peer| peer.connections().filter(|id| Some(*id) != peer.inbound))
-            .collect();
+        let stale: Vec<ConnectionId> = self.peers.iter().filter_map(|peer| peer.dialed()).collect();
         for id in stale {
             self.connections.end(id);
         }
@@ -110,6 +108,7 @@ impl Node {
         self.memberships = Memberships::new(stack);
         let restored = Restored {
             hard_state: recovered.hard_state,
+            base: recovered.base,
             log: recovered.runs,
             sizes: recovered.sizes,
             commit_index: recovered.commit_index,

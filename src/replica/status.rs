@@ -18,6 +18,8 @@ impl Node {
         };
         let leader = raft.and_then(Raft::leader);
         let own = |id| self.memberships.newest().get(id);
+        let snapshot = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
+        let (snapshot_received, snapshot_expected) = self.received();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: self.identity.cluster_id,
@@ -41,12 +43,20 @@ impl Node {
             out_of_space: self.wal.out_of_space(),
             lease_drift_ppm: self.options.lease_drift_ppm.map_or(0, u64::from),
             sessions: u64::try_from(self.store.session_count()).expect("a count fits"),
+            log_base: self.wal.base().index,
+            snapshot_index: snapshot.position.index,
+            snapshot_bytes: snapshot.bytes,
+            snapshot_received,
+            snapshot_expected,
             peers: self.peer_statuses(raft),
         }
     }
 
     fn peer_statuses(&self, raft: Option<&Raft>) -> Vec<PeerStatus> {
+        let sent = |peer: &super::peers::Peer| self.transfers.progress(peer.id);
         let status = |peer: &super::peers::Peer| PeerStatus {
+            snapshot_sent: sent(peer).0,
+            snapshot_bytes: sent(peer).1,
             node: peer.id,
             address: peer.address.clone(),
             connected: matches!(peer.outbound, Outbound::Up { .. }),

@@ -60,7 +60,7 @@ impl Template {
 }
 
 /// One step of preparing a segment, to be run on the `bg` thread.
-pub struct BackgroundJob {
+pub(super) struct PrepareJob {
     disk: Arc<dyn Disk>,
     name: String,
     header: SegmentHeader,
@@ -74,9 +74,16 @@ enum Step {
     Finish { file: Arc<dyn DiskFile> },
 }
 
-/// What came of a `BackgroundJob`.
-pub struct BackgroundDone {
+/// What came of a `PrepareJob`.
+pub(super) struct PrepareDone {
     outcome: io::Result<Outcome>,
+}
+
+impl PrepareDone {
+    /// Why it failed, if it did.
+    pub(super) fn error(&self) -> Option<&io::Error> {
+        self.outcome.as_ref().err()
+    }
 }
 
 enum Outcome {
@@ -84,15 +91,15 @@ enum Outcome {
     Ready(Segment),
 }
 
-impl BackgroundJob {
+impl PrepareJob {
     /// Does the step. If it fails, the unfinished file is removed.
-    pub fn run(self) -> BackgroundDone {
+    pub(super) fn run(self) -> PrepareDone {
         let outcome = self.step();
         if outcome.is_err() {
             // What cannot be removed now is removed by the next attempt or the next start.
             let _ = self.disk.remove(&self.name);
         }
-        BackgroundDone { outcome }
+        PrepareDone { outcome }
     }
 
     fn step(&self) -> io::Result<Outcome> {
@@ -111,13 +118,6 @@ impl BackgroundJob {
                     .map(Outcome::Ready)
             }
         }
-    }
-}
-
-impl BackgroundDone {
-    /// Why the step failed, if it did; for a log line.
-    pub fn error(&self) -> Option<&io::Error> {
-        self.outcome.as_ref().err()
     }
 }
 
@@ -184,12 +184,7 @@ impl Preparation {
     }
 
     /// The next step of preparing segment `seq`, if one is due.
-    pub(super) fn job(
-        &mut self,
-        disk: &Arc<dyn Disk>,
-        seq: u32,
-        need: Need,
-    ) -> Option<BackgroundJob> {
+    pub(super) fn job(&mut self, disk: &Arc<dyn Disk>, seq: u32, need: Need) -> Option<PrepareJob> {
         let cost = u64::from(SLICE_BYTES.min(self.template.segment_bytes));
         let due = match need {
             Need::None => false,
@@ -204,7 +199,7 @@ impl Preparation {
             self.credit = self.credit.saturating_sub(cost);
         }
         self.in_flight = true;
-        Some(BackgroundJob {
+        Some(PrepareJob {
             disk: Arc::clone(disk),
             name: segment_name(seq),
             header: self.template.header(seq),
@@ -215,7 +210,7 @@ impl Preparation {
 
     /// Takes note of a step. Returns the spare if it was the last one. A shortage is waited for;
     /// any other error is returned, and the process must end.
-    pub(super) fn done(&mut self, done: BackgroundDone) -> io::Result<Option<Segment>> {
+    pub(super) fn done(&mut self, done: PrepareDone) -> io::Result<Option<Segment>> {
         assert!(self.in_flight, "a result comes from a job that was given out");
         self.in_flight = false;
         match done.outcome {

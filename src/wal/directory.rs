@@ -3,8 +3,10 @@
 use super::disk::Disk;
 use super::error::OpenError;
 use super::record::{OVERHEAD_BYTES, Place, u32_of, usize_of};
+use super::replay::Beginning;
 use super::segment::{DATA_START, Fill, Segment};
 use crate::limits;
+use crate::types::{LogIndex, LogPosition};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub(super) fn salt(seed: u64, seq: u32) -> u64 {
 pub(super) struct Directory {
     /// In order; the last one is written to. Sequence numbers have no gaps.
     segments: Vec<Arc<Segment>>,
+    /// One for each of them.
+    beginnings: Vec<Beginning>,
     spares: VecDeque<Arc<Segment>>,
     fill: Fill,
 }
@@ -56,13 +60,15 @@ impl Directory {
     /// `segments` ends with the one to go on writing to, filled as `fill` says.
     pub(super) fn new(
         segments: Vec<Arc<Segment>>,
+        beginnings: Vec<Beginning>,
         spares: VecDeque<Arc<Segment>>,
         fill: Fill,
     ) -> Directory {
         assert!(!segments.is_empty());
+        assert_eq!(segments.len(), beginnings.len());
         let all = || segments.iter().chain(&spares);
         assert!(all().zip(all().skip(1)).all(|(one, next)| one.seq + 1 == next.seq));
-        Directory { segments, spares, fill }
+        Directory { segments, beginnings, spares, fill }
     }
 
     /// The segment that is written to.
@@ -96,6 +102,12 @@ impl Directory {
         self.segments.iter().map(|segment| u64::from(segment.file_len)).sum()
     }
 
+    /// The bytes of them that are written to.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let full = self.bytes() - u64::from(self.active().file_len);
+        full + u64::from(self.fill.end)
+    }
+
     /// How many spares are ready.
     pub(super) fn spare_count(&self) -> usize {
         self.spares.len()
@@ -113,10 +125,59 @@ impl Directory {
         self.spares.push_back(Arc::new(spare));
     }
 
-    /// The next spare becomes the segment that is written to. Panics if there is none.
-    pub(super) fn rotate(&mut self) {
+    /// The first segment of the log.
+    pub(super) fn first_seq(&self) -> u32 {
+        self.segments[0].seq
+    }
+
+    /// A TRUNC in the segment that is written to leaves entries up to `kept` standing.
+    pub(super) fn note_cut(&mut self, kept: LogIndex) {
+        let beginning = self.beginnings.last_mut().expect("a log has a segment");
+        beginning.lowest_kept = beginning.lowest_kept.min(kept);
+    }
+
+    /// With which segment the log may begin if everything up to `floor` can go: the number and what
+    /// stands before it. `None` if it cannot go shorter. One segment more than needed stays, so
+    /// that a server which is a little behind gets entries and no snapshot.
+    pub(super) fn beginning_at(&self, floor: LogIndex) -> Option<(u32, LogPosition)> {
+        let mut lowest_kept = floor;
+        let mut possible = 0;
+        let mut found = None;
+        for (segment, beginning) in self.segments.iter().zip(&self.beginnings).rev() {
+            lowest_kept = lowest_kept.min(beginning.lowest_kept);
+            if beginning.after.index <= lowest_kept {
+                possible += 1;
+                if possible == 2 {
+                    found = Some((segment.seq, beginning.after));
+                    break;
+                }
+            }
+        }
+        found.filter(|(seq, _)| *seq > self.first_seq())
+    }
+
+    /// The log begins with segment `seq`: gives back those before.
+    pub(super) fn begin_at(&mut self, seq: u32) -> Vec<Arc<Segment>> {
+        let count = usize_of(seq - self.first_seq());
+        assert!(count < self.segments.len(), "the segment in use stays");
+        self.beginnings.drain(..count);
+        self.segments.drain(..count).collect()
+    }
+
+    /// A log that begins behind `after`, in the next spare: gives back the segments of the old one.
+    /// Panics if there is no spare.
+    pub(super) fn replace(&mut self, after: LogPosition) -> Vec<Arc<Segment>> {
+        self.rotate(after);
+        let new = self.active().seq;
+        self.begin_at(new)
+    }
+
+    /// The next spare becomes the segment that is written to, behind the entry `after`. Panics if
+    /// there is none.
+    pub(super) fn rotate(&mut self, after: LogPosition) {
         let spare = self.spares.pop_front().expect("room_bytes said there is a spare");
         self.segments.push(spare);
+        self.beginnings.push(Beginning { after, lowest_kept: after.index });
         // The rows keep their memory: a large segment has hundreds of thousands.
         self.fill.rows.clear();
         self.fill.end = DATA_START;

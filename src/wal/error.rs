@@ -1,7 +1,8 @@
 //! Why a data directory cannot be opened, and what the operator can do about it.
 
 use super::disk::Disk;
-use crate::types::{LogIndex, NodeId};
+use super::snapshot_file::SnapshotDamage;
+use crate::types::{DiskId, LogIndex, NodeId};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -70,8 +71,24 @@ pub enum OpenError {
         /// What would have to lie before it, and does not.
         missing: PathBuf,
     },
+    /// A file with the term and vote was written for another data directory.
+    OtherDisk {
+        /// The file.
+        path: PathBuf,
+        /// Whose it says it is.
+        found: DiskId,
+        /// Whose directory this is.
+        disk_id: DiskId,
+    },
     /// A part of the log that may have been acknowledged is damaged.
     Damaged(Damage),
+    /// The snapshot in force is damaged, and with it the state that the log goes on from.
+    SnapshotDamaged {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        damage: SnapshotDamage,
+    },
     /// An operation failed.
     Io {
         /// What was attempted.
@@ -129,6 +146,9 @@ impl OpenError {
     }
 }
 
+/// What is left to do when a directory has lost something that only it had.
+const REPLACE: &str = "empty the directory and replace the member";
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,8 +157,7 @@ impl fmt::Display for OpenError {
             }
             OpenError::WrongNode { found, asked } => write!(
                 f,
-                "the data directory belongs to {found}, not to {asked}: \
-                 correct --id or --data-dir"
+                "the data directory belongs to {found}, not to {asked}: correct --id or --data-dir"
             ),
             OpenError::WrongCluster { path } => write!(
                 f,
@@ -157,37 +176,44 @@ impl fmt::Display for OpenError {
                  name a directory on a local ext4 or xfs with --data-dir",
                 path.display()
             ),
-            OpenError::Incomplete { path } => write!(
-                f,
-                "{} holds log files but no IDENTITY: empty the directory and replace the member",
-                path.display()
-            ),
-            OpenError::IdentityDamaged { path } => write!(
-                f,
-                "{} is damaged: empty the directory and replace the member",
-                path.display()
-            ),
+            OpenError::Incomplete { path } => {
+                write!(f, "{} holds log files but no IDENTITY: {REPLACE}", path.display())
+            }
+            OpenError::IdentityDamaged { path } => {
+                write!(f, "{} is damaged: {REPLACE}", path.display())
+            }
             OpenError::Version { path, found, known } => write!(
                 f,
                 "{} has format version {found} and this raftd reads {known}: \
                  start the version of raftd that wrote it",
                 path.display()
             ),
-            OpenError::HardStateLost { path } => write!(
-                f,
-                "both copies of the term and vote in {} are damaged, so this server could \
-                 vote twice: empty the directory and replace the member",
-                path.display()
-            ),
+            OpenError::HardStateLost { path } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "both copies of the term and vote in {path} are damaged, so this server "
+                )?;
+                write!(f, "could vote twice: {REPLACE}")
+            }
             OpenError::Stray { path, missing } => write!(
                 f,
                 "{} is no segment of this log, and {} before it is missing; nothing was changed: \
-                 if you put the file there, remove it; else empty the directory and replace the \
-                 member",
+                 if you put the file there, remove it; else {REPLACE}",
                 path.display(),
                 missing.display()
             ),
+            OpenError::OtherDisk { path, found, disk_id } => write!(
+                f,
+                "{} was written for data directory {found}, and this is {disk_id}: {REPLACE}",
+                path.display()
+            ),
             OpenError::Damaged(damage) => damage.fmt(f),
+            OpenError::SnapshotDamaged { path, damage } => write!(
+                f,
+                "{damage} ({}): restore the file from a copy, or {REPLACE}",
+                path.display()
+            ),
             OpenError::Io { doing, path, source } => {
                 let advice = advice_on(source.kind());
                 write!(f, "cannot {doing} {} ({advice})", path.display())
@@ -224,7 +250,9 @@ impl std::error::Error for OpenError {
             | OpenError::Version { .. }
             | OpenError::HardStateLost { .. }
             | OpenError::Stray { .. }
-            | OpenError::Damaged(_) => None,
+            | OpenError::OtherDisk { .. }
+            | OpenError::Damaged(_)
+            | OpenError::SnapshotDamaged { .. } => None,
         }
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! hs.0, hs.1: two slots of one page; version n is in slot n%2 of both files
-//!  0 8 magic "RAFTDHST"   8 2 version 1
+//!  0 8 magic "RAFTDHST"   8 2 version 2
 //! 10 1 flags: bit 0 clean shutdown, bit 1 UNCERTAIN   11 5 zero
 //! 16 8 hs_seq            24 8 term        32 8 vote: 0 none, u64::MAX abstain
 //! 40 8 boot_nonce        48 8 last_durable term   56 8 last_durable index
-//! 64 8 genesis           72 16 room for the bound of an UNCERTAIN tail, zero   ...zero...
-//! 124 4 crc32 of bytes 0..124 (all within the slot's first sector)
+//! 64 8 genesis           72 16 room for the bound of an UNCERTAIN tail, zero
+//! 88 8 snapshot: last index   96 8 its term   104 8 its file's bytes   112 4 its file's crc
+//! 116 4 first segment: those with lower numbers are dead; 0 as 1
+//! 120 8 log base index   128 8 its term: the entry before what the first segment begins with
+//! 136 16 disk_id: of IDENTITY
+//! ...zero...             252 4 crc32 of bytes 0..252 (all within the slot's first sector)
+//! version 1: no snapshot, no disk_id; all from 88 on is zero, 124 4 crc32 of bytes 0..124
 //! ```
 //!
 //! Writing version n: hs.0, sync, hs.1, sync; only then may anyone hear of it. A crash leaves n in
@@ -20,22 +25,35 @@
 //! what was acknowledged, even if nothing in the log shows it. It is raised when anything else
 //! changes, and within a second after entries became durable; it is lowered before a truncation
 //! goes below it.
+//!
+//! A slot of another disk, as whoever copies files between data directories leaves it, holds
+//! another server's promises: it is refused by name, not taken for damage that the other copy
+//! mends.
+//!
+//! **Which snapshot is in force stands here**, with where the log begins that goes on from it: one
+//! sector, written like a vote. So a switch to another snapshot is atomic, is ordered with
+//! everything else that is made durable, and survives the loss of one file. Why not a manifest of
+//! its own: it would be a second truth about the end of the log (`last_durable`), and a second file
+//! whose loss must be told from its absence.
 
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
 use super::job::Operation;
-use super::record::{get_u16, get_u32, get_u64, put_u16, put_u32, put_u64};
+use super::record::{get_u16, get_u32, get_u64, get_u128, put_u16, put_u32, put_u64, put_u128};
 use crate::codec::crc;
 use crate::limits::PAGE_BYTES;
-use crate::types::{HardState, LogIndex, LogPosition, NodeId, Term, Vote};
+use crate::types::{DiskId, HardState, LogIndex, LogPosition, NodeId, SnapshotId, Term, Vote};
 use std::io;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"RAFTDHST";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Without a snapshot.
+const VERSION_BEFORE: u16 = 1;
 const FLAG_CLEAN: u8 = 1;
 const FLAG_UNCERTAIN: u8 = 2;
-const CRC_AT: usize = 124;
+const CRC_AT: usize = 252;
+const CRC_AT_BEFORE: usize = 124;
 /// The names of the two files.
 pub(super) const NAMES: [&str; 2] = ["hs.0", "hs.1"];
 
@@ -57,6 +75,14 @@ pub(super) struct Slot {
     /// Whether the log's tail is in doubt. Nothing here sets it yet; a directory that has it is
     /// refused.
     pub(super) uncertain: bool,
+    /// The snapshot in force; all zero if there is none.
+    pub(super) snapshot: SnapshotId,
+    /// The entry before what the first segment begins with.
+    pub(super) base: LogPosition,
+    /// The number of the first segment of the log; 0 as 1.
+    pub(super) first_segment: u32,
+    /// The directory that it was written for; 0 in version 1, which does not say.
+    pub(super) disk_id: DiskId,
 }
 
 impl Slot {
@@ -77,6 +103,14 @@ impl Slot {
         put_u64(&mut page, 48, self.last_durable.term.get());
         put_u64(&mut page, 56, self.last_durable.index.get());
         put_u64(&mut page, 64, self.genesis);
+        put_u64(&mut page, 88, self.snapshot.position.index.get());
+        put_u64(&mut page, 96, self.snapshot.position.term.get());
+        put_u64(&mut page, 104, self.snapshot.bytes);
+        put_u32(&mut page, 112, self.snapshot.crc);
+        put_u32(&mut page, 116, self.first_segment);
+        put_u64(&mut page, 120, self.base.index.get());
+        put_u64(&mut page, 128, self.base.term.get());
+        put_u128(&mut page, 136, self.disk_id.0);
         let crc = crc::crc32(&[&page[..CRC_AT]]);
         put_u32(&mut page, CRC_AT, crc);
         page
@@ -88,13 +122,19 @@ impl Slot {
         if page.len() < PAGE_BYTES || &page[..8] != MAGIC {
             return Ok(None);
         }
-        if get_u32(page, CRC_AT) != crc::crc32(&[&page[..CRC_AT]]) {
+        let version = get_u16(page, 8);
+        let sound = |crc_at: usize| get_u32(page, crc_at) == crc::crc32(&[&page[..crc_at]]);
+        let before = version == VERSION_BEFORE && sound(CRC_AT_BEFORE);
+        if !before && !sound(CRC_AT) {
             return Ok(None);
         }
-        let version = get_u16(page, 8);
-        if version != VERSION {
+        if !before && version != VERSION {
             return Err(version);
         }
+        let position = |index: usize, term: usize| {
+            let index = LogIndex::new(get_u64(page, index));
+            LogPosition::new(Term::new(get_u64(page, term)), index)
+        };
         let vote = match get_u64(page, 32) {
             0 => Vote::None,
             u64::MAX => Vote::Abstain,
@@ -104,13 +144,19 @@ impl Slot {
             seq: get_u64(page, 16),
             hard_state: HardState { term: Term::new(get_u64(page, 24)), vote },
             boot_nonce: get_u64(page, 40),
-            last_durable: LogPosition::new(
-                Term::new(get_u64(page, 48)),
-                LogIndex::new(get_u64(page, 56)),
-            ),
+            last_durable: position(56, 48),
             genesis: get_u64(page, 64),
             clean: page[10] & FLAG_CLEAN != 0,
             uncertain: page[10] & FLAG_UNCERTAIN != 0,
+            snapshot: if before {
+                SnapshotId::default()
+            } else {
+                let (bytes, crc) = (get_u64(page, 104), get_u32(page, 112));
+                SnapshotId { position: position(88, 96), bytes, crc }
+            },
+            base: if before { LogPosition::ZERO } else { position(120, 128) },
+            first_segment: if before { 0 } else { get_u32(page, 116) },
+            disk_id: if before { DiskId::default() } else { DiskId(get_u128(page, 136)) },
         }))
     }
 }
@@ -152,23 +198,28 @@ impl Loaded {
 
 impl HardStateFiles {
     /// Makes both files with versions 0 and 1 of nothing.
-    pub(super) fn create(disk: &dyn Disk, boot_nonce: u64) -> Result<HardStateFiles, OpenError> {
+    pub(super) fn create(
+        disk: &dyn Disk,
+        disk_id: DiskId,
+        boot_nonce: u64,
+    ) -> Result<HardStateFiles, OpenError> {
         let make = |name: &'static str| -> io::Result<Arc<dyn DiskFile>> {
             let file = disk.create_new(name)?;
             for seq in 0..2 {
-                let slot = Slot { seq, boot_nonce, ..Slot::default() };
+                let slot = Slot { seq, boot_nonce, disk_id, ..Slot::default() };
                 file.write_at(slot_offset(seq), &slot.encode())?;
             }
             file.sync()?;
             Ok(file)
         };
         let made = |name| make(name).map_err(OpenError::io(disk, "create", name));
-        let written = Slot { seq: 1, boot_nonce, ..Slot::default() };
+        let written = Slot { seq: 1, boot_nonce, disk_id, ..Slot::default() };
         Ok(HardStateFiles { files: [made(NAMES[0])?, made(NAMES[1])?], written })
     }
 
-    /// Reads both files. The newest version wins; two bad slots of one parity are `HardStateLost`.
-    pub(super) fn load(disk: &dyn Disk) -> Result<Loaded, OpenError> {
+    /// Reads both files of the directory `disk_id`. The newest version wins; two bad slots of one
+    /// parity are `HardStateLost`.
+    pub(super) fn load(disk: &dyn Disk, disk_id: DiskId) -> Result<Loaded, OpenError> {
         let mut slots: [[Option<Slot>; 2]; 2] = [[None; 2]; 2];
         let lost = || OpenError::HardStateLost { path: disk.path("") };
         let mut files: [Option<Arc<dyn DiskFile>>; 2] = [None, None];
@@ -181,6 +232,10 @@ impl HardStateFiles {
             file.sync().map_err(OpenError::io(disk, "sync", name))?;
             for (parity, slot) in slots[copy].iter_mut().enumerate() {
                 *slot = read_slot(disk, name, &*file, parity)?;
+                let said = slot.map(|slot| slot.disk_id).filter(|said| *said != DiskId::default());
+                if let Some(found) = said.filter(|said| *said != disk_id) {
+                    return Err(OpenError::OtherDisk { path: disk.path(name), found, disk_id });
+                }
             }
             files[copy] = Some(file);
         }

@@ -1,9 +1,13 @@
-//! What the sync thread does, as data: a list of disk operations, run strictly one after the other.
+//! What the two threads do, as data. The sync thread: a list of disk operations, run strictly one
+//! after the other. The `bg` thread: a step of preparing a segment, or a few operations on other
+//! files.
 //!
 //! Why not a trait with a method for each: the simulator runs a job operation by operation and cuts
 //! the power between any two of them, and the executor on the thread is a loop of four lines.
 
+use super::background::{PrepareDone, PrepareJob};
 use super::disk::DiskFile;
+use super::files::{FileDone, FileJob};
 use crate::types::JobSeq;
 use std::io;
 use std::sync::Arc;
@@ -49,5 +53,43 @@ impl Job {
     /// Runs the operations in order, up to the first that fails.
     pub fn run(&self) -> io::Result<()> {
         self.operations.iter().try_for_each(Operation::run)
+    }
+}
+
+/// A job for the `bg` thread. At most one is in flight.
+pub struct BackgroundJob(pub(super) Work);
+
+pub(super) enum Work {
+    /// A step of preparing a segment.
+    Prepare(PrepareJob),
+    /// Operations on files beside the log.
+    Files(FileJob),
+}
+
+/// What came of a `BackgroundJob`.
+pub struct BackgroundDone(pub(super) WorkDone);
+
+pub(super) enum WorkDone {
+    Prepare(PrepareDone),
+    Files(FileDone),
+}
+
+impl BackgroundDone {
+    /// Why a step of preparing a segment failed, if it did; for a log line.
+    pub fn error(&self) -> Option<&io::Error> {
+        match &self.0 {
+            WorkDone::Prepare(done) => done.error(),
+            WorkDone::Files(_) => None,
+        }
+    }
+}
+
+impl BackgroundJob {
+    /// Does it, up to the first operation that fails.
+    pub fn run(self) -> BackgroundDone {
+        BackgroundDone(match self.0 {
+            Work::Prepare(job) => WorkDone::Prepare(job.run()),
+            Work::Files(job) => WorkDone::Files(job.run()),
+        })
     }
 }

@@ -4,8 +4,9 @@
 //! DATA/
 //!   LOCK            flock for the life of the process
 //!   IDENTITY        whose directory this is; written last of all          identity.rs
-//!   hs.0  hs.1      term, vote and a few more, each version in both       hard_state.rs
+//!   hs.0  hs.1      term, vote, which snapshot, each version in both      hard_state.rs
 //!   log/<seq>.seg   the log, in files of one size, zeroed ahead           segment.rs
+//!   snap/…          the snapshot in force, and those on their way         snapshot_file.rs
 //!
 //! a segment   |header|copy of it|batch  |batch          | ... zeros ... |
 //!             0      4096       8192    each from a page                when full: FOOTER, trailer
@@ -48,6 +49,7 @@ mod directory;
 mod disk;
 mod error;
 mod file_system;
+mod files;
 mod hard_state;
 mod identity;
 mod job;
@@ -59,25 +61,33 @@ mod recovery;
 mod replay;
 mod scan;
 mod segment;
+mod snapshot_draft;
+mod snapshot_file;
+mod snapshot_part;
+mod snapshots;
 mod staging;
 mod verdict;
 
-pub use background::{BackgroundDone, BackgroundJob, Shortage};
+pub use background::Shortage;
 pub use disk::{Disk, DiskFile, Region};
 pub use error::{Damage, DamageExtent, OpenError, PayloadDamaged};
 pub use identity::Identity;
-pub use job::{Job, Operation};
+pub use job::{BackgroundDone, BackgroundJob, Job, Operation};
 pub use options::{Options, Recovered, RecoveryReport};
 pub use os_disk::OsDisk;
+pub use snapshot_file::{Block, SnapshotDamage, SnapshotHead};
+pub use snapshots::{SnapshotEvent, SnapshotSource};
 
 use crate::codec::crc;
 use crate::types::{EntryKind, HardState, JobSeq, LogIndex, LogPosition, Term};
-use background::{Need, Preparation};
+use background::{Need, Preparation, PrepareJob};
 use directory::Directory;
 use hard_state::{HardStateFiles, Slot};
+use job::{Work, WorkDone};
 use record::{FooterRow, Place, RecordHead, RecordKind, u32_of, usize_of};
 use replay::Entry;
 use segment::Fill;
+use snapshots::Snapshots;
 use staging::{Staging, marker};
 use std::collections::VecDeque;
 use std::io;
@@ -106,8 +116,11 @@ pub struct Wal {
     hard_state: HardStateFiles,
     /// What the hard state shall be; its `seq` and `last_durable` mean nothing.
     wanted: Slot,
-    /// Entries 1, 2, …
+    /// The entry before the first one: the snapshot in force, or an earlier entry that it covers.
+    base: LogPosition,
+    /// The entries behind the base.
     entries: VecDeque<Entry>,
+    snapshots: Snapshots,
     /// Everything in the files before is durable.
     synced: Place,
     /// The last entry of what is durable.
@@ -150,18 +163,21 @@ enum Mark {
 pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), OpenError> {
     let opened = recovery::open(&*disk, options)?;
     let recovered = opened.summary();
-    let recovery::Opened { template, hard_state, segments, replay, resume, .. } = opened;
+    let recovery::Opened { identity, template, hard_state, segments, replay, resume, .. } = opened;
     let (used, spares): (Vec<_>, Vec<_>) =
         segments.into_iter().map(Arc::new).partition(|segment| segment.seq <= resume.place.segment);
+    let beginnings = used.iter().map(|segment| replay.beginning_of(segment.seq)).collect();
     let covered = replay.torn_at.is_none() && replay.entries_end <= replay.watermark;
     let fill = Fill { end: resume.place.offset, rows: resume.rows };
-    let wal = Wal {
+    let mut wal = Wal {
+        snapshots: Snapshots::new(Arc::clone(&disk), identity, opened.snapshot),
         disk,
-        directory: Directory::new(used, spares.into(), fill),
+        directory: Directory::new(used, beginnings, spares.into(), fill),
         staging: Staging::new((resume.place.segment, resume.chain), options.entry_cache_bytes),
         preparation: Preparation::new(template),
         wanted: *hard_state.written(),
         hard_state,
+        base: replay.base,
         entries: replay.entries,
         synced: resume.place,
         durable_last: recovered.last,
@@ -172,20 +188,25 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), 
         lift: false,
         operations: Vec::new(),
     };
+    wal.snapshots.log_grew(wal.directory.used_bytes());
     Ok((wal, recovered))
 }
 
 impl Wal {
     /// The last entry, staged ones included.
     pub fn last(&self) -> LogPosition {
-        let index = LogIndex::ZERO.advanced_by(u64_of(self.entries.len()));
+        let index = self.base.index.advanced_by(u64_of(self.entries.len()));
         LogPosition::new(self.term_at(index), index)
     }
 
-    /// What is known of the entry at `index`; `None` beyond the last one.
+    /// The entry before the first one that the log holds.
+    pub fn base(&self) -> LogPosition {
+        self.base
+    }
+
+    /// What is known of the entry at `index`; `None` beyond the last one, and up to the base.
     pub fn meta(&self, index: LogIndex) -> Option<EntryInfo> {
-        let slot = usize::try_from(index.get().checked_sub(1)?).ok()?;
-        self.entries.get(slot).map(|entry| EntryInfo {
+        self.slot_of(index).and_then(|slot| self.entries.get(slot)).map(|entry| EntryInfo {
             term: entry.term,
             kind: entry.kind,
             bytes: entry.payload_len,
@@ -283,8 +304,9 @@ impl Wal {
         assert!(to.index >= self.commit, "what is committed is never cut (I4)");
         assert_eq!(to.term, self.term_at(to.index), "the entry kept is in the log");
         self.stage(&marker(RecordKind::Trunc, to, &[]), &[]);
-        let kept = usize::try_from(to.index.get()).expect("an index of the log fits");
-        self.entries.truncate(kept);
+        self.directory.note_cut(to.index);
+        let kept = usize::try_from(to.index.count_since(self.base.index));
+        self.entries.truncate(kept.expect("an index of the log fits"));
         assert_eq!(self.last(), to);
     }
 
@@ -346,6 +368,7 @@ impl Wal {
             self.operations = operations;
             return None;
         }
+        self.switch_dispatched(seq);
         self.in_flight = Some(InFlight { seq, last, end, written });
         Some(Job { seq, operations })
     }
@@ -371,9 +394,14 @@ impl Wal {
         let done = self.in_flight.take().expect("a receipt answers a job");
         assert_eq!(done.seq, seq, "jobs are done in order");
         self.staging.job_done();
-        self.synced = done.end;
-        self.durable_last = done.last;
         self.preparation.earn(done.written);
+        self.snapshots.log_grew(done.written);
+        // A log that was replaced meanwhile is none of this job's.
+        if done.end.segment >= self.directory.first_seq() {
+            self.synced = done.end;
+            self.durable_last = done.last;
+        }
+        self.switched(seq);
         if self.mark == Mark::InFlight {
             self.mark = Mark::Due;
         }
@@ -419,27 +447,39 @@ impl Wal {
         self.lift = true;
     }
 
-    /// The next step of preparing segments, if one is due.
+    /// The next job for the `bg` thread, if one is due. A spare comes first: without one nothing
+    /// can be appended soon.
     pub fn background_job(&mut self) -> Option<BackgroundJob> {
+        let preparation = self.preparation_job().map(Work::Prepare);
+        preparation.or_else(|| self.snapshots.job().map(Work::Files)).map(BackgroundJob)
+    }
+
+    fn preparation_job(&mut self) -> Option<PrepareJob> {
         // The second spare only when the log has shown that it grows. Design §12.6.
         let wanted = if self.directory.segment_count() == 1 { 1 } else { 2 };
         let used = u64::from(self.directory.end().offset);
         let half_full = 2 * used > u64::from(self.directory.active().file_len);
         let need = match self.directory.spare_count() {
-            0 if half_full => Need::Urgent,
+            0 if half_full || self.snapshots.wants_spare() => Need::Urgent,
             count if count < wanted => Need::Paced,
             _enough => Need::None,
         };
         self.preparation.job(&self.disk, self.directory.next_seq(), need)
     }
 
-    /// Takes note of a step that was run. What is lacking shows in `shortage`; after any other
-    /// error the process must end: without spares the log stands still.
-    pub fn background_done(&mut self, done: BackgroundDone) -> io::Result<()> {
-        if let Some(spare) = self.preparation.done(done)? {
-            self.directory.add_spare(spare);
+    /// Takes note of a job that was run; what it means for a snapshot, if anything. What is lacking
+    /// shows in `shortage`; after any other error in preparing a segment the process must end:
+    /// without spares the log stands still.
+    pub fn background_done(&mut self, done: BackgroundDone) -> io::Result<Option<SnapshotEvent>> {
+        match done.0 {
+            WorkDone::Prepare(done) => {
+                if let Some(spare) = self.preparation.done(done)? {
+                    self.directory.add_spare(spare);
+                }
+                Ok(None)
+            }
+            WorkDone::Files(done) => Ok(self.snapshots.done(done)),
         }
-        Ok(())
     }
 
     /// Lets `background_job` try again after a failure. For a timer: a full disk need not be asked
@@ -454,12 +494,18 @@ impl Wal {
     }
 
     fn entry(&self, index: LogIndex) -> &Entry {
-        let slot = usize::try_from(index.prev().get()).expect("an index of the log fits");
-        self.entries.get(slot).expect("the caller asks for entries of the log")
+        let entry = self.slot_of(index).and_then(|slot| self.entries.get(slot));
+        entry.expect("the caller asks for entries of the log")
+    }
+
+    /// The place in the queue of the entry at `index`, if it lies behind the base.
+    fn slot_of(&self, index: LogIndex) -> Option<usize> {
+        let behind = index.get().checked_sub(self.base.index.get())?;
+        usize::try_from(behind.checked_sub(1)?).ok()
     }
 
     fn term_at(&self, index: LogIndex) -> Term {
-        if index == LogIndex::ZERO { Term::ZERO } else { self.entry(index).term }
+        if index == self.base.index { self.base.term } else { self.entry(index).term }
     }
 
     /// Puts a record into the batch under construction, closing the segment first if it does not
@@ -467,7 +513,7 @@ impl Wal {
     fn stage(&mut self, head: &RecordHead, payload: &[u8]) -> Place {
         if !self.directory.takes(head.payload_len) {
             self.close_segment();
-            self.directory.rotate();
+            self.directory.rotate(self.last());
             assert!(self.directory.takes(head.payload_len), "limits.rs bounds entries by segments");
         }
         let place = self.directory.end();

@@ -1,6 +1,7 @@
 //! What `open` is asked, and what it answers.
 
 use super::identity::Identity;
+use super::snapshots::SnapshotSource;
 use crate::types::{ClusterId, DiskId, HardState, LogIndex, LogPosition, NodeId, Term};
 
 /// How to open a directory.
@@ -36,13 +37,17 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// Hash of the bootstrap configuration; 0 if there never was a bootstrap.
     pub genesis: u64,
+    /// The snapshot in force, to be loaded before the log goes on.
+    pub snapshot: Option<SnapshotSource>,
+    /// The entry before the first one of the log: at or below what the snapshot stands for.
+    pub base: LogPosition,
     /// The terms of the log: the last index of each run of one term.
     pub runs: Vec<(LogIndex, Term)>,
-    /// The payload lengths of entries 1, 2, … Bytes.
+    /// The payload lengths of the entries behind the base. Bytes.
     pub sizes: Vec<u32>,
     /// The configuration entries and their payloads, ascending.
     pub configurations: Vec<(LogIndex, Vec<u8>)>,
-    /// An index known to be committed, at or below the last.
+    /// An index known to be committed, at or below the last; not below the snapshot.
     pub commit_index: LogIndex,
     /// The last entry.
     pub last: LogPosition,

@@ -147,8 +147,9 @@ impl DiskFile for OsFile {
 
     fn read_durable(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         match self.read_direct(offset, len) {
-            // tmpfs and some network file systems have no O_DIRECT, or another alignment.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            // tmpfs and some network file systems have no O_DIRECT, or another alignment; a file
+            // that was removed while it is open can be read, but not opened again.
+            Err(error) if no_direct_io(&error) => {
                 rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?;
                 read(&self.file, offset, len)
             }
@@ -180,6 +181,11 @@ impl OsFile {
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
         read(&file, offset, len)
     }
+}
+
+fn no_direct_io(error: &io::Error) -> bool {
+    let invalid = rustix::io::Errno::INVAL.raw_os_error();
+    error.raw_os_error() == Some(invalid) || error.kind() == io::ErrorKind::NotFound
 }
 
 /// Reads through an aligned buffer, as O_DIRECT wants it.

@@ -18,15 +18,18 @@ use super::record::{Place, page_up, usize_of};
 use super::replay::{Replay, replay};
 use super::scan::{SegmentScan, scan, zero_from};
 use super::segment::{DATA_START, HeaderPage, Segment, SegmentHeader};
+use super::snapshot_file::{SNAP, SnapshotDamage, snapshot_name};
+use super::snapshots::SnapshotSource;
 use crate::limits::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use crate::types::{HardState, Vote};
+use crate::types::{HardState, SnapshotId, Vote};
 use std::io;
 use std::sync::Arc;
 
 /// The files of ours that may lie in a directory whose making was cut short.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "LOCK",
     LOG,
+    SNAP,
     hard_state::NAMES[0],
     hard_state::NAMES[1],
     identity::NAME_UNFINISHED,
@@ -47,6 +50,8 @@ pub(super) struct Opened {
     pub(super) replay: Replay,
     /// Where the next batch goes.
     pub(super) resume: Resume,
+    /// The snapshot in force.
+    pub(super) snapshot: Option<SnapshotSource>,
     /// Whether the term and vote were older than the log.
     hard_state_stale: bool,
     /// Whether the process before this one said goodbye.
@@ -73,12 +78,14 @@ impl Opened {
             identity: self.identity,
             hard_state: slot.hard_state,
             genesis: slot.genesis,
+            snapshot: self.snapshot.clone(),
+            base: replay.base,
             runs: replay.runs(),
             sizes: replay.entries.iter().map(|entry| entry.payload_len).collect(),
             configurations: configurations
                 .map(|(&index, payload)| (index, payload.clone()))
                 .collect(),
-            commit_index: replay.commit.min(last.index),
+            commit_index: replay.commit.min(last.index).max(slot.snapshot.position.index),
             last,
             report,
         }
@@ -97,11 +104,55 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenErr
     if identity.token_hash != options.token_hash {
         return Err(OpenError::WrongCluster { path: disk.path("") });
     }
-    let loaded = HardStateFiles::load(disk)?;
-    let read = read_segments(disk, &identity)?;
+    let loaded = HardStateFiles::load(disk, identity.disk_id)?;
+    let snapshot = find_snapshot(disk, loaded.newest.snapshot)?;
+    let read = read_segments(disk, &identity, loaded.newest.first_segment.max(1))?;
     let replay = judge(disk, &read, &loaded.newest)?;
     // From here on the directory is ours to write to.
-    mend(disk, read, replay, loaded, identity, options)
+    let mut opened = mend(disk, read, replay, loaded, identity, options)?;
+    remove_strays(disk, snapshot.as_ref())?;
+    opened.snapshot = snapshot;
+    Ok(opened)
+}
+
+/// The file of the snapshot in force. What is in it is judged when it is loaded.
+fn find_snapshot(disk: &dyn Disk, id: SnapshotId) -> Result<Option<SnapshotSource>, OpenError> {
+    if id == SnapshotId::default() {
+        return Ok(None);
+    }
+    let name = snapshot_name(id);
+    match disk.open(&name) {
+        Ok(file) => Ok(Some(SnapshotSource::new(disk, id, file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let damage = SnapshotDamage::of("its file is missing");
+            Err(OpenError::SnapshotDamaged { path: disk.path(&name), damage })
+        }
+        Err(error) => Err(OpenError::io(disk, "open", &name)(error)),
+    }
+}
+
+/// Removes the snapshots that are not in force: of switches that did not happen, or that did and
+/// left the old one. Parts of others' stay, if they are newer: receiving them goes on.
+fn remove_strays(disk: &dyn Disk, current: Option<&SnapshotSource>) -> Result<(), OpenError> {
+    let names = match disk.list(SNAP) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(OpenError::io(disk, "list", SNAP)(error)),
+    };
+    let in_force = current.map(|source| snapshot_name(source.id)).unwrap_or_default();
+    let mut removed = false;
+    for name in names.iter().map(|name| format!("{SNAP}/{name}")) {
+        // Names begin with the index, in digits of one length: they are in its order.
+        let newer_part = name.ends_with(".part") && name > in_force;
+        if name != in_force && !newer_part {
+            remove(disk, &name)?;
+            removed = true;
+        }
+    }
+    if removed {
+        disk.sync_directory(SNAP).map_err(OpenError::io(disk, "sync", SNAP))?;
+    }
+    Ok(())
 }
 
 fn template(identity: Identity, options: &Options) -> Template {
@@ -150,7 +201,7 @@ fn create(disk: &dyn Disk, options: &Options) -> Result<Identity, OpenError> {
         }
     }
     disk.create_directory(LOG).map_err(OpenError::io(disk, "create", LOG))?;
-    HardStateFiles::create(disk, options.boot_nonce)?;
+    HardStateFiles::create(disk, options.disk_id_if_new, options.boot_nonce)?;
     let first = segment_name(1);
     template(identity, options)
         .prepare_now(disk, 1)
@@ -183,15 +234,18 @@ struct Read {
     files: Vec<Arc<dyn DiskFile>>,
     /// A spare whose preparation was cut short.
     unfinished: Option<u32>,
+    /// Segments before the first one of the log: a snapshot stands for them.
+    dead: Vec<u32>,
 }
 
 /// Reads every segment, from the medium, after a sync: what is read then will still be there after
 /// a crash.
-fn read_segments(disk: &dyn Disk, identity: &Identity) -> Result<Read, OpenError> {
-    let seqs = list_segments(disk)?;
-    let mut read = Read { scans: Vec::new(), files: Vec::new(), unfinished: None };
+fn read_segments(disk: &dyn Disk, identity: &Identity, first: u32) -> Result<Read, OpenError> {
+    let (dead, seqs) = list_segments(disk)?.into_iter().partition(|seq| *seq < first);
+    let seqs: Vec<u32> = seqs;
+    let mut read = Read { scans: Vec::new(), files: Vec::new(), unfinished: None, dead };
     let newest = seqs.last().copied();
-    let mut next = 1;
+    let mut next = first;
     for seq in seqs {
         let missing = (next < seq).then_some(next);
         // One hole, however many are missing: the number may be anything.
@@ -208,7 +262,7 @@ fn read_segments(disk: &dyn Disk, identity: &Identity) -> Result<Read, OpenError
             return Err(OpenError::Stray { path: disk.path(&name), missing });
         }
         let unfinished = scan.header.is_none() && scan.zero_from <= DATA_START;
-        if unfinished && Some(seq) == newest && seq > 1 {
+        if unfinished && Some(seq) == newest && seq > first {
             read.unfinished = Some(seq);
         } else {
             if scan.header.is_some() {
@@ -219,8 +273,8 @@ fn read_segments(disk: &dyn Disk, identity: &Identity) -> Result<Read, OpenError
         next = seq.saturating_add(1);
     }
     if read.scans.is_empty() {
-        // IDENTITY is written after the first segment.
-        read.scans.push(lost_segment(1));
+        // IDENTITY is written after the first segment, and a log begins only in one that is there.
+        read.scans.push(lost_segment(first));
     }
     Ok(read)
 }
@@ -261,7 +315,7 @@ fn read_segment(
 
 /// Replays the log and refuses it if anything that may have been acknowledged is damaged.
 fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenError> {
-    let mut replay = replay(&read.scans);
+    let mut replay = replay(newest.base, &read.scans);
     let last = replay.last();
     let committed = replay.commit.min(last.index);
     if let Some(scan) = read.scans.iter().find(|scan| scan.wrong_length) {
@@ -285,6 +339,10 @@ fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenErro
     {
         // By its neighbours it held nothing that counts; but it was there.
         replay.doubt(last.index.next(), Place { segment: lost.seq, offset: 0 });
+    }
+    if last.index < newest.snapshot.position.index {
+        // What a snapshot stands for was durable before it was put in force.
+        replay.doubt(last.index.next(), replay.end);
     }
     match replay.damage() {
         None => Ok(replay),
@@ -310,6 +368,12 @@ fn mend(
         remove(disk, &segment_name(seq))?;
         disk.sync_directory(LOG).map_err(OpenError::io(disk, "sync", LOG))?;
     }
+    for &seq in &read.dead {
+        remove(disk, &segment_name(seq))?;
+    }
+    if !read.dead.is_empty() {
+        disk.sync_directory(LOG).map_err(OpenError::io(disk, "sync", LOG))?;
+    }
     let mut segments = Vec::new();
     for (scan, file) in read.scans.iter().zip(read.files) {
         let header = scan.header.expect("a segment without a header is damage, and was refused");
@@ -318,7 +382,7 @@ fn mend(
         let SegmentHeader { seq, salt, file_len, .. } = header;
         segments.push(Segment { seq, salt, file_len, file, map });
     }
-    let number = usize_of(replay.end.segment - 1);
+    let number = usize_of(replay.end.segment - read.scans[0].seq);
     let (scan, segment) = (&read.scans[number], &segments[number]);
     let resume = mend::tail(scan, segment, &replay).map_err(OpenError::io(
         disk,
@@ -327,7 +391,7 @@ fn mend(
     ))?;
     let stale = replay.term_max > loaded.newest.hard_state.term;
     let clean = loaded.newest.clean;
-    let hard_state = write_hard_state(disk, loaded, &replay, options)?;
+    let hard_state = write_hard_state(disk, loaded, &replay, (&identity, options))?;
     let template = template(identity, options);
     Ok(Opened {
         identity,
@@ -336,6 +400,7 @@ fn mend(
         segments,
         replay,
         resume,
+        snapshot: None,
         hard_state_stale: stale,
         clean,
     })
@@ -346,7 +411,7 @@ fn write_hard_state(
     disk: &dyn Disk,
     loaded: Loaded,
     replay: &Replay,
-    options: &Options,
+    (identity, options): (&Identity, &Options),
 ) -> Result<HardStateFiles, OpenError> {
     let found = loaded.newest;
     // A record of a term we have no hard state of: the vote of that term is unknown, so none is
@@ -360,6 +425,7 @@ fn write_hard_state(
         hard_state,
         boot_nonce: options.boot_nonce,
         last_durable: replay.last(),
+        disk_id: identity.disk_id,
         clean: false,
         ..found
     };

@@ -12,7 +12,8 @@ use super::verdict::{HoleVerdict, Proof, RecordVerdict, is_torn, judge_hole, jud
 use crate::types::{EntryKind, LogIndex, LogPosition, Term};
 use std::collections::{BTreeMap, VecDeque};
 
-/// One entry of the log, and where its record is. The entry's index is its place in the queue.
+/// One entry of the log, and where its record is. The entry's index is its place in the queue,
+/// counted from behind the log's base.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry {
     /// Its term.
@@ -30,8 +31,13 @@ pub(super) struct Entry {
 /// The log the segments mean.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    /// Entries 1, 2, …
+    /// The entry before the first one: what stands before the first segment. `ZERO` in a log that
+    /// was never compacted.
+    pub(super) base: LogPosition,
+    /// The entries behind the base.
     pub(super) entries: VecDeque<Entry>,
+    /// How each segment's records stand to what is before them.
+    pub(super) beginnings: BTreeMap<u32, Beginning>,
     /// The payloads of configuration entries.
     pub(super) configurations: BTreeMap<LogIndex, Vec<u8>>,
     /// C, the largest commit index in the headers up to where the log ends. May lie above the last
@@ -63,6 +69,16 @@ pub(super) struct Replay {
     uncertain: Option<(LogIndex, Place)>,
 }
 
+/// How the records of a segment stand to those before it. A log can begin with a segment only if
+/// no record of it, or of a later one, cuts into what was before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Beginning {
+    /// The last entry of the log when the segment was begun.
+    pub(super) after: LogPosition,
+    /// The lowest index that its truncations left standing.
+    pub(super) lowest_kept: LogIndex,
+}
+
 /// Whether to go on with the next record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Flow {
@@ -70,9 +86,10 @@ enum Flow {
     Stop,
 }
 
-/// Replays the segments, which are in order and without gaps; one that is lost is a hole.
-pub(super) fn replay(scans: &[SegmentScan]) -> Replay {
-    let mut replay = Replay { watermark: watermark(scans), ..Replay::default() };
+/// Replays the segments, which are in order and without gaps; one that is lost is a hole. Before
+/// the first one stands `base`.
+pub(super) fn replay(base: LogPosition, scans: &[SegmentScan]) -> Replay {
+    let mut replay = Replay { base, watermark: watermark(scans), ..Replay::default() };
     if let Some(first) = scans.first() {
         replay.enter(first.seq);
     }
@@ -106,14 +123,14 @@ fn as_record(found: &Found) -> Option<&Scanned> {
 impl Replay {
     /// The last entry.
     pub(super) fn last(&self) -> LogPosition {
-        let index = LogIndex::ZERO.advanced_by(count(self.entries.len()));
+        let index = self.base.index.advanced_by(count(self.entries.len()));
         LogPosition::new(self.term_at(index).unwrap_or_default(), index)
     }
 
     /// The last index of each run of one term.
     pub(super) fn runs(&self) -> Vec<(LogIndex, Term)> {
         let mut runs: Vec<(LogIndex, Term)> = Vec::new();
-        let mut index = LogIndex::ZERO;
+        let mut index = self.base.index;
         for entry in &self.entries {
             index = index.next();
             match runs.last_mut() {
@@ -147,8 +164,9 @@ impl Replay {
     }
 
     fn term_at(&self, index: LogIndex) -> Option<Term> {
-        match index.get().checked_sub(1) {
-            None => Some(Term::ZERO),
+        let behind = index.get().checked_sub(self.base.index.get())?;
+        match behind.checked_sub(1) {
+            None => Some(self.base.term),
             Some(before) => {
                 let slot = usize::try_from(before).ok()?;
                 self.entries.get(slot).map(|entry| entry.term)
@@ -156,8 +174,17 @@ impl Replay {
         }
     }
 
+    /// How the records of segment `seq` stand to those before it.
+    pub(super) fn beginning_of(&self, seq: u32) -> Beginning {
+        let last = self.last();
+        let at_the_end = Beginning { after: last, lowest_kept: last.index };
+        self.beginnings.get(&seq).copied().unwrap_or(at_the_end)
+    }
+
     fn enter(&mut self, seq: u32) {
         self.end = Place { segment: seq, offset: DATA_START };
+        let after = self.last();
+        self.beginnings.insert(seq, Beginning { after, lowest_kept: after.index });
         self.chain = 0;
         self.rows.clear();
         self.footer = None;
@@ -266,7 +293,8 @@ impl Replay {
     ) -> Flow {
         let place = Place { segment: self.end.segment, offset: row.offset };
         self.rows.push(*row);
-        if committed < row.position.index && row.position.index <= self.last().index {
+        let overrides = committed < row.position.index && row.position.index <= self.last().index;
+        if overrides && row.position.index > self.base.index {
             self.keep(row.position.index.prev());
         }
         let last = self.last();
@@ -299,8 +327,11 @@ impl Replay {
     }
 
     fn keep(&mut self, last: LogIndex) {
-        let kept = usize::try_from(last.get()).expect("an index at or below the last fits");
-        self.entries.truncate(kept);
+        let kept = usize::try_from(last.count_since(self.base.index));
+        self.entries.truncate(kept.expect("an index at or below the last fits"));
+        if let Some(beginning) = self.beginnings.get_mut(&self.end.segment) {
+            beginning.lowest_kept = beginning.lowest_kept.min(last);
+        }
         self.configurations.split_off(&last.next());
         self.faulty.split_off(&last.next());
     }

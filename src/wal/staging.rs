@@ -83,6 +83,12 @@ impl Staging {
         }
     }
 
+    /// Forgets what was not dispatched, and what is cached: the log begins anew, behind nothing.
+    pub(super) fn restart(&mut self, chain: (u32, u32)) {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        *self = Staging { in_flight, ..Staging::new(chain, self.cached_bytes_max) };
+    }
+
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
         self.building.is_empty()

@@ -4,7 +4,8 @@
 //! hello     array(3) [id: uint = 0, op: uint = 32, args]
 //!   args    ["raftd", version_min, version_max, cluster_id: bin 16, sender, auth: bin]
 //!   sender  nil from a client, or
-//!           [node, to, disk_id: bin 16, boot_nonce, genesis, members]
+//!           [node, to, disk_id: bin 16, boot_nonce, genesis, members, purpose]
+//! purpose   0 replication, 1 to bring a snapshot
 //! members   array of array(2) [node, disk_id: bin 16]
 //! welcome   array(3) [id: uint = 0, kind: uint = 32, args]
 //!   args    [version, cluster_id: bin 16, node, disk_id: bin 16, boot_nonce, genesis, members,
@@ -12,6 +13,7 @@
 //! refusal   array(3) [id: uint = 0, kind: uint = 0, args of an error]; then the node hangs up
 //! ```
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::msgpack::{self, Reader};
@@ -88,6 +90,36 @@ wire_struct! {
         pub genesis: u64,
         /// Members of the bootstrap configuration; none if never bootstrapped.
         pub members: Vec<(NodeId, DiskId)> => Members,
+        /// What the connection is for.
+        pub purpose: Purpose,
+    }
+}
+
+/// What a connection between servers is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// The messages of Raft.
+    Replication,
+    /// A snapshot, so that its bytes never delay those messages.
+    Snapshot,
+}
+
+impl Serialize for Purpose {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(match self {
+            Purpose::Replication => 0,
+            Purpose::Snapshot => 1,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Purpose {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Purpose, D::Error> {
+        match u8::deserialize(from)? {
+            0 => Ok(Purpose::Replication),
+            1 => Ok(Purpose::Snapshot),
+            _ => Err(D::Error::custom("a connection is for replication or for a snapshot")),
+        }
     }
 }
 

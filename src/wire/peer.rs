@@ -12,17 +12,21 @@
 //!    8      [term, last.term, last.index]                                 TimeoutNow
 //!    9      [term, sequence]                                              ReadIndex
 //!   10      [term, sequence, index]                                       ReadIndexReply
+//!   11      [term, snapshot: 4 fields, offset, piece: bin]                InstallSnapshot
+//!   12      [term, snapshot: 4 fields, outcome: array]                    InstallSnapshotReply
 //! entries   array of array(4) [term, kind, crc: uint, payload: bin]
 //! outcome   [0, index] Matched · [1, probe, hint.term, hint.index] Conflict · [2, index] NoRoom
+//! snapshot  last.term, last.index, bytes, crc
+//! outcome   of a 12: [0, offset] Wanted · [1] Installed · [2] Refused
 //! ```
 //!
 //! What arrives here has passed every check that one message alone allows: the core can count on
 //! positions that do not overflow and entries whose terms do not go back.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX};
-use crate::raft::message::{AppendOutcome, EntryMeta, Message};
-use crate::types::{EntryKind, LogIndex, LogPosition, NodeId, Term};
+use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX};
+use crate::raft::message::{AppendOutcome, EntryMeta, Message, SnapshotOutcome};
+use crate::types::{EntryKind, LogIndex, LogPosition, NodeId, SnapshotId, Term};
 
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
@@ -40,14 +44,21 @@ const APPEND_REPLY: u64 = 7;
 const TIMEOUT_NOW: u64 = 8;
 const READ_INDEX: u64 = 9;
 const READ_INDEX_REPLY: u64 = 10;
+const INSTALL_SNAPSHOT: u64 = 11;
+const INSTALL_SNAPSHOT_REPLY: u64 = 12;
 
 const MATCHED: u64 = 0;
 const CONFLICT: u64 = 1;
 const NO_ROOM: u64 = 2;
 
+const WANTED: u64 = 0;
+const INSTALLED: u64 = 1;
+const REFUSED: u64 = 2;
+
 /// Appends a message without payloads, as a whole frame.
 ///
-/// Panics on an Append that has entries: they travel with their payloads, see `AppendWriter`.
+/// Panics on an Append that has entries and on a piece of a snapshot that has bytes: they travel
+/// with their payloads, see `AppendWriter` and `encode_piece`.
 pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
     match message {
         Message::Append { term, session, round, prev, entries, commit } => {
@@ -64,8 +75,7 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
         }
         Message::PreVoteReply { term, campaign_term, granted } => {
             write_frame(out, PRE_VOTE_REPLY, 3, |out| {
-                msgpack::write_uint(out, term.get());
-                msgpack::write_uint(out, campaign_term.get());
+                write_uints(out, &[term.get(), campaign_term.get()]);
                 fields::write_flag(out, *granted);
             });
         }
@@ -89,9 +99,8 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
             });
         }
         Message::Heartbeat { term, session, round, commit } => {
-            write_frame(out, HEARTBEAT, 4, |out| {
-                write_uints(out, &[term.get(), *session, *round, commit.get()]);
-            });
+            let numbers = [term.get(), *session, *round, commit.get()];
+            write_frame(out, HEARTBEAT, 4, |out| write_uints(out, &numbers));
         }
         Message::AppendReply { term, session, round, outcome, first_faulty } => {
             write_frame(out, APPEND_REPLY, 5, |out| {
@@ -106,6 +115,58 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
         Message::ReadIndexReply { term, sequence, index } => {
             let numbers = [term.get(), *sequence, index.get()];
             write_frame(out, READ_INDEX_REPLY, 3, |out| write_uints(out, &numbers));
+        }
+        Message::InstallSnapshot { term, snapshot, offset, bytes } => {
+            assert!(*bytes == 0, "a piece travels with its bytes");
+            encode_piece(out, *term, *snapshot, *offset, &[]);
+        }
+        Message::InstallSnapshotReply { term, snapshot, outcome } => {
+            write_frame(out, INSTALL_SNAPSHOT_REPLY, 6, |out| {
+                msgpack::write_uint(out, term.get());
+                write_snapshot(out, *snapshot);
+                write_snapshot_outcome(out, *outcome);
+            });
+        }
+    }
+}
+
+/// Appends an InstallSnapshot with its piece of the file, as a whole frame.
+pub fn encode_piece(
+    out: &mut Vec<u8>,
+    term: Term,
+    snapshot: SnapshotId,
+    offset: u64,
+    piece: &[u8],
+) {
+    assert!(piece.len() <= SNAPSHOT_PIECE_BYTES_MAX, "a piece of {} bytes", piece.len());
+    write_frame(out, INSTALL_SNAPSHOT, 7, |out| {
+        msgpack::write_uint(out, term.get());
+        write_snapshot(out, snapshot);
+        msgpack::write_uint(out, offset);
+        msgpack::write_bin(out, piece);
+    });
+}
+
+fn write_snapshot(out: &mut Vec<u8>, snapshot: SnapshotId) {
+    fields::write_position(out, snapshot.position);
+    msgpack::write_uint(out, snapshot.bytes);
+    msgpack::write_uint(out, u64::from(snapshot.crc));
+}
+
+fn write_snapshot_outcome(out: &mut Vec<u8>, outcome: SnapshotOutcome) {
+    match outcome {
+        SnapshotOutcome::Wanted { offset } => {
+            msgpack::write_array(out, 2);
+            msgpack::write_uint(out, WANTED);
+            msgpack::write_uint(out, offset);
+        }
+        SnapshotOutcome::Installed => {
+            msgpack::write_array(out, 1);
+            msgpack::write_uint(out, INSTALLED);
+        }
+        SnapshotOutcome::Refused => {
+            msgpack::write_array(out, 1);
+            msgpack::write_uint(out, REFUSED);
         }
     }
 }
@@ -233,12 +294,13 @@ pub struct Payload<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A peer's message and, for an Append, the payloads in the order of its entries.
+/// A peer's message and, for an Append, the payloads in the order of its entries; for a piece of a
+/// snapshot, its bytes.
 #[derive(Debug)]
 pub struct PeerFrame<'a> {
     /// The message.
     pub message: Message,
-    /// As many as the message has entries.
+    /// As many as the message has entries; one for a piece of a snapshot, without a CRC of its own.
     pub payloads: Vec<Payload<'a>>,
 }
 
@@ -285,6 +347,8 @@ pub fn decode_peer<'a>(
             sequence: fields.uint()?,
             index: fields.index()?,
         },
+        INSTALL_SNAPSHOT => decode_install_snapshot(&mut fields, &mut payloads)?,
+        INSTALL_SNAPSHOT_REPLY => decode_install_snapshot_reply(&mut fields)?,
         found => return Err(DecodeError::Range { what: "the type of a peer's message", found }),
     };
     fields.close()?;
@@ -377,6 +441,49 @@ fn decode_append_reply(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeErr
     outcome_fields.close()?;
     let first_faulty = Some(fields.index()?).filter(|index| *index != LogIndex::ZERO);
     Ok(Message::AppendReply { term, session, round, outcome, first_faulty })
+}
+
+fn decode_install_snapshot<'a>(
+    fields: &mut Fields<'_, 'a>,
+    payloads: &mut Vec<Payload<'a>>,
+) -> Result<Message, DecodeError> {
+    let (term, snapshot, offset) = (fields.term()?, decode_snapshot(fields)?, fields.uint()?);
+    check(snapshot.position.term <= term, "a snapshot is of the leader's term or earlier")?;
+    let piece = fields.bin()?;
+    let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+    if piece.len() > SNAPSHOT_PIECE_BYTES_MAX {
+        let found = u64::from(bytes);
+        return Err(DecodeError::Range { what: "the length of a piece", found });
+    }
+    let end = offset.checked_add(u64::from(bytes));
+    check(end.is_some_and(|end| end <= snapshot.bytes), "a piece lies within its file")?;
+    payloads.push(Payload { crc: 0, bytes: piece });
+    Ok(Message::InstallSnapshot { term, snapshot, offset, bytes })
+}
+
+fn decode_snapshot(fields: &mut Fields<'_, '_>) -> Result<SnapshotId, DecodeError> {
+    let position = fields.position()?;
+    check(position != LogPosition::ZERO, "a snapshot stands for an entry")?;
+    let bytes = fields.uint_within("the length of a snapshot", fields::NUMBER_MAX)?;
+    let found = fields.uint()?;
+    let crc = u32::try_from(found).map_err(|_| DecodeError::Range { what: "a CRC", found })?;
+    Ok(SnapshotId { position, bytes, crc })
+}
+
+fn decode_install_snapshot_reply(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
+    let (term, snapshot) = (fields.term()?, decode_snapshot(fields)?);
+    let mut outcome_fields = fields.nested()?;
+    let outcome = match outcome_fields.uint()? {
+        WANTED => SnapshotOutcome::Wanted { offset: outcome_fields.uint()? },
+        INSTALLED => SnapshotOutcome::Installed,
+        REFUSED => SnapshotOutcome::Refused,
+        found => return Err(DecodeError::Range { what: "the outcome of a piece", found }),
+    };
+    outcome_fields.close()?;
+    if let SnapshotOutcome::Wanted { offset } = outcome {
+        check(offset <= snapshot.bytes, "what is wanted lies within the file")?;
+    }
+    Ok(Message::InstallSnapshotReply { term, snapshot, outcome })
 }
 
 fn check(holds: bool, what: &'static str) -> Result<(), DecodeError> {

@@ -56,6 +56,16 @@ wire_struct! {
         pub lease_drift_ppm: u64,
         /// Client sessions.
         pub sessions: u64,
+        /// The entry before the first one that its log holds.
+        pub log_base: LogIndex,
+        /// The last entry in its snapshot; 0 if it has none.
+        pub snapshot_index: LogIndex,
+        /// Its snapshot on disk. Bytes.
+        pub snapshot_bytes: u64,
+        /// Of a snapshot that it receives: how much is on its disk. Bytes.
+        pub snapshot_received: u64,
+        /// The size of that snapshot; 0 if it receives none. Bytes.
+        pub snapshot_expected: u64,
     }
 }
 
@@ -71,6 +81,10 @@ wire_struct! {
         pub connected: bool,
         /// On a leader: how far the member's log is known to equal its own. Else 0.
         pub match_index: LogIndex,
+        /// On a leader that sends it a snapshot: how much is on the member's disk. Bytes.
+        pub snapshot_sent: u64,
+        /// The size of that snapshot; 0 if it is sent none. Bytes.
+        pub snapshot_bytes: u64,
     }
 }
 

@@ -7,7 +7,7 @@ use raftd::types::{DiskId, NodeId};
 use raftd::wire::error::Error as WireError;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{
-    Hello, HelloReply, PeerHello, Sender, VERSION, decode_hello_reply, encode_hello,
+    Hello, HelloReply, PeerHello, Purpose, Sender, VERSION, decode_hello_reply, encode_hello,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -45,6 +45,7 @@ fn peer_hello(cluster: &mut Cluster, from: u64, to: u64) -> Hello {
         boot_nonce: 7,
         genesis: 0,
         members: Vec::new(),
+        purpose: Purpose::Replication,
     });
     Hello { version_min: VERSION, version_max: VERSION, cluster_id, sender, auth: Vec::new() }
 }

@@ -29,6 +29,7 @@
 #![expect(clippy::print_stdout, reason = "measured figures are for whoever runs the test")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "any other answer fails the test")]
 
+mod catching_up;
 mod chaos;
 mod chaos_ledger;
 mod clones;

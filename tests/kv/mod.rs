@@ -2,6 +2,7 @@
 //! stored.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod checkpoint;
 mod determinism;
 mod formats;
 mod memory;

@@ -13,13 +13,13 @@ use super::support::{self, Owned, Random, put, put_if};
 
 /// A command of an entry.
 #[derive(Clone, Debug)]
-enum Item {
+pub(super) enum Item {
     Open,
     Plain(Owned),
     Call(SessionCall, Owned),
 }
 
-fn apply_at(store: &mut Store, stamp_ms: u64, items: &[Item]) -> Vec<CommandReply> {
+pub(super) fn apply_at(store: &mut Store, stamp_ms: u64, items: &[Item]) -> Vec<CommandReply> {
     let mut payload = Vec::new();
     encode_header(&mut payload, EntryHeader { stamp_ms });
     for item in items {
@@ -49,7 +49,7 @@ fn open_at(store: &mut Store, stamp_ms: u64) -> SessionId {
     }
 }
 
-fn call(session: SessionId, sequence: u64, acknowledged: u64, command: Owned) -> Item {
+pub(super) fn call(session: SessionId, sequence: u64, acknowledged: u64, command: Owned) -> Item {
     Item::Call(SessionCall { session, sequence, acknowledged }, command)
 }
 

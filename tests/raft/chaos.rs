@@ -7,6 +7,8 @@
 //! `RAFT_CHAOS_SEED=17 cargo test chaos` repeats one seed; `RAFT_CHAOS_SEEDS=5000` runs more of
 //! them.
 
+mod shipments;
+
 use super::oracles::Oracle;
 use super::server::{
     Disk, Entry, HEARTBEAT_NS, Packet, Server, TIMEOUT_NS, disk, empty_disk, id, settings,
@@ -14,6 +16,7 @@ use super::server::{
 use super::weather::{Dice, MS, Weather};
 use raftd::raft::{Change, Learner, Mark, ProposeError, ReadTicket, Wish};
 use raftd::types::{Instant, LogIndex, NodeId};
+use shipments::Shipment;
 use std::collections::BTreeMap;
 
 /// Servers of a world, those that arrived in its course included.
@@ -41,6 +44,8 @@ struct World {
     keeping: Keeping,
     servers: Vec<Server>,
     flying: Vec<(Instant, Packet)>,
+    /// Snapshots on their way, late and double as anything else.
+    shipped: Vec<Shipment>,
     syncs: Vec<Option<Instant>>,
     /// Until when each server is stopped, as by a debugger: its clock goes on.
     frozen: Vec<Instant>,
@@ -54,6 +59,7 @@ struct World {
     reads_served: u64,
     /// Reads answered so far by a lease, and for a follower by its leader.
     marks: [u64; 2],
+    installed: u64,
     oracle: Oracle,
     /// Configurations proposed, and handovers begun.
     changes: u64,
@@ -76,6 +82,7 @@ impl World {
             keeping,
             servers: Vec::new(),
             flying: Vec::new(),
+            shipped: Vec::new(),
             syncs: vec![None; servers],
             frozen: vec![Instant::ZERO; servers],
             cut: Vec::new(),
@@ -85,6 +92,7 @@ impl World {
             asked: BTreeMap::new(),
             reads_served: 0,
             marks: [0; 2],
+            installed: 0,
             oracle: Oracle::default(),
             changes: 0,
             transfers: 0,
@@ -158,6 +166,8 @@ impl World {
         self.pass_time();
         self.thaw();
         self.deliver();
+        self.ship();
+        self.unload();
         for nth in 0..self.servers.len() {
             if self.frozen[nth] > self.now {
                 continue;
@@ -358,6 +368,9 @@ impl World {
             let victim = self.victim();
             self.frozen[victim] = self.now.after_ns(self.dice.roll(5 * TIMEOUT_NS));
         }
+        if self.dice.once_in(self.weather.compact) {
+            self.compact();
+        }
         if self.dice.once_in(self.weather.mend) {
             self.mend();
         }
@@ -411,6 +424,7 @@ impl World {
             freeze: 0,
             reconnect: 0,
             tight: 0,
+            compact: 0,
             propose: 20,
             change: 0,
             transfer: 0,
@@ -478,6 +492,7 @@ struct Harvest {
     transfers: u64,
     lease_reads: u64,
     forwarded_reads: u64,
+    installed: u64,
 }
 
 fn run(seed: u64, keeping: Keeping) -> Harvest {
@@ -503,6 +518,7 @@ fn run(seed: u64, keeping: Keeping) -> Harvest {
         transfers: world.transfers,
         lease_reads: world.marks[0],
         forwarded_reads: world.marks[1],
+        installed: world.installed,
     }
 }
 
@@ -539,18 +555,20 @@ fn chaos_breaks_no_property_of_figure_3_and_the_cluster_recovers() {
         total.transfers += harvest.transfers;
         total.lease_reads += harvest.lease_reads;
         total.forwarded_reads += harvest.forwarded_reads;
+        total.installed += harvest.installed;
     }
     let Harvest { committed, elections, reads, changes, transfers, .. } = total;
-    let Harvest { lease_reads, forwarded_reads, .. } = total;
+    let Harvest { lease_reads, forwarded_reads, installed, .. } = total;
     println!(
         "{seeds} seeds: {committed} committed, {elections} elections, {reads} reads, \
          {lease_reads} of them by lease, {forwarded_reads} answers to followers"
     );
-    println!("{changes} configurations, {transfers} handovers");
+    println!("{changes} configurations, {transfers} handovers, {installed} snapshots installed");
     assert!(seeds == 1 || changes > 3 * seeds, "too few configurations: {changes}");
     assert!(seeds == 1 || 2 * transfers > seeds, "too few handovers: {transfers}");
     assert!(seeds == 1 || lease_reads > 10 * seeds, "too few by lease: {lease_reads}");
     assert!(seeds == 1 || forwarded_reads > 10 * seeds, "too few: {forwarded_reads}");
+    assert!(seeds == 1 || installed > seeds, "too few snapshots: {installed}");
     assert!(seeds == 1 || committed > 100 * seeds, "too little happened: {committed}");
     assert!(seeds == 1 || elections > 3 * seeds, "too few elections: {elections}");
     assert!(seeds == 1 || reads > 30 * seeds, "too few reads: {reads}");

@@ -265,6 +265,12 @@ fn with_term(message: Message, new: u64) -> Message {
         Message::ReadIndexReply { term: _, sequence, index } => {
             Message::ReadIndexReply { term: new, sequence, index }
         }
+        Message::InstallSnapshot { term: _, snapshot, offset, bytes } => {
+            Message::InstallSnapshot { term: new, snapshot, offset, bytes }
+        }
+        Message::InstallSnapshotReply { term: _, snapshot, outcome } => {
+            Message::InstallSnapshotReply { term: new, snapshot, outcome }
+        }
         other @ (Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }

@@ -14,6 +14,7 @@ mod reads;
 mod restarts;
 mod scenarios;
 mod server;
+mod snapshots;
 mod stalls;
 mod town;
 mod transfer;

@@ -46,7 +46,8 @@ impl Oracle {
                 | Notice::LeaderChanged { .. }
                 | Notice::LostQuorum { .. }
                 | Notice::DiskStalled { .. }
-                | Notice::TransferFailed { .. } => {}
+                | Notice::TransferFailed { .. }
+                | Notice::SnapshotInstalled { .. } => {}
             }
         }
         let commit_index = server.raft.commit_index();

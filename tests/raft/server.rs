@@ -7,8 +7,8 @@
 
 use raftd::raft::message::{AppendOutcome, EntryMeta, Message};
 use raftd::raft::{
-    Body, Change, ChangeError, Configuration, LogOp, Notice, ProposeError, Raft, ReadReady,
-    Restored, Settings, Voters,
+    Body, Change, ChangeError, Configuration, Install, LogFate, LogOp, Notice, ProposeError, Raft,
+    ReadReady, Restored, Settings, Voters,
 };
 use raftd::types::{
     EntryKind, HardState, Instant, JobSeq, LogIndex, LogPosition, NodeId, SyncReceipt, Term, Vote,
@@ -41,9 +41,11 @@ pub(super) struct Packet {
     pub(super) entries: Vec<Entry>,
 }
 
+/// Keeps entries behind its base too, so that a test can look at them; the core does not see them.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     pub(super) hard_state: HardState,
+    pub(super) base: LogPosition,
     pub(super) entries: Vec<Entry>,
     pub(super) commit_index: LogIndex,
 }
@@ -53,6 +55,10 @@ enum Write {
     HardState(HardState),
     Truncate(LogIndex),
     Append(Entry),
+    /// A snapshot of these entries takes the place of the log.
+    Install(Vec<Entry>),
+    /// The log begins behind this entry.
+    Compact(LogPosition),
 }
 
 pub(super) struct Server {
@@ -108,12 +114,14 @@ pub(super) fn settings(number: u64) -> Settings {
 pub(super) fn disk(terms: &[u64]) -> Disk {
     let term = Term::new(*terms.last().expect("the bootstrap's entry"));
     let entries = terms.iter().map(|term| Entry::of(meta(*term), *term)).collect();
-    Disk { hard_state: HardState { term, vote: Vote::None }, entries, commit_index: at(0) }
+    let hard_state = HardState { term, vote: Vote::None };
+    Disk { hard_state, base: LogPosition::ZERO, entries, commit_index: at(0) }
 }
 
 /// The disk of a server that is about to join.
 pub(super) fn empty_disk() -> Disk {
-    Disk { hard_state: HardState::default(), entries: Vec::new(), commit_index: at(0) }
+    let hard_state = HardState::default();
+    Disk { hard_state, base: LogPosition::ZERO, entries: Vec::new(), commit_index: at(0) }
 }
 
 pub(super) fn length(entries: &[Entry]) -> LogIndex {
@@ -128,7 +136,8 @@ impl Server {
     pub(super) fn start(settings: Settings, voters: u64, disk: Disk, now: Instant) -> Server {
         let voters = Voters::new((1..=voters).map(id).collect()).expect("sound");
         let mut runs: Vec<(LogIndex, Term)> = Vec::new();
-        for (entry, index) in disk.entries.iter().zip(1..) {
+        let behind = upto(&disk.entries, disk.base.index).len();
+        for (entry, index) in disk.entries.iter().zip(1..).skip(behind) {
             match runs.last_mut() {
                 Some(run) if run.1 == entry.meta.term => run.0 = at(index),
                 Some(_) | None => runs.push((at(index), entry.meta.term)),
@@ -143,9 +152,10 @@ impl Server {
         configurations.extend(held);
         let restored = Restored {
             hard_state: disk.hard_state,
+            base: disk.base,
             log: runs,
-            sizes: disk.entries.iter().map(|entry| entry.meta.bytes).collect(),
-            commit_index: disk.commit_index,
+            sizes: disk.entries[behind..].iter().map(|entry| entry.meta.bytes).collect(),
+            commit_index: disk.commit_index.max(disk.base.index),
             configurations,
         };
         Server {
@@ -172,6 +182,37 @@ impl Server {
     pub(super) fn step(&mut self, now: Instant, packet: &Packet) {
         self.raft.step(now, packet.from, packet.message.clone(), self.room);
         self.drain(&packet.entries);
+    }
+
+    /// The log begins behind `index`: a snapshot that is durable stands for what is before.
+    pub(super) fn compact(&mut self, index: LogIndex) {
+        self.raft.compact(index);
+        self.staged.push(Write::Compact(self.raft.base()));
+    }
+
+    /// A snapshot of `entries`, all that the cluster has committed up to there, is ready.
+    pub(super) fn install(&mut self, now: Instant, entries: &[Entry]) -> Install {
+        let last = entries.last().expect("a snapshot stands for something");
+        let position = LogPosition::new(last.meta.term, length(entries));
+        let verdict = self.raft.may_install(position);
+        if let Install::Now(fate) = verdict {
+            let held = entries.iter().zip(1..).filter_map(|(entry, index)| {
+                entry.configuration.map(|configuration| (at(index), configuration.clone()))
+            });
+            let newest = held.last();
+            let configuration = newest.unwrap_or_else(|| {
+                let (index, first) = self.raft.configuration_at(self.raft.base().index);
+                (index, first.clone())
+            });
+            assert_eq!(self.raft.install_snapshot(now, position, configuration), fate);
+            if fate == LogFate::Replaced {
+                self.log = entries.to_vec();
+                self.staged = vec![Write::Install(entries.to_vec())];
+                self.staged.push(Write::Compact(position));
+            }
+            self.drain(&[]);
+        }
+        verdict
     }
 
     /// Takes one message and settles; returns what left.
@@ -390,6 +431,10 @@ impl Server {
                     AppendOutcome::Conflict { .. } => {}
                 }
             }
+            Message::InstallSnapshot { .. } => panic!("the node sends pieces, not the core"),
+            Message::InstallSnapshotReply { term, .. } => {
+                assert!(disk.hard_state.term >= *term, "an answer in a term not synced");
+            }
         }
     }
 }
@@ -403,6 +448,8 @@ impl Disk {
                     self.entries.truncate(usize::try_from(to.get()).expect("small"));
                 }
                 Write::Append(entry) => self.entries.push(*entry),
+                Write::Install(entries) => self.entries.clone_from(entries),
+                Write::Compact(base) => self.base = *base,
             }
         }
     }

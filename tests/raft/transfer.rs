@@ -1,6 +1,6 @@
 //! Handing over the leadership: what goes wrong elsewhere, and what must hold here instead.
 
-use super::server::{TIMEOUT_NS, id, pos};
+use super::server::{TIMEOUT_NS, at, id, pos};
 use super::town::Town;
 use raftd::raft::message::Message;
 use raftd::raft::{Change, ProposeError, TransferError, Wish};
@@ -72,6 +72,9 @@ fn a_target_that_cannot_lead_or_is_far_behind_is_refused() {
         town.propose(1);
     }
     let behind = Err(TransferError::Behind { target: id(3), entries: 100 });
+    assert_eq!(transfer(&mut town, 3), behind);
+    // It needs a snapshot first: how many bytes it lacks, the log no longer says.
+    town.server(1).compact(at(50));
     assert_eq!(transfer(&mut town, 3), behind);
     assert_eq!(transfer(&mut town, 2), Ok(()));
     assert_eq!(transfer(&mut town, 2), Err(TransferError::Underway));

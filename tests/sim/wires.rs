@@ -286,7 +286,9 @@ impl std::fmt::Display for Brief<'_> {
             | Message::TimeoutNow { .. }
             | Message::AppendReply { .. }
             | Message::ReadIndex { .. }
-            | Message::ReadIndexReply { .. } => write!(f, "{:?}", self.0),
+            | Message::ReadIndexReply { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::InstallSnapshotReply { .. } => write!(f, "{:?}", self.0),
         }
     }
 }

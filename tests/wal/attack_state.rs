@@ -10,7 +10,7 @@ const PAGE: usize = 4096;
 const COPIES: [&str; 2] = ["hs.0", "hs.1"];
 
 /// The part of a slot that means something: its checksum ends it.
-const SLOT_BYTES: usize = 128;
+const SLOT_BYTES: usize = 256;
 
 /// What opening the directory comes to.
 #[derive(PartialEq, Eq, Debug)]

@@ -10,4 +10,5 @@ mod operating_system;
 mod power_loss;
 mod room;
 pub(crate) mod sim_disk;
+mod snapshots;
 pub(crate) mod support;

@@ -2,11 +2,13 @@
 //! could have been.
 
 use super::sim_disk::{Rng, SimDisk};
-use super::support::{Driver, LogEntry, SEGMENT_BYTES, hard_state, index, options, payload};
+use super::support::{
+    Driver, LogEntry, SEGMENT_BYTES, hard_state, index, options, payload, snapshot_blocks,
+};
 use raftd::limits::ENTRY_OVERHEAD_BYTES;
 use raftd::limits::EntryLimits;
 use raftd::types::{EntryKind, HardState, LogIndex, LogPosition, Term};
-use raftd::wal::{Job, OpenError, Recovered};
+use raftd::wal::{Job, OpenError, Recovered, SnapshotEvent};
 
 /// One change to the log, in the order in which it was staged.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ struct Promise {
     log: Vec<LogEntry>,
     hard_state: HardState,
     genesis: u64,
+    /// The last entry in the snapshot in force.
+    snapshot: LogIndex,
 }
 
 /// A log, what it promised, and what is under way.
@@ -58,6 +62,8 @@ struct Counts {
     truncations_lost: u64,
     rotations: usize,
     partial: u64,
+    snapshots: u64,
+    compactions: u64,
 }
 
 #[test]
@@ -75,6 +81,8 @@ fn what_was_durable_survives_ten_thousand_power_losses() {
         total.truncations_lost += counts.truncations_lost;
         total.rotations += counts.rotations;
         total.partial += counts.partial;
+        total.snapshots += counts.snapshots;
+        total.compactions += counts.compactions;
     }
     println!("{seed} lives: {total:?}");
     assert!(total.losses_in_open > 500);
@@ -83,6 +91,8 @@ fn what_was_durable_survives_ten_thousand_power_losses() {
     assert!(total.truncations_lost > 500);
     assert!(total.rotations > 500);
     assert!(total.partial > 500);
+    assert!(total.snapshots > 500);
+    assert!(total.compactions > 200);
 }
 
 /// One directory and the power losses it lives through.
@@ -104,7 +114,8 @@ fn live(seed: u64) -> Counts {
         counts,
     };
     for _ in 0..16 {
-        let fuse = world.rng.below(60);
+        let long = if world.rng.percent(25) { 300 } else { 60 };
+        let fuse = world.rng.below(long);
         disk.light_fuse(fuse);
         let job = world.until_the_power_goes();
         drop(job);
@@ -132,9 +143,6 @@ fn reopen(disk: &SimDisk, rng: &mut Rng, counts: &mut Counts, seed: u64) -> Driv
             Ok(_) => {}
             Err(OpenError::Io { .. }) if disk.is_dead() => {}
             Err(error) => {
-                for (n, b) in disk.image() {
-                    std::fs::write(format!("/tmp/walimg_{}", n.replace('/', "_")), b).unwrap();
-                }
                 panic!("seed {seed}: refused to start: {error}")
             }
         }
@@ -146,9 +154,13 @@ impl World {
     fn until_the_power_goes(&mut self) -> Option<Job> {
         loop {
             self.stage_something();
-            if self.rng.percent(30) {
+            while self.rng.percent(60) {
                 if let Some(job) = self.driver.wal.background_job() {
-                    let _failed_with_the_power = self.driver.wal.background_done(job.run());
+                    let event = self.driver.wal.background_done(job.run());
+                    if let Ok(Some(SnapshotEvent::DraftReady { id })) = event {
+                        self.driver.wal.adopt_draft(id.position.index);
+                        self.counts.snapshots += 1;
+                    }
                 }
                 self.driver.wal.retry_background();
             }
@@ -164,11 +176,14 @@ impl World {
                     // The loop goes on meanwhile; what it stages now is not part of the job.
                 }
                 self.driver.wal.job_done(seq);
+                let snapshot = self.driver.wal.snapshot();
                 self.promise = Promise {
                     log: self.log.clone(),
                     hard_state: self.hard_state,
                     genesis: self.genesis,
+                    snapshot: snapshot.map_or(LogIndex::ZERO, |it| it.id.position.index),
                 };
+                self.counts.compactions += u64::from(self.driver.wal.take_compacted().is_some());
                 self.staged.clear();
                 self.driver.wal.recycle(job);
             }
@@ -179,7 +194,7 @@ impl World {
     }
 
     fn stage_something(&mut self) {
-        match self.rng.below(10) {
+        match self.rng.below(11) {
             0 => {
                 let term = self.hard_state.term.get() + self.rng.below(3);
                 self.hard_state = hard_state(term.max(1));
@@ -194,6 +209,7 @@ impl World {
                 let known = self.committed.len().min(commit);
                 self.committed.extend_from_slice(&self.log[known..commit]);
             }
+            6 => self.draft(),
             4 if self.driver.wal.sync_mark_due() => self.driver.wal.stage_sync_mark(),
             5 => self.driver.wal.lift_durable_end(),
             _ => {
@@ -201,6 +217,27 @@ impl World {
                     self.append();
                 }
             }
+        }
+    }
+
+    /// Begins a snapshot of something that is committed and durable.
+    fn draft(&mut self) {
+        let known = usize::try_from(self.commit).unwrap();
+        let last = self.promise.log.len().min(known).min(self.log.len());
+        let durable = self.promise.log[..last] == self.log[..last];
+        let base = usize::try_from(self.driver.wal.base().index.get()).unwrap();
+        if !durable || last <= base || self.driver.wal.snapshot_under_way() {
+            return;
+        }
+        let last = base + 1 + self.rng.index(last - base);
+        let position = position(&self.log[..last]);
+        let newer = self.promise.snapshot < position.index;
+        if newer && self.committed.get(..last) == Some(&self.log[..last]) {
+            self.driver.wal.begin_draft(position, (index(1), Vec::new()));
+            for block in snapshot_blocks(position) {
+                self.driver.wal.push_draft(&block);
+            }
+            self.driver.wal.end_draft();
         }
     }
 
@@ -272,10 +309,21 @@ impl World {
         self.driver = reopen(disk, &mut self.rng, &mut self.counts, seed);
         let first = self.driver.recovered.clone();
         self.counts.torn += u64::from(first.report.torn_at.is_some());
-        let log = self.driver.log();
+        // A snapshot stands for what is before the base, and that is committed.
+        let base = usize::try_from(first.base.index.get()).unwrap();
+        let log = [&self.committed[..base], &self.driver.log()].concat();
         self.check(&log, &first, seed);
+        let in_force = first.snapshot.as_ref().map_or(LogPosition::ZERO, |it| it.id.position);
+        assert!(in_force.index >= self.promise.snapshot, "seed {seed}: an older snapshot is back");
+        assert!(in_force.index >= first.base.index, "seed {seed}: entries are missing");
+        if in_force != LogPosition::ZERO {
+            assert_eq!(self.driver.snapshot_blocks(), Ok(snapshot_blocks(in_force)), "seed {seed}");
+        }
+        let files = disk.image();
+        let strays = files.keys().filter(|name| name.starts_with("snap/")).count();
+        assert!(strays <= 1, "seed {seed}: {strays} snapshots");
         let again = Driver::open(disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        assert_eq!(again.log(), log, "seed {seed}: a second recovery finds another log");
+        assert_eq!(again.log(), log[base..], "seed {seed}: a second recovery finds another log");
         assert_eq!(again.recovered.hard_state, first.hard_state);
         assert_eq!(again.recovered.configurations, first.configurations);
         assert!(again.recovered.report.torn_at.is_none(), "seed {seed}: the tail was mended");
@@ -283,8 +331,12 @@ impl World {
         self.commit = self.driver.recovered.commit_index.get();
         self.hard_state = first.hard_state;
         self.genesis = first.genesis;
-        self.promise =
-            Promise { log: log.clone(), hard_state: self.hard_state, genesis: self.genesis };
+        self.promise = Promise {
+            log: log.clone(),
+            hard_state: self.hard_state,
+            genesis: self.genesis,
+            snapshot: in_force.index,
+        };
         self.log = log;
         self.staged.clear();
     }
@@ -312,6 +364,7 @@ impl World {
         self.check_commit(log, recovered.commit_index, seed);
         let configurations: Vec<(LogIndex, Vec<u8>)> = (1..)
             .zip(log)
+            .filter(|(number, _)| *number > recovered.base.index.get())
             .filter(|(_, entry)| entry.kind == EntryKind::Configuration)
             .map(|(number, entry)| (index(number), entry.payload.clone()))
             .collect();

@@ -23,6 +23,8 @@ fn follower(entries: u64) -> Raft {
     };
     let restored = Restored {
         hard_state: HardState { term: Term::new(2), vote: Vote::None },
+
+        base: LogPosition::ZERO,
         log: vec![(LogIndex::new(entries), Term::new(2))],
         sizes: vec![1000; usize::try_from(entries).unwrap()],
         commit_index: LogIndex::ZERO,

@@ -2,9 +2,10 @@
 
 use super::sim_disk::{Image, SimDisk};
 use raftd::types::{
-    ClusterId, DiskId, EntryKind, HardState, JobSeq, LogIndex, LogPosition, NodeId, Term, Vote,
+    ClusterId, DiskId, EntryKind, HardState, JobSeq, LogIndex, LogPosition, NodeId, SnapshotId,
+    Term, Vote,
 };
-use raftd::wal::{OpenError, Options, Recovered, Wal, open};
+use raftd::wal::{Block, OpenError, Options, Recovered, SnapshotEvent, Wal, open};
 use std::io;
 
 pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -79,18 +80,54 @@ impl Driver {
         self.wal.append(next, EntryKind::Commands, &payload(next, len));
     }
 
-    /// Runs background steps until none is due.
-    pub(crate) fn background(&mut self) {
+    /// Runs background steps until none is due; returns what they meant for snapshots.
+    pub(crate) fn background(&mut self) -> Vec<SnapshotEvent> {
+        let mut events = Vec::new();
         while let Some(job) = self.wal.background_job() {
-            self.wal.background_done(job.run()).unwrap();
+            match self.wal.background_done(job.run()) {
+                Ok(event) => events.extend(event),
+                Err(_) if self.disk.is_dead() => break,
+                Err(error) => panic!("{error}"),
+            }
         }
+        events
     }
 
-    /// The log as it can be read.
+    /// Writes a snapshot of everything up to `number`, which is not yet in force.
+    pub(crate) fn draft(&mut self, number: u64) -> Option<SnapshotId> {
+        let term = self.wal.meta(index(number)).unwrap().term;
+        let position = LogPosition::new(term, index(number));
+        self.wal.begin_draft(position, (index(1), b"configuration".to_vec()));
+        for block in snapshot_blocks(position) {
+            self.wal.push_draft(&block);
+        }
+        self.wal.end_draft();
+        let ready = |event: &SnapshotEvent| match event {
+            SnapshotEvent::DraftReady { id } => Some(*id),
+            _ => None,
+        };
+        self.background().iter().find_map(ready)
+    }
+
+    /// The blocks of the snapshot in force.
+    pub(crate) fn snapshot_blocks(&self) -> Result<Vec<Vec<u8>>, String> {
+        let mut blocks = Vec::new();
+        let source = self.wal.snapshot().ok_or("there is none")?;
+        let read = source.read(&mut |block| {
+            if let Block::Data(bytes) = block {
+                blocks.push(bytes);
+            }
+            Ok(())
+        });
+        read.map_err(|error| error.to_string())?.map_err(|damage| damage.to_string())?;
+        Ok(blocks)
+    }
+
+    /// The log as it can be read, behind its base.
     pub(crate) fn log(&self) -> Vec<LogEntry> {
         let mut scratch = Vec::new();
         let mut entries = Vec::new();
-        for number in 1..=self.wal.last().index.get() {
+        for number in self.wal.base().index.get() + 1..=self.wal.last().index.get() {
             let info = self.wal.meta(index(number)).unwrap();
             let payload = self.wal.payload(index(number), &mut scratch).unwrap().to_vec();
             entries.push(LogEntry { term: info.term, kind: info.kind, payload });
@@ -104,6 +141,11 @@ pub(crate) struct LogEntry {
     pub(crate) term: Term,
     pub(crate) kind: EntryKind,
     pub(crate) payload: Vec<u8>,
+}
+
+/// What a snapshot of everything up to `position` holds in these tests.
+pub(crate) fn snapshot_blocks(position: LogPosition) -> Vec<Vec<u8>> {
+    (1..4).map(|block| payload(position, 1500 * block)).collect()
 }
 
 /// Bytes that differ from entry to entry and are never zero.

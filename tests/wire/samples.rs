@@ -3,14 +3,15 @@
 
 use raftd::codec::crc::payload_crc;
 use raftd::kv::command::{self, Command, EntryHeader, RangeEnd, SessionCall};
-use raftd::raft::message::{AppendOutcome, EntryMeta, Message};
+use raftd::raft::message::{AppendOutcome, EntryMeta, Message, SnapshotOutcome};
 use raftd::types::{
-    ClusterId, DiskId, EntryKind, LogIndex, LogPosition, NodeId, Revision, SessionId, Term,
+    ClusterId, DiskId, EntryKind, LogIndex, LogPosition, NodeId, Revision, SessionId, SnapshotId,
+    Term,
 };
 use raftd::wire::client::{self, Consistency, Op, RangeArgs};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
-use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Sender, Welcome};
+use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Purpose, Sender, Welcome};
 use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
@@ -108,6 +109,9 @@ pub(crate) fn samples() -> Vec<Sample> {
         add(Kind::Peer, name, &|out| peer::encode_message(out, &message));
     }
     add(Kind::Peer, "append", &append);
+    add(Kind::Peer, "piece", &|out| {
+        peer::encode_piece(out, Term::new(7), snapshot(), 262_144, b"bytes");
+    });
     add(Kind::Entry, "commands", &|out| {
         command::encode_header(out, EntryHeader { stamp_ms: 1_700_000_000_000 });
         command::encode_command(out, Command::Put { key: b"a", value: b"1" });
@@ -181,6 +185,7 @@ fn hellos() -> [(&'static str, Hello); 2] {
         boot_nonce: 0x0123_4567_89ab_cdef,
         genesis: 77,
         members: members(),
+        purpose: Purpose::Replication,
     };
     let cluster_id = ClusterId(0x1e71_2b94_92f8_02b5_4721_e02d_f531_afb0);
     [
@@ -252,11 +257,18 @@ pub(crate) fn status() -> Status {
             address: "127.0.0.1:7101".to_owned(),
             connected: true,
             match_index: LogIndex::ZERO,
+            snapshot_sent: 0,
+            snapshot_bytes: 0,
         }],
         out_of_space: false,
         syncs: 1000,
         lease_drift_ppm: 500,
         sessions: 12,
+        log_base: LogIndex::new(400),
+        snapshot_index: LogIndex::new(500),
+        snapshot_bytes: 300_000,
+        snapshot_received: 0,
+        snapshot_expected: 0,
     }
 }
 
@@ -293,6 +305,9 @@ pub(crate) fn peer_messages() -> Vec<(&'static str, Message)> {
     let index = LogIndex::new(913);
     let conflict = AppendOutcome::Conflict { probe: index, hint: position(5, 900) };
     let (prev, commit, entries) = (position(6, 912), LogIndex::new(900), Vec::new());
+    let snapshot = snapshot();
+    let piece_reply = |outcome| Message::InstallSnapshotReply { term, snapshot, outcome };
+    let wanted = SnapshotOutcome::Wanted { offset: 262_149 };
     vec![
         ("pre-vote", Message::PreVote { campaign_term, last: position(7, 913) }),
         ("pre-vote-reply", Message::PreVoteReply { term, campaign_term, granted: true }),
@@ -310,7 +325,15 @@ pub(crate) fn peer_messages() -> Vec<(&'static str, Message)> {
         ("read-index", Message::ReadIndex { term, sequence: 77 }),
         ("read-index-reply", Message::ReadIndexReply { term, sequence: 77, index }),
         ("no-room", reply(AppendOutcome::NoRoom { index }, Some(LogIndex::new(950)))),
+        ("offer", Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 0 }),
+        ("wanted", piece_reply(wanted)),
+        ("installed", piece_reply(SnapshotOutcome::Installed)),
+        ("not-now", piece_reply(SnapshotOutcome::Refused)),
     ]
+}
+
+fn snapshot() -> SnapshotId {
+    SnapshotId { position: position(6, 900), bytes: 300_000, crc: 0x64a2_6a91 }
 }
 
 fn append(out: &mut Vec<u8>) {
@@ -433,6 +456,9 @@ fn peer_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         let payloads = frame.payloads.iter().map(|payload| (payload.crc, payload.bytes));
         let entries = entries.into_iter().zip(payloads);
         peer::encode_append(out, &head, entries.map(|(meta, (crc, bytes))| (meta, crc, bytes)));
+    } else if let Message::InstallSnapshot { term, snapshot, offset, bytes: _ } = frame.message {
+        let [piece] = frame.payloads.as_slice() else { panic!("one piece") };
+        peer::encode_piece(out, term, snapshot, offset, piece.bytes);
     } else {
         peer::encode_message(out, &frame.message);
     }

@@ -120,6 +120,11 @@ fn object((endpoint, answer): &Answer) -> Value {
             "syncs": node.syncs,
             "lease_drift_ppm": node.lease_drift_ppm,
             "sessions": node.sessions,
+            "log_base": node.log_base.get(),
+            "snapshot_index": node.snapshot_index.get(),
+            "snapshot_bytes": node.snapshot_bytes,
+            "snapshot_received": node.snapshot_received,
+            "snapshot_expected": node.snapshot_expected,
             "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         }),
         Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),
@@ -132,6 +137,8 @@ fn peer(peer: &PeerStatus) -> Value {
         "address": peer.address,
         "connected": peer.connected,
         "match_index": peer.match_index.get(),
+        "snapshot_sent": peer.snapshot_sent,
+        "snapshot_bytes": peer.snapshot_bytes,
     })
 }
 

@@ -6,13 +6,15 @@
 use crate::wal::sim_disk::{Image, SimDisk};
 use raftd::config::MemberAddress;
 use raftd::limits::WorkingLimits;
-use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions};
+use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{Job, OpenError};
 use raftd::wire::client::put_request;
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
-use raftd::wire::hello::{Hello, HelloReply, PeerHello, Sender, decode_hello_reply, encode_hello};
+use raftd::wire::hello::{
+    Hello, HelloReply, PeerHello, Purpose, Sender, decode_hello_reply, encode_hello,
+};
 use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
@@ -146,6 +148,7 @@ impl Nodes {
             lease_drift_ppm: None,
             clients_max: 1000,
             working: self.tuning.working,
+            snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
         };
         let now = self.now;
         let machine = self.machine(nth);
@@ -305,6 +308,7 @@ impl Nodes {
                 boot_nonce,
                 genesis: 0,
                 members: Vec::new(),
+                purpose: Purpose::Replication,
             }),
             auth: Vec::new(),
         };

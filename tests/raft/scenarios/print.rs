@@ -18,6 +18,8 @@ pub(super) fn kind(message: &Message) -> &'static str {
         Message::TimeoutNow { .. } => "TimeoutNow",
         Message::ReadIndex { .. } => "ReadIndex",
         Message::ReadIndexReply { .. } => "ReadIndexReply",
+        Message::InstallSnapshot { .. } => "InstallSnapshot",
+        Message::InstallSnapshotReply { .. } => "InstallSnapshotReply",
     }
 }
 
@@ -61,6 +63,12 @@ pub(super) fn describe(packet: &Packet, fate: Option<&str>) -> String {
         // Questions are numbered from a random start.
         Message::ReadIndex { .. } => "?".to_owned(),
         Message::ReadIndexReply { term: _, sequence: _, index } => format!("index={index}"),
+        Message::InstallSnapshot { term: _, snapshot, offset, bytes } => {
+            format!("last={} offset={offset} bytes={bytes}", snapshot.position)
+        }
+        Message::InstallSnapshotReply { term: _, snapshot, outcome } => {
+            format!("last={} {outcome:?}", snapshot.position)
+        }
     };
     let kind = kind(&packet.message);
     let from = match packet.message.term() {
@@ -101,6 +109,7 @@ pub(super) fn notice(notice: &Notice) -> String {
         Notice::LostQuorum { .. } => "has lost its quorum".to_owned(),
         Notice::TransferFailed { target, .. } => format!("leads on, {target} did not take over"),
         Notice::DiskStalled { .. } => "waits for its disk for too long".to_owned(),
+        Notice::SnapshotInstalled { position, .. } => format!("installs a snapshot {position}"),
         Notice::SafetyViolated { from, ours, theirs } => {
             format!("says that {from} contradicts {ours} with term {theirs}")
         }

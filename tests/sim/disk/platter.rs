@@ -164,7 +164,7 @@ fn wide(number: usize) -> u64 {
 fn hard_copy(page: &[u8]) -> Option<HardCopy> {
     let sound = page.len() == PAGE
         && &page[..8] == HARD_STATE_MAGIC
-        && number(page, 124, 4) == u64::from(crc32(&[&page[..124]]));
+        && number(page, 252, 4) == u64::from(crc32(&[&page[..252]]));
     sound.then(|| HardCopy {
         version: number(page, 16, 8),
         term: number(page, 24, 8),

@@ -66,7 +66,10 @@ impl Proof {
                 }
             }
             Message::ReadIndexReply { term, .. } => self.check_leads(from, *term, message),
-            Message::PreVote { .. } | Message::ReadIndex { .. } => {}
+            Message::InstallSnapshot { term, .. } => self.check_leads(from, *term, message),
+            Message::PreVote { .. }
+            | Message::ReadIndex { .. }
+            | Message::InstallSnapshotReply { .. } => {}
         }
     }
 

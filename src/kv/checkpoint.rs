@@ -1,0 +1,331 @@
+//! Store ⇄ bytes: the state at one revision, written and read in slices while the store serves.
+//!
+//! ```text
+//! checkpoint  header (key version+)* (session reply*)* end
+//!                                                MessagePack values in a row, to the last byte
+//! header      01 array(6) [format: uint = 1, revision, compact_revision, stamp_ms,
+//!                          newest session ever opened, how often sessions were used]
+//! key         02 bin                             ascending
+//! version     03 array(4) [mod_revision, create_revision, version, value: bin]
+//!                                                of the key before, newest first; a tombstone has
+//!                                                create_revision 0, version 0 and no value
+//! session     05 array(4) [id, acknowledged, used, used_ms]      in the order of their places
+//! reply       06 array(5) [sequence, op, revision, a, b]         kept for the session before,
+//!                                                ascending; op, a and b as the state hash has them
+//! end         04 array(5) [keys, versions, sessions, replies, state_hash: uint]
+//! ```
+//!
+//! It holds every version and tombstone above the compaction revision, and of each key the newest
+//! version at or below it; of tombstones only from the compaction revision on, for older ones say
+//! nothing that absence does not. So it depends on the log alone, not on how far a node has freed
+//! what it compacted. What a later version of the store keeps beside these gets values of its own
+//! before the end, and another format number; reading, in `loader`, is strict.
+//!
+//! **Consistent without a stop.** Versions at or below the pinned revision never change, so the
+//! cursor may come to a key long after the pin: it passes over what is newer. Only compaction takes
+//! versions away, so while a checkpoint is pinned nothing is freed that was not due at its
+//! compaction revision. Readers see a later compaction at once; its memory comes back afterwards.
+//! A session is copied aside when it changes for the first time after the pin.
+//!
+//! Why not fork, or a persistent tree: `fork` stops the loop for as long as it takes to copy page
+//! tables, and doubles the memory under writes; a persistent tree makes every put pay.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Bound;
+
+use crate::codec::msgpack::{self, DecodeError};
+use crate::types::{LogIndex, Revision};
+
+use super::Store;
+use super::command::CommandReply;
+use super::session::{SessionCounters, SessionRow, words_of_reply};
+use super::versions::{Version, VersionId};
+
+/// The version of the format above.
+pub const CHECKPOINT_FORMAT: u64 = 1;
+
+pub(super) const HEADER: u8 = 1;
+pub(super) const KEY: u8 = 2;
+pub(super) const VERSION: u8 = 3;
+pub(super) const END: u8 = 4;
+pub(super) const SESSION: u8 = 5;
+pub(super) const REPLY: u8 = 6;
+
+/// What a slice may cost: whichever of the two is used up first ends it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SliceLimits {
+    /// Keys, versions and sessions looked at; when reading, replies too.
+    pub steps: usize,
+    /// Bytes written or read, unless a single version, or what is kept for a session, is larger.
+    pub bytes: usize,
+}
+
+/// Whether a checkpoint or a load is complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sliced {
+    /// Another slice is needed.
+    More,
+    /// That was the last one.
+    Done,
+}
+
+/// A store's state at one revision, on its way into bytes. While it lives, the store keeps what it
+/// needs; `Store::end_checkpoint` lets go.
+#[derive(Debug)]
+pub struct Checkpoint {
+    revision: Revision,
+    compact_revision: Revision,
+    stamp_ms: u64,
+    counters: SessionCounters,
+    state_hash: u64,
+    applied: LogIndex,
+    cursor: Cursor,
+    keys: u64,
+    versions: u64,
+    sessions: u64,
+    replies: u64,
+}
+
+/// Where a checkpoint goes on.
+#[derive(Debug)]
+enum Cursor {
+    Header,
+    /// With the first key behind this one; `None`: with the first of all.
+    Behind(Option<Box<[u8]>>),
+    /// In the chain of this key, at this version. The key is named once a version of it is written.
+    Within {
+        key: Box<[u8]>,
+        at: VersionId,
+        named: bool,
+    },
+    /// With the first session at or behind this place.
+    SessionFrom(u32),
+    End,
+    Done,
+}
+
+impl Checkpoint {
+    /// The last entry in it.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+}
+
+impl Store {
+    /// Pins the state as it is now. Panics if another checkpoint is pinned.
+    pub fn begin_checkpoint(&mut self) -> Checkpoint {
+        assert!(self.pinned.is_none(), "one checkpoint at a time");
+        self.pinned = Some(self.compact_revision);
+        self.pin_sessions();
+        Checkpoint {
+            revision: self.revision,
+            compact_revision: self.compact_revision,
+            stamp_ms: self.stamp_ms,
+            counters: self.session_counters(),
+            state_hash: self.state_hash(),
+            applied: self.applied,
+            cursor: Cursor::Header,
+            keys: 0,
+            versions: 0,
+            sessions: 0,
+            replies: 0,
+        }
+    }
+
+    /// Lets go of what a checkpoint needed, whether it was completed or not.
+    pub fn end_checkpoint(&mut self, checkpoint: Checkpoint) {
+        assert_eq!(self.pinned, Some(checkpoint.compact_revision), "it is of this store");
+        self.pinned = None;
+        self.unpin_sessions();
+    }
+
+    /// Appends the next slice of a checkpoint of this store to `out`. It always ends between two
+    /// values.
+    pub fn write_checkpoint(
+        &self,
+        checkpoint: &mut Checkpoint,
+        out: &mut Vec<u8>,
+        limits: SliceLimits,
+    ) -> Sliced {
+        let end = out.len().saturating_add(limits.bytes);
+        let mut steps = limits.steps;
+        while steps > 0 && out.len() < end {
+            steps -= 1;
+            let cursor = std::mem::replace(&mut checkpoint.cursor, Cursor::Done);
+            checkpoint.cursor = match cursor {
+                Cursor::Header => {
+                    checkpoint.write_header(out);
+                    Cursor::Behind(None)
+                }
+                Cursor::Behind(key) => self.next_key(checkpoint, key.as_deref()),
+                Cursor::Within { key, at, named } => {
+                    self.write_step(checkpoint, out, key, (at, named))
+                }
+                Cursor::SessionFrom(place) => match self.pinned_session(place) {
+                    Some((at, row, replies)) => {
+                        checkpoint.write_session(out, row, replies);
+                        Cursor::SessionFrom(at + 1)
+                    }
+                    None => Cursor::End,
+                },
+                Cursor::End => {
+                    checkpoint.write_end(out);
+                    Cursor::Done
+                }
+                Cursor::Done => return Sliced::Done,
+            };
+        }
+        match checkpoint.cursor {
+            Cursor::Done => Sliced::Done,
+            Cursor::Header
+            | Cursor::Behind(_)
+            | Cursor::Within { .. }
+            | Cursor::SessionFrom(_)
+            | Cursor::End => Sliced::More,
+        }
+    }
+
+    fn next_key(&self, checkpoint: &Checkpoint, behind: Option<&[u8]>) -> Cursor {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        match self.ordered.range::<[u8], _>((from, Bound::Unbounded)).next() {
+            Some((key, id)) => {
+                let at = self.keys.at(*id).newest;
+                // A key that was buried before the pin may be freed between two slices: the cursor
+                // must not stay on it.
+                if checkpoint.says_nothing(self.versions.at(at)) {
+                    Cursor::Behind(Some(key.clone()))
+                } else {
+                    Cursor::Within { key: key.clone(), at, named: false }
+                }
+            }
+            None => Cursor::SessionFrom(0),
+        }
+    }
+
+    /// Looks at one version of a key: passes over it or writes it, and says where to go on.
+    fn write_step(
+        &self,
+        checkpoint: &mut Checkpoint,
+        out: &mut Vec<u8>,
+        key: Box<[u8]>,
+        (at, mut named): (VersionId, bool),
+    ) -> Cursor {
+        let version = self.versions.at(at);
+        let compacted = checkpoint.compact_revision.0;
+        let newer = version.mod_revision > checkpoint.revision.0;
+        if !newer && !checkpoint.says_nothing(version) {
+            if !named {
+                checkpoint.keys += 1;
+                named = true;
+                out.push(KEY);
+                msgpack::write_bin(out, &key);
+            }
+            checkpoint.versions += 1;
+            write_version(out, version);
+        }
+        // A link is followed only from a version above the compaction revision that is pinned:
+        // what such a version superseded is still there.
+        if version.mod_revision > compacted && version.older != VersionId::NONE {
+            Cursor::Within { key, at: version.older, named }
+        } else {
+            Cursor::Behind(Some(key))
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Whether a version is a tombstone that says no more than its absence.
+    fn says_nothing(&self, version: &Version) -> bool {
+        version.is_tombstone() && version.mod_revision < self.compact_revision.0
+    }
+
+    fn write_header(&self, out: &mut Vec<u8>) {
+        let SessionCounters { last, uses } = self.counters;
+        let (revision, compacted) = (self.revision.0, self.compact_revision.0);
+        let numbers = [CHECKPOINT_FORMAT, revision, compacted, self.stamp_ms, last.0, uses];
+        write_numbers(out, HEADER, &numbers);
+    }
+
+    fn write_session(
+        &mut self,
+        out: &mut Vec<u8>,
+        row: SessionRow,
+        replies: impl Iterator<Item = (u64, CommandReply)>,
+    ) {
+        self.sessions += 1;
+        write_numbers(out, SESSION, &[row.id.0, row.acknowledged, row.used, row.used_ms]);
+        for (sequence, reply) in replies {
+            self.replies += 1;
+            let [op, revision, a, b] = words_of_reply(&reply);
+            write_numbers(out, REPLY, &[sequence, op, revision, a, b]);
+        }
+    }
+
+    fn write_end(&self, out: &mut Vec<u8>) {
+        let &Checkpoint { keys, versions, sessions, replies, state_hash, .. } = self;
+        write_numbers(out, END, &[keys, versions, sessions, replies, state_hash]);
+    }
+}
+
+fn write_numbers(out: &mut Vec<u8>, kind: u8, numbers: &[u64]) {
+    out.push(kind);
+    msgpack::write_array(out, u32::try_from(numbers.len()).expect("a handful"));
+    numbers.iter().for_each(|number| msgpack::write_uint(out, *number));
+}
+
+fn write_version(out: &mut Vec<u8>, version: &Version) {
+    out.push(VERSION);
+    msgpack::write_array(out, 4);
+    for number in [version.mod_revision, version.create_revision, version.version] {
+        msgpack::write_uint(out, number);
+    }
+    msgpack::write_bin(out, version.value());
+}
+
+/// Why bytes are not a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CheckpointError {
+    /// Not the value that should stand here.
+    Value(DecodeError),
+    /// Written by a later version.
+    Format {
+        /// The format it names.
+        found: u64,
+    },
+    /// Values that no store writes.
+    Inconsistent {
+        /// What does not hold.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CheckpointError::Value(_) => f.write_str("a checkpoint has a value out of place"),
+            CheckpointError::Format { found } => write!(
+                f,
+                "a checkpoint has format {found} and this raftd reads {CHECKPOINT_FORMAT}"
+            ),
+            CheckpointError::Inconsistent { what } => {
+                write!(f, "a checkpoint contradicts itself: {what}")
+            }
+        }
+    }
+}
+
+impl Error for CheckpointError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            CheckpointError::Value(why) => Some(why),
+            CheckpointError::Format { .. } | CheckpointError::Inconsistent { .. } => None,
+        }
+    }
+}
+
+impl From<DecodeError> for CheckpointError {
+    fn from(why: DecodeError) -> CheckpointError {
+        CheckpointError::Value(why)
+    }
+}

@@ -1,0 +1,310 @@
+//! Bytes → store: reads what `checkpoint` wrote, in slices, beside the store that serves. Reading
+//! is strict: every value is one that a store writes, in the order in which it writes them, and
+//! the state hash at the end is that of what was loaded.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::codec::msgpack::Reader;
+use crate::limits::{SESSION_WINDOW, SESSIONS_MAX};
+use crate::types::{LogIndex, Revision, SessionId};
+
+use super::checkpoint::{
+    CHECKPOINT_FORMAT, CheckpointError, END, HEADER, KEY, REPLY, SESSION, SliceLimits, Sliced,
+    VERSION,
+};
+use super::command::CommandReply;
+use super::hash::{self, LiveVersion};
+use super::keys::KeyId;
+use super::session::{SessionCounters, SessionRow, place_of, reply_of_words};
+use super::versions::{NewVersion, VersionId};
+use super::{Store, StoreOptions};
+
+/// A store on its way out of bytes, beside the one that serves.
+pub struct Loader {
+    store: Store,
+    stage: Stage,
+    key: Option<LoadedKey>,
+    session: Option<LoadedSession>,
+    counters: SessionCounters,
+    keys: u64,
+    versions: u64,
+    sessions: u64,
+    replies: u64,
+    /// What the history holds, found in the order of keys and wanted in that of revisions. The
+    /// second number keeps tombstones before what their revision superseded, as the store queues
+    /// them.
+    history: BTreeMap<(u64, u8, u64), Spent>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Header,
+    Keys,
+    Sessions,
+    History,
+    Done,
+}
+
+/// The key whose versions come.
+struct LoadedKey {
+    id: KeyId,
+    /// The last version read, and its revision.
+    newer: Option<(VersionId, u64)>,
+}
+
+/// The session whose replies come.
+struct LoadedSession {
+    row: SessionRow,
+    replies: Vec<(u64, CommandReply)>,
+}
+
+enum Spent {
+    Value { version: VersionId, bytes: u32 },
+    Tombstone { version: VersionId },
+    Buried { key: KeyId, name_bytes: usize },
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Loader {{ keys: {}, stage: {:?} }}", self.keys, self.stage)
+    }
+}
+
+fn check(holds: bool, what: &'static str) -> Result<(), CheckpointError> {
+    if holds { Ok(()) } else { Err(CheckpointError::Inconsistent { what }) }
+}
+
+impl Loader {
+    /// An empty store, to be filled with a checkpoint of the state after `applied`.
+    pub fn new(options: StoreOptions, applied: LogIndex) -> Loader {
+        let mut store = Store::new(options);
+        store.applied = applied;
+        Loader {
+            store,
+            stage: Stage::Header,
+            key: None,
+            session: None,
+            counters: SessionCounters::default(),
+            keys: 0,
+            versions: 0,
+            sessions: 0,
+            replies: 0,
+            history: BTreeMap::new(),
+        }
+    }
+
+    /// Takes whole values from the front of `bytes` until the limits are reached; returns how many
+    /// bytes they were. `bytes` must end between two values.
+    pub fn read(&mut self, bytes: &[u8], limits: SliceLimits) -> Result<usize, CheckpointError> {
+        let mut reader = Reader::new(bytes);
+        let mut steps = limits.steps;
+        while steps > 0 && !reader.is_empty() && bytes.len() - reader.rest().len() < limits.bytes {
+            steps -= 1;
+            self.value(&mut reader)?;
+        }
+        Ok(bytes.len() - reader.rest().len())
+    }
+
+    /// Completes the store once all bytes are read: brings its history into order.
+    pub fn settle(&mut self, limits: SliceLimits) -> Result<Sliced, CheckpointError> {
+        check(self.stage == Stage::History || self.stage == Stage::Done, "it ends too early")?;
+        for _ in 0..limits.steps {
+            let Some(((revision, _, _), spent)) = self.history.pop_first() else {
+                self.stage = Stage::Done;
+                return Ok(Sliced::Done);
+            };
+            let history = &mut self.store.history;
+            match spent {
+                Spent::Value { version, bytes } => {
+                    history.supersede_value(Revision(revision), version, bytes);
+                }
+                Spent::Tombstone { version } => {
+                    history.supersede_tombstone(Revision(revision), version);
+                }
+                Spent::Buried { key, name_bytes } => {
+                    history.bury(Revision(revision - 1), key, name_bytes);
+                }
+            }
+        }
+        Ok(Sliced::More)
+    }
+
+    /// The store. Panics unless `settle` said `Done`.
+    pub fn into_store(self) -> Store {
+        assert_eq!(self.stage, Stage::Done, "a store is handed out complete");
+        self.store
+    }
+
+    fn value(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        let kind = reader.fixint()?;
+        match (self.stage, kind) {
+            (Stage::Header, HEADER) => self.header(reader),
+            (Stage::Keys, KEY) => self.key(reader.bin()?),
+            (Stage::Keys, VERSION) => self.version(reader),
+            (Stage::Keys | Stage::Sessions, SESSION) => self.session(reader),
+            (Stage::Sessions, REPLY) => self.reply(reader),
+            (Stage::Keys | Stage::Sessions, END) => self.end(reader),
+            (
+                Stage::Header | Stage::Keys | Stage::Sessions | Stage::History | Stage::Done,
+                _kind,
+            ) => check(false, "a value of an unknown kind or out of order"),
+        }
+    }
+
+    fn header(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        check(reader.array()? == 6, "its header has six fields")?;
+        let found = reader.uint()?;
+        if found != CHECKPOINT_FORMAT {
+            return Err(CheckpointError::Format { found });
+        }
+        let (revision, compacted) = (reader.uint()?, reader.uint()?);
+        check(compacted <= revision, "it is compacted beyond its revision")?;
+        check(0 < revision && revision < u64::MAX, "no store has its revision")?;
+        self.store.revision = Revision(revision);
+        self.store.compact_revision = Revision(compacted);
+        self.store.stamp_ms = reader.uint()?;
+        self.counters = SessionCounters { last: SessionId(reader.uint()?), uses: reader.uint()? };
+        self.stage = Stage::Keys;
+        Ok(())
+    }
+
+    fn key(&mut self, name: &[u8]) -> Result<(), CheckpointError> {
+        self.close_key()?;
+        let ascending = self.store.ordered.last_key_value().is_none_or(|(last, _)| **last < *name);
+        check(!name.is_empty() && ascending, "its keys do not ascend")?;
+        let id = self.store.add_key(self.store.index.hash(name), name);
+        self.key = Some(LoadedKey { id, newer: None });
+        self.keys += 1;
+        Ok(())
+    }
+
+    fn close_key(&mut self) -> Result<(), CheckpointError> {
+        let named = self.key.take();
+        check(named.is_none_or(|key| key.newer.is_some()), "a key has no version")
+    }
+
+    fn version(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        check(reader.array()? == 4, "a version has four fields")?;
+        let (mod_revision, create_revision) = (reader.uint()?, reader.uint()?);
+        let (version, value) = (reader.uint()?, reader.bin()?);
+        let Some(key) = &mut self.key else { return check(false, "a version without a key") };
+        let (id, newer) = (key.id, key.newer);
+        let compacted = self.store.compact_revision.0;
+        let below = newer.map_or(self.store.revision.0, |(_, newer)| newer.saturating_sub(1));
+        check(0 < mod_revision && mod_revision <= below, "its versions do not descend")?;
+        let needed = newer.is_none_or(|(_, newer)| newer > compacted);
+        check(needed, "a version that was compacted")?;
+        if version == 0 {
+            let plain = create_revision == 0 && value.is_empty();
+            check(plain && mod_revision >= compacted, "a tombstone says too much")?;
+        } else {
+            check(0 < create_revision && create_revision <= mod_revision, "created after changed")?;
+        }
+        let older = VersionId::NONE;
+        let new = NewVersion { mod_revision, create_revision, version, older };
+        let at = self.store.versions.insert(new, value);
+        let bytes = u32::try_from(value.len());
+        let bytes =
+            bytes.map_err(|_| CheckpointError::Inconsistent { what: "a value's length" })?;
+        key.newer = Some((at, mod_revision));
+        self.versions += 1;
+        match newer {
+            None => self.store.load_newest(id, at),
+            Some((newer, by)) => {
+                self.store.versions.set_older(newer, at);
+                let spent = if version == 0 {
+                    Spent::Tombstone { version: at }
+                } else {
+                    Spent::Value { version: at, bytes }
+                };
+                self.history.insert((by, 1, self.versions), spent);
+            }
+        }
+        if version == 0 && mod_revision >= compacted {
+            let name_bytes = self.store.keys.at(id).name().len();
+            let spent = Spent::Buried { key: id, name_bytes };
+            self.history.insert((mod_revision + 1, 0, self.versions), spent);
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.close_key()?;
+        self.stage = Stage::Sessions;
+        check(reader.array()? == 4, "a session has four fields")?;
+        let (id, acknowledged) = (SessionId(reader.uint()?), reader.uint()?);
+        let (used, used_ms) = (reader.uint()?, reader.uint()?);
+        let opened = SessionId(0) < id && id <= self.counters.last;
+        check(opened && 0 < used && used <= self.counters.uses, "a session beyond its counters")?;
+        let before = self.session.as_ref().map(|session| place_of(session.row.id));
+        check(before.is_none_or(|before| before < place_of(id)), "its sessions do not ascend")?;
+        self.close_session()?;
+        let row = SessionRow { id, acknowledged, used, used_ms };
+        self.session = Some(LoadedSession { row, replies: Vec::new() });
+        self.sessions += 1;
+        Ok(())
+    }
+
+    fn reply(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        check(reader.array()? == 5, "a reply has five fields")?;
+        let sequence = reader.uint()?;
+        let words = [reader.uint()?, reader.uint()?, reader.uint()?, reader.uint()?];
+        let Some(session) = &mut self.session else { return check(false, "a reply to nobody") };
+        let Some(reply) = reply_of_words(words) else { return check(false, "an unknown reply") };
+        let acknowledged = session.row.acknowledged;
+        let before = session.replies.last().map_or(acknowledged, |(before, _)| *before);
+        let within = sequence.saturating_sub(acknowledged) <= SESSION_WINDOW;
+        check(before < sequence && within, "a reply outside of the window")?;
+        session.replies.push((sequence, reply));
+        self.replies += 1;
+        Ok(())
+    }
+
+    fn close_session(&mut self) -> Result<(), CheckpointError> {
+        let Some(LoadedSession { row, replies }) = self.session.take() else { return Ok(()) };
+        check(self.store.session_count() < SESSIONS_MAX, "too many sessions")?;
+        self.store.restore_session(row, replies.into_iter());
+        Ok(())
+    }
+
+    fn end(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.close_key()?;
+        self.close_session()?;
+        self.store.restore_session_counters(self.counters);
+        let uses = self.store.sessions().map(|(row, _)| row.used);
+        check(uses.is_sorted_by(|one, next| one < next), "two sessions were used at once")?;
+        check(reader.array()? == 5, "its end has five fields")?;
+        let counts = [reader.uint()?, reader.uint()?, reader.uint()?, reader.uint()?];
+        let found = [self.keys, self.versions, self.sessions, self.replies];
+        check(counts == found, "it does not hold what it says")?;
+        check(reader.uint()? == self.store.state_hash(), "its state has another hash")?;
+        self.stage = Stage::History;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Makes a loaded version the newest of a key that had none.
+    fn load_newest(&mut self, id: KeyId, at: VersionId) {
+        let version = self.versions.at(at);
+        let entry = self.keys.at_mut(id);
+        entry.newest = at;
+        if version.is_tombstone() {
+            return;
+        }
+        entry.create_revision = version.create_revision;
+        entry.version = version.version;
+        entry.value_bytes = u32::try_from(version.value().len()).expect("checked when it was read");
+        let value_bytes = u64::from(entry.value_bytes);
+        let (create_revision, mod_revision) = (version.create_revision, version.mod_revision);
+        let (key, value, version) = (entry.name(), version.value(), version.version);
+        let live = LiveVersion { key, value, create_revision, mod_revision, version };
+        let contribution = hash::of_live(&live);
+        let key_bytes = u64::try_from(key.len()).expect("usize is 64 bits at most");
+        entry.contribution = contribution;
+        self.live.keys += 1;
+        self.live.bytes += key_bytes + value_bytes;
+        self.live.hash = self.live.hash.wrapping_add(contribution);
+    }
+}

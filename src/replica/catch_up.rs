@@ -1,0 +1,311 @@
+//! A snapshot of ours on its way out, to followers that need what the log no longer holds.
+//!
+//! Each transfer has a connection of its own, so that it never delays an `Append`. It begins with
+//! a question (a piece without bytes); the answer says from where on. A few pieces are out at once;
+//! every answer names what is durable over there. After a broken connection the same snapshot goes
+//! on from there; a transfer keeps its snapshot though a newer one comes into force, or one that is
+//! slower than the snapshots follow each other would never end.
+
+use super::connections::{ConnectionId, Party};
+use super::peers::HANDSHAKE_NS;
+use super::{Node, Stage};
+use crate::limits;
+use crate::raft::message::{Message, SnapshotOutcome};
+use crate::types::{Instant, LogIndex, NodeId};
+use crate::wal::SnapshotSource;
+use crate::wire::peer::{PeerFrame, decode_peer, encode_message, encode_piece};
+
+/// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
+const RETRY_NS: u64 = 50_000_000;
+const REFUSED_NS: u64 = 500_000_000;
+/// Without a connection, or an answer to a piece: what it takes a slow disk to sync a piece, many
+/// times over. The same snapshot goes on from where it was. Nanoseconds.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// The connection of a transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Link {
+    Waiting { until: Instant },
+    Dialing { until: Instant },
+    Shaking { connection: ConnectionId, until: Instant },
+    Up { connection: ConnectionId, heard_at: Instant },
+}
+
+/// A snapshot on its way to a follower.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    to: NodeId,
+    source: SnapshotSource,
+    link: Link,
+    /// What the follower said is durable there, on this connection.
+    acknowledged: Option<u64>,
+    /// The end of the last piece read or sent.
+    sent: u64,
+    /// A piece is being read.
+    reading: bool,
+    /// Not before, by the rate.
+    next_at: Instant,
+    /// Bytes sent over all connections.
+    total: u64,
+}
+
+impl Transfer {
+    fn new(to: NodeId, source: SnapshotSource, now: Instant) -> Transfer {
+        Transfer {
+            to,
+            source,
+            link: Link::Waiting { until: now },
+            acknowledged: None,
+            sent: 0,
+            reading: false,
+            next_at: now,
+            total: 0,
+        }
+    }
+
+    fn connection(&self) -> Option<ConnectionId> {
+        match self.link {
+            Link::Shaking { connection, .. } | Link::Up { connection, .. } => Some(connection),
+            Link::Waiting { .. } | Link::Dialing { .. } => None,
+        }
+    }
+
+    fn lost(&mut self, until: Instant) {
+        self.link = Link::Waiting { until };
+        self.acknowledged = None;
+    }
+
+    /// How long the next piece is, if one may be read now. Bytes.
+    fn next_piece(&self, now: Instant, piece_bytes: usize) -> Option<usize> {
+        let acknowledged = self.acknowledged?;
+        let piece = u64::try_from(piece_bytes).unwrap_or(u64::MAX);
+        let window = piece.saturating_mul(limits::SNAPSHOT_PIECES_IN_FLIGHT_MAX);
+        let room = self.sent.saturating_sub(acknowledged) < window;
+        let left = self.source.id.bytes.saturating_sub(self.sent);
+        let may = matches!(self.link, Link::Up { .. }) && !self.reading && self.next_at <= now;
+        let length = usize::try_from(left.min(piece)).unwrap_or(piece_bytes);
+        (may && room && length > 0).then_some(length)
+    }
+
+    /// When to give up on this connection: a follower that loads the whole file may be quiet.
+    fn deadline(&self) -> Instant {
+        match self.link {
+            Link::Waiting { .. } => Instant::FAR,
+            Link::Dialing { until } | Link::Shaking { until, .. } => until,
+            Link::Up { .. } if self.acknowledged == Some(self.sent) => Instant::FAR,
+            Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(PATIENCE_NS),
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let next = match self.link {
+            // Without a session to the follower, its return wakes us.
+            Link::Waiting { until } => until,
+            Link::Up { .. } if !self.reading && self.sent < self.source.id.bytes => self.next_at,
+            Link::Dialing { .. } | Link::Shaking { .. } | Link::Up { .. } => Instant::FAR,
+        };
+        next.min(self.deadline())
+    }
+}
+
+/// All transfers.
+#[derive(Debug, Default)]
+pub(super) struct Transfers {
+    list: Vec<Transfer>,
+}
+
+impl Transfers {
+    fn get_mut(&mut self, to: NodeId) -> Option<&mut Transfer> {
+        self.list.iter_mut().find(|transfer| transfer.to == to)
+    }
+
+    fn by_connection(&mut self, id: ConnectionId) -> Option<&mut Transfer> {
+        self.list.iter_mut().find(|transfer| transfer.connection() == Some(id))
+    }
+
+    /// When something is to be done though nothing happens; `now` is the last turn.
+    pub(super) fn wake_at(&self, now: Instant) -> Instant {
+        let due = self.list.iter().map(Transfer::wake_at).filter(|at| *at > now);
+        due.min().unwrap_or(Instant::FAR)
+    }
+
+    /// Whether `id` is the connection of a transfer that shakes hands.
+    pub(super) fn is_shaking(&self, id: ConnectionId) -> bool {
+        let shakes = |link| matches!(link, Link::Shaking { connection, .. } if connection == id);
+        self.list.iter().any(|transfer| shakes(transfer.link))
+    }
+
+    /// Bytes of its snapshot that `to` has, and its size.
+    pub(super) fn progress(&self, to: NodeId) -> (u64, u64) {
+        let found = self.list.iter().find(|transfer| transfer.to == to);
+        found.map_or((0, 0), |it| (it.acknowledged.unwrap_or(0), it.source.id.bytes))
+    }
+}
+
+impl Node {
+    /// The oldest snapshot that is being sent: the log that goes on from it is still needed.
+    pub(super) fn oldest_sent(&self) -> Option<LogIndex> {
+        self.transfers.list.iter().map(|transfer| transfer.source.id.position.index).min()
+    }
+
+    /// Begins and ends transfers as the core asks, and sends what may be sent.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        let Stage::Member(raft) = &self.stage else { return };
+        let transfers = &mut self.transfers.list;
+        if transfers.is_empty() && raft.awaiting_snapshot().next().is_none() {
+            return;
+        }
+        let node = self.identity.node;
+        for transfer in transfers.extract_if(.., |it| !raft.needs_snapshot(it.to)) {
+            let Transfer { to, source, total, .. } = &transfer;
+            log::info!("ended a transfer node={node} to={to} id={} sent={total}", source.id);
+            transfer.connection().into_iter().for_each(|id| self.connections.end(id));
+        }
+        for to in raft.awaiting_snapshot() {
+            if !transfers.iter().any(|transfer| transfer.to == to)
+                && let Some(source) = self.wal.snapshot()
+            {
+                log::info!("sends a snapshot node={node} to={to} id={}", source.id);
+                transfers.push(Transfer::new(to, source.clone(), now));
+            }
+        }
+        for transfer in transfers {
+            if transfer.deadline() <= now {
+                log::info!("gave up a connection for a snapshot node={node} to={}", transfer.to);
+                transfer.connection().into_iter().for_each(|id| self.connections.end(id));
+                transfer.lost(now.after_ns(RETRY_NS));
+            }
+            if let Link::Waiting { until } = transfer.link
+                && until <= now
+                && raft.awaiting_snapshot().any(|id| id == transfer.to)
+                && let Some(peer) = self.peers.get(transfer.to)
+            {
+                // If the log behind it is gone, it would be followed by another one at once.
+                if transfer.source.id.position.index < raft.base().index
+                    && let Some(newest) = self.wal.snapshot()
+                {
+                    transfer.source = newest.clone();
+                }
+                transfer.link = Link::Dialing { until: now.after_ns(PATIENCE_NS) };
+                self.dials.push(peer.dial());
+            }
+            if let Some(length) = transfer.next_piece(now, self.options.snapshots.piece_bytes) {
+                transfer.reading = true;
+                self.wal.read_piece(transfer.to, &transfer.source, transfer.sent, length);
+            }
+        }
+    }
+
+    /// A dial has succeeded that was not for replication.
+    pub(super) fn on_transfer_dialed(&mut self, id: ConnectionId, peer: NodeId, now: Instant) {
+        self.connections.open(id, Party::Dialed(peer));
+        match self.transfers.get_mut(peer) {
+            Some(transfer) if matches!(transfer.link, Link::Dialing { .. }) => {
+                let until = now.after_ns(HANDSHAKE_NS);
+                transfer.link = Link::Shaking { connection: id, until };
+                self.send_hello(id, peer);
+            }
+            Some(_) | None => self.connections.end(id),
+        }
+    }
+
+    /// A dial has failed that was not for replication.
+    pub(super) fn on_transfer_dial_failed(&mut self, peer: NodeId, now: Instant) {
+        if let Some(transfer) = self.transfers.get_mut(peer)
+            && matches!(transfer.link, Link::Dialing { .. })
+        {
+            transfer.lost(now.after_ns(RETRY_NS));
+        }
+    }
+
+    /// The connection of a transfer is gone.
+    pub(super) fn on_transfer_closed(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(transfer) = self.transfers.by_connection(id) {
+            transfer.lost(now.after_ns(RETRY_NS));
+        }
+    }
+
+    /// The follower has welcomed us: ask from where on it wants the file.
+    pub(super) fn on_transfer_up(&mut self, id: ConnectionId, peer: NodeId, now: Instant) {
+        self.connections.set_party(id, Party::SnapshotOut(peer));
+        let (Stage::Member(raft), Some(transfer)) = (&self.stage, self.transfers.by_connection(id))
+        else {
+            return self.connections.end(id);
+        };
+        transfer.link = Link::Up { connection: id, heard_at: now };
+        let (term, snapshot) = (raft.term(), transfer.source.id);
+        let question = Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 0 };
+        self.connections.write(id, |out| encode_message(out, &question));
+    }
+
+    /// An answer of the follower.
+    pub(super) fn on_piece_reply(
+        &mut self,
+        id: ConnectionId,
+        from: NodeId,
+        body: &[u8],
+        now: Instant,
+    ) {
+        let Ok(PeerFrame { message, .. }) = decode_peer(body, Vec::new()) else {
+            return self.connections.end(id);
+        };
+        let Message::InstallSnapshotReply { snapshot, outcome, .. } = message else {
+            return self.connections.end(id);
+        };
+        let Stage::Member(raft) = &mut self.stage else { return };
+        raft.step(now, from, message, 0);
+        self.carry_out_log();
+        let Some(transfer) = self.transfers.by_connection(id) else { return };
+        if transfer.source.id != snapshot {
+            return;
+        }
+        transfer.link = Link::Up { connection: id, heard_at: now };
+        match outcome {
+            SnapshotOutcome::Wanted { offset } => {
+                // The first answer of a connection, or a piece that was damaged on its disk.
+                if transfer.acknowledged.is_none_or(|before| offset < before) {
+                    transfer.sent = offset;
+                }
+                transfer.acknowledged = Some(offset);
+                transfer.next_at = transfer.next_at.max(now);
+            }
+            // The core heard it too.
+            SnapshotOutcome::Installed => {}
+            SnapshotOutcome::Refused => {
+                // What it does not want now may be another one after a while.
+                if let Some(newest) = self.wal.snapshot() {
+                    transfer.source = newest.clone();
+                }
+                transfer.lost(now.after_ns(REFUSED_NS));
+                self.connections.end(id);
+            }
+        }
+    }
+
+    /// A piece was read.
+    pub(super) fn on_piece_read(&mut self, to: NodeId, offset: u64, bytes: &[u8], now: Instant) {
+        let Stage::Member(raft) = &self.stage else { return };
+        let rate = self.options.snapshots.rate;
+        let Some(transfer) = self.transfers.get_mut(to) else { return };
+        transfer.reading = false;
+        let Link::Up { connection, .. } = transfer.link else { return };
+        // Of a connection before this one.
+        if transfer.sent != offset || transfer.acknowledged.is_none() {
+            return;
+        }
+        if bytes.is_empty() {
+            log::error!("cannot read a snapshot to={to} id={} at={offset}", transfer.source.id);
+            transfer.lost(now.after_ns(REFUSED_NS));
+            return self.connections.end(connection);
+        }
+        let length = u64::try_from(bytes.len()).expect("usize is at most 64 bits");
+        transfer.sent += length;
+        transfer.total += length;
+        if let Some(rate) = rate {
+            let ns = length.saturating_mul(1_000_000_000) / rate.max(1);
+            transfer.next_at = transfer.next_at.max(now).after_ns(ns);
+        }
+        let (term, snapshot) = (raft.term(), transfer.source.id);
+        self.connections.write(connection, |out| encode_piece(out, term, snapshot, offset, bytes));
+    }
+}

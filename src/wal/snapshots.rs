@@ -1,0 +1,577 @@
+//! The snapshot in force, those on their way, and the switch from one to another.
+//!
+//! ```text
+//! 1  the new file is written or received, read back, found whole, named .snap, its directory
+//!    synced
+//! 2  the hard state names it, and where the log begins that goes on from it      one sync job
+//! 3  only now: the segments before that, and the old snapshot, are removed
+//! ```
+//!
+//! A crash before 2 leaves the old snapshot with its log, and a file that nobody names; a crash
+//! behind 2 the new one, and files that the next start removes. There is no third state: 2 is one
+//! sector of the hard state.
+//!
+//! A snapshot that is installed in place of a log that differs goes the same way, but the log
+//! begins anew in the next spare. What is appended meanwhile is in later operations of the same
+//! job, or in later jobs, so nothing stands in that spare that the hard state does not vouch for.
+
+use super::directory::{LOG, segment_name};
+use super::disk::{Disk, DiskFile};
+use super::error::OpenError;
+use super::files::{FileDone, FileJob, FileStep, Garbage, Purpose};
+use super::identity::Identity;
+use super::segment::Segment;
+use super::snapshot_draft::{CHECK_BYTES, Draft};
+use super::snapshot_file::{Block, BlockReader, SNAP, SnapshotDamage, SnapshotHead, snapshot_name};
+use super::snapshot_part::Part;
+use super::{Mark, Wal};
+use crate::limits;
+use crate::types::{ClusterId, JobSeq, LogIndex, LogPosition, NodeId, SnapshotId};
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What became of a job for a snapshot.
+#[derive(Debug)]
+pub enum SnapshotEvent {
+    /// A block of ours is on the disk: there is room for more.
+    DraftStored,
+    /// Our snapshot is in place and whole: `adopt_draft` puts it in force.
+    DraftReady {
+        /// Its name.
+        id: SnapshotId,
+    },
+    /// Our snapshot cannot be written; it is given up.
+    DraftFailed {
+        /// Why.
+        why: String,
+    },
+    /// Everything before `offset` of a snapshot that is being received is durable.
+    PartStored {
+        /// Its name.
+        id: SnapshotId,
+        /// Bytes.
+        offset: u64,
+    },
+    /// Blocks of it can be taken.
+    PartRead {
+        /// Its name.
+        id: SnapshotId,
+    },
+    /// It is in place: it can be installed.
+    PartReady {
+        /// Its name.
+        id: SnapshotId,
+    },
+    /// It is damaged, or cannot be stored; it is given up.
+    PartFailed {
+        /// Its name.
+        id: SnapshotId,
+        /// Why.
+        why: String,
+    },
+    /// A piece of ours for another server.
+    Piece {
+        /// For whom.
+        to: NodeId,
+        /// Where in the file it begins.
+        offset: u64,
+        /// The piece; none if it could not be read.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A snapshot's file, open for reading: removing it does not take it away.
+#[derive(Clone)]
+pub struct SnapshotSource {
+    /// Which one it is.
+    pub id: SnapshotId,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) path: PathBuf,
+}
+
+impl std::fmt::Debug for SnapshotSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SnapshotSource {{ id: {} }}", self.id)
+    }
+}
+
+impl PartialEq for SnapshotSource {
+    fn eq(&self, other: &SnapshotSource) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for SnapshotSource {}
+
+impl SnapshotSource {
+    pub(super) fn new(disk: &dyn Disk, id: SnapshotId, file: Arc<dyn DiskFile>) -> SnapshotSource {
+        SnapshotSource { id, file, path: disk.path(&snapshot_name(id)) }
+    }
+
+    /// The error that says what is wrong with it.
+    pub fn damaged(&self, damage: SnapshotDamage) -> OpenError {
+        OpenError::SnapshotDamaged { path: self.path.clone(), damage }
+    }
+
+    /// The error that says that it cannot be read.
+    pub fn unreadable(&self, source: io::Error) -> OpenError {
+        OpenError::Io { doing: "read", path: self.path.clone(), source }
+    }
+
+    /// Hands every block to `visit`, in order; checks all of them. Blocks: for the start.
+    pub fn read(
+        &self,
+        visit: &mut dyn FnMut(Block) -> Result<(), SnapshotDamage>,
+    ) -> io::Result<Result<(), SnapshotDamage>> {
+        let mut reader = BlockReader::new();
+        let mut at = 0;
+        while at < self.id.bytes {
+            let bytes = self.file.read_durable(at, CHECK_BYTES)?;
+            if bytes.is_empty() {
+                break;
+            }
+            reader.push(&bytes);
+            at += u64::try_from(bytes.len()).expect("usize is at most 64 bits");
+            loop {
+                match reader.next() {
+                    Ok(None) => break,
+                    Err(damage) => return Ok(Err(damage)),
+                    Ok(Some(block)) => {
+                        if let Err(damage) = self.check(&block).and_then(|()| visit(block)) {
+                            return Ok(Err(damage));
+                        }
+                    }
+                }
+            }
+        }
+        if reader.ended() { Ok(Ok(())) } else { Ok(Err(SnapshotDamage::of("it ends too early"))) }
+    }
+
+    fn check(&self, block: &Block) -> Result<(), SnapshotDamage> {
+        match block {
+            Block::Head(head) if head.position != self.id.position => {
+                Err(SnapshotDamage::of("it stands for another entry than its name says"))
+            }
+            Block::End { bytes, crc } if (*bytes, *crc) != (self.id.bytes, self.id.crc) => {
+                Err(SnapshotDamage::of("it is not the file that was put in force"))
+            }
+            Block::Head(_) | Block::Data(_) | Block::End { .. } => Ok(()),
+        }
+    }
+}
+
+/// A switch to another snapshot on its way to the disk.
+struct Switch {
+    /// The job that carries it, once formed.
+    seq: Option<JobSeq>,
+    source: SnapshotSource,
+    /// Where the log begins then, if it is not replaced.
+    begin: Option<(u32, LogPosition)>,
+    /// What is removed afterwards.
+    dead: Vec<Arc<Segment>>,
+}
+
+/// Work asked for by another server: offset and length.
+struct PieceRequest {
+    to: NodeId,
+    source: SnapshotSource,
+    offset: u64,
+    len: usize,
+}
+
+/// Files that nobody needs any more, and what is freed with them.
+struct Removal {
+    steps: Vec<FileStep>,
+    garbage: Garbage,
+}
+
+/// All of it that is bookkeeping.
+pub(super) struct Snapshots {
+    disk: Arc<dyn Disk>,
+    cluster_id: ClusterId,
+    current: Option<SnapshotSource>,
+    draft: Option<Draft>,
+    part: Option<Part>,
+    pieces: VecDeque<PieceRequest>,
+    removals: VecDeque<Removal>,
+    /// The job in flight; its owner may have been given up meanwhile.
+    in_flight: Option<(Purpose, bool)>,
+    switch: Option<Switch>,
+    /// The log was compacted up to here since it was last asked.
+    compacted: Option<LogPosition>,
+    spare_wanted: bool,
+    /// Bytes of log written since the snapshot in force was begun, and since the one under way was.
+    growth: u64,
+    growth_of_next: u64,
+}
+
+impl Snapshots {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        identity: Identity,
+        current: Option<SnapshotSource>,
+    ) -> Snapshots {
+        Snapshots {
+            disk,
+            cluster_id: identity.cluster_id,
+            current,
+            draft: None,
+            part: None,
+            pieces: VecDeque::new(),
+            removals: VecDeque::new(),
+            in_flight: None,
+            switch: None,
+            compacted: None,
+            spare_wanted: false,
+            growth: 0,
+            growth_of_next: 0,
+        }
+    }
+
+    /// So many bytes of log were written.
+    pub(super) fn log_grew(&mut self, bytes: u64) {
+        self.growth += bytes;
+        self.growth_of_next += bytes;
+    }
+
+    /// A snapshot that is to replace the log waits for a segment.
+    pub(super) fn wants_spare(&self) -> bool {
+        self.spare_wanted
+    }
+
+    fn remove(&mut self, directory: &'static str, names: Vec<String>, garbage: Garbage) {
+        let removals = names.into_iter().map(FileStep::Remove);
+        let steps = removals.chain([FileStep::SyncDirectory(directory)]).collect();
+        self.removals.push_back(Removal { steps, garbage });
+    }
+
+    /// The next job, if one is due. Whoever waits for another server comes first.
+    pub(super) fn job(&mut self) -> Option<FileJob> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let job = self.next_job()?;
+        self.in_flight = Some((job.purpose, true));
+        Some(job)
+    }
+
+    fn next_job(&mut self) -> Option<FileJob> {
+        let disk = Arc::clone(&self.disk);
+        let job = |purpose, file, steps| {
+            Some(FileJob { disk: Arc::clone(&disk), purpose, file, steps, garbage: Vec::new() })
+        };
+        if let Some(PieceRequest { source, offset, len, .. }) = self.pieces.front() {
+            let file = Some(Arc::clone(&source.file));
+            return job(Purpose::Piece, file, vec![FileStep::Read(*offset, *len)]);
+        }
+        if let Some(part) = &mut self.part
+            && let Some(steps) = part.steps()
+        {
+            return job(Purpose::Part, part.file(), steps);
+        }
+        if let Some(draft) = &mut self.draft
+            && let Some(steps) = draft.steps()
+        {
+            return job(Purpose::Draft, draft.file(), steps);
+        }
+        let Removal { steps, garbage } = self.removals.pop_front()?;
+        Some(FileJob { disk, purpose: Purpose::Removal, file: None, steps, garbage })
+    }
+
+    /// Takes note of a job that was run.
+    pub(super) fn done(&mut self, done: FileDone) -> Option<SnapshotEvent> {
+        let (purpose, wanted) = self.in_flight.take().expect("a result comes from a job");
+        assert_eq!(purpose, done.purpose);
+        match purpose {
+            // What was not removed is removed at the next start.
+            Purpose::Removal => None,
+            Purpose::Piece => {
+                let PieceRequest { to, offset, len, .. } = self.pieces.pop_front()?;
+                let mut bytes = done.outcome.map(|outcome| outcome.bytes).unwrap_or_default();
+                bytes.truncate(len);
+                wanted.then_some(SnapshotEvent::Piece { to, offset, bytes })
+            }
+            Purpose::Draft if wanted => Some(self.draft_done(done)),
+            Purpose::Part if wanted => self.part_done(done),
+            Purpose::Draft | Purpose::Part => None,
+        }
+    }
+
+    fn draft_done(&mut self, done: FileDone) -> SnapshotEvent {
+        let draft = self.draft.as_mut().expect("its job is wanted");
+        let outcome = done.outcome.map_err(|error| error.to_string());
+        match outcome.and_then(|it| draft.done(it).map_err(|damage| damage.to_string())) {
+            Ok(None) => SnapshotEvent::DraftStored,
+            Ok(Some(id)) => {
+                let file = self.draft.take().and_then(|draft| draft.file());
+                let file = file.expect("it was opened in its place");
+                // In place of nothing yet: `adopt_draft` takes it from here.
+                self.switch = Some(Switch {
+                    seq: None,
+                    source: SnapshotSource::new(&*self.disk, id, file),
+                    begin: None,
+                    dead: Vec::new(),
+                });
+                SnapshotEvent::DraftReady { id }
+            }
+            Err(why) => {
+                self.abandon_draft();
+                SnapshotEvent::DraftFailed { why }
+            }
+        }
+    }
+
+    fn part_done(&mut self, done: FileDone) -> Option<SnapshotEvent> {
+        let part = self.part.as_mut().expect("its job is wanted");
+        let id = part.id;
+        let outcome = done.outcome.map_err(|error| error.to_string());
+        match outcome.and_then(|it| part.done(it).map_err(|damage| damage.to_string())) {
+            Ok(event) => event,
+            Err(why) => {
+                self.abandon_part();
+                Some(SnapshotEvent::PartFailed { id, why })
+            }
+        }
+    }
+
+    fn abandon_draft(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            self.disown(Purpose::Draft);
+            self.remove(SNAP, vec![draft.unfinished()], Vec::new());
+        }
+    }
+
+    fn abandon_part(&mut self) {
+        if let Some(part) = self.part.take() {
+            self.disown(Purpose::Part);
+            let mut names = vec![part.unfinished()];
+            let named = |source: &SnapshotSource| source.id == part.id;
+            if !self.current.as_ref().is_some_and(named) {
+                names.push(snapshot_name(part.id));
+            }
+            self.remove(SNAP, names, Vec::new());
+        }
+    }
+
+    fn disown(&mut self, purpose: Purpose) {
+        if let Some((running, wanted)) = &mut self.in_flight
+            && *running == purpose
+        {
+            *wanted = false;
+        }
+    }
+}
+
+/// Our own snapshots.
+impl Wal {
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Option<&SnapshotSource> {
+        self.snapshots.current.as_ref()
+    }
+
+    /// Bytes of log on the disk since the snapshot in force was begun; since the log began, after a
+    /// restart.
+    pub fn growth(&self) -> u64 {
+        self.snapshots.growth
+    }
+
+    /// Whether a snapshot is being written, received or switched to.
+    pub fn snapshot_under_way(&self) -> bool {
+        let it = &self.snapshots;
+        it.draft.is_some() || it.switch.is_some()
+    }
+
+    /// Begins a snapshot of everything up to `position`, which must be durable and committed, with
+    /// the payload of the configuration that is in force there.
+    pub fn begin_draft(&mut self, position: LogPosition, configuration: (LogIndex, Vec<u8>)) {
+        assert!(!self.snapshot_under_way(), "one snapshot at a time");
+        assert_eq!(self.term_at(position.index), position.term);
+        let (configuration_index, configuration) = configuration;
+        assert!(configuration_index <= position.index);
+        let head = SnapshotHead {
+            cluster_id: self.snapshots.cluster_id,
+            genesis: self.wanted.genesis,
+            position,
+            configuration_index,
+            configuration,
+        };
+        self.snapshots.growth_of_next = 0;
+        self.snapshots.draft = Some(Draft::begin(&head));
+    }
+
+    /// How many of its blocks wait for the disk; `None` if no snapshot is being written.
+    pub fn draft_backlog(&self) -> Option<usize> {
+        self.snapshots.draft.as_ref().map(Draft::backlog)
+    }
+
+    /// The next block of its checkpoint. Panics if none is being written.
+    pub fn push_draft(&mut self, payload: &[u8]) {
+        self.snapshots.draft.as_mut().expect("a snapshot is being written").push(payload);
+    }
+
+    /// That was the last block.
+    pub fn end_draft(&mut self) {
+        self.snapshots.draft.as_mut().expect("a snapshot is being written").end();
+    }
+
+    /// Gives up the snapshot that is being written, if there is one.
+    pub fn abandon_draft(&mut self) {
+        self.snapshots.abandon_draft();
+    }
+
+    /// The snapshot that was just written comes into force with the next job, and the log will
+    /// begin where it can, but not behind `floor`: entries after that are still needed.
+    pub fn adopt_draft(&mut self, floor: LogIndex) {
+        let switch = self.snapshots.switch.as_mut().expect("DraftReady came before");
+        assert!(switch.seq.is_none(), "adopted once");
+        let id = switch.source.id;
+        self.snapshots.growth = self.snapshots.growth_of_next;
+        switch.begin = self.directory.beginning_at(floor.min(id.position.index));
+        self.wanted.snapshot = id;
+        if let Some((first, base)) = switch.begin {
+            (self.wanted.first_segment, self.wanted.base) = (first, base);
+        }
+    }
+
+    /// Whether a job is due for the sake of a switch.
+    pub fn switch_due(&self) -> bool {
+        self.wanted.snapshot != self.hard_state.written().snapshot
+    }
+
+    /// A job was formed: it carries the switch that is wanted.
+    pub(super) fn switch_dispatched(&mut self, seq: JobSeq) {
+        if let Some(switch) = &mut self.snapshots.switch
+            && self.wanted.snapshot == switch.source.id
+        {
+            switch.seq.get_or_insert(seq);
+        }
+    }
+
+    /// Job `seq` is durable: if it carried a switch, what the old snapshot needed can go.
+    pub(super) fn switched(&mut self, seq: JobSeq) {
+        let done = |switch: &mut Switch| switch.seq.is_some_and(|carrier| carrier <= seq);
+        let Some(switch) = self.snapshots.switch.take_if(done) else { return };
+        let mut dead = switch.dead;
+        if let Some((first, base)) = switch.begin {
+            let gone = usize::try_from(base.index.count_since(self.base.index));
+            self.entries.drain(..gone.expect("entries in memory are fewer than addresses"));
+            self.base = base;
+            dead.extend(self.directory.begin_at(first));
+            self.snapshots.compacted = Some(base);
+        }
+        let names = dead.iter().map(|segment| segment_name(segment.seq)).collect();
+        let free = |segment| -> Box<dyn Any + Send> { Box::new(segment) };
+        let garbage = dead.into_iter().map(free).collect();
+        self.snapshots.remove(LOG, names, garbage);
+        if let Some(old) = self.snapshots.current.replace(switch.source)
+            && old.id != self.wanted.snapshot
+        {
+            self.snapshots.remove(SNAP, vec![snapshot_name(old.id)], Vec::new());
+        }
+    }
+
+    /// Up to where the log was compacted, if it was since the last call: the core must forget it
+    /// too.
+    pub fn take_compacted(&mut self) -> Option<LogPosition> {
+        self.snapshots.compacted.take()
+    }
+
+    /// Frees something large where it stops nobody.
+    pub fn drop_in_background(&mut self, garbage: Box<dyn Any + Send>) {
+        self.snapshots.removals.push_back(Removal { steps: Vec::new(), garbage: vec![garbage] });
+    }
+
+    /// Asks for a piece of a snapshot for another server; it comes as an event.
+    pub fn read_piece(&mut self, to: NodeId, source: &SnapshotSource, offset: u64, len: usize) {
+        let source = source.clone();
+        self.snapshots.pieces.push_back(PieceRequest { to, source, offset, len });
+    }
+}
+
+/// Snapshots of others.
+impl Wal {
+    /// Begins to receive this snapshot, or goes on: how much of it is durable comes as an event.
+    /// What was received of another one is given up.
+    pub fn begin_part(&mut self, id: SnapshotId) {
+        if self.snapshots.part.as_ref().is_some_and(|part| part.id == id) {
+            return;
+        }
+        self.snapshots.abandon_part();
+        self.snapshots.part = Some(Part::begin(id));
+    }
+
+    /// The snapshot that is being received, and how much of it is durable, once that is known.
+    pub fn part(&self) -> Option<(SnapshotId, Option<u64>)> {
+        self.snapshots.part.as_ref().map(|part| (part.id, part.stored()))
+    }
+
+    /// A piece of it. Says no to one that does not follow, and to more than may wait.
+    pub fn push_part(&mut self, offset: u64, piece: &[u8]) -> bool {
+        let max = usize::try_from(limits::SNAPSHOT_PIECES_IN_FLIGHT_MAX).expect("a few");
+        let part = self.snapshots.part.as_mut();
+        part.is_some_and(|part| part.push(offset, piece, max))
+    }
+
+    /// A block of it, found whole.
+    pub fn take_block(&mut self) -> Option<Block> {
+        self.snapshots.part.as_mut().and_then(Part::take_block)
+    }
+
+    /// All blocks are good: it is put in place, which comes as an event.
+    pub fn accept_part(&mut self) {
+        self.snapshots.part.as_mut().expect("its blocks were taken").accept();
+    }
+
+    /// Gives up the snapshot that is being received, if there is one.
+    pub fn abandon_part(&mut self) {
+        self.snapshots.abandon_part();
+    }
+
+    /// Whether a received snapshot can be installed now: no other switch is under way, and if the
+    /// log is to be replaced, a spare is ready. It asks for one.
+    pub fn can_install(&mut self, replaces_log: bool) -> bool {
+        self.snapshots.spare_wanted = replaces_log && self.directory.spare_count() == 0;
+        !self.snapshots.spare_wanted && self.snapshots.switch.is_none()
+    }
+
+    /// The snapshot received comes into force with the next job. `replaces_log`: all entries go,
+    /// and the log begins behind it. Panics unless `PartReady` came and `can_install` said yes.
+    pub fn install_part(&mut self, replaces_log: bool) {
+        let part = self.snapshots.part.take().expect("PartReady came before");
+        assert!(part.is_ready() && self.snapshots.switch.is_none());
+        self.snapshots.abandon_draft();
+        let id = part.id;
+        let file = part.file().expect("it was written to");
+        let mut switch = Switch {
+            seq: None,
+            source: SnapshotSource::new(&*self.disk, id, file),
+            begin: None,
+            dead: Vec::new(),
+        };
+        self.wanted.snapshot = id;
+        if replaces_log {
+            switch.dead = self.directory.replace(id.position);
+            let first = self.directory.first_seq();
+            self.entries.clear();
+            self.base = id.position;
+            self.staging.restart((first, 0));
+            self.synced = self.directory.end();
+            self.durable_last = id.position;
+            self.mark = Mark::Covered;
+            self.rotated = false;
+            (self.wanted.first_segment, self.wanted.base) = (first, id.position);
+        } else {
+            assert_eq!(self.term_at(id.position.index), id.position.term);
+            switch.begin = self.directory.beginning_at(id.position.index);
+            if let Some((first, base)) = switch.begin {
+                (self.wanted.first_segment, self.wanted.base) = (first, base);
+            }
+        }
+        self.commit = self.commit.max(id.position.index);
+        self.snapshots.growth = 0;
+        self.snapshots.switch = Some(switch);
+    }
+}

@@ -1,0 +1,118 @@
+//! A node that was away for long is served by a snapshot and the log behind it, whoever is killed
+//! meanwhile.
+
+use super::harness::{Cluster, PATIENCE, Shape};
+use super::patience::eventually;
+use raftd::limits;
+
+fn shape(flags: &[&str]) -> Shape {
+    let small = ["--segment-bytes", "65536", "--snapshot-entries", "50"];
+    let often = ["--snapshot-interval", "0"];
+    let flags = small.iter().chain(&often).chain(flags);
+    Shape { flags: flags.map(|flag| (*flag).to_owned()).collect(), cuttable: false }
+}
+
+fn put(cluster: &Cluster, numbers: std::ops::Range<usize>, value_bytes: usize) {
+    let mut client = cluster.client();
+    for number in numbers {
+        let key = format!("key/{:04}", number % 700);
+        client.put(key.as_bytes(), &vec![b'v'; value_bytes]).unwrap();
+    }
+}
+
+/// Stops a follower and writes until the others can no longer serve it from their logs.
+fn leave_behind(cluster: &mut Cluster, writes: usize, value_bytes: usize) -> u64 {
+    let leader = cluster.leader();
+    let away = cluster.others(leader)[0];
+    put(cluster, 0..20, value_bytes);
+    let last = cluster.server(away).status().unwrap().last_index;
+    cluster.server(away).kill();
+    put(cluster, 20..writes, value_bytes);
+    for id in cluster.others(away) {
+        eventually("the log behind the snapshot is gone", PATIENCE, || {
+            let status = cluster.server(id).status().ok()?;
+            (status.log_base > last).then_some(())
+        });
+    }
+    away
+}
+
+#[test]
+fn a_node_that_was_away_returns_by_snapshot_and_log() {
+    let mut cluster = Cluster::start_shaped(3, &shape(&[]));
+    let away = leave_behind(&mut cluster, 2000, 100);
+    cluster.server(away).start();
+    put(&cluster, 0..100, 100);
+    cluster.wait_until_equal();
+    let said = cluster.server(away).log_text();
+    assert!(said.contains("installed a snapshot"), "{said}");
+    // And after all of them lost their memory.
+    let before = cluster.wait_until_equal();
+    for id in 1..=3 {
+        cluster.server(id).kill();
+    }
+    cluster.start_all();
+    cluster.leader();
+    put(&cluster, 0..1, 100);
+    assert_ne!(cluster.wait_until_equal(), before, "it goes on");
+    for id in 1..=3 {
+        let status = cluster.server(id).status().unwrap();
+        assert!(status.snapshot_index >= status.log_base, "{status:?}");
+        assert!(status.log_bytes < 40 * 65_536, "the log stays bounded: {status:?}");
+    }
+}
+
+/// The bytes that transfers of this node's snapshots cost, and the size of the largest.
+fn sent(text: &str) -> Vec<(u64, u64)> {
+    let ended = text.lines().filter(|line| line.contains("ended a transfer"));
+    let number = |line: &str, name: &str, part: usize| {
+        let rest = line.split(name).nth(1).unwrap();
+        let word = rest.split_whitespace().next().unwrap();
+        word.split('/').nth(part).unwrap().parse().unwrap()
+    };
+    ended.map(|line| (number(line, "sent=", 0), number(line, "id=", 1))).collect()
+}
+
+#[test]
+fn a_receiver_that_is_killed_goes_on_where_it_was() {
+    const KILLS: u64 = 4;
+    let mut cluster = Cluster::start_shaped(3, &shape(&["--snapshot-rate", "1500000"]));
+    let away = leave_behind(&mut cluster, 800, 6000);
+    cluster.server(away).start();
+    for kill in 1..=KILLS {
+        eventually("a part of the snapshot has arrived", PATIENCE, || {
+            let status = cluster.server(away).status().ok()?;
+            let (got, all) = (status.snapshot_received, status.snapshot_expected);
+            (all > 0 && got * (KILLS + 2) >= all * kill).then_some(())
+        });
+        cluster.server(away).kill();
+        cluster.server(away).start();
+    }
+    cluster.wait_until_equal();
+    let leader = cluster.leader();
+    let text = cluster.server(leader).log_text();
+    let transfers = sent(&text);
+    let [(sent, size)] = transfers.as_slice() else { panic!("one transfer: {transfers:?}") };
+    let piece = u64::try_from(limits::SNAPSHOT_PIECE_BYTES).unwrap();
+    println!("sent {sent} bytes of {size}, {KILLS} kills of the receiver");
+    assert!(*sent >= *size && *sent <= size + KILLS * piece, "sent {sent} of {size}");
+}
+
+#[test]
+fn a_sender_that_is_killed_is_replaced_and_the_follower_arrives() {
+    let mut cluster = Cluster::start_shaped(3, &shape(&["--snapshot-rate", "3000000"]));
+    let away = leave_behind(&mut cluster, 800, 6000);
+    cluster.server(away).start();
+    for _ in 0..3 {
+        eventually("a part of the snapshot has arrived", PATIENCE, || {
+            let status = cluster.server(away).status().ok()?;
+            (status.snapshot_received > 0 || status.log_base.get() > 700).then_some(())
+        });
+        let leader = cluster.leader();
+        cluster.server(leader).kill();
+        cluster.server(leader).start();
+        cluster.leader();
+    }
+    put(&cluster, 0..10, 100);
+    cluster.wait_until_equal();
+}

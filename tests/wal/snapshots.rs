@@ -1,0 +1,374 @@
+//! Snapshots and the log behind them, cut off at every single operation: what is found afterwards
+//! is the old state or the new one.
+
+use super::sim_disk::SimDisk;
+use super::support::{Driver, LogEntry, at, hard_state, index, options, payload, snapshot_blocks};
+use raftd::limits;
+use raftd::types::{EntryKind, LogPosition, SnapshotId, Term};
+use raftd::wal::{Block, OpenError, SnapshotEvent, Wal, open};
+
+/// Entries of term 1 that fill several segments, durable and committed.
+fn filled(disk: &SimDisk, entries: u64) -> Driver {
+    let mut driver = Driver::open(disk).unwrap();
+    driver.wal.set_hard_state(hard_state(1), 7);
+    driver.sync(0).unwrap();
+    fill(&mut driver, entries);
+    driver
+}
+
+fn fill(driver: &mut Driver, entries: u64) {
+    for _ in 0..entries {
+        let next = LogPosition::new(Term::new(1), driver.wal.last().index.next());
+        driver.wal.append(next, EntryKind::Commands, &payload(next, 6000));
+        driver.sync(next.index.get()).unwrap();
+        driver.background();
+    }
+}
+
+/// A file that another server made: a snapshot of everything up to entry `last`.
+fn others(last: u64) -> (SnapshotId, Vec<u8>) {
+    let disk = SimDisk::new(99);
+    let mut driver = filled(&disk, last);
+    let id = driver.draft(last).unwrap();
+    let image = disk.image();
+    let (_, bytes) = image.iter().find(|(name, _)| name.ends_with(".snap")).unwrap();
+    (id, bytes.clone())
+}
+
+/// Stores a received file and puts it in place; `None` if the power goes.
+fn receive(wal: &mut Wal, id: SnapshotId, file: &[u8], piece: usize) -> Option<Vec<Vec<u8>>> {
+    wal.begin_part(id);
+    let mut blocks = Vec::new();
+    let mut offset = None;
+    loop {
+        let Some(job) = wal.background_job() else {
+            while let Some(block) = wal.take_block() {
+                match block {
+                    Block::Data(bytes) => blocks.push(bytes),
+                    Block::Head(head) => assert_eq!(head.position, id.position),
+                    Block::End { .. } => wal.accept_part(),
+                }
+            }
+            continue;
+        };
+        match wal.background_done(job.run()) {
+            Ok(Some(SnapshotEvent::PartStored { offset: stored, .. })) => offset = Some(stored),
+            Ok(Some(SnapshotEvent::PartReady { .. })) => return Some(blocks),
+            Err(_) | Ok(Some(SnapshotEvent::PartFailed { .. })) => return None,
+            _ => {}
+        }
+        if let Some(from) = offset.take()
+            && from < id.bytes
+        {
+            let from_usize = usize::try_from(from).unwrap();
+            let end = file.len().min(from_usize + piece);
+            assert!(wal.push_part(from, &file[from_usize..end]));
+        }
+    }
+}
+
+fn entries(first: u64, last: u64) -> Vec<LogEntry> {
+    let entry = |number| LogEntry {
+        term: Term::new(1),
+        kind: EntryKind::Commands,
+        payload: payload(at(number, 1), 6000),
+    };
+    (first..=last).map(entry).collect()
+}
+
+#[test]
+fn the_log_behind_a_snapshot_goes_segment_by_segment_and_one_segment_stays() {
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 60);
+    let segments =
+        |disk: &SimDisk| disk.image().keys().filter(|name| name.starts_with("log/")).count();
+    let before = (driver.wal.log_bytes(), segments(&disk));
+    driver.draft(55).unwrap();
+    driver.wal.adopt_draft(index(55));
+    assert_eq!(driver.wal.base(), at(0, 0), "not before the switch is durable");
+    assert!(driver.wal.switch_due());
+    driver.sync(60).unwrap();
+    assert!(!driver.wal.switch_due());
+    let base = driver.wal.take_compacted().unwrap();
+    assert_eq!(driver.wal.base(), base);
+    assert!(base.index < index(55) && base.index > index(30), "{base}");
+    assert!(driver.wal.log_bytes() < before.0);
+    driver.background();
+    assert!(segments(&disk) < before.1);
+    assert_eq!(driver.log(), entries(base.index.get() + 1, 60));
+    assert_eq!(driver.wal.meta(base.index), None);
+
+    // A second one takes the first one's place.
+    fill(&mut driver, 30);
+    driver.draft(80).unwrap();
+    driver.wal.adopt_draft(index(80));
+    driver.sync(90).unwrap();
+    driver.background();
+    let again = Driver::open(&disk).unwrap();
+    let kept = again.recovered.base;
+    assert!(kept > base);
+    assert_eq!(again.log(), entries(kept.index.get() + 1, 90));
+    assert_eq!(again.recovered.commit_index, index(90));
+    assert_eq!(again.snapshot_blocks(), Ok(snapshot_blocks(at(80, 1))));
+    assert_eq!(disk.image().keys().filter(|name| name.starts_with("snap/")).count(), 1);
+    assert!(segments(&disk) <= 6, "{} segments", segments(&disk));
+}
+
+#[test]
+fn entries_that_are_still_needed_stay() {
+    let mut driver = filled(&SimDisk::new(1), 60);
+    driver.draft(55).unwrap();
+    driver.wal.adopt_draft(index(12));
+    driver.sync(60).unwrap();
+    assert!(driver.wal.base().index <= index(12));
+}
+
+#[test]
+fn a_segment_that_cuts_into_the_one_before_is_no_beginning() {
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 9);
+    // Up to the end of a segment, not committed, then cut across its border.
+    for number in 10..=24 {
+        driver.wal.append(at(number, 1), EntryKind::Commands, &payload(at(number, 1), 6000));
+        driver.sync(9).unwrap();
+        driver.background();
+    }
+    driver.wal.truncate(at(15, 1));
+    driver.wal.set_hard_state(hard_state(2), 7);
+    for number in 16..=60 {
+        driver.wal.append(at(number, 2), EntryKind::Commands, &payload(at(number, 2), 6000));
+        driver.sync(number).unwrap();
+        driver.background();
+    }
+    for last in [17, 23, 30, 45, 60] {
+        driver.draft(last).unwrap();
+        driver.wal.adopt_draft(index(last));
+        driver.sync(60).unwrap();
+        driver.background();
+        let again = Driver::open(&disk).unwrap_or_else(|error| panic!("after {last}: {error}"));
+        assert_eq!(again.log(), driver.log(), "after {last}");
+        assert_eq!(again.recovered.base, driver.wal.base());
+    }
+    assert!(driver.wal.base().index > index(24));
+}
+
+/// Runs `script` with the power going at each of its operations, several ways each, and looks at
+/// what is left.
+fn cut_everywhere(
+    prepare: &dyn Fn(&SimDisk) -> Driver,
+    script: &dyn Fn(&mut Driver) -> Option<()>,
+    look: &dyn Fn(&Driver, bool),
+) {
+    let mut completed = false;
+    let mut operations = 0;
+    while !completed {
+        for way in 0..6 {
+            let disk = SimDisk::new(1000 * operations + way);
+            let mut driver = prepare(&disk);
+            disk.light_fuse(operations);
+            let done = script(&mut driver).is_some() && !disk.is_dead();
+            completed |= done;
+            drop(driver);
+            disk.power_loss();
+            let again = Driver::open(&disk);
+            let again = again.unwrap_or_else(|error| panic!("operation {operations}: {error}"));
+            look(&again, done);
+            let kinds = [".tmp", ".snap"];
+            let image = disk.image();
+            let left = image.keys().filter(|name| kinds.iter().any(|kind| name.ends_with(kind)));
+            assert!(left.count() <= 1, "operation {operations}: garbage stays");
+            let twice = Driver::open(&disk).unwrap();
+            assert_eq!(twice.log(), again.log());
+        }
+        operations += 1;
+    }
+    assert!(operations > 10, "{operations} operations");
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_the_old_snapshot_or_the_new_one() {
+    let prepare = |disk: &SimDisk| {
+        let mut driver = filled(disk, 40);
+        driver.draft(20).unwrap();
+        driver.wal.adopt_draft(index(20));
+        driver.sync(40).unwrap();
+        driver.background();
+        driver
+    };
+    let script = |driver: &mut Driver| {
+        driver.draft(38)?;
+        driver.wal.adopt_draft(index(38));
+        driver.sync(40).ok()?;
+        driver.background();
+        Some(())
+    };
+    let look = |driver: &Driver, done: bool| {
+        let source = driver.recovered.snapshot.clone().unwrap();
+        let new = source.id.position == at(38, 1);
+        assert!(new || (source.id.position == at(20, 1) && !done));
+        assert_eq!(driver.snapshot_blocks(), Ok(snapshot_blocks(source.id.position)));
+        let base = driver.recovered.base.index;
+        assert!(base <= source.id.position.index);
+        assert_eq!(driver.log(), entries(base.get() + 1, 40), "no entry is lost");
+        assert!(driver.recovered.commit_index >= source.id.position.index);
+    };
+    cut_everywhere(&prepare, &script, &look);
+}
+
+#[test]
+fn a_crash_at_any_operation_of_an_installation_leaves_the_old_log_or_the_snapshot() {
+    let (id, file) = others(70);
+    // Its log is of another leader, and ends in a later term than the snapshot's.
+    let prepare = |disk: &SimDisk| {
+        let mut driver = filled(disk, 5);
+        driver.wal.set_hard_state(hard_state(3), 7);
+        for number in 6..=30 {
+            driver.wal.append(at(number, 3), EntryKind::Commands, &payload(at(number, 3), 6000));
+            driver.sync(5).unwrap();
+            driver.background();
+        }
+        driver
+    };
+    let script = |driver: &mut Driver| {
+        let blocks = receive(&mut driver.wal, id, &file, 4096)?;
+        assert_eq!(blocks, snapshot_blocks(id.position));
+        while !driver.wal.can_install(true) {
+            driver.background();
+            driver.disk.is_dead().then_some(()).map_or(Some(()), |()| None)?;
+        }
+        driver.wal.install_part(true);
+        assert_eq!(driver.wal.last(), id.position);
+        driver.wal.set_hard_state(hard_state(4), 7);
+        let next = at(71, 4);
+        driver.wal.append(next, EntryKind::Commands, b"behind it");
+        driver.sync(5).ok()?;
+        driver.background();
+        Some(())
+    };
+    let look = |driver: &Driver, done: bool| match &driver.recovered.snapshot {
+        None => {
+            assert!(!done);
+            assert_eq!(driver.recovered.last, at(30, 3));
+            assert_eq!(driver.log().len(), 30);
+        }
+        Some(source) => {
+            assert_eq!(source.id, id);
+            assert_eq!(driver.snapshot_blocks(), Ok(snapshot_blocks(id.position)));
+            assert_eq!(driver.recovered.base, id.position);
+            let last = driver.recovered.last;
+            assert!(last == at(71, 4) || (last == id.position && !done), "{last}");
+        }
+    };
+    cut_everywhere(&prepare, &script, &look);
+}
+
+#[test]
+fn a_snapshot_whose_last_entry_is_in_the_log_keeps_what_follows() {
+    let (id, file) = others(35);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 40);
+    receive(&mut driver.wal, id, &file, 1000).unwrap();
+    assert!(driver.wal.can_install(false));
+    driver.wal.install_part(false);
+    driver.sync(40).unwrap();
+    driver.background();
+    assert_eq!(driver.wal.last(), at(40, 1));
+    let again = Driver::open(&disk).unwrap();
+    assert_eq!(again.log(), driver.log());
+    assert_eq!(again.snapshot_blocks(), Ok(snapshot_blocks(id.position)));
+}
+
+#[test]
+fn what_was_received_before_a_restart_is_not_received_again() {
+    let (id, file) = others(35);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 3);
+    driver.wal.begin_part(id);
+    let stored = |events: Vec<SnapshotEvent>| match events.as_slice() {
+        [.., SnapshotEvent::PartStored { offset, .. }] => usize::try_from(*offset).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stored(driver.background()), 0);
+    let half = file.len() / 2;
+    assert!(driver.wal.push_part(0, &file[..half]));
+    assert_eq!(stored(driver.background()), half);
+    assert!(!driver.wal.push_part(1, &file[1..half]), "it does not follow");
+    // Another process goes on behind the last whole block.
+    let mut driver = Driver::open(&disk).unwrap();
+    driver.wal.begin_part(id);
+    let from = stored(driver.background());
+    assert!(from > half / 4 && from <= half, "{from} of {half}");
+    assert!(driver.wal.push_part(u64::try_from(from).unwrap(), &file[from..]));
+    driver.background();
+    let blocks = std::iter::from_fn(|| driver.wal.take_block());
+    let blocks: Vec<_> = blocks
+        .filter_map(|it| if let Block::Data(bytes) = it { Some(bytes) } else { None })
+        .collect();
+    assert_eq!(blocks, snapshot_blocks(id.position));
+}
+
+#[test]
+fn a_part_that_is_damaged_is_dropped_and_begins_anew() {
+    let (id, file) = others(20);
+    for at in [0, 20, 70, file.len() / 2, file.len() - 1] {
+        let disk = SimDisk::new(1);
+        let mut driver = filled(&disk, 3);
+        let mut damaged = file.clone();
+        damaged[at] ^= 4;
+        assert_eq!(receive(&mut driver.wal, id, &damaged, 900), None, "byte {at}");
+        driver.background();
+        assert!(driver.wal.part().is_none());
+        assert!(!disk.image().keys().any(|name| name.contains(".part")), "byte {at}");
+        assert!(receive(&mut driver.wal, id, &file, 900).is_some());
+    }
+}
+
+#[test]
+fn more_pieces_than_may_wait_are_not_taken() {
+    let (id, file) = others(20);
+    let mut driver = filled(&SimDisk::new(1), 3);
+    driver.wal.begin_part(id);
+    driver.background();
+    let mut taken = 0;
+    while driver.wal.push_part(taken, &file[..1]) {
+        taken += 1;
+    }
+    assert_eq!(taken, limits::SNAPSHOT_PIECES_IN_FLIGHT_MAX);
+}
+
+#[test]
+fn a_snapshot_that_is_lost_or_damaged_on_disk_is_not_served() {
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 40);
+    driver.draft(35).unwrap();
+    driver.wal.adopt_draft(index(35));
+    driver.sync(40).unwrap();
+    driver.background();
+    let image = disk.image();
+    let name = image.keys().find(|name| name.starts_with("snap/")).unwrap().clone();
+
+    let mut lost = image.clone();
+    lost.remove(&name);
+    let refused = open(SimDisk::from_image(&lost, 1).disk(), &options()).err().unwrap();
+    assert!(matches!(refused, OpenError::SnapshotDamaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("missing"), "{refused}");
+
+    for at in (0..image[&name].len()).step_by(61) {
+        let mut damaged = image.clone();
+        damaged.get_mut(&name).unwrap()[at] ^= 1;
+        let driver = Driver::open_image(&damaged).unwrap();
+        assert!(driver.snapshot_blocks().is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_is_given_up_and_the_old_state_stays() {
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 40);
+    disk.fail_sync_after(2);
+    assert_eq!(driver.draft(35), None);
+    assert!(!driver.wal.snapshot_under_way());
+    driver.background();
+    assert!(!disk.image().keys().any(|name| name.starts_with("snap/")));
+    driver.draft(36).unwrap();
+}
