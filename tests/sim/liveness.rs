@@ -2,7 +2,6 @@
 //! faults always heal, and so hide what only a lasting one shows (a livelock, an endless election).
 //! Then all is healed, and everybody must agree.
 
-use crate::chance::u64_of;
 use crate::coverage::Point;
 use crate::faults::Fault;
 use crate::history::{Command, OpKind};
@@ -11,7 +10,9 @@ use crate::machine::Ending;
 use crate::options::{MS, SECOND};
 use crate::queue::Event;
 use crate::trace::{Who, say};
-use crate::world::World;
+use crate::world::{World, id_of, machine_of};
+use raftd::raft::Configuration;
+use raftd::types::Term;
 
 /// Within so many election timeouts a healed quorum must serve.
 const SERVES_WITHIN: u64 = 50;
@@ -45,15 +46,29 @@ impl World {
         Liveness { served_after }
     }
 
+    /// A quorum of whatever configuration may be in force, and perhaps some more.
     fn choose_core(&mut self) -> Vec<usize> {
-        let sound: Vec<usize> = (0..self.machines.len())
+        let possible: Vec<Configuration> =
+            self.proof.possible_configurations().into_iter().cloned().collect();
+        let decides = |core: &[usize]| {
+            let reached = |it: &Configuration| it.reached(|id| core.contains(&machine_of(id)));
+            possible.iter().all(reached)
+        };
+        let may_decide = |machine: usize| possible.iter().any(|it| it.is_voter(id_of(machine)));
+        let mut core: Vec<usize> = (0..self.machines.len())
             .filter(|nth| !self.machines[*nth].damaged && self.machines[*nth].dead.is_none())
+            .filter(|nth| may_decide(*nth))
             .collect();
-        let majority = self.machines.len() / 2 + 1;
-        assert!(sound.len() >= majority, "the atlas leaves a majority sound");
-        let spare = u64_of(sound.len() - majority);
-        let more = usize::try_from(self.faults.chance.below(spare + 1)).expect("few");
-        self.some_machines(sound, majority + more)
+        assert!(decides(&core), "a quorum stays sound");
+        for _ in 0..self.faults.chance.index(core.len()) {
+            let left_out = self.faults.chance.index(core.len());
+            let rest: Vec<usize> =
+                core.iter().copied().filter(|it| *it != core[left_out]).collect();
+            if decides(&rest) {
+                core = rest;
+            }
+        }
+        core
     }
 
     fn break_the_rest(&mut self, core: &[usize]) {
@@ -171,9 +186,9 @@ impl World {
             }
             self.run_until(self.now + 20 * MS);
         }
-        let terms: Vec<_> = self.proof.seen.iter().map(|seen| seen.term).collect();
+        let terms = self.terms();
         self.run_until(self.now + QUIET_FOR * self.options.election_timeout_ns);
-        let later: Vec<_> = self.proof.seen.iter().map(|seen| seen.term).collect();
+        let later = self.terms();
         must!(
             terms == later && self.agree(),
             "Convergence",
@@ -181,12 +196,21 @@ impl World {
         );
     }
 
-    /// Whether all that are not dead stand at the same place, under one leader.
+    /// Of the members.
+    fn terms(&self) -> Vec<Term> {
+        let Some(settled) = self.proof.settled_configuration() else { return Vec::new() };
+        let seen = self.proof.seen.iter().enumerate();
+        seen.filter(|(nth, _)| settled.is_member(id_of(*nth))).map(|(_, seen)| seen.term).collect()
+    }
+
+    /// Whether all members that are not dead stand at the same place, under one leader.
     fn agree(&self) -> bool {
         let Some(leader) = self.proof.leader() else { return false };
+        let Some(configuration) = self.proof.settled_configuration() else { return false };
         let standard = &self.proof.seen[leader];
-        self.machines.iter().zip(&self.proof.seen).all(|(machine, seen)| {
+        self.machines.iter().zip(&self.proof.seen).enumerate().all(|(nth, (machine, seen))| {
             machine.dead.is_some()
+                || !configuration.is_member(id_of(nth))
                 || (machine.node.is_some()
                     && seen.term == standard.term
                     && seen.applied == standard.chain.last()
