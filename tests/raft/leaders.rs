@@ -1,6 +1,6 @@
 //! Figure 2, Rules for Leaders: the first entry, pipelines, commits.
 
-use super::election::elect;
+use super::election::{elect, voted};
 use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, disk, id, pos, settings};
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Change, ProposeError};
@@ -151,6 +151,21 @@ fn answers_of_an_older_session_or_beyond_our_log_are_not_counted() {
     server.raft.connected(id(2), 8);
     server.receive(NOW, 2, matches(&server, 2));
     assert_eq!(server.raft.match_index(id(2)), Some(at(0)), "session 7 is over");
+    assert_eq!(server.raft.commit_index(), at(0));
+}
+
+/// A connection, and so its session, may outlive a leadership. Then only the term tells that what
+/// the follower had may have been overwritten since.
+#[test]
+fn answers_to_an_earlier_leadership_are_not_counted() {
+    let (mut server, _) = leader(3, &[1]);
+    server.sync(NOW);
+    let late = matches(&server, 2);
+    server.receive(NOW, 3, voted(7, false));
+    assert!(!server.raft.is_leader(), "somebody is in a later term");
+    elect(&mut server, NOW.after_ns(10 * TIMEOUT_NS));
+    server.receive(NOW.after_ns(10 * TIMEOUT_NS), 2, late);
+    assert_eq!(server.raft.match_index(id(2)), Some(at(0)), "of the term before");
     assert_eq!(server.raft.commit_index(), at(0));
 }
 

@@ -7,7 +7,7 @@ use crate::coverage::Point;
 use crate::history::{Command, FinalState, NodeState, Row};
 use crate::invariants::{broken, must};
 use crate::machine::Machine;
-use crate::world::World;
+use crate::world::{World, id_of};
 use calls::Calls;
 use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{decode_header, decode_next};
@@ -20,12 +20,15 @@ impl World {
     /// The commands of the log, and what each node that runs says of itself.
     pub(crate) fn finals(&mut self) -> FinalState {
         // A damaged log need not be readable; what the node has applied still counts.
-        let sound = |it: &Machine| it.node.is_some() && !it.damaged;
-        let source = self.machines.iter().position(sound);
+        let settled = self.proof.settled_configuration().expect("they agree");
+        let members: Vec<bool> =
+            (0..self.machines.len()).map(|nth| settled.is_member(id_of(nth))).collect();
+        let sound = |(nth, it): (usize, &Machine)| it.node.is_some() && !it.damaged && members[nth];
+        let source = self.machines.iter().enumerate().position(sound);
         let source = source.expect("the atlas leaves a majority sound");
         let mut finals = FinalState::default();
         for (machine, it) in self.machines.iter().enumerate() {
-            let Some(node) = &it.node else { continue };
+            let Some(node) = it.node.as_ref().filter(|_| members[machine]) else { continue };
             let node = node.inspect();
             let closed = node.wal.log_bytes() > self.options.segment_bytes;
             self.coverage.hit_if(closed, Point::SegmentClosed);

@@ -2,16 +2,17 @@
 //! faults always heal, and so hide what only a lasting one shows (a livelock, an endless election).
 //! Then all is healed, and everybody must agree.
 
-use crate::chance::u64_of;
 use crate::coverage::Point;
 use crate::faults::Fault;
 use crate::history::{Command, OpKind};
-use crate::invariants::{broken, must};
+use crate::invariants::{Seen, must};
 use crate::machine::Ending;
 use crate::options::{MS, SECOND};
 use crate::queue::Event;
 use crate::trace::{Who, say};
-use crate::world::World;
+use crate::world::{World, id_of, machine_of};
+use raftd::raft::Configuration;
+use raftd::types::{NodeId, Term};
 
 /// Within so many election timeouts a healed quorum must serve.
 const SERVES_WITHIN: u64 = 50;
@@ -45,15 +46,29 @@ impl World {
         Liveness { served_after }
     }
 
+    /// A quorum of whatever configuration may be in force, and perhaps some more.
     fn choose_core(&mut self) -> Vec<usize> {
-        let sound: Vec<usize> = (0..self.machines.len())
+        let possible: Vec<Configuration> =
+            self.proof.possible_configurations().into_iter().cloned().collect();
+        let decides = |core: &[usize]| {
+            let reached = |it: &Configuration| it.reached(|id| core.contains(&machine_of(id)));
+            possible.iter().all(reached)
+        };
+        let may_decide = |machine: usize| possible.iter().any(|it| it.is_voter(id_of(machine)));
+        let mut core: Vec<usize> = (0..self.machines.len())
             .filter(|nth| !self.machines[*nth].damaged && self.machines[*nth].dead.is_none())
+            .filter(|nth| may_decide(*nth))
             .collect();
-        let majority = self.machines.len() / 2 + 1;
-        assert!(sound.len() >= majority, "the atlas leaves a majority sound");
-        let spare = u64_of(sound.len() - majority);
-        let more = usize::try_from(self.faults.chance.below(spare + 1)).expect("few");
-        self.some_machines(sound, majority + more)
+        assert!(decides(&core), "a quorum stays sound");
+        for _ in 0..self.faults.chance.index(core.len()) {
+            let left_out = self.faults.chance.index(core.len());
+            let rest: Vec<usize> =
+                core.iter().copied().filter(|it| *it != core[left_out]).collect();
+            if decides(&rest) {
+                core = rest;
+            }
+        }
+        core
     }
 
     fn break_the_rest(&mut self, core: &[usize]) {
@@ -152,41 +167,54 @@ impl World {
 
     fn await_agreement(&mut self) {
         let limit = self.now + AGREES_WITHIN_NS;
-        while !self.agree() {
-            if self.now >= limit {
-                let standing: Vec<String> = self
-                    .proof
-                    .seen
-                    .iter()
-                    .map(|seen| {
-                        format!(
-                            "term={} applied={} last={}",
-                            seen.term,
-                            seen.applied,
-                            seen.chain.last()
-                        )
-                    })
-                    .collect();
-                broken("Convergence", format!("healed nodes do not agree: {standing:?}"));
+        loop {
+            while !self.agree() {
+                must!(
+                    self.now < limit,
+                    "Convergence",
+                    "healed nodes do not agree: {:?}",
+                    self.standing()
+                );
+                self.run_until(self.now + 20 * MS);
             }
-            self.run_until(self.now + 20 * MS);
+            let (members, terms) = self.members_and_terms();
+            self.run_until(self.now + QUIET_FOR * self.options.election_timeout_ns);
+            let (members_later, later) = self.members_and_terms();
+            // A change that was asked for before may come late, and begins another peace.
+            if members == members_later {
+                must!(
+                    terms == later && self.agree(),
+                    "Convergence",
+                    "terms rise in peace: {terms:?} {later:?}"
+                );
+                return;
+            }
         }
-        let terms: Vec<_> = self.proof.seen.iter().map(|seen| seen.term).collect();
-        self.run_until(self.now + QUIET_FOR * self.options.election_timeout_ns);
-        let later: Vec<_> = self.proof.seen.iter().map(|seen| seen.term).collect();
-        must!(
-            terms == later && self.agree(),
-            "Convergence",
-            "terms rise in peace: {terms:?} {later:?}"
-        );
     }
 
-    /// Whether all that are not dead stand at the same place, under one leader.
+    fn standing(&self) -> Vec<String> {
+        let of = |seen: &Seen| {
+            format!("term={} applied={} last={}", seen.term, seen.applied, seen.chain.last())
+        };
+        self.proof.seen.iter().map(of).collect()
+    }
+
+    /// The members by the newest configuration of all logs, and their terms.
+    fn members_and_terms(&self) -> (Vec<NodeId>, Vec<Term>) {
+        let newest = self.proof.possible_configurations().pop();
+        let members = newest.expect("they agree on one").members();
+        let terms = members.iter().map(|id| self.proof.seen[machine_of(*id)].term).collect();
+        (members, terms)
+    }
+
+    /// Whether all members that are not dead stand at the same place, under one leader.
     fn agree(&self) -> bool {
         let Some(leader) = self.proof.leader() else { return false };
+        let Some(configuration) = self.proof.settled_configuration() else { return false };
         let standard = &self.proof.seen[leader];
-        self.machines.iter().zip(&self.proof.seen).all(|(machine, seen)| {
+        self.machines.iter().zip(&self.proof.seen).enumerate().all(|(nth, (machine, seen))| {
             machine.dead.is_some()
+                || !configuration.is_member(id_of(nth))
                 || (machine.node.is_some()
                     && seen.term == standard.term
                     && seen.applied == standard.chain.last()

@@ -29,9 +29,10 @@ pub(crate) enum Class {
     Garbage,
     SmallWindows,
     Transfers,
+    Members,
 }
 
-pub(crate) const CLASSES: [(Class, &str); 14] = [
+pub(crate) const CLASSES: [(Class, &str); 15] = [
     (Class::Partitions, "partitions"),
     (Class::Frames, "frames"),
     (Class::Streams, "streams"),
@@ -46,6 +47,7 @@ pub(crate) const CLASSES: [(Class, &str); 14] = [
     (Class::Garbage, "garbage"),
     (Class::SmallWindows, "small-windows"),
     (Class::Transfers, "transfers"),
+    (Class::Members, "members"),
 ];
 
 /// How far a run may differ from what its seed draws; found by shrinking, or given by hand.
@@ -119,7 +121,10 @@ pub(crate) struct Clients {
 pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) classes: Vec<Class>,
+    /// The first members.
     pub(crate) nodes: usize,
+    /// Machines that may become members.
+    pub(crate) spares: usize,
     pub(crate) horizon_ns: u64,
     pub(crate) election_timeout_ns: u64,
     pub(crate) heartbeat_ns: u64,
@@ -145,6 +150,11 @@ impl Options {
         u32::try_from(apart.max(1)).expect("clocks are at most a fifth wrong")
     }
 
+    /// All there are.
+    pub(crate) fn machines(&self) -> usize {
+        self.nodes + self.spares
+    }
+
     pub(crate) fn has(&self, class: Class) -> bool {
         self.classes.contains(&class)
     }
@@ -167,6 +177,7 @@ impl Options {
         let trip_ns = 3 * network.delay_ns + 2 * disk.sync_ns + 4 * MS;
         clients.timeout_ns = clients.timeout_ns.max(4 * trip_ns);
         clients.count = overrides.clients.unwrap_or(clients.count);
+        let spares = if has(Class::Members) { usize_of(sizes.between(2, 4)) } else { 0 };
         let mut clock = Chance::of(seed, "clocks");
         // Quartz is within 100 ppm; the second is outside of every bound.
         let clock_ppm = clock.pick(&[50, 500, 50_000, 200_000]);
@@ -174,6 +185,7 @@ impl Options {
         Options {
             seed,
             nodes,
+            spares,
             horizon_ns,
             election_timeout_ns,
             heartbeat_ns,
@@ -207,6 +219,10 @@ fn draw_classes(seed: u64, overrides: &Overrides) -> Vec<Class> {
         if chance.below(10) < share && !overrides.without.contains(&class) {
             classes.push(class);
         }
+    }
+    if classes.contains(&Class::Damage) {
+        // The fault atlas counts on who the members are.
+        classes.retain(|class| *class != Class::Members);
     }
     if overrides.power_losses.is_some() {
         classes.retain(|class| matches!(class, Class::SmallWindows | Class::Streams));
@@ -332,8 +348,9 @@ impl fmt::Display for Options {
         )?;
         writeln!(
             f,
-            "cluster   nodes={} horizon={} election={} heartbeat={} segment={} history={}",
+            "cluster   nodes={}+{} horizon={} election={} heartbeat={} segment={} history={}",
             self.nodes,
+            self.spares,
             time(self.horizon_ns),
             time(self.election_timeout_ns),
             time(self.heartbeat_ns),

@@ -14,6 +14,11 @@ use raftd::types::{ClusterId, DiskId};
 use raftd::wal::{Disk, OpenError, Options as LogOptions};
 use std::sync::Arc;
 
+/// Where a machine is.
+pub(crate) fn address(machine: usize) -> String {
+    format!("sim:{}", machine + 1)
+}
+
 impl World {
     /// Starts the process of a machine.
     pub(crate) fn boot(&mut self, machine: usize) {
@@ -108,9 +113,10 @@ impl World {
     }
 
     fn node_options(&mut self, machine: usize) -> NodeOptions {
-        let members = (0..self.machines.len())
-            .map(|nth| MemberAddress { id: id_of(nth), address: format!("sim:{}", nth + 1) })
-            .collect();
+        // Who is none of the first members joins: it knows nobody, and waits to be made one.
+        let first = if machine < self.options.nodes { self.options.nodes } else { 0 };
+        let members = (0..first).map(|nth| MemberAddress { id: id_of(nth), address: address(nth) });
+        let members = members.collect();
         let options = &self.options;
         let it = &mut self.machines[machine];
         // Wall clocks jump; nothing may depend on them.

@@ -320,12 +320,16 @@ impl World {
         let allowed = match fatal {
             Fatal::Disk(_) => SimDisk::sync_failed(&it.disk),
             Fatal::Entry { .. } => it.damaged,
-            Fatal::Refused(_) => false,
+            Fatal::Refused(_) => !self.proof.is_member(machine),
         };
         must!(allowed, "NodeGoesOn", "{} stops: {fatal}", id_of(machine));
         match fatal {
             Fatal::Disk(_) => self.coverage.hit(Point::SyncFailed),
-            Fatal::Entry { .. } | Fatal::Refused(_) => self.coverage.hit(Point::DamageServedNever),
+            Fatal::Entry { .. } => self.coverage.hit(Point::DamageServedNever),
+            Fatal::Refused(_) => {
+                self.coverage.hit(Point::RemovedStops);
+                self.machines[machine].dead = Some("removed");
+            }
         }
         self.end_process(machine, Ending::Killed);
     }

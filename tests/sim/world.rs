@@ -45,15 +45,15 @@ impl World {
     pub(crate) fn new(options: Options, tracing: Tracing) -> World {
         let seed = options.seed;
         let machines: Vec<Machine> =
-            (0..options.nodes).map(|nth| Machine::new(nth, seed)).collect();
+            (0..options.machines()).map(|nth| Machine::new(nth, seed)).collect();
         let mut world = World {
             now: 0,
             queue: Queue::default(),
             disks: machines.iter().map(|machine| machine.disk.clone()).collect(),
-            network: Network::new(seed, options.network.clone(), options.nodes),
+            network: Network::new(seed, options.network.clone(), options.machines()),
             crowd: Crowd::new(seed, &options),
             faults: Faults::new(seed),
-            proof: Proof::new(options.nodes),
+            proof: Proof::new(options.machines()),
             coverage: Coverage::default(),
             trace: Trace::new(tracing),
             process: Chance::of(seed, "processes"),

@@ -64,8 +64,8 @@ impl World {
         if self.crowd.clients[client].opening == Some(reply.id) {
             return self.on_session(client, &reply.body);
         }
-        if self.crowd.clients[client].errands.remove(&reply.id) {
-            return self.on_errand(&reply.body);
+        if let Some(asked) = self.crowd.clients[client].errands.remove(&reply.id) {
+            return self.on_errand(client, asked, &reply.body);
         }
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&reply.id) else { return };
         must!(attempt.node == node, "NoPhantom", "n{} answers for another", node + 1);
@@ -166,7 +166,10 @@ impl World {
             }
             Error::Busy { .. } => self.coverage.hit(Point::Busy),
             Error::NoSpace => self.coverage.hit(Point::NoSpace),
-            Error::NotReady { .. } => it.prefers = it.chance.pick(&self.crowd.reach),
+            // A server that was removed says so, and one that has not joined yet is not ready.
+            Error::NotReady { .. } | Error::Removed { .. } => {
+                it.prefers = it.chance.pick(&self.crowd.reach)
+            }
             Error::BadRequest { .. }
             | Error::TooLarge { .. }
             | Error::WrongCluster { .. }
@@ -175,7 +178,6 @@ impl World {
             | Error::Refused { .. }
             | Error::SessionExpired
             | Error::CallAcknowledged
-            | Error::Removed { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
             }

@@ -18,7 +18,8 @@ use crate::options::{Options, SECOND};
 use crate::queue::Event;
 use crate::world::World;
 use calls::{Call, Session};
-use std::collections::{BTreeMap, BTreeSet};
+use raftd::wire::client::Op;
+use std::collections::BTreeMap;
 
 /// How long an op is worth anything to anybody.
 const OP_NS: u64 = 4 * SECOND;
@@ -77,7 +78,7 @@ pub(crate) struct Client {
     /// The request for one.
     opening: Option<u64>,
     /// Requests about the cluster itself.
-    errands: BTreeSet<u64>,
+    errands: BTreeMap<u64, Op>,
 }
 
 impl Client {
@@ -115,15 +116,15 @@ impl Crowd {
         let mut chance = Chance::of(seed, "workload");
         let mut client = |_| Client {
             chance: chance.split(),
-            lines: (0..options.nodes).map(|_| None).collect(),
+            lines: (0..options.machines()).map(|_| None).collect(),
             nonsense: None,
-            prefers: chance.index(options.nodes),
+            prefers: chance.index(options.machines()),
             wanted: BTreeMap::new(),
             attempts: BTreeMap::new(),
             requests: 0,
             sessions: Vec::new(),
             opening: None,
-            errands: BTreeSet::new(),
+            errands: BTreeMap::new(),
         };
         Crowd {
             clients: (0..count).map(&mut client).collect(),
@@ -136,7 +137,7 @@ impl Crowd {
             known: BTreeMap::new(),
             asking: true,
             patience: 2,
-            reach: (0..options.nodes).collect(),
+            reach: (0..options.machines()).collect(),
             every_ns: count * SECOND / options.clients.per_second,
         }
     }

@@ -74,6 +74,13 @@ impl World {
         if self.options.has(Class::Damage) && self.faults.chance.one_in(6) {
             class = Class::Damage;
         }
+        // Few of them are made as asked, and only what is under way can be disturbed.
+        if self.options.has(Class::Members) && self.faults.chance.one_in(2) {
+            self.ask_for_change();
+            if self.faults.chance.one_in(3) {
+                return self.partition();
+            }
+        }
         match class {
             Class::Partitions => self.partition(),
             Class::Crashes => self.crash(),
@@ -85,6 +92,7 @@ impl World {
             Class::Damage => self.damage(),
             Class::Frames | Class::Streams => self.clog(),
             Class::Transfers => self.ask_for_transfer(),
+            Class::Members => self.ask_for_change(),
             Class::Clocks | Class::Garbage | Class::SmallWindows => {}
         }
     }

@@ -9,7 +9,9 @@
 //! | LeaderAppendOnly | a leader never truncates |
 //! | LogMatching | equal index and term: equal entries up to there |
 //! | AckDurability | what is acknowledged is on the platters, and is what the leader has |
-//! | CommitQuorum | what is committed is on the platters of a majority |
+//! | CommitQuorum | what is committed is on the platters of a quorum |
+//! | OneChange | a leader changes members once the last change and one own entry are committed |
+//! | OneStep | voters change one at a time, or through a joint configuration |
 //! | CommitTermRule | a leader commits by counting only entries of its own term |
 //! | LeaderCompleteness | who is elected holds everything committed in earlier terms |
 //! | CommittedImmutable | an index is committed once, with one entry |
@@ -30,12 +32,13 @@
 //! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
 //! is durable is read from the platters, what was said from the wire.
 
+mod members;
 mod messages;
 mod nodes;
 mod recovery;
 
 use crate::chain::{Chain, Link};
-use raftd::raft::{Mark, Marks};
+use raftd::raft::{Configuration, Mark, Marks};
 use raftd::types::{LogIndex, Term, Vote};
 use std::collections::BTreeMap;
 use std::panic::panic_any;
@@ -75,6 +78,8 @@ pub(crate) struct Seen {
     pub(crate) hash: u64,
     pub(crate) compacted: u64,
     pub(crate) marks: Marks,
+    /// The configuration in force and its entry.
+    pub(crate) configuration: Option<(LogIndex, Configuration)>,
 }
 
 /// What is known of a machine over all its starts.
@@ -117,6 +122,8 @@ pub(crate) struct Proof {
     /// The state hash at each applied index, once known.
     hashes: Vec<Option<u64>>,
     votes: BTreeMap<(usize, Term), u64>,
+    /// Every configuration that any log ever held.
+    configurations: BTreeMap<(LogIndex, Term), Configuration>,
 }
 
 impl Proof {
@@ -129,6 +136,7 @@ impl Proof {
             committed: Vec::new(),
             hashes: Vec::new(),
             votes: BTreeMap::new(),
+            configurations: BTreeMap::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use crate::chain::{Link, own_hash};
 use crate::chance::{u64_of, usize_of};
 use crate::coverage::{Coverage, Point};
 use crate::disk::SimDisk;
+use crate::world::machine_of;
 use raftd::raft::{Mark, Raft};
 use raftd::replica::Inspection;
 use raftd::types::{LogIndex, Term, Vote};
@@ -32,6 +33,7 @@ impl Proof {
         self.follow_log(machine, &mut seen, node, &disks[machine], coverage);
         if let Some(raft) = node.raft {
             self.check_leadership(machine, &mut seen, raft, coverage);
+            self.check_configuration(machine, &mut seen, raft, coverage);
             self.check_commit(machine, &mut seen, raft, disks, coverage);
             mark_points(&seen, raft, coverage);
             seen.marks = *raft.marks();
@@ -214,7 +216,7 @@ impl Proof {
             };
             let holders = disks.iter().filter(durable).count();
             must!(
-                holders >= self.majority(),
+                raft.configuration().reached(|id| durable(&&disks[machine_of(id)])),
                 "CommitQuorum",
                 "n{name} commits {commit}@{}, which is on {holders} of {} platters",
                 link.term,
