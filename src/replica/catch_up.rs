@@ -20,7 +20,7 @@ const RETRY_NS: u64 = 50_000_000;
 const REFUSED_NS: u64 = 500_000_000;
 /// Without a connection, or an answer to a piece: what it takes a slow disk to sync a piece, many
 /// times over. The same snapshot goes on from where it was. Nanoseconds.
-const PATIENCE_NS: u64 = 10_000_000_000;
+const PATIENCE_NS: u64 = 5_000_000_000;
 
 /// The connection of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +47,8 @@ pub(super) struct Transfer {
     next_at: Instant,
     /// Bytes sent over all connections.
     total: u64,
+    /// The follower has it.
+    installed: bool,
 }
 
 impl Transfer {
@@ -60,6 +62,7 @@ impl Transfer {
             reading: false,
             next_at: now,
             total: 0,
+            installed: false,
         }
     }
 
@@ -87,12 +90,12 @@ impl Transfer {
         (may && room && length > 0).then_some(length)
     }
 
-    /// When to give up on this connection: a follower that loads the whole file may be quiet.
+    /// When to give up on this connection. A follower that loads the whole file says nothing
+    /// meanwhile, and does not mind being asked again.
     fn deadline(&self) -> Instant {
         match self.link {
             Link::Waiting { .. } => Instant::FAR,
             Link::Dialing { until } | Link::Shaking { until, .. } => until,
-            Link::Up { .. } if self.acknowledged == Some(self.sent) => Instant::FAR,
             Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(PATIENCE_NS),
         }
     }
@@ -156,7 +159,7 @@ impl Node {
             return;
         }
         let node = self.identity.node;
-        for transfer in transfers.extract_if(.., |it| !raft.needs_snapshot(it.to)) {
+        for transfer in transfers.extract_if(.., |it| it.installed || !raft.needs_snapshot(it.to)) {
             let Transfer { to, source, total, .. } = &transfer;
             log::info!("ended a transfer node={node} to={to} id={} sent={total}", source.id);
             transfer.connection().into_iter().for_each(|id| self.connections.end(id));
@@ -269,8 +272,9 @@ impl Node {
                 transfer.acknowledged = Some(offset);
                 transfer.next_at = transfer.next_at.max(now);
             }
-            // The core heard it too.
-            SnapshotOutcome::Installed => {}
+            // The core heard it too. If the log has moved on beyond it meanwhile, another transfer
+            // begins.
+            SnapshotOutcome::Installed => transfer.installed = true,
             SnapshotOutcome::Refused => {
                 // What it does not want now may be another one after a while.
                 if let Some(newest) = self.wal.snapshot() {
