@@ -81,8 +81,8 @@ impl Node {
     /// not count on from: they are older by what a commit takes, and its time would run slow.
     fn sets_the_time(&self) -> bool {
         let Stage::Member(raft) = &self.stage else { return false };
-        let applied = self.wal.meta(self.store.applied());
-        raft.is_leader() && applied.is_some_and(|entry| entry.term == raft.term())
+        // The last entry applied may be in a snapshot only: the core knows its term all the same.
+        raft.is_leader() && raft.term_at(self.store.applied()) == Some(raft.term())
     }
 
     /// Applies one entry; returns its size plus a little, so that empty ones cost something too.

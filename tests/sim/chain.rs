@@ -2,7 +2,8 @@
 //! that agree at a place are known to agree up to there (Log Matching) by one comparison.
 
 use crate::chance::{fold, u64_of, usize_of};
-use raftd::types::{LogIndex, Term};
+use raftd::types::{LogIndex, LogPosition, Term};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// One entry.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -57,5 +58,28 @@ impl Chain {
             at = at.prev();
         }
         at
+    }
+}
+
+/// What the cluster has committed, in one place for the proof, which adds to it, and the disks:
+/// what a log stands on that begins behind a snapshot.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Ground(Arc<Mutex<Chain>>);
+
+impl Ground {
+    fn chain(&self) -> MutexGuard<'_, Chain> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
+
+    /// The next entry is committed.
+    pub(crate) fn push(&self, link: Link) {
+        self.chain().links.push(link);
+    }
+
+    /// Everything up to `base`, if that is committed.
+    pub(crate) fn up_to(&self, base: LogPosition) -> Option<Chain> {
+        let chain = self.chain();
+        let committed = chain.at(base.index).is_some_and(|link| link.term == base.term);
+        committed.then(|| Chain { links: chain.links[..usize_of(base.index.get())].to_vec() })
     }
 }

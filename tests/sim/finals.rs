@@ -13,7 +13,7 @@ use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{decode_header, decode_next};
 use raftd::kv::{self, RangeEnd, RangeRequest};
 use raftd::replica::Inspection;
-use raftd::types::{EntryKind, LogIndex, Revision};
+use raftd::types::{LogIndex, Revision};
 use std::ops::ControlFlow;
 
 impl World {
@@ -36,7 +36,7 @@ impl World {
             let made = it.disk.segments();
             must!(made <= used + 3, "ResourceBounds", "{made} segments for a log of {used}");
             if machine == source {
-                let found = commands_of(&node);
+                let found = commands_of(&node, &self.proof.payloads);
                 finals.commands = found.commands;
                 self.coverage.hit_if(found.shared, Point::MultiCommandEntry);
                 self.coverage.hit_if(found.repeated, Point::CallRepeated);
@@ -63,18 +63,24 @@ struct Found {
     repeated: bool,
 }
 
-fn commands_of(node: &Inspection<'_>) -> Found {
+fn commands_of(node: &Inspection<'_>, payloads: &[Option<Vec<u8>>]) -> Found {
     let (mut found, mut calls) = (Found::default(), Calls::default());
     let mut scratch = Vec::new();
     let mut index = LogIndex::ZERO;
     while index < node.store.applied() {
+        let noted = payloads[usize_of(index.get())].as_ref();
         index = index.next();
-        let meta = node.wal.meta(index).expect("an applied entry is in the log");
-        if meta.kind != EntryKind::Commands {
+        let payload = match (noted, node.wal.meta(index)) {
+            (Some(noted), _) => noted,
+            (None, Some(_)) => {
+                let payload = node.wal.payload(index, &mut scratch);
+                payload.unwrap_or_else(|damage| broken("Detection", damage.to_string()))
+            }
+            (None, None) => broken("Detection", format!("nobody could read entry {index}")),
+        };
+        if payload.is_empty() {
             continue;
         }
-        let payload = node.wal.payload(index, &mut scratch);
-        let payload = payload.unwrap_or_else(|damage| broken("Detection", damage.to_string()));
         let mut reader = Reader::new(payload);
         decode_header(&mut reader).expect("an applied entry has a header");
         let before = found.commands.len();

@@ -1,6 +1,7 @@
 //! A machine: a disk that outlives its node, a node when it runs, and what the shell of a server
 //! keeps for it: sockets, the sync job in flight, the background step, a clock.
 
+use crate::chain::Ground;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::disk::SimDisk;
@@ -92,9 +93,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(number: usize, seed: u64) -> Machine {
+    pub(crate) fn new(number: usize, seed: u64, ground: &Ground) -> Machine {
         let mut chance = Chance::of(seed, &format!("machine {number}"));
-        let disk = SimDisk::new(chance.split());
+        let disk = SimDisk::new(chance.split(), ground.clone());
         let clock = Clock::start(0, 0, &mut chance);
         Machine {
             disk,

@@ -6,6 +6,7 @@
 use crate::chance::{Chance, MILLION, usize_of};
 use crate::disk::Tearing;
 use raftd::limits::WorkingLimits;
+use raftd::replica::SnapshotOptions;
 use std::fmt;
 
 pub(crate) const US: u64 = 1_000;
@@ -141,6 +142,7 @@ pub(crate) struct Options {
     pub(crate) fault_every_ns: u64,
     pub(crate) clock_ppm: u64,
     pub(crate) power_losses: Option<u64>,
+    pub(crate) snapshots: SnapshotOptions,
 }
 
 impl Options {
@@ -205,6 +207,7 @@ impl Options {
             fault_every_ns: faults.scaled(150 * MS, 2 * SECOND),
             clock_ppm: if has(Class::Clocks) { clock_ppm } else { 0 },
             power_losses: overrides.power_losses,
+            snapshots: draw_snapshots(seed),
             classes,
         }
     }
@@ -228,6 +231,18 @@ fn draw_classes(seed: u64, overrides: &Overrides) -> Vec<Class> {
         classes.retain(|class| matches!(class, Class::SmallWindows | Class::Streams));
     }
     classes
+}
+
+/// Snapshots every few entries, in blocks and pieces that their few bytes fill; or none.
+fn draw_snapshots(seed: u64) -> SnapshotOptions {
+    let mut chance = Chance::of(seed, "snapshots");
+    SnapshotOptions {
+        entries: chance.pick(&[3, 20, 20, 100, 100, 500, u64::MAX]),
+        interval_ns: chance.scaled(20 * MS, 2 * SECOND),
+        block_bytes: chance.pick(&[1, 512, 8192]),
+        piece_bytes: chance.pick(&[200, 2000, 20_000]),
+        rate: chance.pick(&[None, None, Some(200_000)]),
+    }
 }
 
 fn draw_network(seed: u64, has: &impl Fn(Class) -> bool) -> Network {
@@ -362,6 +377,7 @@ impl fmt::Display for Options {
         writeln!(f, "network   {:?}", self.network)?;
         writeln!(f, "disk      {:?}", self.disk)?;
         writeln!(f, "clients   {:?}", self.clients)?;
+        writeln!(f, "snapshots {:?}", self.snapshots)?;
         write!(f, "faults    every {} clock={}ppm", time(self.fault_every_ns), self.clock_ppm)
     }
 }

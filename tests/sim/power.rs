@@ -9,7 +9,7 @@ use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::{World, id_of};
 use raftd::config::MemberAddress;
-use raftd::replica::{Node, NodeOptions, SnapshotOptions};
+use raftd::replica::{Node, NodeOptions};
 use raftd::types::{ClusterId, DiskId};
 use raftd::wal::{Disk, OpenError, Options as LogOptions};
 use std::sync::Arc;
@@ -137,8 +137,7 @@ impl World {
             lease_drift_ppm: Some(options.lease_drift_ppm()),
             clients_max: 1000,
             working: options.working,
-            // Chains and platters are read from the first entry on.
-            snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
+            snapshots: options.snapshots,
         }
     }
 

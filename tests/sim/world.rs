@@ -1,5 +1,6 @@
 //! Everything there is, and the loop: the next event happens, its consequences are asked for.
 
+use crate::chain::Ground;
 use crate::chance::Chance;
 use crate::clients::Crowd;
 use crate::coverage::Coverage;
@@ -44,8 +45,9 @@ pub(crate) fn machine_of(id: NodeId) -> usize {
 impl World {
     pub(crate) fn new(options: Options, tracing: Tracing) -> World {
         let seed = options.seed;
+        let ground = Ground::default();
         let machines: Vec<Machine> =
-            (0..options.machines()).map(|nth| Machine::new(nth, seed)).collect();
+            (0..options.machines()).map(|nth| Machine::new(nth, seed, &ground)).collect();
         let mut world = World {
             now: 0,
             queue: Queue::default(),
@@ -53,7 +55,7 @@ impl World {
             network: Network::new(seed, options.network.clone(), options.machines()),
             crowd: Crowd::new(seed, &options),
             faults: Faults::new(seed),
-            proof: Proof::new(options.machines()),
+            proof: Proof::new(options.machines(), ground),
             coverage: Coverage::default(),
             trace: Trace::new(tracing),
             process: Chance::of(seed, "processes"),

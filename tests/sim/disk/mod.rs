@@ -19,13 +19,19 @@ pub(crate) use content::{Losses, Tearing};
 pub(crate) use damage::Damage;
 pub(crate) use platter::Platter;
 
-use crate::chance::{Chance, u64_of};
+use crate::chain::Ground;
+use crate::chance::{Chance, u64_of, usize_of};
+use crate::invariants::must;
 use content::{Content, offset_of};
+use raftd::codec::crc::crc32;
 use raftd::wal::{Disk, DiskFile, Region};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The block at the end of a snapshot's file.
+const SNAPSHOT_END: usize = 32;
 
 /// A change of a directory that no sync of it covered.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ struct State {
     renamings: Vec<Renaming>,
     chance: Chance,
     platter: Platter,
+    /// The snapshot in force that was looked at.
+    snapshot: [u64; 4],
     /// Changes until the power is gone.
     fuse: Option<u64>,
     blown: bool,
@@ -59,14 +67,15 @@ struct State {
 pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
 impl SimDisk {
-    pub(crate) fn new(chance: Chance) -> SimDisk {
+    pub(crate) fn new(chance: Chance, ground: Ground) -> SimDisk {
         SimDisk(Arc::new(Mutex::new(State {
             files: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             renamings: Vec::new(),
             chance,
-            platter: Platter::default(),
+            platter: Platter::new(ground),
+            snapshot: [0; 4],
             fuse: None,
             blown: false,
             sync_fails: false,
@@ -170,7 +179,8 @@ impl SimDisk {
     /// A disk with the same content, for an experiment.
     pub(crate) fn copy(&self) -> SimDisk {
         let state = self.state();
-        let copy = SimDisk::new(state.chance.clone());
+        let ground = state.platter.ground().clone();
+        let copy = SimDisk::new(state.chance.clone(), ground);
         {
             let mut other = copy.state();
             for (name, file) in &state.names {
@@ -204,6 +214,26 @@ impl Role {
 }
 
 impl State {
+    /// The snapshot that the hard state names is on the platters, name and all: it stands for
+    /// entries that the log may lose.
+    fn look_at_snapshot(&mut self) {
+        let snapshot = self.platter.twice_kept().snapshot;
+        if std::mem::replace(&mut self.snapshot, snapshot) == snapshot || snapshot == [0; 4] {
+            return;
+        }
+        let [index, term, bytes, crc] = snapshot;
+        let name = format!("snap/{index:020}-{term:020}-{bytes}-{crc:08x}.snap");
+        let file = self.durable_names.get(&name);
+        // Its end says the checksum of all before it.
+        let before = usize_of(bytes).checked_sub(SNAPSHOT_END);
+        let found = file.zip(before).map(|(file, before)| {
+            let mut held = Vec::new();
+            self.files[*file].read_platter(0, before, &mut held);
+            u64::from(crc32(&[&held]))
+        });
+        must!(found == Some(crc), "SnapshotDurable", "{name} is in force and not on the platters");
+    }
+
     /// A change is about to be made.
     fn change(&mut self) -> io::Result<()> {
         match &mut self.fuse {
@@ -355,7 +385,10 @@ impl DiskFile for SimFile {
         }
         content.sync();
         match self.role {
-            Role::HardState(copy) => state.platter.see_hard_state(copy, content),
+            Role::HardState(copy) => {
+                state.platter.see_hard_state(copy, content);
+                state.look_at_snapshot();
+            }
             Role::Segment(segment) => state.platter.see_segment(segment, content, false),
             Role::Other => {}
         }

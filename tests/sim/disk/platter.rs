@@ -3,7 +3,9 @@
 //! `wal/hard_state.rs`.
 
 use super::content::{Content, PAGE};
-use crate::chain::{Chain, own_hash};
+use crate::chain::{Chain, Ground, own_hash};
+use crate::chance::usize_of;
+use crate::invariants::broken;
 use raftd::codec::crc::{crc32, payload_crc};
 use raftd::types::{LogIndex, LogPosition, Term};
 
@@ -19,6 +21,10 @@ pub(crate) struct HardCopy {
     pub(crate) term: u64,
     /// As stored: 0 none, the largest number abstains.
     pub(crate) vote: u64,
+    /// Index, term, bytes and checksum of the snapshot in force; zeros if there is none.
+    pub(crate) snapshot: [u64; 4],
+    /// Number of the log's first segment, index and term of the entry before it.
+    base: [u64; 3],
 }
 
 /// The promises on a disk.
@@ -26,7 +32,11 @@ pub(crate) struct HardCopy {
 pub(crate) struct Platter {
     /// The newest version that a sync covered in each of the two files.
     pub(crate) hard_state: [Option<HardCopy>; 2],
+    /// What is compacted is in it: the snapshot holds it.
     pub(crate) log: Chain,
+    ground: Ground,
+    /// Where the log begins that `log` is read from, as in `HardCopy`.
+    base: [u64; 3],
     /// How far each segment is read, by its number.
     read_up_to: Vec<usize>,
     /// What each segment's records are salted with, by its number.
@@ -35,6 +45,14 @@ pub(crate) struct Platter {
 }
 
 impl Platter {
+    pub(super) fn new(ground: Ground) -> Platter {
+        Platter { ground, ..Platter::default() }
+    }
+
+    pub(super) fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
     /// The hard state that the damage of either file cannot take away.
     pub(crate) fn twice_kept(&self) -> HardCopy {
         match self.hard_state {
@@ -50,6 +68,8 @@ impl Platter {
 
     pub(super) fn forget_log(&mut self) {
         self.log = Chain::default();
+        self.hard_state = [None; 2];
+        self.base = [0; 3];
         self.read_up_to.clear();
         self.salts.clear();
     }
@@ -63,11 +83,34 @@ impl Platter {
             newest = newest.max(hard_copy(&page));
         }
         self.hard_state[copy] = newest;
+        let base = self.twice_kept().base;
+        if base != self.base {
+            self.base = base;
+            self.stand_on_base();
+        }
+    }
+
+    /// The log begins elsewhere now. What is before is in a snapshot, and is committed; if the log
+    /// did not hold it, nothing of it counts any more.
+    fn stand_on_base(&mut self) {
+        let [first, index, term] = self.base;
+        let base = LogPosition::new(Term::new(term), LogIndex::new(index));
+        let held = self.log.at(base.index).is_some_and(|link| link.term == base.term);
+        let read = self.read_up_to.iter().skip(usize_of(first));
+        if !held {
+            let none = || broken("SnapshotCommitted", format!("a log begins behind {base}"));
+            self.log = self.ground.up_to(base).unwrap_or_else(none);
+        } else if read.max().is_none_or(|end| *end <= DATA_START) {
+            self.log.truncate(base.index);
+        }
     }
 
     /// A segment was synced: reads the records behind those read before. `bridge`: pass over pages
     /// that hold no record, as recovery does over damage that held nothing.
     pub(super) fn see_segment(&mut self, segment: usize, content: &Content, bridge: bool) {
+        if wide(segment) < self.base[0] {
+            return;
+        }
         if self.read_up_to.len() <= segment {
             self.read_up_to.resize(segment + 1, DATA_START);
             self.salts.resize(segment + 1, None);
@@ -169,6 +212,8 @@ fn hard_copy(page: &[u8]) -> Option<HardCopy> {
         version: number(page, 16, 8),
         term: number(page, 24, 8),
         vote: number(page, 32, 8),
+        snapshot: [(88, 8), (96, 8), (104, 8), (112, 4)].map(|(at, len)| number(page, at, len)),
+        base: [(116, 4), (120, 8), (128, 8)].map(|(at, len)| number(page, at, len)),
     })
 }
 

@@ -6,7 +6,7 @@ use crate::chain::Chain;
 use crate::chance::u64_of;
 use crate::coverage::{Coverage, Point};
 use crate::disk::SimDisk;
-use raftd::raft::message::{AppendOutcome, Message};
+use raftd::raft::message::{AppendOutcome, Message, SnapshotOutcome};
 use raftd::types::{LogIndex, LogPosition, Term};
 
 impl Proof {
@@ -66,10 +66,19 @@ impl Proof {
                 }
             }
             Message::ReadIndexReply { term, .. } => self.check_leads(from, *term, message),
-            Message::InstallSnapshot { term, .. } => self.check_leads(from, *term, message),
-            Message::PreVote { .. }
-            | Message::ReadIndex { .. }
-            | Message::InstallSnapshotReply { .. } => {}
+            Message::InstallSnapshot { term, bytes, .. } => {
+                self.check_leads(from, *term, message);
+                coverage.hit_if(*bytes > 0, Point::SnapshotSent);
+                if *bytes == 0 {
+                    self.asked.insert((from, to));
+                }
+            }
+            Message::InstallSnapshotReply { outcome, .. } => {
+                let asked = self.asked.remove(&(to, from));
+                let resumed = matches!(outcome, SnapshotOutcome::Wanted { offset } if *offset > 0);
+                coverage.hit_if(asked && resumed, Point::SnapshotResumed);
+            }
+            Message::PreVote { .. } | Message::ReadIndex { .. } => {}
         }
     }
 

@@ -18,6 +18,8 @@
 //! | CommitMonotonic | commit and applied index never go back, applied ≤ commit ≤ last |
 //! | StateMachineSafety | the entry applied at an index is the committed one |
 //! | ReplicaHashEquality | equal applied index: equal state hash |
+//! | SnapshotCommitted | what a snapshot stands for is committed |
+//! | SnapshotDurable | a snapshot in force is on the platters, every byte and its name |
 //! | RecoveryKeeps | a start finds everything that a sync had covered |
 //! | RecoveryIdempotent | a second recovery finds what the first one left |
 //! | MessageSanity | only the leader of a term sends its appends and heartbeats |
@@ -37,10 +39,10 @@ mod messages;
 mod nodes;
 mod recovery;
 
-use crate::chain::{Chain, Link};
+use crate::chain::{Chain, Ground, Link};
 use raftd::raft::{Configuration, Mark, Marks};
 use raftd::types::{LogIndex, Term, Vote};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::panic_any;
 
 /// A broken invariant. It unwinds to whoever runs the seed.
@@ -80,6 +82,9 @@ pub(crate) struct Seen {
     pub(crate) marks: Marks,
     /// The configuration in force and its entry.
     pub(crate) configuration: Option<(LogIndex, Configuration)>,
+    /// The last entry of its snapshot, and the one before its log.
+    snapshot: LogIndex,
+    base: LogIndex,
 }
 
 /// What is known of a machine over all its starts.
@@ -119,6 +124,12 @@ pub(crate) struct Proof {
     /// Every entry that any log ever held, by index.
     entries: Vec<Vec<Link>>,
     pub(crate) committed: Vec<Committed>,
+    /// The same, for logs that begin behind a snapshot.
+    ground: Ground,
+    /// What was committed, as whoever committed it held it; `None` if it was damaged there.
+    pub(crate) payloads: Vec<Option<Vec<u8>>>,
+    /// Who has asked whom from where on to send a snapshot.
+    asked: BTreeSet<(usize, usize)>,
     /// The state hash at each applied index, once known.
     hashes: Vec<Option<u64>>,
     votes: BTreeMap<(usize, Term), u64>,
@@ -127,13 +138,16 @@ pub(crate) struct Proof {
 }
 
 impl Proof {
-    pub(crate) fn new(machines: usize) -> Proof {
+    pub(crate) fn new(machines: usize, ground: Ground) -> Proof {
         Proof {
             seen: vec![Seen::default(); machines],
             promises: vec![Promises::default(); machines],
             leaders: BTreeMap::new(),
             entries: Vec::new(),
             committed: Vec::new(),
+            ground,
+            payloads: Vec::new(),
+            asked: BTreeSet::new(),
             hashes: Vec::new(),
             votes: BTreeMap::new(),
             configurations: BTreeMap::new(),

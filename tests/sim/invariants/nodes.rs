@@ -1,6 +1,6 @@
 //! After a turn: what the node holds now against what it held, what others hold, and the platters.
 
-use super::{Committed, Proof, Seen, must, since};
+use super::{Committed, Proof, Seen, broken, must, since};
 use crate::chain::{Link, own_hash};
 use crate::chance::{u64_of, usize_of};
 use crate::coverage::{Coverage, Point};
@@ -8,13 +8,23 @@ use crate::disk::SimDisk;
 use crate::world::machine_of;
 use raftd::raft::{Mark, Raft};
 use raftd::replica::Inspection;
-use raftd::types::{LogIndex, Term, Vote};
+use raftd::types::{EntryKind, LogIndex, LogPosition, Term, Vote};
 use raftd::wal::Wal;
 
 /// What identifies the entry at `index` of a node's log.
 pub(super) fn link_of(wal: &Wal, index: LogIndex) -> (Term, u64) {
     let meta = wal.meta(index).expect("the log holds its own entries");
     (meta.term, own_hash(meta.kind.code(), meta.bytes, meta.crc))
+}
+
+/// The payload of an entry with commands, nothing of others; `None` if it is damaged or compacted.
+fn commands_in(wal: &Wal, index: LogIndex) -> Option<Vec<u8>> {
+    let kind = wal.meta(index)?.kind;
+    let mut scratch = Vec::new();
+    match kind {
+        EntryKind::Commands => wal.payload(index, &mut scratch).ok().map(<[u8]>::to_vec),
+        EntryKind::NoOp | EntryKind::Configuration => Some(Vec::new()),
+    }
 }
 
 impl Proof {
@@ -34,7 +44,7 @@ impl Proof {
         if let Some(raft) = node.raft {
             self.check_leadership(machine, &mut seen, raft, coverage);
             self.check_configuration(machine, &mut seen, raft, coverage);
-            self.check_commit(machine, &mut seen, raft, disks, coverage);
+            self.check_commit(machine, &mut seen, (node, raft), disks, coverage);
             mark_points(&seen, raft, coverage);
             seen.marks = *raft.marks();
             (seen.term, seen.vote) = (raft.term(), raft.hard_state().vote);
@@ -75,10 +85,18 @@ impl Proof {
         disk: &SimDisk,
         coverage: &mut Coverage,
     ) {
-        let last = node.wal.last().index;
+        let (base, last) = (node.wal.base(), node.wal.last().index);
+        if seen.chain.at(base.index).is_none_or(|link| link.term != base.term) {
+            self.follow_snapshot(machine, seen, base);
+        }
+        coverage.hit_if(base.index > seen.base, Point::LogDeleted);
+        seen.base = base.index;
+        let snapshot = node.wal.snapshot().map_or(LogIndex::ZERO, |it| it.id.position.index);
+        coverage.hit_if(snapshot > seen.snapshot, Point::SnapshotMade);
+        seen.snapshot = snapshot;
         let same = |seen: &Seen, at: LogIndex| {
             let Some(link) = seen.chain.at(at) else { return false };
-            at == LogIndex::ZERO || (link.term, link.own) == link_of(node.wal, at)
+            at <= base.index || (link.term, link.own) == link_of(node.wal, at)
         };
         if last == seen.chain.last() && same(seen, last) {
             return;
@@ -97,6 +115,23 @@ impl Proof {
             let link = seen.chain.push(term, own);
             self.check_matching(machine, index, link);
         }
+    }
+
+    /// A snapshot has taken the place of a log that did not hold its last entry.
+    fn follow_snapshot(&mut self, machine: usize, seen: &mut Seen, base: LogPosition) {
+        let name = machine + 1;
+        must!(
+            base.index > seen.commit,
+            "CommitMonotonic",
+            "n{name} installs a snapshot up to {base}, but had committed {}",
+            seen.commit
+        );
+        let Some(chain) = self.ground.up_to(base) else {
+            broken("SnapshotCommitted", format!("n{name} installs a snapshot up to {base}"))
+        };
+        seen.chain = chain;
+        let acknowledged = &mut self.promises[machine].acknowledged;
+        *acknowledged = (*acknowledged).min(base.index);
     }
 
     fn check_truncation(
@@ -196,7 +231,7 @@ impl Proof {
         &mut self,
         machine: usize,
         seen: &mut Seen,
-        raft: &Raft,
+        (node, raft): (&Inspection<'_>, &Raft),
         disks: &[SimDisk],
         coverage: &mut Coverage,
     ) {
@@ -250,6 +285,14 @@ impl Proof {
             let index = LogIndex::new(u64_of(self.committed.len())).next();
             let link = seen.chain.at(index).expect("the log reaches that far");
             self.committed.push(Committed { link, by: raft.term() });
+            self.ground.push(link);
+            self.payloads.push(None);
+        }
+        for slot in usize_of(seen.commit.get())..usize_of(commit.get()) {
+            if self.payloads[slot].is_none() {
+                let index = LogIndex::new(u64_of(slot)).next();
+                self.payloads[slot] = commands_in(node.wal, index);
+            }
         }
         seen.commit = commit;
     }
@@ -295,4 +338,6 @@ fn mark_points(seen: &Seen, raft: &Raft, coverage: &mut Coverage) {
     coverage.hit_if(since(before, now, Mark::Reprobed), Point::Reprobed);
     coverage.hit_if(since(before, now, Mark::OutOfRoom), Point::NoRoom);
     coverage.hit_if(since(before, now, Mark::Conflicted), Point::Conflict);
+    coverage.hit_if(since(before, now, Mark::SnapshotReplacedLog), Point::SnapshotReplacedLog);
+    coverage.hit_if(since(before, now, Mark::SnapshotStale), Point::SnapshotStale);
 }

@@ -1,7 +1,7 @@
 //! Over a crash: what a sync had covered is there again.
 
 use super::nodes::link_of;
-use super::{Keeps, Proof, Seen, must};
+use super::{Keeps, Proof, Seen, broken, must};
 use crate::coverage::{Coverage, Point};
 use crate::disk::SimDisk;
 use raftd::replica::Inspection;
@@ -34,15 +34,22 @@ impl Proof {
         disk: &SimDisk,
         coverage: &mut Coverage,
     ) {
-        let mut seen = Seen::default();
-        let last = node.wal.last().index;
+        let name = machine + 1;
+        let (base, last) = (node.wal.base(), node.wal.last().index);
+        let Some(chain) = self.ground.up_to(base) else {
+            broken("SnapshotCommitted", format!("n{name} starts behind {base}"))
+        };
+        let mut seen = Seen { chain, base: base.index, ..Seen::default() };
+        if let Some(snapshot) = node.wal.snapshot() {
+            seen.snapshot = snapshot.id.position.index;
+            coverage.hit(Point::StartedFromSnapshot);
+        }
         while seen.chain.last() < last {
             let index = seen.chain.last().next();
             let (term, own) = link_of(node.wal, index);
             let link = seen.chain.push(term, own);
             self.check_matching(machine, index, link);
         }
-        let name = machine + 1;
         if let Some(keeps) = self.promises[machine].keeps.take() {
             let found = seen.chain.at(keeps.log);
             must!(
