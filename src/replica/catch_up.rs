@@ -235,6 +235,11 @@ impl Node {
         else {
             return self.connections.end(id);
         };
+        // Who does not lead any more may be in a term that is not durable yet, and has nothing to
+        // say in it.
+        if !raft.needs_snapshot(peer) {
+            return self.connections.end(id);
+        }
         transfer.link = Link::Up { connection: id, heard_at: now };
         let (term, snapshot) = (raft.term(), transfer.source.id);
         let question = Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 0 };
@@ -290,11 +295,12 @@ impl Node {
     pub(super) fn on_piece_read(&mut self, to: NodeId, offset: u64, bytes: &[u8], now: Instant) {
         let Stage::Member(raft) = &self.stage else { return };
         let rate = self.options.snapshots.rate;
+        let leads = raft.needs_snapshot(to);
         let Some(transfer) = self.transfers.get_mut(to) else { return };
         transfer.reading = false;
         let Link::Up { connection, .. } = transfer.link else { return };
-        // Of a connection before this one.
-        if transfer.sent != offset || transfer.acknowledged.is_none() {
+        // Of a connection before this one, or of the time before we lost the leadership.
+        if !leads || transfer.sent != offset || transfer.acknowledged.is_none() {
             return;
         }
         if bytes.is_empty() {

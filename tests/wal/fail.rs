@@ -3,7 +3,7 @@
 use super::sim_disk::{Image, SimDisk};
 use super::support::{Driver, at, hard_state, index, node, options, payload};
 use raftd::limits::ENTRY_OVERHEAD_BYTES;
-use raftd::types::{EntryKind, HardState, Term, Vote};
+use raftd::types::{DiskId, EntryKind, HardState, Term, Vote};
 use raftd::wal::{Damage, DamageExtent, OpenError, Options, open};
 
 fn fresh() -> Driver {
@@ -327,6 +327,22 @@ fn one_copy_of_the_hard_state_is_enough_and_none_is_too_few() {
     let mut missing = image.clone();
     missing.remove("hs.0");
     assert_eq!(Driver::open_image(&missing).unwrap().recovered.hard_state, hard_state(4));
+}
+
+/// Another server's promises are no older copy of ours: they are refused by the name of their file.
+#[test]
+fn a_hard_state_of_another_data_directory_is_refused() {
+    let image = fresh().disk.image();
+    let other = Options { disk_id_if_new: DiskId(99), ..options() };
+    let strange = SimDisk::new(1);
+    open(strange.disk(), &other).unwrap();
+    for name in ["hs.0", "hs.1"] {
+        let mut mixed = image.clone();
+        mixed.insert(name.to_owned(), strange.image()[name].clone());
+        let error = Driver::open_image(&mixed).err().unwrap();
+        assert!(matches!(error, OpenError::OtherDisk { .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
 }
 
 #[test]
