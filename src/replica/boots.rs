@@ -10,11 +10,17 @@
 //! process that has ended may come late, through a network that is slow or to a server that was
 //! paused; to refuse them does no harm, but people are told only if the same start speaks again
 //! after a while.
+//!
+//! Nobody proves who they are, so a start that spoke once and is gone must not lock out those
+//! before it for good: it counts while it is connected, and for a while after it spoke.
 
 use crate::types::{DiskId, Instant};
 
 /// Longer than anything that was on its way when its sender ended. Nanoseconds.
 const LATE_NS: u64 = 1_000_000_000;
+
+/// How long a start counts after it spoke, if it is not connected. Nanoseconds.
+const GONE_NS: u64 = 30_000_000_000;
 
 /// The nonce of a start at which the hard state has this version.
 pub(super) fn boot_nonce(version: u64, chance: u64) -> u64 {
@@ -34,9 +40,11 @@ pub(super) struct Boot {
 }
 
 /// What was heard of the starts of one server.
-#[derive(Default, Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Boots {
     newest: Option<Boot>,
+    /// When `newest` spoke last.
+    spoke_at: Instant,
     stale: Option<Stale>,
 }
 
@@ -49,15 +57,19 @@ struct Stale {
 }
 
 impl Boots {
-    /// Takes note of a start that speaks. `Err` with the newer one, if that has spoken before.
-    pub(super) fn hear(&mut self, boot: &Boot) -> Result<(), Boot> {
+    /// Takes note of a start that speaks; `connected`: the one heard last still is. `Err` with the
+    /// newer one, if that has spoken before.
+    pub(super) fn hear(&mut self, boot: &Boot, connected: bool, now: Instant) -> Result<(), Boot> {
+        let counts = connected || now < self.spoke_at.after_ns(GONE_NS);
         match &self.newest {
             // Another directory is the configuration's to judge.
-            Some(newest) if newest.disk_id == boot.disk_id && newest.nonce > boot.nonce => {
+            Some(newest)
+                if newest.disk_id == boot.disk_id && newest.nonce > boot.nonce && counts =>
+            {
                 Err(newest.clone())
             }
             Some(_) | None => {
-                self.newest = Some(boot.clone());
+                (self.newest, self.spoke_at) = (Some(boot.clone()), now);
                 Ok(())
             }
         }
@@ -97,13 +109,27 @@ mod tests {
     #[test]
     fn an_older_start_of_the_same_directory_is_refused_and_another_directory_is_not() {
         let mut boots = Boots::default();
+        let now = Instant::from_ns(1);
         let (old, new) = (boot(1, 5, 9), boot(1, 6, 2));
         for heard in [&old, &old, &new, &new] {
-            assert_eq!(boots.hear(heard), Ok(()));
+            assert_eq!(boots.hear(heard, false, now), Ok(()));
         }
-        assert_eq!(boots.hear(&old), Err(new.clone()));
-        assert_eq!(boots.hear(&new), Ok(()), "the newer one is not disturbed");
-        assert_eq!(boots.hear(&boot(2, 1, 0)), Ok(()), "the disk was replaced");
+        assert_eq!(boots.hear(&old, true, now), Err(new.clone()));
+        assert_eq!(boots.hear(&new, true, now), Ok(()), "the newer one is not disturbed");
+        assert_eq!(boots.hear(&boot(2, 1, 0), true, now), Ok(()), "the disk was replaced");
+    }
+
+    /// A stranger once said hello with the largest nonce there is, hung up, and the real member was
+    /// refused for ever.
+    #[test]
+    fn a_start_that_spoke_and_is_gone_stops_counting() {
+        let mut boots = Boots::default();
+        let (start, gone) = (Instant::from_ns(1), Instant::from_ns(1).after_ns(GONE_NS));
+        let (old, new) = (boot(1, 5, 9), boot(1, u64::MAX, u64::MAX));
+        assert_eq!(boots.hear(&new, false, start), Ok(()));
+        assert_eq!(boots.hear(&old, false, start.after_ns(GONE_NS - 1)), Err(new.clone()));
+        assert_eq!(boots.hear(&old, true, gone), Err(new), "it is still there");
+        assert_eq!(boots.hear(&old, false, gone), Ok(()));
     }
 
     #[test]

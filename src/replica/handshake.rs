@@ -154,6 +154,11 @@ impl Node {
             return self.turn_away(id, error);
         }
         let node = hello.node;
+        if self.is_wiped(&hello) {
+            // Our members, shown to it, make it refuse to start; the real one keeps its place.
+            self.welcome(id);
+            return self.connections.end(id);
+        }
 
         // One that our configuration does not name yet gets an address when it does.
         self.peers.enter(node, "");
@@ -187,7 +192,8 @@ impl Node {
     /// Whether the process that speaks for `peer` is the newest that we know of.
     fn check_boot(&mut self, peer: NodeId, boot: &Boot, now: Instant) -> Result<(), Objection> {
         let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
-        let Err(newer) = known.boots.hear(boot) else { return Ok(()) };
+        let connected = known.inbound.is_some() || matches!(known.outbound, Outbound::Up { .. });
+        let Err(newer) = known.boots.hear(boot, connected, now) else { return Ok(()) };
         let tell = known.boots.must_tell(boot.nonce, now);
         let (origin, newer) = (boot.origin.clone(), newer.origin);
         let why = Objection::Cloned { node: peer, origin, newer };
@@ -204,6 +210,14 @@ impl Node {
         {
             self.connections.end(connection);
         }
+    }
+
+    /// Whether it speaks for a member from another, empty data directory.
+    fn is_wiped(&self, hello: &PeerHello) -> bool {
+        let known = self.memberships.newest().get(hello.node).map(|member| member.disk_id);
+        matches!(self.stage, Stage::Member(_))
+            && hello.genesis == 0
+            && known.is_some_and(|known| known != hello.disk_id)
     }
 
     fn log_refusal(&mut self, hello: &PeerHello, why: &str, now: Instant) {

@@ -511,7 +511,9 @@ impl Node {
     /// When `advance` must be called even if nothing happens.
     pub fn wake_at(&self) -> Instant {
         let farewell_due = self.farewell == Farewell::Asked && !self.jobs.in_flight;
-        if self.more_to_apply || farewell_due || self.connections.has_ready_deferred() {
+        // Found in `open`, a bootstrap's first job waits for no input.
+        let job = self.jobs.ready.is_some();
+        if self.more_to_apply || farewell_due || job || self.connections.has_ready_deferred() {
             return Instant::ZERO;
         }
         let core = match &self.stage {

@@ -2,6 +2,7 @@
 
 use super::harness::{Cluster, PATIENCE};
 use super::patience::eventually;
+use std::fs;
 
 /// Nobody noticed: the two took turns at being server 2. Now the others hear only the newer one,
 /// say so once, and serve.
@@ -34,4 +35,26 @@ fn two_processes_on_copies_of_one_directory_are_noticed() {
         let text = cluster.server(id).log_text();
         assert_eq!(text.matches("refused a clone").count(), 1, "once: {text}");
     }
+}
+
+/// Each of its starts once ended the connections of the real one.
+#[test]
+fn a_process_without_the_data_of_its_member_disturbs_nobody() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    cluster.client().put(b"before", b"1").unwrap();
+    let lost = |cluster: &mut Cluster| {
+        let texts = (1..=3).map(|id| cluster.server(id).log_text());
+        texts.map(|text| text.matches("lost peer").count()).sum::<usize>()
+    };
+    cluster.wait_until_equal();
+    let before = lost(&mut cluster);
+    let folder = cluster.folder().join("empty");
+    let mut empty = cluster.server(leader).on_a_copy(&folder);
+    fs::remove_dir_all(&folder).unwrap();
+    empty.start();
+    assert_eq!(empty.wait_for_end(PATIENCE).code(), Some(3));
+    cluster.client().put(b"after", b"2").unwrap();
+    cluster.wait_until_equal();
+    assert_eq!(lost(&mut cluster), before, "connections of members were cut");
 }

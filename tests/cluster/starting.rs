@@ -92,6 +92,19 @@ fn a_lone_node_serves_as_a_cluster_of_one() {
     put_and_get(&mut client, "alone", "2");
 }
 
+/// It once slept, with its first job ready, until somebody connected.
+#[test]
+fn a_cluster_of_one_is_founded_before_anybody_connects() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let address = free_address();
+    let flags = vec!["--listen".to_owned(), address.clone()];
+    let mut server = Server::new(1, address, folder.path(), flags);
+    server.start();
+    eventually("it leads itself", PATIENCE, || {
+        server.log_text().contains("became leader").then_some(())
+    });
+}
+
 /// What is refused before anything is touched: flags, and words of the line that says what to do.
 const MALFORMED: &[(&str, &[&str])] = &[
     ("", &["--id N", "missing"]),
