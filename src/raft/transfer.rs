@@ -46,12 +46,11 @@ impl Raft {
         // Proposals wait while it catches up: only if that is a matter of a full pipeline.
         let missing = LogRange::new(peer.match_index, self.log.last().index);
         let overhead = missing.count().saturating_mul(ENTRY_OVERHEAD_BYTES);
-        let streams = peer.match_index >= self.log.base().index;
-        let near = streams && {
-            let bytes = self.log.bytes_in(missing).saturating_add(overhead);
-            bytes <= self.settings.in_flight_bytes_max
-        };
-        if !near {
+        // What a snapshot has to bring first has no size in the log.
+        let held = peer.match_index >= self.log.base().index;
+        let bytes = if held { self.log.bytes_in(missing) } else { u64::MAX };
+        let bytes = bytes.saturating_add(overhead);
+        if bytes > self.settings.in_flight_bytes_max {
             return Err(TransferError::Behind { target, entries: missing.count() });
         }
         let deadline = now.after_ns(self.settings.election_timeout_ns);
