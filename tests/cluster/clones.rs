@@ -51,7 +51,7 @@ fn a_process_without_the_data_of_its_member_disturbs_nobody() {
     let before = lost(&mut cluster);
     let folder = cluster.folder().join("empty");
     let mut empty = cluster.server(leader).on_a_copy(&folder);
-    fs::remove_dir_all(&folder).unwrap();
+    fs::remove_dir_all(&empty.directory).unwrap();
     empty.start();
     assert_eq!(empty.wait_for_end(PATIENCE).code(), Some(3));
     cluster.client().put(b"after", b"2").unwrap();
