@@ -55,6 +55,7 @@ impl Node {
             prev = *before;
         }
         let room = room_after_overhead(self.wal.room_bytes());
+        self.complain_of_size(from, now);
         // Who takes over opens a term with an entry.
         let unable = matches!(frame.message, Message::TimeoutNow { .. }) && room == 0;
         if let Stage::Member(raft) = &mut self.stage
@@ -62,6 +63,17 @@ impl Node {
         {
             raft.step(now, from, frame.message, room);
             self.carry_out_log_of(prev, &frame.payloads);
+        }
+    }
+
+    /// An entry that no segment of ours holds keeps us behind for ever: say so.
+    fn complain_of_size(&mut self, from: NodeId, now: Instant) {
+        let largest = self.scratch.metas.iter().map(|meta| u64::from(meta.bytes)).max();
+        let most = room_after_overhead(self.wal.entry_bytes_max());
+        let text = "an entry is larger than a segment of the log here: \
+                    start this server with the --segment-bytes of the others";
+        if largest.is_some_and(|bytes| bytes > most) && self.complaints.is_news(from, text, now) {
+            log::error!("{text} node={} leader={from} bytes_max={most}", self.identity.node);
         }
     }
 

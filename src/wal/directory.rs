@@ -196,6 +196,12 @@ impl Directory {
         let there = self.spares.front().map_or(0, |spare| room_of(&Fill::empty(), spare));
         here.max(there)
     }
+
+    /// The largest payload that the next segment holds.
+    pub(super) fn entry_bytes_max(&self) -> u64 {
+        let next = self.spares.front().map_or_else(|| self.active(), |spare| spare);
+        room_of(&Fill::empty(), next)
+    }
 }
 
 /// The room of one segment. A message holds at most `APPEND_ENTRIES_MAX` entries; where segments

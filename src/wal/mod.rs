@@ -222,6 +222,11 @@ impl Wal {
         self.directory.room_bytes()
     }
 
+    /// The largest payload that the next segment holds. An entry beyond it finds no room. Bytes.
+    pub fn entry_bytes_max(&self) -> u64 {
+        self.directory.entry_bytes_max()
+    }
+
     /// Whether the last attempt to prepare a segment ended for want of disk space.
     pub fn out_of_space(&self) -> bool {
         self.shortage() == Some(Shortage::Space)

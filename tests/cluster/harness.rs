@@ -257,6 +257,12 @@ impl Server {
         clone
     }
 
+    /// Gives a flag that it has another value from its next start on.
+    pub(super) fn change_flag(&mut self, flag: &str, value: &str) {
+        let at = self.arguments.iter().position(|argument| argument == flag);
+        self.arguments[at.expect("it has this flag") + 1] = value.to_owned();
+    }
+
     /// Where it really listens.
     pub(super) fn listen(&self) -> &str {
         let at = self.arguments.iter().position(|argument| argument == "--listen");

@@ -144,3 +144,22 @@ fn a_node_whose_disk_was_wiped_refuses_and_names_the_way_out() {
     assert!(last.contains(&format!("raftctl member replace {wiped}")), "{log}");
     check_all(&cluster, 10);
 }
+
+/// It stayed behind for ever, and nobody said why.
+#[test]
+fn a_server_with_smaller_segments_than_the_others_says_that_it_cannot_follow() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let small = cluster.others(leader)[0];
+    cluster.server(small).kill();
+    cluster.server(small).change_flag("--segment-bytes", "65536");
+    cluster.server(small).start();
+    let mut client = cluster.client();
+    for number in 0..12 {
+        client.put(&key(number), &[7; 150_000]).unwrap();
+    }
+    eventually("it says what is wrong", PATIENCE, || {
+        let text = cluster.server(small).log_text();
+        text.contains("with the --segment-bytes of the others").then_some(())
+    });
+}
