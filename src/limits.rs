@@ -71,6 +71,10 @@ pub const ENTRY_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// use 1000s.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 
+/// Reads of all connections together that wait, with their arguments: beyond, they get Busy. Some
+/// 160,000 reads of small keys. Bytes.
+pub const WAITING_READ_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Out-buffer size at which a connection is no longer read. Bytes.
 pub const CONNECTION_OUT_HIGH_WATER: usize = 256 * 1024;
 

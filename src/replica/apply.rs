@@ -18,6 +18,10 @@ use std::ops::ControlFlow;
 /// Entry bytes applied in one turn, so that a node that catches up still hears its leader. Bytes.
 const APPLY_BYTES_PER_TURN: u64 = 4 * 1024 * 1024;
 
+/// A read waits for its index to be applied at most so many election timeouts: a server that keeps
+/// up needs a small part of one.
+const READ_PATIENCE_ELECTIONS: u64 = 10;
+
 /// Reads whose memory is loaded together.
 const READ_GROUP: usize = 16;
 
@@ -166,6 +170,27 @@ impl Node {
             self.answer_range(id, deferred.request, &args);
             budget -= 1;
         }
+    }
+
+    /// A server that lags, its disk full say, sends those who have waited for long elsewhere.
+    pub(super) fn refuse_overdue_reads(&mut self, now: Instant) {
+        while self.reads_wake_at() <= now
+            && let Some(batch) = self.reads.take_oldest()
+        {
+            let error = match &self.stage {
+                Stage::Member(raft) if !raft.is_leader() => self.not_leader(raft.leader()),
+                Stage::Member(_) | Stage::Alone(_) | Stage::Founding => {
+                    Error::Busy { what: "this server lags behind its log".into() }
+                }
+            };
+            self.refuse_reads(batch, &error);
+        }
+    }
+
+    /// When reads that wait for this server to apply are sent elsewhere.
+    pub(super) fn reads_wake_at(&self) -> Instant {
+        let patience_ns = self.options.election_timeout_ns * READ_PATIENCE_ELECTIONS;
+        self.reads.confirmed_since().map_or(Instant::FAR, |since| since.after_ns(patience_ns))
     }
 
     /// Answers a batch of reads with an error.

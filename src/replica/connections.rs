@@ -88,6 +88,13 @@ pub(super) struct Deferred {
     pub(super) args: Vec<u8>,
 }
 
+impl Deferred {
+    /// What it counts for. Bytes.
+    fn bytes(&self) -> usize {
+        self.args.capacity() + size_of::<Deferred>()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
@@ -133,6 +140,7 @@ pub(super) struct Connections {
     closing: Vec<ConnectionId>,
     deferring: Vec<ConnectionId>,
     client_out_bytes: usize,
+    deferred_bytes: usize,
     clients: usize,
 }
 
@@ -166,6 +174,7 @@ impl Connections {
         if counts_as_client(connection.party) {
             self.client_out_bytes -= connection.out.unsent_bytes();
         }
+        self.deferred_bytes -= connection.deferred.iter().map(Deferred::bytes).sum::<usize>();
         self.clients -= usize::from(connection.party == Party::Client);
         Some(connection.party)
     }
@@ -248,11 +257,18 @@ impl Connections {
 
     /// Holds a read back until the client has read what it asked for before.
     pub(super) fn defer(&mut self, id: ConnectionId, deferred: Deferred) {
+        let bytes = deferred.bytes();
         let Some(connection) = self.get_mut(id) else { return };
         connection.deferred.push_back(deferred);
         if connection.deferred.len() == 1 {
             self.deferring.push(id);
         }
+        self.deferred_bytes += bytes;
+    }
+
+    /// What all held-back reads count for. Bytes.
+    pub(super) fn deferred_bytes(&self) -> usize {
+        self.deferred_bytes
     }
 
     /// The next held-back read whose client has caught up.
@@ -268,6 +284,7 @@ impl Connections {
                 }
                 Some(connection) if connection.reads_fast_enough() => {
                     let deferred = connection.deferred.pop_front().expect("it is not empty");
+                    self.deferred_bytes -= deferred.bytes();
                     return Some((id, deferred));
                 }
                 Some(_) => place += 1,
