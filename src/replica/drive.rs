@@ -163,6 +163,7 @@ impl Node {
         self.answer_lost();
         self.serve_reads();
         self.refuse_overdue_reads(now);
+        self.connections.cut_off_slow(now);
         self.start_job(now);
         self.end_stall(now);
         if self.jobs.retry_at <= now {

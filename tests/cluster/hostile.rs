@@ -247,13 +247,19 @@ fn high_water(cluster: &mut Cluster, id: u64) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
+/// A cluster that takes requests of the full size.
+fn with_large_segments(count: u64, flags: &[&str]) -> Cluster {
+    let flags = [flags, &["--segment-bytes", "16777216"]].concat();
+    let flags = flags.into_iter().map(str::to_owned).collect();
+    Cluster::start_shaped(count, &Shape { flags, ..Shape::default() })
+}
+
 /// Each of them was kept with its arguments, whatever their sum: 4,096 requests a connection were
 /// the only bound.
 #[test]
 fn reads_that_wait_for_a_quorum_have_a_bound_in_bytes() {
     // A leader without a quorum leads for a while, and its reads wait.
-    let flags = ["--election-timeout", "4000"].map(str::to_owned).to_vec();
-    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    let mut cluster = with_large_segments(3, &["--election-timeout", "4000"]);
     let leader = cluster.leader();
     let idle_bytes = high_water(&mut cluster, leader);
     let mut connections: Vec<Connection> =
@@ -269,9 +275,9 @@ fn reads_that_wait_for_a_quorum_have_a_bound_in_bytes() {
     let mut busy = 0;
     for connection in &mut connections {
         let reply = connection.receive(Deadline::after(Duration::from_millis(10)));
-        busy += usize::from(reply.is_ok_and(|reply| {
-            matches!(reply.body, ReplyBody::Error(WireError::Busy { .. }))
-        }));
+        busy += usize::from(
+            reply.is_ok_and(|reply| matches!(reply.body, ReplyBody::Error(WireError::Busy { .. }))),
+        );
     }
     let used = high_water(&mut cluster, leader) - idle_bytes;
     println!("{busy} of 200 reads of 1 MiB heard Busy; {used} bytes more");
@@ -288,7 +294,7 @@ fn reads_that_wait_for_a_quorum_have_a_bound_in_bytes() {
 /// Replies of one turn were all made, and those beyond the bound were closed "that do not read".
 #[test]
 fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
-    let mut cluster = Cluster::start(1);
+    let mut cluster = with_large_segments(1, &[]);
     let leader = cluster.leader();
     let mut client = cluster.client_of(&[leader]);
     for number in 0..80 {
@@ -319,13 +325,13 @@ fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
 /// Those who ask and never read hold the buffers for a moment only.
 #[test]
 fn whoever_does_not_read_gives_way_to_those_who_do() {
-    let mut cluster = Cluster::start(1);
+    let mut cluster = with_large_segments(1, &[]);
     let (leader, mut client) = with_big_values(&mut cluster);
     for number in 30..80 {
         client.put(format!("big/{number}").as_bytes(), &vec![b'x'; 64 * 1024]).unwrap();
     }
     let idle_bytes = high_water(&mut cluster, leader);
-    let _stuck: Vec<Connection> = (0..48).map(|_| never_reads(&mut cluster, leader)).collect();
+    let _stuck: Vec<Connection> = (0..24).map(|_| never_reads(&mut cluster, leader)).collect();
     // A small reply does not wait for them, a large one for a while.
     assert!(client.get(b"none").unwrap().is_none());
     let mut reader = cluster.server(leader).connect().unwrap();
