@@ -72,8 +72,8 @@ pub const ENTRY_CACHE_BYTES: usize = 16 * 1024 * 1024;
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 
 /// Reads of all connections together that wait, with their arguments: beyond, they get Busy. Some
-/// 160,000 reads of small keys. Bytes.
-pub const WAITING_READ_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// 80,000 reads of small keys. Bytes.
+pub const WAITING_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Out-buffer size at which a connection is no longer read. Bytes.
 pub const CONNECTION_OUT_HIGH_WATER: usize = 256 * 1024;
@@ -86,7 +86,7 @@ pub const PEER_OUT_MAX: usize = IN_FLIGHT_BYTES_MAX + FRAME_BYTES_MAX;
 
 /// Unfinished requests of all client connections together, as their buffers are allocated. Beyond,
 /// who has held most for longest is closed. Bytes.
-pub const CLIENT_INPUT_BYTES_MAX: usize = 28 * 1024 * 1024;
+pub const CLIENT_INPUT_BYTES_MAX: usize = 40 * 1024 * 1024;
 
 /// Out-buffers of all client connections together, as they are allocated. Before, large replies
 /// wait; beyond, who is answered and does not read is closed. Bytes.

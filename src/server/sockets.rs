@@ -288,6 +288,10 @@ impl Sockets {
             input.extend_from_slice(&self.buffer[taken.bytes..count]);
             taken
         } else {
+            // It counts as it is allocated, so it does not double.
+            if input.capacity() - input.len() < count {
+                input.reserve_exact(count.max(input.len() / 4));
+            }
             input.extend_from_slice(&self.buffer[..count]);
             let taken = node.on_bytes(id, input, now);
             input.drain(..taken.bytes);

@@ -261,7 +261,7 @@ fn reads_that_wait_for_a_quorum_have_a_bound_in_bytes() {
     // A leader without a quorum leads for a while, and its reads wait.
     let mut cluster = with_large_segments(3, &["--election-timeout", "4000"]);
     let leader = cluster.leader();
-    let idle_bytes = high_water(&mut cluster, leader);
+    let idle_bytes = resident(&mut cluster, leader);
     let mut connections: Vec<Connection> =
         (0..200).map(|_| cluster.server(leader).connect().unwrap()).collect();
     for other in cluster.others(leader) {
@@ -300,7 +300,7 @@ fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
     for number in 0..80 {
         client.put(format!("big/{number}").as_bytes(), &vec![b'x'; 64 * 1024]).unwrap();
     }
-    let idle_bytes = high_water(&mut cluster, leader);
+    let idle_bytes = resident(&mut cluster, leader);
     let mut crowd: Vec<Connection> =
         (0..48).map(|_| cluster.server(leader).connect().unwrap()).collect();
     let deadline = Deadline::after(PATIENCE);
@@ -330,7 +330,7 @@ fn whoever_does_not_read_gives_way_to_those_who_do() {
     for number in 30..80 {
         client.put(format!("big/{number}").as_bytes(), &vec![b'x'; 64 * 1024]).unwrap();
     }
-    let idle_bytes = high_water(&mut cluster, leader);
+    let idle_bytes = resident(&mut cluster, leader);
     let _stuck: Vec<Connection> = (0..24).map(|_| never_reads(&mut cluster, leader)).collect();
     // A small reply does not wait for them, a large one for a while.
     assert!(client.get(b"none").unwrap().is_none());
