@@ -62,7 +62,7 @@ pub const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Entry bytes the leader holds beyond its commit index before it answers Busy. Bytes.
-pub const UNCOMMITTED_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub const UNCOMMITTED_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// Synced entries kept in memory so that followers and apply need no map reads. Bytes.
 pub const ENTRY_CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -70,6 +70,10 @@ pub const ENTRY_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Requests of one connection that may wait for an answer; beyond, it is not read. etcd's clients
 /// use 1000s.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
+
+/// Reads of all connections together that wait, with their arguments: beyond, they get Busy. Some
+/// 80,000 reads of small keys. Bytes.
+pub const WAITING_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Out-buffer size at which a connection is no longer read. Bytes.
 pub const CONNECTION_OUT_HIGH_WATER: usize = 256 * 1024;
@@ -80,9 +84,23 @@ pub const CONNECTION_OUT_MAX: usize = 8 * 1024 * 1024;
 /// Out-buffer bytes of a peer connection beyond which appends wait. Bytes.
 pub const PEER_OUT_MAX: usize = IN_FLIGHT_BYTES_MAX + FRAME_BYTES_MAX;
 
-/// All input and output buffers of all client connections together. Bytes. Beyond, the asker is
-/// closed.
-pub const CLIENT_BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Unfinished requests of all client connections together, as their buffers are allocated. Beyond,
+/// who has held most for longest is closed. Bytes.
+pub const CLIENT_INPUT_BYTES_MAX: usize = 40 * 1024 * 1024;
+
+/// Out-buffers of all client connections together, as they are allocated. Before, large replies
+/// wait; beyond, who is answered and does not read is closed. Bytes.
+pub const CLIENT_OUT_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// What a client may leave unread while the out-buffers together are over their bound. Bytes.
+pub const CLIENT_OUT_FLOOR: usize = 1024;
+
+/// Below this in all, a reply of any size is begun: a buffer that grows doubles. Bytes.
+pub const CLIENT_OUT_LARGE_BELOW: usize =
+    CLIENT_OUT_BYTES_MAX - 2 * (RANGE_REPLY_BYTES_MAX + CONNECTION_OUT_HIGH_WATER);
+
+/// Largest reply to a range while large ones wait. Bytes.
+pub const RANGE_REPLY_BYTES_SMALL: usize = 16 * 1024;
 
 /// Client connections at once; more are refused with an error frame. Descriptors are the other
 /// bound.
@@ -136,6 +154,24 @@ pub const TERM_JUMP_MAX: u64 = 1 << 32;
 /// Members of a configuration. Raft's quorums are bit sets nowhere, so this only bounds frames.
 pub const MEMBERS_MAX: usize = 31;
 
+/// What all that clients do may add to an idle node's memory. Bytes.
+pub const CLIENTS_COST_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Reads that wait are counted by length, in vectors that double, and are copied once if they are
+/// held back.
+const WAITING_READ_COST: usize = 3 * WAITING_READ_BYTES_MAX;
+
+/// The bound, and what is below the floor.
+const CLIENT_OUT_COST: usize = CLIENT_OUT_BYTES_MAX + CONNECTIONS_MAX * CLIENT_OUT_FLOOR;
+
+const _: () = assert!(
+    CLIENT_INPUT_BYTES_MAX
+        + CLIENT_OUT_COST
+        + WAITING_READ_COST
+        + UNCOMMITTED_BYTES_MAX
+        + ENTRY_CACHE_BYTES
+        < CLIENTS_COST_BYTES_MAX
+);
 const _: () = assert!(SEGMENT_BYTES_MIN >= 16 * PAGE_BYTES as u64);
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(ENTRY_BYTES_MAX < SEGMENT_BYTES_DEFAULT as usize / 8);

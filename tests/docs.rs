@@ -90,6 +90,8 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("CONNECTION_REQUESTS_MAX", limits::CONNECTION_REQUESTS_MAX),
         ("CONNECTION_OUT_HIGH_WATER", limits::CONNECTION_OUT_HIGH_WATER),
         ("CONNECTION_OUT_MAX", limits::CONNECTION_OUT_MAX),
+        ("CLIENT_OUT_BYTES_MAX", limits::CLIENT_OUT_BYTES_MAX),
+        ("WAITING_READ_BYTES_MAX", limits::WAITING_READ_BYTES_MAX),
         ("CONNECTIONS_MAX", limits::CONNECTIONS_MAX),
         ("ENTRY_BYTES_MAX", limits::ENTRY_BYTES_MAX),
         ("MEMBERS_MAX", limits::MEMBERS_MAX),

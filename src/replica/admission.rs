@@ -218,6 +218,15 @@ impl Node {
         if args.key.is_empty() && args.end.is_empty() {
             return Err(Error::BadRequest { why: "the key is empty".into() });
         }
+        // Two keys of any size that a put may have.
+        let (bytes, max) = (request.args.len(), 2 * self.limits.request_bytes_max + 64);
+        if bytes > max {
+            return Err(Error::TooLarge { bytes: as_u64(bytes), max: as_u64(max) });
+        }
+        let waiting = self.reads.bytes() + self.connections.deferred_bytes() + bytes;
+        if waiting > limits::WAITING_READ_BYTES_MAX {
+            return Err(Error::Busy { what: "too many reads wait".into() });
+        }
         match args.consistency {
             Consistency::Serializable => {
                 self.connections.wait(id);
@@ -238,7 +247,7 @@ impl Node {
     ) -> Result<(), Error> {
         self.check_leader_known(now)?;
         self.connections.wait(id);
-        self.reads.gathering(by).push(id, request.id, request.args);
+        self.reads.gather(by, id, request.id, request.args);
         Ok(())
     }
 

@@ -18,6 +18,10 @@ use std::ops::ControlFlow;
 /// Entry bytes applied in one turn, so that a node that catches up still hears its leader. Bytes.
 const APPLY_BYTES_PER_TURN: u64 = 4 * 1024 * 1024;
 
+/// A read waits for its index to be applied at most so many election timeouts: a server that keeps
+/// up needs a small part of one.
+const READ_PATIENCE_ELECTIONS: u64 = 10;
+
 /// Reads whose memory is loaded together.
 const READ_GROUP: usize = 16;
 
@@ -168,6 +172,27 @@ impl Node {
         }
     }
 
+    /// A server that lags, its disk full say, sends those who have waited for long elsewhere.
+    pub(super) fn refuse_overdue_reads(&mut self, now: Instant) {
+        while self.reads_wake_at() <= now
+            && let Some(batch) = self.reads.take_oldest()
+        {
+            let error = match &self.stage {
+                Stage::Member(raft) if !raft.is_leader() => self.not_leader(raft.leader()),
+                Stage::Member(_) | Stage::Alone(_) | Stage::Founding => {
+                    Error::Busy { what: "this server lags behind its log".into() }
+                }
+            };
+            self.refuse_reads(batch, &error);
+        }
+    }
+
+    /// When reads that wait for this server to apply are sent elsewhere.
+    pub(super) fn reads_wake_at(&self) -> Instant {
+        let patience_ns = self.options.election_timeout_ns * READ_PATIENCE_ELECTIONS;
+        self.reads.confirmed_since().map_or(Instant::FAR, |since| since.after_ns(patience_ns))
+    }
+
     /// Answers a batch of reads with an error.
     pub(super) fn refuse_reads(&mut self, batch: ReadBatch, error: &Error) {
         for (read, _) in batch.iter() {
@@ -181,13 +206,25 @@ impl Node {
     /// Answers one range from the applied state, or later if the client does not read fast enough.
     pub(super) fn answer_range(&mut self, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
-        if !connection.reads_fast_enough() {
+        let mut written = false;
+        if connection.reads_fast_enough() {
+            // Large replies wait for room; small ones need not wait for those who do not read.
+            let size = match self.connections.has_room_for_large() {
+                true => ReplySize::Any,
+                false => ReplySize::Small,
+            };
+            let store = &self.store;
+            self.connections.write(id, |out| {
+                written = write_range(out, store, request, args, size);
+            });
+        }
+        if written {
+            self.connections.answered(id);
+        } else {
             let mut bytes = Vec::new();
             args.encode(&mut bytes);
-            return self.connections.defer(id, Deferred { request, args: bytes });
+            self.connections.defer(id, Deferred { request, args: bytes });
         }
-        let store = &self.store;
-        self.connections.answer(id, |out| write_range(out, store, request, args));
     }
 
     /// Proposes a compaction when the history has grown beyond its bound. Only a leader decides;
@@ -233,7 +270,23 @@ fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, reply: &CommandReply) {
     }
 }
 
-fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'_>) {
+/// How much may be written of a reply to a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ReplySize {
+    /// As much as one reply may hold.
+    Any,
+    /// Little, or nothing.
+    Small,
+}
+
+/// `false`: it would be too large for `size`, and nothing is written.
+fn write_range(
+    out: &mut Vec<u8>,
+    store: &kv::Store,
+    id: u64,
+    args: &RangeArgs<'_>,
+    size: ReplySize,
+) -> bool {
     let request = RangeRequest {
         key: args.key,
         end: RangeEnd::from_bytes(args.end),
@@ -243,11 +296,18 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
         count_only: args.count_only,
     };
     let start = out.len();
+    let mut cut = false;
     let mut writer = RangeReplyWriter::begin(out, id, store.revision());
     let result = store.range(&request, &mut |found| {
         // One key always fits, so that asking on from the last key ends.
         let written = out.len() - start;
-        if written > 64 && written + found.value.len() > limits::RANGE_REPLY_BYTES_MAX {
+        let bytes = written + found.key.len() + found.value.len();
+        let fits = match size {
+            ReplySize::Any => written <= 64 || bytes <= limits::RANGE_REPLY_BYTES_MAX,
+            ReplySize::Small => bytes <= limits::RANGE_REPLY_BYTES_SMALL,
+        };
+        if !fits {
+            cut = true;
             return ControlFlow::Break(());
         }
         writer.push(
@@ -261,13 +321,21 @@ fn write_range(out: &mut Vec<u8>, store: &kv::Store, id: u64, args: &RangeArgs<'
         );
         ControlFlow::Continue(())
     });
+    if cut && size == ReplySize::Small {
+        out.truncate(start);
+        return false;
+    }
     let error = match result {
-        Ok(summary) => return writer.finish(out, summary.more, summary.count),
+        Ok(summary) => {
+            writer.finish(out, summary.more, summary.count);
+            return true;
+        }
         Err(RangeError::Compacted { compact_revision }) => Error::Compacted { compact_revision },
         Err(RangeError::Future { revision }) => Error::FutureRevision { revision },
     };
     out.truncate(start);
     error_reply(out, id, &error);
+    true
 }
 
 #[cfg(test)]

@@ -2,12 +2,28 @@
 //! too much.
 //!
 //! Bounds: an out-buffer above `CONNECTION_OUT_HIGH_WATER` or too many unanswered requests pause a
-//! connection: its bytes stay unread. All client buffers together stay below
-//! `CLIENT_BUFFER_BYTES_MAX`, or the connection that would exceed it is closed.
+//! connection: its bytes stay unread. All out-buffers of clients together stay below
+//! `CLIENT_OUT_BYTES_MAX`: large replies wait for room. Who keeps others waiting because it does
+//! not read is closed, and its bytes are dropped at once.
 
 use crate::limits;
-use crate::types::NodeId;
+use crate::types::{Instant, NodeId};
 use std::collections::VecDeque;
+
+/// While replies wait for room, who reads is told from who does not in steps of this. Nanoseconds.
+const PACE_NS: u64 = 500_000_000;
+
+/// Who takes less in a step does not read. Bytes.
+const PACE_BYTES: u64 = 64 * 1024;
+
+/// Who has less to read keeps nobody waiting. Bytes.
+const BEHIND_BYTES: usize = 64 * 1024;
+
+/// An empty buffer is kept for reuse up to this, while there is plenty of room. Bytes.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+/// Between two lines about clients that do not read. Nanoseconds.
+const LINES_APART_NS: u64 = 1_000_000_000;
 
 /// A connection's name between the shell and the node: a slot, and which use of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,6 +89,10 @@ impl Outbox {
             if self.bytes.capacity() > 4 * limits::CONNECTION_OUT_HIGH_WATER {
                 self.bytes.shrink_to(limits::CONNECTION_OUT_HIGH_WATER);
             }
+        } else if self.sent >= SPARE_BYTES_MAX && self.sent >= self.bytes.len() / 2 {
+            // Whoever is always a little behind would make it grow for ever.
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
         }
     }
 
@@ -88,6 +108,13 @@ pub(super) struct Deferred {
     pub(super) args: Vec<u8>,
 }
 
+impl Deferred {
+    /// What it counts for. Bytes.
+    fn bytes(&self) -> usize {
+        self.args.capacity() + size_of::<Deferred>()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
@@ -98,6 +125,10 @@ pub(super) struct Connection {
     /// Requests admitted and not answered yet.
     pub(super) waiting: usize,
     pub(super) deferred: VecDeque<Deferred>,
+    /// Bytes the kernel has taken.
+    taken: u64,
+    /// What it had taken when the step under way began, if much was unread.
+    taken_before: Option<u64>,
     dirty: bool,
     closing: bool,
 }
@@ -119,7 +150,11 @@ impl Connection {
         }
     }
 
-    /// Whether a reply of any size may be written now.
+    fn is_behind(&self) -> bool {
+        counts_as_client(self.party) && self.out.unsent_bytes() >= BEHIND_BYTES
+    }
+
+    /// Whether it has read enough for another reply.
     pub(super) fn reads_fast_enough(&self) -> bool {
         self.out.unsent_bytes() < limits::CONNECTION_OUT_HIGH_WATER
     }
@@ -133,7 +168,13 @@ pub(super) struct Connections {
     closing: Vec<ConnectionId>,
     deferring: Vec<ConnectionId>,
     client_out_bytes: usize,
+    deferred_bytes: usize,
     clients: usize,
+    /// When the step ends in which those who do not read are found out, if replies wait for room.
+    pace_until: Option<Instant>,
+    /// Clients closed and not mentioned yet.
+    cut_off: u64,
+    next_line: Instant,
 }
 
 impl Connections {
@@ -154,6 +195,8 @@ impl Connections {
             out: Outbox::default(),
             waiting: 0,
             deferred: VecDeque::new(),
+            taken: 0,
+            taken_before: None,
             dirty: false,
             closing: false,
         });
@@ -164,8 +207,9 @@ impl Connections {
         self.get(id)?;
         let connection = self.slots[id.slot()].take()?;
         if counts_as_client(connection.party) {
-            self.client_out_bytes -= connection.out.unsent_bytes();
+            self.client_out_bytes -= connection.out.bytes.capacity();
         }
+        self.deferred_bytes -= connection.deferred.iter().map(Deferred::bytes).sum::<usize>();
         self.clients -= usize::from(connection.party == Party::Client);
         Some(connection.party)
     }
@@ -189,10 +233,10 @@ impl Connections {
     /// Names the party of a connection that has shaken hands.
     pub(super) fn set_party(&mut self, id: ConnectionId, party: Party) {
         let connection = self.get_mut(id).expect("a frame of this connection is being handled");
-        let unsent = connection.out.unsent_bytes();
+        let held = connection.out.bytes.capacity();
         let before = std::mem::replace(&mut connection.party, party);
         if counts_as_client(before) && !counts_as_client(party) {
-            self.client_out_bytes -= unsent;
+            self.client_out_bytes -= held;
         }
         self.clients += usize::from(party == Party::Client);
         self.clients -= usize::from(before == Party::Client);
@@ -206,25 +250,34 @@ impl Connections {
         if connection.id != id || connection.closing {
             return;
         }
-        let before = connection.out.bytes.len();
-        encode(&mut connection.out.bytes);
-        let written = connection.out.bytes.len() - before;
+        let bytes = &mut connection.out.bytes;
+        let before = bytes.capacity();
+        encode(bytes);
+        if bytes.capacity() - bytes.len() > 4 * limits::CONNECTION_OUT_HIGH_WATER {
+            bytes.shrink_to(bytes.len() + SPARE_BYTES_MAX);
+        }
+        let after = bytes.capacity();
         if !connection.dirty {
             connection.dirty = true;
             self.dirty.push(id);
         }
         if counts_as_client(connection.party) {
-            self.client_out_bytes += written;
+            self.client_out_bytes = self.client_out_bytes - before + after;
             self.bound_client(id);
         }
     }
 
     /// Answers one request: as `write`, and the request no longer waits.
     pub(super) fn answer(&mut self, id: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.answered(id);
+        self.write(id, encode);
+    }
+
+    /// A request of this connection no longer waits.
+    pub(super) fn answered(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get_mut(id) {
             connection.waiting = connection.waiting.saturating_sub(1);
         }
-        self.write(id, encode);
     }
 
     /// Notes that a request of this connection waits for an answer.
@@ -238,36 +291,96 @@ impl Connections {
         let Some(connection) = self.get(id) else { return };
         let unsent = connection.out.unsent_bytes();
         let alone = unsent > limits::CONNECTION_OUT_MAX;
-        let together = self.client_out_bytes > limits::CLIENT_BUFFER_BYTES_MAX
-            && unsent > limits::CONNECTION_OUT_HIGH_WATER / 4;
+        let together = self.client_out_bytes > limits::CLIENT_OUT_BYTES_MAX
+            && unsent > limits::CLIENT_OUT_FLOOR;
         if alone || together {
-            log::warn!("closed a client that does not read unsent={unsent} slot={}", id.slot());
-            self.end(id);
+            self.cut_off(id);
         }
+    }
+
+    /// Ends a client that does not read; what it was to read is gone at once.
+    fn cut_off(&mut self, id: ConnectionId) {
+        let Some(connection) = self.get_mut(id) else { return };
+        let dropped = std::mem::take(&mut connection.out);
+        self.client_out_bytes -= dropped.bytes.capacity();
+        self.cut_off += 1;
+        self.end(id);
+    }
+
+    /// Whether a reply of any size may be made now.
+    pub(super) fn has_room_for_large(&self) -> bool {
+        self.client_out_bytes <= limits::CLIENT_OUT_LARGE_BELOW
+    }
+
+    /// Closes those who do not read, if others wait for the room they take.
+    pub(super) fn cut_off_slow(&mut self, now: Instant) {
+        if self.has_room_for_large() || self.deferring.is_empty() {
+            self.pace_until = None;
+        } else if self.pace_until.is_none_or(|until| until <= now) {
+            let goes_on = self.pace_until.replace(now.after_ns(PACE_NS)).is_some();
+            let mut slow = Vec::new();
+            for connection in self.slots.iter_mut().flatten() {
+                let taken = connection.is_behind().then_some(connection.taken);
+                let before = std::mem::replace(&mut connection.taken_before, taken);
+                if let (true, Some(before), Some(taken)) = (goes_on, before, taken)
+                    && taken - before < PACE_BYTES
+                {
+                    slow.push(connection.id);
+                }
+            }
+            slow.into_iter().for_each(|id| self.cut_off(id));
+        }
+        if self.cut_off > 0 && self.next_line <= now {
+            let (count, bytes) = (std::mem::take(&mut self.cut_off), self.client_out_bytes);
+            log::warn!("closed clients that do not read count={count} bytes_left={bytes}");
+            self.next_line = now.after_ns(LINES_APART_NS);
+        }
+    }
+
+    /// When `cut_off_slow` must be called.
+    pub(super) fn wake_at(&self) -> Instant {
+        self.pace_until.unwrap_or(Instant::FAR)
     }
 
     /// Holds a read back until the client has read what it asked for before.
     pub(super) fn defer(&mut self, id: ConnectionId, deferred: Deferred) {
+        let bytes = deferred.bytes();
         let Some(connection) = self.get_mut(id) else { return };
         connection.deferred.push_back(deferred);
         if connection.deferred.len() == 1 {
             self.deferring.push(id);
         }
+        self.deferred_bytes += bytes;
+    }
+
+    /// What all held-back reads count for. Bytes.
+    pub(super) fn deferred_bytes(&self) -> usize {
+        self.deferred_bytes
     }
 
     /// The next held-back read whose client has caught up.
     pub(super) fn take_deferred(&mut self) -> Option<(ConnectionId, Deferred)> {
+        if !self.has_room_for_large() {
+            return None;
+        }
         let mut place = 0;
         while let Some(id) = self.deferring.get(place).copied() {
             match self.get_mut(id) {
                 None => {
-                    self.deferring.swap_remove(place);
+                    self.deferring.remove(place);
                 }
                 Some(connection) if connection.deferred.is_empty() => {
-                    self.deferring.swap_remove(place);
+                    self.deferring.remove(place);
                 }
                 Some(connection) if connection.reads_fast_enough() => {
                     let deferred = connection.deferred.pop_front().expect("it is not empty");
+                    let more = !connection.deferred.is_empty();
+                    self.deferred_bytes -= deferred.bytes();
+                    // The others come first now.
+                    self.deferring.remove(place);
+                    if more {
+                        self.deferring.push(id);
+                    }
                     return Some((id, deferred));
                 }
                 Some(_) => place += 1,
@@ -278,10 +391,9 @@ impl Connections {
 
     /// Whether held-back reads can go on, so that the next turn must not wait.
     pub(super) fn has_ready_deferred(&self) -> bool {
-        self.deferring
-            .iter()
-            .filter_map(|id| self.get(*id))
-            .any(|connection| connection.reads_fast_enough() && !connection.deferred.is_empty())
+        let mut waiting = self.deferring.iter().filter_map(|id| self.get(*id));
+        self.has_room_for_large()
+            && waiting.any(|it| it.reads_fast_enough() && !it.deferred.is_empty())
     }
 
     /// Ends a connection once its out-buffer has been offered to the socket.
@@ -326,10 +438,18 @@ impl Connections {
 
     /// Notes that the kernel took `count` bytes for `id`.
     pub(super) fn sent(&mut self, id: ConnectionId, count: usize) {
+        let plenty = self.client_out_bytes <= limits::CLIENT_OUT_BYTES_MAX / 4;
         let Some(connection) = self.get_mut(id) else { return };
-        connection.out.advance(count);
+        let out = &mut connection.out;
+        let before = out.bytes.capacity();
+        out.advance(count);
+        connection.taken += u64::try_from(count).expect("usize fits u64 wherever raftd runs");
         if counts_as_client(connection.party) {
-            self.client_out_bytes -= count;
+            if out.bytes.is_empty() && !(plenty && out.bytes.capacity() <= SPARE_BYTES_MAX) {
+                out.bytes = Vec::new();
+            }
+            let after = out.bytes.capacity();
+            self.client_out_bytes = self.client_out_bytes - before + after;
         }
     }
 

@@ -162,6 +162,8 @@ impl Node {
         self.release_reads();
         self.answer_lost();
         self.serve_reads();
+        self.refuse_overdue_reads(now);
+        self.connections.cut_off_slow(now);
         self.start_job(now);
         self.end_stall(now);
         if self.jobs.retry_at <= now {
@@ -197,7 +199,7 @@ impl Node {
         for ready in answered.drain(..) {
             let batch = self.reads.answered(ready.ticket);
             match ready.result {
-                Ok(index) => self.reads.ready_at(index, batch),
+                Ok(index) => self.reads.ready_at(index, batch, self.now),
                 Err(_) => self.refuse_reads(batch, &self.not_leader(leader)),
             }
         }

@@ -526,6 +526,8 @@ impl Node {
             .min(self.administration.wake_at())
             .min(self.handover_wake_at())
             .min(snapshots)
+            .min(self.reads_wake_at())
+            .min(self.connections.wake_at())
             .min(self.transfers.wake_at(self.now))
     }
 }

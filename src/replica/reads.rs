@@ -3,8 +3,12 @@
 
 use super::connections::ConnectionId;
 use crate::raft::ReadTicket;
-use crate::types::LogIndex;
+use crate::types::{Instant, LogIndex};
 use std::collections::VecDeque;
+
+/// A served batch whose buffers are larger is not kept. Bytes, and reads.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+const SPARE_READS_MAX: usize = 1024;
 
 /// One read that waits, its arguments kept in the batch's arena.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +28,7 @@ pub(super) struct ReadBatch {
 
 impl ReadBatch {
     /// Adds a read with its undecoded arguments.
-    pub(super) fn push(&mut self, connection: ConnectionId, request: u64, args: &[u8]) {
+    fn push(&mut self, connection: ConnectionId, request: u64, args: &[u8]) {
         let start = self.arena.len();
         self.arena.extend_from_slice(args);
         self.reads.push(Read { connection, request, start, end: self.arena.len() });
@@ -54,9 +58,18 @@ impl ReadBatch {
         })
     }
 
+    /// What its reads count for. Bytes.
+    fn bytes(&self) -> usize {
+        self.arena.len() + self.reads.len() * size_of::<Read>()
+    }
+
     fn clear(&mut self) {
         self.arena.clear();
         self.reads.clear();
+    }
+
+    fn is_small(&self) -> bool {
+        self.arena.capacity() <= SPARE_BYTES_MAX && self.reads.capacity() <= SPARE_READS_MAX
     }
 }
 
@@ -69,6 +82,14 @@ pub(super) enum By {
     Lease,
 }
 
+/// Reads that wait until an index is applied.
+#[derive(Debug)]
+struct Confirmed {
+    index: LogIndex,
+    since: Instant,
+    batch: ReadBatch,
+}
+
 /// All reads that wait.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
@@ -77,11 +98,27 @@ pub(super) struct Reads {
     by_lease: ReadBatch,
     /// The core answers a lease's reads before a round's that came earlier.
     confirming: VecDeque<(ReadTicket, ReadBatch)>,
-    confirmed: VecDeque<(LogIndex, ReadBatch)>,
+    confirmed: VecDeque<Confirmed>,
     spare: Vec<ReadBatch>,
+    /// What all of them count for. Bytes.
+    bytes: usize,
 }
 
 impl Reads {
+    /// What the reads count for that wait, arguments and all. Bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a read with its undecoded arguments to those of the turn.
+    pub(super) fn gather(&mut self, by: By, id: ConnectionId, request: u64, args: &[u8]) {
+        let batch = self.gathering(by);
+        let before = batch.bytes();
+        batch.push(id, request, args);
+        let added = batch.bytes() - before;
+        self.bytes += added;
+    }
+
     /// The reads of the turn under way.
     pub(super) fn gathering(&mut self, by: By) -> &mut ReadBatch {
         match by {
@@ -109,22 +146,33 @@ impl Reads {
     }
 
     /// Queues a confirmed batch until `index` is applied.
-    pub(super) fn ready_at(&mut self, index: LogIndex, batch: ReadBatch) {
-        self.confirmed.push_back((index, batch));
+    pub(super) fn ready_at(&mut self, index: LogIndex, batch: ReadBatch, since: Instant) {
+        self.confirmed.push_back(Confirmed { index, since, batch });
+    }
+
+    /// The oldest confirmed batch.
+    pub(super) fn take_oldest(&mut self) -> Option<ReadBatch> {
+        self.confirmed.pop_front().map(|confirmed| confirmed.batch)
+    }
+
+    /// Since when the oldest confirmed batch waits.
+    pub(super) fn confirmed_since(&self) -> Option<Instant> {
+        self.confirmed.front().map(|confirmed| confirmed.since)
     }
 
     /// The next batch whose index is applied.
     pub(super) fn take_ready(&mut self, applied: LogIndex) -> Option<ReadBatch> {
-        if self.confirmed.front()?.0 > applied {
+        if self.confirmed.front()?.index > applied {
             return None;
         }
-        self.confirmed.pop_front().map(|(_, batch)| batch)
+        self.confirmed.pop_front().map(|confirmed| confirmed.batch)
     }
 
     /// Hands back a served batch, so that its buffers are reused.
     pub(super) fn recycle(&mut self, mut batch: ReadBatch) {
+        self.bytes -= batch.bytes();
         batch.clear();
-        if self.spare.len() < 16 {
+        if self.spare.len() < 16 && batch.is_small() {
             self.spare.push(batch);
         }
     }

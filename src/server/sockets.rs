@@ -23,6 +23,9 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 /// Connections accepted in one turn, so that a flood does not starve those who are served.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// An empty buffer of a client is kept up to this size. Bytes.
+const SPARE_BYTES_MAX: usize = 1024;
+
 #[derive(Debug)]
 struct Entry {
     id: ConnectionId,
@@ -285,15 +288,15 @@ impl Sockets {
             input.extend_from_slice(&self.buffer[taken.bytes..count]);
             taken
         } else {
+            // It counts as it is allocated, so it does not double.
+            if input.capacity() - input.len() < count {
+                input.reserve_exact(count.max(input.len() / 4));
+            }
             input.extend_from_slice(&self.buffer[..count]);
             let taken = node.on_bytes(id, input, now);
             input.drain(..taken.bytes);
             taken
         };
-        // A peer's next batch is as large as its last; a client's large request is an exception.
-        if input.is_empty() && input.capacity() > limits::TURN_READ_BYTES && !node.is_peer(id) {
-            *input = Vec::new();
-        }
         if entry.socket.readable && !entry.ready && taken.flow == Flow::Open {
             entry.ready = true;
             self.ready.push(id);
@@ -314,7 +317,13 @@ impl Sockets {
         if bytes > 0 {
             entry.partial_since = None;
         }
-        let left = if node.is_peer(id) { 0 } else { entry.socket.input.len() };
+        let input = &mut entry.socket.input;
+        // A peer's next batch is as large as its last; clients are too many to keep it for them.
+        if input.is_empty() && input.capacity() > SPARE_BYTES_MAX && !node.is_peer(id) {
+            *input = Vec::new();
+        }
+        let empty = node.is_peer(id) || input.is_empty();
+        let left = if empty { 0 } else { input.capacity() };
         self.unfinished.hold(&mut entry.held, left, fresh.then_some(now));
     }
 

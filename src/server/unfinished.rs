@@ -55,7 +55,7 @@ impl Unfinished {
 
     /// Whether somebody must be closed.
     pub(super) fn is_too_much(&self) -> bool {
-        self.bytes > limits::CLIENT_BUFFER_BYTES_MAX
+        self.bytes > limits::CLIENT_INPUT_BYTES_MAX
     }
 
     /// Whom to close so that there is room again.
@@ -66,7 +66,7 @@ impl Unfinished {
     ) -> Vec<ConnectionId> {
         let mut holders: Vec<_> = holders.filter(|(_, held)| held.bytes > 0).collect();
         holders.sort_by_key(|(_, held)| std::cmp::Reverse(held.cost(now)));
-        let excess = self.bytes.saturating_sub(limits::CLIENT_BUFFER_BYTES_MAX - SLACK_BYTES);
+        let excess = self.bytes.saturating_sub(limits::CLIENT_INPUT_BYTES_MAX - SLACK_BYTES);
         let mut freed = 0;
         let victims = holders.iter().take_while(|(_, held)| {
             let wanted = freed < excess;
@@ -76,7 +76,7 @@ impl Unfinished {
         let victims: Vec<_> = victims.map(|(id, _)| *id).collect();
         let count = u64::try_from(victims.len()).expect("usize fits u64 wherever raftd runs");
         if let Some(count) = self.closed.count(count, now) {
-            let (bytes, max) = (self.bytes, limits::CLIENT_BUFFER_BYTES_MAX);
+            let (bytes, max) = (self.bytes, limits::CLIENT_INPUT_BYTES_MAX);
             log::warn!(
                 "closed clients that hold too much of unfinished requests count={count} \
                  bytes={bytes} max={max}"

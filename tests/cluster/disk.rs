@@ -3,6 +3,7 @@
 use super::harness::{Cluster, PATIENCE, Shape, strace_works};
 use super::patience::eventually;
 use raftd::client::{Connection, Deadline};
+use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::reply::ReplyBody;
 use std::fs::{self, File};
@@ -131,6 +132,14 @@ fn a_follower_with_a_full_disk_holds_nobody_up() {
         client.put(format!("k{number:04}").as_bytes(), &value).unwrap();
     }
     assert!(cluster.server(3).is_running());
+    // It hears of what it cannot apply: such a read was never answered.
+    let mut reader = cluster.server(3).connect().unwrap();
+    reader.range(&RangeArgs::of_key(b"k0199"));
+    let deadline = Deadline::after(PATIENCE);
+    reader.flush(deadline).unwrap();
+    let body = reader.receive(deadline).expect("it is sent elsewhere").body;
+    let sent_on = matches!(&body, ReplyBody::Error(WireError::NotLeader { leader: Some(_) }));
+    assert!(sent_on, "{body:?}");
     fs::remove_file(filler).unwrap();
     cluster.wait_until_equal();
 }

@@ -7,6 +7,7 @@ use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
+use raftd::wire::reply::ReplyBody;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -236,4 +237,112 @@ fn a_flood_of_strangers_is_told_so_too() {
     };
     drop(strangers);
     eventually("a client is served again", PATIENCE, || cluster.server(1).connect().ok());
+}
+
+/// The most memory the node has ever had. Bytes.
+fn high_water(cluster: &mut Cluster, id: u64) -> u64 {
+    let pid = cluster.server(id).pid().expect("the node runs");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// A cluster that takes requests of the full size.
+fn with_large_segments(count: u64, flags: &[&str]) -> Cluster {
+    let flags = [flags, &["--segment-bytes", "16777216"]].concat();
+    let flags = flags.into_iter().map(str::to_owned).collect();
+    Cluster::start_shaped(count, &Shape { flags, ..Shape::default() })
+}
+
+/// Each of them was kept with its arguments, whatever their sum: 4,096 requests a connection were
+/// the only bound.
+#[test]
+fn reads_that_wait_for_a_quorum_have_a_bound_in_bytes() {
+    // A leader without a quorum leads for a while, and its reads wait.
+    let mut cluster = with_large_segments(3, &["--election-timeout", "4000"]);
+    let leader = cluster.leader();
+    let idle_bytes = resident(&mut cluster, leader);
+    let mut connections: Vec<Connection> =
+        (0..200).map(|_| cluster.server(leader).connect().unwrap()).collect();
+    for other in cluster.others(leader) {
+        cluster.server(other).pause();
+    }
+    let (key, deadline) = (vec![b'k'; 1024 * 1024], Deadline::after(PATIENCE));
+    for connection in &mut connections {
+        connection.range(&RangeArgs::of_key(&key));
+        connection.flush(deadline).unwrap();
+    }
+    let mut busy = 0;
+    for connection in &mut connections {
+        let reply = connection.receive(Deadline::after(Duration::from_millis(10)));
+        busy += usize::from(
+            reply.is_ok_and(|reply| matches!(reply.body, ReplyBody::Error(WireError::Busy { .. }))),
+        );
+    }
+    let used = high_water(&mut cluster, leader) - idle_bytes;
+    println!("{busy} of 200 reads of 1 MiB heard Busy; {used} bytes more");
+    assert!(used <= MEMORY_BYTES_MAX, "reads that wait cost {used} bytes");
+    assert!(busy > 100, "only {busy} of 200 MiB were refused");
+    for other in cluster.others(leader) {
+        cluster.server(other).resume();
+    }
+    // What waited has room again.
+    let mut client = cluster.client();
+    eventually("reads are served", PATIENCE, || client.get(b"k").ok());
+}
+
+/// Replies of one turn were all made, and those beyond the bound were closed "that do not read".
+#[test]
+fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
+    let mut cluster = with_large_segments(1, &[]);
+    let leader = cluster.leader();
+    let mut client = cluster.client_of(&[leader]);
+    for number in 0..80 {
+        client.put(format!("big/{number}").as_bytes(), &vec![b'x'; 64 * 1024]).unwrap();
+    }
+    let idle_bytes = resident(&mut cluster, leader);
+    let mut crowd: Vec<Connection> =
+        (0..48).map(|_| cluster.server(leader).connect().unwrap()).collect();
+    let deadline = Deadline::after(PATIENCE);
+    thread::scope(|scope| {
+        for connection in &mut crowd {
+            scope.spawn(move || {
+                let all = RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") };
+                connection.range(&all);
+                connection.flush(deadline).unwrap();
+                let reply = connection.receive(deadline).expect("whoever reads is answered");
+                assert!(matches!(reply.body, ReplyBody::Range { .. }));
+            });
+        }
+    });
+    let used = high_water(&mut cluster, leader) - idle_bytes;
+    println!("48 replies of 4 MiB cost {used} bytes");
+    assert!(used <= MEMORY_BYTES_MAX, "replies cost {used} bytes");
+    let log = cluster.server(leader).log_text();
+    assert!(!log.contains("closed a client"), "{log}");
+}
+
+/// Those who ask and never read hold the buffers for a moment only.
+#[test]
+fn whoever_does_not_read_gives_way_to_those_who_do() {
+    let mut cluster = with_large_segments(1, &[]);
+    let (leader, mut client) = with_big_values(&mut cluster);
+    for number in 30..80 {
+        client.put(format!("big/{number}").as_bytes(), &vec![b'x'; 64 * 1024]).unwrap();
+    }
+    let idle_bytes = resident(&mut cluster, leader);
+    let _stuck: Vec<Connection> = (0..24).map(|_| never_reads(&mut cluster, leader)).collect();
+    // A small reply does not wait for them, a large one for a while.
+    assert!(client.get(b"none").unwrap().is_none());
+    let mut reader = cluster.server(leader).connect().unwrap();
+    reader.range(&RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") });
+    let deadline = Deadline::after(PATIENCE);
+    reader.flush(deadline).unwrap();
+    let reply = reader.receive(deadline).expect("whoever reads is answered");
+    assert!(matches!(reply.body, ReplyBody::Range { .. }));
+    let used = high_water(&mut cluster, leader) - idle_bytes;
+    assert!(used <= MEMORY_BYTES_MAX, "replies cost {used} bytes");
+    let log = cluster.server(leader).log_text();
+    let lines = log.lines().filter(|line| line.contains("closed clients")).count();
+    assert!((1..=30).contains(&lines), "{lines} lines:\n{log}");
 }

@@ -3,7 +3,7 @@
 use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::{breathe, now};
 use raftd::client::{Connection, Deadline};
-use raftd::limits::{CLIENT_BUFFER_BYTES_MAX, HELLO_BYTES_MAX, REQUEST_BYTES_MAX};
+use raftd::limits::{CLIENT_INPUT_BYTES_MAX, HELLO_BYTES_MAX, REQUEST_BYTES_MAX};
 use raftd::types::ClusterId;
 use raftd::wire::client::put_request;
 use raftd::wire::frame::next_frame;
@@ -97,7 +97,7 @@ fn half() -> Vec<u8> {
 /// Holders of all the memory that unfinished requests may take. Those that are closed do not mind.
 fn hoard(address: &str, holders: &mut Vec<Raw>) {
     let half = half();
-    for _ in 0..CLIENT_BUFFER_BYTES_MAX / half.len() {
+    for _ in 0..CLIENT_INPUT_BYTES_MAX / half.len() {
         let mut raw = Raw::greet(address);
         let _closed = raw.stream.write_all(&half);
         holders.push(raw);
