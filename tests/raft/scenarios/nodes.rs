@@ -304,7 +304,7 @@ impl Nodes {
             sender: Sender::Peer(PeerHello {
                 node: id(from),
                 to: id(nth),
-                disk_id: DiskId(99),
+                disk_id: disk_of(from),
                 boot_nonce,
                 genesis: 0,
                 members: Vec::new(),
@@ -523,4 +523,9 @@ impl Nodes {
 
 fn is_at(end: End, nth: usize) -> bool {
     matches!(end, End::Node(at, _) if at == nth)
+}
+
+/// What identifies a server's first data directory: they start in the order of their numbers.
+fn disk_of(nth: usize) -> DiskId {
+    DiskId(u128::try_from(nth).expect("few"))
 }
