@@ -16,9 +16,6 @@ const PACE_NS: u64 = 500_000_000;
 /// Who takes less in a step does not read. Bytes.
 const PACE_BYTES: u64 = 64 * 1024;
 
-/// Who has less to read keeps nobody waiting. Bytes.
-const BEHIND_BYTES: usize = 64 * 1024;
-
 /// An empty buffer is kept for reuse up to this, while there is plenty of room. Bytes.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 
@@ -127,7 +124,7 @@ pub(super) struct Connection {
     pub(super) deferred: VecDeque<Deferred>,
     /// Bytes the kernel has taken.
     taken: u64,
-    /// What it had taken when the step under way began, if much was unread.
+    /// What it had taken when the step under way began, if it was behind.
     taken_before: Option<u64>,
     dirty: bool,
     closing: bool,
@@ -150,8 +147,9 @@ impl Connection {
         }
     }
 
+    /// Whether the system's buffers are full of what it has not read, and we hold the rest.
     fn is_behind(&self) -> bool {
-        counts_as_client(self.party) && self.out.unsent_bytes() >= BEHIND_BYTES
+        counts_as_client(self.party) && self.out.unsent_bytes() > 0
     }
 
     /// Whether it has read enough for another reply.
