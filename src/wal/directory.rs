@@ -199,7 +199,7 @@ impl Directory {
 
     /// The largest payload that the next segment holds.
     pub(super) fn entry_bytes_max(&self) -> u64 {
-        let next = self.spares.front().map_or_else(|| self.active(), |spare| spare);
+        let next = self.spares.front().unwrap_or_else(|| self.active());
         room_of(&Fill::empty(), next)
     }
 }

@@ -240,7 +240,7 @@ fn draw_snapshots(seed: u64) -> SnapshotOptions {
         entries: chance.pick(&[3, 20, 20, 100, 100, 500, u64::MAX]),
         interval_ns: chance.scaled(20 * MS, 2 * SECOND),
         block_bytes: chance.pick(&[1, 512, 8192]),
-        piece_bytes: chance.pick(&[200, 2000, 20_000]),
+        piece_bytes: chance.pick(&[1000, 4000, 20_000]),
         rate: chance.pick(&[None, None, Some(200_000)]),
     }
 }

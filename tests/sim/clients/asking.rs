@@ -76,6 +76,7 @@ impl World {
             return self.no_longer_wanted(client, op);
         }
         wanted.tries += 1;
+        wanted.retried = false;
         let call = wanted.call;
         let mut kind = wanted.kind.clone();
         let node = self.choose_node(client, &kind);
@@ -222,7 +223,11 @@ impl World {
         let calm = self.faults.calm;
         let election = self.options.election_timeout_ns;
         let it = &mut self.crowd.clients[client];
-        let tries = it.wanted.get(&op).map_or(0, |wanted| wanted.tries.min(8));
+        let Some(wanted) = it.wanted.get_mut(&op) else { return };
+        if std::mem::replace(&mut wanted.retried, true) {
+            return;
+        }
+        let tries = wanted.tries.min(8);
         let most = if calm { (election / 2).max(4 * MS) } else { (8 * MS) << tries };
         let wait = it.chance.scaled(2 * MS, most);
         self.queue.at(self.now + wait, Event::Retry { client, op });

@@ -40,6 +40,9 @@ struct Wanted {
     tries: u32,
     /// Attempts with an unknown outcome.
     unknown: u32,
+    /// It is tried again later. No more than once for all answers: a request that went to two
+    /// nodes, each of which is busy, would double with every try.
+    retried: bool,
     /// If it is a call of a session.
     call: Option<Call>,
 }
@@ -177,7 +180,8 @@ impl World {
         self.crowd.issued += 1;
         self.crowd.ops += 1;
         let op = self.crowd.ops;
-        let mut wanted = Wanted { kind, deadline, tries: 0, unknown: 0, call: None };
+        let mut wanted =
+            Wanted { kind, deadline, tries: 0, unknown: 0, retried: false, call: None };
         self.make_call(client, &mut wanted);
         self.crowd.clients[client].wanted.insert(op, wanted);
         self.attempt(client, op);
