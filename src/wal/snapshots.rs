@@ -272,13 +272,13 @@ impl Snapshots {
         {
             return job(Purpose::Part, part.file(), steps);
         }
-        if let Some(draft) = &mut self.draft
-            && let Some(steps) = draft.steps()
-        {
-            return job(Purpose::Draft, draft.file(), steps);
+        // Before the next draft: where there is always one, nothing would ever be removed.
+        if let Some(Removal { steps, garbage }) = self.removals.pop_front() {
+            return Some(FileJob { disk, purpose: Purpose::Removal, file: None, steps, garbage });
         }
-        let Removal { steps, garbage } = self.removals.pop_front()?;
-        Some(FileJob { disk, purpose: Purpose::Removal, file: None, steps, garbage })
+        let draft = self.draft.as_mut()?;
+        let steps = draft.steps()?;
+        job(Purpose::Draft, draft.file(), steps)
     }
 
     /// Takes note of a job that was run.

@@ -7,7 +7,6 @@ use crate::coverage::Point;
 use crate::history::{Command, FinalState, NodeState, Row};
 use crate::invariants::{broken, must};
 use crate::machine::Machine;
-use crate::options::Class;
 use crate::world::{World, id_of};
 use calls::Calls;
 use raftd::codec::msgpack::Reader;
@@ -35,10 +34,7 @@ impl World {
             self.coverage.hit_if(closed, Point::SegmentClosed);
             let used = usize_of(node.wal.log_bytes() / self.options.segment_bytes);
             let made = it.disk.segments();
-            // What a failing disk did not remove stays until the next start.
-            let removed = !self.options.has(Class::DiskErrors);
-            let few = made <= used + 3 || !removed;
-            must!(few, "ResourceBounds", "{made} segments for a log of {used}");
+            must!(made <= used + 3, "ResourceBounds", "{made} segments for a log of {used}");
             if machine == source {
                 let found = commands_of(&node, &self.proof.payloads);
                 finals.commands = found.commands;

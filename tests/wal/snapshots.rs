@@ -115,6 +115,23 @@ fn the_log_behind_a_snapshot_goes_segment_by_segment_and_one_segment_stays() {
 }
 
 #[test]
+fn what_a_snapshot_replaced_is_removed_while_the_next_one_is_written() {
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 60);
+    let files = |disk: &SimDisk| disk.image().len();
+    let before = files(&disk);
+    driver.draft(55).unwrap();
+    driver.wal.adopt_draft(index(55));
+    driver.sync(60).unwrap();
+    // Where snapshots follow one another, the next one always has something to write.
+    driver.wal.begin_draft(at(60, 1), (index(1), b"configuration".to_vec()));
+    driver.wal.push_draft(&snapshot_blocks(at(60, 1))[0]);
+    let job = driver.wal.background_job().unwrap();
+    driver.wal.background_done(job.run()).unwrap();
+    assert!(files(&disk) < before, "{} files of {before}", files(&disk));
+}
+
+#[test]
 fn entries_that_are_still_needed_stay() {
     let mut driver = filled(&SimDisk::new(1), 60);
     driver.draft(55).unwrap();

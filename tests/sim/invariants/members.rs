@@ -17,15 +17,16 @@ impl Proof {
         coverage: &mut Coverage,
     ) {
         let (index, next) = (raft.configuration_index(), raft.configuration());
-        let before = seen.configuration.take_if(|(at, it)| *at != index || it != next);
+        seen.replaced = seen.configuration.take_if(|(at, it)| *at != index || it != next);
         if seen.configuration.is_some() {
             return;
         }
-        if let Some((at, before)) = before {
+        if let Some((at, before)) = &seen.replaced {
+            let at = *at;
             coverage.hit_if(index < at, Point::ConfigurationTruncated);
             coverage.hit_if(next.is_joint(), Point::JointConfiguration);
             if raft.is_leader() && seen.leads == Some(raft.term()) && index > at {
-                check_change(machine, seen, raft, (at, &before));
+                check_change(machine, seen, raft, (at, before));
                 let own = id_of(machine);
                 let leaves = before.is_voter(own) && !next.is_voter(own);
                 coverage.hit_if(leaves, Point::LeaderLeaves);

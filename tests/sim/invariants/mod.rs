@@ -82,6 +82,8 @@ pub(crate) struct Seen {
     pub(crate) marks: Marks,
     /// The configuration in force and its entry.
     pub(crate) configuration: Option<(LogIndex, Configuration)>,
+    /// The one that was in force when this turn began, if it is another.
+    replaced: Option<(LogIndex, Configuration)>,
     /// The last entry of its snapshot, and the one before its log.
     snapshot: LogIndex,
     base: LogIndex,

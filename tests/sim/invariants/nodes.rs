@@ -245,19 +245,7 @@ impl Proof {
         let link = seen.chain.at(commit).expect("the log reaches that far");
         let known = LogIndex::new(u64_of(self.committed.len()));
         if commit > known {
-            let durable = |disk: &&SimDisk| {
-                disk.platter(|platter| platter.log.at(commit)).map(|one| one.chain)
-                    == Some(link.chain)
-            };
-            let holders = disks.iter().filter(durable).count();
-            must!(
-                raft.configuration().reached(|id| durable(&&disks[machine_of(id)])),
-                "CommitQuorum",
-                "n{name} commits {commit}@{}, which is on {holders} of {} platters",
-                link.term,
-                disks.len()
-            );
-            let own = durable(&&disks[machine]);
+            let own = check_quorum(machine, seen, raft, (commit, link), disks);
             coverage.hit_if(raft.is_leader() && !own, Point::CommitWithoutLeaderDisk);
         }
         if raft.is_leader() {
@@ -329,6 +317,34 @@ impl Proof {
         coverage.hit_if(compacted > seen.compacted, Point::Compacted);
         (seen.applied, seen.hash, seen.compacted) = (applied, hash, compacted);
     }
+}
+
+/// An entry is the first to be committed as far as anybody knew: is it on the platters of a quorum?
+/// Returns whether it is on those of the machine that commits it.
+fn check_quorum(
+    machine: usize,
+    seen: &Seen,
+    raft: &Raft,
+    (commit, link): (LogIndex, Link),
+    disks: &[SimDisk],
+) -> bool {
+    let durable = |disk: &&SimDisk| {
+        let found = disk.platter(|platter| platter.log.at(commit));
+        found.map(|one| one.chain) == Some(link.chain)
+    };
+    // A turn that commits by one configuration may go on to append the next.
+    let replaced = seen.replaced.as_ref().map(|(_, configuration)| configuration);
+    let mut in_force = [Some(raft.configuration()), replaced].into_iter().flatten();
+    must!(
+        in_force.any(|it| it.reached(|id| durable(&&disks[machine_of(id)]))),
+        "CommitQuorum",
+        "n{} commits {commit}@{}, which is on {} of {} platters",
+        machine + 1,
+        link.term,
+        disks.iter().filter(durable).count(),
+        disks.len()
+    );
+    durable(&&disks[machine])
 }
 
 fn mark_points(seen: &Seen, raft: &Raft, coverage: &mut Coverage) {
