@@ -214,6 +214,11 @@ impl Peer {
         self.progress = prev.max(proven).map_or(Progress::Snapshot, probe);
     }
 
+    /// Whether entries found no room there, the last time some were sent.
+    pub(super) fn lacks_room(&self) -> bool {
+        matches!(&self.progress, Progress::Probe(probe) if probe.cautious && probe.paused)
+    }
+
     /// The follower had no room: wait for the next heartbeat, then try one entry.
     pub(super) fn pause(&mut self) {
         let prev = match &self.progress {

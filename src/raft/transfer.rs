@@ -18,6 +18,7 @@
 use super::Raft;
 use super::message::Message;
 use super::output::{Notice, TransferError};
+use super::progress::Peer;
 use super::role::{Leader, Role};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::types::{Instant, LogPosition, LogRange, NodeId, Term};
@@ -66,7 +67,8 @@ impl Raft {
         }
     }
 
-    /// As leader, the connected voter that is furthest and stays a voter.
+    /// As leader, the connected voter that is furthest and stays a voter. Others come before one
+    /// that has no room for entries, and before who was asked last and did not take over.
     pub fn successor(&self, now: Instant) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };
         let configuration = self.log.configuration();
@@ -75,7 +77,8 @@ impl Raft {
             let answers = peer.session.is_some() && now.ns_since(peer.heard_at) < timeout;
             answers && configuration.keeps_vote(peer.id)
         });
-        able.max_by_key(|peer| peer.match_index).map(|peer| peer.id)
+        let willing = |peer: &Peer| leader.passed_over != Some(peer.id) && !peer.lacks_room();
+        able.max_by_key(|peer| (willing(peer), peer.match_index)).map(|peer| peer.id)
     }
 
     /// Gives up what has become pointless, and tells a target that has everything.
@@ -83,7 +86,7 @@ impl Raft {
         let (last, term) = (self.log.last(), self.hard_state.term);
         let all_committed = self.commit_index == last.index;
         let Role::Leader(leader) = &mut self.role else { return };
-        let Leader { peers, transfer: slot, .. } = leader;
+        let Leader { peers, transfer: slot, passed_over, .. } = leader;
         let Some(transfer) = slot else { return };
         let target = transfer.target;
         // Asked anew each time: the configuration or the connection may have changed since.
@@ -94,6 +97,7 @@ impl Raft {
             (peer, session, electable, now < transfer.deadline)
         else {
             *slot = None;
+            *passed_over = Some(target);
             self.output.notices.push(Notice::TransferFailed { term, target });
             return;
         };

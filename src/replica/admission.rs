@@ -299,6 +299,6 @@ fn frame_bytes_max(party: Party) -> usize {
     }
 }
 
-fn as_u64(bytes: usize) -> u64 {
+pub(super) fn as_u64(bytes: usize) -> u64 {
     u64::try_from(bytes).expect("usize fits u64 wherever raftd runs")
 }

@@ -143,6 +143,7 @@ impl Node {
         self.close_entry(now);
         self.ask_for_reads();
         self.hand_over_to_leave(now);
+        self.hand_over_for_space(now);
         if let Stage::Member(raft) = &mut self.stage {
             if minds_deadlines(raft, &self.wal) {
                 raft.tick(now);

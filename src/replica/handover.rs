@@ -4,7 +4,11 @@
 //! unread, until a successor is known or an election timeout has passed. A client then hears where
 //! to go, and nothing that it sent is in doubt: the core hands over only once all that was proposed
 //! is committed.
+//!
+//! A leader whose log finds no space hands over too, unasked.
 
+use super::admission::as_u64;
+use super::drive::room_after_overhead;
 use super::pending::Waiter;
 use super::{Fatal, Node, Stage};
 use crate::raft::TransferError;
@@ -24,7 +28,22 @@ pub(super) struct Handover {
     target: Option<NodeId>,
     /// Who waits for the end of a handover, and to whom.
     asked: Vec<(Waiter, NodeId)>,
+    /// The log finds no space here.
+    cramped: Option<Cramped>,
 }
+
+/// A server whose log finds no space, and which therefore does not want to lead.
+#[derive(Debug)]
+struct Cramped {
+    /// When it looks for another leader again, if it leads.
+    try_at: Instant,
+    /// How long it waits after that. Nanoseconds.
+    wait_ns: u64,
+}
+
+/// Where all are cramped, the leadership goes round no faster than once in so many election
+/// timeouts, in the end.
+const CRAMPED_WAIT_ELECTION_TIMEOUTS_MAX: u64 = 64;
 
 /// The server leaves its office: it is to stop, or is no member any more.
 #[derive(Debug)]
@@ -65,7 +84,10 @@ impl Node {
         } else {
             Instant::FAR
         };
+        let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
+        let cramped = self.handover.cramped.as_ref().filter(|_| leads);
         held.min(self.leaving.as_ref().map_or(Instant::FAR, |leaving| leaving.until))
+            .min(cramped.map_or(Instant::FAR, |cramped| cramped.try_at))
     }
 
     /// Somebody wants `target` to lead, or whoever is furthest.
@@ -153,6 +175,32 @@ impl Node {
             && raft.transfer(now, target).is_ok()
         {
             log::info!("handing over node={} to={target}", self.identity.node);
+        }
+    }
+
+    /// A leader whose log has no space for the largest request, and finds none, lets another one
+    /// lead: as long as a quorum has space, no client need hear of it. Before `settle`.
+    pub(super) fn hand_over_for_space(&mut self, now: Instant) {
+        let room = room_after_overhead(self.wal.room_bytes());
+        if self.wal.shortage().is_none() || room >= as_u64(self.limits.request_bytes_max) {
+            self.handover.cramped = None;
+            return;
+        }
+        let timeout_ns = self.options.election_timeout_ns;
+        let first = Cramped { try_at: now, wait_ns: timeout_ns };
+        let cramped = self.handover.cramped.get_or_insert(first);
+        let Stage::Member(raft) = &mut self.stage else { return };
+        if !raft.is_leader() || now < cramped.try_at || raft.transferring_to().is_some() {
+            return;
+        }
+        let longest_ns = timeout_ns.saturating_mul(CRAMPED_WAIT_ELECTION_TIMEOUTS_MAX);
+        cramped.wait_ns = cramped.wait_ns.saturating_mul(2).min(longest_ns);
+        cramped.try_at = now.after_ns(cramped.wait_ns);
+        if let Some(target) = raft.successor(now)
+            && raft.transfer(now, target).is_ok()
+        {
+            let node = self.identity.node;
+            log::warn!("handing over, for the log has no space here node={node} to={target}");
         }
     }
 

@@ -3,6 +3,7 @@
 use super::harness::{Cluster, PATIENCE, Shape, strace_works};
 use super::patience::eventually;
 use raftd::client::{Connection, Deadline};
+use raftd::types::NodeId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::reply::ReplyBody;
@@ -140,6 +141,27 @@ fn a_follower_with_a_full_disk_holds_nobody_up() {
     let body = reader.receive(deadline).expect("it is sent elsewhere").body;
     let sent_on = matches!(&body, ReplyBody::Error(WireError::NotLeader { leader: Some(_) }));
     assert!(sent_on, "{body:?}");
+    fs::remove_file(filler).unwrap();
+    cluster.wait_until_equal();
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_hands_over_and_no_client_hears_of_it() {
+    let Some(mut cluster) = with_a_small_disk(3, 3) else { return };
+    cluster.leader();
+    let mut client = cluster.client();
+    client.put(b"before", b"1").unwrap();
+    if cluster.leader() != 3 {
+        client.transfer_leader(NodeId::new(3)).unwrap();
+    }
+    let filler = fill(&mut cluster, 3);
+    let value = vec![b'x'; 2000];
+    for number in 0..200 {
+        client.put(format!("k{number:04}").as_bytes(), &value).unwrap();
+    }
+    assert_ne!(cluster.leader(), 3);
+    let log = cluster.server(3).log_text();
+    assert!(log.contains("handing over, for the log has no space here"), "{log}");
     fs::remove_file(filler).unwrap();
     cluster.wait_until_equal();
 }

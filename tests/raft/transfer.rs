@@ -23,6 +23,22 @@ fn a_handover_that_fails_ends_with_its_deadline_and_proposals_go_on() {
 }
 
 #[test]
+fn who_did_not_take_over_is_not_asked_again_before_others() {
+    let mut town = Town::new(3);
+    let now = town.now;
+    let first = town.server(1).raft.successor(now).expect("both are connected");
+    town.send_away(&[first.get()]);
+    town.server(1).raft.transfer(now, first).expect("its connection stands");
+    town.now = now.after_ns(TIMEOUT_NS);
+    town.run();
+    town.bring_back();
+    town.heartbeat(1);
+    let now = town.now;
+    let second = town.server(1).raft.successor(now).expect("both are connected");
+    assert_ne!(first, second);
+}
+
+#[test]
 fn a_leader_that_is_elected_again_has_forgotten_its_handover() {
     let mut town = Town::new(3);
     let now = town.now;

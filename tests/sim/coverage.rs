@@ -122,6 +122,7 @@ points! {
     DamageServedNever = "a running node met damage and stopped",
     DamageHealed = "a damaged copy was mended from its twin",
     CoreServed = "a quorum served while the rest stayed broken for ever",
+    FullLeaderLeft = "a leader whose disk stayed full made way for a quorum",
 }
 
 /// Hits of every point.

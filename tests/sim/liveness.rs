@@ -36,10 +36,14 @@ impl World {
         self.stop_asking();
         self.mend_all();
         let core = self.choose_core();
+        let leader = self.proof.leader();
         self.break_the_rest(&core);
+        let full = |leader: usize| self.machines[leader].disk.is_full();
+        let full_leader = leader.is_some_and(|leader| !core.contains(&leader) && full(leader));
         self.heal(&core);
         let served_after = self.await_service(&core);
         self.coverage.hit(Point::CoreServed);
+        self.coverage.hit_if(full_leader, Point::FullLeaderLeft);
         self.stop_asking();
         self.heal_everybody();
         self.await_agreement();
@@ -76,7 +80,7 @@ impl World {
             if core.contains(&machine) {
                 continue;
             }
-            let fate = self.faults.chance.below(6);
+            let fate = self.faults.chance.below(7);
             say!(self, Who::Node(machine), "for ever", "fate {fate}");
             let toward = core.iter().map(|other| (*other, machine)).collect();
             let away = core.iter().map(|other| (machine, *other)).collect();
@@ -98,8 +102,9 @@ impl World {
                     let period_ns = self.options.election_timeout_ns * 2 / 3;
                     self.begin(Fault::Flapping { cuts: toward, cut: true, period_ns });
                 }
-                // A leader whose disk is full keeps leading, since handing over is not built yet:
-                // no disk stays full for ever here.
+                5 => {
+                    self.machines[machine].disk.set_full(true);
+                }
                 _ => self.machines[machine].slowness = 100,
             }
         }

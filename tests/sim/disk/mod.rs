@@ -112,6 +112,10 @@ impl SimDisk {
         self.state().full = full;
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.state().full
+    }
+
     /// How many segments there are, spares and half-made ones too.
     pub(crate) fn segments(&self) -> usize {
         let state = self.state();
