@@ -11,7 +11,7 @@ use super::admission::as_u64;
 use super::drive::room_after_overhead;
 use super::pending::Waiter;
 use super::{Fatal, Node, Stage};
-use crate::raft::TransferError;
+use crate::raft::{Raft, TransferError};
 use crate::types::{Instant, NodeId};
 use crate::wire::error::Error;
 use crate::wire::members::transfer_reply;
@@ -84,8 +84,9 @@ impl Node {
         } else {
             Instant::FAR
         };
-        let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
-        let cramped = self.handover.cramped.as_ref().filter(|_| leads);
+        let free = |raft: &Raft| raft.is_leader() && raft.transferring_to().is_none();
+        let may_try = matches!(&self.stage, Stage::Member(raft) if free(raft));
+        let cramped = self.handover.cramped.as_ref().filter(|_| may_try);
         held.min(self.leaving.as_ref().map_or(Instant::FAR, |leaving| leaving.until))
             .min(cramped.map_or(Instant::FAR, |cramped| cramped.try_at))
     }

@@ -12,6 +12,7 @@ use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::{World, id_of, machine_of};
 use raftd::raft::Configuration;
+use raftd::replica::Node;
 use raftd::types::{NodeId, Term};
 
 /// Within so many election timeouts a healed quorum must serve.
@@ -217,10 +218,12 @@ impl World {
         let Some(leader) = self.proof.leader() else { return false };
         let Some(configuration) = self.proof.settled_configuration() else { return false };
         let standard = &self.proof.seen[leader];
+        // Who has not noticed yet that its disk has space again may still hand over.
+        let has_space = |node: &Box<Node>| node.inspect().wal.shortage().is_none();
         self.machines.iter().zip(&self.proof.seen).enumerate().all(|(nth, (machine, seen))| {
             machine.dead.is_some()
                 || !configuration.is_member(id_of(nth))
-                || (machine.node.is_some()
+                || (machine.node.as_ref().is_some_and(has_space)
                     && seen.term == standard.term
                     && seen.applied == standard.chain.last()
                     && seen.commit == seen.applied

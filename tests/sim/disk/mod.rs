@@ -171,9 +171,10 @@ impl SimDisk {
         let mut state = self.state();
         let State { files, names, platter, .. } = &mut *state;
         platter.forget_log();
+        platter.bridges = bridge;
         for (name, file) in names.iter() {
             match Role::of(name) {
-                Role::Segment(segment) => platter.see_segment(segment, &files[*file], bridge),
+                Role::Segment(segment) => platter.see_segment(segment, &files[*file]),
                 Role::HardState(copy) => platter.see_hard_state(copy, &files[*file]),
                 Role::Other => {}
             }
@@ -393,7 +394,7 @@ impl DiskFile for SimFile {
                 state.platter.see_hard_state(copy, content);
                 state.look_at_snapshot();
             }
-            Role::Segment(segment) => state.platter.see_segment(segment, content, false),
+            Role::Segment(segment) => state.platter.see_segment(segment, content),
             Role::Other => {}
         }
         Ok(())

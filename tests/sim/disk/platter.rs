@@ -41,6 +41,9 @@ pub(crate) struct Platter {
     read_up_to: Vec<usize>,
     /// What each segment's records are salted with, by its number.
     salts: Vec<Option<u64>>,
+    /// Pass over pages that hold no record, as recovery does over damage that held nothing: what
+    /// is written later stands behind them.
+    pub(super) bridges: bool,
     scratch: Vec<u8>,
 }
 
@@ -105,9 +108,8 @@ impl Platter {
         }
     }
 
-    /// A segment was synced: reads the records behind those read before. `bridge`: pass over pages
-    /// that hold no record, as recovery does over damage that held nothing.
-    pub(super) fn see_segment(&mut self, segment: usize, content: &Content, bridge: bool) {
+    /// A segment was synced: reads the records behind those read before.
+    pub(super) fn see_segment(&mut self, segment: usize, content: &Content) {
         if wide(segment) < self.base[0] {
             return;
         }
@@ -123,7 +125,7 @@ impl Platter {
             if let Some(extent) = self.record(segment, at, content) {
                 at += extent;
                 self.read_up_to[segment] = at;
-            } else if bridge && at + PAGE < content.len() {
+            } else if self.bridges && at + PAGE < content.len() {
                 at = (at / PAGE + 1) * PAGE;
             } else {
                 break;
