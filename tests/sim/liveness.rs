@@ -11,7 +11,7 @@ use crate::options::{MS, SECOND};
 use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::{World, id_of, machine_of};
-use raftd::raft::Configuration;
+use raftd::raft::{Configuration, Wish};
 use raftd::replica::Node;
 use raftd::types::{NodeId, Term};
 
@@ -55,15 +55,25 @@ impl World {
     fn choose_core(&mut self) -> Vec<usize> {
         let possible: Vec<Configuration> =
             self.proof.possible_configurations().into_iter().cloned().collect();
+        // A learner that was heard just now may become a voter after it fell silent.
+        let wishes = |it: &Configuration, id| {
+            it.learners().iter().any(|learner| learner.id == id && learner.wish != Wish::Stay)
+        };
+        let may_vote = |machine| possible.iter().any(|it| wishes(it, id_of(machine)));
+        let up = |machine: usize| {
+            let it = &self.machines[machine];
+            !it.damaged && it.dead.is_none()
+        };
         let decides = |core: &[usize]| {
             let reached = |it: &Configuration| it.reached(|id| core.contains(&machine_of(id)));
-            possible.iter().all(reached)
+            let missed = |nth: usize| up(nth) && may_vote(nth) && !core.contains(&nth);
+            possible.iter().all(reached) && !(0..self.machines.len()).any(missed)
         };
-        let may_decide = |machine: usize| possible.iter().any(|it| it.is_voter(id_of(machine)));
-        let mut core: Vec<usize> = (0..self.machines.len())
-            .filter(|nth| !self.machines[*nth].damaged && self.machines[*nth].dead.is_none())
-            .filter(|nth| may_decide(*nth))
-            .collect();
+        let may_decide = |machine: usize| {
+            may_vote(machine) || possible.iter().any(|it| it.is_voter(id_of(machine)))
+        };
+        let mut core: Vec<usize> =
+            (0..self.machines.len()).filter(|nth| up(*nth) && may_decide(*nth)).collect();
         assert!(decides(&core), "a quorum stays sound");
         for _ in 0..self.faults.chance.index(core.len()) {
             let left_out = self.faults.chance.index(core.len());
