@@ -48,6 +48,7 @@ impl World {
         self.stop_asking();
         self.heal_everybody();
         self.await_agreement();
+        self.await_rest();
         Liveness { served_after }
     }
 
@@ -205,6 +206,15 @@ impl World {
                 );
                 return;
             }
+        }
+    }
+
+    /// What goes on beside the log comes to an end too: a file that hangs holds up those behind it.
+    fn await_rest(&mut self) {
+        let limit = self.now + AGREES_WITHIN_NS;
+        while self.machines.iter().any(|it| it.dead.is_none() && it.background.is_some()) {
+            must!(self.now < limit, "Convergence", "background work goes on in peace");
+            self.run_until(self.now + 20 * MS);
         }
     }
 
