@@ -38,7 +38,7 @@ impl Trace {
     /// The same with what strace is to do with the calls.
     pub(super) fn attach_with(pid: u32, file: PathBuf, what: &[&str]) -> Option<Trace> {
         let strace = Command::new("strace")
-            .args(["-f", "-s", "400"])
+            .args(["-f", "-s", "65536"])
             .args(what)
             .arg("-o")
             .arg(&file)
