@@ -9,7 +9,7 @@ fn shape(flags: &[&str]) -> Shape {
     let small = ["--segment-bytes", "65536", "--snapshot-entries", "50"];
     let often = ["--snapshot-interval", "0"];
     let flags = small.iter().chain(&often).chain(flags);
-    Shape { flags: flags.map(|flag| (*flag).to_owned()).collect(), cuttable: false }
+    Shape { flags: flags.map(|flag| (*flag).to_owned()).collect(), ..Shape::default() }
 }
 
 fn put(cluster: &Cluster, numbers: std::ops::Range<usize>, value_bytes: usize) {

@@ -16,7 +16,7 @@ fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
     if !strace_works() {
         return;
     }
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_alone(3);
     let leader = cluster.leader();
     cluster.client().put(b"before", b"").unwrap();
     let others = cluster.others(leader);

@@ -1,11 +1,11 @@
 //! Clusters of real `raftd` processes on loopback, each node with its own directory and log file.
 //!
 //! Dropping a cluster kills exactly its processes and removes exactly its directories; if the test
-//! is failing, the ends of the logs are printed first. One cluster runs at a time, so that a slow
-//! machine does not look like a slow cluster.
+//! is failing, the ends of the logs are printed first. `turns` says how many run at a time.
 
 use super::links::Links;
 use super::patience::eventually;
+use super::turns::{Company, Turn};
 use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline};
 use raftd::types::ClusterId;
 use raftd::wire::reply::ReplyBody;
@@ -16,7 +16,6 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -26,13 +25,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Small segments, so that they rotate in a test and are quickly prepared.
 const SEGMENT_BYTES: &str = "1048576";
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// Waits until no other cluster runs; the next one waits for the end of what this returns.
-pub(super) fn take_turn() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// How a cluster is made.
 #[derive(Clone, Default)]
 pub(super) struct Shape {
@@ -40,6 +32,8 @@ pub(super) struct Shape {
     pub(super) flags: Vec<String>,
     /// Whether the nodes reach each other through proxies that can be cut.
     pub(super) cuttable: bool,
+    /// Whether other clusters may run meanwhile.
+    pub(super) company: Company,
 }
 
 /// A node and its process, if it runs.
@@ -62,13 +56,18 @@ pub(super) struct Cluster {
     pub(super) servers: Vec<Server>,
     pub(super) links: Option<Links>,
     folder: TempDir,
-    _turn: Option<MutexGuard<'static, ()>>,
+    _turn: Option<Turn>,
 }
 
 impl Cluster {
     /// Starts `count` fresh nodes.
     pub(super) fn start(count: u64) -> Cluster {
         Cluster::start_shaped(count, &Shape::default())
+    }
+
+    /// Starts `count` fresh nodes while no other cluster runs.
+    pub(super) fn start_alone(count: u64) -> Cluster {
+        Cluster::start_shaped(count, &Shape { company: Company::Nobody, ..Shape::default() })
     }
 
     /// Starts `count` fresh nodes of this shape.
@@ -80,7 +79,7 @@ impl Cluster {
 
     /// A cluster whose nodes are not started yet.
     pub(super) fn plan(count: u64, shape: &Shape) -> Cluster {
-        Cluster::plan_in(Some(take_turn()), count, shape)
+        Cluster::plan_in(Some(Turn::take(shape.company)), count, shape)
     }
 
     /// Another cluster of fresh nodes, to be measured in turns with this one.
@@ -90,7 +89,7 @@ impl Cluster {
         cluster
     }
 
-    fn plan_in(turn: Option<MutexGuard<'static, ()>>, count: u64, shape: &Shape) -> Cluster {
+    fn plan_in(turn: Option<Turn>, count: u64, shape: &Shape) -> Cluster {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let listen: Vec<String> = (0..count).map(|_| free_address()).collect();
         let links = shape.cuttable.then(|| Links::open(&listen));

@@ -137,7 +137,7 @@ fn with_big_values(cluster: &mut Cluster) -> (u64, Client) {
 #[test]
 fn attackers_are_hung_up_on_and_nobody_else_feels_them() {
     raise_descriptor_limit();
-    let mut attacked = Cluster::start(3);
+    let mut attacked = Cluster::start_alone(3);
     let mut calm = attacked.start_beside(3);
     let (leader, mut client) = with_big_values(&mut attacked);
     let (_, mut calm_client) = with_big_values(&mut calm);

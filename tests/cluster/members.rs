@@ -231,7 +231,7 @@ fn handovers(cluster: &mut Cluster, count: usize, service: &Service) -> Vec<Dura
 #[test]
 fn the_leadership_changes_hands_under_load_and_no_put_fails() {
     let count = std::env::var("MEMBERS_HANDOVERS").map_or(6, |text| text.parse().unwrap());
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_alone(3);
     let mut gaps = Vec::new();
     let tally = under_load(&mut cluster, |cluster, service, _| {
         gaps = handovers(cluster, count, service);
@@ -244,7 +244,7 @@ fn the_leadership_changes_hands_under_load_and_no_put_fails() {
 
 #[test]
 fn a_leader_that_is_told_to_stop_hands_over_and_no_put_fails() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_alone(3);
     let mut stops = Vec::new();
     let tally = under_load(&mut cluster, |cluster, service, _| {
         for _ in 0..5 {

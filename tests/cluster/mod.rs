@@ -1,8 +1,9 @@
-//! Whole clusters: real processes, real sockets, real disks. Few, and one at a time.
+//! Whole clusters: real processes, real sockets, real disks. Few, and few at a time.
 //!
 //! | file | what |
 //! |---|---|
 //! | `harness` | processes: start, kill -9, pause, restart; the only user of the client library |
+//! | `turns` | which of them run side by side, and which alone |
 //! | `links` | TCP proxies between the nodes, to cut links for real |
 //! | `gate` | a proxy that stops a client's write on its way |
 //! | `patience` | waiting for a condition, with a deadline |
@@ -52,4 +53,5 @@ pub(crate) mod script;
 mod starting;
 mod survival;
 mod traced;
+mod turns;
 mod unfinished;

@@ -253,7 +253,7 @@ fn a_put_that_was_sent_and_not_answered_has_a_code_of_its_own() {
 
 #[test]
 fn a_put_right_after_the_leaders_death_needs_no_help() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_alone(3);
     let leader = cluster.leader();
     let at = endpoints(&cluster);
     done(&raftctl(&at, "put before 1"));

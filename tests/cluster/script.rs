@@ -1,12 +1,12 @@
 //! scripts/cluster.sh from every state that people leave behind.
 
-use super::harness::{free_address, take_turn};
+use super::harness::free_address;
 use super::patience::{eventually, now};
+use super::turns::{Company, Turn};
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::MutexGuard;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -15,16 +15,16 @@ pub(crate) struct Script {
     folder: TempDir,
     /// The first node's port.
     pub(crate) port: u16,
-    turn: Option<MutexGuard<'static, ()>>,
+    turn: Option<Turn>,
 }
 
 /// How long the script may take for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Script {
-    /// For up to `nodes` nodes. Other clusters wait for its end.
+    /// For up to `nodes` nodes, when it is their turn.
     pub(crate) fn new(nodes: u16) -> Script {
-        let turn = take_turn();
+        let turn = Turn::take(Company::Others);
         let mut script = Script::beside(nodes);
         script.turn = Some(turn);
         script

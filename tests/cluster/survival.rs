@@ -49,7 +49,7 @@ fn three_nodes_elect_and_replicate() {
 
 #[test]
 fn a_put_succeeds_within_two_seconds_of_the_leaders_death() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_alone(3);
     let leader = cluster.leader();
     put_all(&cluster, 20);
     // A client that does nothing about it: it knows all nodes, and the leader was its last one.

@@ -38,7 +38,7 @@ impl Trace {
     /// The same with what strace is to do with the calls.
     pub(super) fn attach_with(pid: u32, file: PathBuf, what: &[&str]) -> Option<Trace> {
         let strace = Command::new("strace")
-            .args(["-f", "-s", "400"])
+            .args(["-f", "-s", "65536"])
             .args(what)
             .arg("-o")
             .arg(&file)
@@ -108,6 +108,12 @@ fn wrote_and_synced(trace: &str, value: &str) -> bool {
     after.into_iter().any(|line| line.contains("fdatasync") && line.trim_end().ends_with("= 0"))
 }
 
+/// The end of what a trace saw, for whoever reads a failure.
+fn last_lines(trace: &str) -> String {
+    let lines: Vec<&str> = trace.lines().collect();
+    lines[lines.len().saturating_sub(16)..].join("\n")
+}
+
 #[test]
 fn the_loop_of_a_serving_leader_touches_no_disk() {
     if !strace_works() {
@@ -168,7 +174,13 @@ fn every_acknowledged_put_follows_completed_syncs_on_a_majority() {
         // by now had not happened when the answer was sent.
         let synced = traces.iter().filter(|trace| wrote_and_synced(&trace.text(), &value));
         let synced = synced.count();
-        assert!(synced >= 2, "put {number} was acknowledged with {synced} of 3 disks synced");
+        let said =
+            || -> Vec<String> { traces.iter().map(|trace| last_lines(&trace.text())).collect() };
+        assert!(
+            synced >= 2,
+            "put {number} was acknowledged with {synced} of 3 disks synced:\n{}",
+            said().join("\n---\n")
+        );
         acknowledged += 1;
     }
     assert!(acknowledged >= 40, "only {acknowledged} puts prove something");

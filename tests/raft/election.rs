@@ -47,6 +47,17 @@ pub(super) fn elect(server: &mut Server, now: Instant) -> Vec<Message> {
     left
 }
 
+/// Server 1 of three leads term 2 at `now`, its first entry synced; 2 and 3 are connected, each
+/// with its number as session.
+pub(super) fn leader_of_three(now: Instant) -> Server {
+    let mut server = Server::new(1, 3, &[1]);
+    server.raft.connected(id(2), 2);
+    server.raft.connected(id(3), 3);
+    elect(&mut server, now);
+    server.sync(now);
+    server
+}
+
 #[test]
 fn a_server_starts_as_a_follower_and_waits_between_one_and_two_timeouts() {
     let mut waits = Vec::new();

@@ -1,22 +1,13 @@
 //! ReadIndex: a read sees everything committed before it was asked, without a log entry. Thesis
 //! §6.4.
 
-use super::election::elect;
+use super::election::leader_of_three;
 use super::server::{Server, at, id};
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Dropped, NotLeader};
 use raftd::types::{Instant, LogIndex};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
-
-fn leader() -> Server {
-    let mut server = Server::new(1, 3, &[1]);
-    server.raft.connected(id(2), 2);
-    server.raft.connected(id(3), 3);
-    elect(&mut server, NOW);
-    server.sync(NOW);
-    server
-}
 
 fn confirm(server: &mut Server, from: u64, round: u64, index: u64) -> Vec<Message> {
     let outcome = AppendOutcome::Matched { index: at(index) };
@@ -43,7 +34,7 @@ fn answers(server: &mut Server) -> Vec<Result<LogIndex, Dropped>> {
 
 #[test]
 fn a_read_waits_for_an_entry_of_our_term_and_then_for_a_quorum_that_still_knows_us() {
-    let mut server = leader();
+    let mut server = leader_of_three(NOW);
     server.raft.read().expect("leads");
     assert!(server.settle(NOW).is_empty(), "no round before the term's first commit");
     let left = confirm(&mut server, 2, 0, 2);
@@ -56,7 +47,7 @@ fn a_read_waits_for_an_entry_of_our_term_and_then_for_a_quorum_that_still_knows_
 
 #[test]
 fn reads_that_come_while_a_round_is_out_share_the_next() {
-    let mut server = leader();
+    let mut server = leader_of_three(NOW);
     confirm(&mut server, 2, 0, 2);
     let first = server.raft.read().expect("leads");
     assert_eq!(rounds(&server.settle(NOW)), (1, 2));
@@ -76,7 +67,7 @@ fn reads_that_come_while_a_round_is_out_share_the_next() {
 
 #[test]
 fn a_round_rides_on_the_entries_of_its_turn() {
-    let mut server = leader();
+    let mut server = leader_of_three(NOW);
     confirm(&mut server, 2, 0, 2);
     confirm(&mut server, 3, 0, 2);
     server.raft.read().expect("leads");
@@ -88,7 +79,7 @@ fn a_round_rides_on_the_entries_of_its_turn() {
 
 #[test]
 fn a_round_we_did_not_begin_and_a_session_that_is_over_confirm_nothing() {
-    let mut server = leader();
+    let mut server = leader_of_three(NOW);
     confirm(&mut server, 2, 0, 2);
     server.raft.read().expect("leads");
     server.settle(NOW);
@@ -100,7 +91,7 @@ fn a_round_we_did_not_begin_and_a_session_that_is_over_confirm_nothing() {
 
 #[test]
 fn reads_end_with_the_leadership() {
-    let mut server = leader();
+    let mut server = leader_of_three(NOW);
     confirm(&mut server, 2, 0, 2);
     server.raft.read().expect("leads");
     server.settle(NOW);

@@ -1,24 +1,15 @@
 //! A disk that hangs: heartbeats go on without it, and a leader does not stay for long. raft-bugs
 //! H7.
 
-use super::election::elect;
+use super::election::leader_of_three;
 use super::followers::append;
-use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, id, pos};
+use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, pos};
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Mark, Notice};
 use raftd::types::{Instant, Term};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 const PATIENCE_NS: u64 = 2 * TIMEOUT_NS;
-
-fn leader() -> Server {
-    let mut server = Server::new(1, 3, &[1]);
-    server.raft.connected(id(2), 2);
-    server.raft.connected(id(3), 3);
-    elect(&mut server, NOW);
-    server.sync(NOW);
-    server
-}
 
 /// Both followers have everything up to `index`.
 fn acknowledge(server: &mut Server, now: Instant, index: u64) {
@@ -31,7 +22,7 @@ fn acknowledge(server: &mut Server, now: Instant, index: u64) {
 
 #[test]
 fn heartbeats_and_commits_go_on_while_the_leaders_disk_hangs_and_then_it_leaves() {
-    let mut server = leader();
+    let mut server = leader_of_three(NOW);
     acknowledge(&mut server, NOW, 2);
     server.propose(NOW, 7).expect("leads");
     server.settle(NOW);
