@@ -61,8 +61,9 @@ pub const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 /// Entry bytes in flight to one follower. Bytes.
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Entry bytes the leader holds beyond its commit index before it answers Busy. Bytes.
-pub const UNCOMMITTED_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Entry bytes the leader holds that are not committed, or not durable here: two full windows.
+/// Beyond, clients wait, unread, and hear Busy if nothing moves. Bytes.
+pub const UNCOMMITTED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Synced entries kept in memory so that followers and apply need no map reads. Bytes.
 pub const ENTRY_CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -84,9 +85,18 @@ pub const CONNECTION_OUT_MAX: usize = 8 * 1024 * 1024;
 /// Out-buffer bytes of a peer connection beyond which appends wait. Bytes.
 pub const PEER_OUT_MAX: usize = IN_FLIGHT_BYTES_MAX + FRAME_BYTES_MAX;
 
-/// Unfinished requests of all client connections together, as their buffers are allocated. Beyond,
-/// who has held most for longest is closed. Bytes.
-pub const CLIENT_INPUT_BYTES_MAX: usize = 40 * 1024 * 1024;
+/// Room for large requests of all client connections together that have begun and not ended.
+/// Beyond, connections wait for it, unread. Twenty of the largest. Bytes.
+pub const CLIENT_INPUT_LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The same for requests that are not large. Bytes.
+pub const CLIENT_INPUT_SMALL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Largest request that is not large: a hello is none. Bytes.
+pub const SMALL_REQUEST_BYTES_MAX: usize = HELLO_BYTES_MAX + 4;
+
+/// What is read from a client connection without setting room aside. Bytes.
+pub const CLIENT_INPUT_FLOOR: usize = 1024;
 
 /// Out-buffers of all client connections together, as they are allocated. Before, large replies
 /// wait; beyond, who is answered and does not read is closed. Bytes.
@@ -161,11 +171,16 @@ pub const CLIENTS_COST_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// held back.
 const WAITING_READ_COST: usize = 3 * WAITING_READ_BYTES_MAX;
 
+/// The bounds, and what is below the floor.
+const CLIENT_INPUT_COST: usize = CLIENT_INPUT_LARGE_BYTES_MAX
+    + CLIENT_INPUT_SMALL_BYTES_MAX
+    + CONNECTIONS_MAX * CLIENT_INPUT_FLOOR;
+
 /// The bound, and what is below the floor.
 const CLIENT_OUT_COST: usize = CLIENT_OUT_BYTES_MAX + CONNECTIONS_MAX * CLIENT_OUT_FLOOR;
 
 const _: () = assert!(
-    CLIENT_INPUT_BYTES_MAX
+    CLIENT_INPUT_COST
         + CLIENT_OUT_COST
         + WAITING_READ_COST
         + UNCOMMITTED_BYTES_MAX

@@ -363,14 +363,28 @@ impl Node {
         }
     }
 
-    /// What a server that is no member any more says last.
+    /// What a server says last that is no member, and cannot become one by its number. It may never
+    /// have been one: then its addition came to nothing, and later ones took higher numbers.
     pub(super) fn removed(&self) -> String {
-        format!(
-            "server {} was removed from the cluster: its data directory can be deleted; to let \
-             this machine come back, start it with --join, a new --id and an empty --data-dir, \
-             and `raftctl member add` it",
-            self.identity.node.get()
-        )
+        let (node, number) = (self.identity.node, self.identity.node.get());
+        let committed = match &self.stage {
+            Stage::Member(raft) => raft.commit_index(),
+            Stage::Alone(_) | Stage::Founding => LogIndex::ZERO,
+        };
+        let mut known = self.memberships.iter().filter(|(index, _)| *index <= committed);
+        if known.any(|(_, membership)| membership.get(node).is_some()) {
+            format!(
+                "server {number} was removed from the cluster: its data directory can be deleted; \
+                 to let this machine come back, start it with --join, a new --id and an empty \
+                 --data-dir, and `raftctl member add` it"
+            )
+        } else {
+            format!(
+                "server {number} is not a member of the cluster, and its number cannot be added \
+                 any more: start it with --join, an --id above all members' and an empty \
+                 --data-dir, and `raftctl member add` it"
+            )
+        }
     }
 
     pub(super) fn answer_member_list(

@@ -3,14 +3,14 @@
 //! A refusal from here is certain: the command has not reached the log. Design §4, style rule 31.
 
 use super::connections::{ConnectionId, Flow, Party};
-use super::drive::room_after_overhead;
+use super::drive::{minds_deadlines, room_after_overhead};
 use super::pending::Waiter;
 use super::reads::By;
 use super::{Node, Stage, Taken};
 use crate::kv;
 use crate::limits;
 use crate::raft::ProposeError;
-use crate::types::{EntryKind, Instant, NodeId};
+use crate::types::{EntryKind, Instant, LogIndex, NodeId};
 use crate::wal::Shortage;
 use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_request};
 use crate::wire::error::Error;
@@ -22,6 +22,30 @@ use crate::wire::reply::error_reply;
 pub(super) struct OpenEntry {
     pub(super) payload: Vec<u8>,
     pub(super) waiters: Vec<Waiter>,
+}
+
+/// Clients wait, unread, because what they wrote last finds no room: the next segment is not ready,
+/// or too much is not committed yet. Nobody waits for what does not come: they are refused then.
+#[derive(Debug)]
+pub(super) struct Stall {
+    /// The room waited for; 0 if nobody waits. Bytes.
+    bytes: u64,
+    /// How far the log was, and when it was last seen to move.
+    moved: (LogIndex, u64),
+    moved_at: Instant,
+    /// Too much is not committed, and has not moved for long.
+    stuck: bool,
+}
+
+impl Stall {
+    pub(super) fn new() -> Stall {
+        let moved = (LogIndex::ZERO, 0);
+        Stall { bytes: 0, moved, moved_at: Instant::ZERO, stuck: false }
+    }
+
+    pub(super) fn holds_clients(&self) -> bool {
+        self.bytes > 0
+    }
 }
 
 impl Node {
@@ -123,20 +147,46 @@ impl Node {
             self.close_entry(now);
         }
         if !self.has_room_for(bytes) {
-            if self.wal.shortage().is_none() {
-                self.stalled_bytes = as_u64(self.open.payload.len() + bytes);
-            }
-            return Err(self.no_room());
+            return Err(self.stall(bytes, now));
         }
         self.gather(request.command, Waiter { connection: id, request: request.id }, now);
         self.connections.wait(id);
         Ok(())
     }
 
-    /// Whether the log takes the turn's entry with a command of so many bytes more.
+    /// Whether there is room for the turn's entry with a command of so many bytes more.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        let room = room_after_overhead(self.wal.room_bytes());
-        as_u64(self.open.payload.len() + bytes) <= room
+        let bytes = as_u64(self.open.payload.len() + bytes);
+        self.log_takes(bytes) && self.memory_takes(bytes)
+    }
+
+    fn log_takes(&self, bytes: u64) -> bool {
+        bytes <= room_after_overhead(self.wal.room_bytes())
+    }
+
+    /// Entries that are not committed, or not durable here, are in memory. One always fits.
+    fn memory_takes(&self, bytes: u64) -> bool {
+        let Stage::Member(raft) = &self.stage else { return true };
+        let kept = raft.commit_index().min(raft.durable()).max(raft.base().index);
+        let held = raft.bytes_since(kept);
+        let max = as_u64(self.options.working.uncommitted_bytes_max);
+        held == 0 || held.saturating_add(bytes) <= max
+    }
+
+    /// A command of so many bytes finds no room. Holds the clients if that will pass; says why.
+    fn stall(&mut self, bytes: usize, now: Instant) -> Error {
+        let bytes = as_u64(self.open.payload.len() + bytes);
+        let log_takes = self.log_takes(bytes);
+        if log_takes && self.stall.stuck {
+            return Error::Busy { what: "entries not committed yet".into() };
+        }
+        if log_takes || self.wal.shortage().is_none() {
+            if self.stall.bytes == 0 {
+                self.stall.moved_at = now;
+            }
+            self.stall.bytes = bytes;
+        }
+        self.no_room()
     }
 
     /// Why the log takes nothing.
@@ -151,12 +201,33 @@ impl Node {
 
     /// Ends a stall when there is room, or when waiting for it has become pointless.
     pub(super) fn end_stall(&mut self, now: Instant) {
-        let room = room_after_overhead(self.wal.room_bytes());
-        let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
-        if self.stalled_bytes <= room || self.wal.shortage().is_some() || !leads {
-            self.stalled_bytes = 0;
-        }
         self.handover.holding &= self.is_between_leaders(now);
+        if self.stall.bytes == 0 && !self.stall.stuck {
+            return;
+        }
+        let Stage::Member(raft) = &self.stage else { return };
+        let (leads, moved) = (raft.is_leader(), (raft.commit_index(), self.jobs.finished));
+        if std::mem::replace(&mut self.stall.moved, moved) != moved {
+            (self.stall.moved_at, self.stall.stuck) = (now, false);
+        }
+        let (log_takes, memory_takes) =
+            (self.log_takes(self.stall.bytes), self.memory_takes(self.stall.bytes));
+        self.stall.stuck |= !memory_takes && self.stall_ends_at() <= now;
+        let goes_on = if log_takes { !self.stall.stuck } else { self.wal.shortage().is_none() };
+        self.stall.stuck &= leads;
+        if !leads || !goes_on || (log_takes && memory_takes) {
+            self.stall.bytes = 0;
+        }
+    }
+
+    /// When those who wait for commits are told that there are none. Before a leader that no quorum
+    /// answers loses its office: its clients should hear of it.
+    pub(super) fn stall_ends_at(&self) -> Instant {
+        let Stall { bytes, stuck, .. } = self.stall;
+        if bytes == 0 || stuck || self.memory_takes(bytes) {
+            return Instant::FAR;
+        }
+        self.stall.moved_at.after_ns(self.options.election_timeout_ns / 2)
     }
 
     /// Adds a command to the turn's entry.
@@ -180,6 +251,14 @@ impl Node {
                 Err(Error::NotReady { why: "this server is stopping".into() })
             }
             Stage::Member(raft) if raft.is_leader() => Ok(()),
+            // Nobody else can lead, and to open its term it needs room for an entry.
+            Stage::Member(raft)
+                if raft.configuration().is_sole_voter(self.identity.node)
+                    && self.wal.shortage().is_some()
+                    && !minds_deadlines(raft, &self.wal) =>
+            {
+                Err(self.no_room())
+            }
             Stage::Member(_) => Err(self.not_leader(self.leader_or_successor())),
             Stage::Alone(_) | Stage::Founding => {
                 let why = "this server waits for the other first members".into();

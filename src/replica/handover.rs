@@ -55,7 +55,7 @@ pub(super) struct Leaving {
 impl Node {
     /// Whether clients wait, unread.
     pub(super) fn holds_clients(&self) -> bool {
-        self.stalled_bytes > 0 || self.handover.holding
+        self.stall.holds_clients() || self.handover.holding
     }
 
     /// Whether we hand over, or have done so and do not know to whom.

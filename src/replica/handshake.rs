@@ -48,7 +48,9 @@ impl fmt::Display for Objection {
                  {}=HOST:PORT` makes it one",
                 node.get()
             ),
-            Objection::Removed { node } => write!(f, "server {node} was removed"),
+            Objection::Removed { node } => {
+                write!(f, "server {node} is no member, and its number is not given again")
+            }
             Objection::OtherBootstrap { ours, node } => write!(
                 f,
                 "server {node} was bootstrapped with other members or data directories than \

@@ -64,7 +64,7 @@ use crate::wal::{
     self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, SnapshotEvent, Wal,
 };
 use administration::Administration;
-use admission::OpenEntry;
+use admission::{OpenEntry, Stall};
 use bootstrap::Bootstrap;
 use catch_up::Transfers;
 use complaints::Complaints;
@@ -218,8 +218,7 @@ pub struct Node {
     /// The last turn.
     now: Instant,
     dials: Vec<Dial>,
-    /// Clients wait, unread, until the log has room for so many bytes; 0 if it has. Bytes.
-    stalled_bytes: u64,
+    stall: Stall,
     more_to_apply: bool,
     farewell: Farewell,
     fatal: Option<Fatal>,
@@ -278,7 +277,7 @@ impl Node {
             transfers: Transfers::default(),
             now,
             dials: Vec::new(),
-            stalled_bytes: 0,
+            stall: Stall::new(),
             more_to_apply: false,
             farewell: Farewell::None,
             fatal: None,
@@ -528,6 +527,7 @@ impl Node {
             .min(snapshots)
             .min(self.reads_wake_at())
             .min(self.connections.wake_at())
+            .min(self.stall_ends_at())
             .min(self.transfers.wake_at(self.now))
     }
 }

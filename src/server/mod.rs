@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `turn` | one turn of the loop, on one screen |
 //! | `sockets` | accept, connect, read, write, close: sockets on one side, the node on the other |
-//! | `unfinished` | who holds memory for requests that do not end, and who is closed for it |
+//! | `unfinished` | room for requests that have begun: who is read, who waits, who is closed |
 //! | `rarely` | lines of the log that strangers can cause, one a second at most |
 //! | `share` | how the descriptors are shared out |
 //! | `threads` | `sync` and `bg`: they run jobs and own no state |

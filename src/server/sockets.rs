@@ -1,13 +1,14 @@
 //! Sockets on one side, the node on the other: accept, connect, read, write, close.
 
 use super::rarely::Rarely;
-use super::unfinished::{Held, Unfinished};
+use super::unfinished::Unfinished;
 use super::wheel::Wheel;
 use crate::limits;
 use crate::net::{Listener, Received, Resolver, Socket, Wait, WakeHandle, connect};
 use crate::replica::{ConnectionId, Dial, Flow, Node};
 use crate::types::{Instant, NodeId};
 use crate::wire::error::Error;
+use crate::wire::frame::last_end;
 use crate::wire::hello::{HelloReply, encode_hello_reply};
 use slab::Slab;
 use std::io;
@@ -23,9 +24,6 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 /// Connections accepted in one turn, so that a flood does not starve those who are served.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// An empty buffer of a client is kept up to this size. Bytes.
-const SPARE_BYTES_MAX: usize = 1024;
-
 #[derive(Debug)]
 struct Entry {
     id: ConnectionId,
@@ -36,10 +34,10 @@ struct Entry {
     ready: bool,
     /// In the wheel.
     watched: bool,
+    /// In the list of those that the node does not take bytes of.
+    paused: bool,
     /// Since when an incomplete frame waits for its rest.
     partial_since: Option<Instant>,
-    /// What it holds of the memory for unfinished requests.
-    held: Held,
 }
 
 /// All sockets of the server.
@@ -192,8 +190,8 @@ impl Sockets {
             dialing,
             ready: false,
             watched: false,
+            paused: false,
             partial_since: None,
-            held: Held::NOTHING,
         };
         match wait.register(entry.socket.source(), key) {
             Ok(()) => {
@@ -211,20 +209,28 @@ impl Sockets {
         self.entries.get_mut(id.slot()).filter(|entry| entry.id == id)
     }
 
-    /// Readies the connections whose node takes bytes again.
-    pub(super) fn resume_paused(&mut self, node: &Node) {
-        let (entries, ready) = (&mut self.entries, &mut self.ready);
+    /// Readies the connections that can go on: the node takes their bytes again, or there is room
+    /// for what they have begun. They have waited, so they come before those that are ready.
+    pub(super) fn resume(&mut self, node: &mut Node, now: Instant) {
+        self.close_slow(node, now);
+        let mut resumed = std::mem::take(&mut self.serving);
+        let entries = &mut self.entries;
         self.paused.retain(|id| {
             let Some(entry) = entries.get_mut(id.slot()).filter(|entry| entry.id == *id) else {
                 return false;
             };
-            let paused = node.flow(*id) == Flow::Paused;
-            if !paused && !entry.ready {
-                entry.ready = true;
-                ready.push(*id);
+            entry.paused = node.flow(*id) == Flow::Paused;
+            if !entry.paused {
+                resumed.push(*id);
             }
-            paused
+            entry.paused
         });
+        while let Some(id) = self.unfinished.next() {
+            resumed.push(id);
+        }
+        resumed.retain(|id| !std::mem::replace(&mut self.entries[id.slot()].ready, true));
+        resumed.append(&mut self.ready);
+        self.serving = std::mem::replace(&mut self.ready, resumed);
     }
 
     fn serve(
@@ -256,90 +262,98 @@ impl Sockets {
     /// has ended the connection. If the node ends it, it is closed after what it has to say was
     /// offered.
     fn read(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
-        let Some(entry) = self.entries.get_mut(id.slot()).filter(|entry| entry.id == id) else {
-            return true;
-        };
-        if !entry.socket.input.is_empty() {
+        let Some(entry) = self.entry(id) else { return true };
+        let flow = if entry.socket.input.is_empty() {
+            node.flow(id)
+        } else {
             let taken = node.on_bytes(id, &entry.socket.input, now);
             entry.socket.input.drain(..taken.bytes);
-            self.note_taken(id, taken.bytes, node, now);
-            if !self.go_on(id, taken.flow) {
-                return true;
-            }
-        } else if !self.go_on(id, node.flow(id)) {
-            return true;
-        }
-        self.read_socket(id, node, now)
+            self.note_taken(id, taken.bytes, node);
+            taken.flow
+        };
+        !self.go_on(id, flow) || self.read_socket(id, node, now)
     }
 
     fn read_socket(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
         let entry = &mut self.entries[id.slot()];
-        if !entry.socket.readable {
+        let (input, most) = (&entry.socket.input, limits::TURN_READ_BYTES);
+        let most = if node.is_peer(id) { most } else { self.unfinished.readable(id, input.len()) };
+        if !entry.socket.readable || most == 0 {
             return true;
         }
-        let count = match entry.socket.receive(&mut self.buffer) {
+        let count = match entry.socket.receive(&mut self.buffer[..most]) {
             Ok(Received::Bytes(count)) => count,
             Ok(Received::Nothing) => return true,
             Ok(Received::End) | Err(_) => return false,
         };
+        self.unfinished.note_received(id, count);
         let input = &mut entry.socket.input;
         let taken = if input.is_empty() {
             let taken = node.on_bytes(id, &self.buffer[..count], now);
             input.extend_from_slice(&self.buffer[taken.bytes..count]);
             taken
         } else {
-            // It counts as it is allocated, so it does not double.
             if input.capacity() - input.len() < count {
-                input.reserve_exact(count.max(input.len() / 4));
+                // At once as much as is set aside for it, so that it does not double.
+                let rest = self.unfinished.bytes_max(id).saturating_sub(input.len());
+                input.reserve_exact(count.max(rest).max(input.len() / 4));
             }
             input.extend_from_slice(&self.buffer[..count]);
             let taken = node.on_bytes(id, input, now);
             input.drain(..taken.bytes);
             taken
         };
-        if entry.socket.readable && !entry.ready && taken.flow == Flow::Open {
-            entry.ready = true;
-            self.ready.push(id);
-        }
-        self.go_on(id, taken.flow);
-        self.note_taken(id, taken.bytes, node, now);
-        if self.unfinished.is_too_much() {
-            self.close_hoarders(node, now);
+        self.note_taken(id, taken.bytes, node);
+        if self.go_on(id, taken.flow) && !self.unfinished.waits(id) {
+            let entry = &mut self.entries[id.slot()];
+            if entry.socket.readable && !std::mem::replace(&mut entry.ready, true) {
+                self.ready.push(id);
+            }
         }
         true
     }
 
-    /// Frames of `id` were taken, or none: what is left is a frame that has just begun, or is still
-    /// the same one.
-    fn note_taken(&mut self, id: ConnectionId, bytes: usize, node: &Node, now: Instant) {
+    /// Frames of `id` were taken, or none: sets room aside for what is left.
+    fn note_taken(&mut self, id: ConnectionId, bytes: usize, node: &Node) {
         let entry = &mut self.entries[id.slot()];
-        let fresh = bytes > 0 || entry.partial_since.is_none();
         if bytes > 0 {
             entry.partial_since = None;
         }
-        let input = &mut entry.socket.input;
         // A peer's next batch is as large as its last; clients are too many to keep it for them.
-        if input.is_empty() && input.capacity() > SPARE_BYTES_MAX && !node.is_peer(id) {
-            *input = Vec::new();
+        if node.is_peer(id) {
+            return self.unfinished.forget(id);
         }
-        let empty = node.is_peer(id) || input.is_empty();
-        let left = if empty { 0 } else { input.capacity() };
-        self.unfinished.hold(&mut entry.held, left, fresh.then_some(now));
+        let input = &mut entry.socket.input;
+        self.unfinished.settle(id, input.len(), last_end(input));
+        if input.capacity() > self.unfinished.bytes_max(id) {
+            input.shrink_to_fit();
+        }
     }
 
-    fn close_hoarders(&mut self, node: &mut Node, now: Instant) {
-        let holders = self.entries.iter().map(|(_, entry)| (entry.id, entry.held));
-        for id in self.unfinished.victims(holders, now) {
+    fn close_slow(&mut self, node: &mut Node, now: Instant) {
+        let entries = &self.entries;
+        let is_silent = |id: ConnectionId| {
+            let entry = entries.get(id.slot()).filter(|entry| entry.id == id);
+            let silent = entry.is_some_and(|entry| !entry.socket.readable && !entry.paused);
+            silent && node.flow(id) == Flow::Open
+        };
+        for id in self.unfinished.slow(is_silent, now) {
             self.close(id, node, now);
         }
+    }
+
+    /// When `resume` must be called.
+    pub(super) fn wake_at(&self) -> Instant {
+        self.unfinished.wake_at()
     }
 
     fn go_on(&mut self, id: ConnectionId, flow: Flow) -> bool {
         match flow {
             Flow::Open => true,
             Flow::Paused => {
-                if !self.paused.contains(&id) {
+                if !std::mem::replace(&mut self.entries[id.slot()].paused, true) {
                     self.paused.push(id);
+                    self.unfinished.note_unread(id);
                 }
                 false
             }
@@ -347,7 +361,7 @@ impl Sockets {
         }
     }
 
-    /// A frame that has begun must end in time.
+    /// A frame that has begun must end in time, as long as we read it.
     fn note_partial(
         &mut self,
         id: ConnectionId,
@@ -355,8 +369,9 @@ impl Sockets {
         wheel: &mut Wheel<ConnectionId>,
         now: Instant,
     ) {
+        let unread = self.unfinished.waits(id) || node.flow(id) != Flow::Open;
         let Some(entry) = self.entry(id) else { return };
-        let waits = !entry.socket.input.is_empty() && node.flow(id) == Flow::Open;
+        let waits = !entry.socket.input.is_empty() && !unread;
         if waits && entry.partial_since.is_none() {
             entry.partial_since = Some(now);
             self.watch(id, wheel, now);
@@ -382,7 +397,7 @@ impl Sockets {
     ) {
         let Some(entry) = self.entry(id) else { return };
         entry.watched = false;
-        let partial = entry.partial_since;
+        let partial = entry.partial_since.filter(|_| !entry.paused);
         if !node.is_established(id)
             || partial.is_some_and(|since| now.ns_since(since) >= PATIENCE_NS)
         {
@@ -409,8 +424,8 @@ impl Sockets {
     pub(super) fn close(&mut self, id: ConnectionId, node: &mut Node, now: Instant) {
         if let Some(entry) = self.entry(id) {
             let dialing = entry.dialing;
-            let mut entry = self.entries.remove(id.slot());
-            self.unfinished.hold(&mut entry.held, 0, None);
+            self.entries.remove(id.slot());
+            self.unfinished.forget(id);
             // A descriptor is free: those who wait in the backlog may come.
             self.accepting = true;
             match dialing {

@@ -11,7 +11,7 @@ impl Server {
             // Nothing is read any more, so nothing about connections is due.
             Some(stop_by) => self.node.wake_at().min(stop_by),
             None if self.sockets.has_ready() => Instant::ZERO,
-            None => self.node.wake_at().min(self.wheel.wake_at()),
+            None => self.node.wake_at().min(self.wheel.wake_at()).min(self.sockets.wake_at()),
         };
         self.wait.wait(self.now, wake_at).map_err(Ended::Poll)?; // the only place we sleep
         self.now = self.clock.now(); // what comes in now came in at this moment
@@ -30,8 +30,8 @@ impl Server {
         self.send_and_close();
         self.threads.hand_over(&mut self.node);
         self.dial();
-        // Answers have made room: whoever waited for it is served without another wait.
-        self.sockets.resume_paused(&self.node);
+        // There is room again: whoever waited for it is served without another wait.
+        self.sockets.resume(&mut self.node, self.now);
         if let Some(fatal) = self.node.fatal() {
             return Err(Ended::Fatal(fatal));
         }

@@ -1,5 +1,5 @@
 //! The disk of the operating system, and the only `unsafe` of raftd: copying out of a read-only
-//! map.
+//! map, and letting go of its pages.
 //!
 //! Segments are read through maps and written with `pwrite`; stores through a map cost twice the
 //! sync and stall the loop. Recovery reads past the page cache (O_DIRECT), because after a failed
@@ -8,13 +8,14 @@
 use super::disk::{Disk, DiskFile, Region};
 use super::error::OpenError;
 use super::file_system::FileSystem;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Alignment that O_DIRECT asks for at most: the page.
 const DIRECT_ALIGN: usize = 4096;
@@ -22,6 +23,8 @@ const DIRECT_ALIGN: usize = 4096;
 const LOCK: &str = "LOCK";
 /// Read at once during recovery. Bytes.
 const READ_BYTES: usize = 1024 * 1024;
+/// Read through a map before its pages are let go of. Bytes.
+const TOUCHED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A data directory, locked for the life of the value.
 #[derive(Debug)]
@@ -171,7 +174,7 @@ impl DiskFile for OsFile {
 
     fn map(&self) -> io::Result<Box<dyn Region>> {
         let map = MmapOptions::new().map_raw_read_only(&self.file)?;
-        Ok(Box::new(OsRegion { map }))
+        Ok(Box::new(OsRegion { map, touched: AtomicUsize::new(0) }))
     }
 }
 
@@ -211,6 +214,25 @@ fn read(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
 
 struct OsRegion {
     map: MmapRaw,
+    /// Copied out since its pages were last let go of. Bytes.
+    touched: AtomicUsize,
+}
+
+impl OsRegion {
+    /// Pages read through a map count as our memory until somebody needs them: a server that sends
+    /// old entries would seem to hold its whole log.
+    #[expect(unsafe_code, reason = "letting go of pages, of private ones too, has no safe call")]
+    fn note_touched(&self, len: usize) {
+        if self.touched.fetch_add(len, Ordering::Relaxed) + len < TOUCHED_BYTES_MAX {
+            return;
+        }
+        self.touched.store(0, Ordering::Relaxed);
+        // SAFETY: the map is shared and read-only, so nothing in it differs from the file, and the
+        // next access finds the same bytes there.
+        let advised = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        // Without it the kernel lets go of them when it wants to.
+        let _counted_on = advised;
+    }
 }
 
 impl Region for OsRegion {
@@ -232,5 +254,6 @@ impl Region for OsRegion {
             std::ptr::copy_nonoverlapping(from, to, len);
             out.set_len(out.len() + len);
         }
+        self.note_touched(len);
     }
 }

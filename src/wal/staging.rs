@@ -16,10 +16,9 @@ use crate::types::{LogIndex, LogPosition};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Recycled buffers kept, and the largest worth keeping: four times the largest batch of normal
-/// operation.
+/// Recycled buffers kept, and the largest worth keeping: the largest batch of normal operation.
 const FREE_MAX: usize = 8;
-const FREE_BYTES_MAX: usize = 4 * limits::BATCH_BYTES_MAX;
+const FREE_BYTES_MAX: usize = limits::BATCH_BYTES_MAX;
 
 /// What one write puts behind the last one: records, padded to a page.
 struct Batch {
@@ -122,6 +121,11 @@ impl Staging {
         }
         let bytes = batch.bytes_mut();
         let from = bytes.len();
+        let wanted = 2 * usize_of(HEADER_BYTES) + payload.len();
+        if bytes.len() + wanted > bytes.capacity().max(FREE_BYTES_MAX) {
+            // It is large, and there may be several: it does not double.
+            bytes.reserve_exact(wanted.max(bytes.len() / 4));
+        }
         bytes.resize(from + usize_of(HEADER_BYTES), 0);
         put_head(&mut bytes[from..], head);
         bytes.extend_from_slice(payload);

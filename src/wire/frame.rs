@@ -65,6 +65,18 @@ pub fn next_frame(bytes: &[u8], body_bytes_max: usize) -> Result<Option<Frame<'_
     Ok(rest.get(..length).map(|body| Frame { body, consumed: LENGTH_BYTES + length }))
 }
 
+/// Where the last frame that begins in `bytes` ends, as the lengths say, which are not judged.
+pub fn last_end(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some((length, _)) =
+        bytes.get(end..).and_then(<[u8]>::split_first_chunk::<LENGTH_BYTES>)
+    {
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        end = end.saturating_add(LENGTH_BYTES).saturating_add(length);
+    }
+    end.max(bytes.len())
+}
+
 /// Where a frame under construction begins in its buffer.
 #[derive(Debug)]
 #[must_use = "a frame that is not finished has no length"]

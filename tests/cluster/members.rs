@@ -358,6 +358,23 @@ fn a_removed_member_that_comes_back_is_told_and_its_number_is_never_used_again()
     cluster.client().put(b"k", b"v").unwrap();
 }
 
+/// It was told that it had been removed.
+#[test]
+fn a_joiner_that_was_overtaken_is_told_that_it_is_no_member() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let two = cluster.start_joiner();
+    cluster.server(two).retired = true;
+    grow(&mut cluster);
+    let status = cluster.server(two).wait_for_end(PATIENCE);
+    let log = cluster.server(two).log_text();
+    assert_eq!(status.code(), Some(3), "{log}");
+    let last = log.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains("server 2 is not a member of the cluster"), "{log}");
+    assert!(last.contains("raftctl member add"), "{log}");
+    assert!(!log.contains("removed"), "{log}");
+}
+
 #[test]
 fn a_member_that_lost_its_directory_is_replaced_by_one_with_a_new_number() {
     let mut cluster = Cluster::start(3);

@@ -42,6 +42,7 @@ mod grey;
 mod harness;
 mod hostile;
 mod introductions;
+mod large_writers;
 mod links;
 mod members;
 mod partition;

@@ -3,7 +3,7 @@
 use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::{breathe, now};
 use raftd::client::{Connection, Deadline};
-use raftd::limits::{CLIENT_INPUT_BYTES_MAX, HELLO_BYTES_MAX, REQUEST_BYTES_MAX};
+use raftd::limits::{CLIENT_INPUT_LARGE_BYTES_MAX, HELLO_BYTES_MAX, REQUEST_BYTES_MAX};
 use raftd::types::ClusterId;
 use raftd::wire::client::put_request;
 use raftd::wire::frame::next_frame;
@@ -17,13 +17,13 @@ use std::time::Duration;
 const MEMORY_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// A connection that says hello and then exactly what it is told to.
-struct Raw {
+pub(super) struct Raw {
     stream: TcpStream,
     input: Vec<u8>,
 }
 
 impl Raw {
-    fn greet(address: &str) -> Raw {
+    pub(super) fn greet(address: &str) -> Raw {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -41,8 +41,12 @@ impl Raw {
         raw
     }
 
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the node takes it in time");
+    }
+
     /// The body of the next frame.
-    fn frame(&mut self) -> Vec<u8> {
+    pub(super) fn frame(&mut self) -> Vec<u8> {
         let mut buffer = [0; 4096];
         loop {
             if let Some(frame) = next_frame(&self.input, HELLO_BYTES_MAX).unwrap() {
@@ -97,7 +101,7 @@ fn half() -> Vec<u8> {
 /// Holders of all the memory that unfinished requests may take. Those that are closed do not mind.
 fn hoard(address: &str, holders: &mut Vec<Raw>) {
     let half = half();
-    for _ in 0..CLIENT_INPUT_BYTES_MAX / half.len() {
+    for _ in 0..CLIENT_INPUT_LARGE_BYTES_MAX / half.len() {
         let mut raw = Raw::greet(address);
         let _closed = raw.stream.write_all(&half);
         holders.push(raw);

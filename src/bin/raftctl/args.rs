@@ -62,8 +62,8 @@ pub(crate) enum Verb {
         #[arg(allow_hyphen_values = true)]
         value: OsString,
         /// Only if the key's last change is this revision; 0: only if there is no such key.
-        #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
-        if_mod_revision: Option<u64>,
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        if_mod_revision: Option<Whole>,
     },
     /// Print a key and its value, or all keys with a prefix.
     Get(GetArgs),
@@ -138,6 +138,18 @@ impl FromStr for NodeNumber {
     }
 }
 
+/// A whole number that may be 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole(pub(crate) u64);
+
+impl FromStr for Whole {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Whole, &'static str> {
+        text.parse().map(Whole).map_err(|_| "it is a whole number from 0 on, as in 42")
+    }
+}
+
 /// A server that is to be a member.
 #[derive(Clone, Debug)]
 pub(crate) struct Newcomer {
@@ -153,23 +165,11 @@ pub(crate) struct GetArgs {
     #[arg(long)]
     pub(crate) prefix: bool,
     /// As the store was at this revision; 0: as it is now.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        value_parser = whole,
-        allow_negative_numbers = true
-    )]
-    pub(crate) rev: u64,
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) rev: Whole,
     /// At most this many keys; 0: all of them.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        value_parser = whole,
-        allow_negative_numbers = true
-    )]
-    pub(crate) limit: u64,
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) limit: Whole,
     /// linearizable is not older than the moment of asking; lease is as fresh and faster, on
     /// servers with --lease-reads; serializable reads the first endpoint's own state.
     #[arg(long, value_enum, default_value_t = Freshness::Linearizable)]
@@ -216,10 +216,6 @@ fn endpoint(text: &str) -> Result<String, &'static str> {
     } else {
         Err("an endpoint is host:port with a port from 1 on, as in 127.0.0.1:7101 or [::1]:7101")
     }
-}
-
-fn whole(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "it is a whole number from 0 on, as in 42")
 }
 
 fn duration(text: &str) -> Result<Duration, &'static str> {

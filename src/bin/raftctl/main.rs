@@ -46,7 +46,7 @@ fn run(cli: Cli) -> Result<End, Failure> {
             (verbs::put(&mut client, cli.output, key, value)?, End::Done)
         }
         Verb::Put { key, value, if_mod_revision: Some(revision) } => {
-            let expected = Revision(revision);
+            let expected = Revision(revision.0);
             (verbs::put_if(&mut client, cli.output, key, value, expected)?, End::Done)
         }
         Verb::Get(args) => (verbs::get(&mut client, cli.output, args)?, End::Done),

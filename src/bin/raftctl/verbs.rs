@@ -51,8 +51,8 @@ pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<
     let range = client.range(&RangeArgs {
         key: &key,
         end: &end,
-        limit: args.limit,
-        revision: Revision(args.rev),
+        limit: args.limit.0,
+        revision: Revision(args.rev.0),
         consistency: match args.consistency {
             Freshness::Linearizable => Consistency::Linearizable,
             Freshness::Lease => Consistency::Lease,

@@ -74,6 +74,20 @@ fn a_compaction_that_was_refused_is_proposed_again() {
     assert!(nodes.status_of(leader).compact_revision.0 > 0, "it was forgotten");
 }
 
+/// It waited for room to open its term, and sent its clients to a leader that could not be.
+#[test]
+fn a_server_alone_whose_disk_is_full_says_so_after_a_restart() {
+    let mut nodes = Nodes::tuned(1, Tuning::default());
+    nodes.pass(200 * MS);
+    nodes.fill_disk(1);
+    assert_eq!(put_until_refused(&mut nodes, 1, &"k".repeat(300)), Error::NoSpace);
+    nodes.crash(1);
+    nodes.boot(1).expect("it needs no more than it has");
+    nodes.pass(5_000 * MS);
+    assert_eq!(nodes.leader(), None);
+    assert_eq!(put_until_refused(&mut nodes, 1, "k"), Error::NoSpace);
+}
+
 /// The history grew beyond its bound by entries that filled the disk: a leader without room for one
 /// more record proposed the compaction all the same, and the log panicked.
 #[test]
