@@ -239,11 +239,11 @@ impl World {
         let Some(configuration) = self.proof.settled_configuration() else { return false };
         let standard = &self.proof.seen[leader];
         // Who has not noticed yet that its disk has space again may still hand over.
-        let has_space = |node: &Box<Node>| node.inspect().wal.shortage().is_none();
+        let has_space = |node: &Node| node.inspect().wal.shortage().is_none();
         self.machines.iter().zip(&self.proof.seen).enumerate().all(|(nth, (machine, seen))| {
             machine.dead.is_some()
                 || !configuration.is_member(id_of(nth))
-                || (machine.node.as_ref().is_some_and(has_space)
+                || (machine.node.as_deref().is_some_and(has_space)
                     && seen.term == standard.term
                     && seen.applied == standard.chain.last()
                     && seen.commit == seen.applied
