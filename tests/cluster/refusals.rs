@@ -16,20 +16,21 @@ fn key(number: usize) -> Vec<u8> {
 /// A leader whose followers stand still may take only so much; beyond, it says Busy and means it.
 #[test]
 fn an_overloaded_leader_says_busy_and_what_it_refused_is_not_there() {
-    let flags = ["--segment-bytes", "67108864", "--election-timeout", "1500"];
+    let flags = ["--segment-bytes", "67108864", "--election-timeout", "3000"];
     let flags = flags.map(str::to_owned).to_vec();
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();
     let others = cluster.others(leader);
     let mut connection = cluster.server(leader).connect().unwrap();
-    for other in &others {
-        cluster.server(*other).pause();
-    }
     let deadline = Deadline::after(PATIENCE);
     let mut keys = vec![Vec::new(); PUTS + 1];
     for number in 0..PUTS {
         let id = connection.put(&key(number), &vec![b'x'; VALUE_BYTES]);
         keys[usize::try_from(id).unwrap()] = key(number);
+    }
+    // Its clients must hear that it is busy before it has heard no quorum for too long.
+    for other in &others {
+        cluster.server(*other).pause();
     }
     connection.flush(deadline).unwrap();
     let (mut done, mut refused, mut resumed) = (Vec::new(), Vec::new(), false);
