@@ -187,8 +187,14 @@ impl Preparation {
     pub(super) fn job(&mut self, disk: &Arc<dyn Disk>, seq: u32, need: Need) -> Option<PrepareJob> {
         let cost = u64::from(SLICE_BYTES.min(self.template.segment_bytes));
         let due = match need {
-            Need::None => false,
-            Need::Paced => self.credit >= cost,
+            Need::None => {
+                // What nobody wants is not lacking.
+                self.shortage = None;
+                false
+            }
+            // What failed is tried again however little the log grows: until then we say that
+            // something is lacking.
+            Need::Paced => self.credit >= cost || self.shortage.is_some(),
             Need::Urgent => true,
         };
         if !due || self.in_flight || self.failed {
