@@ -53,7 +53,7 @@ pub use entry::{
 };
 pub use inspect::Inspection;
 pub use peers::Dial;
-pub use snapshots::SnapshotOptions;
+pub use snapshots::{SnapshotOptions, load_snapshot};
 
 use crate::config::MemberAddress;
 use crate::kv::{Store, StoreOptions};

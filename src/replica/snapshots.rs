@@ -193,7 +193,7 @@ pub(super) fn restore(
     let Some(source) = &recovered.snapshot else {
         return Ok((Store::new(options), Snapshots::default()));
     };
-    let (store, head) = load(source, options)?;
+    let (store, head) = load_snapshot(source, options)?;
     let known = (head.configuration_index, head.configuration);
     // The core wants them from the snapshot's on, though the log may begin earlier.
     recovered.configurations.retain(|(index, _)| *index > known.0);
@@ -201,8 +201,9 @@ pub(super) fn restore(
     Ok((store, Snapshots { configuration: Some(known), ..Snapshots::default() }))
 }
 
-/// Loads the snapshot that was in force when the process ended. Blocks: for the start.
-fn load(
+/// Loads a snapshot and checks all that is in it. Blocks: for the start, and for whoever looks at a
+/// file offline.
+pub fn load_snapshot(
     source: &SnapshotSource,
     options: kv::StoreOptions,
 ) -> Result<(Store, SnapshotHead), OpenError> {

@@ -172,8 +172,9 @@ pub(super) struct Loaded {
     files: [Option<Arc<dyn DiskFile>>; 2],
     /// The newest version.
     pub(super) newest: Slot,
-    /// Whether a slot did not validate; both parities should be written afresh.
-    pub(super) repair: bool,
+    /// Copies of a slot that do not validate, by file and offset: both parities should be written
+    /// afresh.
+    pub(super) bad_copies: Vec<(&'static str, u64)>,
 }
 
 impl Loaded {
@@ -246,8 +247,12 @@ impl HardStateFiles {
         }
         let all = slots.iter().flatten().flatten();
         let newest = *all.max_by_key(|slot| slot.seq).ok_or_else(lost)?;
-        let repair = slots.iter().flatten().any(Option::is_none);
-        Ok(Loaded { files, newest, repair })
+        let mut bad_copies = Vec::new();
+        for (name, slots) in NAMES.iter().zip(&slots) {
+            let offsets = [slot_offset(0), slot_offset(1)].into_iter().zip(slots);
+            bad_copies.extend(offsets.filter(|(_, it)| it.is_none()).map(|(at, _)| (*name, at)));
+        }
+        Ok(Loaded { files, newest, bad_copies })
     }
 
     /// What is in the files, or will be when the job in flight is done.

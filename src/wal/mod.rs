@@ -52,10 +52,12 @@ mod file_system;
 mod files;
 mod hard_state;
 mod identity;
+mod inspection;
 mod job;
 mod mend;
 mod options;
 mod os_disk;
+mod read_only;
 mod record;
 mod recovery;
 mod replay;
@@ -64,6 +66,7 @@ mod segment;
 mod snapshot_draft;
 mod snapshot_file;
 mod snapshot_part;
+mod snapshot_source;
 mod snapshots;
 mod staging;
 mod verdict;
@@ -72,11 +75,17 @@ pub use background::Shortage;
 pub use disk::{Disk, DiskFile, Region};
 pub use error::{Damage, DamageExtent, OpenError, PayloadDamaged};
 pub use identity::Identity;
+pub use inspection::{
+    Contents, EntryContents, HardStateContents, LogContents, SegmentContents, hard_state_version,
+    inspect,
+};
 pub use job::{BackgroundDone, BackgroundJob, Job, Operation};
 pub use options::{Options, Recovered, RecoveryReport};
 pub use os_disk::OsDisk;
+pub use read_only::ReadOnlyDisk;
 pub use snapshot_file::{Block, SnapshotDamage, SnapshotHead};
-pub use snapshots::{SnapshotEvent, SnapshotSource};
+pub use snapshot_source::SnapshotSource;
+pub use snapshots::SnapshotEvent;
 
 use crate::codec::crc;
 use crate::types::{EntryKind, HardState, JobSeq, LogIndex, LogPosition, Term};

@@ -19,7 +19,7 @@ use super::replay::{Replay, replay};
 use super::scan::{SegmentScan, scan, zero_from};
 use super::segment::{DATA_START, HeaderPage, Segment, SegmentHeader};
 use super::snapshot_file::{SNAP, SnapshotDamage, snapshot_name};
-use super::snapshots::SnapshotSource;
+use super::snapshot_source::SnapshotSource;
 use crate::limits::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::types::{HardState, SnapshotId, Vote};
 use std::io;
@@ -107,7 +107,10 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenErr
     let loaded = HardStateFiles::load(disk, identity.disk_id)?;
     let snapshot = find_snapshot(disk, loaded.newest.snapshot)?;
     let read = read_segments(disk, &identity, loaded.newest.first_segment.max(1))?;
-    let replay = judge(disk, &read, &loaded.newest)?;
+    let replay = judge(&read, &loaded.newest);
+    if let Some((extent, place)) = replay.damage() {
+        return Err(OpenError::Damaged(damage(disk, extent, place)));
+    }
     // From here on the directory is ours to write to.
     let mut opened = mend(disk, read, replay, loaded, identity, options)?;
     remove_strays(disk, snapshot.as_ref())?;
@@ -116,7 +119,10 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenErr
 }
 
 /// The file of the snapshot in force. What is in it is judged when it is loaded.
-fn find_snapshot(disk: &dyn Disk, id: SnapshotId) -> Result<Option<SnapshotSource>, OpenError> {
+pub(super) fn find_snapshot(
+    disk: &dyn Disk,
+    id: SnapshotId,
+) -> Result<Option<SnapshotSource>, OpenError> {
     if id == SnapshotId::default() {
         return Ok(None);
     }
@@ -228,8 +234,8 @@ fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 }
 
 /// What was read, and still open.
-struct Read {
-    scans: Vec<SegmentScan>,
+pub(super) struct Read {
+    pub(super) scans: Vec<SegmentScan>,
     /// Of the segments with a header, in order.
     files: Vec<Arc<dyn DiskFile>>,
     /// A spare whose preparation was cut short.
@@ -240,7 +246,11 @@ struct Read {
 
 /// Reads every segment, from the medium, after a sync: what is read then will still be there after
 /// a crash.
-fn read_segments(disk: &dyn Disk, identity: &Identity, first: u32) -> Result<Read, OpenError> {
+pub(super) fn read_segments(
+    disk: &dyn Disk,
+    identity: &Identity,
+    first: u32,
+) -> Result<Read, OpenError> {
     let (dead, seqs) = list_segments(disk)?.into_iter().partition(|seq| *seq < first);
     let seqs: Vec<u32> = seqs;
     let mut read = Read { scans: Vec::new(), files: Vec::new(), unfinished: None, dead };
@@ -313,8 +323,8 @@ fn read_segment(
     Ok(SegmentScan { zero_from: zero_from(&bytes), ..lost_segment(seq) })
 }
 
-/// Replays the log and refuses it if anything that may have been acknowledged is damaged.
-fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenError> {
+/// Replays the log, and holds it against what the hard state vouches for.
+pub(super) fn judge(read: &Read, newest: &Slot) -> Replay {
     let mut replay = replay(newest.base, &read.scans);
     let last = replay.last();
     let committed = replay.commit.min(last.index);
@@ -344,10 +354,7 @@ fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenErro
         // What a snapshot stands for was durable before it was put in force.
         replay.doubt(last.index.next(), replay.end);
     }
-    match replay.damage() {
-        None => Ok(replay),
-        Some((extent, place)) => Err(OpenError::Damaged(damage(disk, extent, place))),
-    }
+    replay
 }
 
 /// The error for damage found at `place`.
@@ -430,7 +437,7 @@ fn write_hard_state(
         ..found
     };
     // A second version repairs the other slot.
-    let versions = if loaded.repair { 2 } else { 1 };
+    let versions = if loaded.bad_copies.is_empty() { 1 } else { 2 };
     let mut files = loaded.into_files(disk)?;
     let mut operations = Vec::new();
     for _ in 0..versions {

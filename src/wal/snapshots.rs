@@ -16,21 +16,19 @@
 //! job, or in later jobs, so nothing stands in that spare that the hard state does not vouch for.
 
 use super::directory::{LOG, segment_name};
-use super::disk::{Disk, DiskFile};
-use super::error::OpenError;
+use super::disk::Disk;
 use super::files::{FileDone, FileJob, FileStep, Garbage, Purpose};
 use super::identity::Identity;
 use super::segment::Segment;
-use super::snapshot_draft::{CHECK_BYTES, Draft};
-use super::snapshot_file::{Block, BlockReader, SNAP, SnapshotDamage, SnapshotHead, snapshot_name};
+use super::snapshot_draft::Draft;
+use super::snapshot_file::{Block, SNAP, SnapshotHead, snapshot_name};
 use super::snapshot_part::Part;
+use super::snapshot_source::SnapshotSource;
 use super::{Mark, Wal};
 use crate::limits;
 use crate::types::{ClusterId, JobSeq, LogIndex, LogPosition, NodeId, SnapshotId};
 use std::any::Any;
 use std::collections::VecDeque;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What became of a job for a snapshot.
@@ -81,86 +79,6 @@ pub enum SnapshotEvent {
         /// The piece; none if it could not be read.
         bytes: Vec<u8>,
     },
-}
-
-/// A snapshot's file, open for reading: removing it does not take it away.
-#[derive(Clone)]
-pub struct SnapshotSource {
-    /// Which one it is.
-    pub id: SnapshotId,
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) path: PathBuf,
-}
-
-impl std::fmt::Debug for SnapshotSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SnapshotSource {{ id: {} }}", self.id)
-    }
-}
-
-impl PartialEq for SnapshotSource {
-    fn eq(&self, other: &SnapshotSource) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for SnapshotSource {}
-
-impl SnapshotSource {
-    pub(super) fn new(disk: &dyn Disk, id: SnapshotId, file: Arc<dyn DiskFile>) -> SnapshotSource {
-        SnapshotSource { id, file, path: disk.path(&snapshot_name(id)) }
-    }
-
-    /// The error that says what is wrong with it.
-    pub fn damaged(&self, damage: SnapshotDamage) -> OpenError {
-        OpenError::SnapshotDamaged { path: self.path.clone(), damage }
-    }
-
-    /// The error that says that it cannot be read.
-    pub fn unreadable(&self, source: io::Error) -> OpenError {
-        OpenError::Io { doing: "read", path: self.path.clone(), source }
-    }
-
-    /// Hands every block to `visit`, in order; checks all of them. Blocks: for the start.
-    pub fn read(
-        &self,
-        visit: &mut dyn FnMut(Block) -> Result<(), SnapshotDamage>,
-    ) -> io::Result<Result<(), SnapshotDamage>> {
-        let mut reader = BlockReader::new();
-        let mut at = 0;
-        while at < self.id.bytes {
-            let bytes = self.file.read_durable(at, CHECK_BYTES)?;
-            if bytes.is_empty() {
-                break;
-            }
-            reader.push(&bytes);
-            at += u64::try_from(bytes.len()).expect("usize is at most 64 bits");
-            loop {
-                match reader.next() {
-                    Ok(None) => break,
-                    Err(damage) => return Ok(Err(damage)),
-                    Ok(Some(block)) => {
-                        if let Err(damage) = self.check(&block).and_then(|()| visit(block)) {
-                            return Ok(Err(damage));
-                        }
-                    }
-                }
-            }
-        }
-        if reader.ended() { Ok(Ok(())) } else { Ok(Err(SnapshotDamage::of("it ends too early"))) }
-    }
-
-    fn check(&self, block: &Block) -> Result<(), SnapshotDamage> {
-        match block {
-            Block::Head(head) if head.position != self.id.position => {
-                Err(SnapshotDamage::of("it stands for another entry than its name says"))
-            }
-            Block::End { bytes, crc } if (*bytes, *crc) != (self.id.bytes, self.id.crc) => {
-                Err(SnapshotDamage::of("it is not the file that was put in force"))
-            }
-            Block::Head(_) | Block::Data(_) | Block::End { .. } => Ok(()),
-        }
-    }
 }
 
 /// A switch to another snapshot on its way to the disk.

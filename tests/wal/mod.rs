@@ -6,6 +6,7 @@ mod attack;
 mod attack_state;
 mod fail;
 mod golden;
+mod inspection;
 mod operating_system;
 mod power_loss;
 mod room;

@@ -1,6 +1,7 @@
 //! The command line: global flags, verbs and theirs.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ Output: simple prints what etcdctl prints: put OK, get the key and the value on 
 number of keys. json is stable; `protocol.md` documents it. table is for reading.
 
 Exit codes: 0 done · 1 refused, certainly not done · 2 usage · 3 nobody reachable, or no leader
-            4 outcome unknown: the write may or may not be done · 5 unhealthy (status)";
+            4 outcome unknown: the write may or may not be done · 5 unhealthy (status)
+            log and snapshot verify: 3 damaged, as raftd · 5 the next start mends it";
 
 /// Talks to a raftd cluster.
 #[derive(Parser, Debug)]
@@ -85,6 +87,12 @@ pub(crate) enum Verb {
         /// Its number; without it, whoever's log is furthest.
         id: Option<NodeNumber>,
     },
+    /// Save the store to a file, check such a file, make a cluster from it.
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
+    /// Read a data directory whose server does not run; nothing is changed.
+    #[command(subcommand)]
+    Log(LogVerb),
     /// Print a completion script: `source <(raftctl completions bash)`.
     Completions {
         /// The shell.
@@ -122,6 +130,39 @@ pub(crate) enum MemberVerb {
         /// The number of the new one, higher than any before, and where it listens.
         #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
         member: Newcomer,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum LogVerb {
+    /// What stands in it: identity, hard state, files, and the entries as INDEX@TERM KIND BYTES.
+    Dump(DumpArgs),
+    /// Check every record, both copies of the hard state and the snapshot in force. Exit code 3: a
+    /// server refuses to start on it; 5: the next start mends it.
+    Verify {
+        /// The data directory.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DumpArgs {
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    /// The first entry to print.
+    #[arg(long, value_name = "INDEX", default_value_t = 0, value_parser = whole)]
+    pub(crate) from: u64,
+    /// At most so many entries; 0: all of them.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole)]
+    pub(crate) limit: u64,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum SnapshotVerb {
+    /// Check a saved file and say what is in it. Exit code 3: it is damaged.
+    Verify {
+        /// The file.
+        file: PathBuf,
     },
 }
 
