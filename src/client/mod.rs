@@ -15,6 +15,7 @@ mod connection;
 mod error;
 mod members;
 mod session;
+mod snapshot;
 
 pub use crate::wire::client::{Command, RangeEnd, SessionCall};
 pub use clock::Deadline;
@@ -22,6 +23,7 @@ pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, P
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
 pub use members::find_cluster;
+pub use snapshot::{Goes, Piece};
 
 /// The end of the range of all keys that begin with `prefix`, in the wire's form.
 ///

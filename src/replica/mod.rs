@@ -18,6 +18,7 @@
 //! | `apply` | committed entries to the store to replies |
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
+//! | `saves` | snapshots for clients |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
@@ -43,6 +44,7 @@ mod install;
 mod peers;
 mod pending;
 mod reads;
+mod saves;
 mod snapshots;
 mod start;
 mod status;
@@ -61,7 +63,8 @@ use crate::limits::{EntryLimits, WorkingLimits};
 use crate::raft::Raft;
 use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId, Revision};
 use crate::wal::{
-    self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, SnapshotEvent, Wal,
+    self, BackgroundDone, BackgroundJob, Disk, Identity, Job, PieceFor, Recovered, SnapshotEvent,
+    Wal,
 };
 use administration::Administration;
 use admission::OpenEntry;
@@ -75,6 +78,7 @@ use install::Receiving;
 use peers::{Outbound, Peers};
 use pending::Pending;
 use reads::Reads;
+use saves::Saves;
 use snapshots::Snapshots;
 use std::fmt;
 use std::io;
@@ -215,6 +219,7 @@ pub struct Node {
     snapshots: Snapshots,
     receiving: Option<Receiving>,
     transfers: Transfers,
+    saves: Saves,
     /// The last turn.
     now: Instant,
     dials: Vec<Dial>,
@@ -276,6 +281,7 @@ impl Node {
             snapshots,
             receiving: None,
             transfers: Transfers::default(),
+            saves: Saves::default(),
             now,
             dials: Vec::new(),
             stalled_bytes: 0,
@@ -488,8 +494,11 @@ impl Node {
             SnapshotEvent::PartRead { .. } => self.on_part_read(now),
             SnapshotEvent::PartReady { id } => self.on_part_ready(id),
             SnapshotEvent::PartFailed { id, why } => self.on_part_failed(id, &why),
-            SnapshotEvent::Piece { to, offset, bytes } => {
+            SnapshotEvent::Piece { to: PieceFor::Member(to), offset, bytes } => {
                 self.on_piece_read(to, offset, &bytes, now);
+            }
+            SnapshotEvent::Piece { to: PieceFor::Client(number), bytes, .. } => {
+                self.on_save_read(number, &bytes, now);
             }
         }
     }
@@ -513,7 +522,8 @@ impl Node {
         let farewell_due = self.farewell == Farewell::Asked && !self.jobs.in_flight;
         // Found in `open`, a bootstrap's first job waits for no input.
         let job = self.jobs.ready.is_some();
-        if self.more_to_apply || farewell_due || job || self.connections.has_ready_deferred() {
+        let ready = self.connections.has_ready_deferred() || self.has_ready_save();
+        if self.more_to_apply || farewell_due || job || ready {
             return Instant::ZERO;
         }
         let core = match &self.stage {
@@ -528,6 +538,7 @@ impl Node {
             .min(snapshots)
             .min(self.reads_wake_at())
             .min(self.connections.wake_at())
+            .min(self.saves.wake_at())
             .min(self.transfers.wake_at(self.now))
     }
 }

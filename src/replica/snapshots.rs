@@ -2,8 +2,9 @@
 //!
 //! One is due when more than `--snapshot-entries` entries were applied since the last one **and**
 //! the log has grown by at least that one's size, so that writing snapshots costs no more than
-//! writing the log; and not sooner than the interval allows, unless disk space presses. A turn
-//! writes one slice at most, and slices keep a distance: serving goes on between them.
+//! writing the log; and not sooner than the interval allows, unless disk space presses. Or a client
+//! asks for one (`saves`). A turn writes one slice at most, and slices keep a distance: serving
+//! goes on between them.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -109,10 +110,13 @@ impl Node {
         let entries = applied.get().saturating_sub(last.position.index.get());
         let due = entries > self.options.snapshots.entries && self.wal.growth() >= last.bytes;
         let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
+        // A client saves what it knows to be written.
+        let wanted = self.saves.wanted();
+        let asked = wanted.is_some_and(|it| last.position.index < it && it <= applied);
         // What is committed by others may be applied before it is durable here: a snapshot waits.
         let durable = applied <= raft.durable();
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
-        due && rested && durable && idle && !self.is_receiving()
+        (due && rested || asked) && durable && idle && !self.is_receiving()
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -164,6 +168,7 @@ impl Node {
     pub(super) fn on_draft_failed(&mut self, why: &str, now: Instant) {
         log::warn!("cannot make a snapshot node={} why={why}", self.identity.node);
         self.end_drafting();
+        self.refuse_saves(why);
         self.snapshots.next_at = now.after_ns(self.options.snapshots.interval_ns);
     }
 

@@ -85,7 +85,7 @@ pub use os_disk::OsDisk;
 pub use read_only::ReadOnlyDisk;
 pub use snapshot_file::{Block, SnapshotDamage, SnapshotHead};
 pub use snapshot_source::SnapshotSource;
-pub use snapshots::SnapshotEvent;
+pub use snapshots::{PieceFor, SnapshotEvent};
 
 use crate::codec::crc;
 use crate::types::{EntryKind, HardState, JobSeq, LogIndex, LogPosition, Term};

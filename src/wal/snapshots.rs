@@ -70,10 +70,10 @@ pub enum SnapshotEvent {
         /// Why.
         why: String,
     },
-    /// A piece of ours for another server.
+    /// A piece of ours.
     Piece {
         /// For whom.
-        to: NodeId,
+        to: PieceFor,
         /// Where in the file it begins.
         offset: u64,
         /// The piece; none if it could not be read.
@@ -92,9 +92,18 @@ struct Switch {
     dead: Vec<Arc<Segment>>,
 }
 
-/// Work asked for by another server: offset and length.
+/// Who asks for a piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceFor {
+    /// Another server.
+    Member(NodeId),
+    /// A client, by the caller's number for it.
+    Client(u64),
+}
+
+/// Work asked for by another server or a client: offset and length.
 struct PieceRequest {
-    to: NodeId,
+    to: PieceFor,
     source: SnapshotSource,
     offset: u64,
     len: usize,
@@ -114,6 +123,8 @@ pub(super) struct Snapshots {
     draft: Option<Draft>,
     part: Option<Part>,
     pieces: VecDeque<PieceRequest>,
+    /// For clients: they wait until nothing else is to be done.
+    readings: VecDeque<PieceRequest>,
     removals: VecDeque<Removal>,
     /// The job in flight; its owner may have been given up meanwhile.
     in_flight: Option<(Purpose, bool)>,
@@ -139,6 +150,7 @@ impl Snapshots {
             draft: None,
             part: None,
             pieces: VecDeque::new(),
+            readings: VecDeque::new(),
             removals: VecDeque::new(),
             in_flight: None,
             switch: None,
@@ -194,9 +206,14 @@ impl Snapshots {
         if let Some(Removal { steps, garbage }) = self.removals.pop_front() {
             return Some(FileJob { disk, purpose: Purpose::Removal, file: None, steps, garbage });
         }
-        let draft = self.draft.as_mut()?;
-        let steps = draft.steps()?;
-        job(Purpose::Draft, draft.file(), steps)
+        if let Some(draft) = &mut self.draft
+            && let Some(steps) = draft.steps()
+        {
+            return job(Purpose::Draft, draft.file(), steps);
+        }
+        let PieceRequest { source, offset, len, .. } = self.readings.front()?;
+        let file = Some(Arc::clone(&source.file));
+        job(Purpose::Reading, file, vec![FileStep::Read(*offset, *len)])
     }
 
     /// Takes note of a job that was run.
@@ -206,12 +223,8 @@ impl Snapshots {
         match purpose {
             // What was not removed is removed at the next start.
             Purpose::Removal => None,
-            Purpose::Piece => {
-                let PieceRequest { to, offset, len, .. } = self.pieces.pop_front()?;
-                let mut bytes = done.outcome.map(|outcome| outcome.bytes).unwrap_or_default();
-                bytes.truncate(len);
-                wanted.then_some(SnapshotEvent::Piece { to, offset, bytes })
-            }
+            Purpose::Piece => piece_done(self.pieces.pop_front()?, done),
+            Purpose::Reading => piece_done(self.readings.pop_front()?, done),
             Purpose::Draft if wanted => Some(self.draft_done(done)),
             Purpose::Part if wanted => self.part_done(done),
             Purpose::Draft | Purpose::Part => None,
@@ -281,6 +294,13 @@ impl Snapshots {
             *wanted = false;
         }
     }
+}
+
+fn piece_done(request: PieceRequest, done: FileDone) -> Option<SnapshotEvent> {
+    let PieceRequest { to, offset, len, .. } = request;
+    let mut bytes = done.outcome.map(|outcome| outcome.bytes).unwrap_or_default();
+    bytes.truncate(len);
+    Some(SnapshotEvent::Piece { to, offset, bytes })
 }
 
 /// Our own snapshots.
@@ -402,10 +422,13 @@ impl Wal {
         self.snapshots.removals.push_back(Removal { steps: Vec::new(), garbage: vec![garbage] });
     }
 
-    /// Asks for a piece of a snapshot for another server; it comes as an event.
-    pub fn read_piece(&mut self, to: NodeId, source: &SnapshotSource, offset: u64, len: usize) {
-        let source = source.clone();
-        self.snapshots.pieces.push_back(PieceRequest { to, source, offset, len });
+    /// Asks for a piece of a snapshot; it comes as an event.
+    pub fn read_piece(&mut self, to: PieceFor, source: &SnapshotSource, offset: u64, len: usize) {
+        let queue = match to {
+            PieceFor::Member(_) => &mut self.snapshots.pieces,
+            PieceFor::Client(_) => &mut self.snapshots.readings,
+        };
+        queue.push_back(PieceRequest { to, source: source.clone(), offset, len });
     }
 }
 

@@ -1,13 +1,16 @@
 //! Tools for bad days: data directories that are looked at, snapshots that are saved and restored.
 
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::eventually;
+use raftd::client::Deadline;
+use raftd::wire::reply::ReplyBody;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn raftctl<S: AsRef<OsStr>>(words: &[S]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_raftctl")).args(words).output().unwrap()
@@ -91,4 +94,140 @@ fn a_log_is_dumped_and_verified_once_its_server_is_stopped() {
     assert!(text.contains("the snapshot is damaged at byte "), "{text}");
     let (_, said) = ends(1, &["log", "verify", "/nonexistent"]);
     assert!(said.contains("/nonexistent is not a data directory of raftd"), "{said}");
+}
+
+/// Puts `count` keys of `bytes` each; answers the last revision.
+fn fill(cluster: &Cluster, count: usize, bytes: usize) -> u64 {
+    let mut client = cluster.client();
+    let mut put = |number: usize| {
+        client.put(format!("key/{number:06}").as_bytes(), &vec![b'v'; bytes]).unwrap().0
+    };
+    (0..count).map(&mut put).last().unwrap()
+}
+
+/// Does `act` while somebody writes.
+fn while_written<T>(cluster: &Cluster, act: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mut client = cluster.client();
+        let stop = &stop;
+        let writer = scope.spawn(move || {
+            let mut number = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                number += 1;
+                client.put(b"busy", number.to_string().as_bytes()).unwrap();
+            }
+        });
+        let result = act();
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        result
+    })
+}
+
+#[test]
+fn a_snapshot_is_saved_under_load_from_any_member_with_all_that_was_acknowledged() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    fill(&cluster, 500, 1000);
+    let file = cluster.folder().join("saved");
+    let name = file.to_string_lossy().into_owned();
+    let mut saved = Vec::new();
+    while_written(&cluster, || {
+        for id in 1..=3 {
+            let acknowledged = fill(&cluster, 1, 10);
+            let at = cluster.servers[id - 1].listen().to_owned();
+            let words = ["snapshot", "save", &name, "--endpoints", &at, "--output", "json"];
+            let (text, _) = ends(0, &words);
+            let (verified, _) = ends(0, &["snapshot", "verify", &name, "--output", "json"]);
+            let (text, verified) = (json(&text), json(&verified));
+            assert!(verified["revision"].as_u64().unwrap() >= acknowledged, "{verified}");
+            assert_eq!(verified["keys"], 501);
+            assert_eq!(text["index"], verified["index"]);
+            saved.push(verified["index"].as_u64().unwrap());
+        }
+    });
+    assert!(saved.is_sorted_by(|one, next| one < next), "each is a fresh one: {saved:?}");
+    assert!(!cluster.folder().join("saved.part").exists());
+    // Nothing was written since: what is in force will do.
+    cluster.wait_until_equal();
+    let at = cluster.server(leader).listen().to_owned();
+    let save = || ends(0, &["snapshot", "save", &name, "--endpoints", &at]).0;
+    let first = save();
+    assert!(first.starts_with(&format!("saved {name} index=")), "{first}");
+    assert_eq!(save(), first);
+    // Any byte of it, by its block.
+    for at in [3, 70, 5000, fs::metadata(&file).unwrap().len() - 5] {
+        flip(&file, at);
+        let (_, said) = ends(3, &["snapshot", "verify", &name]);
+        assert!(said.contains("the snapshot is damaged at byte "), "{said}");
+        flip(&file, at);
+    }
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() - 100]).unwrap();
+    let (_, said) = ends(3, &["snapshot", "verify", &name]);
+    assert!(said.contains("it was cut short"), "{said}");
+}
+
+#[test]
+fn an_interrupted_save_leaves_no_file() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    fill(&cluster, 400, 150_000);
+    let file = cluster.folder().join("saved");
+    let part = cluster.folder().join("saved.part");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+        .args(["--endpoints", cluster.server(1).listen(), "--timeout", "1s"])
+        .args([OsStr::new("snapshot"), OsStr::new("save"), file.as_os_str()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("some of it has come", PATIENCE, || {
+        fs::metadata(&part).is_ok_and(|part| part.len() > 0).then_some(())
+    });
+    cluster.server(1).pause();
+    let status = eventually("it gives up", PATIENCE, || child.try_wait().unwrap());
+    cluster.server(1).resume();
+    assert_eq!(status.code(), Some(3));
+    assert!(!file.exists() && part.exists());
+    let (_, said) = ends(1, &["snapshot", "save", "/nonexistent/saved"]);
+    assert!(said.contains("cannot create /nonexistent/saved.part"), "{said}");
+}
+
+#[test]
+fn a_client_that_saves_and_does_not_read_costs_little_and_stops_nobody() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    fill(&cluster, 400, 150_000);
+    let patience = || Deadline::after(PATIENCE);
+    let file = cluster.folder().join("saved").to_string_lossy().into_owned();
+    let at = cluster.server(1).listen().to_owned();
+    // So that the snapshot is made, and its memory counted.
+    ends(0, &["snapshot", "save", &file, "--endpoints", &at]);
+    let before = resident(&mut cluster, 1);
+    let mut lazy: Vec<_> = (0..4).map(|_| cluster.server(1).connect().unwrap()).collect();
+    for connection in &mut lazy {
+        connection.snapshot();
+        connection.flush(patience()).unwrap();
+    }
+    let mut late = cluster.server(1).connect().unwrap();
+    late.snapshot();
+    late.flush(patience()).unwrap();
+    let refused = late.receive(patience()).unwrap().body;
+    assert!(matches!(refused, ReplyBody::Error(_)), "one too many: {refused:?}");
+    assert_eq!(cluster.client().get(b"key/000007").unwrap().unwrap().value.len(), 150_000);
+    let grown = resident(&mut cluster, 1).saturating_sub(before);
+    assert!(grown < 24 << 20, "the server holds {grown} bytes for four clients");
+    // The rest comes when they read.
+    let whole = fs::read(&file).unwrap();
+    for mut connection in lazy {
+        let mut bytes = Vec::new();
+        while bytes.len() < whole.len() {
+            match connection.receive(patience()).unwrap().body {
+                ReplyBody::Snapshot(piece) => bytes.extend_from_slice(piece.bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(bytes == whole, "another file");
+    }
 }

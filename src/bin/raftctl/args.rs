@@ -159,6 +159,13 @@ pub(crate) struct DumpArgs {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum SnapshotVerb {
+    /// Save the store, with every write that was acknowledged before, from any server. The file
+    /// appears once it is whole; until then it is FILE.part. --timeout is how long the server may
+    /// say nothing.
+    Save {
+        /// The file.
+        file: PathBuf,
+    },
     /// Check a saved file and say what is in it. Exit code 3: it is damaged.
     Verify {
         /// The file.

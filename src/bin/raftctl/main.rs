@@ -4,6 +4,7 @@ mod exit;
 mod log;
 mod members;
 mod output;
+mod save;
 mod snapshot;
 mod status;
 mod verbs;
@@ -59,7 +60,7 @@ fn run(cli: Cli) -> Result<End, Failure> {
             (members::transfer_leader(&mut client, cli.output, id)?, End::Done)
         }
         Verb::Log(verb) => log::log(cli.output, verb)?,
-        Verb::Snapshot(verb) => snapshot::snapshot(cli.output, verb)?,
+        Verb::Snapshot(verb) => snapshot::snapshot(&mut client, cli.output, verb)?,
         Verb::Completions { shell } => (args::completions(shell), End::Done),
     };
     print(&text)?;

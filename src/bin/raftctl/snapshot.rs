@@ -1,7 +1,8 @@
-//! snapshot verify: a saved file, read to its last key.
+//! snapshot save, verify, restore: the verbs, and a saved file read to its last key.
 
 use std::path::Path;
 
+use raftd::client::Client;
 use raftd::kv::StoreOptions;
 use raftd::limits::HISTORY_BYTES_DEFAULT;
 use raftd::replica::load_snapshot;
@@ -11,9 +12,15 @@ use serde_json::json;
 use super::args::{Format, SnapshotVerb};
 use super::exit::{End, Failure};
 use super::output::{json_line, table};
+use super::save;
 
-pub(crate) fn snapshot(format: Format, verb: SnapshotVerb) -> Result<(Vec<u8>, End), Failure> {
+pub(crate) fn snapshot(
+    client: &mut Client,
+    format: Format,
+    verb: SnapshotVerb,
+) -> Result<(Vec<u8>, End), Failure> {
     match verb {
+        SnapshotVerb::Save { file } => save::save(client, format, &file),
         SnapshotVerb::Verify { file } => verify(format, &file),
     }
 }
@@ -24,7 +31,7 @@ pub(crate) fn store_options() -> StoreOptions {
 }
 
 /// The file, by what it says of itself.
-fn open(file: &Path) -> Result<SnapshotSource, Failure> {
+pub(crate) fn open(file: &Path) -> Result<SnapshotSource, Failure> {
     let Some(name) = file.file_name() else {
         return Err(Failure::refused(format!("{} is no file", file.display())));
     };

@@ -488,6 +488,7 @@ impl Nodes {
                 ReplyBody::Put { .. } => Answer::Done,
                 ReplyBody::Error(error) => Answer::Failed(error),
                 ReplyBody::Status(_)
+                | ReplyBody::Snapshot(_)
                 | ReplyBody::Range(_)
                 | ReplyBody::DeleteRange { .. }
                 | ReplyBody::OpenSession { .. }
