@@ -218,6 +218,8 @@ fn open_code(error: &OpenError) -> u8 {
         | OpenError::NotADataDirectory { .. }
         | OpenError::NetworkFileSystem { .. }
         | OpenError::Incomplete { .. }
+        | OpenError::HalfRestored { .. }
+        | OpenError::NotEmpty { .. }
         | OpenError::IdentityDamaged { .. }
         | OpenError::Version { .. }
         | OpenError::HardStateLost { .. }

@@ -18,7 +18,7 @@ mod session;
 mod snapshot;
 
 pub use crate::wire::client::{Command, RangeEnd, SessionCall};
-pub use clock::Deadline;
+pub use clock::{Deadline, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};

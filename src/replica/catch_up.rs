@@ -167,6 +167,7 @@ impl Node {
         for to in raft.awaiting_snapshot() {
             if !transfers.iter().any(|transfer| transfer.to == to)
                 && let Some(source) = self.wal.snapshot()
+                && !self.snapshots.stale
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
                 transfers.push(Transfer::new(to, source.clone(), now));

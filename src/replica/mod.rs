@@ -18,7 +18,7 @@
 //! | `apply` | committed entries to the store to replies |
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
-//! | `saves` | snapshots for clients |
+//! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
@@ -44,6 +44,7 @@ mod install;
 mod peers;
 mod pending;
 mod reads;
+mod restore;
 mod saves;
 mod snapshots;
 mod start;
@@ -55,6 +56,7 @@ pub use entry::{
 };
 pub use inspect::Inspection;
 pub use peers::Dial;
+pub use restore::{Begun, NewMember, restore_member};
 pub use snapshots::{SnapshotOptions, load_snapshot};
 
 use crate::config::MemberAddress;
@@ -254,6 +256,7 @@ impl Node {
         limits.entry_bytes_soft_max =
             limits.entry_bytes_soft_max.min(options.working.entry_bytes_soft_max);
         let (store, snapshots) = snapshots::restore(&mut recovered, store_options(&options))?;
+        let members = start::first_members(&recovered, &snapshots, &options);
         let mut node = Node {
             identity: recovered.identity,
             boot_nonce: boots::boot_nonce(wal.hard_state_version(), options.boot_nonce),
@@ -264,11 +267,11 @@ impl Node {
             handover: Handover::default(),
             leaving: None,
             limits,
-            stage: Stage::Alone(Bootstrap::new(own, options.members.clone())),
+            stage: Stage::Alone(Bootstrap::new(own, members.clone())),
             wal,
             store,
             connections: Connections::default(),
-            peers: Peers::new(&options.members, options.id, options.seed),
+            peers: Peers::new(&members, options.id, options.seed),
             complaints: Complaints::default(),
             open: OpenEntry::default(),
             pending: Pending::default(),

@@ -62,6 +62,11 @@ pub(super) struct Snapshots {
     next_at: Instant,
     /// The configuration of the snapshot in force: its entry may be gone from the log.
     pub(super) configuration: Option<(LogIndex, Vec<u8>)>,
+    /// The snapshot in force was made under another cluster id or first entry, by a restore or a
+    /// forced new cluster: nobody else can take it, so another one follows as soon as it can.
+    pub(super) stale: bool,
+    /// It came by a restore, and the first entry of its new cluster is not written.
+    pub(super) unfounded: bool,
     /// That of the snapshot under way.
     configuration_next: Option<(LogIndex, Vec<u8>)>,
 }
@@ -116,7 +121,8 @@ impl Node {
         // What is committed by others may be applied before it is durable here: a snapshot waits.
         let durable = applied <= raft.durable();
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
-        (due && rested || asked) && durable && idle && !self.is_receiving()
+        let stale = self.snapshots.stale && last.position.index < applied;
+        (due && rested || asked || stale) && durable && idle && !self.is_receiving()
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -162,6 +168,7 @@ impl Node {
         self.wal.adopt_draft(floor);
         let next = self.snapshots.configuration_next.take();
         self.snapshots.configuration = Some(next.expect("it was noted when this one was begun"));
+        self.snapshots.stale = false;
     }
 
     /// Ours could not be written. The old one stays, and after a while another attempt is made.
@@ -199,11 +206,15 @@ pub(super) fn restore(
         return Ok((Store::new(options), Snapshots::default()));
     };
     let (store, head) = load_snapshot(source, options)?;
+    let ours =
+        (head.cluster_id, head.genesis) == (recovered.identity.cluster_id, recovered.genesis);
+    let unfounded = head.genesis == 0 && recovered.last == head.position;
     let known = (head.configuration_index, head.configuration);
     // The core wants them from the snapshot's on, though the log may begin earlier.
     recovered.configurations.retain(|(index, _)| *index > known.0);
     recovered.configurations.insert(0, known.clone());
-    Ok((store, Snapshots { configuration: Some(known), ..Snapshots::default() }))
+    let configuration = Some(known);
+    Ok((store, Snapshots { configuration, stale: !ours, unfounded, ..Snapshots::default() }))
 }
 
 /// Loads a snapshot and checks all that is in it. Blocks: for the start, and for whoever looks at a

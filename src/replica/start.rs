@@ -5,7 +5,9 @@ use super::bootstrap::Verdict;
 use super::connections::ConnectionId;
 use super::entry::{Member, Membership, Memberships, encode_members, genesis_of};
 use super::peers::Peers;
-use super::{Fatal, Node, Stage};
+use super::snapshots::Snapshots;
+use super::{Fatal, Node, NodeOptions, Stage};
+use crate::config::MemberAddress;
 use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
 use crate::types::{EntryKind, HardState, Instant, LogIndex, LogPosition, NodeId, Term, Vote};
 use crate::wal;
@@ -15,7 +17,8 @@ impl Node {
     pub(super) fn begin(&mut self, now: Instant) {
         let recovered = self.recovered.take().expect("begin is called once, by open");
         say(self.identity.node, &recovered);
-        if recovered.genesis != 0 && recovered.last != LogPosition::ZERO {
+        let founded = recovered.last != LogPosition::ZERO && !self.snapshots.unfounded;
+        if recovered.genesis != 0 && founded {
             return self.resume(recovered, now);
         }
         self.recovered = Some(recovered);
@@ -25,15 +28,19 @@ impl Node {
         }
     }
 
-    /// Writes the first entry. All first members write the same bytes, so no election is needed
-    /// for it.
+    /// Writes the first entry: the first of all, or behind the snapshot of which a new cluster is
+    /// made. All first members write the same bytes, so no election is needed for it.
     pub(super) fn found(&mut self, members: Vec<Member>) {
         let payload = encode_members(&members);
         self.genesis = genesis_of(&payload);
-        let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
-        self.memberships =
-            Memberships::new(vec![(position.index, Membership::bootstrap(&members))]);
-        let hard_state = HardState { term: Term::BOOTSTRAP, vote: Vote::None };
+        let before = self.wal.last();
+        let term = before.term.max(Term::BOOTSTRAP);
+        let position = LogPosition::new(term, before.index.next());
+        let restored = self.recovered.as_ref().and_then(first_membership);
+        let first = (position.index, Membership::bootstrap(&members));
+        self.memberships = Memberships::new(restored.into_iter().chain([first]).collect());
+        self.snapshots.stale = self.snapshots.unfounded;
+        let hard_state = HardState { term, vote: Vote::None };
         self.wal.set_hard_state(hard_state, self.genesis);
         self.wal.append(position, EntryKind::Configuration, &payload);
         let seq = self.next_job();
@@ -46,14 +53,14 @@ impl Node {
     /// The first entry is durable: take part. Everyone shakes hands anew, now that we have a
     /// configuration.
     pub(super) fn founded(&mut self, now: Instant) {
-        let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
+        let (base, position) = (self.wal.base(), self.wal.last());
         let size = self.wal.meta(position.index).expect("found wrote it").bytes;
         let restored = Restored {
-            hard_state: HardState { term: Term::BOOTSTRAP, vote: Vote::None },
-            base: LogPosition::ZERO,
+            hard_state: HardState { term: position.term, vote: Vote::None },
+            base,
             log: vec![(position.index, position.term)],
             sizes: vec![size],
-            commit_index: LogIndex::ZERO,
+            commit_index: base.index,
             configurations: self.configurations(),
         };
         log::info!(
@@ -76,14 +83,15 @@ impl Node {
     pub(super) fn enroll(&mut self, genesis: u64, introducer: NodeId, now: Instant) {
         let recovered = self.recovered.take().expect("begin kept it for whoever joins");
         self.genesis = genesis;
+        self.snapshots.stale = self.snapshots.unfounded;
         let introducer = Voters::new(vec![introducer]).expect("one is not none");
         let restored = Restored {
             hard_state: recovered.hard_state,
-            base: LogPosition::ZERO,
+            base: recovered.base,
             log: Vec::new(),
             sizes: Vec::new(),
-            commit_index: LogIndex::ZERO,
-            configurations: vec![(LogIndex::ZERO, Configuration::of_voters(introducer))],
+            commit_index: recovered.base.index,
+            configurations: vec![(recovered.base.index, Configuration::of_voters(introducer))],
         };
         log::info!("joining node={} cluster={}", self.identity.node, self.identity.cluster_id);
         // What we dialed, we dialed as nobody's member.
@@ -141,6 +149,25 @@ impl Node {
         self.stage = Stage::Member(Box::new(Raft::new(settings, restored, now)));
         self.follow_members(now);
     }
+}
+
+/// Whose addresses a server without a configuration asks: what its flags say, or what was said when
+/// its directory was restored.
+pub(super) fn first_members(
+    recovered: &wal::Recovered,
+    snapshots: &Snapshots,
+    options: &NodeOptions,
+) -> Vec<MemberAddress> {
+    match first_membership(recovered).filter(|_| snapshots.unfounded) {
+        Some((_, membership)) => membership.iter().map(|(member, _)| member.address()).collect(),
+        None => options.members.clone(),
+    }
+}
+
+/// The configuration of a directory that was restored and has no other.
+fn first_membership(recovered: &wal::Recovered) -> Option<(LogIndex, Membership)> {
+    let (index, payload) = recovered.configurations.first()?;
+    Membership::decode(payload).ok().map(|membership| (*index, membership))
 }
 
 /// One line of what the data directory held, and the alarms that it gives.

@@ -16,6 +16,7 @@ use super::mend::{self, Resume};
 use super::options::{Options, Recovered, RecoveryReport};
 use super::record::{Place, page_up, usize_of};
 use super::replay::{Replay, replay};
+use super::restore;
 use super::scan::{SegmentScan, scan, zero_from};
 use super::segment::{DATA_START, HeaderPage, Segment, SegmentHeader};
 use super::snapshot_file::{SNAP, SnapshotDamage, snapshot_name};
@@ -26,7 +27,7 @@ use std::io;
 use std::sync::Arc;
 
 /// The files of ours that may lie in a directory whose making was cut short.
-const OURS: [&str; 7] = [
+pub(super) const OURS: [&str; 7] = [
     "LOCK",
     LOG,
     SNAP,
@@ -161,7 +162,7 @@ fn remove_strays(disk: &dyn Disk, current: Option<&SnapshotSource>) -> Result<()
     Ok(())
 }
 
-fn template(identity: Identity, options: &Options) -> Template {
+pub(super) fn template(identity: Identity, options: &Options) -> Template {
     let fits = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes);
     assert!(fits, "config.rs refuses other sizes");
     let segment_bytes = u32::try_from(options.segment_bytes).expect("SEGMENT_BYTES_MAX fits");
@@ -187,6 +188,9 @@ fn create(disk: &dyn Disk, options: &Options) -> Result<Identity, OpenError> {
         created_unix_ms: options.created_unix_ms,
     };
     let names = disk.list("").map_err(OpenError::io(disk, "list", ""))?;
+    if names.iter().any(|name| name == restore::MARK) {
+        return Err(OpenError::HalfRestored { path: disk.path("") });
+    }
     if names.iter().any(|name| !OURS.contains(&name.as_str())) {
         return Err(OpenError::NotADataDirectory { path: disk.path("") });
     }
@@ -217,7 +221,7 @@ fn create(disk: &dyn Disk, options: &Options) -> Result<Identity, OpenError> {
     Ok(identity)
 }
 
-fn remove(disk: &dyn Disk, name: &str) -> Result<(), OpenError> {
+pub(super) fn remove(disk: &dyn Disk, name: &str) -> Result<(), OpenError> {
     disk.remove(name).map_err(OpenError::io(disk, "remove", name))
 }
 

@@ -231,3 +231,107 @@ fn a_client_that_saves_and_does_not_read_costs_little_and_stops_nobody() {
         assert!(bytes == whole, "another file");
     }
 }
+
+/// Makes the directory of a member out of a file.
+fn restore(cluster: &mut Cluster, id: u64, file: &str) -> Value {
+    let server = cluster.server(id);
+    let directory = server.directory.to_string_lossy().into_owned();
+    let (id, peers) = (id.to_string(), server.flag("--peers").to_owned());
+    let words = ["snapshot", "restore", file, "--data-dir", &directory, "--id", &id];
+    let more = ["--peers", &peers, "--segment-bytes", "1048576", "--output", "json"];
+    json(&ends(0, &[&words[..], &more[..]].concat()).0)
+}
+
+#[test]
+fn a_new_cluster_is_restored_from_a_save_with_a_higher_revision_and_talks_to_no_old_member() {
+    let mut old = Cluster::start(3);
+    old.leader();
+    fill(&old, 300, 200);
+    let file = old.folder().join("saved").to_string_lossy().into_owned();
+    let at = old.servers[1].listen().to_owned();
+    let acknowledged = while_written(&old, || {
+        let acknowledged = fill(&old, 300, 100);
+        ends(0, &["snapshot", "save", &file, "--endpoints", &at]);
+        acknowledged
+    });
+    old.wait_until_equal();
+    let before = old.server(1).status().unwrap();
+    let mut new = old.plan_beside(3);
+    let restored: Vec<Value> = (1..=3).map(|id| restore(&mut new, id, &file)).collect();
+    assert!(restored.iter().all(|it| it["cluster_id"] == restored[0]["cluster_id"]));
+    assert!(restored.iter().all(|it| it["state_hash"] == restored[0]["state_hash"]));
+    let path = new.server(1).directory.to_string_lossy().into_owned();
+    let again =
+        ["snapshot", "restore", &file, "--data-dir", &path, "--id", "1", "--peers", "1=a:1"];
+    let (_, said) = ends(1, &again);
+    assert!(said.contains("is not empty"), "{said}");
+    // Two do not make a cluster: the third may have been one before.
+    new.server(1).start();
+    new.server(2).start();
+    eventually("they wait for the third", PATIENCE, || {
+        (new.server(2).status().ok()?.role == "waiting").then_some(())
+    });
+    new.server(3).start();
+    new.leader();
+    new.client().put(b"after", b"restore").unwrap();
+    new.wait_until_equal();
+    let status = new.server(2).status().unwrap();
+    assert_eq!(restored[0]["cluster_id"], status.cluster_id.to_string());
+    assert_ne!(status.cluster_id, before.cluster_id);
+    assert!(status.revision.0 > before.revision.0.max(acknowledged) + 900_000_000);
+    assert_eq!(status.sessions, 1, "those of the old cluster have ended");
+    let mut client = new.client();
+    for number in 0..300 {
+        let key = format!("key/{number:06}");
+        assert_eq!(client.get(key.as_bytes()).unwrap().unwrap().value.len(), 100, "{key}");
+    }
+    let at = new.server(1).listen().to_owned();
+    let (_, said) = ends(1, &["get", "busy", "--rev", "300", "--endpoints", &at]);
+    assert!(said.contains("compacted"), "{said}");
+    grow(&mut new, 4);
+    an_old_member_and_a_second_restore_are_refused(&mut old, &mut new, &file);
+}
+
+fn an_old_member_and_a_second_restore_are_refused(
+    old: &mut Cluster,
+    new: &mut Cluster,
+    file: &str,
+) {
+    let foreign = old.server(1).status().unwrap().cluster_id;
+    // An old member in the place of a new one.
+    new.server(3).kill();
+    let kept = new.folder().join("kept");
+    fs::rename(&new.server(3).directory, &kept).unwrap();
+    old.server(3).kill();
+    fs::rename(&old.server(3).directory, &new.server(3).directory).unwrap();
+    new.server(3).start();
+    let refusal = format!("belongs to cluster {}", foreign);
+    eventually("it is left alone", PATIENCE, || {
+        let said = [1, 2, 4].map(|id| new.server(id).log_text());
+        said.iter().any(|said| said.contains(&refusal)).then_some(())
+    });
+    new.client().put(b"after", b"all").unwrap();
+    // Restored a second time it is nobody who may vote.
+    new.server(3).kill();
+    fs::remove_dir_all(&new.server(3).directory).unwrap();
+    restore(new, 3, file);
+    new.server(3).start();
+    assert_eq!(new.server(3).wait_for_end(PATIENCE).code(), Some(3));
+    assert!(new.server(3).log_text().contains("it is new or was emptied"));
+    fs::remove_dir_all(&new.server(3).directory).unwrap();
+    fs::rename(&kept, &new.server(3).directory).unwrap();
+    new.server(3).start();
+    new.leader();
+    new.wait_until_equal();
+}
+
+/// A new server becomes a voter.
+fn grow(cluster: &mut Cluster, expected: u64) {
+    let id = cluster.start_joiner();
+    assert_eq!(id, expected);
+    let member = format!("{id}={}", cluster.server(id).listen());
+    let known = cluster.servers.iter().filter(|server| !server.retired && server.id != id);
+    let known: Vec<&str> = known.map(|server| server.listen()).collect();
+    ends(0, &["member", "add", &member, "--endpoints", &known.join(","), "--timeout", "20s"]);
+    cluster.wait_until_equal();
+}

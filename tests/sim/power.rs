@@ -103,6 +103,8 @@ impl World {
             | OpenError::NotADataDirectory { .. }
             | OpenError::NetworkFileSystem { .. }
             | OpenError::Incomplete { .. }
+            | OpenError::HalfRestored { .. }
+            | OpenError::NotEmpty { .. }
             | OpenError::IdentityDamaged { .. }
             | OpenError::OtherDisk { .. }
             | OpenError::SnapshotDamaged { .. }

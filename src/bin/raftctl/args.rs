@@ -157,6 +157,36 @@ pub(crate) struct DumpArgs {
     pub(crate) limit: u64,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct RestoreArgs {
+    /// The saved file.
+    pub(crate) file: PathBuf,
+    /// Where the log and the state shall live: an empty or missing directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: String,
+    /// The member's number.
+    #[arg(long, value_name = "N")]
+    pub(crate) id: String,
+    /// The members of the new cluster, this one included; equal on all.
+    #[arg(long, value_name = "1=HOST:PORT,2=HOST:PORT,…")]
+    pub(crate) peers: String,
+    /// As raftd's, if the new cluster has one.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) cluster_token: Option<String>,
+    /// Size of a log segment, as raftd's.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) segment_bytes: Option<String>,
+    /// How much higher the revision begins: more than the changes that the old cluster can have
+    /// made since the save, so that no revision means two things.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1_000_000_000,
+        value_parser = clap::value_parser!(u64).range(0..=1 << 60)
+    )]
+    pub(crate) bump_revision: u64,
+}
+
 #[derive(Subcommand, Debug)]
 pub(crate) enum SnapshotVerb {
     /// Save the store, with every write that was acknowledged before, from any server. The file
@@ -166,6 +196,9 @@ pub(crate) enum SnapshotVerb {
         /// The file.
         file: PathBuf,
     },
+    /// Make the data directory of a member of a NEW cluster from a saved file. Do it for every
+    /// member, with the same file, --peers and flags; then start raftd on each as usual.
+    Restore(RestoreArgs),
     /// Check a saved file and say what is in it. Exit code 3: it is damaged.
     Verify {
         /// The file.

@@ -61,6 +61,8 @@ impl Failure {
             | OpenError::NotADataDirectory { .. }
             | OpenError::NetworkFileSystem { .. }
             | OpenError::Version { .. }
+            | OpenError::HalfRestored { .. }
+            | OpenError::NotEmpty { .. }
             | OpenError::Io { .. } => End::Refused,
             OpenError::Incomplete { .. }
             | OpenError::IdentityDamaged { .. }

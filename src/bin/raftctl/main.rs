@@ -4,6 +4,7 @@ mod exit;
 mod log;
 mod members;
 mod output;
+mod restore;
 mod save;
 mod snapshot;
 mod status;

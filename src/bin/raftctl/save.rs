@@ -117,7 +117,7 @@ fn said(format: Format, file: &Path, id: SnapshotId) -> Vec<u8> {
     }
 }
 
-fn percent(done: u64, all: u64) -> String {
+pub(crate) fn percent(done: u64, all: u64) -> String {
     let share = u128::from(done) * 100 / u128::from(all.max(1));
     format!("{share} % of {all} bytes")
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::args::{Format, SnapshotVerb};
 use super::exit::{End, Failure};
 use super::output::{json_line, table};
-use super::save;
+use super::{restore, save};
 
 pub(crate) fn snapshot(
     client: &mut Client,
@@ -21,6 +21,7 @@ pub(crate) fn snapshot(
 ) -> Result<(Vec<u8>, End), Failure> {
     match verb {
         SnapshotVerb::Save { file } => save::save(client, format, &file),
+        SnapshotVerb::Restore(args) => restore::restore(format, &args),
         SnapshotVerb::Verify { file } => verify(format, &file),
     }
 }
