@@ -19,6 +19,7 @@
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
 //! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
+//! | `force` | the last survivor of an old cluster begins a new one |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
@@ -37,6 +38,7 @@ mod connections;
 mod drive;
 mod entry;
 mod exchange;
+mod force;
 mod handover;
 mod handshake;
 mod inspect;
@@ -123,6 +125,18 @@ pub struct NodeOptions {
     pub lease_drift_ppm: Option<u32>,
     /// How snapshots are made and sent.
     pub snapshots: SnapshotOptions,
+    /// What becomes of a data directory that is part of a cluster.
+    pub start: Start,
+}
+
+/// What becomes of a data directory that is part of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Start {
+    /// It goes on as it was.
+    #[default]
+    AsItIs,
+    /// The other members are lost: it becomes the only one of a new cluster.
+    NewCluster,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
@@ -240,7 +254,8 @@ impl Node {
         now: Instant,
     ) -> Result<Node, wal::OpenError> {
         let wal_options = wal::Options {
-            cluster_id: Some(options.cluster_id),
+            // What is forced must be there.
+            cluster_id: Some(options.cluster_id).filter(|_| options.start == Start::AsItIs),
             token_hash: options.token_hash,
             node: options.id,
             disk_id_if_new: options.disk_id_if_new,

@@ -3,10 +3,12 @@
 
 use super::bootstrap::Verdict;
 use super::connections::ConnectionId;
-use super::entry::{Member, Membership, Memberships, encode_members, genesis_of};
+use super::entry::{
+    ConfigurationError, Member, Membership, Memberships, encode_members, genesis_of,
+};
 use super::peers::Peers;
 use super::snapshots::Snapshots;
-use super::{Fatal, Node, NodeOptions, Stage};
+use super::{Fatal, Node, NodeOptions, Stage, Start};
 use crate::config::MemberAddress;
 use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
 use crate::types::{EntryKind, HardState, Instant, LogIndex, LogPosition, NodeId, Term, Vote};
@@ -17,9 +19,17 @@ impl Node {
     pub(super) fn begin(&mut self, now: Instant) {
         let recovered = self.recovered.take().expect("begin is called once, by open");
         say(self.identity.node, &recovered);
-        let founded = recovered.last != LogPosition::ZERO && !self.snapshots.unfounded;
-        if recovered.genesis != 0 && founded {
-            return self.resume(recovered, now);
+        let written = recovered.last != LogPosition::ZERO && !self.snapshots.unfounded;
+        let founded = recovered.genesis != 0 && written;
+        match self.options.start {
+            Start::AsItIs if founded => return self.resume(recovered, now),
+            Start::AsItIs => {}
+            Start::NewCluster if founded => return self.force(recovered, now),
+            Start::NewCluster => {
+                let why = "the data directory never was part of a cluster: take \
+                           --force-new-cluster away, and it becomes part of one as usual";
+                return self.fail(Fatal::Refused(why.to_owned()));
+            }
         }
         self.recovered = Some(recovered);
         let Stage::Alone(bootstrap) = &self.stage else { return };
@@ -41,8 +51,23 @@ impl Node {
         self.memberships = Memberships::new(restored.into_iter().chain([first]).collect());
         self.snapshots.stale = self.snapshots.unfounded;
         let hard_state = HardState { term, vote: Vote::None };
+        self.write_first(position, hard_state, &payload);
+    }
+
+    /// Writes the configuration with which a new cluster begins; `founded` goes on from there.
+    pub(super) fn write_first(
+        &mut self,
+        position: LogPosition,
+        hard_state: HardState,
+        payload: &[u8],
+    ) {
+        let bytes = u32::try_from(payload.len()).expect("a configuration is small");
+        let recovered = self.recovered.as_mut().expect("only a start writes a first entry");
+        recovered.hard_state = hard_state;
+        recovered.runs.push((position.index, position.term));
+        recovered.sizes.push(bytes);
         self.wal.set_hard_state(hard_state, self.genesis);
-        self.wal.append(position, EntryKind::Configuration, &payload);
+        self.wal.append(position, EntryKind::Configuration, payload);
         let seq = self.next_job();
         self.stage = Stage::Founding;
         self.jobs.ready = self.wal.begin_job(seq, LogIndex::ZERO);
@@ -53,14 +78,13 @@ impl Node {
     /// The first entry is durable: take part. Everyone shakes hands anew, now that we have a
     /// configuration.
     pub(super) fn founded(&mut self, now: Instant) {
-        let (base, position) = (self.wal.base(), self.wal.last());
-        let size = self.wal.meta(position.index).expect("found wrote it").bytes;
+        let recovered = self.recovered.take().expect("write_first left it");
         let restored = Restored {
-            hard_state: HardState { term: position.term, vote: Vote::None },
-            base,
-            log: vec![(position.index, position.term)],
-            sizes: vec![size],
-            commit_index: base.index,
+            hard_state: recovered.hard_state,
+            base: recovered.base,
+            log: recovered.runs,
+            sizes: recovered.sizes,
+            commit_index: recovered.commit_index,
             configurations: self.configurations(),
         };
         log::info!(
@@ -102,18 +126,10 @@ impl Node {
         self.start_raft(restored, now);
     }
 
-    fn resume(&mut self, recovered: wal::Recovered, now: Instant) {
-        let mut stack = Vec::new();
-        for (index, payload) in &recovered.configurations {
-            match Membership::decode(payload) {
-                Ok(membership) => stack.push((*index, membership)),
-                Err(error) => {
-                    return self.fail(Fatal::Entry { index: *index, why: error.to_string() });
-                }
-            }
+    pub(super) fn resume(&mut self, recovered: wal::Recovered, now: Instant) {
+        if let Err(fatal) = self.take_memberships(&recovered) {
+            return self.fail(fatal);
         }
-        assert!(!stack.is_empty(), "the first entry of a bootstrapped log is a configuration");
-        self.memberships = Memberships::new(stack);
         let restored = Restored {
             hard_state: recovered.hard_state,
             base: recovered.base,
@@ -124,6 +140,21 @@ impl Node {
         };
         self.peers = Peers::new(&[], self.identity.node, self.options.seed);
         self.start_raft(restored, now);
+    }
+
+    /// Reads the configurations that the log and its snapshot hold.
+    pub(super) fn take_memberships(&mut self, recovered: &wal::Recovered) -> Result<(), Fatal> {
+        let mut stack = Vec::new();
+        for (index, payload) in &recovered.configurations {
+            let unreadable = |error: ConfigurationError| {
+                let why = error.to_string();
+                Fatal::Entry { index: *index, why }
+            };
+            stack.push((*index, Membership::decode(payload).map_err(unreadable)?));
+        }
+        assert!(!stack.is_empty(), "the first entry of a bootstrapped log is a configuration");
+        self.memberships = Memberships::new(stack);
+        Ok(())
     }
 
     fn configurations(&self) -> Vec<(LogIndex, Configuration)> {

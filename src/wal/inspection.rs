@@ -114,7 +114,7 @@ pub fn inspect(disk: &dyn Disk) -> Result<Contents, OpenError> {
     let damages = replay.damages();
     let bad_copies = loaded.bad_copies.iter().map(|&(name, offset)| (disk.path(name), offset));
     Ok(Contents {
-        identity,
+        identity: newest.identity_of(&identity),
         hard_state: HardStateContents {
             version: newest.seq,
             hard_state: newest.hard_state,

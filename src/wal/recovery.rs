@@ -76,7 +76,7 @@ impl Opened {
         };
         let configurations = replay.configurations.iter();
         Recovered {
-            identity: self.identity,
+            identity: slot.identity_of(&self.identity),
             hard_state: slot.hard_state,
             genesis: slot.genesis,
             snapshot: self.snapshot.clone(),

@@ -161,6 +161,11 @@ impl Snapshots {
         }
     }
 
+    /// Snapshots are made for this cluster from now on.
+    pub(super) fn set_cluster_id(&mut self, cluster_id: ClusterId) {
+        self.cluster_id = cluster_id;
+    }
+
     /// So many bytes of log were written.
     pub(super) fn log_grew(&mut self, bytes: u64) {
         self.growth += bytes;

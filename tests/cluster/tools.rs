@@ -88,8 +88,12 @@ fn a_log_is_dumped_and_verified_once_its_server_is_stopped() {
     assert_eq!(cluster.server(1).wait_for_end(PATIENCE).code(), Some(3));
     assert!(cluster.server(1).log_text().contains(&expected), "raftd says the same");
     // A block of the snapshot in force.
-    let name = all["snapshot_files"][0]["file"].as_str().unwrap();
-    flip(&Path::new(&path).join(name), 1000);
+    // Killed while it made another one, it has more than that.
+    let in_force = format!("snap/{:020}-", all["snapshot_index"].as_u64().unwrap());
+    let files = all["snapshot_files"].as_array().unwrap().iter();
+    let mut names = files.map(|it| it["file"].as_str().unwrap());
+    let is_it = |name: &&str| name.starts_with(&in_force) && name.ends_with(".snap");
+    flip(&Path::new(&path).join(names.find(is_it).unwrap()), 1000);
     let (text, _) = ends(3, &["log", "verify", &path]);
     assert!(text.contains("the snapshot is damaged at byte "), "{text}");
     let (_, said) = ends(1, &["log", "verify", "/nonexistent"]);
@@ -118,10 +122,10 @@ fn while_written<T>(cluster: &Cluster, act: impl FnOnce() -> T) -> T {
                 client.put(b"busy", number.to_string().as_bytes()).unwrap();
             }
         });
-        let result = act();
+        let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap();
-        result
+        acted.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -130,6 +134,7 @@ fn a_snapshot_is_saved_under_load_from_any_member_with_all_that_was_acknowledged
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader();
     fill(&cluster, 500, 1000);
+    cluster.client().put(b"busy", b"0").unwrap();
     let file = cluster.folder().join("saved");
     let name = file.to_string_lossy().into_owned();
     let mut saved = Vec::new();
@@ -334,4 +339,99 @@ fn grow(cluster: &mut Cluster, expected: u64) {
     let known: Vec<&str> = known.map(|server| server.listen()).collect();
     ends(0, &["member", "add", &member, "--endpoints", &known.join(","), "--timeout", "20s"]);
     cluster.wait_until_equal();
+}
+
+/// Starts the survivor alone, with the flag.
+fn force(cluster: &mut Cluster, id: u64) {
+    cluster.server(id).kill();
+    cluster.server(id).take_flag("--force-new-cluster");
+    cluster.server(id).add_flag("--force-new-cluster");
+    cluster.server(id).start();
+    assert_eq!(cluster.leader(), id);
+}
+
+#[test]
+fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refused() {
+    let mut cluster = Cluster::start(3);
+    cluster.leader();
+    fill(&cluster, 300, 100);
+    // A snapshot of the old cluster is in force: nobody of the new one can take it.
+    let file = cluster.folder().join("saved").to_string_lossy().into_owned();
+    let at = cluster.server(3).listen().to_owned();
+    ends(0, &["snapshot", "save", &file, "--endpoints", &at]);
+    while_written(&cluster, || fill(&cluster, 400, 100));
+    cluster.wait_until_equal();
+    let before = cluster.server(3).status().unwrap();
+    let kept = cluster.folder().join("kept");
+    for id in [1, 2] {
+        cluster.server(id).kill();
+        cluster.server(id).retired = true;
+    }
+    fs::rename(&cluster.server(1).directory, &kept).unwrap();
+    fs::remove_dir_all(&cluster.server(2).directory).unwrap();
+    force(&mut cluster, 3);
+    let said = cluster.server(3).log_text();
+    assert!(said.contains("forced a new cluster: writes that were acknowledged"), "{said}");
+    assert!(said.contains(&format!("old_cluster={}", before.cluster_id)), "{said}");
+    cluster.client().put(b"after", b"force").unwrap();
+    let status = cluster.server(3).status().unwrap();
+    assert_ne!(status.cluster_id, before.cluster_id);
+    assert!(status.commit_index > before.last_index && status.revision >= before.revision);
+    let mut client = cluster.client();
+    for number in 0..400 {
+        let key = format!("key/{number:06}");
+        assert!(client.get(key.as_bytes()).unwrap().is_some(), "{key} is gone");
+    }
+    // A flag that was left does no more harm than a line in the log.
+    force(&mut cluster, 3);
+    let said = cluster.server(3).log_text();
+    assert!(said.contains("is a cluster of one already"), "{said}");
+    assert_eq!(cluster.server(3).status().unwrap().cluster_id, status.cluster_id);
+    cluster.server(3).take_flag("--force-new-cluster");
+    grow(&mut cluster, 4);
+    grow(&mut cluster, 5);
+    assert_eq!(cluster.server(5).status().unwrap().cluster_id, status.cluster_id);
+    // The lost come back: one with what it had, one with nothing.
+    fs::rename(&kept, &cluster.server(1).directory).unwrap();
+    cluster.server(1).start();
+    let refusal = format!("this node belongs to cluster {}", status.cluster_id);
+    eventually("it is refused by name", PATIENCE, || {
+        let heard = cluster.server(1).log_text().contains(&refusal);
+        let said = format!("from=n1 why=it belongs to cluster {}", before.cluster_id);
+        (heard && cluster.server(3).log_text().contains(&said)).then_some(())
+    });
+    cluster.server(1).kill();
+    cluster.server(2).start();
+    assert_eq!(cluster.server(2).wait_for_end(PATIENCE).code(), Some(3));
+    assert!(cluster.server(2).log_text().contains("answers for another cluster"));
+    cluster.server(3).kill();
+    cluster.server(3).start();
+    cluster.leader();
+    cluster.client().put(b"after", b"all").unwrap();
+    cluster.wait_until_equal();
+}
+
+#[test]
+fn what_is_no_member_or_is_damaged_is_not_forced() {
+    let mut cluster = Cluster::plan(1, &Shape::default());
+    cluster.server(1).add_flag("--force-new-cluster");
+    cluster.server(1).start();
+    assert_eq!(cluster.server(1).wait_for_end(PATIENCE).code(), Some(3));
+    let said = cluster.server(1).log_text();
+    assert!(said.contains("is not a data directory of raftd"), "{said}");
+    let directory = cluster.server(1).directory.clone();
+    assert!(!directory.join("IDENTITY").exists(), "nothing was made");
+    cluster.server(1).take_flag("--force-new-cluster");
+    cluster.server(1).start();
+    cluster.leader();
+    fill(&cluster, 20, 100);
+    cluster.server(1).kill();
+    let text = ends(0, &["log", "dump", &directory.to_string_lossy(), "--output", "json"]).0;
+    let segment = json(&text)["segments"][0]["file"].as_str().unwrap().to_owned();
+    flip(Path::new(&segment), 8192 + 64 + 5);
+    cluster.server(1).add_flag("--force-new-cluster");
+    cluster.server(1).start();
+    assert_eq!(cluster.server(1).wait_for_end(PATIENCE).code(), Some(3));
+    let said = cluster.server(1).log_text();
+    assert!(said.contains("entry 1 is lost"), "{said}");
 }

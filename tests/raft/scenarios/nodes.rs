@@ -146,6 +146,7 @@ impl Nodes {
             segment_bytes: self.tuning.segment_bytes,
             history_bytes_max: self.tuning.history_bytes_max,
             lease_drift_ppm: None,
+            start: raftd::replica::Start::AsItIs,
             clients_max: 1000,
             working: self.tuning.working,
             snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
