@@ -149,6 +149,7 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
         | ReplyBody::OpenSession { .. }
         | ReplyBody::PutIf { .. }
         | ReplyBody::Status(_)
+        | ReplyBody::Snapshot(_)
         | ReplyBody::MemberList(_)
         | ReplyBody::MemberChange { .. }
         | ReplyBody::Transfer { .. }) => {

@@ -17,6 +17,9 @@ pub struct Config {
     pub members: Vec<MemberAddress>,
     /// Whether the server waits to be made a member of a cluster that serves. `--join`.
     pub join: bool,
+    /// Whether this server begins a new cluster by itself: the others are lost.
+    /// `--force-new-cluster`.
+    pub force_new_cluster: bool,
     /// Whether `--peers` was given; without it the server is a cluster of one.
     pub peers_given: bool,
     /// Where everything durable lives. `--data-dir`.
@@ -101,6 +104,12 @@ fn flags() -> getopts::Options {
         "join",
         "wait to be made a member of the cluster of --peers, see raftctl member add",
     );
+    flags.optflag(
+        "",
+        "force-new-cluster",
+        "the other members are lost for good: go on alone as a new cluster, with all that is here; \
+         give it once",
+    );
     flags.optopt("", "data-dir", "where the log and the state live (required)", "DIR");
     flags.optopt(
         "",
@@ -184,6 +193,9 @@ impl Config {
         if matches.opt_present("version") {
             return Ok(Parsed::Print(format!("raftd {}\n", env!("CARGO_PKG_VERSION"))));
         }
+        if matches.opt_present("force-new-cluster") && matches.opt_present("join") {
+            return refuse("--force-new-cluster goes on alone: take --join away");
+        }
         if let Some(extra) = matches.free.first() {
             return refuse(format!("unexpected argument '{extra}'; see raftd --help"));
         }
@@ -207,6 +219,7 @@ impl Config {
             id,
             members,
             join: matches.opt_present("join"),
+            force_new_cluster: matches.opt_present("force-new-cluster"),
             peers_given: matches.opt_present("peers"),
             data_dir: PathBuf::from(data_dir),
             listen,
@@ -440,6 +453,7 @@ mod tests {
             ("--id 1 --data-dir d --election-timeout 300 --heartbeat 299", "--heartbeat"),
             ("--id 1 --data-dir d --join", "--peers"),
             ("--id 1 --data-dir d --join --peers 1=a:1", "at least one"),
+            ("--id 1 --data-dir d --join --peers 2=a:1 --force-new-cluster", "--join away"),
             ("--id 1 --data-dir d --lease-reads 1", "1ppm to 50%"),
             ("--id 1 --data-dir d --lease-reads 0%", "1ppm to 50%"),
             ("--id 1 --data-dir d --lease-reads 51%", "1ppm to 50%"),

@@ -145,6 +145,9 @@ pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Pieces sent and not yet answered. One: so a broken connection costs one piece and no more.
 pub const SNAPSHOT_PIECES_IN_FLIGHT_MAX: u64 = 1;
 
+/// Clients that save snapshots at once; more are told to come back. Each may ask for a fresh one.
+pub const SNAPSHOT_SAVES_MAX: usize = 4;
+
 /// Checkpoint bytes in one block of a snapshot's file, unless one value is larger. Bytes.
 pub const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
 

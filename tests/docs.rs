@@ -98,6 +98,7 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("SESSIONS_MAX", limits::SESSIONS_MAX),
         ("SESSION_WINDOW", usize::try_from(limits::SESSION_WINDOW).unwrap()),
         ("SESSION_IDLE_MS", usize::try_from(limits::SESSION_IDLE_MS).unwrap()),
+        ("SNAPSHOT_SAVES_MAX", limits::SNAPSHOT_SAVES_MAX),
         ("SNAPSHOT_PIECE_BYTES_MAX", limits::SNAPSHOT_PIECE_BYTES_MAX),
         ("ENTRIES_MAX", peer::ENTRIES_MAX),
         ("NUMBER_MAX", usize::try_from(fields::NUMBER_MAX).unwrap()),

@@ -6,7 +6,7 @@
 use raftd::client::find_cluster;
 use raftd::config::{Config, Parsed};
 use raftd::limits::WorkingLimits;
-use raftd::replica::{Fatal, NodeOptions, SnapshotOptions};
+use raftd::replica::{Fatal, NodeOptions, SnapshotOptions, Start};
 use raftd::server::{
     Ended, Farewell, Server, ServerOptions, SocketShare, StartError, start_logger, unix_ms,
 };
@@ -169,6 +169,7 @@ fn node_options(
         clients_max,
         working: WorkingLimits::default(),
         lease_drift_ppm: config.lease_drift_ppm,
+        start: if config.force_new_cluster { Start::NewCluster } else { Start::AsItIs },
         snapshots: SnapshotOptions {
             entries: config.snapshots.entries,
             interval_ns: config.snapshots.interval_ns,
@@ -218,6 +219,8 @@ fn open_code(error: &OpenError) -> u8 {
         | OpenError::NotADataDirectory { .. }
         | OpenError::NetworkFileSystem { .. }
         | OpenError::Incomplete { .. }
+        | OpenError::HalfRestored { .. }
+        | OpenError::NotEmpty { .. }
         | OpenError::IdentityDamaged { .. }
         | OpenError::Version { .. }
         | OpenError::HardStateLost { .. }

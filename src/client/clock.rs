@@ -1,7 +1,7 @@
 //! The client's time: deadlines, and waits between attempts.
 
 use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Shortest and longest wait before a request is repeated. Long enough not to hammer a cluster
 /// that elects (300 ms and more), short enough to add little to an outage.
@@ -56,6 +56,13 @@ pub(super) fn back_off(deadline: Deadline) {
             Err(_) => return,
         }
     }
+}
+
+/// Milliseconds since 1970: for people who look at a data directory.
+#[expect(clippy::disallowed_methods, reason = "the one place where the client reads a clock")]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the client reads a clock")]

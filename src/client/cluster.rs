@@ -170,6 +170,7 @@ impl Client {
             | ReplyBody::OpenSession { .. }
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
+            | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
             | ReplyBody::Transfer { .. } => None,
@@ -372,6 +373,11 @@ impl Client {
         self.connection.as_ref().map(|connection| connection.welcome().cluster_id)
     }
 
+    /// How it reaches the cluster.
+    pub(super) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
     /// When a call that begins now must have ended.
     pub(super) fn deadline(&self) -> Deadline {
         Deadline::after(self.options.timeout)
@@ -450,6 +456,7 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         ReplyBody::Status(status) if reply.id == id => Ok(*status),
         ReplyBody::Error(source) => Err(ConnectionError::Refused { endpoint, source }),
         ReplyBody::Status(_)
+        | ReplyBody::Snapshot(_)
         | ReplyBody::MemberList(_)
         | ReplyBody::MemberChange { .. }
         | ReplyBody::Transfer { .. }

@@ -120,6 +120,13 @@ impl Connection {
         id
     }
 
+    /// Puts a Snapshot into the send buffer. It is answered by many replies of this number.
+    pub fn snapshot(&mut self) -> u64 {
+        let id = self.take_id();
+        client::snapshot_request(&mut self.out, id);
+        id
+    }
+
     /// Puts a request to change the members or the leader into the send buffer.
     pub fn member_request(&mut self, request: &MemberRequest<'_>) -> u64 {
         let id = self.take_id();

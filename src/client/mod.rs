@@ -15,13 +15,15 @@ mod connection;
 mod error;
 mod members;
 mod session;
+mod snapshot;
 
 pub use crate::wire::client::{Command, RangeEnd, SessionCall};
-pub use clock::Deadline;
+pub use clock::{Deadline, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
 pub use members::find_cluster;
+pub use snapshot::{Goes, Piece};
 
 /// The end of the range of all keys that begin with `prefix`, in the wire's form.
 ///

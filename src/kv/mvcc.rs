@@ -129,6 +129,18 @@ impl Store {
         Ok(())
     }
 
+    /// Makes this the first state of a new cluster. Its revision is higher by `bump`, which is more
+    /// than the old cluster can have handed out since, and all before it is compacted: who followed
+    /// the old cluster hears that it must read again. Its sessions end: what their calls did since
+    /// the snapshot is not known here. Panics while a checkpoint is pinned.
+    pub fn begin_anew(&mut self, bump: u64) {
+        assert!(self.pinned.is_none(), "nobody looks at the state before");
+        self.sessions.end_all();
+        self.revision = Revision(self.revision.0.saturating_add(bump));
+        // Refused if everything before it is compacted already.
+        let _compacted = self.compact(self.revision);
+    }
+
     /// The revision to compact to, if the history exceeds its bound: the one that leaves half of
     /// the bound. The leader proposes it as a `Compact` command, once: until that is applied, the
     /// answer stays. Later ones may name a larger revision; a smaller one is refused when it is

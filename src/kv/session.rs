@@ -150,6 +150,13 @@ impl Sessions {
         }
     }
 
+    /// Ends all of them. Their numbers are not given again.
+    pub(super) fn end_all(&mut self) {
+        while self.oldest != NOWHERE {
+            self.end(self.oldest);
+        }
+    }
+
     /// Makes a session, for which another one may have to end.
     pub(super) fn open(&mut self, stamp_ms: u64) -> SessionId {
         if self.count == SESSIONS_MAX {

@@ -114,6 +114,7 @@ impl Node {
             }
             Op::Range => self.admit_read(id, &request, now),
             Op::Status => self.answer_status(id, request.id),
+            Op::Snapshot => self.admit_save(id, &request, now),
             Op::MemberList => self.answer_member_list(id, request.id, now),
             Op::MemberAdd
             | Op::MemberRemove
@@ -269,7 +270,7 @@ impl Node {
 
     /// A server that hears a leader learns from it up to where it must have applied. One that is to
     /// stop sends its clients away, and one that hands over holds them, as for a write.
-    fn check_leader_known(&mut self, now: Instant) -> Result<(), Error> {
+    pub(super) fn check_leader_known(&mut self, now: Instant) -> Result<(), Error> {
         match &self.stage {
             Stage::Member(raft)
                 if !raft.is_leader() && raft.leader().is_some() && self.leaving.is_none() =>

@@ -12,7 +12,7 @@ use super::{Node, Stage};
 use crate::limits;
 use crate::raft::message::{Message, SnapshotOutcome};
 use crate::types::{Instant, LogIndex, NodeId};
-use crate::wal::SnapshotSource;
+use crate::wal::{PieceFor, SnapshotSource};
 use crate::wire::peer::{PeerFrame, decode_peer, encode_message, encode_piece};
 
 /// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
@@ -167,6 +167,7 @@ impl Node {
         for to in raft.awaiting_snapshot() {
             if !transfers.iter().any(|transfer| transfer.to == to)
                 && let Some(source) = self.wal.snapshot()
+                && !self.snapshots.stale
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
                 transfers.push(Transfer::new(to, source.clone(), now));
@@ -194,7 +195,8 @@ impl Node {
             }
             if let Some(length) = transfer.next_piece(now, self.options.snapshots.piece_bytes) {
                 transfer.reading = true;
-                self.wal.read_piece(transfer.to, &transfer.source, transfer.sent, length);
+                let to = PieceFor::Member(transfer.to);
+                self.wal.read_piece(to, &transfer.source, transfer.sent, length);
             }
         }
     }

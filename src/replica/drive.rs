@@ -142,6 +142,7 @@ impl Node {
         self.propose_compaction(now);
         self.close_entry(now);
         self.ask_for_reads();
+        self.ask_for_saves();
         self.hand_over_to_leave(now);
         self.hand_over_for_space(now);
         if let Stage::Member(raft) = &mut self.stage {
@@ -157,6 +158,7 @@ impl Node {
         self.continue_snapshot(now);
         self.continue_receiving(now);
         self.catch_up(now);
+        self.continue_saves(now);
         self.take_notices();
         self.follow_committed(now);
         self.continue_handover(now);
@@ -198,6 +200,9 @@ impl Node {
         std::mem::swap(&mut raft.output().reads, &mut self.scratch.reads);
         let mut answered = std::mem::take(&mut self.scratch.reads);
         for ready in answered.drain(..) {
+            if self.saves.on_round(ready.ticket, ready.result.ok()) {
+                continue;
+            }
             let batch = self.reads.answered(ready.ticket);
             match ready.result {
                 Ok(index) => self.reads.ready_at(index, batch, self.now),

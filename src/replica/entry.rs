@@ -266,6 +266,13 @@ impl Membership {
         Membership { highest: self.highest.max(highest_of(&list)), list }
     }
 
+    /// The member `id` as the only one, a voter; `None` if it is no member. Numbers that were used
+    /// stay used.
+    pub fn alone(&self, id: NodeId) -> Option<Membership> {
+        let member = self.get(id)?.clone();
+        Some(Membership { highest: self.highest, list: vec![(member, Standing::Voter)] })
+    }
+
     /// The members and what they are, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (&Member, Standing)> {
         self.list.iter().map(|(member, standing)| (member, *standing))

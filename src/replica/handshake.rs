@@ -127,6 +127,10 @@ impl Node {
         let ours = self.identity.cluster_id;
         let any = matches!(hello.sender, Sender::Client) && hello.cluster_id.0 == 0;
         if !any && hello.cluster_id != ours {
+            if let Sender::Peer(peer) = &hello.sender {
+                let why = format!("it belongs to cluster {}", hello.cluster_id);
+                self.log_refusal(peer, &why, now);
+            }
             return self.turn_away(id, Error::WrongCluster { ours });
         }
         match hello.sender {

@@ -18,6 +18,8 @@
 //! | `apply` | committed entries to the store to replies |
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
+//! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
+//! | `force` | the last survivor of an old cluster begins a new one |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
@@ -36,6 +38,7 @@ mod connections;
 mod drive;
 mod entry;
 mod exchange;
+mod force;
 mod handover;
 mod handshake;
 mod inspect;
@@ -43,6 +46,8 @@ mod install;
 mod peers;
 mod pending;
 mod reads;
+mod restore;
+mod saves;
 mod snapshots;
 mod start;
 mod status;
@@ -53,7 +58,8 @@ pub use entry::{
 };
 pub use inspect::Inspection;
 pub use peers::Dial;
-pub use snapshots::SnapshotOptions;
+pub use restore::{Begun, NewMember, restore_member};
+pub use snapshots::{SnapshotOptions, load_snapshot};
 
 use crate::config::MemberAddress;
 use crate::kv::{Store, StoreOptions};
@@ -61,7 +67,8 @@ use crate::limits::{EntryLimits, WorkingLimits};
 use crate::raft::Raft;
 use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId, Revision};
 use crate::wal::{
-    self, BackgroundDone, BackgroundJob, Disk, Identity, Job, Recovered, SnapshotEvent, Wal,
+    self, BackgroundDone, BackgroundJob, Disk, Identity, Job, PieceFor, Recovered, SnapshotEvent,
+    Wal,
 };
 use administration::Administration;
 use admission::{OpenEntry, Stall};
@@ -75,6 +82,7 @@ use install::Receiving;
 use peers::{Outbound, Peers};
 use pending::Pending;
 use reads::Reads;
+use saves::Saves;
 use snapshots::Snapshots;
 use std::fmt;
 use std::io;
@@ -117,6 +125,18 @@ pub struct NodeOptions {
     pub lease_drift_ppm: Option<u32>,
     /// How snapshots are made and sent.
     pub snapshots: SnapshotOptions,
+    /// What becomes of a data directory that is part of a cluster.
+    pub start: Start,
+}
+
+/// What becomes of a data directory that is part of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Start {
+    /// It goes on as it was.
+    #[default]
+    AsItIs,
+    /// The other members are lost: it becomes the only one of a new cluster.
+    NewCluster,
 }
 
 /// Why a node must stop at once. No retry: what the disk holds after a failed sync is unknown.
@@ -215,6 +235,7 @@ pub struct Node {
     snapshots: Snapshots,
     receiving: Option<Receiving>,
     transfers: Transfers,
+    saves: Saves,
     /// The last turn.
     now: Instant,
     dials: Vec<Dial>,
@@ -232,7 +253,8 @@ impl Node {
         now: Instant,
     ) -> Result<Node, wal::OpenError> {
         let wal_options = wal::Options {
-            cluster_id: Some(options.cluster_id),
+            // What is forced must be there.
+            cluster_id: Some(options.cluster_id).filter(|_| options.start == Start::AsItIs),
             token_hash: options.token_hash,
             node: options.id,
             disk_id_if_new: options.disk_id_if_new,
@@ -248,6 +270,7 @@ impl Node {
         limits.entry_bytes_soft_max =
             limits.entry_bytes_soft_max.min(options.working.entry_bytes_soft_max);
         let (store, snapshots) = snapshots::restore(&mut recovered, store_options(&options))?;
+        let members = start::first_members(&recovered, &snapshots, &options);
         let mut node = Node {
             identity: recovered.identity,
             boot_nonce: boots::boot_nonce(wal.hard_state_version(), options.boot_nonce),
@@ -258,11 +281,11 @@ impl Node {
             handover: Handover::default(),
             leaving: None,
             limits,
-            stage: Stage::Alone(Bootstrap::new(own, options.members.clone())),
+            stage: Stage::Alone(Bootstrap::new(own, members.clone())),
             wal,
             store,
             connections: Connections::default(),
-            peers: Peers::new(&options.members, options.id, options.seed),
+            peers: Peers::new(&members, options.id, options.seed),
             complaints: Complaints::default(),
             open: OpenEntry::default(),
             pending: Pending::default(),
@@ -275,6 +298,7 @@ impl Node {
             snapshots,
             receiving: None,
             transfers: Transfers::default(),
+            saves: Saves::default(),
             now,
             dials: Vec::new(),
             stall: Stall::new(),
@@ -487,8 +511,11 @@ impl Node {
             SnapshotEvent::PartRead { .. } => self.on_part_read(now),
             SnapshotEvent::PartReady { id } => self.on_part_ready(id),
             SnapshotEvent::PartFailed { id, why } => self.on_part_failed(id, &why),
-            SnapshotEvent::Piece { to, offset, bytes } => {
+            SnapshotEvent::Piece { to: PieceFor::Member(to), offset, bytes } => {
                 self.on_piece_read(to, offset, &bytes, now);
+            }
+            SnapshotEvent::Piece { to: PieceFor::Client(number), bytes, .. } => {
+                self.on_save_read(number, &bytes, now);
             }
         }
     }
@@ -512,7 +539,8 @@ impl Node {
         let farewell_due = self.farewell == Farewell::Asked && !self.jobs.in_flight;
         // Found in `open`, a bootstrap's first job waits for no input.
         let job = self.jobs.ready.is_some();
-        if self.more_to_apply || farewell_due || job || self.connections.has_ready_deferred() {
+        let ready = self.connections.has_ready_deferred() || self.has_ready_save();
+        if self.more_to_apply || farewell_due || job || ready {
             return Instant::ZERO;
         }
         let core = match &self.stage {
@@ -528,6 +556,7 @@ impl Node {
             .min(self.reads_wake_at())
             .min(self.connections.wake_at())
             .min(self.stall_ends_at())
+            .min(self.saves.wake_at())
             .min(self.transfers.wake_at(self.now))
     }
 }

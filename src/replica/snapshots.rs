@@ -2,8 +2,9 @@
 //!
 //! One is due when more than `--snapshot-entries` entries were applied since the last one **and**
 //! the log has grown by at least that one's size, so that writing snapshots costs no more than
-//! writing the log; and not sooner than the interval allows, unless disk space presses. A turn
-//! writes one slice at most, and slices keep a distance: serving goes on between them.
+//! writing the log; and not sooner than the interval allows, unless disk space presses. Or a client
+//! asks for one (`saves`). A turn writes one slice at most, and slices keep a distance: serving
+//! goes on between them.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -61,6 +62,11 @@ pub(super) struct Snapshots {
     next_at: Instant,
     /// The configuration of the snapshot in force: its entry may be gone from the log.
     pub(super) configuration: Option<(LogIndex, Vec<u8>)>,
+    /// The snapshot in force was made under another cluster id or first entry, by a restore or a
+    /// forced new cluster: nobody else can take it, so another one follows as soon as it can.
+    pub(super) stale: bool,
+    /// It came by a restore, and the first entry of its new cluster is not written.
+    pub(super) unfounded: bool,
     /// That of the snapshot under way.
     configuration_next: Option<(LogIndex, Vec<u8>)>,
 }
@@ -109,10 +115,14 @@ impl Node {
         let entries = applied.get().saturating_sub(last.position.index.get());
         let due = entries > self.options.snapshots.entries && self.wal.growth() >= last.bytes;
         let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
+        // A client saves what it knows to be written.
+        let wanted = self.saves.wanted();
+        let asked = wanted.is_some_and(|it| last.position.index < it && it <= applied);
         // What is committed by others may be applied before it is durable here: a snapshot waits.
         let durable = applied <= raft.durable();
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
-        due && rested && durable && idle && !self.is_receiving()
+        let stale = self.snapshots.stale && last.position.index < applied;
+        (due && rested || asked || stale) && durable && idle && !self.is_receiving()
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -158,12 +168,14 @@ impl Node {
         self.wal.adopt_draft(floor);
         let next = self.snapshots.configuration_next.take();
         self.snapshots.configuration = Some(next.expect("it was noted when this one was begun"));
+        self.snapshots.stale = false;
     }
 
     /// Ours could not be written. The old one stays, and after a while another attempt is made.
     pub(super) fn on_draft_failed(&mut self, why: &str, now: Instant) {
         log::warn!("cannot make a snapshot node={} why={why}", self.identity.node);
         self.end_drafting();
+        self.refuse_saves(why);
         self.snapshots.next_at = now.after_ns(self.options.snapshots.interval_ns);
     }
 
@@ -193,16 +205,21 @@ pub(super) fn restore(
     let Some(source) = &recovered.snapshot else {
         return Ok((Store::new(options), Snapshots::default()));
     };
-    let (store, head) = load(source, options)?;
+    let (store, head) = load_snapshot(source, options)?;
+    let ours =
+        (head.cluster_id, head.genesis) == (recovered.identity.cluster_id, recovered.genesis);
+    let unfounded = head.genesis == 0 && recovered.last == head.position;
     let known = (head.configuration_index, head.configuration);
     // The core wants them from the snapshot's on, though the log may begin earlier.
     recovered.configurations.retain(|(index, _)| *index > known.0);
     recovered.configurations.insert(0, known.clone());
-    Ok((store, Snapshots { configuration: Some(known), ..Snapshots::default() }))
+    let configuration = Some(known);
+    Ok((store, Snapshots { configuration, stale: !ours, unfounded, ..Snapshots::default() }))
 }
 
-/// Loads the snapshot that was in force when the process ended. Blocks: for the start.
-fn load(
+/// Loads a snapshot and checks all that is in it. Blocks: for the start, and for whoever looks at a
+/// file offline.
+pub fn load_snapshot(
     source: &SnapshotSource,
     options: kv::StoreOptions,
 ) -> Result<(Store, SnapshotHead), OpenError> {

@@ -3,9 +3,13 @@
 
 use super::bootstrap::Verdict;
 use super::connections::ConnectionId;
-use super::entry::{Member, Membership, Memberships, encode_members, genesis_of};
+use super::entry::{
+    ConfigurationError, Member, Membership, Memberships, encode_members, genesis_of,
+};
 use super::peers::Peers;
-use super::{Fatal, Node, Stage};
+use super::snapshots::Snapshots;
+use super::{Fatal, Node, NodeOptions, Stage, Start};
+use crate::config::MemberAddress;
 use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
 use crate::types::{EntryKind, HardState, Instant, LogIndex, LogPosition, NodeId, Term, Vote};
 use crate::wal;
@@ -15,8 +19,17 @@ impl Node {
     pub(super) fn begin(&mut self, now: Instant) {
         let recovered = self.recovered.take().expect("begin is called once, by open");
         say(self.identity.node, &recovered);
-        if recovered.genesis != 0 && recovered.last != LogPosition::ZERO {
-            return self.resume(recovered, now);
+        let written = recovered.last != LogPosition::ZERO && !self.snapshots.unfounded;
+        let founded = recovered.genesis != 0 && written;
+        match self.options.start {
+            Start::AsItIs if founded => return self.resume(recovered, now),
+            Start::AsItIs => {}
+            Start::NewCluster if founded => return self.force(recovered, now),
+            Start::NewCluster => {
+                let why = "the data directory never was part of a cluster: take \
+                           --force-new-cluster away, and it becomes part of one as usual";
+                return self.fail(Fatal::Refused(why.to_owned()));
+            }
         }
         self.recovered = Some(recovered);
         let Stage::Alone(bootstrap) = &self.stage else { return };
@@ -25,17 +38,36 @@ impl Node {
         }
     }
 
-    /// Writes the first entry. All first members write the same bytes, so no election is needed
-    /// for it.
+    /// Writes the first entry: the first of all, or behind the snapshot of which a new cluster is
+    /// made. All first members write the same bytes, so no election is needed for it.
     pub(super) fn found(&mut self, members: Vec<Member>) {
         let payload = encode_members(&members);
         self.genesis = genesis_of(&payload);
-        let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
-        self.memberships =
-            Memberships::new(vec![(position.index, Membership::bootstrap(&members))]);
-        let hard_state = HardState { term: Term::BOOTSTRAP, vote: Vote::None };
+        let before = self.wal.last();
+        let term = before.term.max(Term::BOOTSTRAP);
+        let position = LogPosition::new(term, before.index.next());
+        let restored = self.recovered.as_ref().and_then(first_membership);
+        let first = (position.index, Membership::bootstrap(&members));
+        self.memberships = Memberships::new(restored.into_iter().chain([first]).collect());
+        self.snapshots.stale = self.snapshots.unfounded;
+        let hard_state = HardState { term, vote: Vote::None };
+        self.write_first(position, hard_state, &payload);
+    }
+
+    /// Writes the configuration with which a new cluster begins; `founded` goes on from there.
+    pub(super) fn write_first(
+        &mut self,
+        position: LogPosition,
+        hard_state: HardState,
+        payload: &[u8],
+    ) {
+        let bytes = u32::try_from(payload.len()).expect("a configuration is small");
+        let recovered = self.recovered.as_mut().expect("only a start writes a first entry");
+        recovered.hard_state = hard_state;
+        recovered.runs.push((position.index, position.term));
+        recovered.sizes.push(bytes);
         self.wal.set_hard_state(hard_state, self.genesis);
-        self.wal.append(position, EntryKind::Configuration, &payload);
+        self.wal.append(position, EntryKind::Configuration, payload);
         let seq = self.next_job();
         self.stage = Stage::Founding;
         self.jobs.ready = self.wal.begin_job(seq, LogIndex::ZERO);
@@ -46,14 +78,13 @@ impl Node {
     /// The first entry is durable: take part. Everyone shakes hands anew, now that we have a
     /// configuration.
     pub(super) fn founded(&mut self, now: Instant) {
-        let position = LogPosition::new(Term::BOOTSTRAP, LogIndex::ZERO.next());
-        let size = self.wal.meta(position.index).expect("found wrote it").bytes;
+        let recovered = self.recovered.take().expect("write_first left it");
         let restored = Restored {
-            hard_state: HardState { term: Term::BOOTSTRAP, vote: Vote::None },
-            base: LogPosition::ZERO,
-            log: vec![(position.index, position.term)],
-            sizes: vec![size],
-            commit_index: LogIndex::ZERO,
+            hard_state: recovered.hard_state,
+            base: recovered.base,
+            log: recovered.runs,
+            sizes: recovered.sizes,
+            commit_index: recovered.commit_index,
             configurations: self.configurations(),
         };
         log::info!(
@@ -76,14 +107,15 @@ impl Node {
     pub(super) fn enroll(&mut self, genesis: u64, introducer: NodeId, now: Instant) {
         let recovered = self.recovered.take().expect("begin kept it for whoever joins");
         self.genesis = genesis;
+        self.snapshots.stale = self.snapshots.unfounded;
         let introducer = Voters::new(vec![introducer]).expect("one is not none");
         let restored = Restored {
             hard_state: recovered.hard_state,
-            base: LogPosition::ZERO,
+            base: recovered.base,
             log: Vec::new(),
             sizes: Vec::new(),
-            commit_index: LogIndex::ZERO,
-            configurations: vec![(LogIndex::ZERO, Configuration::of_voters(introducer))],
+            commit_index: recovered.base.index,
+            configurations: vec![(recovered.base.index, Configuration::of_voters(introducer))],
         };
         log::info!("joining node={} cluster={}", self.identity.node, self.identity.cluster_id);
         // What we dialed, we dialed as nobody's member.
@@ -94,18 +126,10 @@ impl Node {
         self.start_raft(restored, now);
     }
 
-    fn resume(&mut self, recovered: wal::Recovered, now: Instant) {
-        let mut stack = Vec::new();
-        for (index, payload) in &recovered.configurations {
-            match Membership::decode(payload) {
-                Ok(membership) => stack.push((*index, membership)),
-                Err(error) => {
-                    return self.fail(Fatal::Entry { index: *index, why: error.to_string() });
-                }
-            }
+    pub(super) fn resume(&mut self, recovered: wal::Recovered, now: Instant) {
+        if let Err(fatal) = self.take_memberships(&recovered) {
+            return self.fail(fatal);
         }
-        assert!(!stack.is_empty(), "the first entry of a bootstrapped log is a configuration");
-        self.memberships = Memberships::new(stack);
         let restored = Restored {
             hard_state: recovered.hard_state,
             base: recovered.base,
@@ -116,6 +140,21 @@ impl Node {
         };
         self.peers = Peers::new(&[], self.identity.node, self.options.seed);
         self.start_raft(restored, now);
+    }
+
+    /// Reads the configurations that the log and its snapshot hold.
+    pub(super) fn take_memberships(&mut self, recovered: &wal::Recovered) -> Result<(), Fatal> {
+        let mut stack = Vec::new();
+        for (index, payload) in &recovered.configurations {
+            let unreadable = |error: ConfigurationError| {
+                let why = error.to_string();
+                Fatal::Entry { index: *index, why }
+            };
+            stack.push((*index, Membership::decode(payload).map_err(unreadable)?));
+        }
+        assert!(!stack.is_empty(), "the first entry of a bootstrapped log is a configuration");
+        self.memberships = Memberships::new(stack);
+        Ok(())
     }
 
     fn configurations(&self) -> Vec<(LogIndex, Configuration)> {
@@ -141,6 +180,25 @@ impl Node {
         self.stage = Stage::Member(Box::new(Raft::new(settings, restored, now)));
         self.follow_members(now);
     }
+}
+
+/// Whose addresses a server without a configuration asks: what its flags say, or what was said when
+/// its directory was restored.
+pub(super) fn first_members(
+    recovered: &wal::Recovered,
+    snapshots: &Snapshots,
+    options: &NodeOptions,
+) -> Vec<MemberAddress> {
+    match first_membership(recovered).filter(|_| snapshots.unfounded) {
+        Some((_, membership)) => membership.iter().map(|(member, _)| member.address()).collect(),
+        None => options.members.clone(),
+    }
+}
+
+/// The configuration of a directory that was restored and has no other.
+fn first_membership(recovered: &wal::Recovered) -> Option<(LogIndex, Membership)> {
+    let (index, payload) = recovered.configurations.first()?;
+    Membership::decode(payload).ok().map(|membership| (*index, membership))
 }
 
 /// One line of what the data directory held, and the alarms that it gives.

@@ -5,7 +5,7 @@ use super::snapshot_file::SnapshotDamage;
 use crate::types::{DiskId, LogIndex, NodeId};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why `open` refused. Each is one line that says what to do.
 #[derive(Debug)]
@@ -42,6 +42,16 @@ pub enum OpenError {
     },
     /// There are log or hard state files with content, but no IDENTITY.
     Incomplete {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A restore into the directory was cut short.
+    HalfRestored {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A restore wants an empty directory.
+    NotEmpty {
         /// The directory.
         path: PathBuf,
     },
@@ -152,23 +162,21 @@ const REPLACE: &str = "empty the directory and replace the member";
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::InUse { path } => {
-                write!(f, "{} is locked by a running raftd: stop it first", path.display())
-            }
+            OpenError::InUse { path } => at(f, path, "is locked by a running raftd: stop it first"),
             OpenError::WrongNode { found, asked } => write!(
                 f,
                 "the data directory belongs to {found}, not to {asked}: correct --id or --data-dir"
             ),
-            OpenError::WrongCluster { path } => write!(
+            OpenError::WrongCluster { path } => at(
                 f,
-                "{} belongs to a cluster with another token: correct --cluster-token or --data-dir",
-                path.display()
+                path,
+                "belongs to a cluster with another token: correct --cluster-token or --data-dir",
             ),
-            OpenError::NotADataDirectory { path } => write!(
+            OpenError::NotADataDirectory { path } => at(
                 f,
-                "{} is not a data directory of raftd: name an empty or missing directory \
+                path,
+                "is not a data directory of raftd: name an empty or missing directory \
                  with --data-dir",
-                path.display()
             ),
             OpenError::NetworkFileSystem { path, name } => write!(
                 f,
@@ -177,25 +185,27 @@ impl fmt::Display for OpenError {
                 path.display()
             ),
             OpenError::Incomplete { path } => {
-                write!(f, "{} holds log files but no IDENTITY: {REPLACE}", path.display())
+                at(f, path, &format!("holds log files but no IDENTITY: {REPLACE}"))
             }
-            OpenError::IdentityDamaged { path } => {
-                write!(f, "{} is damaged: {REPLACE}", path.display())
+            OpenError::HalfRestored { path } => {
+                at(f, path, "holds a restore cut short: run `raftctl snapshot restore` again")
             }
+            OpenError::NotEmpty { path } => {
+                at(f, path, "is not empty: name an empty or missing directory with --data-dir")
+            }
+            OpenError::IdentityDamaged { path } => at(f, path, &format!("is damaged: {REPLACE}")),
             OpenError::Version { path, found, known } => write!(
                 f,
                 "{} has format version {found} and this raftd reads {known}: \
                  start the version of raftd that wrote it",
                 path.display()
             ),
-            OpenError::HardStateLost { path } => {
-                let path = path.display();
-                write!(
-                    f,
-                    "both copies of the term and vote in {path} are damaged, so this server "
-                )?;
-                write!(f, "could vote twice: {REPLACE}")
-            }
+            OpenError::HardStateLost { path } => write!(
+                f,
+                "both copies of the term and vote in {} are damaged, so this server \
+                 could vote twice: {REPLACE}",
+                path.display()
+            ),
             OpenError::Stray { path, missing } => write!(
                 f,
                 "{} is no segment of this log, and {} before it is missing; nothing was changed: \
@@ -222,6 +232,10 @@ impl fmt::Display for OpenError {
     }
 }
 
+fn at(f: &mut fmt::Formatter<'_>, path: &Path, what: &str) -> fmt::Result {
+    write!(f, "{} {what}", path.display())
+}
+
 fn advice_on(kind: io::ErrorKind) -> &'static str {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, QuotaExceeded};
     use io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
@@ -246,6 +260,8 @@ impl std::error::Error for OpenError {
             | OpenError::NotADataDirectory { .. }
             | OpenError::NetworkFileSystem { .. }
             | OpenError::Incomplete { .. }
+            | OpenError::HalfRestored { .. }
+            | OpenError::NotEmpty { .. }
             | OpenError::IdentityDamaged { .. }
             | OpenError::Version { .. }
             | OpenError::HardStateLost { .. }

@@ -42,6 +42,8 @@ pub(super) enum Purpose {
     Part,
     /// A piece for another server.
     Piece,
+    /// A piece for a client.
+    Reading,
     /// What nobody needs any more.
     Removal,
 }

@@ -11,6 +11,7 @@
 //! 116 4 first segment: those with lower numbers are dead; 0 as 1
 //! 120 8 log base index   128 8 its term: the entry before what the first segment begins with
 //! 136 16 disk_id: of IDENTITY
+//! 152 16 cluster_id that the server speaks for since it was forced into a new one; 0: IDENTITY's
 //! ...zero...             252 4 crc32 of bytes 0..252 (all within the slot's first sector)
 //! version 1: no snapshot, no disk_id; all from 88 on is zero, 124 4 crc32 of bytes 0..124
 //! ```
@@ -38,11 +39,14 @@
 
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
+use super::identity::Identity;
 use super::job::Operation;
 use super::record::{get_u16, get_u32, get_u64, get_u128, put_u16, put_u32, put_u64, put_u128};
 use crate::codec::crc;
 use crate::limits::PAGE_BYTES;
-use crate::types::{DiskId, HardState, LogIndex, LogPosition, NodeId, SnapshotId, Term, Vote};
+use crate::types::{
+    ClusterId, DiskId, HardState, LogIndex, LogPosition, NodeId, SnapshotId, Term, Vote,
+};
 use std::io;
 use std::sync::Arc;
 
@@ -83,9 +87,19 @@ pub(super) struct Slot {
     pub(super) first_segment: u32,
     /// The directory that it was written for; 0 in version 1, which does not say.
     pub(super) disk_id: DiskId,
+    /// The cluster, if it is no longer that of IDENTITY; else 0. What was written before keeps the
+    /// old one, and is read by it.
+    pub(super) cluster_id: ClusterId,
 }
 
 impl Slot {
+    /// The directory's identity as the server shows it.
+    pub(super) fn identity_of(&self, identity: &Identity) -> Identity {
+        let forced = self.cluster_id != ClusterId::default();
+        let cluster_id = if forced { self.cluster_id } else { identity.cluster_id };
+        Identity { cluster_id, ..*identity }
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut page = vec![0; PAGE_BYTES];
         page[..8].copy_from_slice(MAGIC);
@@ -111,6 +125,7 @@ impl Slot {
         put_u64(&mut page, 120, self.base.index.get());
         put_u64(&mut page, 128, self.base.term.get());
         put_u128(&mut page, 136, self.disk_id.0);
+        put_u128(&mut page, 152, self.cluster_id.0);
         let crc = crc::crc32(&[&page[..CRC_AT]]);
         put_u32(&mut page, CRC_AT, crc);
         page
@@ -157,6 +172,7 @@ impl Slot {
             base: if before { LogPosition::ZERO } else { position(120, 128) },
             first_segment: if before { 0 } else { get_u32(page, 116) },
             disk_id: if before { DiskId::default() } else { DiskId(get_u128(page, 136)) },
+            cluster_id: if before { ClusterId::default() } else { ClusterId(get_u128(page, 152)) },
         }))
     }
 }
@@ -172,8 +188,9 @@ pub(super) struct Loaded {
     files: [Option<Arc<dyn DiskFile>>; 2],
     /// The newest version.
     pub(super) newest: Slot,
-    /// Whether a slot did not validate; both parities should be written afresh.
-    pub(super) repair: bool,
+    /// Copies of a slot that do not validate, by file and offset: both parities should be written
+    /// afresh.
+    pub(super) bad_copies: Vec<(&'static str, u64)>,
 }
 
 impl Loaded {
@@ -246,8 +263,12 @@ impl HardStateFiles {
         }
         let all = slots.iter().flatten().flatten();
         let newest = *all.max_by_key(|slot| slot.seq).ok_or_else(lost)?;
-        let repair = slots.iter().flatten().any(Option::is_none);
-        Ok(Loaded { files, newest, repair })
+        let mut bad_copies = Vec::new();
+        for (name, slots) in NAMES.iter().zip(&slots) {
+            let offsets = [slot_offset(0), slot_offset(1)].into_iter().zip(slots);
+            bad_copies.extend(offsets.filter(|(_, it)| it.is_none()).map(|(at, _)| (*name, at)));
+        }
+        Ok(Loaded { files, newest, bad_copies })
     }
 
     /// What is in the files, or will be when the job in flight is done.

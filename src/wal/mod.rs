@@ -52,18 +52,22 @@ mod file_system;
 mod files;
 mod hard_state;
 mod identity;
+mod inspection;
 mod job;
 mod mend;
 mod options;
 mod os_disk;
+mod read_only;
 mod record;
 mod recovery;
 mod replay;
+mod restore;
 mod scan;
 mod segment;
 mod snapshot_draft;
 mod snapshot_file;
 mod snapshot_part;
+mod snapshot_source;
 mod snapshots;
 mod staging;
 mod verdict;
@@ -72,14 +76,21 @@ pub use background::Shortage;
 pub use disk::{Disk, DiskFile, Region};
 pub use error::{Damage, DamageExtent, OpenError, PayloadDamaged};
 pub use identity::Identity;
+pub use inspection::{
+    Contents, EntryContents, HardStateContents, LogContents, SegmentContents, hard_state_version,
+    inspect,
+};
 pub use job::{BackgroundDone, BackgroundJob, Job, Operation};
 pub use options::{Options, Recovered, RecoveryReport};
 pub use os_disk::OsDisk;
+pub use read_only::ReadOnlyDisk;
+pub use restore::restore;
 pub use snapshot_file::{Block, SnapshotDamage, SnapshotHead};
-pub use snapshots::{SnapshotEvent, SnapshotSource};
+pub use snapshot_source::SnapshotSource;
+pub use snapshots::{PieceFor, SnapshotEvent};
 
 use crate::codec::crc;
-use crate::types::{EntryKind, HardState, JobSeq, LogIndex, LogPosition, Term};
+use crate::types::{ClusterId, EntryKind, HardState, JobSeq, LogIndex, LogPosition, Term};
 use background::{Need, Preparation, PrepareJob};
 use directory::Directory;
 use hard_state::{HardStateFiles, Slot};
@@ -163,14 +174,14 @@ enum Mark {
 pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), OpenError> {
     let opened = recovery::open(&*disk, options)?;
     let recovered = opened.summary();
-    let recovery::Opened { identity, template, hard_state, segments, replay, resume, .. } = opened;
+    let recovery::Opened { template, hard_state, segments, replay, resume, .. } = opened;
     let (used, spares): (Vec<_>, Vec<_>) =
         segments.into_iter().map(Arc::new).partition(|segment| segment.seq <= resume.place.segment);
     let beginnings = used.iter().map(|segment| replay.beginning_of(segment.seq)).collect();
     let covered = replay.torn_at.is_none() && replay.entries_end <= replay.watermark;
     let fill = Fill { end: resume.place.offset, rows: resume.rows };
     let mut wal = Wal {
-        snapshots: Snapshots::new(Arc::clone(&disk), identity, opened.snapshot),
+        snapshots: Snapshots::new(Arc::clone(&disk), recovered.identity, opened.snapshot),
         disk,
         directory: Directory::new(used, beginnings, spares.into(), fill),
         staging: Staging::new((resume.place.segment, resume.chain), options.entry_cache_bytes),
@@ -320,6 +331,13 @@ impl Wal {
         assert!(hard_state.term >= self.wanted.hard_state.term, "a term never goes back (I6)");
         self.wanted.hard_state = hard_state;
         self.wanted.genesis = genesis;
+    }
+
+    /// Speaks for another cluster from the next job on. The directory keeps its own id: by that the
+    /// files in it are told from those of others.
+    pub fn set_cluster_id(&mut self, cluster_id: ClusterId) {
+        self.wanted.cluster_id = cluster_id;
+        self.snapshots.set_cluster_id(cluster_id);
     }
 
     /// Asks for a note in the hard state that the process ends in order.

@@ -1,7 +1,7 @@
 //! What `open` is asked, and what it answers.
 
 use super::identity::Identity;
-use super::snapshots::SnapshotSource;
+use super::snapshot_source::SnapshotSource;
 use crate::types::{ClusterId, DiskId, HardState, LogIndex, LogPosition, NodeId, Term};
 
 /// How to open a directory.

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Alignment that O_DIRECT asks for at most: the page.
 const DIRECT_ALIGN: usize = 4096;
 /// Held by flock(2) while a process has the directory open.
-const LOCK: &str = "LOCK";
+pub(super) const LOCK: &str = "LOCK";
 /// Read at once during recovery. Bytes.
 const READ_BYTES: usize = 1024 * 1024;
 /// Read through a map before its pages are let go of. Bytes.
@@ -106,11 +106,7 @@ impl Disk for OsDisk {
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.root.join(directory))? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        Ok(names)
+        list(&self.root.join(directory))
     }
 
     fn create_directory(&self, name: &str) -> io::Result<()> {
@@ -134,9 +130,20 @@ impl Disk for OsDisk {
     }
 }
 
-struct OsFile {
-    file: File,
-    path: PathBuf,
+/// The names in a directory.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}
+
+/// An open file, and its name to open it again.
+#[derive(Debug)]
+pub(super) struct OsFile {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
 }
 
 impl DiskFile for OsFile {

@@ -16,17 +16,18 @@ use super::mend::{self, Resume};
 use super::options::{Options, Recovered, RecoveryReport};
 use super::record::{Place, page_up, usize_of};
 use super::replay::{Replay, replay};
+use super::restore;
 use super::scan::{SegmentScan, scan, zero_from};
 use super::segment::{DATA_START, HeaderPage, Segment, SegmentHeader};
 use super::snapshot_file::{SNAP, SnapshotDamage, snapshot_name};
-use super::snapshots::SnapshotSource;
+use super::snapshot_source::SnapshotSource;
 use crate::limits::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::types::{HardState, SnapshotId, Vote};
 use std::io;
 use std::sync::Arc;
 
 /// The files of ours that may lie in a directory whose making was cut short.
-const OURS: [&str; 7] = [
+pub(super) const OURS: [&str; 7] = [
     "LOCK",
     LOG,
     SNAP,
@@ -75,7 +76,7 @@ impl Opened {
         };
         let configurations = replay.configurations.iter();
         Recovered {
-            identity: self.identity,
+            identity: slot.identity_of(&self.identity),
             hard_state: slot.hard_state,
             genesis: slot.genesis,
             snapshot: self.snapshot.clone(),
@@ -107,7 +108,10 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenErr
     let loaded = HardStateFiles::load(disk, identity.disk_id)?;
     let snapshot = find_snapshot(disk, loaded.newest.snapshot)?;
     let read = read_segments(disk, &identity, loaded.newest.first_segment.max(1))?;
-    let replay = judge(disk, &read, &loaded.newest)?;
+    let replay = judge(&read, &loaded.newest);
+    if let Some((extent, place)) = replay.damage() {
+        return Err(OpenError::Damaged(damage(disk, extent, place)));
+    }
     // From here on the directory is ours to write to.
     let mut opened = mend(disk, read, replay, loaded, identity, options)?;
     remove_strays(disk, snapshot.as_ref())?;
@@ -116,7 +120,10 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenErr
 }
 
 /// The file of the snapshot in force. What is in it is judged when it is loaded.
-fn find_snapshot(disk: &dyn Disk, id: SnapshotId) -> Result<Option<SnapshotSource>, OpenError> {
+pub(super) fn find_snapshot(
+    disk: &dyn Disk,
+    id: SnapshotId,
+) -> Result<Option<SnapshotSource>, OpenError> {
     if id == SnapshotId::default() {
         return Ok(None);
     }
@@ -155,7 +162,7 @@ fn remove_strays(disk: &dyn Disk, current: Option<&SnapshotSource>) -> Result<()
     Ok(())
 }
 
-fn template(identity: Identity, options: &Options) -> Template {
+pub(super) fn template(identity: Identity, options: &Options) -> Template {
     let fits = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes);
     assert!(fits, "config.rs refuses other sizes");
     let segment_bytes = u32::try_from(options.segment_bytes).expect("SEGMENT_BYTES_MAX fits");
@@ -181,6 +188,9 @@ fn create(disk: &dyn Disk, options: &Options) -> Result<Identity, OpenError> {
         created_unix_ms: options.created_unix_ms,
     };
     let names = disk.list("").map_err(OpenError::io(disk, "list", ""))?;
+    if names.iter().any(|name| name == restore::MARK) {
+        return Err(OpenError::HalfRestored { path: disk.path("") });
+    }
     if names.iter().any(|name| !OURS.contains(&name.as_str())) {
         return Err(OpenError::NotADataDirectory { path: disk.path("") });
     }
@@ -211,7 +221,7 @@ fn create(disk: &dyn Disk, options: &Options) -> Result<Identity, OpenError> {
     Ok(identity)
 }
 
-fn remove(disk: &dyn Disk, name: &str) -> Result<(), OpenError> {
+pub(super) fn remove(disk: &dyn Disk, name: &str) -> Result<(), OpenError> {
     disk.remove(name).map_err(OpenError::io(disk, "remove", name))
 }
 
@@ -228,8 +238,8 @@ fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 }
 
 /// What was read, and still open.
-struct Read {
-    scans: Vec<SegmentScan>,
+pub(super) struct Read {
+    pub(super) scans: Vec<SegmentScan>,
     /// Of the segments with a header, in order.
     files: Vec<Arc<dyn DiskFile>>,
     /// A spare whose preparation was cut short.
@@ -240,7 +250,11 @@ struct Read {
 
 /// Reads every segment, from the medium, after a sync: what is read then will still be there after
 /// a crash.
-fn read_segments(disk: &dyn Disk, identity: &Identity, first: u32) -> Result<Read, OpenError> {
+pub(super) fn read_segments(
+    disk: &dyn Disk,
+    identity: &Identity,
+    first: u32,
+) -> Result<Read, OpenError> {
     let (dead, seqs) = list_segments(disk)?.into_iter().partition(|seq| *seq < first);
     let seqs: Vec<u32> = seqs;
     let mut read = Read { scans: Vec::new(), files: Vec::new(), unfinished: None, dead };
@@ -313,8 +327,8 @@ fn read_segment(
     Ok(SegmentScan { zero_from: zero_from(&bytes), ..lost_segment(seq) })
 }
 
-/// Replays the log and refuses it if anything that may have been acknowledged is damaged.
-fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenError> {
+/// Replays the log, and holds it against what the hard state vouches for.
+pub(super) fn judge(read: &Read, newest: &Slot) -> Replay {
     let mut replay = replay(newest.base, &read.scans);
     let last = replay.last();
     let committed = replay.commit.min(last.index);
@@ -344,10 +358,7 @@ fn judge(disk: &dyn Disk, read: &Read, newest: &Slot) -> Result<Replay, OpenErro
         // What a snapshot stands for was durable before it was put in force.
         replay.doubt(last.index.next(), replay.end);
     }
-    match replay.damage() {
-        None => Ok(replay),
-        Some((extent, place)) => Err(OpenError::Damaged(damage(disk, extent, place))),
-    }
+    replay
 }
 
 /// The error for damage found at `place`.
@@ -430,7 +441,7 @@ fn write_hard_state(
         ..found
     };
     // A second version repairs the other slot.
-    let versions = if loaded.repair { 2 } else { 1 };
+    let versions = if loaded.bad_copies.is_empty() { 1 } else { 2 };
     let mut files = loaded.into_files(disk)?;
     let mut operations = Vec::new();
     for _ in 0..versions {

@@ -156,6 +156,21 @@ impl Replay {
         }
     }
 
+    /// All of what is damaged, each with its place: lost entries, those of one hole together; then
+    /// from where on nothing is certain.
+    pub(super) fn damages(&self) -> impl Iterator<Item = (DamageExtent, Place)> {
+        let mut found: Vec<(LogIndex, LogIndex, Place)> = Vec::new();
+        for (&index, &place) in &self.faulty {
+            match found.last_mut() {
+                Some((_, last, at)) if *at == place => *last = index,
+                Some(_) | None => found.push((index, index, place)),
+            }
+        }
+        let lost = |(first, last, place)| (DamageExtent::Entries { first, last }, place);
+        let doubt = self.uncertain.map(|(from, place)| (DamageExtent::From(from), place));
+        found.into_iter().map(lost).chain(doubt)
+    }
+
     /// UNCERTAIN from `first` on, found at `place`.
     pub(super) fn doubt(&mut self, first: LogIndex, place: Place) {
         if self.uncertain.is_none() {

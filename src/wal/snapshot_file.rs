@@ -22,11 +22,13 @@
 //! What a crash leaves: part of a `.tmp` or `.part`; or a `.snap` that the hard state does not
 //! name, which is removed. The one it names was read back and found whole before.
 
+use super::disk::DiskFile;
 use super::record::{get_u32, get_u64, get_u128, u32_of, usize_of};
 use crate::codec::crc;
-use crate::limits::{REQUEST_BYTES_MAX, SNAPSHOT_BLOCK_BYTES};
+use crate::limits::{PAGE_BYTES, REQUEST_BYTES_MAX, SNAPSHOT_BLOCK_BYTES};
 use crate::types::{ClusterId, LogIndex, LogPosition, SnapshotId, Term};
 use std::fmt;
+use std::io;
 
 /// Where snapshots are.
 pub(super) const SNAP: &str = "snap";
@@ -116,18 +118,34 @@ impl SnapshotHead {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotDamage {
     what: &'static str,
+    /// Where the block begins that is damaged, if that is known.
+    at: Option<u64>,
 }
 
 impl SnapshotDamage {
     /// `what` is wrong with it.
     pub const fn of(what: &'static str) -> SnapshotDamage {
-        SnapshotDamage { what }
+        SnapshotDamage { what, at: None }
+    }
+
+    /// The same, in the block that begins at byte `at`.
+    #[must_use]
+    pub const fn at(self, at: u64) -> SnapshotDamage {
+        SnapshotDamage { at: Some(at), ..self }
+    }
+
+    /// Where the block begins that is damaged, if that is known. Bytes from the start of the file.
+    pub const fn offset(self) -> Option<u64> {
+        self.at
     }
 }
 
 impl fmt::Display for SnapshotDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the snapshot is damaged: {}", self.what)
+        match self.at {
+            Some(at) => write!(f, "the snapshot is damaged at byte {at}: {}", self.what),
+            None => write!(f, "the snapshot is damaged: {}", self.what),
+        }
     }
 }
 
@@ -283,6 +301,23 @@ impl BlockReader {
             _ => Err(SnapshotDamage::of("a block is out of place")),
         }
     }
+}
+
+/// The checksum that the end of a file of `bytes` states; `None` if there is no end.
+pub(super) fn stated_crc(file: &dyn DiskFile, bytes: u64) -> io::Result<Option<u32>> {
+    let own = u64::try_from(BLOCK_HEADER_BYTES + END_BYTES).expect("usize is at most 64 bits");
+    let Some(at) = bytes.checked_sub(own) else { return Ok(None) };
+    // Reads begin at a page's boundary, for O_DIRECT.
+    let page = at - at % u64::try_from(PAGE_BYTES).expect("usize is at most 64 bits");
+    let skip = usize::try_from(at - page).expect("a page is small");
+    let read = file.read_durable(page, skip + BLOCK_HEADER_BYTES + END_BYTES)?;
+    let end = read.get(skip..).filter(|end| end.len() == BLOCK_HEADER_BYTES + END_BYTES);
+    let sound = |end: &&[u8]| {
+        get_u32(end, 0) == crc::crc32(&[&end[4..]])
+            && get_u32(end, 12) == END
+            && get_u64(end, BLOCK_HEADER_BYTES) == at
+    };
+    Ok(end.filter(sound).map(|end| get_u32(end, BLOCK_HEADER_BYTES + 8)))
 }
 
 #[cfg(test)]

@@ -16,21 +16,19 @@
 //! job, or in later jobs, so nothing stands in that spare that the hard state does not vouch for.
 
 use super::directory::{LOG, segment_name};
-use super::disk::{Disk, DiskFile};
-use super::error::OpenError;
+use super::disk::Disk;
 use super::files::{FileDone, FileJob, FileStep, Garbage, Purpose};
 use super::identity::Identity;
 use super::segment::Segment;
-use super::snapshot_draft::{CHECK_BYTES, Draft};
-use super::snapshot_file::{Block, BlockReader, SNAP, SnapshotDamage, SnapshotHead, snapshot_name};
+use super::snapshot_draft::Draft;
+use super::snapshot_file::{Block, SNAP, SnapshotHead, snapshot_name};
 use super::snapshot_part::Part;
+use super::snapshot_source::SnapshotSource;
 use super::{Mark, Wal};
 use crate::limits;
 use crate::types::{ClusterId, JobSeq, LogIndex, LogPosition, NodeId, SnapshotId};
 use std::any::Any;
 use std::collections::VecDeque;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What became of a job for a snapshot.
@@ -72,95 +70,15 @@ pub enum SnapshotEvent {
         /// Why.
         why: String,
     },
-    /// A piece of ours for another server.
+    /// A piece of ours.
     Piece {
         /// For whom.
-        to: NodeId,
+        to: PieceFor,
         /// Where in the file it begins.
         offset: u64,
         /// The piece; none if it could not be read.
         bytes: Vec<u8>,
     },
-}
-
-/// A snapshot's file, open for reading: removing it does not take it away.
-#[derive(Clone)]
-pub struct SnapshotSource {
-    /// Which one it is.
-    pub id: SnapshotId,
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) path: PathBuf,
-}
-
-impl std::fmt::Debug for SnapshotSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SnapshotSource {{ id: {} }}", self.id)
-    }
-}
-
-impl PartialEq for SnapshotSource {
-    fn eq(&self, other: &SnapshotSource) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for SnapshotSource {}
-
-impl SnapshotSource {
-    pub(super) fn new(disk: &dyn Disk, id: SnapshotId, file: Arc<dyn DiskFile>) -> SnapshotSource {
-        SnapshotSource { id, file, path: disk.path(&snapshot_name(id)) }
-    }
-
-    /// The error that says what is wrong with it.
-    pub fn damaged(&self, damage: SnapshotDamage) -> OpenError {
-        OpenError::SnapshotDamaged { path: self.path.clone(), damage }
-    }
-
-    /// The error that says that it cannot be read.
-    pub fn unreadable(&self, source: io::Error) -> OpenError {
-        OpenError::Io { doing: "read", path: self.path.clone(), source }
-    }
-
-    /// Hands every block to `visit`, in order; checks all of them. Blocks: for the start.
-    pub fn read(
-        &self,
-        visit: &mut dyn FnMut(Block) -> Result<(), SnapshotDamage>,
-    ) -> io::Result<Result<(), SnapshotDamage>> {
-        let mut reader = BlockReader::new();
-        let mut at = 0;
-        while at < self.id.bytes {
-            let bytes = self.file.read_durable(at, CHECK_BYTES)?;
-            if bytes.is_empty() {
-                break;
-            }
-            reader.push(&bytes);
-            at += u64::try_from(bytes.len()).expect("usize is at most 64 bits");
-            loop {
-                match reader.next() {
-                    Ok(None) => break,
-                    Err(damage) => return Ok(Err(damage)),
-                    Ok(Some(block)) => {
-                        if let Err(damage) = self.check(&block).and_then(|()| visit(block)) {
-                            return Ok(Err(damage));
-                        }
-                    }
-                }
-            }
-        }
-        if reader.ended() { Ok(Ok(())) } else { Ok(Err(SnapshotDamage::of("it ends too early"))) }
-    }
-
-    fn check(&self, block: &Block) -> Result<(), SnapshotDamage> {
-        match block {
-            Block::Head(head) if head.position != self.id.position => {
-                Err(SnapshotDamage::of("it stands for another entry than its name says"))
-            }
-            Block::End { bytes, crc } if (*bytes, *crc) != (self.id.bytes, self.id.crc) => {
-                Err(SnapshotDamage::of("it is not the file that was put in force"))
-            }
-            Block::Head(_) | Block::Data(_) | Block::End { .. } => Ok(()),
-        }
-    }
 }
 
 /// A switch to another snapshot on its way to the disk.
@@ -174,9 +92,18 @@ struct Switch {
     dead: Vec<Arc<Segment>>,
 }
 
-/// Work asked for by another server: offset and length.
+/// Who asks for a piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceFor {
+    /// Another server.
+    Member(NodeId),
+    /// A client, by the caller's number for it.
+    Client(u64),
+}
+
+/// Work asked for by another server or a client: offset and length.
 struct PieceRequest {
-    to: NodeId,
+    to: PieceFor,
     source: SnapshotSource,
     offset: u64,
     len: usize,
@@ -196,6 +123,8 @@ pub(super) struct Snapshots {
     draft: Option<Draft>,
     part: Option<Part>,
     pieces: VecDeque<PieceRequest>,
+    /// For clients: they wait until nothing else is to be done.
+    readings: VecDeque<PieceRequest>,
     removals: VecDeque<Removal>,
     /// The job in flight; its owner may have been given up meanwhile.
     in_flight: Option<(Purpose, bool)>,
@@ -221,6 +150,7 @@ impl Snapshots {
             draft: None,
             part: None,
             pieces: VecDeque::new(),
+            readings: VecDeque::new(),
             removals: VecDeque::new(),
             in_flight: None,
             switch: None,
@@ -229,6 +159,11 @@ impl Snapshots {
             growth: 0,
             growth_of_next: 0,
         }
+    }
+
+    /// Snapshots are made for this cluster from now on.
+    pub(super) fn set_cluster_id(&mut self, cluster_id: ClusterId) {
+        self.cluster_id = cluster_id;
     }
 
     /// So many bytes of log were written.
@@ -276,9 +211,14 @@ impl Snapshots {
         if let Some(Removal { steps, garbage }) = self.removals.pop_front() {
             return Some(FileJob { disk, purpose: Purpose::Removal, file: None, steps, garbage });
         }
-        let draft = self.draft.as_mut()?;
-        let steps = draft.steps()?;
-        job(Purpose::Draft, draft.file(), steps)
+        if let Some(draft) = &mut self.draft
+            && let Some(steps) = draft.steps()
+        {
+            return job(Purpose::Draft, draft.file(), steps);
+        }
+        let PieceRequest { source, offset, len, .. } = self.readings.front()?;
+        let file = Some(Arc::clone(&source.file));
+        job(Purpose::Reading, file, vec![FileStep::Read(*offset, *len)])
     }
 
     /// Takes note of a job that was run.
@@ -288,12 +228,8 @@ impl Snapshots {
         match purpose {
             // What was not removed is removed at the next start.
             Purpose::Removal => None,
-            Purpose::Piece => {
-                let PieceRequest { to, offset, len, .. } = self.pieces.pop_front()?;
-                let mut bytes = done.outcome.map(|outcome| outcome.bytes).unwrap_or_default();
-                bytes.truncate(len);
-                wanted.then_some(SnapshotEvent::Piece { to, offset, bytes })
-            }
+            Purpose::Piece => piece_done(self.pieces.pop_front()?, done),
+            Purpose::Reading => piece_done(self.readings.pop_front()?, done),
             Purpose::Draft if wanted => Some(self.draft_done(done)),
             Purpose::Part if wanted => self.part_done(done),
             Purpose::Draft | Purpose::Part => None,
@@ -363,6 +299,13 @@ impl Snapshots {
             *wanted = false;
         }
     }
+}
+
+fn piece_done(request: PieceRequest, done: FileDone) -> Option<SnapshotEvent> {
+    let PieceRequest { to, offset, len, .. } = request;
+    let mut bytes = done.outcome.map(|outcome| outcome.bytes).unwrap_or_default();
+    bytes.truncate(len);
+    Some(SnapshotEvent::Piece { to, offset, bytes })
 }
 
 /// Our own snapshots.
@@ -484,10 +427,13 @@ impl Wal {
         self.snapshots.removals.push_back(Removal { steps: Vec::new(), garbage: vec![garbage] });
     }
 
-    /// Asks for a piece of a snapshot for another server; it comes as an event.
-    pub fn read_piece(&mut self, to: NodeId, source: &SnapshotSource, offset: u64, len: usize) {
-        let source = source.clone();
-        self.snapshots.pieces.push_back(PieceRequest { to, source, offset, len });
+    /// Asks for a piece of a snapshot; it comes as an event.
+    pub fn read_piece(&mut self, to: PieceFor, source: &SnapshotSource, offset: u64, len: usize) {
+        let queue = match to {
+            PieceFor::Member(_) => &mut self.snapshots.pieces,
+            PieceFor::Client(_) => &mut self.snapshots.readings,
+        };
+        queue.push_back(PieceRequest { to, source: source.clone(), offset, len });
     }
 }
 

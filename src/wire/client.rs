@@ -10,6 +10,7 @@
 //!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
 //!            keys_only: bool, count_only: bool]            Range
 //!   17      []                                             Status
+//!   18      []                                             Snapshot
 //!   40..45  members and their leader, see members.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
@@ -47,6 +48,8 @@ pub enum Op {
     Range,
     /// The node's own view of itself.
     Status,
+    /// The store at one moment, as a file.
+    Snapshot,
     /// Who the members are.
     MemberList,
     /// A new member.
@@ -72,6 +75,7 @@ impl Op {
             Op::PutIf => 6,
             Op::Range => 16,
             Op::Status => 17,
+            Op::Snapshot => 18,
             Op::MemberList => 40,
             Op::MemberAdd => 41,
             Op::MemberRemove => 42,
@@ -91,6 +95,7 @@ impl Op {
             6 => Some(Op::PutIf),
             16 => Some(Op::Range),
             17 => Some(Op::Status),
+            18 => Some(Op::Snapshot),
             40 => Some(Op::MemberList),
             41 => Some(Op::MemberAdd),
             42 => Some(Op::MemberRemove),
@@ -107,6 +112,7 @@ impl Op {
             Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => true,
             Op::Range
             | Op::Status
+            | Op::Snapshot
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove
@@ -322,7 +328,7 @@ impl<'a> RangeArgs<'a> {
     }
 }
 
-/// Reads the args of a request with `Op::Status`: none yet.
+/// Reads the args of a request with `Op::Status` or `Op::Snapshot`: none yet.
 pub fn decode_status_args(args: &[u8]) -> Result<(), DecodeError> {
     let mut reader = Reader::new(args);
     Fields::open(&mut reader)?.close()?;
@@ -372,6 +378,13 @@ pub fn range_request(out: &mut Vec<u8>, id: u64, args: &RangeArgs<'_>) {
 /// Appends a Status, as a whole frame.
 pub fn status_request(out: &mut Vec<u8>, id: u64) {
     let start = begin_request(out, id, Op::Status);
+    msgpack::write_array(out, 0);
+    frame::finish(out, start);
+}
+
+/// Appends a Snapshot, as a whole frame.
+pub fn snapshot_request(out: &mut Vec<u8>, id: u64) {
+    let start = begin_request(out, id, Op::Snapshot);
     msgpack::write_array(out, 0);
     frame::finish(out, start);
 }

@@ -136,6 +136,7 @@ impl<'a> MemberRequest<'a> {
             | Op::DeleteRange
             | Op::Range
             | Op::Status
+            | Op::Snapshot
             | Op::InSession
             | Op::OpenSession
             | Op::PutIf

@@ -11,13 +11,15 @@
 //!     kv    array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
 //!                     version: uint, lease: uint]
 //!   17      status, see status.rs
+//!   18      [term: uint, index: uint, bytes: uint, crc: uint, offset: uint, piece: bin]
+//!           Snapshot, again and again until the last piece; all zero and empty: not yet
 //!   40..45  members and their leader, see members.rs
 //! ```
 //!
 //! A command in a session is answered as the command by itself.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::types::{LogIndex, NodeId, Revision, SessionId};
+use crate::types::{LogIndex, NodeId, Revision, SessionId, SnapshotId};
 
 use super::client::Op;
 use super::error::{self, Error};
@@ -67,6 +69,30 @@ pub fn put_if_reply(out: &mut Vec<u8>, id: u64, revision: Revision, refused: Opt
 pub fn status_reply(out: &mut Vec<u8>, id: u64, status: &Status) {
     let start = begin_reply(out, id, Op::Status);
     status::encode_status(out, status);
+    frame::finish(out, start);
+}
+
+/// A piece of a snapshot's file.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SnapshotPiece<'a> {
+    /// Which file, with its size and its checksum. All zero: it is being made.
+    pub snapshot: SnapshotId,
+    /// Where the piece begins in it. Bytes.
+    pub offset: u64,
+    /// The piece.
+    pub bytes: &'a [u8],
+}
+
+/// Appends one reply to a Snapshot, as a whole frame.
+pub fn snapshot_reply(out: &mut Vec<u8>, id: u64, piece: &SnapshotPiece<'_>) {
+    let SnapshotPiece { snapshot, offset, bytes } = piece;
+    let start = begin_reply(out, id, Op::Snapshot);
+    msgpack::write_array(out, 6);
+    fields::write_position(out, snapshot.position);
+    msgpack::write_uint(out, snapshot.bytes);
+    msgpack::write_uint(out, u64::from(snapshot.crc));
+    msgpack::write_uint(out, *offset);
+    msgpack::write_bin(out, bytes);
     frame::finish(out, start);
 }
 
@@ -187,6 +213,8 @@ pub enum ReplyBody<'a> {
     Range(RangeReply<'a>),
     /// How the node sees itself.
     Status(Box<Status>),
+    /// A piece of a snapshot; more replies follow unless it is the last one.
+    Snapshot(SnapshotPiece<'a>),
     /// Who the members are.
     MemberList(Box<MemberList>),
     /// The members were changed.
@@ -294,6 +322,14 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
             ReplyBody::Range(RangeReply { revision, more, count, sent, kvs })
         }
         Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
+        Op::Snapshot => {
+            let (position, bytes) = (fields.position()?, fields.uint()?);
+            let crc = fields.uint_within("a checksum", u64::from(u32::MAX))?;
+            let crc = u32::try_from(crc).unwrap_or(u32::MAX);
+            let snapshot = SnapshotId { position, bytes, crc };
+            let (offset, bytes) = (fields.uint()?, fields.bin()?);
+            ReplyBody::Snapshot(SnapshotPiece { snapshot, offset, bytes })
+        }
         Op::MemberList => {
             return Ok(ReplyBody::MemberList(Box::new(members::decode_member_list(args)?)));
         }

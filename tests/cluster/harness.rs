@@ -89,6 +89,11 @@ impl Cluster {
         cluster
     }
 
+    /// Another cluster, not started yet, while this one runs.
+    pub(super) fn plan_beside(&self, count: u64) -> Cluster {
+        Cluster::plan_in(None, count, &Shape::default())
+    }
+
     fn plan_in(turn: Option<Turn>, count: u64, shape: &Shape) -> Cluster {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let listen: Vec<String> = (0..count).map(|_| free_address()).collect();
@@ -254,6 +259,22 @@ impl Server {
             }
         }
         clone
+    }
+
+    /// What a flag says that it has.
+    pub(super) fn flag(&self, flag: &str) -> &str {
+        let at = self.arguments.iter().position(|argument| argument == flag);
+        &self.arguments[at.expect("it has this flag") + 1]
+    }
+
+    /// One more flag from its next start on.
+    pub(super) fn add_flag(&mut self, flag: &str) {
+        self.arguments.push(flag.to_owned());
+    }
+
+    /// Takes a flag away that `add_flag` gave.
+    pub(super) fn take_flag(&mut self, flag: &str) {
+        self.arguments.retain(|argument| argument != flag);
     }
 
     /// Gives a flag that it has another value from its next start on.

@@ -24,6 +24,7 @@
 //! | `descriptors` | servers that run out of them |
 //! | `traced` | what strace sees of a leader |
 //! | `members` | members come, go and are replaced; handovers |
+//! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
@@ -53,6 +54,7 @@ mod refusals;
 pub(crate) mod script;
 mod starting;
 mod survival;
+mod tools;
 mod traced;
 mod turns;
 mod unfinished;

@@ -103,6 +103,8 @@ impl World {
             | OpenError::NotADataDirectory { .. }
             | OpenError::NetworkFileSystem { .. }
             | OpenError::Incomplete { .. }
+            | OpenError::HalfRestored { .. }
+            | OpenError::NotEmpty { .. }
             | OpenError::IdentityDamaged { .. }
             | OpenError::OtherDisk { .. }
             | OpenError::SnapshotDamaged { .. }
@@ -135,6 +137,7 @@ impl World {
             segment_bytes: options.segment_bytes,
             history_bytes_max: options.history_bytes_max,
             lease_drift_ppm: Some(options.lease_drift_ppm()),
+            start: raftd::replica::Start::AsItIs,
             clients_max: 1000,
             working: options.working,
             snapshots: options.snapshots,

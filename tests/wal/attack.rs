@@ -15,7 +15,7 @@
 use super::sim_disk::{Image, SimDisk};
 use super::support::{Driver, LogEntry, at, hard_state, payload};
 use raftd::types::EntryKind;
-use raftd::wal::{DamageExtent, OpenError};
+use raftd::wal::{Contents, DamageExtent, OpenError, inspect};
 
 const SEGMENT: &str = "log/00000000000000000001.seg";
 const PAGE: usize = 4096;
@@ -133,13 +133,33 @@ fn rows(image: &Image) -> Vec<Row> {
 
 fn verdict(image: &Image, log: &[LogEntry]) -> Verdict {
     let disk = SimDisk::from_image(image, 1);
+    let seen = inspect(&*disk.disk()).unwrap();
+    assert_eq!(disk.writes(), 0, "looking at a directory wrote to it");
     let first = read(&disk, log);
+    assert_eq!(seen_verdict(&seen, log), first, "whoever only looks sees the same");
     if matches!(first, Whole | EndsAt(_)) {
         assert_eq!(read(&disk, log), first, "a second recovery says another thing");
     } else {
         assert_eq!(disk.writes(), 0, "a refused directory was written to");
     }
     first
+}
+
+/// What `inspect` says, in the words of `open`.
+fn seen_verdict(seen: &Contents, log: &[LogEntry]) -> Verdict {
+    let extents = seen.damages.iter().map(|damage| damage.extent);
+    let first = extents.clone().map(|extent| extent.first().get()).min();
+    let last = |extent| match extent {
+        DamageExtent::Entries { last, .. } => Some(last.get()),
+        DamageExtent::From(_) => None,
+    };
+    let last = extents.map(last).try_fold(0, |most, last| Some(last?.max(most)));
+    match (first, last) {
+        (None, _) if seen.log.entries.len() == log.len() => Whole,
+        (None, _) => EndsAt(seen.log.last.index.get()),
+        (Some(first), Some(last)) => Lost(first, last),
+        (Some(first), None) => Doubt(first),
+    }
 }
 
 fn read(disk: &SimDisk, log: &[LogEntry]) -> Verdict {

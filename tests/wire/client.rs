@@ -81,6 +81,7 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
         let mut reader = raftd::codec::msgpack::Reader::new(request.args);
         let key = match request.op {
             Op::Status
+            | Op::Snapshot
             | Op::OpenSession
             | Op::MemberList
             | Op::MemberAdd

@@ -14,7 +14,7 @@ use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Purpose, Sender, Welcome};
 use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
-use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
+use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece};
 use raftd::wire::status::{PeerStatus, Status};
 
 /// Where a message stands in a conversation: the same bytes mean different things.
@@ -83,11 +83,10 @@ pub(crate) fn samples() -> Vec<Sample> {
         client::command_request(out, 13, Some(session_call()), put);
     });
     add(Kind::Reply, "open-session", &|out| reply::session_reply(out, 11, SessionId(5)));
-    add(Kind::Reply, "put-if-done", &|out| reply::put_if_reply(out, 12, Revision(3), None));
-    add(Kind::Reply, "put-if-refused", &|out| {
-        reply::put_if_reply(out, 12, Revision(300), Some(Revision(7)));
-    });
     add(Kind::Request, "status", &|out| client::status_request(out, 10));
+    for (kind, name, write) in more_messages() {
+        add(kind, name, &write);
+    }
     add(Kind::Request, "member-list", &|out| members::member_list_request(out, 11));
     for (name, request) in member_requests() {
         add(Kind::Request, name, &|out| request.encode(out, 12));
@@ -126,6 +125,26 @@ pub(crate) fn samples() -> Vec<Sample> {
         command::encode_command(out, put_if);
     });
     samples
+}
+
+type Written = (Kind, &'static str, fn(&mut Vec<u8>));
+
+fn more_messages() -> [Written; 5] {
+    let piece = |out: &mut Vec<u8>| {
+        let piece = SnapshotPiece { snapshot: snapshot(), offset: 262_144, bytes: b"bytes" };
+        reply::snapshot_reply(out, 11, &piece);
+    };
+    [
+        (Kind::Reply, "put-if-done", |out| reply::put_if_reply(out, 12, Revision(3), None)),
+        (Kind::Reply, "put-if-refused", |out| {
+            reply::put_if_reply(out, 12, Revision(300), Some(Revision(7)));
+        }),
+        (Kind::Request, "snapshot", |out| client::snapshot_request(out, 11)),
+        (Kind::Reply, "snapshot", piece),
+        (Kind::Reply, "snapshot-not-yet", |out| {
+            reply::snapshot_reply(out, 11, &SnapshotPiece::default());
+        }),
+    ]
 }
 
 fn session_call() -> SessionCall {
@@ -402,6 +421,10 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             client::decode_status_args(request.args).map_err(text)?;
             client::status_request(out, request.id);
         }
+        Op::Snapshot => {
+            client::decode_status_args(request.args).map_err(text)?;
+            client::snapshot_request(out, request.id);
+        }
         Op::MemberList => {
             client::decode_status_args(request.args).map_err(text)?;
             members::member_list_request(out, request.id);
@@ -439,6 +462,7 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             writer.finish(out, range.more, range.count);
         }
         ReplyBody::Status(status) => reply::status_reply(out, reply.id, &status),
+        ReplyBody::Snapshot(piece) => reply::snapshot_reply(out, reply.id, &piece),
         ReplyBody::MemberList(list) => members::member_list_reply(out, reply.id, &list),
         ReplyBody::MemberChange { op, index } => {
             members::member_change_reply(out, reply.id, op, index);

@@ -1,6 +1,7 @@
 //! The command line: global flags, verbs and theirs.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ Output: simple prints what etcdctl prints: put OK, get the key and the value on 
 number of keys. json is stable; `protocol.md` documents it. table is for reading.
 
 Exit codes: 0 done · 1 refused, certainly not done · 2 usage · 3 nobody reachable, or no leader
-            4 outcome unknown: the write may or may not be done · 5 unhealthy (status)";
+            4 outcome unknown: the write may or may not be done · 5 unhealthy (status)
+            log and snapshot verify: 3 damaged, as raftd · 5 the next start mends it";
 
 /// Talks to a raftd cluster.
 #[derive(Parser, Debug)]
@@ -85,6 +87,12 @@ pub(crate) enum Verb {
         /// Its number; without it, whoever's log is furthest.
         id: Option<NodeNumber>,
     },
+    /// Save the store to a file, check such a file, make a cluster from it.
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
+    /// Read a data directory whose server does not run; nothing is changed.
+    #[command(subcommand)]
+    Log(LogVerb),
     /// Print a completion script: `source <(raftctl completions bash)`.
     Completions {
         /// The shell.
@@ -122,6 +130,79 @@ pub(crate) enum MemberVerb {
         /// The number of the new one, higher than any before, and where it listens.
         #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
         member: Newcomer,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum LogVerb {
+    /// What stands in it: identity, hard state, files, and the entries as INDEX@TERM KIND BYTES.
+    Dump(DumpArgs),
+    /// Check every record, both copies of the hard state and the snapshot in force. Exit code 3: a
+    /// server refuses to start on it; 5: the next start mends it.
+    Verify {
+        /// The data directory.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DumpArgs {
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    /// The first entry to print.
+    #[arg(long, value_name = "INDEX", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) from: Whole,
+    /// At most so many entries; 0: all of them.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) limit: Whole,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RestoreArgs {
+    /// The saved file.
+    pub(crate) file: PathBuf,
+    /// Where the log and the state shall live: an empty or missing directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: String,
+    /// The member's number.
+    #[arg(long, value_name = "N")]
+    pub(crate) id: String,
+    /// The members of the new cluster, this one included; equal on all.
+    #[arg(long, value_name = "1=HOST:PORT,2=HOST:PORT,…")]
+    pub(crate) peers: String,
+    /// As raftd's, if the new cluster has one.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) cluster_token: Option<String>,
+    /// Size of a log segment, as raftd's.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) segment_bytes: Option<String>,
+    /// How much higher the revision begins: more than the changes that the old cluster can have
+    /// made since the save, so that no revision means two things.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1_000_000_000,
+        value_parser = clap::value_parser!(u64).range(0..=1 << 60)
+    )]
+    pub(crate) bump_revision: u64,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum SnapshotVerb {
+    /// Save the store, with every write that was acknowledged before, from any server. The file
+    /// appears once it is whole; until then it is FILE.part. --timeout is how long the server may
+    /// say nothing.
+    Save {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Make the data directory of a member of a NEW cluster from a saved file. Do it for every
+    /// member, with the same file, --peers and flags; then start raftd on each as usual.
+    Restore(RestoreArgs),
+    /// Check a saved file and say what is in it. Exit code 3: it is damaged.
+    Verify {
+        /// The file.
+        file: PathBuf,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use raftd::client::{Attempt, Error, Why};
+use raftd::wal::OpenError;
 use raftd::wire::error::Error as WireError;
 
 /// An end that is not success, and what to say about it.
@@ -29,6 +30,8 @@ pub(crate) enum End {
     OutcomeUnknown,
     /// Reachable, but not as it should be.
     Unhealthy,
+    /// A data directory or a snapshot is damaged. The number is that of raftd, which refuses it.
+    Damaged,
 }
 
 impl From<End> for ExitCode {
@@ -37,7 +40,7 @@ impl From<End> for ExitCode {
             End::Done => 0,
             End::Refused => 1,
             End::Usage => 2,
-            End::Unavailable => 3,
+            End::Unavailable | End::Damaged => 3,
             End::OutcomeUnknown => 4,
             End::Unhealthy => 5,
         })
@@ -47,6 +50,47 @@ impl From<End> for ExitCode {
 impl Failure {
     pub(crate) fn usage(why: &'static str) -> Failure {
         Failure { end: End::Usage, why: anyhow::Error::msg(why) }
+    }
+
+    /// A data directory or a file of one cannot be used.
+    pub(crate) fn of_directory(error: OpenError) -> Failure {
+        let end = match &error {
+            OpenError::InUse { .. }
+            | OpenError::WrongNode { .. }
+            | OpenError::WrongCluster { .. }
+            | OpenError::NotADataDirectory { .. }
+            | OpenError::NetworkFileSystem { .. }
+            | OpenError::Version { .. }
+            | OpenError::HalfRestored { .. }
+            | OpenError::NotEmpty { .. }
+            | OpenError::Io { .. } => End::Refused,
+            OpenError::Incomplete { .. }
+            | OpenError::IdentityDamaged { .. }
+            | OpenError::HardStateLost { .. }
+            | OpenError::Stray { .. }
+            | OpenError::OtherDisk { .. }
+            | OpenError::Damaged(_)
+            | OpenError::SnapshotDamaged { .. } => End::Damaged,
+        };
+        let why = if let OpenError::NotADataDirectory { path } = error {
+            anyhow::anyhow!("{} is not a data directory of raftd", path.display())
+        } else {
+            error.into()
+        };
+        Failure { end, why }
+    }
+
+    /// A saved snapshot cannot be used. It is nobody's data directory.
+    pub(crate) fn of_snapshot(error: OpenError) -> Failure {
+        if let OpenError::SnapshotDamaged { path, damage } = error {
+            let why = anyhow::anyhow!("{}: {damage}: take another copy", path.display());
+            return Failure { end: End::Damaged, why };
+        }
+        if let OpenError::Io { doing, path, source } = error {
+            let what = format!("cannot {doing} {}", path.display());
+            return Failure { end: End::Refused, why: anyhow::Error::new(source).context(what) };
+        }
+        Failure::of_directory(error)
     }
 
     /// Certainly not done, and this is why.

@@ -1,8 +1,12 @@
-//! raftctl: puts, gets, deletes, status and members from the command line.
+//! raftctl: puts, gets, deletes, status, members and disasters from the command line.
 mod args;
 mod exit;
+mod log;
 mod members;
 mod output;
+mod restore;
+mod save;
+mod snapshot;
 mod status;
 mod verbs;
 
@@ -56,6 +60,8 @@ fn run(cli: Cli) -> Result<End, Failure> {
         Verb::TransferLeader { id } => {
             (members::transfer_leader(&mut client, cli.output, id)?, End::Done)
         }
+        Verb::Log(verb) => log::log(cli.output, verb)?,
+        Verb::Snapshot(verb) => snapshot::snapshot(&mut client, cli.output, verb)?,
         Verb::Completions { shell } => (args::completions(shell), End::Done),
     };
     print(&text)?;

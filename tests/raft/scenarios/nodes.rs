@@ -146,6 +146,7 @@ impl Nodes {
             segment_bytes: self.tuning.segment_bytes,
             history_bytes_max: self.tuning.history_bytes_max,
             lease_drift_ppm: None,
+            start: raftd::replica::Start::AsItIs,
             clients_max: 1000,
             working: self.tuning.working,
             snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
@@ -488,6 +489,7 @@ impl Nodes {
                 ReplyBody::Put { .. } => Answer::Done,
                 ReplyBody::Error(error) => Answer::Failed(error),
                 ReplyBody::Status(_)
+                | ReplyBody::Snapshot(_)
                 | ReplyBody::Range(_)
                 | ReplyBody::DeleteRange { .. }
                 | ReplyBody::OpenSession { .. }

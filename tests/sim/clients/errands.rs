@@ -104,6 +104,7 @@ impl World {
             | ReplyBody::PutIf { .. }
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
+            | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
             | ReplyBody::Transfer { .. } => {

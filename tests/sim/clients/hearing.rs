@@ -134,6 +134,7 @@ impl World {
             }
             ReplyBody::OpenSession { .. }
             | ReplyBody::Status(_)
+            | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
             | ReplyBody::Transfer { .. } => unreachable!("nobody asks for it"),
@@ -305,6 +306,7 @@ impl std::fmt::Display for Shown<'_, '_> {
             ReplyBody::OpenSession { session } => write!(f, "session {session}"),
             ReplyBody::PutIf { revision, .. } => write!(f, "put-if rev={revision}"),
             ReplyBody::Status(_) => f.write_str("status"),
+            ReplyBody::Snapshot(_) => f.write_str("snapshot"),
             ReplyBody::MemberList(_) => f.write_str("members"),
             ReplyBody::MemberChange { index, .. } => write!(f, "members changed at {index}"),
             ReplyBody::Transfer { leader } => write!(f, "{leader} leads"),

@@ -1,0 +1,157 @@
+//! The store as a file: one request, many replies.
+
+use std::collections::BTreeMap;
+
+use crate::types::SnapshotId;
+use crate::wire::error::Advice;
+use crate::wire::reply::{ReplyBody, SnapshotPiece};
+
+use super::clock::{Deadline, back_off};
+use super::cluster::Client;
+use super::connection::Connection;
+use super::error::{Attempt, ConnectionError, Error, Why};
+
+/// Files that were begun and broke off, after which we give up.
+const BROKEN_MAX: usize = 5;
+
+/// Whether the one who is handed pieces wants more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Goes {
+    /// It does.
+    On,
+    /// It has had enough: it cannot store them, say.
+    Nowhere,
+}
+
+/// What comes while a snapshot is saved.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// The node is making one.
+    NotYet {
+        /// Which node.
+        endpoint: &'a str,
+    },
+    /// Bytes that follow those before; at offset 0 the file begins, perhaps anew.
+    Bytes(SnapshotPiece<'a>),
+}
+
+/// How one attempt ended.
+enum End {
+    Whole(SnapshotId),
+    Unwanted,
+    /// In vain, before the first piece or behind it.
+    Broke {
+        begun: bool,
+        attempt: Attempt,
+    },
+    Refused(Error),
+}
+
+impl Client {
+    /// Hands the file of a snapshot to `take`, piece by piece: the store with every write that was
+    /// acknowledged before. Any node serves; the timeout is how long it may say nothing. `None`:
+    /// `take` did not want more.
+    pub fn snapshot(
+        &mut self,
+        take: &mut dyn FnMut(Piece<'_>) -> Goes,
+    ) -> Result<Option<SnapshotId>, Error> {
+        let options = self.options().clone();
+        let mut last_words = BTreeMap::new();
+        let mut broken = 0;
+        let mut deadline = self.deadline();
+        for turn in 0.. {
+            let endpoint = &options.endpoints[turn % options.endpoints.len()];
+            let patience = deadline.at_most(options.timeout);
+            let ended = match Connection::open(endpoint, options.cluster_id, patience) {
+                Ok(connection) => receive(connection, &mut || self.deadline(), take),
+                Err(why) => {
+                    let (endpoint, why) = (endpoint.clone(), Why::Connection(why));
+                    End::Broke { begun: false, attempt: Attempt { endpoint, why } }
+                }
+            };
+            match ended {
+                End::Whole(id) => return Ok(Some(id)),
+                End::Unwanted => return Ok(None),
+                End::Refused(error) => return Err(error),
+                End::Broke { begun, attempt } => {
+                    last_words.insert(attempt.endpoint, attempt.why);
+                    if begun {
+                        broken += 1;
+                        deadline = self.deadline();
+                    }
+                }
+            }
+            if deadline.has_passed() || broken > BROKEN_MAX {
+                break;
+            }
+            if (turn + 1) % options.endpoints.len() == 0 {
+                back_off(deadline);
+            }
+        }
+        let attempts = last_words.into_iter();
+        let attempts = attempts.map(|(endpoint, why)| Attempt { endpoint, why }).collect();
+        Err(Error::Unavailable { within: options.timeout, attempts })
+    }
+}
+
+/// Asks one node, and hands on what comes until the file is whole.
+fn receive(
+    mut connection: Connection,
+    patience: &mut dyn FnMut() -> Deadline,
+    take: &mut dyn FnMut(Piece<'_>) -> Goes,
+) -> End {
+    let endpoint = connection.endpoint().to_owned();
+    let mut expected = 0;
+    let broke = |begun: u64, why| {
+        let attempt = Attempt { endpoint: endpoint.clone(), why };
+        End::Broke { begun: begun > 0, attempt }
+    };
+    let id = connection.snapshot();
+    if let Err(why) = connection.flush(patience()) {
+        return broke(0, Why::Connection(why));
+    }
+    loop {
+        let reply = match connection.receive(patience()) {
+            Ok(reply) => reply,
+            Err(why) => return broke(expected, Why::Connection(why)),
+        };
+        let piece = match reply.body {
+            ReplyBody::Snapshot(piece) if reply.id == id => piece,
+            ReplyBody::Error(source) if source.advice() == Advice::AskAgain => {
+                return broke(expected, Why::Answer(source));
+            }
+            ReplyBody::Error(source) => {
+                return End::Refused(Error::Refused { endpoint, source });
+            }
+            ReplyBody::Snapshot(_)
+            | ReplyBody::Put { .. }
+            | ReplyBody::DeleteRange { .. }
+            | ReplyBody::OpenSession { .. }
+            | ReplyBody::PutIf { .. }
+            | ReplyBody::Range(_)
+            | ReplyBody::Status(_)
+            | ReplyBody::MemberList(_)
+            | ReplyBody::MemberChange { .. }
+            | ReplyBody::Transfer { .. } => {
+                let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
+                return broke(expected, Why::Connection(why));
+            }
+        };
+        let goes = if piece.snapshot == SnapshotId::default() {
+            take(Piece::NotYet { endpoint: &endpoint })
+        } else if piece.offset == expected {
+            expected += u64::try_from(piece.bytes.len()).unwrap_or(u64::MAX);
+            take(Piece::Bytes(piece))
+        } else {
+            let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
+            return broke(expected, Why::Connection(why));
+        };
+        match goes {
+            Goes::Nowhere => return End::Unwanted,
+            Goes::On if expected > 0 && expected >= piece.snapshot.bytes => {
+                return End::Whole(piece.snapshot);
+            }
+            Goes::On => {}
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Our snapshot on its way to a client that keeps it: `raftctl snapshot save`.
+//!
+//! ```text
+//! asked      → a read round: what is committed by now has this index
+//! confirmed  → applied up to there; a snapshot in force at or above it: the one there is, or a
+//!              fresh one, made as every snapshot is (`snapshots`); meanwhile a word now and then
+//! sending    → pieces of its file, one at a time, each when the client has read the one before
+//! ```
+//!
+//! Why a file first, and not the store straight to the client: one checkpoint is pinned at a time,
+//! and what it pins is not freed. A client that reads slowly would hold the memory of a busy
+//! server, and keep it from making its own snapshots.
+
+use super::connections::ConnectionId;
+use super::pending::Waiter;
+use super::{Node, Stage};
+use crate::limits;
+use crate::raft::ReadTicket;
+use crate::types::{Instant, LogIndex};
+use crate::wal::{PieceFor, SnapshotSource};
+use crate::wire::client::{Request, decode_status_args};
+use crate::wire::error::Error;
+use crate::wire::reply::{SnapshotPiece, error_reply, snapshot_reply};
+
+/// From one word to the next while the snapshot is made, so that the client knows that we are at
+/// it. Nanoseconds.
+const WORD_NS: u64 = 1_000_000_000;
+
+/// A client that takes no byte for so long is left. Nanoseconds.
+const PATIENCE_NS: u64 = 30_000_000_000;
+
+/// How far a save is.
+#[derive(Debug)]
+enum Step {
+    Asked,
+    Confirming(ReadTicket),
+    /// Nobody leads: ask another server.
+    Lost,
+    /// A snapshot must stand for this entry, at least.
+    Confirmed(LogIndex),
+    Sending {
+        source: SnapshotSource,
+        /// The end of the last piece sent.
+        sent: u64,
+        /// A piece is being read.
+        reading: bool,
+    },
+}
+
+/// A client that saves.
+#[derive(Debug)]
+struct Save {
+    /// Its name to the record.
+    number: u64,
+    waiter: Waiter,
+    step: Step,
+    /// When a word is due, or the patience ends.
+    due_at: Instant,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Saves {
+    list: Vec<Save>,
+    /// How many there ever were.
+    begun: u64,
+}
+
+impl Saves {
+    /// The entry that the next snapshot must stand for, if somebody waits for one.
+    pub(super) fn wanted(&self) -> Option<LogIndex> {
+        let wanted = self.list.iter().filter_map(|save| match save.step {
+            Step::Confirmed(index) => Some(index),
+            Step::Asked | Step::Confirming(_) | Step::Lost | Step::Sending { .. } => None,
+        });
+        wanted.max()
+    }
+
+    /// A read round was answered: whether it was asked for a save. `None`: nobody leads.
+    pub(super) fn on_round(&mut self, ticket: ReadTicket, index: Option<LogIndex>) -> bool {
+        let asked = |save: &&mut Save| matches!(save.step, Step::Confirming(it) if it == ticket);
+        let mut found = false;
+        for save in self.list.iter_mut().filter(asked) {
+            save.step = index.map_or(Step::Lost, Step::Confirmed);
+            found = true;
+        }
+        found
+    }
+
+    pub(super) fn wake_at(&self) -> Instant {
+        self.list.iter().map(|save| save.due_at).min().unwrap_or(Instant::FAR)
+    }
+}
+
+impl Node {
+    pub(super) fn admit_save(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        decode_status_args(request.args)
+            .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
+        self.check_leader_known(now)?;
+        if self.saves.list.len() >= limits::SNAPSHOT_SAVES_MAX {
+            return Err(Error::Busy { what: "other clients save snapshots".into() });
+        }
+        let waiter = Waiter { connection: id, request: request.id };
+        self.connections.wait(id);
+        self.saves.begun += 1;
+        let (number, due_at) = (self.saves.begun, now.after_ns(WORD_NS));
+        self.saves.list.push(Save { number, waiter, step: Step::Asked, due_at });
+        Ok(())
+    }
+
+    /// Asks what is committed by now, for those who asked in this turn.
+    pub(super) fn ask_for_saves(&mut self) {
+        let asked = |save: &Save| matches!(save.step, Step::Asked);
+        if !self.saves.list.iter().any(asked) {
+            return;
+        }
+        let Stage::Member(raft) = &mut self.stage else { return };
+        let ticket = raft.read().ok();
+        for save in self.saves.list.iter_mut().filter(|save| asked(save)) {
+            save.step = ticket.map_or(Step::Lost, Step::Confirming);
+        }
+    }
+
+    /// Forgets those who hung up, says a word to those who wait, and sends what can be sent.
+    pub(super) fn continue_saves(&mut self, now: Instant) {
+        if self.saves.list.is_empty() {
+            return;
+        }
+        let lost = |save: &Save| matches!(save.step, Step::Lost);
+        while let Some(place) = self.saves.list.iter().position(lost) {
+            self.end_save(place, &self.not_leader(self.leader_or_successor()));
+        }
+        let connections = &mut self.connections;
+        self.saves.list.retain(|save| connections.get(save.waiter.connection).is_some());
+        let in_force = self.wal.snapshot();
+        let room = connections.has_room_for_large();
+        let mut pieces = Vec::new();
+        for save in &mut self.saves.list {
+            let id = save.waiter.connection;
+            if let (Step::Confirmed(index), Some(source)) = (&save.step, in_force)
+                && source.id.position.index >= *index
+            {
+                log::info!("sends a snapshot to a client id={}", source.id);
+                save.step = Step::Sending { source: source.clone(), sent: 0, reading: false };
+                save.due_at = now.after_ns(PATIENCE_NS);
+            }
+            let reads = connections.get(id).is_some_and(|it| it.reads_fast_enough());
+            match &mut save.step {
+                Step::Sending { source, sent, reading } if !*reading && reads && room => {
+                    let left = source.id.bytes.saturating_sub(*sent);
+                    let piece = self.options.snapshots.piece_bytes;
+                    let length = usize::try_from(left).unwrap_or(piece).min(piece);
+                    *reading = true;
+                    pieces.push((save.number, source.clone(), *sent, length));
+                }
+                Step::Sending { .. } if save.due_at <= now => connections.end(id),
+                Step::Sending { .. } => {}
+                Step::Asked | Step::Confirming(_) | Step::Lost | Step::Confirmed(_)
+                    if save.due_at <= now =>
+                {
+                    save.due_at = now.after_ns(WORD_NS);
+                    let word = SnapshotPiece::default();
+                    connections.write(id, |out| snapshot_reply(out, save.waiter.request, &word));
+                }
+                Step::Asked | Step::Confirming(_) | Step::Lost | Step::Confirmed(_) => {}
+            }
+        }
+        for (number, source, offset, length) in pieces {
+            self.wal.read_piece(PieceFor::Client(number), &source, offset, length);
+        }
+    }
+
+    /// A piece was read.
+    pub(super) fn on_save_read(&mut self, number: u64, bytes: &[u8], now: Instant) {
+        let place = self.saves.list.iter().position(|save| save.number == number);
+        let Some(place) = place else { return };
+        let save = &mut self.saves.list[place];
+        let Waiter { connection, request } = save.waiter;
+        let Step::Sending { source, sent, reading } = &mut save.step else { return };
+        *reading = false;
+        if bytes.is_empty() {
+            log::error!("cannot read a snapshot for a client id={} at={sent}", source.id);
+            let why = "the snapshot cannot be read here".into();
+            return self.end_save(place, &Error::Refused { why });
+        }
+        let piece = SnapshotPiece { snapshot: source.id, offset: *sent, bytes };
+        *sent += u64::try_from(bytes.len()).expect("usize is at most 64 bits");
+        save.due_at = now.after_ns(PATIENCE_NS);
+        let whole = *sent == source.id.bytes;
+        self.connections.write(connection, |out| snapshot_reply(out, request, &piece));
+        if whole {
+            self.connections.answered(connection);
+            self.saves.list.remove(place);
+        }
+    }
+
+    /// No snapshot can be made: those who wait for one hear why.
+    pub(super) fn refuse_saves(&mut self, why: &str) {
+        let waits = |save: &Save| matches!(save.step, Step::Confirmed(_));
+        while let Some(place) = self.saves.list.iter().position(waits) {
+            let why = format!("cannot make a snapshot: {why}").into();
+            self.end_save(place, &Error::Refused { why });
+        }
+    }
+
+    fn end_save(&mut self, place: usize, error: &Error) {
+        let Waiter { connection, request } = self.saves.list.remove(place).waiter;
+        self.connections.answer(connection, |out| error_reply(out, request, error));
+    }
+
+    /// Whether a client has read enough for its next piece, so that the next turn must not wait.
+    pub(super) fn has_ready_save(&self) -> bool {
+        let ready = |save: &Save| {
+            let reads = |id| self.connections.get(id).is_some_and(|it| it.reads_fast_enough());
+            let idle = matches!(save.step, Step::Sending { reading: false, .. });
+            idle && reads(save.waiter.connection)
+        };
+        self.connections.has_room_for_large() && self.saves.list.iter().any(ready)
+    }
+}
