@@ -371,7 +371,9 @@ impl Node {
             Stage::Member(raft) => raft.commit_index(),
             Stage::Alone(_) | Stage::Founding => LogIndex::ZERO,
         };
-        let mut known = self.memberships.iter().filter(|(index, _)| *index <= committed);
+        // The first entry founds the cluster, and needs no commit that we would have to hear of.
+        let certain = committed.max(LogIndex::new(1));
+        let mut known = self.memberships.iter().filter(|(index, _)| *index <= certain);
         if known.any(|(_, membership)| membership.get(node).is_some()) {
             format!(
                 "server {number} was removed from the cluster: its data directory can be deleted; \
