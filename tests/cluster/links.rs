@@ -30,14 +30,23 @@ pub(super) struct Links {
     state: Arc<State>,
 }
 
+/// A listener of ours. Other processes take addresses too, some of them at the same moment.
+fn listen() -> (String, TcpListener) {
+    loop {
+        let address = free_address();
+        if let Ok(listener) = TcpListener::bind(&address) {
+            return (address, listener);
+        }
+    }
+}
+
 impl Links {
     /// Opens a proxy in front of each of these addresses.
     pub(super) fn open(nodes: &[String]) -> Links {
         let state = Arc::new(State::default());
         let mut addresses = Vec::new();
         for (id, node) in (1..).zip(nodes) {
-            let address = free_address();
-            let listener = TcpListener::bind(&address).unwrap();
+            let (address, listener) = listen();
             let (state, node) = (state.clone(), node.clone());
             thread::spawn(move || accept(&listener, id, &node, &state));
             addresses.push(address);
