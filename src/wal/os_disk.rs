@@ -31,7 +31,7 @@ const TOUCHED_BYTES_MAX: usize = 1024 * 1024;
 pub struct OsDisk {
     root: PathBuf,
     file_system: FileSystem,
-    _lock: File,
+    lock: File,
 }
 
 impl OsDisk {
@@ -63,7 +63,7 @@ impl OsDisk {
             .open(&path)
             .map_err(failed("open", &path))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(OsDisk { root: root.to_path_buf(), file_system, _lock: lock }),
+            Ok(()) => Ok(OsDisk { root: root.to_path_buf(), file_system, lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse { path }),
             Err(error) => Err(failed("lock", &path)(error.into())),
         }
@@ -78,6 +78,16 @@ impl OsDisk {
         let path = self.root.join(name);
         let file = options.read(true).write(true).open(&path)?;
         Ok(Arc::new(OsFile { file, path }))
+    }
+}
+
+impl Drop for OsDisk {
+    /// Closing the file would do, if no child process had it open too, between its fork and its
+    /// exec.
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.lock, FlockOperation::Unlock) {
+            log::warn!("cannot unlock a data directory error={error}");
+        }
     }
 }
 
