@@ -168,15 +168,21 @@ impl Node {
 
     /// Hands over if the server leaves. Before `settle`, which does the rest.
     pub(super) fn hand_over_to_leave(&mut self, now: Instant) {
-        let Stage::Member(raft) = &mut self.stage else { return };
-        if self.leaving.is_none() || raft.transferring_to().is_some() {
-            return;
-        }
-        if let Some(target) = raft.successor(now)
-            && raft.transfer(now, target).is_ok()
+        if self.leaving.is_some()
+            && let Some(target) = self.hand_over(now)
         {
             log::info!("handing over node={} to={target}", self.identity.node);
         }
+    }
+
+    /// Begins a handover to the likeliest successor, unless one is under way; says to whom.
+    fn hand_over(&mut self, now: Instant) -> Option<NodeId> {
+        let Stage::Member(raft) = &mut self.stage else { return None };
+        if raft.transferring_to().is_some() {
+            return None;
+        }
+        let target = raft.successor(now)?;
+        raft.transfer(now, target).ok().map(|()| target)
     }
 
     /// A leader whose log has no space for the largest request, and finds none, lets another one
@@ -190,16 +196,14 @@ impl Node {
         let timeout_ns = self.options.election_timeout_ns;
         let first = Cramped { try_at: now, wait_ns: timeout_ns };
         let cramped = self.handover.cramped.get_or_insert(first);
-        let Stage::Member(raft) = &mut self.stage else { return };
+        let Stage::Member(raft) = &self.stage else { return };
         if !raft.is_leader() || now < cramped.try_at || raft.transferring_to().is_some() {
             return;
         }
         let longest_ns = timeout_ns.saturating_mul(CRAMPED_WAIT_ELECTION_TIMEOUTS_MAX);
         cramped.wait_ns = cramped.wait_ns.saturating_mul(2).min(longest_ns);
         cramped.try_at = now.after_ns(cramped.wait_ns);
-        if let Some(target) = raft.successor(now)
-            && raft.transfer(now, target).is_ok()
-        {
+        if let Some(target) = self.hand_over(now) {
             let node = self.identity.node;
             log::warn!("handing over, for the log has no space here node={node} to={target}");
         }

@@ -1,11 +1,10 @@
 //! Nodes that are neither well nor dead: a leader whose disk hangs, a follower that does not read.
 
-use super::harness::{Cluster, PATIENCE, Shape, strace_works};
+use super::harness::{Cluster, PATIENCE, Shape, resident, strace_works};
 use super::patience::{eventually, now};
 use super::traced::Trace;
 use raftd::client::{Client, ClientOptions, Deadline};
 use raftd::types::ClusterId;
-use std::fs;
 use std::time::Duration;
 
 /// How long each sync of the leader takes: longer than everything that must happen meanwhile.
@@ -47,14 +46,6 @@ fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
     cluster.server(successor).resume();
     drop(trace);
     cluster.wait_until_equal();
-}
-
-/// Resident memory of a node. Bytes.
-fn resident(cluster: &mut Cluster, id: u64) -> u64 {
-    let pid = cluster.server(id).pid().unwrap();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
 #[test]
