@@ -37,6 +37,8 @@ pub(super) struct Transfer {
     to: NodeId,
     source: SnapshotSource,
     link: Link,
+    /// Which start of the follower is at the other end of `link`.
+    answers_as: u64,
     /// What the follower said is durable there, on this connection.
     acknowledged: Option<u64>,
     /// The end of the last piece read or sent.
@@ -57,6 +59,7 @@ impl Transfer {
             to,
             source,
             link: Link::Waiting { until: now },
+            answers_as: 0,
             acknowledged: None,
             sent: 0,
             reading: false,
@@ -230,8 +233,26 @@ impl Node {
         }
     }
 
+    /// A newer start of `peer` has spoken: whoever we wait for at the other end of a transfer has
+    /// ended, and perhaps nothing will ever tell the connection so.
+    pub(super) fn leave_older_receiver(&mut self, peer: NodeId, nonce: u64, now: Instant) {
+        if let Some(transfer) = self.transfers.get_mut(peer)
+            && let Link::Up { connection, .. } = transfer.link
+            && transfer.answers_as < nonce
+        {
+            self.connections.end(connection);
+            transfer.lost(now);
+        }
+    }
+
     /// The follower has welcomed us: ask from where on it wants the file.
-    pub(super) fn on_transfer_up(&mut self, id: ConnectionId, peer: NodeId, now: Instant) {
+    pub(super) fn on_transfer_up(
+        &mut self,
+        id: ConnectionId,
+        peer: NodeId,
+        nonce: u64,
+        now: Instant,
+    ) {
         self.connections.set_party(id, Party::SnapshotOut(peer));
         let (Stage::Member(raft), Some(transfer)) = (&self.stage, self.transfers.by_connection(id))
         else {
@@ -243,6 +264,7 @@ impl Node {
             return self.connections.end(id);
         }
         transfer.link = Link::Up { connection: id, heard_at: now };
+        transfer.answers_as = nonce;
         let (term, snapshot) = (raft.term(), transfer.source.id);
         let question = Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 0 };
         self.connections.write(id, |out| encode_message(out, &question));

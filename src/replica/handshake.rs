@@ -173,7 +173,7 @@ impl Node {
         if let Err(why) = self.check_boot(node, &boot, now) {
             return self.turn_away(id, Error::Refused { why: why.to_string().into() });
         }
-        self.leave_older_boot(node, boot.nonce);
+        self.leave_older_boot(node, boot.nonce, now);
         self.complaints.forget(node);
         if hello.purpose == Purpose::Snapshot {
             return self.welcome_snapshot(id, node);
@@ -209,7 +209,8 @@ impl Node {
     }
 
     /// A newer start has spoken: what answers us as an older one has ended, or shall not be heard.
-    fn leave_older_boot(&mut self, peer: NodeId, nonce: u64) {
+    fn leave_older_boot(&mut self, peer: NodeId, nonce: u64, now: Instant) {
+        self.leave_older_receiver(peer, nonce, now);
         if let Some(known) = self.peers.get(peer)
             && let Outbound::Up { connection, .. } = known.outbound
             && known.answers_as < nonce
@@ -371,8 +372,9 @@ impl Node {
         }
         self.complaints.forget(peer);
         if self.transfers.is_shaking(id) {
-            return self.on_transfer_up(id, peer, now);
+            return self.on_transfer_up(id, peer, boot.nonce, now);
         }
+        self.leave_older_receiver(peer, boot.nonce, now);
         self.connections.set_party(id, Party::PeerOut(peer));
         let session = self.peers.up(peer, id, boot.nonce);
         // A server without a configuration has no log to replicate to; once it has one it shakes
