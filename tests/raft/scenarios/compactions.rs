@@ -111,3 +111,20 @@ fn a_compaction_without_room_waits() {
         assert_eq!(status.compact_revision.0, 0, "and has no room");
     }
 }
+
+/// On a full disk a snapshot does not wait for its interval, since it may free space. One that
+/// found none was begun anew at once, hundreds of times a second, with a line in the log each time;
+/// what it wrote took the last of the space, so that none was left for the segment that was wanted.
+#[test]
+fn a_snapshot_that_finds_no_space_is_tried_again_after_a_while() {
+    let tuning = Tuning { snapshot_entries: 5, ..Tuning::default() };
+    let mut nodes = Nodes::tuned(1, tuning);
+    nodes.pass(200 * MS);
+    nodes.fill_disk(1);
+    assert_eq!(put_until_refused(&mut nodes, 1, &"k".repeat(300)), Error::NoSpace);
+    nodes.pass(500 * MS);
+    let before = nodes.writes_refused(1);
+    nodes.pass(10_000 * MS);
+    let tried = nodes.writes_refused(1) - before;
+    assert!((5..=25).contains(&tried), "{tried} times in ten seconds");
+}
