@@ -13,6 +13,7 @@ use raftd::server::{
 use raftd::types::{ClusterId, DiskId};
 use raftd::wal::{OpenError, OsDisk};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +26,12 @@ const DISK_FAILED: u8 = 74;
 const EIO: i32 = 5;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Result<Vec<String>, _> =
+        std::env::args_os().skip(1).map(OsString::into_string).collect();
+    let args = match args {
+        Ok(args) => args,
+        Err(arg) => return say(USAGE, &format!("the argument {arg:?} is not UTF-8: name another")),
+    };
     let config = match Config::parse(&args) {
         Ok(Parsed::Serve(config)) => config,
         Ok(Parsed::Print(text)) => {

@@ -252,9 +252,10 @@ impl Node {
                 Err(Error::NotReady { why: "this server is stopping".into() })
             }
             Stage::Member(raft) if raft.is_leader() => Ok(()),
-            // Nobody else can lead, and to open its term it needs room for an entry.
+            // To open its term a leader needs room for an entry: this server does not ask to lead,
+            // and if the others are no better off, nobody does. That is what their clients hear.
             Stage::Member(raft)
-                if raft.configuration().is_sole_voter(self.identity.node)
+                if raft.leader().is_none()
                     && self.wal.shortage().is_some()
                     && !minds_deadlines(raft, &self.wal) =>
             {

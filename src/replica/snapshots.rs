@@ -17,6 +17,9 @@ use crate::wal::{Block, OpenError, Recovered, SnapshotDamage, SnapshotHead, Snap
 const SLICE: SliceLimits = SliceLimits { steps: 96, bytes: 32 * 1024 };
 /// From one slice to the next: a tenth of the loop's time at most goes to them. Nanoseconds.
 const SLICE_PERIOD_NS: u64 = 1_000_000;
+/// After an attempt that failed: on a full disk the segment that is wanted is tried twice
+/// meanwhile, in the space that the attempt gave back. Nanoseconds.
+const PAUSE_NS: u64 = 1_000_000_000;
 /// Blocks that wait for the disk before the cursor waits too.
 const BACKLOG_MAX: usize = 2;
 
@@ -60,6 +63,8 @@ pub(super) struct Snapshots {
     drafting: Option<Drafting>,
     /// When the next one may begin.
     next_at: Instant,
+    /// The last attempt failed: until when no other is made, whatever asks for one.
+    paused_until: Option<Instant>,
     /// The configuration of the snapshot in force: its entry may be gone from the log.
     pub(super) configuration: Option<(LogIndex, Vec<u8>)>,
     /// The snapshot in force was made under another cluster id or first entry, by a restore or a
@@ -73,13 +78,15 @@ pub(super) struct Snapshots {
 
 impl Snapshots {
     pub(super) fn wake_at(&self) -> Instant {
-        self.drafting.as_ref().map_or(Instant::FAR, |drafting| drafting.slice_at)
+        let slice_at = self.drafting.as_ref().map_or(Instant::FAR, |drafting| drafting.slice_at);
+        slice_at.min(self.paused_until.unwrap_or(Instant::FAR))
     }
 }
 
 impl Node {
     /// Begins a snapshot if one is due, and goes on with the one under way.
     pub(super) fn continue_snapshot(&mut self, now: Instant) {
+        self.snapshots.paused_until.take_if(|until| *until <= now);
         if self.snapshot_due(now) {
             self.begin_snapshot(now);
         }
@@ -121,6 +128,7 @@ impl Node {
         // What is committed by others may be applied before it is durable here: a snapshot waits.
         let durable = applied <= raft.durable();
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
+        let idle = idle && self.snapshots.paused_until.is_none();
         let stale = self.snapshots.stale && last.position.index < applied;
         (due && rested || asked || stale) && durable && idle && !self.is_receiving()
     }
@@ -177,6 +185,7 @@ impl Node {
         self.end_drafting();
         self.refuse_saves(why);
         self.snapshots.next_at = now.after_ns(self.options.snapshots.interval_ns);
+        self.snapshots.paused_until = Some(now.after_ns(PAUSE_NS));
     }
 
     /// Up to where the log may be compacted now that `id` is in force. What a follower is just

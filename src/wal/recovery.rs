@@ -232,9 +232,10 @@ fn is_blank_segment(disk: &dyn Disk, seq: u32) -> Result<bool, OpenError> {
     Ok(zero_from(&bytes) <= DATA_START)
 }
 
+/// All that a segment can have. A length that is damaged does not decide how much memory is taken.
 fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
-    file.read_durable(0, len)
+    let len = file.len()?.min(SEGMENT_BYTES_MAX);
+    file.read_durable(0, usize::try_from(len).map_err(io::Error::other)?)
 }
 
 /// What was read, and still open.
@@ -267,8 +268,7 @@ pub(super) fn read_segments(
         let name = segment_name(seq);
         let file = disk.open(&name).map_err(OpenError::io(disk, "open", &name))?;
         file.sync().map_err(OpenError::io(disk, "sync", &name))?;
-        let bytes = read_all(&*file).map_err(OpenError::io(disk, "read", &name))?;
-        let scan = read_segment(disk, identity, seq, bytes)?;
+        let scan = read_segment(disk, identity, seq, &*file)?;
         if let (Some(missing), None) = (missing, scan.header) {
             // Spares are prepared in order, so that it is not ours to remove; and a name alone does
             // not make it a part of the log.
@@ -308,14 +308,19 @@ fn read_segment(
     disk: &dyn Disk,
     identity: &Identity,
     seq: u32,
-    mut bytes: Vec<u8>,
+    file: &dyn DiskFile,
 ) -> Result<SegmentScan, OpenError> {
-    let newer = |found| OpenError::Version { path: disk.path(&segment_name(seq)), found, known: 1 };
-    for page in bytes.chunks(PAGE_BYTES).take(2) {
+    let name = segment_name(seq);
+    let failed = || OpenError::io(disk, "read", &name);
+    let newer = |found| OpenError::Version { path: disk.path(&name), found, known: 1 };
+    let headers = file.read_durable(0, 2 * PAGE_BYTES).map_err(failed())?;
+    for page in headers.chunks(PAGE_BYTES) {
         match SegmentHeader::decode(page, identity, seq) {
             HeaderPage::Valid(header) => {
                 let expected = usize_of(header.file_len);
-                let wrong_length = bytes.len() != expected;
+                let length = file.len().map_err(failed())?;
+                let wrong_length = length != u64::from(header.file_len);
+                let mut bytes = file.read_durable(0, expected).map_err(failed())?;
                 bytes.resize(expected, 0);
                 let scan = scan(header, &bytes).map_err(newer)?;
                 return Ok(SegmentScan { wrong_length, ..scan });
@@ -324,6 +329,7 @@ fn read_segment(
             HeaderPage::Foreign | HeaderPage::Invalid => {}
         }
     }
+    let bytes = read_all(file).map_err(failed())?;
     Ok(SegmentScan { zero_from: zero_from(&bytes), ..lost_segment(seq) })
 }
 

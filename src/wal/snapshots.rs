@@ -403,6 +403,7 @@ impl Wal {
             self.entries.drain(..gone.expect("entries in memory are fewer than addresses"));
             self.base = base;
             dead.extend(self.directory.begin_at(first));
+            self.staging.begin_at(first);
             self.snapshots.compacted = Some(base);
         }
         let names = dead.iter().map(|segment| segment_name(segment.seq)).collect();

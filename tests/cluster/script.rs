@@ -80,15 +80,17 @@ impl Script {
         Run::of(spawn_and_wait(command, words))
     }
 
-    /// The processes that work in its directory.
+    /// The servers that work in its directory. Not what else names a file there: the `rm` of an old
+    /// note was once taken for the third of three nodes.
     fn running(&self) -> Vec<u32> {
         let inside = self.directory().to_string_lossy().into_owned() + "/";
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let works_here = |id: &u32| {
             let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            let mut words = line.split(|byte| *byte == 0);
-            words.any(|word| String::from_utf8_lossy(word).starts_with(&inside))
+            let words: Vec<_> =
+                line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+            words.windows(2).any(|it| it[0] == "--data-dir" && it[1].starts_with(&inside))
         };
         ids.filter(works_here).collect()
     }

@@ -4,7 +4,9 @@ use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
 use super::patience::{breathe, eventually};
 use raftd::client::{Client, ClientOptions, Deadline};
 use raftd::types::ClusterId;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,7 +18,7 @@ struct Refusal {
 }
 
 /// Runs `raftd` with these flags until it ends; one that goes on is killed and has no exit code.
-fn refused(flags: &[&str]) -> Refusal {
+fn refused(flags: &[impl AsRef<OsStr>]) -> Refusal {
     let mut child = Command::new(env!("CARGO_BIN_EXE_raftd"))
         .args(flags)
         .env("RUST_LOG", "off")
@@ -316,4 +318,12 @@ fn a_node_without_a_majority_stops_when_told() {
     cluster.server(leader).signal("INT");
     assert_eq!(cluster.server(leader).wait_for_end(PATIENCE).code(), Some(0));
     assert!(cluster.server(leader).log_text().contains("clean=true"));
+}
+
+/// It panicked, before it had said what a panic is to do.
+#[test]
+fn an_argument_that_is_no_text_is_a_wrong_flag() {
+    let directory = OsStr::from_bytes(b"data\xff");
+    let flags = ["--id", "1", "--data-dir"].map(OsStr::new);
+    refused(&[&flags[..], &[directory]].concat()).says(2, &["UTF-8", r"data\xFF"]);
 }

@@ -102,10 +102,74 @@ fn calls_by_thread(trace: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     threads
 }
 
-/// Whether this trace shows the value written, and after that a completed fdatasync.
+/// Whether this trace shows the value written, and after that a completed fdatasync of the same
+/// file by the same thread, whatever other threads did meanwhile. Panics if strace left something
+/// out: a batch of several entries may name the value late.
 fn wrote_and_synced(trace: &str, value: &str) -> bool {
-    let after = trace.lines().skip_while(|line| !line.contains(value)).skip(1);
-    after.into_iter().any(|line| line.contains("fdatasync") && line.trim_end().ends_with("= 0"))
+    let (mut written, mut syncing) = (BTreeMap::new(), BTreeMap::new());
+    for line in trace.lines() {
+        let Some((thread, call)) = line.split_once(' ') else { continue };
+        let call = call.trim();
+        if let Some(arguments) = call.strip_prefix("pwrite64(") {
+            assert!(!hides_records(arguments), "strace cut what was written: {line}");
+            if arguments.contains(value) {
+                written.insert(thread, descriptor_of(arguments));
+            }
+        } else if let Some(arguments) = call.strip_prefix("fdatasync(") {
+            syncing.insert(thread, descriptor_of(arguments));
+        }
+        // One line, or the second of two: `fdatasync(5 <unfinished ...>`, `<... fdatasync resumed>`
+        let synced = call.contains("fdatasync") && call.ends_with("= 0");
+        if synced && written.contains_key(thread) && written.get(thread) == syncing.get(thread) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether strace left out a part of what was written. The zeros of a segment that is prepared are
+/// no loss.
+fn hides_records(arguments: &str) -> bool {
+    let shown = arguments.split_once('"').and_then(|(_, text)| text.split_once("\"..."));
+    shown.is_some_and(|(shown, _)| !shown.replace(r"\0", "").is_empty())
+}
+
+fn descriptor_of(arguments: &str) -> &str {
+    arguments.split([',', ')', ' ']).next().unwrap_or_default()
+}
+
+#[test]
+fn a_trace_shows_a_sync_however_its_lines_are_split() {
+    let write = r#"7 pwrite64(5, "\1\0value-1-end\0", 4096, 8192"#;
+    let synced = [
+        format!("{write}) = 4096\n7 fdatasync(5) = 0\n"),
+        format!("{write}) = 4096\n7 fdatasync(5)     = 0\n"),
+        format!(
+            "{write} <unfinished ...>\n8 fdatasync(6) = 0\n7 <... pwrite64 resumed>) = 4096\n\
+                 7 fdatasync(5 <unfinished ...>\n8 fdatasync(6) = 0\n\
+                 7 <... fdatasync resumed>)   = 0\n"
+        ),
+    ];
+    for trace in synced {
+        assert!(wrote_and_synced(&trace, "value-1-end"), "{trace}");
+        assert!(!wrote_and_synced(&trace, "value-2-end"), "{trace}");
+    }
+    assert!(hides_records(r#"5, "\1\0\0"..., 4096, 8192"#));
+    assert!(!hides_records(r#"5, "\1\0\0", 4096, 8192"#));
+    assert!(!hides_records(r#"9, "\0\0\0\0"..., 262144, 0"#));
+    let unsynced = [
+        format!("7 fdatasync(5) = 0\n{write}) = 4096\n"),
+        format!("{write}) = 4096\n7 fdatasync(5 <unfinished ...>\n"),
+        format!("{write}) = 4096\n7 fdatasync(5) = -1 EIO (Input/output error)\n"),
+        format!("{write}) = 4096\n8 fdatasync(5) = 0\n"),
+        format!("{write}) = 4096\n7 fdatasync(6) = 0\n"),
+        format!(
+            "8 fdatasync(5 <unfinished ...>\n{write}) = 4096\n8 <... fdatasync resumed>) = 0\n"
+        ),
+    ];
+    for trace in unsynced {
+        assert!(!wrote_and_synced(&trace, "value-1-end"), "{trace}");
+    }
 }
 
 /// The end of what a trace saw, for whoever reads a failure.

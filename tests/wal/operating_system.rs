@@ -60,3 +60,16 @@ fn a_directory_in_use_is_refused() {
     drop(disk);
     assert!(OsDisk::open(directory.path()).is_ok());
 }
+
+/// Memory for all of the file was asked for, by a length that the file system had damaged: the
+/// process was aborted, and said nothing of what to do.
+#[test]
+fn a_segment_of_absurd_length_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    write_and_reopen(directory.path());
+    let first = directory.path().join("log/00000000000000000001.seg");
+    std::fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(1 << 40).unwrap();
+    let disk = Arc::new(OsDisk::open(directory.path()).unwrap());
+    let Err(OpenError::Damaged(damage)) = open(disk, &options()) else { panic!("it is whole") };
+    assert_eq!(damage.file, first);
+}

@@ -67,6 +67,8 @@ struct State {
     bad_sync: Option<u64>,
     /// Bytes that can still be allocated.
     space: Option<u64>,
+    /// Writes that found none.
+    writes_refused: u64,
     writes: u64,
 }
 
@@ -101,6 +103,7 @@ impl SimDisk {
             dead: false,
             bad_sync: None,
             space: None,
+            writes_refused: 0,
             writes: 0,
         };
         for (name, bytes) in image {
@@ -152,6 +155,11 @@ impl SimDisk {
         self.state().space = space;
     }
 
+    /// How many writes found no space.
+    pub(crate) fn writes_refused(&self) -> u64 {
+        self.state().writes_refused
+    }
+
     /// How many writes, creations, removals and renames there were.
     pub(crate) fn writes(&self) -> u64 {
         self.state().writes
@@ -195,6 +203,16 @@ impl State {
         change.apply(&mut self.names);
         self.pending.push(change);
         dead_if(last)
+    }
+
+    /// A file that grows takes space.
+    fn take_space_for(&mut self, file: usize, end: usize) -> io::Result<()> {
+        let grown = end.saturating_sub(self.files[file].cache.len());
+        let Some(space) = self.space else { return Ok(()) };
+        let left = space.checked_sub(u64::try_from(grown).unwrap());
+        self.writes_refused += u64::from(left.is_none());
+        self.space = Some(left.ok_or_else(|| io::Error::from_raw_os_error(28))?);
+        Ok(())
     }
 
     fn file(&self, name: &str) -> io::Result<usize> {
@@ -382,6 +400,7 @@ impl DiskFile for SimFile {
         state.writes += 1;
         let last = state.operation()?;
         let offset = usize::try_from(offset).unwrap();
+        state.take_space_for(self.file, offset + bytes.len())?;
         // The power may go when part of the write has reached the cache: whole sectors of it, as
         // a page that is being copied to is locked against writeback.
         let part = (offset + state.rng.index(bytes.len() + 1)) / SECTOR * SECTOR;

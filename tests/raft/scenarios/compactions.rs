@@ -88,6 +88,27 @@ fn a_server_alone_whose_disk_is_full_says_so_after_a_restart() {
     assert_eq!(put_until_refused(&mut nodes, 1, "k"), Error::NoSpace);
 }
 
+/// Restarted with full disks, none of them can lead. Each said that it knew no leader, and none
+/// what was to be done.
+#[test]
+fn servers_whose_disks_are_full_say_so_after_a_restart() {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    (1..=3).for_each(|nth| nodes.fill_disk(nth));
+    for _ in 0..200 {
+        let leader = nodes.leader().unwrap_or(1);
+        nodes.put(leader, &"k".repeat(3_000));
+        nodes.pass(20 * MS);
+    }
+    (1..=3).for_each(|nth| nodes.crash(nth));
+    (1..=3).for_each(|nth| nodes.boot(nth).expect("it needs no more than it has"));
+    nodes.pass(5_000 * MS);
+    assert_eq!(nodes.leader(), None);
+    for nth in 1..=3 {
+        assert_eq!(put_until_refused(&mut nodes, nth, "k"), Error::NoSpace, "node {nth}");
+    }
+}
+
 /// The history grew beyond its bound by entries that filled the disk: a leader without room for one
 /// more record proposed the compaction all the same, and the log panicked.
 #[test]
@@ -110,4 +131,21 @@ fn a_compaction_without_room_waits() {
         assert!(status.history_bytes > 300, "a compaction is due");
         assert_eq!(status.compact_revision.0, 0, "and has no room");
     }
+}
+
+/// On a full disk a snapshot does not wait for its interval, since it may free space. One that
+/// found none was begun anew at once, hundreds of times a second, with a line in the log each time;
+/// what it wrote took the last of the space, so that none was left for the segment that was wanted.
+#[test]
+fn a_snapshot_that_finds_no_space_is_tried_again_after_a_while() {
+    let tuning = Tuning { snapshot_entries: 5, ..Tuning::default() };
+    let mut nodes = Nodes::tuned(1, tuning);
+    nodes.pass(200 * MS);
+    nodes.fill_disk(1);
+    assert_eq!(put_until_refused(&mut nodes, 1, &"k".repeat(300)), Error::NoSpace);
+    nodes.pass(500 * MS);
+    let before = nodes.writes_refused(1);
+    nodes.pass(10_000 * MS);
+    let tried = nodes.writes_refused(1) - before;
+    assert!((5..=25).contains(&tried), "{tried} times in ten seconds");
 }

@@ -36,6 +36,7 @@ pub(in crate::raft) struct Tuning {
     pub(in crate::raft) segment_bytes: u64,
     pub(in crate::raft) history_bytes_max: u64,
     pub(in crate::raft) working: WorkingLimits,
+    pub(in crate::raft) snapshot_entries: u64,
 }
 
 impl Default for Tuning {
@@ -44,6 +45,7 @@ impl Default for Tuning {
             segment_bytes: 64 * 1024,
             history_bytes_max: 64 * 1024,
             working: WorkingLimits::default(),
+            snapshot_entries: u64::MAX,
         }
     }
 }
@@ -149,7 +151,10 @@ impl Nodes {
             start: raftd::replica::Start::AsItIs,
             clients_max: 1000,
             working: self.tuning.working,
-            snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
+            snapshots: SnapshotOptions {
+                entries: self.tuning.snapshot_entries,
+                ..SnapshotOptions::default()
+            },
         };
         let now = self.now;
         let machine = self.machine(nth);
@@ -186,6 +191,11 @@ impl Nodes {
     /// No more room is to be had on the disk of a server.
     pub(in crate::raft) fn fill_disk(&mut self, nth: usize) {
         self.machine(nth).disk.set_space(Some(0));
+    }
+
+    /// How many writes found no room on the disk of a server.
+    pub(in crate::raft) fn writes_refused(&mut self, nth: usize) -> u64 {
+        self.machine(nth).disk.writes_refused()
     }
 
     /// Whether a server needs no turn now.
