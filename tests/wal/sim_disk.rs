@@ -132,6 +132,11 @@ impl SimDisk {
         self.state().fuse = Some(operations);
     }
 
+    /// What the next power loss leaves depends on this.
+    pub(crate) fn set_seed(&self, seed: u64) {
+        self.state().rng = Rng(seed);
+    }
+
     /// The power stays.
     pub(crate) fn put_out_fuse(&self) {
         self.state().fuse = None;

@@ -88,6 +88,29 @@ fn a_server_alone_whose_disk_is_full_says_so_after_a_restart() {
     assert_eq!(put_until_refused(&mut nodes, 1, "k"), Error::NoSpace);
 }
 
+/// As long as a quorum has space, nobody need hear that the leader has none.
+#[test]
+fn a_leader_without_space_hands_over_before_it_refuses_a_put() {
+    let mut nodes = Nodes::tuned(3, Tuning::default());
+    nodes.pass(200 * MS);
+    let cramped = nodes.leader().expect("elected");
+    nodes.fill_disk(cramped);
+    for _ in 0..1_000 {
+        if nodes.leader() != Some(cramped) {
+            break;
+        }
+        let put = nodes.put(cramped, &"k".repeat(300));
+        nodes.pass(20 * MS);
+        let answer = nodes.answers.get(&put);
+        assert_ne!(answer, Some(&Answer::Failed(Error::NoSpace)), "and it leads on");
+    }
+    let other = nodes.leader().expect("it had everything");
+    assert_ne!(other, cramped);
+    let put = nodes.put(other, "k");
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+}
+
 /// The history grew beyond its bound by entries that filled the disk: a leader without room for one
 /// more record proposed the compaction all the same, and the log panicked.
 #[test]

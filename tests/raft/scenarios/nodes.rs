@@ -237,6 +237,17 @@ impl Nodes {
         self.settle();
     }
 
+    /// The power of a machine goes when the job that is held has written and not yet synced; `seed`
+    /// decides what of it is there afterwards.
+    pub(in crate::raft) fn crash_in_sync(&mut self, nth: usize, seed: u64) {
+        let machine = self.machine(nth);
+        let job = machine.job.take().expect("a job is in flight");
+        machine.disk.set_seed(seed);
+        machine.disk.light_fuse(1);
+        assert!(job.run().is_err(), "it writes once, and syncs");
+        self.crash(nth);
+    }
+
     pub(in crate::raft) fn cut(&mut self, one: usize, other: usize) {
         self.cuts.push((one, other));
         let is = |pipe: &Pipe, nth| pipe.ends.iter().any(|end| is_at(*end, nth));

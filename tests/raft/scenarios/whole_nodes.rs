@@ -146,6 +146,32 @@ fn a_committed_entry_that_rotted_is_not_taken_for_the_end_of_the_log() {
     assert_eq!(nodes.status_of(sound).keys, 1);
 }
 
+/// While a leader's disk hung, the others have made committed what it writes next. If the power goes
+/// in the middle of that, its log ends earlier: it had acknowledged nothing of it, so nothing is
+/// damaged.
+#[test]
+fn what_only_others_have_on_disk_may_be_torn_off_a_disk() {
+    let mut torn = 0;
+    for seed in 0..20 {
+        let (mut nodes, leader, _) = cluster();
+        nodes.hold_sync(leader);
+        put(&mut nodes, leader, "first");
+        for nth in 0..3 {
+            put(&mut nodes, leader, &nth.to_string().repeat(2_000));
+        }
+        let committed = nodes.status_of(leader).commit_index;
+        nodes.let_one_sync_through(leader);
+        nodes.crash_in_sync(leader, seed);
+        nodes.boot(leader).expect("nothing that it had promised is gone");
+        torn += u64::from(nodes.status_of(leader).last_index < committed);
+        nodes.release_sync(leader);
+        nodes.pass_until(|nodes| nodes.leader().is_some());
+        nodes.pass(1_000 * MS);
+        assert_eq!(nodes.status_of(leader).keys, 4);
+    }
+    assert!(torn > 5, "the power went too late");
+}
+
 /// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996): a server loses its disk, comes back
 /// under its old name, and would vote for one that lacks what it had helped to commit.
 #[test]
