@@ -152,6 +152,16 @@ impl SimDisk {
         self.state().bad_sync = Some(syncs);
     }
 
+    /// A bit of the file at `name` flips on the medium, where nobody looks at it but those who read
+    /// from there.
+    pub(crate) fn rot(&self, name: &str) {
+        let mut state = self.state();
+        let file = state.file(name).unwrap();
+        let bytes = &mut state.files[file].durable;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+    }
+
     /// How much can still be allocated; `None`: no end.
     pub(crate) fn set_space(&self, space: Option<u64>) {
         self.state().space = space;

@@ -1,6 +1,6 @@
 //! Schedules about the record on disk and about clients, with whole nodes.
 
-use super::nodes::{Answer, Nodes};
+use super::nodes::{Answer, Nodes, Tuning};
 use crate::wal::sim_disk::{Image, SimDisk};
 use crate::wal::support::{Driver, index, node};
 use raftd::replica::Fatal;
@@ -161,7 +161,7 @@ fn what_only_others_have_on_disk_may_be_torn_off_a_disk() {
         }
         let committed = nodes.status_of(leader).commit_index;
         nodes.let_one_sync_through(leader);
-        nodes.crash_in_sync(leader, seed);
+        nodes.crash_in_sync(leader, 1, seed);
         nodes.boot(leader).expect("nothing that it had promised is gone");
         torn += u64::from(nodes.status_of(leader).last_index < committed);
         nodes.release_sync(leader);
@@ -170,6 +170,22 @@ fn what_only_others_have_on_disk_may_be_torn_off_a_disk() {
         assert_eq!(nodes.status_of(leader).keys, 4);
     }
     assert!(torn > 5, "the power went too late");
+}
+
+/// What others have made committed is applied here before it is durable here. A snapshot of that
+/// would be in force, if the power goes in time, with a log that ends before it.
+#[test]
+fn a_snapshot_waits_until_all_of_it_is_in_the_log_on_this_disk() {
+    for operations in 0..7 {
+        let mut nodes = Nodes::tuned(3, Tuning { snapshot_entries: 1, ..Tuning::default() });
+        nodes.pass(200 * MS);
+        let leader = nodes.leader().expect("elected");
+        nodes.hold_sync(leader);
+        (0..4).for_each(|_| put(&mut nodes, leader, "applied and not durable"));
+        nodes.let_one_sync_through(leader);
+        nodes.crash_in_sync(leader, operations, operations);
+        nodes.boot(leader).expect("its log has all that its snapshot stands for");
+    }
 }
 
 /// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996): a server loses its disk, comes back
