@@ -56,8 +56,9 @@ impl Node {
         }
         let room = room_after_overhead(self.wal.room_bytes());
         self.complain_of_size(from, now);
-        // Who takes over opens a term with an entry.
-        let unable = matches!(frame.message, Message::TimeoutNow { .. }) && room == 0;
+        // Who takes over opens a term with an entry, and then finds no space for others either:
+        // where all are cramped, the leader that there is stays and answers reads.
+        let unable = matches!(frame.message, Message::TimeoutNow { .. }) && self.is_cramped();
         if let Stage::Member(raft) = &mut self.stage
             && !unable
         {

@@ -185,11 +185,16 @@ impl Node {
         raft.transfer(now, target).ok().map(|()| target)
     }
 
+    /// Whether the log has no space for the largest request, and finds none.
+    pub(super) fn is_cramped(&self) -> bool {
+        let room = room_after_overhead(self.wal.room_bytes());
+        self.wal.shortage().is_some() && room < as_u64(self.limits.request_bytes_max)
+    }
+
     /// A leader whose log has no space for the largest request, and finds none, lets another one
     /// lead: as long as a quorum has space, no client need hear of it. Before `settle`.
     pub(super) fn hand_over_for_space(&mut self, now: Instant) {
-        let room = room_after_overhead(self.wal.room_bytes());
-        if self.wal.shortage().is_none() || room >= as_u64(self.limits.request_bytes_max) {
+        if !self.is_cramped() {
             self.handover.cramped = None;
             return;
         }

@@ -1,6 +1,7 @@
 //! Who may campaign, who votes for whom, and who must not be disturbed.
 
 use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, disk, id, pos, settings};
+use raftd::limits::TERM_JUMP_MAX;
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Mark, Notice};
 use raftd::types::{HardState, Instant, LogPosition, Term, Vote};
@@ -169,6 +170,22 @@ fn a_candidacy_waits_for_the_disk_and_a_pre_vote_does_not() {
     assert_eq!(server.sync(NOW), [vote(2, pos(1, 1)), vote(2, pos(1, 1))]);
 }
 
+/// Nobody was asked yet, so nobody should answer. But a leader whose vote for itself may be lost
+/// could find itself voting for another in its own term after a restart.
+#[test]
+fn a_candidate_does_not_lead_before_its_own_vote_is_durable_whoever_votes_for_it() {
+    let mut server = Server::new(1, 3, &[1]);
+    server.tick(NOW);
+    server.receive(NOW, 2, pre_voted(1, 2, true));
+    assert!(server.begin_job(), "term 2 and its vote");
+    for voter in [2, 3] {
+        server.receive(NOW, voter, voted(2, true));
+        assert_eq!(server.raft.role_name(), "candidate");
+    }
+    server.finish_job(NOW);
+    assert!(server.raft.is_leader());
+}
+
 #[test]
 fn votes_are_a_set_of_voters_of_this_term() {
     let mut server = Server::new(1, 5, &[1]);
@@ -328,6 +345,17 @@ fn a_term_far_ahead_is_no_term_of_this_cluster() {
     assert_eq!(server.raft.term(), Term::new(1));
     let left = server.receive(NOW, 2, pre_vote(u64::MAX, pos(9, 9)));
     assert_eq!(left, [pre_voted(1, u64::MAX, false)]);
+}
+
+#[test]
+fn the_farthest_term_that_is_believed_is_the_same_for_votes_and_pre_votes() {
+    for (ahead, believed) in [(TERM_JUMP_MAX, true), (TERM_JUMP_MAX + 1, false)] {
+        let mut server = Server::new(1, 3, &[1]);
+        let left = server.receive(NOW, 2, pre_vote(1 + ahead, pos(9, 9)));
+        assert_eq!(left, [pre_voted(1, 1 + ahead, believed)]);
+        server.receive(NOW, 2, vote(1 + ahead, pos(9, 9)));
+        assert_eq!(server.raft.term() == Term::new(1 + ahead), believed, "{}", server.raft.term());
+    }
 }
 
 #[test]

@@ -289,3 +289,16 @@ fn a_leader_that_contradicts_what_is_committed_is_reported_and_not_obeyed() {
     let notice = Notice::SafetyViolated { from: id(3), ours, theirs };
     assert!(server.notices.contains(&notice), "{:?}", server.notices);
 }
+
+/// One leader a term, and it never changes an entry: a message that says otherwise is not what it
+/// seems, and what we may have acknowledged to the true leader stays.
+#[test]
+fn what_the_leader_of_this_term_sent_is_not_cut_for_another_message_of_it() {
+    let mut server = Server::new(1, 3, &[1]);
+    server.receive(NOW, 2, append(5, pos(1, 1), &[4, 4], 0));
+    assert_eq!(server.sync(NOW), [matched(5, 3)]);
+    server.receive(NOW, 2, append(5, pos(1, 1), &[5], 0));
+    assert_eq!(terms(&server), [1, 4, 4]);
+    let notice = Notice::SafetyViolated { from: id(2), ours: pos(2, 4), theirs: Term::new(5) };
+    assert!(server.notices.contains(&notice), "{:?}", server.notices);
+}

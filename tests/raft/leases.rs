@@ -2,8 +2,8 @@
 
 use super::election::{elect, heartbeat, vote, voted};
 use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, disk, id, pos, settings};
-use raftd::raft::Mark;
 use raftd::raft::message::{AppendOutcome, Message};
+use raftd::raft::{Change, Mark};
 use raftd::types::{HardState, Instant, Term, Vote};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
@@ -95,6 +95,22 @@ fn a_lease_ends_with_the_leadership() {
     assert!(!server.raft.holds_lease(begun));
 }
 
+/// What a quorum of one configuration promised keeps no quorum of the next from electing another.
+#[test]
+fn a_lease_ends_with_the_configuration_whose_quorum_confirmed_it() {
+    let (mut server, begun) = leaseholder();
+    let now = begun.after_ns(40_000_000);
+    assert!(server.raft.holds_lease(now));
+    server.change(now, Change::Remove(id(2))).expect("a quorum answers");
+    server.settle(now);
+    assert!(!server.raft.holds_lease(now), "3 has promised nothing");
+    let begun = begun.after_ns(HEARTBEAT_NS);
+    server.tick(begun);
+    server.settle(begun);
+    confirm(&mut server, begun, 3, 2);
+    assert!(server.raft.holds_lease(begun), "now it has");
+}
+
 /// Whom it tells to campaign, now or when the message arrives, waits for nobody's promise.
 #[test]
 fn a_lease_ends_for_the_term_when_a_handover_begins() {
@@ -154,7 +170,9 @@ fn where_there_are_leases_a_restarted_server_votes_for_nobody_for_a_timeout() {
     settings.lease_drift_ppm = Some(10);
     let mut server = Server::start(settings, 3, disk, NOW);
     let early = NOW.after_ns(TIMEOUT_NS - 1);
-    assert!(server.receive(early, 3, vote(3, pos(9, 2))).is_empty());
+    server.receive(early, 3, vote(3, pos(9, 2)));
+    assert!(server.sync(early).is_empty(), "nor is there an answer that waits for the disk");
+    assert_eq!(server.raft.term(), Term::new(2));
     server.receive(NOW.after_ns(TIMEOUT_NS), 3, vote(3, pos(9, 2)));
     assert_eq!(server.sync(NOW.after_ns(TIMEOUT_NS)), [voted(3, true)]);
 }

@@ -1,10 +1,13 @@
 //! Changes of the members: what goes wrong elsewhere, by name, and what must hold here instead.
 
-use super::server::{TIMEOUT_NS, at, id, pos};
+use super::election::leader_of_three;
+use super::server::{Server, TIMEOUT_NS, at, id, pos};
 use super::town::Town;
-use raftd::raft::message::Message;
+use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Change, ChangeError, Wish};
-use raftd::types::Term;
+use raftd::types::{Instant, Term};
+
+const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 
 #[test]
 fn a_learner_catches_up_and_becomes_a_voter_by_itself() {
@@ -123,6 +126,20 @@ fn a_leader_that_is_replaced_hands_over_to_a_voter_of_the_new_configuration() {
     assert!(!town.leads(1), "it is no voter any more");
 }
 
+/// Before, nobody else may be able to commit it; and a handover would end the leadership with its
+/// deadline.
+#[test]
+fn a_leader_that_is_removed_stays_until_the_configuration_without_it_is_committed() {
+    let mut town = Town::new(3);
+    town.send_away(&[2, 3]);
+    town.change(1, Change::Remove(id(1))).expect("a quorum answered lately");
+    assert!(town.leads(1));
+    assert_eq!(town.server(1).raft.transferring_to(), None);
+    town.bring_back();
+    assert!(!town.leads(1));
+    assert_eq!(town.voters_at(2), [2, 3]);
+}
+
 /// A configuration is a function of the log: gone when its entry is truncated, there again after a
 /// restart.
 #[test]
@@ -183,6 +200,38 @@ fn nobody_becomes_a_voter_who_is_not_there_or_far_behind() {
     assert_eq!(gone, Some(ChangeError::Unreachable { id: id(4) }));
 }
 
+/// A learner that has had every entry of a moment ago, an hour late, would stop commits for an hour.
+#[test]
+fn a_learner_has_caught_up_when_its_last_round_was_quick() {
+    let mut server = leader_with_a_learner(Wish::Stay);
+    for value in 0..2 {
+        server.propose(NOW, value).expect("leads");
+    }
+    server.sync(NOW);
+    let slow = NOW.after_ns(TIMEOUT_NS + 1);
+    matches(&mut server, slow, 2, 5);
+    matches(&mut server, slow, 4, 3);
+    let behind = ChangeError::Behind { id: id(4), entries: 2 };
+    assert_eq!(server.raft.plan(slow, Change::Promote(id(4))), Err(behind));
+    let quick = slow.after_ns(TIMEOUT_NS);
+    matches(&mut server, quick, 2, 5);
+    matches(&mut server, quick, 4, 5);
+    server.raft.plan(quick, Change::Promote(id(4))).expect("its second round was quick");
+}
+
+/// That it is ready and the log is committed does not say that anybody is left.
+#[test]
+fn a_learner_is_not_promoted_into_a_configuration_whose_quorum_is_gone() {
+    let mut server = leader_with_a_learner(Wish::Vote);
+    server.raft.disconnected(id(2), 2);
+    server.raft.disconnected(id(3), 3);
+    matches(&mut server, NOW, 4, 3);
+    assert_eq!(server.raft.output().configuration_due, None, "1 and 4 are two of four");
+    server.raft.connected(id(2), 5);
+    server.settle(NOW);
+    assert!(server.raft.output().configuration_due.is_some(), "and with 2 they are three");
+}
+
 #[test]
 fn a_leader_that_hears_nobody_changes_nothing() {
     let mut town = Town::new(3);
@@ -203,6 +252,7 @@ fn one_change_at_a_time_and_never_the_last_voter() {
     town.bring_back();
     town.heartbeat(1);
     assert_eq!(town.plan(1, Change::Add(learner(3))), Some(ChangeError::Member { id: id(3) }));
+    assert_eq!(town.plan(1, Change::Add(learner(2))), Some(ChangeError::Member { id: id(2) }));
     assert_eq!(town.plan(1, Change::Remove(id(9))), Some(ChangeError::NoMember { id: id(9) }));
     town.change(1, Change::Remove(id(2))).expect("1 answers");
     assert_eq!(town.plan(1, Change::Remove(id(1))), Some(ChangeError::LastVoter));
@@ -210,6 +260,29 @@ fn one_change_at_a_time_and_never_the_last_voter() {
 
 fn learner(number: u64) -> raftd::raft::Learner {
     raftd::raft::Learner { id: id(number), wish: Wish::Stay }
+}
+
+/// Server 1 of three leads, and 4 has joined them: its entry, 3, is committed, and it is connected
+/// but has nothing yet.
+fn leader_with_a_learner(wish: Wish) -> Server {
+    let mut server = leader_of_three(NOW);
+    matches(&mut server, NOW, 2, 2);
+    server.raft.connected(id(4), 4);
+    let learner = raftd::raft::Learner { id: id(4), wish };
+    server.change(NOW, Change::Add(learner)).expect("a quorum answers");
+    server.sync(NOW);
+    for voter in [2, 3] {
+        matches(&mut server, NOW, voter, 3);
+    }
+    assert_eq!(server.raft.commit_index(), at(3));
+    server
+}
+
+/// `from`, whose session has its number, has everything up to `index`.
+fn matches(server: &mut Server, now: Instant, from: u64, index: u64) {
+    let (term, outcome) = (server.raft.term(), AppendOutcome::Matched { index: at(index) });
+    let reply = Message::AppendReply { term, session: from, round: 0, outcome, first_faulty: None };
+    server.receive(now, from, reply);
 }
 
 impl Town {

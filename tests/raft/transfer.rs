@@ -1,9 +1,13 @@
 //! Handing over the leadership: what goes wrong elsewhere, and what must hold here instead.
 
-use super::server::{TIMEOUT_NS, at, id, pos};
+use super::election::leader_of_three;
+use super::server::{Server, TIMEOUT_NS, at, id, pos};
 use super::town::Town;
-use raftd::raft::message::Message;
+use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Change, ProposeError, TransferError, Wish};
+use raftd::types::Instant;
+
+const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 
 #[test]
 fn a_handover_that_fails_ends_with_its_deadline_and_proposals_go_on() {
@@ -74,6 +78,21 @@ fn the_target_is_told_only_when_it_has_everything_and_all_is_committed() {
     assert!(town.leads(3), "and is told when it has it");
 }
 
+/// Who waits for a proposal would hear from no leader what became of it.
+#[test]
+fn a_target_that_has_everything_is_told_only_when_all_of_it_is_committed() {
+    let mut town = Town::new(5);
+    town.send_away(&[3, 4, 5]);
+    town.propose(1);
+    let now = town.now;
+    town.server(1).raft.transfer(now, id(2)).expect("its connection stands");
+    town.run();
+    assert_eq!(town.server(2).raft.last(), town.server(1).raft.last(), "it has everything");
+    assert_eq!(town.server(2).raft.role_name(), "follower");
+    town.bring_back();
+    assert!(town.leads(2));
+}
+
 #[test]
 fn a_target_that_cannot_lead_or_is_far_behind_is_refused() {
     let mut town = Town::new(3);
@@ -126,6 +145,40 @@ fn a_vote_on_behalf_of_somebody_else_finds_loyal_voters() {
         town.server(1).receive(now, 3, vote);
         assert!(town.leads(1));
     }
+}
+
+/// Another voter that names us in its request was not asked by us.
+#[test]
+fn a_leader_that_hands_over_gives_way_to_its_target_alone() {
+    let mut server = leader_of_three(NOW);
+    for session in [2, 3] {
+        let (term, outcome) = (server.raft.term(), AppendOutcome::Matched { index: at(2) });
+        let reply = Message::AppendReply { term, session, round: 0, outcome, first_faulty: None };
+        server.receive(NOW, session, reply);
+    }
+    server.raft.transfer(NOW, id(3)).expect("it is connected and has everything");
+    let (term, last) = (server.raft.term(), server.raft.last());
+    assert_eq!(server.settle(NOW), [Message::TimeoutNow { term, last }]);
+    let vote = Message::Vote { term: term.next(), last, asked_by: Some(id(1)) };
+    server.receive(NOW, 2, vote.clone());
+    assert!(server.raft.is_leader(), "2 was not asked");
+    server.receive(NOW, 3, vote);
+    assert!(!server.raft.is_leader());
+}
+
+/// Only our leader may ask, and only a voter takes over.
+#[test]
+fn a_request_to_take_over_is_obeyed_by_a_voter_that_has_a_leader() {
+    let mut server = Server::new(2, 3, &[1]);
+    let (term, last) = (server.raft.term(), server.raft.last());
+    server.receive(NOW, 1, Message::TimeoutNow { term, last });
+    assert_eq!(server.raft.role_name(), "follower", "it has heard no leader of this term");
+    let mut town = Town::new(3);
+    town.add(1, 4, Wish::Stay);
+    let (term, last) = (town.server(4).raft.term(), town.server(4).raft.last());
+    let now = town.now;
+    town.server(4).receive(now, 1, Message::TimeoutNow { term, last });
+    assert_eq!(town.server(4).raft.role_name(), "follower", "it is a learner");
 }
 
 /// A message that was long on its way, after the handover was given up.

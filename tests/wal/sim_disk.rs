@@ -135,6 +135,11 @@ impl SimDisk {
         self.state().fuse = Some(operations);
     }
 
+    /// What the next power loss leaves depends on this.
+    pub(crate) fn set_seed(&self, seed: u64) {
+        self.state().rng = Rng(seed);
+    }
+
     /// The power stays.
     pub(crate) fn put_out_fuse(&self) {
         self.state().fuse = None;
@@ -148,6 +153,16 @@ impl SimDisk {
     /// readable and is not on the medium, and the next sync succeeds.
     pub(crate) fn fail_sync_after(&self, syncs: u64) {
         self.state().bad_sync = Some(syncs);
+    }
+
+    /// A bit of the file at `name` flips on the medium, where nobody looks at it but those who read
+    /// from there.
+    pub(crate) fn rot(&self, name: &str) {
+        let mut state = self.state();
+        let file = state.file(name).unwrap();
+        let bytes = &mut state.files[file].durable;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
     }
 
     /// How much can still be allocated; `None`: no end.

@@ -389,3 +389,46 @@ fn a_snapshot_that_cannot_be_written_is_given_up_and_the_old_state_stays() {
     assert!(!disk.image().keys().any(|name| name.starts_with("snap/")));
     driver.draft(36).unwrap();
 }
+
+#[test]
+fn a_snapshot_that_cannot_be_read_back_as_it_was_written_is_none() {
+    let disk = SimDisk::new(6);
+    let mut driver = filled(&disk, 20);
+    driver.wal.begin_draft(at(20, 1), (index(1), b"configuration".to_vec()));
+    for block in snapshot_blocks(at(20, 1)) {
+        driver.wal.push_draft(&block);
+    }
+    driver.background();
+    let image = disk.image();
+    disk.rot(image.keys().find(|name| name.ends_with(".tmp")).expect("blocks are written"));
+    driver.wal.end_draft();
+    let events = driver.background();
+    let failed = |event: &SnapshotEvent| matches!(event, SnapshotEvent::DraftFailed { .. });
+    assert!(events.iter().any(failed), "{events:?}");
+    assert!(!disk.image().keys().any(|name| name.starts_with("snap/")));
+}
+
+/// A job in flight does not know of a snapshot that was ready after it was formed: until the next
+/// one is done, a power loss leaves the old snapshot, which needs its log.
+#[test]
+fn a_job_that_was_formed_before_a_snapshot_was_ready_does_not_put_it_in_force() {
+    let disk = SimDisk::new(7);
+    let mut driver = filled(&disk, 40);
+    let old = driver.draft(20).unwrap();
+    driver.wal.adopt_draft(index(20));
+    driver.sync(40).unwrap();
+    driver.background();
+    driver.append(1, 100);
+    let seq = driver.next_seq();
+    let job = driver.wal.begin_job(seq, index(40)).unwrap();
+    driver.draft(35).unwrap();
+    driver.wal.adopt_draft(index(35));
+    job.run().unwrap();
+    driver.wal.job_done(seq);
+    driver.background();
+    assert_eq!(driver.wal.snapshot().unwrap().id, old);
+    disk.power_loss();
+    let found = Driver::open(&disk).unwrap();
+    assert_eq!(found.wal.snapshot().unwrap().id, old);
+    assert_eq!(found.log(), driver.log());
+}

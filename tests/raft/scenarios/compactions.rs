@@ -109,6 +109,29 @@ fn servers_whose_disks_are_full_say_so_after_a_restart() {
     }
 }
 
+/// As long as a quorum has space, nobody need hear that the leader has none.
+#[test]
+fn a_leader_without_space_hands_over_before_it_refuses_a_put() {
+    let mut nodes = Nodes::tuned(3, Tuning::default());
+    nodes.pass(200 * MS);
+    let cramped = nodes.leader().expect("elected");
+    nodes.fill_disk(cramped);
+    for _ in 0..1_000 {
+        if nodes.leader() != Some(cramped) {
+            break;
+        }
+        let put = nodes.put(cramped, &"k".repeat(300));
+        nodes.pass(20 * MS);
+        let answer = nodes.answers.get(&put);
+        assert_ne!(answer, Some(&Answer::Failed(Error::NoSpace)), "and it leads on");
+    }
+    let other = nodes.leader().expect("it had everything");
+    assert_ne!(other, cramped);
+    let put = nodes.put(other, "k");
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+}
+
 /// The history grew beyond its bound by entries that filled the disk: a leader without room for one
 /// more record proposed the compaction all the same, and the log panicked.
 #[test]
@@ -148,4 +171,21 @@ fn a_snapshot_that_finds_no_space_is_tried_again_after_a_while() {
     nodes.pass(10_000 * MS);
     let tried = nodes.writes_refused(1) - before;
     assert!((5..=25).contains(&tried), "{tried} times in ten seconds");
+}
+
+/// Where all were cramped, they handed over to each other, and each opened its term with the last
+/// of its space; then no leader could commit anything, and nobody could read.
+#[test]
+fn where_no_server_has_space_the_leader_stays_and_is_read() {
+    let mut nodes = Nodes::tuned(3, Tuning::default());
+    nodes.pass(200 * MS);
+    (1..=3).for_each(|nth| nodes.fill_disk(nth));
+    let leader = nodes.leader().expect("elected");
+    let refused = put_until_refused(&mut nodes, leader, &"k".repeat(300));
+    assert_eq!(refused, Error::NoSpace);
+    let before = nodes.status_of(leader);
+    nodes.pass(20_000 * MS);
+    let after = nodes.status_of(leader);
+    assert_eq!((after.role.as_str(), after.term), ("leader", before.term));
+    assert_eq!(after.commit_index, after.last_index);
 }

@@ -40,11 +40,13 @@
 mod clones;
 mod compactions;
 mod expect;
+mod forced;
 mod marks;
 pub(crate) mod nodes;
 mod print;
 mod run;
 mod script;
+mod strangers;
 mod whole_nodes;
 mod world;
 

@@ -6,7 +6,7 @@
 use crate::wal::sim_disk::{Image, SimDisk};
 use raftd::config::MemberAddress;
 use raftd::limits::WorkingLimits;
-use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions};
+use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions, Start};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{Job, OpenError};
 use raftd::wire::client::put_request;
@@ -18,6 +18,9 @@ use raftd::wire::hello::{
 use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
+
+/// Which cluster the flags of all servers describe.
+pub(in crate::raft) const CLUSTER: ClusterId = ClusterId(7);
 
 const STEP_NS: u64 = 5_000_000;
 /// More rounds than any cluster here needs to come to rest.
@@ -36,7 +39,9 @@ pub(in crate::raft) struct Tuning {
     pub(in crate::raft) segment_bytes: u64,
     pub(in crate::raft) history_bytes_max: u64,
     pub(in crate::raft) working: WorkingLimits,
+    /// More entries than that make a snapshot.
     pub(in crate::raft) snapshot_entries: u64,
+    pub(in crate::raft) start: Start,
 }
 
 impl Default for Tuning {
@@ -46,6 +51,7 @@ impl Default for Tuning {
             history_bytes_max: 64 * 1024,
             working: WorkingLimits::default(),
             snapshot_entries: u64::MAX,
+            start: Start::AsItIs,
         }
     }
 }
@@ -85,7 +91,7 @@ pub(in crate::raft) struct Nodes {
     pub(in crate::raft) tuning: Tuning,
 }
 
-fn id(nth: usize) -> NodeId {
+pub(in crate::raft) fn id(nth: usize) -> NodeId {
     NodeId::new(u64::try_from(nth).unwrap()).unwrap()
 }
 
@@ -137,7 +143,7 @@ impl Nodes {
         let options = NodeOptions {
             id: id(nth),
             members: (1..=count).map(member).collect(),
-            cluster_id: ClusterId(7),
+            cluster_id: CLUSTER,
             token_hash: 0,
             disk_id_if_new: DiskId(u128::from(self.boots)),
             boot_nonce: self.boots,
@@ -148,11 +154,12 @@ impl Nodes {
             segment_bytes: self.tuning.segment_bytes,
             history_bytes_max: self.tuning.history_bytes_max,
             lease_drift_ppm: None,
-            start: raftd::replica::Start::AsItIs,
+            start: self.tuning.start,
             clients_max: 1000,
             working: self.tuning.working,
             snapshots: SnapshotOptions {
                 entries: self.tuning.snapshot_entries,
+                interval_ns: 0,
                 ..SnapshotOptions::default()
             },
         };
@@ -247,6 +254,18 @@ impl Nodes {
         self.settle();
     }
 
+    /// The power of a machine goes after so many operations of the job that is held; `seed` decides
+    /// what of those that are not synced is there afterwards.
+    pub(in crate::raft) fn crash_in_sync(&mut self, nth: usize, operations: u64, seed: u64) {
+        let machine = self.machine(nth);
+        let job = machine.job.take().expect("a job is in flight");
+        machine.disk.set_seed(seed);
+        machine.disk.light_fuse(operations);
+        // Done or not, nobody is there to hear of it.
+        drop(job.run());
+        self.crash(nth);
+    }
+
     pub(in crate::raft) fn cut(&mut self, one: usize, other: usize) {
         self.cuts.push((one, other));
         let is = |pipe: &Pipe, nth| pipe.ends.iter().any(|end| is_at(*end, nth));
@@ -307,22 +326,28 @@ impl Nodes {
         from: usize,
         boot_nonce: u64,
     ) -> HelloReply {
-        let (connection, now) = (self.next_id(), self.now);
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            cluster_id: ClusterId(7),
-            sender: Sender::Peer(PeerHello {
-                node: id(from),
-                to: id(nth),
-                disk_id: disk_of(from),
-                boot_nonce,
-                genesis: 0,
-                members: Vec::new(),
-                purpose: Purpose::Replication,
-            }),
-            auth: Vec::new(),
+        let hello = PeerHello {
+            node: id(from),
+            to: id(nth),
+            disk_id: disk_of(from),
+            boot_nonce,
+            genesis: 0,
+            members: Vec::new(),
+            purpose: Purpose::Replication,
         };
+        self.say_hello(nth, CLUSTER, hello)
+    }
+
+    /// Opens a connection to `nth` and says this. Its answer.
+    pub(in crate::raft) fn say_hello(
+        &mut self,
+        nth: usize,
+        cluster_id: ClusterId,
+        hello: PeerHello,
+    ) -> HelloReply {
+        let (connection, now) = (self.next_id(), self.now);
+        let sender = Sender::Peer(hello);
+        let hello = Hello { version_min: 1, version_max: 1, cluster_id, sender, auth: Vec::new() };
         let mut bytes = Vec::new();
         encode_hello(&mut bytes, &hello);
         let node = self.machine(nth).node.as_mut().expect("it is up");
@@ -538,6 +563,6 @@ fn is_at(end: End, nth: usize) -> bool {
 }
 
 /// What identifies a server's first data directory: they start in the order of their numbers.
-fn disk_of(nth: usize) -> DiskId {
+pub(in crate::raft) fn disk_of(nth: usize) -> DiskId {
     DiskId(u128::try_from(nth).expect("few"))
 }

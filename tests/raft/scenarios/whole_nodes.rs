@@ -1,6 +1,6 @@
 //! Schedules about the record on disk and about clients, with whole nodes.
 
-use super::nodes::{Answer, Nodes};
+use super::nodes::{Answer, Nodes, Tuning};
 use crate::wal::sim_disk::{Image, SimDisk};
 use crate::wal::support::{Driver, index, node};
 use raftd::replica::Fatal;
@@ -144,6 +144,48 @@ fn a_committed_entry_that_rotted_is_not_taken_for_the_end_of_the_log() {
     assert_eq!(nodes.leader(), Some(leader), "the other lacks the entry");
     assert_eq!(nodes.status_of(leader).keys, 1);
     assert_eq!(nodes.status_of(sound).keys, 1);
+}
+
+/// While a leader's disk hung, the others have made committed what it writes next. If the power goes
+/// in the middle of that, its log ends earlier: it had acknowledged nothing of it, so nothing is
+/// damaged.
+#[test]
+fn what_only_others_have_on_disk_may_be_torn_off_a_disk() {
+    let mut torn = 0;
+    for seed in 0..20 {
+        let (mut nodes, leader, _) = cluster();
+        nodes.hold_sync(leader);
+        put(&mut nodes, leader, "first");
+        for nth in 0..3 {
+            put(&mut nodes, leader, &nth.to_string().repeat(2_000));
+        }
+        let committed = nodes.status_of(leader).commit_index;
+        nodes.let_one_sync_through(leader);
+        nodes.crash_in_sync(leader, 1, seed);
+        nodes.boot(leader).expect("nothing that it had promised is gone");
+        torn += u64::from(nodes.status_of(leader).last_index < committed);
+        nodes.release_sync(leader);
+        nodes.pass_until(|nodes| nodes.leader().is_some());
+        nodes.pass(1_000 * MS);
+        assert_eq!(nodes.status_of(leader).keys, 4);
+    }
+    assert!(torn > 5, "the power went too late");
+}
+
+/// What others have made committed is applied here before it is durable here. A snapshot of that
+/// would be in force, if the power goes in time, with a log that ends before it.
+#[test]
+fn a_snapshot_waits_until_all_of_it_is_in_the_log_on_this_disk() {
+    for operations in 0..7 {
+        let mut nodes = Nodes::tuned(3, Tuning { snapshot_entries: 1, ..Tuning::default() });
+        nodes.pass(200 * MS);
+        let leader = nodes.leader().expect("elected");
+        nodes.hold_sync(leader);
+        (0..4).for_each(|_| put(&mut nodes, leader, "applied and not durable"));
+        nodes.let_one_sync_through(leader);
+        nodes.crash_in_sync(leader, operations, operations);
+        nodes.boot(leader).expect("its log has all that its snapshot stands for");
+    }
 }
 
 /// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996): a server loses its disk, comes back
