@@ -93,16 +93,39 @@ enum Cursor {
     Header,
     /// With the first key behind this one; `None`: with the first of all.
     Behind(Option<Box<[u8]>>),
-    /// In the chain of this key, at this version. The key is named once a version of it is written.
+    /// In the chain of this key.
     Within {
         key: Box<[u8]>,
-        at: VersionId,
-        named: bool,
+        place: Place,
     },
     /// With the first session at or behind this place.
     SessionFrom(u32),
     End,
     Done,
+}
+
+/// A version in the chain of a key. The key is named once a version of it is written.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    at: VersionId,
+    named: bool,
+}
+
+/// What is left of a slice.
+struct Slice<'o> {
+    out: &'o mut Vec<u8>,
+    bytes_end: usize,
+    steps: usize,
+}
+
+impl Slice<'_> {
+    fn has_room(&self) -> bool {
+        self.steps > 0 && self.out.len() < self.bytes_end
+    }
+
+    fn count_step(&mut self) {
+        self.steps -= 1;
+    }
 }
 
 impl Checkpoint {
@@ -148,29 +171,36 @@ impl Store {
         out: &mut Vec<u8>,
         limits: SliceLimits,
     ) -> Sliced {
-        let end = out.len().saturating_add(limits.bytes);
-        let mut steps = limits.steps;
-        while steps > 0 && out.len() < end {
-            steps -= 1;
+        let bytes_end = out.len().saturating_add(limits.bytes);
+        let mut slice = Slice { out, bytes_end, steps: limits.steps };
+        while slice.has_room() {
             let cursor = std::mem::replace(&mut checkpoint.cursor, Cursor::Done);
             checkpoint.cursor = match cursor {
                 Cursor::Header => {
-                    checkpoint.write_header(out);
+                    slice.count_step();
+                    checkpoint.write_header(slice.out);
                     Cursor::Behind(None)
                 }
-                Cursor::Behind(key) => self.next_key(checkpoint, key.as_deref()),
-                Cursor::Within { key, at, named } => {
-                    self.write_step(checkpoint, out, key, (at, named))
-                }
-                Cursor::SessionFrom(place) => match self.pinned_session(place) {
-                    Some((at, row, replies)) => {
-                        checkpoint.write_session(out, row, replies);
-                        Cursor::SessionFrom(at + 1)
+                Cursor::Behind(key) => self.write_keys(checkpoint, &mut slice, key),
+                Cursor::Within { key, place } => {
+                    match self.write_versions(checkpoint, &mut slice, &key, place) {
+                        Some(place) => Cursor::Within { key, place },
+                        None => Cursor::Behind(Some(key)),
                     }
-                    None => Cursor::End,
-                },
+                }
+                Cursor::SessionFrom(place) => {
+                    slice.count_step();
+                    match self.pinned_session(place) {
+                        Some((at, row, replies)) => {
+                            checkpoint.write_session(slice.out, row, replies);
+                            Cursor::SessionFrom(at + 1)
+                        }
+                        None => Cursor::End,
+                    }
+                }
                 Cursor::End => {
-                    checkpoint.write_end(out);
+                    slice.count_step();
+                    checkpoint.write_end(slice.out);
                     Cursor::Done
                 }
                 Cursor::Done => return Sliced::Done,
@@ -186,51 +216,69 @@ impl Store {
         }
     }
 
-    fn next_key(&self, checkpoint: &Checkpoint, behind: Option<&[u8]>) -> Cursor {
-        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
-        match self.ordered.range::<[u8], _>((from, Bound::Unbounded)).next() {
-            Some((key, id)) => {
-                let at = self.keys.at(*id).newest;
-                // A key that was buried before the pin may be freed between two slices: the cursor
-                // must not stay on it.
-                if checkpoint.says_nothing(self.versions.at(at)) {
-                    Cursor::Behind(Some(key.clone()))
-                } else {
-                    Cursor::Within { key: key.clone(), at, named: false }
-                }
-            }
-            None => Cursor::SessionFrom(0),
-        }
-    }
-
-    /// Looks at one version of a key: passes over it or writes it, and says where to go on.
-    fn write_step(
+    /// Walks the keys behind `behind` to the end of the slice. The map is searched and a key copied
+    /// once a slice, not once a key.
+    fn write_keys(
         &self,
         checkpoint: &mut Checkpoint,
-        out: &mut Vec<u8>,
-        key: Box<[u8]>,
-        (at, mut named): (VersionId, bool),
+        slice: &mut Slice<'_>,
+        behind: Option<Box<[u8]>>,
     ) -> Cursor {
-        let version = self.versions.at(at);
-        let compacted = checkpoint.compact_revision.0;
-        let newer = version.mod_revision > checkpoint.revision.0;
-        if !newer && !checkpoint.says_nothing(version) {
-            if !named {
-                checkpoint.keys += 1;
-                named = true;
-                out.push(KEY);
-                msgpack::write_bin(out, &key);
+        let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last: Option<&Box<[u8]>> = None;
+        for (key, id) in self.ordered.range::<[u8], _>((from, Bound::Unbounded)) {
+            if !slice.has_room() {
+                return Cursor::Behind(last.cloned().or(behind));
             }
-            checkpoint.versions += 1;
-            write_version(out, version);
+            slice.count_step();
+            last = Some(key);
+            let entry = self.keys.at(*id);
+            // A key that was buried before the pin may be freed between two slices: the cursor must
+            // not stay on it.
+            if !checkpoint.says_nothing(self.versions.at(entry.newest)) {
+                let place = Place { at: entry.newest, named: false };
+                // The entry's name is at hand, the map's own would have to be fetched.
+                let rest = self.write_versions(checkpoint, slice, entry.name(), place);
+                if let Some(place) = rest {
+                    return Cursor::Within { key: key.clone(), place };
+                }
+            }
         }
-        // A link is followed only from a version above the compaction revision that is pinned:
-        // what such a version superseded is still there.
-        if version.mod_revision > compacted && version.older != VersionId::NONE {
-            Cursor::Within { key, at: version.older, named }
-        } else {
-            Cursor::Behind(Some(key))
+        Cursor::SessionFrom(0)
+    }
+
+    /// Walks the versions of a key from `place` on, passes over or writes each. Says where to go on
+    /// if the slice ends before.
+    fn write_versions(
+        &self,
+        checkpoint: &mut Checkpoint,
+        slice: &mut Slice<'_>,
+        key: &[u8],
+        mut place: Place,
+    ) -> Option<Place> {
+        let compacted = checkpoint.compact_revision.0;
+        while slice.has_room() {
+            slice.count_step();
+            let version = self.versions.at(place.at);
+            let newer = version.mod_revision > checkpoint.revision.0;
+            if !newer && !checkpoint.says_nothing(version) {
+                if !place.named {
+                    checkpoint.keys += 1;
+                    place.named = true;
+                    slice.out.push(KEY);
+                    msgpack::write_bin(slice.out, key);
+                }
+                checkpoint.versions += 1;
+                write_version(slice.out, version);
+            }
+            // A link is followed only from a version above the compaction revision that is pinned:
+            // what such a version superseded is still there.
+            if version.mod_revision <= compacted || version.older == VersionId::NONE {
+                return None;
+            }
+            place.at = version.older;
         }
+        Some(place)
     }
 }
 

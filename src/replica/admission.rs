@@ -2,7 +2,7 @@
 //!
 //! A refusal from here is certain: the command has not reached the log. Design §4, style rule 31.
 
-use super::connections::{ConnectionId, Flow, Party};
+use super::connections::{ConnectionId, Flow, Party, counts_as_client};
 use super::drive::{minds_deadlines, room_after_overhead};
 use super::pending::Waiter;
 use super::reads::By;
@@ -54,11 +54,10 @@ impl Node {
     pub fn on_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> Taken {
         let mut taken = 0;
         loop {
-            let flow = self.flow(id);
-            if flow != Flow::Open {
-                return Taken { bytes: taken, flow };
-            }
-            let party = self.connections.get(id).expect("an open connection is known").party;
+            let party = match self.party_if_open(id) {
+                Ok(party) => party,
+                Err(flow) => return Taken { bytes: taken, flow },
+            };
             match next_frame(&bytes[taken..], frame_bytes_max(party)) {
                 Ok(Some(frame)) => {
                     self.on_frame(id, party, frame.body, now);
@@ -69,12 +68,23 @@ impl Node {
                     }
                     taken += frame.consumed;
                 }
-                Ok(None) => return Taken { bytes: taken, flow },
+                Ok(None) => return Taken { bytes: taken, flow: Flow::Open },
                 Err(error) => {
                     self.on_bad_frame(id, party, &error);
                     return Taken { bytes: taken, flow: Flow::Ended };
                 }
             }
+        }
+    }
+
+    /// Who is at the other end, if more bytes of it are welcome; else why they are not.
+    pub(super) fn party_if_open(&self, id: ConnectionId) -> Result<Party, Flow> {
+        let connection = self.connections.get(id).ok_or(Flow::Ended)?;
+        let party = connection.party;
+        match connection.flow() {
+            Flow::Open if counts_as_client(party) && self.holds_clients() => Err(Flow::Paused),
+            Flow::Open => Ok(party),
+            flow @ (Flow::Paused | Flow::Ended) => Err(flow),
         }
     }
 
@@ -314,21 +324,22 @@ impl Node {
                 self.answer_range(id, request.id, &args);
                 Ok(())
             }
-            Consistency::Linearizable => self.gather_read(id, request, By::Round, now),
-            Consistency::Lease => self.gather_read(id, request, By::Lease, now),
+            Consistency::Linearizable => self.gather_read(id, request.id, &args, By::Round, now),
+            Consistency::Lease => self.gather_read(id, request.id, &args, By::Lease, now),
         }
     }
 
     fn gather_read(
         &mut self,
         id: ConnectionId,
-        request: &Request<'_>,
+        request: u64,
+        args: &RangeArgs<'_>,
         by: By,
         now: Instant,
     ) -> Result<(), Error> {
         self.check_leader_known(now)?;
         self.connections.wait(id);
-        self.reads.gather(by, id, request.id, request.args);
+        self.reads.gather(by, id, request, args);
         Ok(())
     }
 

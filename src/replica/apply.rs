@@ -151,11 +151,10 @@ impl Node {
     /// Serves the reads whose index is applied.
     pub(super) fn serve_reads(&mut self) {
         while let Some(batch) = self.reads.take_ready(self.store.applied()) {
-            let decode = |args| RangeArgs::decode(args).expect("admission decoded the same bytes");
-            for group in batch.groups::<READ_GROUP, _>(decode) {
-                self.store.warm(group.iter().flatten().map(|(_, args)| args.key));
-                for (read, args) in group.iter().flatten() {
-                    self.answer_range(read.connection, read.request, args);
+            for group in batch.reads().chunks(READ_GROUP) {
+                self.store.warm(group.iter().map(|read| batch.args(read).key));
+                for read in group {
+                    self.answer_range(read.connection, read.request, &batch.args(read));
                 }
             }
             self.reads.recycle(batch);
@@ -195,7 +194,7 @@ impl Node {
 
     /// Answers a batch of reads with an error.
     pub(super) fn refuse_reads(&mut self, batch: ReadBatch, error: &Error) {
-        for (read, _) in batch.iter() {
+        for read in batch.reads() {
             self.connections.answer(read.connection, |out| {
                 error_reply(out, read.request, error);
             });
@@ -205,22 +204,15 @@ impl Node {
 
     /// Answers one range from the applied state, or later if the client does not read fast enough.
     pub(super) fn answer_range(&mut self, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
-        let Some(connection) = self.connections.get(id) else { return };
-        let mut written = false;
-        if connection.reads_fast_enough() {
-            // Large replies wait for room; small ones need not wait for those who do not read.
-            let size = match self.connections.has_room_for_large() {
-                true => ReplySize::Any,
-                false => ReplySize::Small,
-            };
-            let store = &self.store;
-            self.connections.write(id, |out| {
-                written = write_range(out, store, request, args, size);
-            });
-        }
-        if written {
-            self.connections.answered(id);
-        } else {
+        // Large replies wait for room; small ones need not wait for those who do not read.
+        let size = match self.connections.has_room_for_large() {
+            true => ReplySize::Any,
+            false => ReplySize::Small,
+        };
+        let store = &self.store;
+        let answered =
+            self.connections.answer_if_read(id, |out| write_range(out, store, request, args, size));
+        if !answered {
             let mut bytes = Vec::new();
             args.encode(&mut bytes);
             self.connections.defer(id, Deferred { request, args: bytes });

@@ -152,6 +152,19 @@ impl Connection {
         counts_as_client(self.party) && self.out.unsent_bytes() > 0
     }
 
+    /// Whether bytes of it are welcome.
+    pub(super) fn flow(&self) -> Flow {
+        match (self.closing, self.has_room()) {
+            (true, _) => Flow::Ended,
+            (false, true) => Flow::Open,
+            (false, false) => Flow::Paused,
+        }
+    }
+
+    fn answered(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
     /// Whether it has read enough for another reply.
     pub(super) fn reads_fast_enough(&self) -> bool {
         self.out.unsent_bytes() < limits::CONNECTION_OUT_HIGH_WATER
@@ -218,7 +231,7 @@ impl Connections {
     }
 
     fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.slots.get_mut(id.slot())?.as_mut().filter(|connection| connection.id == id)
+        find(&mut self.slots, id)
     }
 
     /// Notes where a connection comes from.
@@ -242,15 +255,40 @@ impl Connections {
 
     /// Writes to a connection's out-buffer, unless it has ended.
     pub(super) fn write(&mut self, id: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.slots.get_mut(id.slot()).and_then(Option::as_mut) else {
-            return;
-        };
-        if connection.id != id || connection.closing {
-            return;
-        }
+        self.write_to(id, |connection| encode(&mut connection.out.bytes));
+    }
+
+    /// Answers one request: as `write`, and the request no longer waits.
+    pub(super) fn answer(&mut self, id: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.write_to(id, |connection| {
+            connection.answered();
+            encode(&mut connection.out.bytes);
+        });
+    }
+
+    /// As `answer`, if the client reads fast enough, and if `encode` then says that it has written
+    /// the reply. Else the request goes on waiting, and the answer is `false`.
+    pub(super) fn answer_if_read(
+        &mut self,
+        id: ConnectionId,
+        encode: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) -> bool {
+        let mut written = false;
+        self.write_to(id, |connection| {
+            written = connection.reads_fast_enough() && encode(&mut connection.out.bytes);
+            if written {
+                connection.answered();
+            }
+        });
+        written
+    }
+
+    /// Lets `write` fill a connection's out-buffer, unless it has ended, and sees to its bounds.
+    fn write_to(&mut self, id: ConnectionId, write: impl FnOnce(&mut Connection)) {
+        let Some(connection) = find(&mut self.slots, id).filter(|it| !it.closing) else { return };
+        let before = connection.out.bytes.capacity();
+        write(connection);
         let bytes = &mut connection.out.bytes;
-        let before = bytes.capacity();
-        encode(bytes);
         if bytes.capacity() - bytes.len() > 4 * limits::CONNECTION_OUT_HIGH_WATER {
             bytes.shrink_to(bytes.len() + SPARE_BYTES_MAX);
         }
@@ -261,20 +299,20 @@ impl Connections {
         }
         if counts_as_client(connection.party) {
             self.client_out_bytes = self.client_out_bytes - before + after;
-            self.bound_client(id);
+            let unsent = connection.out.unsent_bytes();
+            let alone = unsent > limits::CONNECTION_OUT_MAX;
+            let together = self.client_out_bytes > limits::CLIENT_OUT_BYTES_MAX
+                && unsent > limits::CLIENT_OUT_FLOOR;
+            if alone || together {
+                self.cut_off(id);
+            }
         }
-    }
-
-    /// Answers one request: as `write`, and the request no longer waits.
-    pub(super) fn answer(&mut self, id: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.answered(id);
-        self.write(id, encode);
     }
 
     /// A request of this connection no longer waits.
     pub(super) fn answered(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get_mut(id) {
-            connection.waiting = connection.waiting.saturating_sub(1);
+            connection.answered();
         }
     }
 
@@ -282,17 +320,6 @@ impl Connections {
     pub(super) fn wait(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get_mut(id) {
             connection.waiting += 1;
-        }
-    }
-
-    fn bound_client(&mut self, id: ConnectionId) {
-        let Some(connection) = self.get(id) else { return };
-        let unsent = connection.out.unsent_bytes();
-        let alone = unsent > limits::CONNECTION_OUT_MAX;
-        let together = self.client_out_bytes > limits::CLIENT_OUT_BYTES_MAX
-            && unsent > limits::CLIENT_OUT_FLOOR;
-        if alone || together {
-            self.cut_off(id);
         }
     }
 
@@ -404,16 +431,6 @@ impl Connections {
         }
     }
 
-    /// Whether the shell may hand over more bytes of it.
-    pub(super) fn state(&self, id: ConnectionId) -> Flow {
-        match self.get(id) {
-            None => Flow::Ended,
-            Some(connection) if connection.closing => Flow::Ended,
-            Some(connection) if connection.has_room() => Flow::Open,
-            Some(_) => Flow::Paused,
-        }
-    }
-
     /// Moves the connections with something to send to `into`.
     pub(super) fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
         into.append(&mut self.dirty);
@@ -466,7 +483,12 @@ impl Connections {
     }
 }
 
-fn counts_as_client(party: Party) -> bool {
+fn find(slots: &mut [Option<Connection>], id: ConnectionId) -> Option<&mut Connection> {
+    slots.get_mut(id.slot())?.as_mut().filter(|connection| connection.id == id)
+}
+
+/// Whether no member is at the other end, as far as we know.
+pub(super) fn counts_as_client(party: Party) -> bool {
     match party {
         Party::Stranger | Party::Client => true,
         Party::PeerIn(_)

@@ -75,7 +75,7 @@ use admission::{OpenEntry, Stall};
 use bootstrap::Bootstrap;
 use catch_up::Transfers;
 use complaints::Complaints;
-use connections::{Connections, Party};
+use connections::{Connections, Party, counts_as_client};
 use entry::Memberships;
 use handover::{Handover, Leaving};
 use install::Receiving;
@@ -387,10 +387,7 @@ impl Node {
 
     /// Whether more bytes of `id` are welcome.
     pub fn flow(&self, id: ConnectionId) -> Flow {
-        match self.connections.state(id) {
-            Flow::Open if self.holds_clients() && !self.is_peer(id) => Flow::Paused,
-            state @ (Flow::Open | Flow::Paused | Flow::Ended) => state,
-        }
+        self.party_if_open(id).err().unwrap_or(Flow::Open)
     }
 
     /// Whether `id` has said who it is.
@@ -407,14 +404,7 @@ impl Node {
 
     /// Whether a member is at the other end.
     pub fn is_peer(&self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_some_and(|connection| match connection.party {
-            Party::Stranger | Party::Client => false,
-            Party::Dialed(_)
-            | Party::PeerIn(_)
-            | Party::PeerOut(_)
-            | Party::SnapshotIn(_)
-            | Party::SnapshotOut(_) => true,
-        })
+        self.connections.get(id).is_some_and(|connection| !counts_as_client(connection.party))
     }
 
     /// What waits for the socket of `id`.

@@ -4,18 +4,22 @@
 use super::connections::ConnectionId;
 use crate::raft::ReadTicket;
 use crate::types::{Instant, LogIndex};
+use crate::wire::client::RangeArgs;
 use std::collections::VecDeque;
 
 /// A served batch whose buffers are larger is not kept. Bytes, and reads.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 const SPARE_READS_MAX: usize = 1024;
 
-/// One read that waits, its arguments kept in the batch's arena.
+/// One read that waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
     pub(super) connection: ConnectionId,
     pub(super) request: u64,
-    start: usize,
+    /// What is asked, but the key and the end: they are in the batch's arena, one behind the other.
+    args: RangeArgs<'static>,
+    key_start: usize,
+    end_start: usize,
     end: usize,
 }
 
@@ -27,11 +31,15 @@ pub(super) struct ReadBatch {
 }
 
 impl ReadBatch {
-    /// Adds a read with its undecoded arguments.
-    fn push(&mut self, connection: ConnectionId, request: u64, args: &[u8]) {
-        let start = self.arena.len();
-        self.arena.extend_from_slice(args);
-        self.reads.push(Read { connection, request, start, end: self.arena.len() });
+    /// Adds a read.
+    fn push(&mut self, connection: ConnectionId, request: u64, args: &RangeArgs<'_>) {
+        let key_start = self.arena.len();
+        self.arena.extend_from_slice(args.key);
+        let end_start = self.arena.len();
+        self.arena.extend_from_slice(args.end);
+        let end = self.arena.len();
+        let args = RangeArgs { key: &[], end: &[], ..*args };
+        self.reads.push(Read { connection, request, args, key_start, end_start, end });
     }
 
     /// Whether nobody waits in it.
@@ -39,23 +47,15 @@ impl ReadBatch {
         self.reads.is_empty()
     }
 
-    /// The reads with their arguments, in order of arrival.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Read, &[u8])> {
-        self.reads.iter().map(|read| (*read, &self.arena[read.start..read.end]))
+    /// The reads, in order of arrival.
+    pub(super) fn reads(&self) -> &[Read] {
+        &self.reads
     }
 
-    /// The reads in groups of at most `N`, decoded by `decode`.
-    pub(super) fn groups<'a, const N: usize, T: Copy>(
-        &'a self,
-        decode: impl Fn(&'a [u8]) -> T + Copy,
-    ) -> impl Iterator<Item = [Option<(Read, T)>; N]> {
-        self.reads.chunks(N).map(move |chunk| {
-            let mut group = [None; N];
-            for (place, read) in group.iter_mut().zip(chunk) {
-                *place = Some((*read, decode(&self.arena[read.start..read.end])));
-            }
-            group
-        })
+    /// What a read of this batch asks.
+    pub(super) fn args(&self, read: &Read) -> RangeArgs<'_> {
+        let key = &self.arena[read.key_start..read.end_start];
+        RangeArgs { key, end: &self.arena[read.end_start..read.end], ..read.args }
     }
 
     /// What its reads count for. Bytes.
@@ -110,8 +110,8 @@ impl Reads {
         self.bytes
     }
 
-    /// Adds a read with its undecoded arguments to those of the turn.
-    pub(super) fn gather(&mut self, by: By, id: ConnectionId, request: u64, args: &[u8]) {
+    /// Adds a read to those of the turn.
+    pub(super) fn gather(&mut self, by: By, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
         let batch = self.gathering(by);
         let before = batch.bytes();
         batch.push(id, request, args);

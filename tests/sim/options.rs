@@ -5,6 +5,7 @@
 
 use crate::chance::{Chance, MILLION, usize_of};
 use crate::disk::Tearing;
+use raftd::kv::SliceLimits;
 use raftd::limits::WorkingLimits;
 use raftd::replica::SnapshotOptions;
 use std::fmt;
@@ -242,6 +243,7 @@ fn draw_snapshots(seed: u64) -> SnapshotOptions {
         block_bytes: chance.pick(&[1, 512, 8192]),
         piece_bytes: chance.pick(&[1000, 4000, 20_000]),
         rate: chance.pick(&[None, None, Some(200_000)]),
+        slice: SliceLimits { steps: chance.pick(&[16, 96, 256]), bytes: 64 * 1024 },
     }
 }
 
