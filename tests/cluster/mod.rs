@@ -12,6 +12,8 @@
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
 //! | `failover` | how long nobody can write when the leader dies |
+//! | `steady` | nobody is elected under steady load |
+//! | `grown` | many keys: snapshots under load, the disk, the length of turns |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
 //! | `reads` | linearizable reads on followers, lease reads |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
@@ -45,6 +47,7 @@ mod exactly_once;
 mod failover;
 mod gate;
 mod grey;
+mod grown;
 mod harness;
 mod hostile;
 mod introductions;
@@ -59,6 +62,7 @@ mod reads;
 mod refusals;
 pub(crate) mod script;
 mod starting;
+mod steady;
 mod survival;
 mod tools;
 mod traced;
