@@ -21,6 +21,7 @@
 //! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
 //! | `force` | the last survivor of an old cluster begins a new one |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
+//! | `turn_times` | how long the loop's turns take |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
 //! Invariants kept here: a request refused with certainty never reached the log (`admission`); an
@@ -51,6 +52,7 @@ mod saves;
 mod snapshots;
 mod start;
 mod status;
+mod turn_times;
 
 pub use connections::{ConnectionId, Flow, Outbox};
 pub use entry::{
@@ -87,6 +89,7 @@ use snapshots::Snapshots;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use turn_times::Turns;
 
 /// What a node is told at its start. Chance and wall time enter here, once.
 #[derive(Clone, Debug)]
@@ -236,6 +239,7 @@ pub struct Node {
     receiving: Option<Receiving>,
     transfers: Transfers,
     saves: Saves,
+    turns: Turns,
     /// The last turn.
     now: Instant,
     dials: Vec<Dial>,
@@ -299,6 +303,7 @@ impl Node {
             receiving: None,
             transfers: Transfers::default(),
             saves: Saves::default(),
+            turns: Turns::default(),
             now,
             dials: Vec::new(),
             stall: Stall::new(),

@@ -1,10 +1,14 @@
 //! Our own snapshots: when one is due, and its way from the store to the record in slices.
 //!
 //! One is due when more than `--snapshot-entries` entries were applied since the last one **and**
-//! the log has grown by at least that one's size, so that writing snapshots costs no more than
-//! writing the log; and not sooner than the interval allows, unless disk space presses. Or a client
-//! asks for one (`saves`). A turn writes one slice at most, and slices keep a distance: serving
-//! goes on between them.
+//! the log has grown by at least half of that one's size, so that snapshots cost at most twice what
+//! the log costs; and not sooner than the interval allows, unless the disk is full or the log has
+//! become long. Or a client asks for one (`saves`). A turn writes one slice at most, and slices keep
+//! a distance while the log grows slowly: serving goes on between them.
+//!
+//! Why half: while the next one is written, the last one and the log behind it are still there. So
+//! the disk holds two snapshots, half of one as log, and what is written meanwhile, for which
+//! `PACE` leaves the other half: three in all.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -22,6 +26,10 @@ const SLICE_PERIOD_NS: u64 = 1_000_000;
 /// After an attempt that failed: on a full disk the segment that is wanted is tried twice
 /// meanwhile, in the space that the attempt gave back. Nanoseconds.
 const PAUSE_NS: u64 = 1_000_000_000;
+/// A snapshot under way hurries once the log has grown by this part of the last one since it began.
+const PACE: u64 = 8;
+/// A log of so many segments is long, and no interval holds up the snapshot that shortens it.
+const LONG_LOG_SEGMENTS: u64 = 2;
 /// Blocks that wait for the disk before the cursor waits too.
 const BACKLOG_MAX: usize = 2;
 
@@ -60,6 +68,8 @@ struct Drafting {
     checkpoint: Checkpoint,
     block: Vec<u8>,
     slice_at: Instant,
+    /// Once the log has grown so far, slices keep no distance any more. Bytes.
+    hurry_at: u64,
 }
 
 /// What the node keeps about its snapshots.
@@ -107,7 +117,8 @@ impl Node {
             drafting.slice_at = Instant::FAR;
             return;
         }
-        drafting.slice_at = now.after_ns(SLICE_PERIOD_NS);
+        let hurried = self.wal.growth() >= drafting.hurry_at;
+        drafting.slice_at = now.after_ns(if hurried { 0 } else { SLICE_PERIOD_NS });
         let Drafting { checkpoint, block, .. } = drafting;
         let sliced = self.store.write_checkpoint(checkpoint, block, self.options.snapshots.slice);
         if block.len() >= self.options.snapshots.block_bytes || sliced == Sliced::Done {
@@ -125,8 +136,10 @@ impl Node {
         let applied = self.store.applied();
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
-        let due = entries > self.options.snapshots.entries && self.wal.growth() >= last.bytes;
-        let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
+        let growth = self.wal.growth();
+        let due = entries > self.options.snapshots.entries && growth >= last.bytes / 2;
+        let long = growth >= LONG_LOG_SEGMENTS * self.options.segment_bytes;
+        let rested = self.snapshots.next_at <= now || long || self.wal.out_of_space();
         // A client saves what it knows to be written.
         let wanted = self.saves.wanted();
         let asked = wanted.is_some_and(|it| last.position.index < it && it <= applied);
@@ -157,7 +170,10 @@ impl Node {
         self.snapshots.configuration_next = Some(configuration.clone());
         self.wal.begin_draft(LogPosition::new(term, index), configuration);
         let checkpoint = self.store.begin_checkpoint();
-        self.snapshots.drafting = Some(Drafting { checkpoint, block: Vec::new(), slice_at: now });
+        let last_bytes = self.wal.snapshot().map(|source| source.id.bytes).unwrap_or_default();
+        let hurry_at = self.wal.growth() + last_bytes / PACE;
+        let block = Vec::new();
+        self.snapshots.drafting = Some(Drafting { checkpoint, block, slice_at: now, hurry_at });
         self.snapshots.next_at = now.after_ns(self.options.snapshots.interval_ns);
     }
 

@@ -48,8 +48,14 @@ impl Node {
             snapshot_bytes: snapshot.bytes,
             snapshot_received,
             snapshot_expected,
+            turn_times: self.turns.report(),
             peers: self.peer_statuses(raft),
         }
+    }
+
+    /// Counts a turn of the loop: CPU time of its thread and time on the wall, in nanoseconds.
+    pub fn note_turn_time(&mut self, cpu_ns: u64, wall_ns: u64) {
+        self.turns.add(cpu_ns, wall_ns);
     }
 
     fn peer_statuses(&self, raft: Option<&Raft>) -> Vec<PeerStatus> {

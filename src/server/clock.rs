@@ -24,7 +24,16 @@ impl Clock {
 }
 
 fn since_boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
+    read_ns(ClockId::Boottime)
+}
+
+/// What the calling thread has used of a CPU. Nanoseconds.
+pub(super) fn thread_cpu_ns() -> u64 {
+    read_ns(ClockId::ThreadCPUTime)
+}
+
+fn read_ns(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     let (seconds, ns) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
     let seconds = seconds.expect("the kernel counts up from 0");
     seconds.saturating_mul(1_000_000_000) + ns.expect("a part of a second")

@@ -126,6 +126,8 @@ pub struct Server {
     signals: Signals,
     wheel: Wheel<ConnectionId>,
     now: Instant,
+    /// The CPU time of this thread at the end of the last turn. Nanoseconds.
+    cpu_ns: u64,
     scratch: Scratch,
     /// A signal has asked for the end: the node hands over what it leads.
     leaving: bool,
@@ -183,6 +185,7 @@ impl Server {
             signals,
             wheel: Wheel::new(now),
             now,
+            cpu_ns: clock::thread_cpu_ns(),
             scratch: Scratch::default(),
             leaving: false,
             stop_by: None,

@@ -1,8 +1,10 @@
 //! One turn of the loop: bytes down, one sync, results up. No business word in it but `node`.
 
+use super::clock::thread_cpu_ns;
 use super::{Ended, FAREWELL_NS, Farewell, Server, Wheel};
 use crate::replica::ConnectionId;
 use crate::types::Instant;
+use std::mem;
 
 impl Server {
     /// Waits for the world, hands it to the node, and carries out what the node wants.
@@ -16,7 +18,12 @@ impl Server {
         self.wait.wait(self.now, wake_at).map_err(Ended::Poll)?; // the only place we sleep
         self.now = self.clock.now(); // what comes in now came in at this moment
         let now = self.now;
+        let ended = self.take_turn(now);
+        self.note_turn_time(now);
+        ended
+    }
 
+    fn take_turn(&mut self, now: Instant) -> Result<(), Ended> {
         self.threads.collect(&mut self.node, now);
         if self.stop_by.is_none() {
             self.sockets.receive(&self.wait, &mut self.node, &mut self.wheel, now);
@@ -39,6 +46,14 @@ impl Server {
             self.take_signals();
         }
         self.stop_if_done()
+    }
+
+    /// The CPU time counts from the end of the turn before: waiting takes none.
+    fn note_turn_time(&mut self, began: Instant) {
+        let cpu_ns = thread_cpu_ns();
+        let cpu_before_ns = mem::replace(&mut self.cpu_ns, cpu_ns);
+        let wall_ns = self.clock.now().ns_since(began);
+        self.node.note_turn_time(cpu_ns - cpu_before_ns, wall_ns);
     }
 
     /// A stopped server reads nothing more, writes down what it has, and ends. A disk that does

@@ -66,6 +66,34 @@ wire_struct! {
         pub snapshot_received: u64,
         /// The size of that snapshot; 0 if it receives none. Bytes.
         pub snapshot_expected: u64,
+        /// How long the turns of its loop took since it started.
+        pub turn_times: TurnTimes,
+    }
+}
+
+wire_struct! {
+    /// A histogram of turns: while one lasts, everybody else waits.
+    #[derive(Clone, PartialEq, Eq, Default, Debug)]
+    pub struct TurnTimes {
+        /// The most CPU time that the loop's thread spent in one. Microseconds.
+        pub longest_cpu_us: u64,
+        /// The longest by the clock, what others took from us included. Microseconds.
+        pub longest_wall_us: u64,
+        /// By length, ascending.
+        pub buckets: Vec<TurnBucket> => Members,
+    }
+}
+
+wire_struct! {
+    /// Turns that took longer than the bucket before says, and no longer than this one.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct TurnBucket {
+        /// The bound; none in the last one. Microseconds.
+        pub at_most_us: Option<u64>,
+        /// So many by CPU time.
+        pub cpu: u64,
+        /// So many by the clock.
+        pub wall: u64,
     }
 }
 

@@ -1,8 +1,15 @@
 //! A node that was away for long is served by a snapshot and the log behind it, whoever is killed
 //! meanwhile.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `CATCHING_UP_KILLS` | so many kills of the receiver, and of either side at random |
+//! | `CATCHING_UP_ENTRIES` | so many entries behind |
 
+use super::dice::Dice;
 use super::harness::{Cluster, PATIENCE, Shape};
-use super::patience::eventually;
+use super::patience::{eventually, now};
+use super::variable;
 use raftd::limits;
 
 fn shape(flags: &[&str]) -> Shape {
@@ -75,15 +82,15 @@ fn sent(text: &str) -> Vec<(u64, u64)> {
 
 #[test]
 fn a_receiver_that_is_killed_goes_on_where_it_was() {
-    const KILLS: u64 = 4;
+    let kills = variable("CATCHING_UP_KILLS").unwrap_or(4);
     let mut cluster = Cluster::start_shaped(3, &shape(&["--snapshot-rate", "1500000"]));
     let away = leave_behind(&mut cluster, 800, 6000);
     cluster.server(away).start();
-    for kill in 1..=KILLS {
+    for kill in 1..=kills {
         eventually("a part of the snapshot has arrived", PATIENCE, || {
             let status = cluster.server(away).status().ok()?;
             let (got, all) = (status.snapshot_received, status.snapshot_expected);
-            (all > 0 && got * (KILLS + 2) >= all * kill).then_some(())
+            (all > 0 && got * (kills + 2) >= all * kill).then_some(())
         });
         cluster.server(away).kill();
         cluster.server(away).start();
@@ -94,8 +101,8 @@ fn a_receiver_that_is_killed_goes_on_where_it_was() {
     let transfers = sent(&text);
     let [(sent, size)] = transfers.as_slice() else { panic!("one transfer: {transfers:?}") };
     let piece = u64::try_from(limits::SNAPSHOT_PIECE_BYTES).unwrap();
-    println!("sent {sent} bytes of {size}, {KILLS} kills of the receiver");
-    assert!(*sent >= *size && *sent <= size + KILLS * piece, "sent {sent} of {size}");
+    println!("sent {sent} bytes of {size}, {kills} kills of the receiver");
+    assert!(*sent >= *size && *sent <= size + kills * piece, "sent {sent} of {size}");
 }
 
 #[test]
@@ -115,4 +122,47 @@ fn a_sender_that_is_killed_is_replaced_and_the_follower_arrives() {
     }
     put(&cluster, 0..10, 100);
     cluster.wait_until_equal();
+}
+
+#[test]
+fn whoever_is_killed_during_a_transfer_all_become_equal() {
+    let kills = variable("CATCHING_UP_KILLS").unwrap_or(3);
+    let mut dice = Dice(kills);
+    let mut cluster = Cluster::start_shaped(3, &shape(&["--snapshot-rate", "3000000"]));
+    for _ in 0..kills {
+        let away = leave_behind(&mut cluster, 1000, 2000);
+        cluster.server(away).start();
+        let share = dice.below(100);
+        eventually("a part of the snapshot has arrived", PATIENCE, || {
+            let status = cluster.server(away).status().ok()?;
+            let (got, all) = (status.snapshot_received, status.snapshot_expected);
+            (all > 0 && got * 100 >= all * share || status.snapshot_index.get() > 0).then_some(())
+        });
+        let sender = cluster.leader();
+        let victim = if dice.below(2) == 0 { away } else { sender };
+        cluster.server(victim).kill();
+        cluster.server(victim).start();
+        cluster.leader();
+        put(&cluster, 0..5, 100);
+        cluster.wait_until_equal();
+    }
+}
+
+#[test]
+fn a_node_returns_from_far_behind() {
+    let entries = variable("CATCHING_UP_ENTRIES").unwrap_or(1000);
+    let mut cluster = Cluster::start_shaped(3, &Shape::default());
+    let leader = cluster.leader();
+    let away = cluster.others(leader)[0];
+    cluster.server(away).kill();
+    let before = cluster.server(leader).status().unwrap().last_index.get();
+    put(&cluster, 0..usize::try_from(entries).unwrap(), 100);
+    let last = cluster.server(leader).status().unwrap().last_index.get();
+    assert!(last >= before + entries, "each put was an entry");
+    let began = now();
+    cluster.server(away).start();
+    cluster.wait_until_equal();
+    let status = cluster.server(away).status().unwrap();
+    let (took, snapshot) = (began.elapsed(), status.snapshot_index);
+    println!("catching up: {entries} entries behind, equal after {took:?}; snapshot at {snapshot}");
 }

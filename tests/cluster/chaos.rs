@@ -11,15 +11,16 @@
 //! | `CHAOS_SEED` | repeats the choices of an earlier run, not its timing |
 
 use super::chaos_ledger::{Ledger, Service, Tally, Told, parse};
+use super::dice::Dice;
 use super::harness::{Cluster, PATIENCE};
 use super::patience::{StopAtEnd, breathe, eventually};
+use super::variable;
 use raftd::client::{Client, Connection, Deadline, Error};
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Advice;
 use raftd::wire::reply::ReplyBody;
 use std::collections::BTreeMap;
-use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -35,24 +36,6 @@ const PACE: Duration = Duration::from_millis(10);
 
 /// Upper end of the default election timeout: drawn from [300, 600) ms.
 const ELECTION_TIMEOUT_UPPER: Duration = Duration::from_millis(600);
-
-/// splitmix64: the same choices from the same seed, for ever.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
-fn variable(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
 
 #[test]
 fn acknowledged_puts_survive_random_kills_under_load() {

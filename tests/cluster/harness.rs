@@ -95,7 +95,9 @@ impl Cluster {
     }
 
     fn plan_in(turn: Option<Turn>, count: u64, shape: &Shape) -> Cluster {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let place = std::env::var_os("CLUSTER_DIRECTORY");
+        let place = place.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+        let folder = tempfile::tempdir_in(place).unwrap();
         let listen: Vec<String> = (0..count).map(|_| free_address()).collect();
         let links = shape.cuttable.then(|| Links::open(&listen));
         let addresses = links.as_ref().map_or(&listen, |links| &links.addresses);

@@ -105,7 +105,7 @@ fn write(writer: u64, book: &Book, stop: &AtomicBool, service: &Service) -> Ledg
 }
 
 /// Where the members are, for those who write all the while.
-struct Book(Mutex<Vec<String>>);
+pub(super) struct Book(Mutex<Vec<String>>);
 
 impl Book {
     fn of(cluster: &Cluster) -> Book {
@@ -128,7 +128,10 @@ impl Book {
 }
 
 /// Does `act` while writers write; then every acknowledged put must be there.
-fn under_load(cluster: &mut Cluster, act: impl FnOnce(&mut Cluster, &Service, &Book)) -> Tally {
+pub(super) fn under_load(
+    cluster: &mut Cluster,
+    act: impl FnOnce(&mut Cluster, &Service, &Book),
+) -> Tally {
     cluster.leader();
     let book = Book::of(cluster);
     let (stop, service) = (AtomicBool::new(false), Service::start());
@@ -162,7 +165,7 @@ fn under_load(cluster: &mut Cluster, act: impl FnOnce(&mut Cluster, &Service, &B
 }
 
 /// kill -9, wait until somebody writes again, restart.
-fn kill_and_restart(cluster: &mut Cluster, id: u64, service: &Service) {
+pub(super) fn kill_and_restart(cluster: &mut Cluster, id: u64, service: &Service) {
     cluster.server(id).kill();
     let killed = service.now_us();
     eventually("a put is acknowledged", PATIENCE, || service.since(killed).then_some(()));

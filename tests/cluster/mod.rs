@@ -11,6 +11,9 @@
 //! | `clones` | two processes on copies of one directory |
 //! | `survival` | elections, kills, restarts, lost disks |
 //! | `partition` | a leader cut off |
+//! | `failover` | how long nobody can write when the leader dies |
+//! | `steady` | nobody is elected under steady load |
+//! | `grown` | many keys: snapshots under load, the disk, the length of turns |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
 //! | `reads` | linearizable reads on followers, lease reads |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
@@ -25,6 +28,8 @@
 //! | `traced` | what strace sees of a leader |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
+//! | `linearizable`, `witnesses` | every answer of a faulty time, judged by the checker |
+//! | `dice` | choices that a number repeats |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
@@ -36,14 +41,18 @@ mod chaos;
 mod chaos_ledger;
 mod clones;
 mod descriptors;
+mod dice;
 mod disk;
 mod exactly_once;
+mod failover;
 mod gate;
 mod grey;
+mod grown;
 mod harness;
 mod hostile;
 mod introductions;
 mod large_writers;
+mod linearizable;
 mod links;
 mod members;
 mod partition;
@@ -53,8 +62,16 @@ mod reads;
 mod refusals;
 pub(crate) mod script;
 mod starting;
+mod steady;
 mod survival;
 mod tools;
 mod traced;
 mod turns;
 mod unfinished;
+mod witnesses;
+
+/// What an environment variable says, which makes a test longer or repeats its choices.
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}

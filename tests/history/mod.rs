@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
 #[path = "../sim/history/mod.rs"]
-mod checker;
+pub(crate) mod checker;
 
 mod convictions;
 mod honest;

@@ -15,7 +15,7 @@ use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Purpose, Sender, We
 use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece};
-use raftd::wire::status::{PeerStatus, Status};
+use raftd::wire::status::{PeerStatus, Status, TurnBucket, TurnTimes};
 
 /// Where a message stands in a conversation: the same bytes mean different things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -288,6 +288,14 @@ pub(crate) fn status() -> Status {
         snapshot_bytes: 300_000,
         snapshot_received: 0,
         snapshot_expected: 0,
+        turn_times: TurnTimes {
+            longest_cpu_us: 790,
+            longest_wall_us: 1200,
+            buckets: vec![
+                TurnBucket { at_most_us: Some(1000), cpu: 5000, wall: 4990 },
+                TurnBucket { at_most_us: None, cpu: 0, wall: 10 },
+            ],
+        },
     }
 }
 

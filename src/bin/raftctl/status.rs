@@ -1,7 +1,7 @@
 //! status: every endpoint's own view, side by side.
 
 use raftd::client::{Client, ConnectionError};
-use raftd::wire::status::{PeerStatus, Status};
+use raftd::wire::status::{PeerStatus, Status, TurnBucket, TurnTimes};
 use serde_json::{Value, json};
 
 use super::args::Format;
@@ -125,6 +125,7 @@ fn object((endpoint, answer): &Answer) -> Value {
             "snapshot_bytes": node.snapshot_bytes,
             "snapshot_received": node.snapshot_received,
             "snapshot_expected": node.snapshot_expected,
+            "turn_times": turn_times(&node.turn_times),
             "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         }),
         Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),
@@ -140,6 +141,18 @@ fn peer(peer: &PeerStatus) -> Value {
         "snapshot_sent": peer.snapshot_sent,
         "snapshot_bytes": peer.snapshot_bytes,
     })
+}
+
+fn turn_times(times: &TurnTimes) -> Value {
+    json!({
+        "longest_cpu_us": times.longest_cpu_us,
+        "longest_wall_us": times.longest_wall_us,
+        "buckets": times.buckets.iter().map(bucket).collect::<Vec<_>>(),
+    })
+}
+
+fn bucket(bucket: &TurnBucket) -> Value {
+    json!({ "at_most_us": bucket.at_most_us, "cpu": bucket.cpu, "wall": bucket.wall })
 }
 
 fn leader(node: &Status) -> String {

@@ -1,0 +1,170 @@
+//! A store of many keys under load: snapshots come by themselves, disk and log stay bounded, and no
+//! turn of the loop is long.
+//!
+//! `GROWN_KEYS=200000` and `GROWN_KEYS=1000000` measure, in a release build; a few keys show that
+//! it works.
+
+use super::harness::{Cluster, PATIENCE, Shape};
+use super::patience::{StopAtEnd, eventually};
+use super::turns::Company;
+use super::variable;
+use raftd::client::{Connection, Deadline};
+use raftd::types::LogIndex;
+use raftd::wire::reply::ReplyBody;
+use raftd::wire::status::{Status, TurnTimes};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const VALUE_BYTES: usize = 256;
+/// Puts on their way at once.
+const WINDOW: u64 = 512;
+/// The bound on the CPU time of a turn while a snapshot is made. Microseconds.
+const TURN_US: u64 = 5_000;
+/// Snapshots that are watched, once all keys are there.
+const SNAPSHOTS: usize = 3;
+const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Puts the keys `numbers` on one connection, many at a time. Stops early if told so.
+fn put(connection: &mut Connection, numbers: impl Iterator<Item = u64>, stop: &AtomicBool) {
+    let deadline = || Deadline::after(PATIENCE);
+    let hear = |connection: &mut Connection| match connection.receive(deadline()).unwrap().body {
+        ReplyBody::Put { .. } => {}
+        other => panic!("a put was answered with {other:?}"),
+    };
+    let mut open = 0;
+    for number in numbers {
+        connection.put(format!("key/{number:09}").as_bytes(), &[b'v'; VALUE_BYTES]);
+        open += 1;
+        if open == WINDOW {
+            connection.flush(deadline()).unwrap();
+            for _ in 0..WINDOW / 2 {
+                hear(connection);
+            }
+            open -= WINDOW / 2;
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+    connection.flush(deadline()).unwrap();
+    for _ in 0..open {
+        hear(connection);
+    }
+}
+
+/// Bytes on the disk of everything in a directory, as `du` counts; what is removed meanwhile is
+/// not there.
+fn disk_bytes(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => disk_bytes(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
+
+/// What was seen of a node while it made snapshots under load.
+#[derive(Default)]
+struct Seen {
+    snapshots: Vec<LogIndex>,
+    most_log: u64,
+    /// The most on the disk, and the size of the snapshot in force then.
+    most_disk: (u64, u64),
+}
+
+impl Seen {
+    fn look(&mut self, status: &Status, disk_bytes: u64) {
+        let index = status.snapshot_index;
+        if self.snapshots.last() != Some(&index) {
+            self.snapshots.push(index);
+        }
+        self.most_log = self.most_log.max(status.log_bytes);
+        self.most_disk = self.most_disk.max((disk_bytes, status.snapshot_bytes));
+    }
+}
+
+/// The turns between two looks: those above the bound, and bounds on the percentiles by the clock.
+fn between(before: &TurnTimes, after: &TurnTimes) -> (u64, u64, [Option<u64>; 2]) {
+    let pairs = before.buckets.iter().zip(&after.buckets);
+    let counts: Vec<_> =
+        pairs.map(|(b, a)| (a.at_most_us, a.cpu - b.cpu, a.wall - b.wall)).collect();
+    let long = |&(at_most_us, ..): &(Option<u64>, _, _)| at_most_us.is_none_or(|it| it > TURN_US);
+    let above = counts.iter().filter(|it| long(it)).map(|it| it.1).sum();
+    let all: u64 = counts.iter().map(|it| it.1).sum();
+    let percentile = |per_mille: u64| {
+        let mut left = (all * per_mille).div_ceil(1000);
+        let holds = |it: &&(Option<u64>, u64, u64)| {
+            let found = it.2 >= left;
+            left = left.saturating_sub(it.2);
+            found
+        };
+        counts.iter().find(holds).and_then(|it| it.0)
+    };
+    (all, above, [percentile(990), percentile(999)])
+}
+
+/// Prints what was seen of a node, holds its disk to the bound, and returns how many turns were
+/// above theirs.
+fn report(id: usize, seen: &Seen, before: &TurnTimes, status: &Status) -> u64 {
+    let times = &status.turn_times;
+    let (turns, above, wall) = between(before, times);
+    let (longest, by_clock) = (times.longest_cpu_us, times.longest_wall_us);
+    let ((disk, snapshot), log) = (seen.most_disk, seen.most_log);
+    println!("grown: n{id}: {} keys, {SNAPSHOTS} snapshots of {snapshot} bytes", status.keys);
+    println!("grown: n{id}: most on disk {disk} bytes, in the log {log}");
+    println!("grown: n{id}: {turns} turns, {above} above {TURN_US} us of CPU, at most {longest}");
+    println!("grown: n{id}: by the clock p99, p99.9 {wall:?} us, at most {by_clock}");
+    // The segment in use, and two that stand ready.
+    let ready = 3 * SEGMENT_BYTES;
+    assert!(disk <= 3 * snapshot + ready, "n{id}: {disk} bytes for a snapshot of {snapshot}");
+    above
+}
+
+#[test]
+fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
+    let asked = variable("GROWN_KEYS");
+    let keys = asked.unwrap_or(5_000);
+    let segment = SEGMENT_BYTES.to_string();
+    // The default, or so few that some turns bring a snapshot.
+    let entries = if asked.is_some() { "1000" } else { "20" };
+    let flags = ["--segment-bytes", &segment, "--snapshot-interval", "1000"];
+    let flags = flags.into_iter().chain(["--snapshot-entries", entries]);
+    let flags = flags.map(str::to_owned).collect();
+    let company = if asked.is_some() { Company::Nobody } else { Company::Others };
+    let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
+    let leader = cluster.leader();
+    let (mut connection, stop) =
+        (cluster.server(leader).connect().unwrap(), AtomicBool::new(false));
+    put(&mut connection, 0..keys, &stop);
+
+    let directories: Vec<_> = cluster.servers.iter().map(|it| it.directory.clone()).collect();
+    let before: Vec<Status> = cluster.servers.iter().map(|it| it.status().unwrap()).collect();
+    let mut seen: Vec<Seen> = before.iter().map(|_| Seen::default()).collect();
+    thread::scope(|scope| {
+        let stop = &stop;
+        // Multiples of a number without common factors: every key in turn, in no order.
+        let numbers = (1..).map(|step: u64| step * 7_368_787 % keys);
+        scope.spawn(move || put(&mut connection, numbers, stop));
+        let _stop = StopAtEnd(stop);
+        let patience = Duration::from_secs(30 + keys / 1000);
+        eventually("snapshots come by themselves", patience, || {
+            for (nth, seen) in seen.iter_mut().enumerate() {
+                let bytes = disk_bytes(&directories[nth]);
+                seen.look(&cluster.servers[nth].status().ok()?, bytes);
+            }
+            seen.iter().all(|it| it.snapshots.len() > SNAPSHOTS).then_some(())
+        });
+    });
+    for (nth, seen) in seen.iter().enumerate() {
+        let status = cluster.servers[nth].status().unwrap();
+        assert_eq!(status.keys, keys);
+        let above = report(nth + 1, seen, &before[nth].turn_times, &status);
+        assert!(asked.is_none() || above == 0, "turns above {TURN_US} us of CPU");
+    }
+    cluster.wait_until_equal();
+}

@@ -1,0 +1,224 @@
+//! Sixteen clients ask any node while nodes are killed and stopped and links are cut; then the log
+//! and every answer are given to the checker of histories, the same that judges the simulator.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `LINEARIZABLE_SECONDS` | for how long; 8 if it is not set |
+//! | `LINEARIZABLE_SEED` | repeats the choices of an earlier run, not its timing |
+
+use super::dice::Dice;
+use super::harness::{Cluster, PATIENCE, Shape};
+use super::patience::{StopAtEnd, breathe, eventually, now};
+use super::turns::Company;
+use super::variable;
+use super::witnesses::{Scene, Witness, row_of};
+use crate::history::checker::{self, Command, FinalState, History, NodeState, Op};
+use raftd::client::Deadline;
+use raftd::codec::msgpack::Reader;
+use raftd::kv::command::{decode_header, decode_next};
+use raftd::kv::{self, RangeEnd};
+use raftd::limits;
+use raftd::types::{DiskId, LogIndex, NodeId};
+use raftd::wal::{self, OsDisk};
+use raftd::wire::client::{Consistency, RangeArgs};
+use raftd::wire::reply::ReplyBody;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const CLIENTS: u32 = 16;
+
+/// How often something was done to the cluster.
+#[derive(Default, Debug)]
+struct Faults {
+    kills: u32,
+    stops: u32,
+    cuts: u32,
+}
+
+#[test]
+fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
+    let seconds = variable("LINEARIZABLE_SECONDS").unwrap_or(8);
+    let seed = variable("LINEARIZABLE_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
+    println!("linearizable: LINEARIZABLE_SEED={seed} repeats the choices");
+    // The log must keep all of it for the judge.
+    let flags = ["--snapshot-entries", "1000000000", "--lease-reads", "500ppm"];
+    let flags = flags.map(str::to_owned).to_vec();
+    let shape = Shape { flags, cuttable: true, company: Company::Others };
+    let mut cluster = Cluster::start_shaped(3, &shape);
+    cluster.leader();
+    let nodes = cluster.servers.iter().map(|it| (it.listen().to_owned(), AtomicU32::new(1)));
+    let scene = Scene {
+        nodes: nodes.collect(),
+        keys: 60 + 5 * seconds,
+        began: now(),
+        stop: AtomicBool::new(false),
+    };
+    let mut faults = Faults::default();
+    let ops = thread::scope(|scope| {
+        let scene = &scene;
+        let witnesses: Vec<_> = (0..CLIENTS)
+            .map(|client| scope.spawn(move || Witness::new(scene, client, seed).testify()))
+            .collect();
+        {
+            let _stop = StopAtEnd(&scene.stop);
+            let mut dice = Dice(seed);
+            let end = Deadline::after(Duration::from_secs(seconds));
+            while !end.has_passed() {
+                harm(&mut cluster, &mut dice, scene, &mut faults);
+            }
+        }
+        let ended = witnesses.into_iter().map(|it| it.join().expect("a witness ends"));
+        ended.flatten().collect::<Vec<Op>>()
+    });
+    let history = History { ops, finals: finals(&mut cluster) };
+    let (asked, committed) = (history.ops.len(), history.finals.commands.len());
+    let summary = checker::check(&history).unwrap_or_else(|violation| panic!("{violation:#?}"));
+    println!("linearizable: {seconds} s, {faults:?}, {asked} asked, {committed} in the log");
+    println!("linearizable: {summary:?}");
+    let (most, answered) = (u64::try_from(asked).unwrap(), summary.answered);
+    assert!(answered * 2 > most, "too little was answered to prove anything");
+    assert!(summary.ordered > summary.unordered, "too much was left unordered");
+    assert!(faults.kills + faults.stops + faults.cuts > 2, "{faults:?}");
+}
+
+/// Does one harm, waits, takes it back, and lets the cluster work for a while.
+fn harm(cluster: &mut Cluster, dice: &mut Dice, scene: &Scene, faults: &mut Faults) {
+    let victim = match dice.below(2) {
+        0 => cluster.leader_now().unwrap_or(1),
+        _ => dice.below(3) + 1,
+    };
+    let while_ms = Duration::from_millis(50 + dice.below(1500));
+    match dice.below(3) {
+        0 => {
+            cluster.server(victim).kill();
+            let nth = usize::try_from(victim - 1).unwrap();
+            // Nobody is connected to it now, so whoever connects from here on meets the next start.
+            scene.nodes[nth].1.fetch_add(1, Ordering::SeqCst);
+            breathe(while_ms);
+            cluster.server(victim).start();
+            faults.kills += 1;
+        }
+        1 => {
+            cluster.server(victim).pause();
+            breathe(while_ms);
+            cluster.server(victim).resume();
+            faults.stops += 1;
+        }
+        _ => {
+            let others = cluster.others(victim);
+            let count = usize::try_from(dice.below(2)).unwrap() + 1;
+            let links = cluster.links.as_ref().unwrap();
+            links.cut(victim, &others[..count]);
+            breathe(while_ms);
+            links.heal();
+            faults.cuts += 1;
+        }
+    }
+    breathe(Duration::from_millis(dice.below(1500)));
+}
+
+/// What the cluster holds in the end: what each node says, and what stands in the log.
+fn finals(cluster: &mut Cluster) -> FinalState {
+    cluster.leader();
+    cluster.wait_until_equal();
+    let nodes = (1..=3).map(|id| state_of(cluster, id)).collect();
+    let status = cluster.server(1).status().unwrap();
+    assert_eq!(status.log_base, LogIndex::ZERO, "the log holds everything");
+    for id in 1..=3 {
+        cluster.server(id).kill();
+    }
+    FinalState { commands: commands(cluster, status.applied_index), nodes }
+}
+
+fn state_of(cluster: &mut Cluster, id: u64) -> NodeState {
+    let server = cluster.server(id);
+    let status = server.status().unwrap();
+    let mut connection = server.connect().unwrap();
+    let mut rows = Vec::new();
+    loop {
+        let deadline = Deadline::after(PATIENCE);
+        let from = rows.last().map_or_else(|| vec![0], next_name);
+        let args = RangeArgs {
+            end: &[0],
+            consistency: Consistency::Serializable,
+            ..RangeArgs::of_key(&from)
+        };
+        connection.range(&args);
+        connection.flush(deadline).unwrap();
+        let reply = connection.receive(deadline).unwrap();
+        let ReplyBody::Range(range) = reply.body else { panic!("{:?}", reply.body) };
+        rows.extend(range.kvs().map(|kv| row_of(&kv)));
+        if !range.more {
+            break;
+        }
+    }
+    NodeState {
+        node: u32::try_from(id).unwrap(),
+        revision: status.revision.0,
+        compact_revision: status.compact_revision.0,
+        rows,
+    }
+}
+
+fn next_name(row: &checker::Row) -> Vec<u8> {
+    let mut name = row.key.clone();
+    name.push(0);
+    name
+}
+
+/// The commands of a dead server's log.
+fn commands(cluster: &mut Cluster, applied: LogIndex) -> Vec<Command> {
+    let directory = cluster.server(1).directory.clone();
+    let disk =
+        eventually("the dead server's lock is gone", PATIENCE, || OsDisk::open(&directory).ok());
+    let options = wal::Options {
+        cluster_id: None,
+        token_hash: 0,
+        node: NodeId::new(1).unwrap(),
+        disk_id_if_new: DiskId(0),
+        boot_nonce: 1,
+        segment_bytes: cluster.server(1).flag("--segment-bytes").parse().unwrap(),
+        salt_seed: 1,
+        created_unix_ms: 0,
+        entry_cache_bytes: limits::ENTRY_CACHE_BYTES,
+    };
+    let (log, _) = wal::open(Arc::new(disk), &options).unwrap();
+    let (mut found, mut scratch) = (Vec::new(), Vec::new());
+    for index in 1..=applied.get() {
+        let index = LogIndex::new(index);
+        let meta = log.meta(index).expect("it was applied");
+        if meta.kind != raftd::types::EntryKind::Commands {
+            continue;
+        }
+        let payload = log.payload(index, &mut scratch).unwrap();
+        let mut reader = Reader::new(payload);
+        decode_header(&mut reader).unwrap();
+        while !reader.rest().is_empty() {
+            let (call, command) = decode_next(&mut reader).unwrap();
+            assert!(call.is_none(), "nobody opened a session");
+            found.push(owned(command));
+        }
+    }
+    found
+}
+
+fn owned(command: kv::Command<'_>) -> Command {
+    match command {
+        kv::Command::Put { key, value } => {
+            Command::Put { key: key.to_vec(), value: value.to_vec() }
+        }
+        kv::Command::PutIf { key, value, mod_revision } => Command::PutIf {
+            key: key.to_vec(),
+            value: value.to_vec(),
+            mod_revision: mod_revision.0,
+        },
+        kv::Command::DeleteRange { key, end: RangeEnd::Key } => {
+            Command::Delete { key: key.to_vec(), end: Vec::new() }
+        }
+        kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
+        other => panic!("nobody asked for {other:?}"),
+    }
+}
