@@ -200,7 +200,7 @@ fn nobody_becomes_a_voter_who_is_not_there_or_far_behind() {
     assert_eq!(gone, Some(ChangeError::Unreachable { id: id(4) }));
 }
 
-/// A learner that has had every entry of a moment ago, an hour late, would stop commits for an hour.
+/// A learner that has had every entry of a moment ago, but late, would stop commits for as long.
 #[test]
 fn a_learner_has_caught_up_when_its_last_round_was_quick() {
     let mut server = leader_with_a_learner(Wish::Stay);

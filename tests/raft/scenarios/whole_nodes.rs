@@ -146,9 +146,9 @@ fn a_committed_entry_that_rotted_is_not_taken_for_the_end_of_the_log() {
     assert_eq!(nodes.status_of(sound).keys, 1);
 }
 
-/// While a leader's disk hung, the others have made committed what it writes next. If the power goes
-/// in the middle of that, its log ends earlier: it had acknowledged nothing of it, so nothing is
-/// damaged.
+/// While a leader's disk hung, the others have made committed what it writes next. If the power
+/// goes in the middle of that, its log ends earlier: it had acknowledged nothing of it, so nothing
+/// is damaged.
 #[test]
 fn what_only_others_have_on_disk_may_be_torn_off_a_disk() {
     let mut torn = 0;
