@@ -18,9 +18,10 @@ use crate::wire::peer::{PeerFrame, decode_peer, encode_message, encode_piece};
 /// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
 const RETRY_NS: u64 = 50_000_000;
 const REFUSED_NS: u64 = 500_000_000;
-/// Without a connection, or an answer to a piece: what it takes a slow disk to sync a piece, many
-/// times over. The same snapshot goes on from where it was. Nanoseconds.
-const PATIENCE_NS: u64 = 5_000_000_000;
+/// Without a connection, or an answer to a piece, so many election timeouts: 5 s by default, what it
+/// takes a slow disk to sync a piece, many times over. The same snapshot goes on from where it was,
+/// and a quorum may wait for it.
+const PATIENCE_ELECTION_TIMEOUTS: u64 = 16;
 
 /// The connection of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +37,7 @@ enum Link {
 pub(super) struct Transfer {
     to: NodeId,
     source: SnapshotSource,
+    patience_ns: u64,
     link: Link,
     /// Which start of the follower is at the other end of `link`.
     answers_as: u64,
@@ -54,10 +56,11 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    fn new(to: NodeId, source: SnapshotSource, now: Instant) -> Transfer {
+    fn new(to: NodeId, source: SnapshotSource, patience_ns: u64, now: Instant) -> Transfer {
         Transfer {
             to,
             source,
+            patience_ns,
             link: Link::Waiting { until: now },
             answers_as: 0,
             acknowledged: None,
@@ -99,7 +102,7 @@ impl Transfer {
         match self.link {
             Link::Waiting { .. } => Instant::FAR,
             Link::Dialing { until } | Link::Shaking { until, .. } => until,
-            Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(PATIENCE_NS),
+            Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(self.patience_ns),
         }
     }
 
@@ -162,6 +165,7 @@ impl Node {
             return;
         }
         let node = self.identity.node;
+        let patience_ns = self.options.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS;
         for transfer in transfers.extract_if(.., |it| it.installed || !raft.needs_snapshot(it.to)) {
             let Transfer { to, source, total, .. } = &transfer;
             log::info!("ended a transfer node={node} to={to} id={} sent={total}", source.id);
@@ -173,7 +177,7 @@ impl Node {
                 && !self.snapshots.stale
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
-                transfers.push(Transfer::new(to, source.clone(), now));
+                transfers.push(Transfer::new(to, source.clone(), patience_ns, now));
             }
         }
         for transfer in transfers {
@@ -193,7 +197,7 @@ impl Node {
                 {
                     transfer.source = newest.clone();
                 }
-                transfer.link = Link::Dialing { until: now.after_ns(PATIENCE_NS) };
+                transfer.link = Link::Dialing { until: now.after_ns(patience_ns) };
                 self.dials.push(peer.dial());
             }
             if let Some(length) = transfer.next_piece(now, self.options.snapshots.piece_bytes) {
