@@ -18,9 +18,9 @@ use crate::wire::peer::{PeerFrame, decode_peer, encode_message, encode_piece};
 /// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
 const RETRY_NS: u64 = 50_000_000;
 const REFUSED_NS: u64 = 500_000_000;
-/// Without a connection, or an answer to a piece, so many election timeouts: 5 s by default, what it
-/// takes a slow disk to sync a piece, many times over. The same snapshot goes on from where it was,
-/// and a quorum may wait for it.
+/// Without a connection, or an answer to a piece, so many election timeouts: 5 s by default, what
+/// it takes a slow disk to sync a piece, many times over. The same snapshot goes on from where it
+/// was, and a quorum may wait for it.
 const PATIENCE_ELECTION_TIMEOUTS: u64 = 16;
 
 /// The connection of a transfer.

@@ -88,8 +88,8 @@ impl Staging {
         *self = Staging { in_flight, ..Staging::new(chain, self.cached_bytes_max) };
     }
 
-    /// The log begins with segment `first`: lets go of the batches before it, and with them of their
-    /// segments. A file that is removed takes space until nobody has it open.
+    /// The log begins with segment `first`: lets go of the batches before it, and with them of
+    /// their segments. A file that is removed takes space until nobody has it open.
     pub(super) fn begin_at(&mut self, first: u32) {
         while self.cached.front().is_some_and(|batch| batch.segment.seq < first) {
             let Some(batch) = self.cached.pop_front() else { return };

@@ -6,6 +6,7 @@ use raftd::client::{Connection, ConnectionError, Deadline};
 use raftd::wire::error::Error as WireError;
 use raftd::wire::reply::ReplyBody;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::fs;
 use std::net::TcpStream;
 
 /// Small segments, so that a new one is wanted all the time.
@@ -81,4 +82,28 @@ fn connections_leave_the_log_its_descriptors() {
     assert!(!log.contains("cannot prepare"), "{log}");
     drop(strangers);
     eventually("there is room again", PATIENCE, || cluster.server(1).connect().ok());
+}
+
+/// Segments that a snapshot had replaced were held open by what memory kept of the log: a full disk
+/// got no space back.
+#[test]
+fn a_segment_that_is_removed_is_closed() {
+    let mut shape = small_segments();
+    let often = ["--snapshot-entries", "50", "--snapshot-interval", "0"];
+    shape.flags.extend(often.map(str::to_owned));
+    let mut cluster = Cluster::start_shaped(1, &shape);
+    cluster.leader();
+    let mut connection = cluster.server(1).connect().unwrap();
+    for _ in 0..300 {
+        put(&mut connection, &[b'x'; 1000]).unwrap();
+    }
+    let pid = cluster.server(1).pid().unwrap();
+    eventually("nothing that was removed is open or mapped", PATIENCE, || {
+        let removed = cluster.server(1).status().ok()?.log_base.get() > 0;
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        let open = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+        let held = open.filter(|path| path.to_string_lossy().contains("(deleted)")).count();
+        (removed && held == 0 && !maps.contains(".seg (deleted)")).then_some(())
+    });
 }

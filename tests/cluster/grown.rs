@@ -26,7 +26,6 @@ const WINDOW: u64 = 512;
 const TURN_US: u64 = 5_000;
 /// Snapshots that are watched, once all keys are there.
 const SNAPSHOTS: usize = 3;
-const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Puts the keys `numbers` on one connection, many at a time. Stops early if told so.
 fn put(connection: &mut Connection, numbers: impl Iterator<Item = u64>, stop: &AtomicBool) {
@@ -110,18 +109,18 @@ fn between(before: &TurnTimes, after: &TurnTimes) -> (u64, u64, [Option<u64>; 2]
 
 /// Prints what was seen of a node, holds its disk to the bound, and returns how many turns were
 /// above theirs.
-fn report(id: usize, seen: &Seen, before: &TurnTimes, status: &Status) -> u64 {
-    let times = &status.turn_times;
+fn report(seen: &Seen, segment_bytes: u64, before: &TurnTimes, status: &Status) -> u64 {
+    let (id, times) = (status.node, &status.turn_times);
     let (turns, above, wall) = between(before, times);
     let (longest, by_clock) = (times.longest_cpu_us, times.longest_wall_us);
     let ((disk, snapshot), log) = (seen.most_disk, seen.most_log);
-    println!("grown: n{id}: {} keys, {SNAPSHOTS} snapshots of {snapshot} bytes", status.keys);
-    println!("grown: n{id}: most on disk {disk} bytes, in the log {log}");
-    println!("grown: n{id}: {turns} turns, {above} above {TURN_US} us of CPU, at most {longest}");
-    println!("grown: n{id}: by the clock p99, p99.9 {wall:?} us, at most {by_clock}");
+    println!("grown: {id}: {} keys, {SNAPSHOTS} snapshots of {snapshot} bytes", status.keys);
+    println!("grown: {id}: most on disk {disk} bytes, in the log {log}");
+    println!("grown: {id}: {turns} turns, {above} above {TURN_US} us of CPU, at most {longest}");
+    println!("grown: {id}: by the clock p99, p99.9 {wall:?} us, at most {by_clock}");
     // The segment in use, and two that stand ready.
-    let ready = 3 * SEGMENT_BYTES;
-    assert!(disk <= 3 * snapshot + ready, "n{id}: {disk} bytes for a snapshot of {snapshot}");
+    let ready = 3 * segment_bytes;
+    assert!(disk <= 3 * snapshot + ready, "{id}: {disk} bytes for a snapshot of {snapshot}");
     above
 }
 
@@ -129,9 +128,10 @@ fn report(id: usize, seen: &Seen, before: &TurnTimes, status: &Status) -> u64 {
 fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     let asked = variable("GROWN_KEYS");
     let keys = asked.unwrap_or(5_000);
-    let segment = SEGMENT_BYTES.to_string();
-    // The default, or so few that some turns bring a snapshot.
-    let entries = if asked.is_some() { "1000" } else { "20" };
+    // The default of entries, or so few that some turns bring a snapshot.
+    let (segment_bytes, entries) =
+        if asked.is_some() { (8 << 20, "1000") } else { (1 << 20, "20") };
+    let segment = u64::to_string(&segment_bytes);
     let flags = ["--segment-bytes", &segment, "--snapshot-interval", "1000"];
     let flags = flags.into_iter().chain(["--snapshot-entries", entries]);
     let flags = flags.map(str::to_owned).collect();
@@ -163,7 +163,7 @@ fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     for (nth, seen) in seen.iter().enumerate() {
         let status = cluster.servers[nth].status().unwrap();
         assert_eq!(status.keys, keys);
-        let above = report(nth + 1, seen, &before[nth].turn_times, &status);
+        let above = report(seen, segment_bytes, &before[nth].turn_times, &status);
         assert!(asked.is_none() || above == 0, "turns above {TURN_US} us of CPU");
     }
     cluster.wait_until_equal();

@@ -187,5 +187,4 @@ fn where_no_server_has_space_the_leader_stays_and_is_read() {
     nodes.pass(20_000 * MS);
     let after = nodes.status_of(leader);
     assert_eq!((after.role.as_str(), after.term), ("leader", before.term));
-    assert_eq!(after.commit_index, after.last_index);
 }
