@@ -28,12 +28,13 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Largest request, key and value included: etcd's default of 1.5 MiB. Bytes.
 pub const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 
-/// An entry closes when its payload reaches this; one larger command has an entry of its own.
-/// Bytes.
-pub const ENTRY_BYTES_SOFT_MAX: usize = 1024 * 1024;
+/// An entry closes when its payload reaches this; one larger command has an entry of its own. An
+/// entry is applied in one turn, and a turn shall be short: a thousand values of 256 B. Bytes.
+pub const ENTRY_BYTES_SOFT_MAX: usize = 256 * 1024;
 
-/// Largest entry payload: a full entry just below the soft bound plus one request. Bytes.
-pub const ENTRY_BYTES_MAX: usize = ENTRY_BYTES_SOFT_MAX + REQUEST_BYTES_MAX + 64;
+/// Largest entry payload that is taken: whoever makes entries may close them as late as at 1 MiB,
+/// and one request is on top. Bytes.
+pub const ENTRY_BYTES_MAX: usize = 1024 * 1024 + REQUEST_BYTES_MAX + 64;
 
 /// A sync batch is at least one entry, else at most this. Bytes. Design §12.6.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;

@@ -15,8 +15,9 @@ use crate::wire::reply::{
 };
 use std::ops::ControlFlow;
 
-/// Entry bytes applied in one turn, so that a node that catches up still hears its leader. Bytes.
-const APPLY_BYTES_PER_TURN: u64 = 4 * 1024 * 1024;
+/// Entry bytes applied in one turn, so that a node that catches up still hears its leader, and its
+/// clients: 2 ms, if values are of 256 B and nothing is in the caches. Bytes.
+const APPLY_BYTES_PER_TURN: u64 = 512 * 1024;
 
 /// A read waits for its index to be applied at most so many election timeouts: a server that keeps
 /// up needs a small part of one.
@@ -27,7 +28,7 @@ const READ_GROUP: usize = 16;
 
 /// Versions freed after compaction in a turn that applies nothing. A turn that applies frees what
 /// it needs, when it needs it: freed ahead, the places would be cold again when values come.
-const TIDY_PER_TURN: usize = 2048;
+const TIDY_PER_TURN: usize = 512;
 
 /// The same in a turn that applies: enough that reads and deletes alone cannot hold memory back.
 const TIDY_BESIDE_APPLY: usize = 16;

@@ -2,13 +2,14 @@
 //!
 //! One is due when more than `--snapshot-entries` entries were applied since the last one **and**
 //! the log has grown by at least half of that one's size, so that snapshots cost at most twice what
-//! the log costs; and not sooner than the interval allows, unless the disk is full or the log has
-//! become long. Or a client asks for one (`saves`). A turn writes one slice at most, and slices
-//! keep a distance while the log grows slowly: serving goes on between them.
+//! the log costs; and not sooner than the interval allows, unless disk space presses. Or a client asks
+//! for one (`saves`). A turn writes one slice at most, and slices keep a distance while the log
+//! grows slowly: serving goes on between them.
 //!
 //! Why half: while the next one is written, the last one and the log behind it are still there. So
-//! the disk holds two snapshots, half of one as log, and what is written meanwhile, for which
-//! `PACE` leaves the other half: three in all.
+//! the disk holds two snapshots, half of one as log, and what is written meanwhile, for which the
+//! hurry leaves the other half: three in all, unless the log grows by more than that within the
+//! interval or before the entries are many.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -26,10 +27,11 @@ const SLICE_PERIOD_NS: u64 = 1_000_000;
 /// After an attempt that failed: on a full disk the segment that is wanted is tried twice
 /// meanwhile, in the space that the attempt gave back. Nanoseconds.
 const PAUSE_NS: u64 = 1_000_000_000;
-/// A snapshot under way hurries once the log has grown by this part of the last one since it began.
-const PACE: u64 = 8;
-/// A log of so many segments is long, and no interval holds up the snapshot that shortens it.
-const LONG_LOG_SEGMENTS: u64 = 2;
+/// A snapshot under way hurries once the log has grown by this part of the last one since it began:
+/// it writes a slice in each turn, and a larger one. Of a turn that writes much of the log anyway,
+/// 100 to 200 µs.
+const UNHURRIED_PART: u64 = 16;
+const HURRIED_SLICES: usize = 4;
 /// Blocks that wait for the disk before the cursor waits too.
 const BACKLOG_MAX: usize = 2;
 
@@ -118,9 +120,12 @@ impl Node {
             return;
         }
         let hurried = self.wal.growth() >= drafting.hurry_at;
-        drafting.slice_at = now.after_ns(if hurried { 0 } else { SLICE_PERIOD_NS });
+        let (period_ns, times) = if hurried { (0, HURRIED_SLICES) } else { (SLICE_PERIOD_NS, 1) };
+        drafting.slice_at = now.after_ns(period_ns);
+        let SliceLimits { steps, bytes } = self.options.snapshots.slice;
+        let limits = SliceLimits { steps: steps * times, bytes: bytes * times };
         let Drafting { checkpoint, block, .. } = drafting;
-        let sliced = self.store.write_checkpoint(checkpoint, block, self.options.snapshots.slice);
+        let sliced = self.store.write_checkpoint(checkpoint, block, limits);
         if block.len() >= self.options.snapshots.block_bytes || sliced == Sliced::Done {
             self.wal.push_draft(block);
             block.clear();
@@ -136,10 +141,9 @@ impl Node {
         let applied = self.store.applied();
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
-        let growth = self.wal.growth();
-        let due = entries > self.options.snapshots.entries && growth >= last.bytes / 2;
-        let long = growth >= LONG_LOG_SEGMENTS * self.options.segment_bytes;
-        let rested = self.snapshots.next_at <= now || long || self.wal.out_of_space();
+        let grown = self.wal.growth() >= last.bytes / 2;
+        let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
+        let due = entries > self.options.snapshots.entries && grown && rested;
         // A client saves what it knows to be written.
         let wanted = self.saves.wanted();
         let asked = wanted.is_some_and(|it| last.position.index < it && it <= applied);
@@ -148,7 +152,7 @@ impl Node {
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
         let idle = idle && self.snapshots.paused_until.is_none();
         let stale = self.snapshots.stale && last.position.index < applied;
-        (due && rested || asked || stale) && durable && idle && !self.is_receiving()
+        (due || asked || stale) && durable && idle && !self.is_receiving()
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -171,7 +175,7 @@ impl Node {
         self.wal.begin_draft(LogPosition::new(term, index), configuration);
         let checkpoint = self.store.begin_checkpoint();
         let last_bytes = self.wal.snapshot().map(|source| source.id.bytes).unwrap_or_default();
-        let hurry_at = self.wal.growth() + last_bytes / PACE;
+        let hurry_at = self.wal.growth() + last_bytes / UNHURRIED_PART;
         let block = Vec::new();
         self.snapshots.drafting = Some(Drafting { checkpoint, block, slice_at: now, hurry_at });
         self.snapshots.next_at = now.after_ns(self.options.snapshots.interval_ns);
