@@ -177,7 +177,9 @@ impl Node {
 
     fn ask_for_reads(&mut self) {
         for by in [By::Lease, By::Round] {
-            if self.reads.gathering(by).is_empty() {
+            if self.reads.gathering(by).is_empty()
+                || (by == By::Round && !self.reads.may_begin_round())
+            {
                 continue;
             }
             let Stage::Member(raft) = &mut self.stage else { return };

@@ -131,11 +131,13 @@ impl Node {
         }
     }
 
-    /// Everything before `offset` is durable.
-    pub(super) fn on_part_stored(&mut self, id: SnapshotId, offset: u64) {
-        if let Some(receiving) = &self.receiving
+    /// Everything before `offset` is durable. Of a file that turned out to be damaged there, blocks
+    /// from before wait to be loaded, and nothing more is read until they are.
+    pub(super) fn on_part_stored(&mut self, id: SnapshotId, offset: u64, now: Instant) {
+        if let Some(receiving) = &mut self.receiving
             && receiving.id == id
         {
+            receiving.slice_at = receiving.slice_at.min(now);
             let from = receiving.from;
             self.answer_piece(from, id, SnapshotOutcome::Wanted { offset });
         }

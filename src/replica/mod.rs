@@ -502,7 +502,7 @@ impl Node {
             SnapshotEvent::DraftStored => self.on_draft_stored(now),
             SnapshotEvent::DraftReady { id } => self.on_draft_ready(id),
             SnapshotEvent::DraftFailed { why } => self.on_draft_failed(&why, now),
-            SnapshotEvent::PartStored { id, offset } => self.on_part_stored(id, offset),
+            SnapshotEvent::PartStored { id, offset } => self.on_part_stored(id, offset, now),
             SnapshotEvent::PartRead { .. } => self.on_part_read(now),
             SnapshotEvent::PartReady { id } => self.on_part_ready(id),
             SnapshotEvent::PartFailed { id, why } => self.on_part_failed(id, &why),
@@ -535,6 +535,8 @@ impl Node {
         // Found in `open`, a bootstrap's first job waits for no input.
         let job = self.jobs.ready.is_some();
         let ready = self.connections.has_ready_deferred() || self.has_ready_save();
+        let ready =
+            ready || (matches!(self.stage, Stage::Member(_)) && self.reads.wait_for_a_turn());
         if self.more_to_apply || farewell_due || job || ready {
             return Instant::ZERO;
         }

@@ -1,5 +1,5 @@
-//! Linearizable reads: the reads of a turn share one ReadIndex round, or one look at the lease, and
-//! wait together. Thesis §6.4.
+//! Linearizable reads: those that came since the last ReadIndex round began share the next one, the
+//! reads of a turn share one look at the lease, and wait together. Thesis §6.4.
 
 use super::connections::ConnectionId;
 use crate::raft::ReadTicket;
@@ -10,6 +10,13 @@ use std::collections::VecDeque;
 /// A served batch whose buffers are larger is not kept. Bytes, and reads.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 const SPARE_READS_MAX: usize = 1024;
+
+/// A round with so many reads tells that many clients ask.
+const CROWD_READS: usize = 16;
+/// So many are enough for a round.
+const ROUND_READS: usize = 128;
+/// Turns from the end of a round to the next one, while there are fewer. They do not sleep.
+const REST_TURNS: u32 = 3;
 
 /// One read that waits.
 #[derive(Clone, Copy, Debug)]
@@ -93,13 +100,18 @@ struct Confirmed {
 /// All reads that wait.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// The reads of the turn under way.
+    /// The reads that wait for the next round.
     by_round: ReadBatch,
+    /// The reads of the turn under way.
     by_lease: ReadBatch,
     /// The core answers a lease's reads before a round's that came earlier.
     confirming: VecDeque<(ReadTicket, ReadBatch)>,
     confirmed: VecDeque<Confirmed>,
     spare: Vec<ReadBatch>,
+    /// How many shared the last round.
+    last_crowd: usize,
+    /// Turns with reads that wait, since the last round ended.
+    turns_rested: u32,
     /// What all of them count for. Bytes.
     bytes: usize,
 }
@@ -119,12 +131,36 @@ impl Reads {
         self.bytes += added;
     }
 
-    /// The reads of the turn under way.
+    /// The reads that were not asked for yet.
     pub(super) fn gathering(&mut self, by: By) -> &mut ReadBatch {
         match by {
             By::Round => &mut self.by_round,
             By::Lease => &mut self.by_lease,
         }
+    }
+
+    /// Whether the reads that wait may begin a round. To be asked once a turn, if there are any.
+    /// None begins while one is out. And where many share one, some turns more may take in what
+    /// clients ask when they have their answers: the fewer rounds, the less all servers do for a
+    /// read. Whoever is alone waits for nobody.
+    pub(super) fn may_begin_round(&mut self) -> bool {
+        if !self.confirming.is_empty() {
+            self.turns_rested = 0;
+            return false;
+        }
+        self.turns_rested += 1;
+        let waiting = self.by_round.reads.len();
+        let alone = self.last_crowd < CROWD_READS;
+        let begins = alone || waiting >= ROUND_READS || self.turns_rested > REST_TURNS;
+        if begins {
+            (self.last_crowd, self.turns_rested) = (waiting, 0);
+        }
+        begins
+    }
+
+    /// Whether reads wait for no more than the next turn.
+    pub(super) fn wait_for_a_turn(&self) -> bool {
+        !self.by_round.reads.is_empty() && self.confirming.is_empty()
     }
 
     /// Takes the turn's reads.
