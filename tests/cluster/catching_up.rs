@@ -128,7 +128,9 @@ fn a_sender_that_is_killed_is_replaced_and_the_follower_arrives() {
 fn whoever_is_killed_during_a_transfer_all_become_equal() {
     let kills = variable("CATCHING_UP_KILLS").unwrap_or(3);
     let mut dice = Dice(kills);
-    let mut cluster = Cluster::start_shaped(3, &shape(&["--snapshot-rate", "3000000"]));
+    // Little history, or snapshots would grow each time, and be due ever later.
+    let flags = ["--snapshot-rate", "3000000", "--history-bytes", "200000"];
+    let mut cluster = Cluster::start_shaped(3, &shape(&flags));
     for _ in 0..kills {
         let away = leave_behind(&mut cluster, 1000, 2000);
         cluster.server(away).start();
