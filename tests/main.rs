@@ -1,6 +1,7 @@
 //! One integration binary: the rules, the record, the meaning, the wires, whole clusters, the
 //! documents.
 mod cluster;
+mod dice;
 mod docs;
 mod history;
 mod kv;

@@ -6,10 +6,10 @@
 //! | `CATCHING_UP_KILLS` | so many kills of the receiver, and of either side at random |
 //! | `CATCHING_UP_ENTRIES` | so many entries behind |
 
-use super::dice::Dice;
 use super::harness::{Cluster, PATIENCE, Shape};
 use super::patience::{eventually, now};
 use super::variable;
+use crate::dice::Dice;
 use raftd::limits;
 
 fn shape(flags: &[&str]) -> Shape {

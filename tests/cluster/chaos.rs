@@ -11,10 +11,10 @@
 //! | `CHAOS_SEED` | repeats the choices of an earlier run, not its timing |
 
 use super::chaos_ledger::{Ledger, Service, Tally, Told, parse};
-use super::dice::Dice;
 use super::harness::{Cluster, PATIENCE};
 use super::patience::{StopAtEnd, breathe, eventually};
 use super::variable;
+use crate::dice::Dice;
 use raftd::client::{Client, Connection, Deadline, Error};
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;

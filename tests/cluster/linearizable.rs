@@ -6,17 +6,17 @@
 //! | `LINEARIZABLE_SECONDS` | for how long; 8 if it is not set |
 //! | `LINEARIZABLE_SEED` | repeats the choices of an earlier run, not its timing |
 
-use super::dice::Dice;
 use super::harness::{Cluster, PATIENCE, Shape};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use super::turns::Company;
 use super::variable;
-use super::witnesses::{Scene, Witness, row_of};
+use super::witnesses::{Scene, Witness};
+use crate::dice::Dice;
+use crate::history::checker::product::{owned, row_of};
 use crate::history::checker::{self, Command, FinalState, History, NodeState, Op};
 use raftd::client::Deadline;
 use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{decode_header, decode_next};
-use raftd::kv::{self, RangeEnd};
 use raftd::limits;
 use raftd::types::{DiskId, LogIndex, NodeId};
 use raftd::wal::{self, OsDisk};
@@ -199,26 +199,8 @@ fn commands(cluster: &mut Cluster, applied: LogIndex) -> Vec<Command> {
         while !reader.rest().is_empty() {
             let (call, command) = decode_next(&mut reader).unwrap();
             assert!(call.is_none(), "nobody opened a session");
-            found.push(owned(command));
+            found.push(owned(command).expect("nobody opened a session"));
         }
     }
     found
-}
-
-fn owned(command: kv::Command<'_>) -> Command {
-    match command {
-        kv::Command::Put { key, value } => {
-            Command::Put { key: key.to_vec(), value: value.to_vec() }
-        }
-        kv::Command::PutIf { key, value, mod_revision } => Command::PutIf {
-            key: key.to_vec(),
-            value: value.to_vec(),
-            mod_revision: mod_revision.0,
-        },
-        kv::Command::DeleteRange { key, end: RangeEnd::Key } => {
-            Command::Delete { key: key.to_vec(), end: Vec::new() }
-        }
-        kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
-        other => panic!("nobody asked for {other:?}"),
-    }
 }

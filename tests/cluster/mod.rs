@@ -29,7 +29,6 @@
 //! | `members` | members come, go and are replaced; handovers |
 //! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
 //! | `linearizable`, `witnesses` | every answer of a faulty time, judged by the checker |
-//! | `dice` | choices that a number repeats |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 #![expect(clippy::unwrap_used, reason = "whatever fails here fails the test")]
@@ -41,7 +40,6 @@ mod chaos;
 mod chaos_ledger;
 mod clones;
 mod descriptors;
-mod dice;
 mod disk;
 mod exactly_once;
 mod failover;

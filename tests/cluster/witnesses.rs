@@ -1,11 +1,12 @@
 //! Clients whose every question and answer is written down, for the checker of histories.
 
-use super::dice::Dice;
 use super::patience::{breathe, now};
-use crate::history::checker::{Answer, Command, Consistency, Op, OpKind, Outcome, RangeArgs, Row};
+use crate::dice::Dice;
+use crate::history::checker::product::{of_the_store, row_of};
+use crate::history::checker::{Answer, Command, Consistency, Op, OpKind, Outcome, RangeArgs};
 use raftd::client::{Connection, Deadline};
 use raftd::types::{ClusterId, Revision};
-use raftd::wire::client::{self as wire, RangeEnd};
+use raftd::wire::client as wire;
 use raftd::wire::error::{Advice, Error};
 use raftd::wire::reply::ReplyBody;
 use std::collections::BTreeMap;
@@ -201,7 +202,7 @@ fn converse(
 ) -> (Outcome, Option<usize>) {
     let deadline = Deadline::after(TIMEOUT);
     match kind {
-        OpKind::Change(command) => connection.command(None, of_the_wire(command)),
+        OpKind::Change(command) => connection.command(None, of_the_store(command)),
         OpKind::Range(args) => connection.range(&wire::RangeArgs {
             key: &args.key,
             end: &args.end,
@@ -219,19 +220,6 @@ fn converse(
     match connection.flush(deadline).and_then(|()| connection.receive(deadline)) {
         Err(_) => (Outcome::Unknown, None),
         Ok(reply) => meaning(&reply.body),
-    }
-}
-
-fn of_the_wire(command: &Command) -> wire::Command<'_> {
-    match command {
-        Command::Put { key, value } => wire::Command::Put { key, value },
-        Command::Delete { key, end } => {
-            wire::Command::DeleteRange { key, end: RangeEnd::from_bytes(end) }
-        }
-        Command::PutIf { key, value, mod_revision } => {
-            wire::Command::PutIf { key, value, mod_revision: Revision(*mod_revision) }
-        }
-        Command::Compact { .. } => unreachable!("not for clients"),
     }
 }
 
@@ -263,15 +251,4 @@ fn meaning(body: &ReplyBody<'_>) -> (Outcome, Option<usize>) {
         other => panic!("that was not asked: {other:?}"),
     };
     (Outcome::Answered(answer), None)
-}
-
-/// A key as the history knows it.
-pub(super) fn row_of(kv: &raftd::wire::reply::KeyValue<'_>) -> Row {
-    Row {
-        key: kv.key.to_vec(),
-        value: kv.value.to_vec(),
-        create_revision: kv.create_revision.0,
-        mod_revision: kv.mod_revision.0,
-        version: kv.version,
-    }
 }

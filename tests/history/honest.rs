@@ -2,7 +2,8 @@
 //! same with one answer bent: all of those are convicted.
 
 use super::checker::{Answer, Command, Consistency, History, Op, OpKind, Outcome, check};
-use super::store::{Plan, Random, play};
+use super::store::{Plan, play};
+use crate::dice::Dice;
 use std::time::Instant;
 
 #[test]
@@ -28,10 +29,10 @@ fn honest_histories_are_acquitted() {
 fn one_bent_answer_is_found_in_any_history() {
     let mut bent = [0; BENDS];
     for seed in 0..400 {
-        let mut random = Random(seed);
+        let mut random = Dice(seed);
         let plan = Plan { seed, ops: 120, clients: 6, keys: 4, oddities: 3 };
         let mut history = play(plan);
-        let how = random.below(BENDS);
+        let how = random.index(BENDS);
         if bend(&mut history, how, &mut random) {
             bent[how] += 1;
             let verdict = check(&history);
@@ -44,8 +45,8 @@ fn one_bent_answer_is_found_in_any_history() {
 const BENDS: usize = 9;
 
 /// Bends one thing, if there is one to bend.
-fn bend(history: &mut History, how: usize, random: &mut Random) -> bool {
-    let start = random.below(history.ops.len());
+fn bend(history: &mut History, how: usize, random: &mut Dice) -> bool {
+    let start = random.index(history.ops.len());
     if how == 0 {
         return drop_acknowledged(history, start);
     }
@@ -62,7 +63,7 @@ fn bend(history: &mut History, how: usize, random: &mut Random) -> bool {
             (4, Answer::Range { count, .. }) => *count += 1,
             (5, Answer::Range { more, .. }) => *more = !*more,
             (6, Answer::Range { rows, .. }) if !rows.is_empty() => drop(rows.pop()),
-            (7, Answer::Range { rows, .. }) if !rows.is_empty() => match random.below(4) {
+            (7, Answer::Range { rows, .. }) if !rows.is_empty() => match random.index(4) {
                 0 => rows[0].version += 1,
                 1 => rows[0].mod_revision -= 1,
                 2 => rows[0].create_revision -= 1,

@@ -1,7 +1,7 @@
 //! The search for an order against a search that cannot be wrong: it tries them all.
 
 use super::checker::{Answer, Command, Op, OpKind, Outcome, RangeArgs, Row, Rule, search};
-use super::store::Random;
+use crate::dice::Dice;
 
 /// A register's op: what it does, and when it ran.
 #[derive(Clone, Copy, Debug)]
@@ -81,20 +81,20 @@ fn explained(rest: &mut Vec<Small>, value: u8) -> bool {
 fn the_search_finds_an_order_if_and_only_if_there_is_one() {
     let (mut possible, mut impossible) = (0, 0);
     for seed in 0..40_000 {
-        let mut random = Random(seed);
-        let count = 2 + random.below(6);
+        let mut random = Dice(seed);
+        let count = 2 + random.index(6);
         let mut value = 0;
         let mut small: Vec<Small> = (0..count)
             .map(|_| {
-                let call = u64::try_from(random.below(12)).unwrap();
-                let ret = call + 1 + u64::try_from(random.below(8)).unwrap();
-                let what = match random.below(4) {
+                let call = u64::try_from(random.index(12)).unwrap();
+                let ret = call + 1 + u64::try_from(random.index(8)).unwrap();
+                let what = match random.index(4) {
                     0 => {
                         value += 1;
                         What::Put(value)
                     }
-                    1 => What::Delete { existed: random.one_in(2) },
-                    _ => What::Get(u8::try_from(random.below(3)).unwrap()),
+                    1 => What::Delete { existed: random.index(2) == 0 },
+                    _ => What::Get(u8::try_from(random.index(3)).unwrap()),
                 };
                 Small { call, ret, what }
             })

@@ -6,27 +6,11 @@ use super::checker::{
     Answer, Command, Consistency, FinalState, History, NodeState, Op, OpKind, Outcome, RangeArgs,
     Row,
 };
+use crate::dice::Dice;
 use raftd::kv::command::{EntryHeader, encode_command, encode_header};
 use raftd::kv::{self, CommandReply, RangeEnd, RangeError, RangeRequest, Store, StoreOptions};
 use raftd::types::Revision;
 use std::ops::ControlFlow;
-
-/// splitmix64.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(bound).unwrap()).unwrap()
-    }
-
-    pub(super) fn one_in(&mut self, chances: usize) -> bool {
-        self.below(chances) == 0
-    }
-}
 
 /// How a history is made.
 #[derive(Clone, Copy)]
@@ -48,7 +32,7 @@ struct Open {
 
 struct World {
     plan: Plan,
-    random: Random,
+    random: Dice,
     now: u64,
     /// The first is the leader; the others follow its log.
     nodes: Vec<(Store, usize)>,
@@ -60,7 +44,7 @@ pub(super) fn play(plan: Plan) -> History {
     let options = |seed| StoreOptions { index_seed: seed, history_bytes_max: u64::MAX };
     let mut world = World {
         plan,
-        random: Random(plan.seed),
+        random: Dice(plan.seed),
         now: 0,
         nodes: (0..3).map(|seed| (Store::new(options(seed)), 0)).collect(),
         history: History { ops: Vec::new(), finals: FinalState::default() },
@@ -69,14 +53,14 @@ pub(super) fn play(plan: Plan) -> History {
     let mut asked = 0;
     while asked < plan.ops || !open.is_empty() {
         world.now += 1;
-        let client = world.random.below(plan.clients);
+        let client = world.random.index(plan.clients);
         match open.iter().position(|open| open.client == client) {
             None if asked < plan.ops => {
                 asked += 1;
                 open.push(world.ask(client));
             }
             None => {}
-            Some(at) if open[at].happened || world.random.one_in(40) => {
+            Some(at) if open[at].happened || world.random.index(40) == 0 => {
                 let over = open.swap_remove(at);
                 world.end(over);
             }
@@ -91,7 +75,7 @@ impl World {
         let kind = self.some_kind();
         let serializable =
             matches!(kind, OpKind::Range(RangeArgs { consistency: Consistency::Serializable, .. }));
-        let node = if serializable { self.random.below(3) } else { 0 };
+        let node = if serializable { self.random.index(3) } else { 0 };
         let op = Op {
             client: client.try_into().unwrap(),
             node: node.try_into().unwrap(),
@@ -105,25 +89,25 @@ impl World {
     }
 
     fn some_key(&mut self) -> Vec<u8> {
-        format!("key-{}", self.random.below(self.plan.keys)).into_bytes()
+        format!("key-{}", self.random.index(self.plan.keys)).into_bytes()
     }
 
     fn some_kind(&mut self) -> OpKind {
         let key = self.some_key();
-        let odd = self.random.one_in(self.plan.oddities);
-        let end = match self.random.below(4) {
+        let odd = self.random.index(self.plan.oddities) == 0;
+        let end = match self.random.index(4) {
             0 if odd => vec![0],
             1 | 2 if odd => self.some_key(),
             _ => Vec::new(),
         };
-        match self.random.below(if odd { 6 } else { 2 }) {
+        match self.random.index(if odd { 6 } else { 2 }) {
             0 => {
                 let value = self.now.to_string().into_bytes();
-                if !self.random.one_in(4) {
+                if self.random.index(4) != 0 {
                     return OpKind::Change(Command::Put { key, value });
                 }
                 let newest = usize::try_from(self.nodes[0].0.revision().0).unwrap();
-                let mod_revision = self.random.below(newest + 1).try_into().unwrap();
+                let mod_revision = self.random.index(newest + 1).try_into().unwrap();
                 OpKind::Change(Command::PutIf { key, value, mod_revision })
             }
             1 => OpKind::Range(RangeArgs { key, ..RangeArgs::default() }),
@@ -131,18 +115,18 @@ impl World {
             _ => {
                 let newest = usize::try_from(self.nodes[0].0.revision().0).unwrap();
                 let revision =
-                    if self.random.one_in(3) { 1 + self.random.below(newest + 1) } else { 0 };
+                    if self.random.index(3) == 0 { 1 + self.random.index(newest + 1) } else { 0 };
                 OpKind::Range(RangeArgs {
                     key,
                     end,
-                    limit: self.random.below(4).try_into().unwrap(),
+                    limit: self.random.index(4).try_into().unwrap(),
                     revision: revision.try_into().unwrap(),
-                    consistency: match self.random.below(2) {
+                    consistency: match self.random.index(2) {
                         0 => Consistency::Linearizable,
                         _ => Consistency::Serializable,
                     },
-                    keys_only: self.random.one_in(4),
-                    count_only: self.random.one_in(4),
+                    keys_only: self.random.index(4) == 0,
+                    count_only: self.random.index(4) == 0,
                 })
             }
         }
@@ -150,16 +134,16 @@ impl World {
 
     fn happen(&mut self, open: &mut Open) {
         let node = usize::try_from(open.op.node).unwrap();
-        if node > 0 && self.random.one_in(2) {
+        if node > 0 && self.random.index(2) == 0 {
             self.follow(node);
         }
-        if self.plan.oddities < 10 && self.random.one_in(50) {
+        if self.plan.oddities < 10 && self.random.index(50) == 0 {
             let newest = usize::try_from(self.nodes[0].0.revision().0).unwrap();
-            let revision = u64::try_from(self.random.below(newest + 2)).unwrap();
+            let revision = u64::try_from(self.random.index(newest + 2)).unwrap();
             self.log(Command::Compact { revision });
         }
         let answer = match &open.op.kind {
-            OpKind::Change(_) if self.random.one_in(30) => {
+            OpKind::Change(_) if self.random.index(30) == 0 => {
                 open.op.outcome = Outcome::Refused;
                 open.happened = true;
                 return;
@@ -190,7 +174,7 @@ impl World {
     /// The answer arrives, unless it is lost.
     fn end(&mut self, over: Open) {
         let Open { mut op, happened, .. } = over;
-        if happened && !self.random.one_in(20) {
+        if happened && self.random.index(20) != 0 {
             op.ret = Some(self.now);
         } else {
             op.outcome = Outcome::Unknown;

@@ -111,7 +111,7 @@ impl World {
         let number = u64::try_from(nth).expect("small") + 1;
         self.starts += 1;
         let mut settings = settings(number);
-        settings.seed = self.dice.roll(u64::MAX);
+        settings.seed = self.dice.below(u64::MAX);
         settings.append_entries_max = self.weather.entries_max;
         settings.in_flight_messages_max = self.weather.in_flight_max;
         settings.lease_drift_ppm = self.weather.lease_drift_ppm;
@@ -128,13 +128,13 @@ impl World {
     /// two differ by no more than the leases count on; or, to plant a bug, by a lot, and leaders
     /// are slow.
     fn pass_time(&mut self) {
-        let passed = 1 + self.dice.roll(4 * MS);
+        let passed = 1 + self.dice.below(4 * MS);
         self.now = self.now.after_ns(passed);
         let bound = u64::from(self.weather.lease_drift_ppm.unwrap_or(500_000));
         for nth in 0..self.clocks.len() {
             let change = self.dice.once_in(100);
             let leads = self.servers[nth].raft.is_leader();
-            let drawn = [0, bound, self.dice.roll(bound + 1)][self.dice.index(3)];
+            let drawn = [0, bound, self.dice.below(bound + 1)][self.dice.index(3)];
             let clock = &mut self.clocks[nth];
             clock.ahead_ppm = match self.keeping {
                 Keeping::WithinBounds if change => drawn,
@@ -213,14 +213,14 @@ impl World {
                 continue;
             }
             let tight = self.dice.once_in(self.weather.tight);
-            self.servers[to].room = if tight { self.dice.roll(200) } else { 1 << 40 };
+            self.servers[to].room = if tight { self.dice.below(200) } else { 1 << 40 };
             // A server that is stopped between its look at the clock and its look at the network
             // takes a message for older than it is.
             let stopped = self.dice.once_in(8);
             let moment = if stopped { self.servers[to].now } else { self.clock(to) };
             self.servers[to].step(moment, &packet);
             unsettled[to] = true;
-            if self.dice.roll(3) > 0 {
+            if self.dice.below(3) > 0 {
                 self.end_turn(to);
                 unsettled[to] = false;
             }
@@ -239,13 +239,13 @@ impl World {
         server.step_output();
         server.now = clock;
         if server.begin_job() {
-            self.syncs[at] = Some(now.after_ns(self.dice.roll(self.weather.sync_ns)));
+            self.syncs[at] = Some(now.after_ns(self.dice.below(self.weather.sync_ns)));
         }
         for packet in std::mem::take(&mut server.sent) {
             let copies = 1 + u64::from(self.dice.once_in(self.weather.double));
             for _ in 0..copies {
                 if !self.dice.once_in(self.weather.loss) {
-                    let latency = self.dice.roll(self.weather.latency_ns);
+                    let latency = self.dice.below(self.weather.latency_ns);
                     self.flying.push((now.after_ns(latency), packet.clone()));
                 }
             }
@@ -309,7 +309,7 @@ impl World {
         if !self.dice.once_in(self.weather.change) {
             return;
         }
-        let change = match self.dice.roll(4) {
+        let change = match self.dice.below(4) {
             0 => Change::Promote(anybody),
             1 => Change::Remove(anybody),
             _ if self.servers.len() < SERVERS_MAX => {
@@ -354,7 +354,7 @@ impl World {
         }
         if self.dice.once_in(self.weather.cut) {
             let lonely = self.victim();
-            let direction = self.dice.roll(3);
+            let direction = self.dice.below(3);
             for other in (0..servers).filter(|other| *other != lonely) {
                 if direction != 1 {
                     self.cut.push((lonely, other));
@@ -366,7 +366,7 @@ impl World {
         }
         if self.dice.once_in(self.weather.freeze) {
             let victim = self.victim();
-            self.frozen[victim] = self.now.after_ns(self.dice.roll(5 * TIMEOUT_NS));
+            self.frozen[victim] = self.now.after_ns(self.dice.below(5 * TIMEOUT_NS));
         }
         if self.dice.once_in(self.weather.compact) {
             self.compact();

@@ -1,28 +1,8 @@
 //! Chance and misfortune for the chaos test, drawn from its seed.
 
+pub(super) use crate::dice::Dice;
+
 pub(super) const MS: u64 = 1_000_000;
-
-/// SplitMix64.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % below.max(1)
-    }
-
-    pub(super) fn index(&mut self, below: usize) -> usize {
-        let below = u64::try_from(below).expect("small");
-        usize::try_from(self.roll(below)).expect("small")
-    }
-
-    pub(super) fn once_in(&mut self, turns: u64) -> bool {
-        turns > 0 && self.roll(turns) == 0
-    }
-}
 
 /// How bad it is; drawn per seed, so that each seed tries something else. "Once in so many turns";
 /// 0: never.

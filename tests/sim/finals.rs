@@ -4,6 +4,7 @@ mod calls;
 
 use crate::chance::usize_of;
 use crate::coverage::Point;
+use crate::history::product::owned;
 use crate::history::{Command, FinalState, NodeState, Row};
 use crate::invariants::{broken, must};
 use crate::machine::Machine;
@@ -11,7 +12,7 @@ use crate::world::{World, id_of};
 use calls::Calls;
 use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{decode_header, decode_next};
-use raftd::kv::{self, RangeEnd, RangeRequest};
+use raftd::kv::{RangeEnd, RangeRequest};
 use raftd::replica::Inspection;
 use raftd::types::{LogIndex, Revision};
 use std::ops::ControlFlow;
@@ -100,30 +101,6 @@ fn commands_of(node: &Inspection<'_>, payloads: &[Option<Vec<u8>>]) -> Found {
         found.shared |= found.commands.len() > before + 1;
     }
     found
-}
-
-/// The command as the history knows it; `None`: it opens a session.
-fn owned(command: kv::Command<'_>) -> Option<Command> {
-    Some(match command {
-        kv::Command::Put { key, value } => {
-            Command::Put { key: key.to_vec(), value: value.to_vec() }
-        }
-        kv::Command::PutIf { key, value, mod_revision } => Command::PutIf {
-            key: key.to_vec(),
-            value: value.to_vec(),
-            mod_revision: mod_revision.0,
-        },
-        kv::Command::DeleteRange { key, end } => {
-            let end = match end {
-                RangeEnd::Key => Vec::new(),
-                RangeEnd::Unbounded => vec![0],
-                RangeEnd::Before(end) => end.to_vec(),
-            };
-            Command::Delete { key: key.to_vec(), end }
-        }
-        kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
-        kv::Command::OpenSession => return None,
-    })
 }
 
 fn rows_of(node: &Inspection<'_>) -> Vec<Row> {

@@ -31,13 +31,13 @@ impl World {
                 if self.frozen[from] > self.now || under_way || newest < base {
                     continue;
                 }
-                let index = at(base + self.dice.roll(newest - base + 1));
+                let index = at(base + self.dice.below(newest - base + 1));
                 let entries = upto(&self.servers[from].log, index).to_vec();
-                let latency = self.dice.roll(10 * self.weather.latency_ns);
+                let latency = self.dice.below(10 * self.weather.latency_ns);
                 let arrival = self.now.after_ns(latency);
                 let shipment = Shipment { arrival, from, to, term, entries };
                 if self.dice.once_in(self.weather.double) {
-                    let arrival = arrival.after_ns(self.dice.roll(5 * TIMEOUT_NS));
+                    let arrival = arrival.after_ns(self.dice.below(5 * TIMEOUT_NS));
                     self.shipped.push(Shipment { arrival, ..shipment.clone() });
                 }
                 self.shipped.push(shipment);
@@ -87,7 +87,7 @@ impl World {
         let base = server.raft.base().index.get();
         let newest = server.raft.commit_index().min(server.raft.durable()).get();
         if newest > base {
-            server.compact(at(base + 1 + self.dice.roll(newest - base)));
+            server.compact(at(base + 1 + self.dice.below(newest - base)));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Attempt, Client, Line};
 use crate::chance::{Chance, u64_of};
 use crate::coverage::Point;
+use crate::history::product::of_the_store;
 use crate::history::{self, Command, Consistency, Op, OpKind, Outcome};
 use crate::network::{End, PipeKey};
 use crate::options::MS;
@@ -10,7 +11,7 @@ use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::World;
 use raftd::types::{ClusterId, Revision};
-use raftd::wire::client::{self as wire, RangeArgs, RangeEnd, SessionCall};
+use raftd::wire::client::{self as wire, RangeArgs, SessionCall};
 use raftd::wire::hello::{Hello, Sender, encode_hello};
 
 /// A request, and where it stands in the history.
@@ -284,19 +285,6 @@ fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &O
             };
             wire::range_request(bytes, request, &args);
         }
-    }
-}
-
-fn of_the_store(command: &Command) -> wire::Command<'_> {
-    match command {
-        Command::Put { key, value } => wire::Command::Put { key, value },
-        Command::Delete { key, end } => {
-            wire::Command::DeleteRange { key, end: RangeEnd::from_bytes(end) }
-        }
-        Command::PutIf { key, value, mod_revision } => {
-            wire::Command::PutIf { key, value, mod_revision: Revision(*mod_revision) }
-        }
-        Command::Compact { .. } => unreachable!("not for clients"),
     }
 }
 

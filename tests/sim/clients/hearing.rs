@@ -2,7 +2,8 @@
 
 use super::{Attempt, Line};
 use crate::coverage::Point;
-use crate::history::{Answer, Command, Consistency, OpKind, Outcome, Row};
+use crate::history::product::row_of;
+use crate::history::{Answer, Command, Consistency, OpKind, Outcome};
 use crate::invariants::must;
 use crate::network::PipeKey;
 use crate::trace::{Who, say};
@@ -114,13 +115,7 @@ impl World {
                 Meaning::Done(Answer::Delete { revision: revision.0, deleted: *deleted })
             }
             ReplyBody::Range(range) => {
-                let rows = range.kvs().map(|kv| Row {
-                    key: kv.key.to_vec(),
-                    value: kv.value.to_vec(),
-                    create_revision: kv.create_revision.0,
-                    mod_revision: kv.mod_revision.0,
-                    version: kv.version,
-                });
+                let rows = range.kvs().map(|kv| row_of(&kv));
                 Meaning::Done(Answer::Range {
                     revision: range.revision.0,
                     rows: rows.collect(),

@@ -11,6 +11,7 @@
 
 mod model;
 mod parts;
+pub(crate) mod product;
 mod reads;
 mod say;
 mod wgl;
