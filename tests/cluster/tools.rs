@@ -181,8 +181,9 @@ fn an_interrupted_save_leaves_no_file() {
     fill(&cluster, 400, 150_000);
     let file = cluster.folder().join("saved");
     let part = cluster.folder().join("saved.part");
+    // A server that makes a snapshot says so every second: a deadline of one would often pass.
     let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
-        .args(["--endpoints", cluster.server(1).listen(), "--timeout", "1s"])
+        .args(["--endpoints", cluster.server(1).listen(), "--timeout", "3s"])
         .args([OsStr::new("snapshot"), OsStr::new("save"), file.as_os_str()])
         .stderr(Stdio::piped())
         .spawn()
