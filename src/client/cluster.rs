@@ -24,6 +24,9 @@ const HELLO_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// Redirects followed at once; after that two nodes probably name each other, and we wait as well.
 const REDIRECTS_AT_ONCE: usize = 3;
 
+/// So many leaders are remembered that the options do not name.
+const LEARNED_MAX: usize = 8;
+
 /// Largest key and value together, or both ends of a range: what a request may have, less 64 bytes
 /// for the op, the call of a session, the lengths of two strings and a revision. Bytes.
 pub const CONTENT_BYTES_MAX: usize = REQUEST_BYTES_MAX - 64;
@@ -44,7 +47,10 @@ pub struct ClientOptions {
 pub struct Client {
     options: ClientOptions,
     connection: Option<Connection>,
-    /// Which endpoint is asked next when nobody has named the leader.
+    /// Leaders that were named and are no endpoints, the latest last: when all endpoints have left
+    /// the cluster, they lead back to it.
+    learned: Vec<String>,
+    /// Which endpoint, or learned one behind them, is asked next when nobody has named the leader.
     turn: usize,
     pub(super) sessions: Sessions,
 }
@@ -133,7 +139,8 @@ impl Client {
     /// often they have to be sent. Connects at the first request. Panics without endpoints.
     pub fn new(options: ClientOptions) -> Client {
         assert!(!options.endpoints.is_empty(), "a client needs an endpoint");
-        Client { options, connection: None, turn: 0, sessions: Sessions::Wanted }
+        let learned = Vec::new();
+        Client { options, connection: None, learned, turn: 0, sessions: Sessions::Wanted }
     }
 
     /// A client without sessions. It sends a write again only if it was certainly not done, so a
@@ -308,7 +315,7 @@ impl Client {
             }
             redirects = 0;
             failures += 1;
-            if redirect.is_some() || failures % self.options.endpoints.len() == 0 {
+            if redirect.is_some() || failures % self.askable(intent) == 0 {
                 back_off(deadline);
             }
             if deadline.has_passed() {
@@ -383,6 +390,36 @@ impl Client {
         Deadline::after(self.options.timeout)
     }
 
+    /// How many may be asked when nobody has named the leader. A node's own state is asked of those
+    /// that the options name.
+    fn askable(&self, intent: Intent) -> usize {
+        let learned = if intent == Intent::ReadHere { 0 } else { self.learned.len() };
+        self.options.endpoints.len() + learned
+    }
+
+    fn next_endpoint(&mut self, intent: Intent) -> String {
+        let at = self.turn % self.askable(intent);
+        self.turn = at + 1;
+        self.options
+            .endpoints
+            .iter()
+            .chain(&self.learned)
+            .nth(at)
+            .expect("it is below both")
+            .clone()
+    }
+
+    fn learn(&mut self, leader: &str) {
+        if self.options.endpoints.iter().any(|it| it == leader) {
+            return;
+        }
+        self.learned.retain(|it| it != leader);
+        if self.learned.len() == LEARNED_MAX {
+            self.learned.remove(0);
+        }
+        self.learned.push(leader.to_owned());
+    }
+
     /// The connection in use, one to where we were redirected, or one to the next endpoint.
     fn connect(
         &mut self,
@@ -396,11 +433,13 @@ impl Client {
                 return Ok(connection);
             }
         }
-        let endpoint = redirect.unwrap_or_else(|| {
-            let endpoint = self.options.endpoints[self.turn].clone();
-            self.turn = (self.turn + 1) % self.options.endpoints.len();
-            endpoint
-        });
+        let endpoint = match redirect {
+            Some(named) => {
+                self.learn(&named);
+                named
+            }
+            None => self.next_endpoint(intent),
+        };
         let askings = u32::try_from(self.options.endpoints.len() + 1).unwrap_or(u32::MAX);
         let share = self.options.timeout / askings;
         let patience = deadline.at_most(share.clamp(HELLO_TIMEOUT_MIN, HELLO_TIMEOUT_MAX));

@@ -1,7 +1,7 @@
 //! A snapshot of another server on its way in: pieces to a file, then the file to blocks.
 //!
 //! ```text
-//! open     the .part file of this very snapshot: made, or found from before a restart
+//! open     the .part file of this very snapshot: made, or found from before a restart and synced
 //! resume   read what is there: it goes on behind that, or behind the last whole block
 //! receive  a piece and a sync, again and again     crash: the next start finds it, and resumes
 //! read     from the medium, block by block, each checked, all of it checked at the end; what a
@@ -121,6 +121,9 @@ impl Part {
                 FileStep::SyncDirectory(""),
                 FileStep::OpenOrCreate(name),
                 FileStep::SyncDirectory(SNAP),
+                // A process that was killed between a piece and its sync leaves bytes that can be
+                // read and are not durable.
+                FileStep::Sync,
                 FileStep::Length,
             ]),
             Stage::Resume(at) => Some(vec![FileStep::Read(at, CHECK_BYTES)]),

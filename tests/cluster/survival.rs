@@ -3,6 +3,7 @@
 use super::harness::{Cluster, PATIENCE};
 use super::patience::{eventually, now};
 use raftd::client::Deadline;
+use raftd::types::NodeId;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::reply::ReplyBody;
 use std::fs;
@@ -93,6 +94,25 @@ fn a_write_through_any_node_reaches_the_leader() {
         client.put(&key(0), &value(0)).unwrap();
         assert_eq!(client.get(&key(0)).unwrap().unwrap().value, value(0));
     }
+}
+
+#[test]
+fn a_client_whose_only_endpoint_is_gone_finds_the_leader_that_it_once_led_to() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let others = cluster.others(leader);
+    let mut client = cluster.client_of(&others[..1]);
+    client.put(b"key", b"before").unwrap();
+    for id in others.iter().chain([&leader]) {
+        cluster.server(*id).kill();
+    }
+    // All but the endpoint come back.
+    for id in [leader, others[1]] {
+        cluster.server(id).start();
+    }
+    cluster.leader();
+    cluster.client().transfer_leader(NodeId::new(leader)).unwrap();
+    client.put(b"key", b"after").unwrap();
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl World {
     fn await_service(&mut self, core: &[usize]) -> u64 {
         let election = self.options.election_timeout_ns;
         let (begun, answered) = (self.now, self.crowd.committed);
-        let limit = begun + SERVES_WITHIN * election + CONNECTS_WITHIN_NS;
+        let limit = begun + SERVES_WITHIN * election + CONNECTS_WITHIN_NS + self.transfers_ns();
         self.options.clients.timeout_ns = 2 * election;
         self.crowd.reach = core.to_vec();
         self.crowd.patience = u32::MAX;
@@ -168,6 +168,16 @@ impl World {
             self.run_until(self.now + (election / 10).max(MS));
         }
         (self.now - begun) * 10 / election
+    }
+
+    /// Time to send the largest snapshot twice, piece by piece, each of them read there and synced
+    /// here: the quorum may need who is far behind, and the log behind the first one may be gone
+    /// by then. Seed 30319: 150 pieces of 40 ms.
+    fn transfers_ns(&self) -> u64 {
+        let bytes = self.machines.iter().map(|it| it.disk.snapshot_bytes()).max().unwrap_or(0);
+        let piece_bytes = self.options.snapshots.piece_bytes;
+        let pieces = bytes / u64::try_from(piece_bytes).expect("64 bits are enough");
+        2 * pieces * (10 * self.options.disk.sync_ns + 2 * MS)
     }
 
     fn heal_everybody(&mut self) {

@@ -180,6 +180,14 @@ impl SimDisk {
         self.state().writes
     }
 
+    /// The process that used it was killed, at the fuse if there was one: all it wrote can be read,
+    /// durable or not.
+    pub(crate) fn process_ends(&self) {
+        let mut state = self.state();
+        state.fuse = None;
+        state.dead = false;
+    }
+
     /// The power goes, if it has not, and comes back.
     pub(crate) fn power_loss(&self) {
         let mut guard = self.state();

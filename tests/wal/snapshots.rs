@@ -325,6 +325,30 @@ fn what_was_received_before_a_restart_is_not_received_again() {
 }
 
 #[test]
+fn a_piece_that_was_written_and_not_synced_is_synced_before_it_counts() {
+    let (id, file) = others(35);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 3);
+    driver.wal.begin_part(id);
+    driver.background();
+    assert!(driver.wal.push_part(0, &file));
+    // Killed between the write and the sync.
+    disk.light_fuse(1);
+    driver.background();
+    assert!(disk.is_dead());
+    disk.process_ends();
+    let mut driver = Driver::open(&disk).unwrap();
+    driver.wal.begin_part(id);
+    let events = driver.background();
+    let whole = |event: &SnapshotEvent| matches!(event, SnapshotEvent::PartStored { offset, .. } if *offset == id.bytes);
+    assert!(events.iter().any(whole), "{events:?}");
+    disk.power_loss();
+    let image = disk.image();
+    let (_, found) = image.iter().find(|(name, _)| name.ends_with(".part")).unwrap();
+    assert_eq!(found, &file);
+}
+
+#[test]
 fn a_part_that_is_damaged_is_dropped_and_begins_anew() {
     let (id, file) = others(20);
     for at in [0, 20, 70, file.len() / 2, file.len() - 1] {

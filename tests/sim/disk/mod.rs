@@ -116,6 +116,11 @@ impl SimDisk {
         self.state().full
     }
 
+    /// The size of the snapshot in force; 0: there is none. Bytes.
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        self.state().snapshot[2]
+    }
+
     /// How many segments there are, spares and half-made ones too.
     pub(crate) fn segments(&self) -> usize {
         let state = self.state();
