@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const WRITERS: u64 = 8;
+const WRITERS: usize = 8;
 
 /// A writer's pause between puts.
 const PACE: Duration = Duration::from_millis(5);
@@ -83,13 +83,14 @@ fn shrink(cluster: &mut Cluster, id: u64) {
 
 /// Puts until told to stop; keys are of one writer. Whoever wrote down new addresses tells every
 /// writer, at once.
-fn write(writer: u64, book: &Book, stop: &AtomicBool, service: &Service) -> Ledger {
+fn write(writer: usize, book: &Book, stop: &AtomicBool, service: &Service) -> Ledger {
     let mut ledger = Ledger::default();
     let mut number = 0;
     let (mut edition, mut client) = (book.edition(), book.client());
     while !stop.load(Ordering::Relaxed) {
         if edition != book.edition() {
             (edition, client) = (book.edition(), book.client());
+            book.read[writer].store(edition, Ordering::Relaxed);
         }
         number += 1;
         let key = format!("{writer}/{number}");
@@ -112,16 +113,28 @@ fn write(writer: u64, book: &Book, stop: &AtomicBool, service: &Service) -> Ledg
 pub(super) struct Book {
     addresses: Mutex<Vec<String>>,
     editions: AtomicU64,
+    /// By writer, the edition that it has read.
+    read: [AtomicU64; WRITERS],
 }
 
 impl Book {
     fn of(cluster: &Cluster) -> Book {
-        let book = Book { addresses: Mutex::new(Vec::new()), editions: AtomicU64::new(0) };
-        book.update(cluster);
+        let read = [const { AtomicU64::new(0) }; WRITERS];
+        let book = Book { addresses: Mutex::default(), editions: AtomicU64::new(0), read };
+        book.publish(cluster);
         book
     }
 
+    /// Writes down who is there, and waits until every writer knows.
     fn update(&self, cluster: &Cluster) {
+        self.publish(cluster);
+        let edition = self.edition();
+        let read = |it: &AtomicU64| it.load(Ordering::Relaxed) == edition;
+        let all = || self.read.iter().all(read).then_some(());
+        eventually("every writer knows the new addresses", PATIENCE, all);
+    }
+
+    fn publish(&self, cluster: &Cluster) {
         let members = cluster.servers.iter().filter(|server| !server.retired);
         let addresses = members.map(|server| server.listen().to_owned()).collect();
         *self.addresses.lock().unwrap() = addresses;
