@@ -24,6 +24,7 @@
 //! | RecoveryIdempotent | a second recovery finds what the first one left |
 //! | MessageSanity | only the leader of a term sends its appends and heartbeats |
 //! | ReadFreshness | an answer is not older than what anybody was told before it was asked for |
+//! | ReadersAnswered | nobody waits for a round of a leader that is none any more |
 //! | ExactlyOnce | a call of a session is done once, and all its copies get the same answer |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making |
