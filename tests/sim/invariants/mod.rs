@@ -12,6 +12,7 @@
 //! | CommitQuorum | what is committed is on the platters of a quorum |
 //! | OneChange | a leader changes members once the last change and one own entry are committed |
 //! | OneStep | voters change one at a time, or through a joint configuration |
+//! | JointLeft | a joint configuration is followed by its new half, and the same learners |
 //! | CommitTermRule | a leader commits by counting only entries of its own term |
 //! | LeaderCompleteness | who is elected holds everything committed in earlier terms |
 //! | CommittedImmutable | an index is committed once, with one entry |
