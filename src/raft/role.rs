@@ -292,12 +292,13 @@ impl Raft {
         let term = self.hard_state.term.next();
         self.hard_state = HardState { term, vote: Vote::For(self.settings.id) };
         let election_deadline = self.draw_election_deadline(now);
-        self.role = Role::Candidate(Candidate {
+        // Who takes over was a follower, perhaps with readers that wait for its leader's word.
+        self.change_role(Role::Candidate(Candidate {
             election_deadline,
             granted: Vec::new(),
             own_vote_durable: false,
             asked_by,
-        });
+        }));
         self.output.notices.push(Notice::Campaigning { term });
     }
 

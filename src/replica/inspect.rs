@@ -15,6 +15,8 @@ pub struct Inspection<'a> {
     pub wal: &'a Wal,
     /// The applied state.
     pub store: &'a Store,
+    /// Batches of reads for which the rules have not said yet up to where to apply.
+    pub reads_unconfirmed: usize,
 }
 
 impl Node {
@@ -24,6 +26,7 @@ impl Node {
             Stage::Member(raft) => Some(raft.as_ref()),
             Stage::Alone(_) | Stage::Founding => None,
         };
-        Inspection { raft, wal: &self.wal, store: &self.store }
+        let reads_unconfirmed = self.reads.unconfirmed();
+        Inspection { raft, wal: &self.wal, store: &self.store, reads_unconfirmed }
     }
 }

@@ -122,6 +122,11 @@ impl Reads {
         self.bytes
     }
 
+    /// Batches that the core was asked for and has not answered.
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.confirming.len()
+    }
+
     /// Adds a read to those of the turn.
     pub(super) fn gather(&mut self, by: By, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
         let batch = self.gathering(by);

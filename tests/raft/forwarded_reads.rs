@@ -105,6 +105,20 @@ fn a_followers_reads_end_with_its_leader() {
     assert_eq!(answers(&mut server), [Err(Dropped)]);
 }
 
+/// They once stayed unanswered, and the node, which has one round out at a time, asked for no
+/// other as long as it led.
+#[test]
+fn they_end_too_when_it_takes_over_from_its_leader() {
+    let mut server = follower();
+    server.raft.read().expect("hears a leader");
+    server.settle(NOW);
+    server.raft.read().expect("hears a leader");
+    let (term, last) = (server.raft.term(), server.raft.last());
+    server.receive(NOW, 1, Message::TimeoutNow { term, last });
+    assert_eq!(server.raft.role_name(), "candidate");
+    assert_eq!(answers(&mut server), [Err(Dropped), Err(Dropped)]);
+}
+
 #[test]
 fn a_leader_answers_a_follower_with_a_round_of_its_own_and_not_before_its_first_commit() {
     let mut server = Server::new(1, 3, &[1]);

@@ -124,6 +124,40 @@ fn a_lease_ends_for_the_term_when_a_handover_begins() {
     assert_eq!(server.reads.len(), 1, "which answers what was asked");
 }
 
+/// Who was told to campaign may hear of it only then.
+#[test]
+fn nor_does_a_lease_come_back_when_the_handover_is_given_up() {
+    let (mut server, begun) = leaseholder();
+    server.raft.transfer(begun, id(2)).expect("its connection stands");
+    server.settle(begun);
+    let given_up = begun.after_ns(TIMEOUT_NS);
+    confirm(&mut server, given_up, 3, 1);
+    server.tick(given_up);
+    server.settle(given_up);
+    assert_eq!(server.raft.transferring_to(), None);
+    assert!(server.raft.is_leader(), "it goes on as before");
+    server.raft.read().expect("leads");
+    server.settle(given_up);
+    confirm(&mut server, given_up, 3, 2);
+    assert_eq!(server.reads.len(), 1, "a round of after it is confirmed");
+    assert!(!server.raft.holds_lease(given_up));
+}
+
+/// A heartbeat's round for the lease begins while a read waits for its own.
+#[test]
+fn a_round_that_begins_later_confirms_no_read() {
+    let (mut server, begun) = leaseholder();
+    server.raft.read().expect("leads");
+    server.settle(begun);
+    let later = begun.after_ns(HEARTBEAT_NS);
+    server.tick(later);
+    server.settle(later);
+    server.settle(later);
+    assert!(server.reads.is_empty(), "nobody has answered");
+    confirm(&mut server, later, 3, 2);
+    assert_eq!(server.reads.len(), 1);
+}
+
 #[test]
 fn a_promise_ends_with_the_leases_of_the_leader_that_hands_over() {
     let mut server = Server::new(2, 3, &[1, 1]);

@@ -104,10 +104,21 @@ impl Command {
             }
         }
         match (ours, theirs) {
-            (true, false) => Ok(Command::Seeds(asked)),
+            (true, false) => check(&asked).map(|()| Command::Seeds(asked)),
             (false, _) => Ok(Command::Checks(filter)),
             (true, true) => Err("names of checks and flags of seeds do not mix".to_owned()),
         }
+    }
+}
+
+/// A run of nothing passes, and so must not be asked for.
+fn check(asked: &Asked) -> Result<(), String> {
+    let Some(more) = asked.seeds.checked_sub(1).filter(|_| asked.minutes != Some(0)) else {
+        return Err("no seed is asked for".to_owned());
+    };
+    match asked.first.checked_add(more) {
+        Some(_) => Ok(()),
+        None => Err(format!("there are not so many seeds from {} on", asked.first)),
     }
 }
 

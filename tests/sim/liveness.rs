@@ -48,6 +48,7 @@ impl World {
         self.stop_asking();
         self.heal_everybody();
         self.await_agreement();
+        self.await_readers();
         self.await_rest();
         Liveness { served_after }
     }
@@ -215,6 +216,26 @@ impl World {
                     "terms rise in peace: {terms:?} {later:?}"
                 );
                 return;
+            }
+        }
+    }
+
+    /// Every member answers readers. What one of them lost of an earlier term's reads would stand
+    /// in the way of all later ones, and a write does not notice.
+    fn await_readers(&mut self) {
+        let election = self.options.election_timeout_ns;
+        let members = self.members_and_terms().0;
+        let up = |node: &usize| self.machines[*node].dead.is_none();
+        let nodes: Vec<usize> = members.into_iter().map(machine_of).filter(up).collect();
+        for node in nodes {
+            // Of two in a row one is not by a lease.
+            for _ in 0..2 {
+                let (limit, answered) = (self.now + SERVES_WITHIN * election, self.crowd.committed);
+                self.want_of(0, node, limit + SECOND);
+                while self.crowd.committed == answered {
+                    must!(self.now < limit, "Liveness", "n{} answers no reader", node + 1);
+                    self.run_until(self.now + (election / 10).max(MS));
+                }
             }
         }
     }

@@ -188,6 +188,32 @@ fn a_snapshot_waits_until_all_of_it_is_in_the_log_on_this_disk() {
     }
 }
 
+/// Or a disk that is slow for a moment costs its server a snapshot, and the log goes on meanwhile.
+#[test]
+fn what_a_follower_has_not_acknowledged_yet_stays_in_the_log() {
+    let mut nodes = Nodes::tuned(3, Tuning { snapshot_entries: 4, ..Tuning::default() });
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let slow = leader % 3 + 1;
+    put(&mut nodes, leader, "both have it");
+    nodes.hold_sync(slow);
+    let acknowledged = nodes.status_of(slow).durable_index;
+    // Each fills a page, and sixteen of them a segment; all of them before the silence counts.
+    let write = |nodes: &mut Nodes| {
+        for _ in 0..60 {
+            nodes.put(leader, "one has it");
+            nodes.pass(10 * MS);
+        }
+    };
+    write(&mut nodes);
+    let status = nodes.status_of(leader);
+    assert!(status.snapshot_index > acknowledged, "it stands for more");
+    assert!(status.log_base <= acknowledged, "{} {acknowledged}", status.log_base);
+    nodes.release_sync(slow);
+    write(&mut nodes);
+    assert!(nodes.status_of(leader).log_base > acknowledged, "now it may go");
+}
+
 /// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996): a server loses its disk, comes back
 /// under its old name, and would vote for one that lacks what it had helped to commit.
 #[test]

@@ -78,9 +78,9 @@ impl World {
         }
         wanted.tries += 1;
         wanted.retried = false;
-        let call = wanted.call;
+        let (call, of) = (wanted.call, wanted.of);
         let mut kind = wanted.kind.clone();
-        let node = self.choose_node(client, &kind);
+        let node = of.unwrap_or_else(|| self.choose_node(client, &kind));
         if !self.has_line(client, node) {
             let it = &mut self.crowd.clients[client];
             it.prefers = it.chance.pick(&self.crowd.reach);

@@ -12,7 +12,7 @@ mod errands;
 mod hearing;
 
 use crate::chance::Chance;
-use crate::history::{History, OpKind};
+use crate::history::{History, OpKind, RangeArgs};
 use crate::network::PipeKey;
 use crate::options::{Options, SECOND};
 use crate::queue::Event;
@@ -45,6 +45,8 @@ struct Wanted {
     retried: bool,
     /// If it is a call of a session.
     call: Option<Call>,
+    /// The only node that is asked, if there is one.
+    of: Option<usize>,
 }
 
 /// A request that waits for its answer.
@@ -181,11 +183,25 @@ impl World {
         self.crowd.ops += 1;
         let op = self.crowd.ops;
         let mut wanted =
-            Wanted { kind, deadline, tries: 0, unknown: 0, retried: false, call: None };
+            Wanted { kind, deadline, tries: 0, unknown: 0, retried: false, call: None, of: None };
         self.make_call(client, &mut wanted);
         self.crowd.clients[client].wanted.insert(op, wanted);
         self.attempt(client, op);
         op
+    }
+
+    /// A client wants to read from this node and from no other.
+    pub(crate) fn want_of(&mut self, client: usize, node: usize, deadline: u64) {
+        self.crowd.issued += 1;
+        self.crowd.ops += 1;
+        let op = self.crowd.ops;
+        let args = RangeArgs { key: b"alive".to_vec(), ..RangeArgs::default() };
+        let kind = OpKind::Range(args);
+        let of = Some(node);
+        let wanted =
+            Wanted { kind, deadline, tries: 0, unknown: 0, retried: false, call: None, of };
+        self.crowd.clients[client].wanted.insert(op, wanted);
+        self.attempt(client, op);
     }
 
     /// Nobody waits for answers any more.

@@ -96,4 +96,9 @@ fn check_change(
         "OneStep",
         "n{name}: {before:?} and then {next:?}"
     );
+    if let Configuration::Joint { new, learners, .. } = before {
+        let arrives = !next.is_joint() && next.voters() == new.ids();
+        let others = next.learners() == learners.list();
+        must!(arrives && others, "JointLeft", "n{name}: {before:?} and then {next:?}");
+    }
 }

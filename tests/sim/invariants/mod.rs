@@ -12,6 +12,7 @@
 //! | CommitQuorum | what is committed is on the platters of a quorum |
 //! | OneChange | a leader changes members once the last change and one own entry are committed |
 //! | OneStep | voters change one at a time, or through a joint configuration |
+//! | JointLeft | a joint configuration is followed by its new half, and the same learners |
 //! | CommitTermRule | a leader commits by counting only entries of its own term |
 //! | LeaderCompleteness | who is elected holds everything committed in earlier terms |
 //! | CommittedImmutable | an index is committed once, with one entry |
@@ -24,6 +25,7 @@
 //! | RecoveryIdempotent | a second recovery finds what the first one left |
 //! | MessageSanity | only the leader of a term sends its appends and heartbeats |
 //! | ReadFreshness | an answer is not older than what anybody was told before it was asked for |
+//! | ReadersAnswered | nobody waits for a round of a leader that is none any more |
 //! | ExactlyOnce | a call of a session is done once, and all its copies get the same answer |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making |

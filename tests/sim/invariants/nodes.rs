@@ -27,6 +27,17 @@ fn commands_in(wal: &Wal, index: LogIndex) -> Option<Vec<u8>> {
     }
 }
 
+/// What a leader was asked to confirm ends with it: a reader that is forgotten stands in the way
+/// of all that come later, for one round is out at a time.
+fn check_readers(machine: usize, raft: &Raft, unconfirmed: usize) {
+    must!(
+        unconfirmed == 0 || raft.leader().is_some(),
+        "ReadersAnswered",
+        "n{} waits for {unconfirmed} rounds, and knows of no leader",
+        machine + 1
+    );
+}
+
 impl Proof {
     /// Machine `machine` has taken a turn. Nothing of it has left yet.
     pub(crate) fn after_turn(
@@ -44,6 +55,7 @@ impl Proof {
         if let Some(raft) = node.raft {
             self.check_leadership(machine, &mut seen, raft, coverage);
             self.check_configuration(machine, &mut seen, raft, coverage);
+            check_readers(machine, raft, node.reads_unconfirmed);
             self.check_commit(machine, &mut seen, (node, raft), disks, coverage);
             mark_points(&seen, raft, coverage);
             seen.marks = *raft.marks();
