@@ -304,6 +304,11 @@ impl Nodes {
         self.machines[nth - 1].node.as_ref().expect("it is up").status()
     }
 
+    /// The time of the last entry that a server has applied. Milliseconds.
+    pub(in crate::raft) fn stamp_ms_of(&self, nth: usize) -> u64 {
+        self.machines[nth - 1].node.as_ref().expect("it is up").inspect().store.stamp_ms()
+    }
+
     /// Who leads, if one server says so and is not frozen.
     pub(in crate::raft) fn leader(&self) -> Option<usize> {
         let leads = |nth: &usize| {
