@@ -119,6 +119,8 @@ points! {
     DiskFull = "a segment found no space",
     DiskFullEnded = "a full disk got space again",
     DamageFound = "recovery refused a damaged log",
+    SnapshotDamageFound = "recovery refused a damaged snapshot",
+    SnapshotDamageRefused = "a damaged snapshot was sent, and refused",
     DamageServedNever = "a running node met damage and stopped",
     DamageHealed = "a damaged copy was mended from its twin",
     CoreServed = "a quorum served while the rest stayed broken for ever",

@@ -74,12 +74,26 @@ impl Proof {
                 }
             }
             Message::InstallSnapshotReply { outcome, .. } => {
-                let asked = self.asked.remove(&(to, from));
-                let resumed = matches!(outcome, SnapshotOutcome::Wanted { offset } if *offset > 0);
-                coverage.hit_if(asked && resumed, Point::SnapshotResumed);
+                self.on_piece_answered(from, to, *outcome, disks, coverage);
             }
             Message::PreVote { .. } | Message::ReadIndex { .. } => {}
         }
+    }
+
+    fn on_piece_answered(
+        &mut self,
+        from: usize,
+        to: usize,
+        outcome: SnapshotOutcome,
+        disks: &[SimDisk],
+        coverage: &mut Coverage,
+    ) {
+        let asked = self.asked.remove(&(to, from));
+        let resumed = matches!(outcome, SnapshotOutcome::Wanted { offset } if offset > 0);
+        coverage.hit_if(asked && resumed, Point::SnapshotResumed);
+        let refused = outcome == SnapshotOutcome::Refused;
+        let rotten = disks[to].snapshot_is_rotten();
+        coverage.hit_if(refused && rotten, Point::SnapshotDamageRefused);
     }
 
     /// `to` was refused; perhaps because its log is longer, but older.
