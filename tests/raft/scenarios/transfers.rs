@@ -156,3 +156,16 @@ fn a_piece_that_is_read_after_stepping_down_is_not_sent() {
     nodes.end_one_background(old);
     assert_eq!(nodes.terms_of_snapshots_unsent(old), []);
 }
+
+/// A leader whose snapshot has rotted sent it again and again: its follower, which would not have
+/// it, waited for the next one, a thousand entries later by default.
+#[test]
+fn a_leader_whose_snapshot_is_damaged_makes_another() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.rot_snapshot(leader);
+    let put = nodes.put(leader, "one entry, and not enough for a snapshot");
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(3_000 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    assert!(has_all(&nodes, behind, leader));
+}

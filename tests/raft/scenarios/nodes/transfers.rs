@@ -71,10 +71,19 @@ impl Nodes {
 
     /// A bit in the middle of the snapshot that a server receives flips on the medium.
     pub(in crate::raft) fn rot_part(&mut self, nth: usize) {
+        self.rot(nth, ".part");
+    }
+
+    /// The same of the snapshot that it has.
+    pub(in crate::raft) fn rot_snapshot(&mut self, nth: usize) {
+        self.rot(nth, ".snap");
+    }
+
+    fn rot(&mut self, nth: usize, suffix: &str) {
         let disk = &self.machine(nth).disk;
         let image = disk.image();
-        let part = image.keys().find(|name| name.ends_with(".part"));
-        disk.rot(part.expect("it receives one"));
+        let name = image.keys().find(|name| name.ends_with(suffix));
+        disk.rot(name.expect("it has one"));
     }
 
     /// The terms of what a server that is frozen is about to send of a snapshot.
