@@ -131,6 +131,12 @@ impl SimDisk {
         state.snapshot_in_force().is_some_and(|file| state.rotten.contains(&file))
     }
 
+    /// Whether a snapshot was damaged, and another one is in force.
+    pub(crate) fn snapshot_was_replaced(&self) -> bool {
+        let damaged = !self.state().rotten.is_empty();
+        damaged && !self.snapshot_is_rotten()
+    }
+
     /// How often space was refused.
     pub(crate) fn refused_for_space(&self) -> u64 {
         self.state().refused_for_space

@@ -69,12 +69,14 @@ impl Proof {
             Message::InstallSnapshot { term, bytes, .. } => {
                 self.check_leads(from, *term, message);
                 coverage.hit_if(*bytes > 0, Point::SnapshotSent);
+                let damaged = *bytes > 0 && disk.snapshot_is_rotten();
+                coverage.hit_if(damaged, Point::SnapshotDamageSent);
                 if *bytes == 0 {
                     self.asked.insert((from, to));
                 }
             }
             Message::InstallSnapshotReply { outcome, .. } => {
-                self.on_piece_answered(from, to, *outcome, disks, coverage);
+                self.on_piece_answered(from, to, *outcome, coverage);
             }
             Message::PreVote { .. } | Message::ReadIndex { .. } => {}
         }
@@ -85,15 +87,11 @@ impl Proof {
         from: usize,
         to: usize,
         outcome: SnapshotOutcome,
-        disks: &[SimDisk],
         coverage: &mut Coverage,
     ) {
         let asked = self.asked.remove(&(to, from));
         let resumed = matches!(outcome, SnapshotOutcome::Wanted { offset } if offset > 0);
         coverage.hit_if(asked && resumed, Point::SnapshotResumed);
-        let refused = outcome == SnapshotOutcome::Refused;
-        let rotten = disks[to].snapshot_is_rotten();
-        coverage.hit_if(refused && rotten, Point::SnapshotDamageRefused);
     }
 
     /// `to` was refused; perhaps because its log is longer, but older.
