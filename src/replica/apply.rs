@@ -66,13 +66,16 @@ impl Node {
         let commit = raft.commit_index();
         let mut budget = APPLY_BYTES_PER_TURN;
         let idle = self.store.applied() == commit;
+        // Asked first: a new leader may apply the last that others stamped and its own first entry
+        // in one turn, and counts on from the former.
+        let sets_the_time = self.sets_the_time();
         while self.store.applied() < commit && self.fatal.is_none() && budget > 0 {
             budget = budget.saturating_sub(self.apply_next());
         }
         self.more_to_apply = self.store.applied() < commit && self.fatal.is_none();
         self.wal.trim_cache(self.store.applied());
         self.store.tidy(if idle { TIDY_PER_TURN } else { TIDY_BESIDE_APPLY });
-        if !self.sets_the_time() {
+        if !sets_the_time {
             self.stamp.follow(self.store.stamp_ms(), now);
         }
     }

@@ -12,7 +12,7 @@ use super::{Node, Stage};
 use crate::limits;
 use crate::raft::message::{Message, SnapshotOutcome};
 use crate::types::{Instant, LogIndex, NodeId};
-use crate::wal::{PieceFor, SnapshotSource};
+use crate::wal::{PieceFor, SnapshotCheck, SnapshotSource};
 use crate::wire::peer::{PeerFrame, decode_peer, encode_message, encode_piece};
 
 /// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
@@ -45,6 +45,8 @@ pub(super) struct Transfer {
     acknowledged: Option<u64>,
     /// The end of the last piece read or sent.
     sent: u64,
+    /// What was sent, if that was all from the beginning.
+    check: SnapshotCheck,
     /// A piece is being read.
     reading: bool,
     /// Not before, by the rate.
@@ -59,6 +61,7 @@ impl Transfer {
     fn new(to: NodeId, source: SnapshotSource, patience_ns: u64, now: Instant) -> Transfer {
         Transfer {
             to,
+            check: SnapshotCheck::begin(source.id),
             source,
             patience_ns,
             link: Link::Waiting { until: now },
@@ -82,6 +85,19 @@ impl Transfer {
     fn lost(&mut self, until: Instant) {
         self.link = Link::Waiting { until };
         self.acknowledged = None;
+    }
+
+    /// Whether with this piece all of the file was read, and it is not what its name says. A
+    /// transfer that goes on from the middle tells nothing; one that was refused begins anew.
+    fn finds_damage(&mut self, offset: u64, piece: &[u8]) -> bool {
+        if offset == 0 {
+            self.check = SnapshotCheck::begin(self.source.id);
+        }
+        if offset != self.check.read() {
+            return false;
+        }
+        self.check.push(piece);
+        self.check.found_damage()
     }
 
     /// How long the next piece is, if one may be read now. Bytes.
@@ -166,7 +182,9 @@ impl Node {
         }
         let node = self.identity.node;
         let patience_ns = self.options.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS;
-        for transfer in transfers.extract_if(.., |it| it.installed || !raft.needs_snapshot(it.to)) {
+        let stale = self.snapshots.stale;
+        let ended = |it: &Transfer| it.installed || stale || !raft.needs_snapshot(it.to);
+        for transfer in transfers.extract_if(.., |it| ended(it)) {
             let Transfer { to, source, total, .. } = &transfer;
             log::info!("ended a transfer node={node} to={to} id={} sent={total}", source.id);
             transfer.connection().into_iter().for_each(|id| self.connections.end(id));
@@ -174,7 +192,7 @@ impl Node {
         for to in raft.awaiting_snapshot() {
             if !transfers.iter().any(|transfer| transfer.to == to)
                 && let Some(source) = self.wal.snapshot()
-                && !self.snapshots.stale
+                && !stale
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
                 transfers.push(Transfer::new(to, source.clone(), patience_ns, now));
@@ -334,6 +352,16 @@ impl Node {
         if bytes.is_empty() {
             log::error!("cannot read a snapshot to={to} id={} at={offset}", transfer.source.id);
             transfer.lost(now.after_ns(REFUSED_NS));
+            return self.connections.end(connection);
+        }
+        if transfer.finds_damage(offset, bytes) {
+            log::error!("a snapshot is damaged: check the disk id={}", transfer.source.id);
+            match self.wal.snapshot() {
+                Some(newest) if *newest != transfer.source => transfer.source = newest.clone(),
+                // Ends all transfers. Where nothing was applied since, the next entry brings
+                // another snapshot.
+                Some(_) | None => self.snapshots.stale = true,
+            }
             return self.connections.end(connection);
         }
         let length = u64::try_from(bytes.len()).expect("usize is at most 64 bits");

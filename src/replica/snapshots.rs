@@ -85,7 +85,8 @@ pub(super) struct Snapshots {
     /// The configuration of the snapshot in force: its entry may be gone from the log.
     pub(super) configuration: Option<(LogIndex, Vec<u8>)>,
     /// The snapshot in force was made under another cluster id or first entry, by a restore or a
-    /// forced new cluster: nobody else can take it, so another one follows as soon as it can.
+    /// forced new cluster, or it has rotted: nobody else can take it, so another one follows as
+    /// soon as it can.
     pub(super) stale: bool,
     /// It came by a restore, and the first entry of its new cluster is not written.
     pub(super) unfounded: bool,

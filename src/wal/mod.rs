@@ -85,7 +85,7 @@ pub use options::{Options, Recovered, RecoveryReport};
 pub use os_disk::OsDisk;
 pub use read_only::ReadOnlyDisk;
 pub use restore::restore;
-pub use snapshot_file::{Block, SnapshotDamage, SnapshotHead};
+pub use snapshot_file::{Block, SnapshotCheck, SnapshotDamage, SnapshotHead};
 pub use snapshot_source::SnapshotSource;
 pub use snapshots::{PieceFor, SnapshotEvent};
 

@@ -305,19 +305,64 @@ impl BlockReader {
 
 /// The checksum that the end of a file of `bytes` states; `None` if there is no end.
 pub(super) fn stated_crc(file: &dyn DiskFile, bytes: u64) -> io::Result<Option<u32>> {
-    let own = u64::try_from(BLOCK_HEADER_BYTES + END_BYTES).expect("usize is at most 64 bits");
-    let Some(at) = bytes.checked_sub(own) else { return Ok(None) };
+    let Some(at) = bytes.checked_sub(end_block_bytes()) else { return Ok(None) };
     // Reads begin at a page's boundary, for O_DIRECT.
     let page = at - at % u64::try_from(PAGE_BYTES).expect("usize is at most 64 bits");
     let skip = usize::try_from(at - page).expect("a page is small");
     let read = file.read_durable(page, skip + BLOCK_HEADER_BYTES + END_BYTES)?;
-    let end = read.get(skip..).filter(|end| end.len() == BLOCK_HEADER_BYTES + END_BYTES);
-    let sound = |end: &&[u8]| {
-        get_u32(end, 0) == crc::crc32(&[&end[4..]])
-            && get_u32(end, 12) == END
-            && get_u64(end, BLOCK_HEADER_BYTES) == at
-    };
-    Ok(end.filter(sound).map(|end| get_u32(end, BLOCK_HEADER_BYTES + 8)))
+    Ok(read.get(skip..).and_then(|end| crc_in_end(end, at)))
+}
+
+/// The checksum that the block at the end of a file states, of all `before` it.
+fn crc_in_end(end: &[u8], before: u64) -> Option<u32> {
+    let sound = end.len() == BLOCK_HEADER_BYTES + END_BYTES
+        && get_u32(end, 0) == crc::crc32(&[&end[4..]])
+        && get_u32(end, 12) == END
+        && get_u64(end, BLOCK_HEADER_BYTES) == before;
+    sound.then(|| get_u32(end, BLOCK_HEADER_BYTES + 8))
+}
+
+fn end_block_bytes() -> u64 {
+    u64::try_from(BLOCK_HEADER_BYTES + END_BYTES).expect("usize is at most 64 bits")
+}
+
+/// Looks at the bytes of a file that is read from its beginning, piece by piece, for somebody else:
+/// whether they are what its name says.
+#[derive(Debug)]
+pub struct SnapshotCheck {
+    id: SnapshotId,
+    read: u64,
+    before_end: crc::Crc32,
+    end: Vec<u8>,
+}
+
+impl SnapshotCheck {
+    /// Nothing read yet.
+    pub fn begin(id: SnapshotId) -> SnapshotCheck {
+        SnapshotCheck { id, read: 0, before_end: crc::Crc32::new(), end: Vec::new() }
+    }
+
+    /// Up to where the file was read. Bytes.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// The next piece.
+    pub fn push(&mut self, piece: &[u8]) {
+        let left = self.id.bytes.saturating_sub(end_block_bytes()).saturating_sub(self.read);
+        let before = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+        self.before_end.update(&piece[..before]);
+        self.end.extend_from_slice(&piece[before..]);
+        self.read += u64::try_from(piece.len()).expect("usize is at most 64 bits");
+    }
+
+    /// Whether all was read, and some of it is damaged.
+    pub fn found_damage(&self) -> bool {
+        let before = self.id.bytes.saturating_sub(end_block_bytes());
+        let stated = crc_in_end(&self.end, before);
+        let sound = stated == Some(self.id.crc) && self.before_end.value() == self.id.crc;
+        self.read >= self.id.bytes && !sound
+    }
 }
 
 #[cfg(test)]

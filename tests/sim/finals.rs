@@ -33,6 +33,8 @@ impl World {
             let node = node.inspect();
             let closed = node.wal.log_bytes() > self.options.segment_bytes;
             self.coverage.hit_if(closed, Point::SegmentClosed);
+            let replaced = it.disk.snapshot_was_replaced();
+            self.coverage.hit_if(replaced, Point::SnapshotDamageReplaced);
             let used = usize_of(node.wal.log_bytes() / self.options.segment_bytes);
             let made = it.disk.segments();
             must!(made <= used + 3, "ResourceBounds", "{made} segments for a log of {used}");

@@ -82,6 +82,8 @@ pub(crate) struct Machine {
     pub(crate) damaged: bool,
     /// One copy of its hard state was: the other must do.
     pub(crate) copy_damaged: bool,
+    /// The snapshot that it begins to send next rots.
+    pub(crate) sent_rots: bool,
     /// The last power loss tore a page.
     pub(crate) torn: bool,
     /// It will not start again, and why.
@@ -120,6 +122,7 @@ impl Machine {
             fuse_at_start: None,
             damaged: false,
             copy_damaged: false,
+            sent_rots: false,
             torn: false,
             dead: None,
             endings: VecDeque::new(),

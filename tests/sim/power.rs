@@ -89,6 +89,10 @@ impl World {
                 self.coverage.hit(Point::DamageFound);
                 it.dead = Some("damaged");
             }
+            OpenError::SnapshotDamaged { .. } if it.disk.snapshot_is_rotten() => {
+                self.coverage.hit(Point::SnapshotDamageFound);
+                it.dead = Some("damaged");
+            }
             OpenError::Io { .. } if it.disk.refused_for_space() > it.spaces_refused => {
                 it.spaces_refused = it.disk.refused_for_space();
                 self.queue.at(self.now + 300 * MS, Event::Boot { machine });

@@ -224,6 +224,9 @@ impl World {
         let message = message.message;
         say!(self, Who::Node(from), "say", "to n{} {}", to + 1, Brief(&message));
         self.proof.on_message(from, to, &message, &self.disks, &mut self.coverage);
+        if matches!(message, Message::InstallSnapshot { bytes: 0, .. }) {
+            self.rot_what_is_sent(from);
+        }
         let weather = &self.network.weather;
         let (drop, duplicate, late) = (weather.drop, weather.duplicate, weather.late);
         if drop + duplicate + late == 0 || !self.is_hostile() {

@@ -47,6 +47,7 @@ mod print;
 mod run;
 mod script;
 mod strangers;
+mod transfers;
 mod whole_nodes;
 mod world;
 

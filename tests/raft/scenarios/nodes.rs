@@ -8,7 +8,7 @@ use raftd::config::MemberAddress;
 use raftd::limits::WorkingLimits;
 use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions, Start};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
-use raftd::wal::{Job, OpenError};
+use raftd::wal::{BackgroundJob, Job, OpenError};
 use raftd::wire::client::put_request;
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
@@ -18,6 +18,8 @@ use raftd::wire::hello::{
 use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
+
+mod transfers;
 
 /// Which cluster the flags of all servers describe.
 pub(in crate::raft) const CLUSTER: ClusterId = ClusterId(7);
@@ -41,6 +43,9 @@ pub(in crate::raft) struct Tuning {
     pub(in crate::raft) working: WorkingLimits,
     /// More entries than that make a snapshot.
     pub(in crate::raft) snapshot_entries: u64,
+    pub(in crate::raft) snapshot_block_bytes: usize,
+    pub(in crate::raft) snapshot_piece_bytes: usize,
+    pub(in crate::raft) election_timeout_ns: u64,
     pub(in crate::raft) start: Start,
 }
 
@@ -51,6 +56,9 @@ impl Default for Tuning {
             history_bytes_max: 64 * 1024,
             working: WorkingLimits::default(),
             snapshot_entries: u64::MAX,
+            snapshot_block_bytes: SnapshotOptions::default().block_bytes,
+            snapshot_piece_bytes: SnapshotOptions::default().piece_bytes,
+            election_timeout_ns: 300_000_000,
             start: Start::AsItIs,
         }
     }
@@ -63,7 +71,16 @@ struct Machine {
     frozen: bool,
     sync_held: bool,
     job: Option<Job>,
+    background_held: bool,
+    background: Option<BackgroundJob>,
     fatal: Option<Fatal>,
+}
+
+impl Machine {
+    fn lose_power(&mut self) {
+        (self.node, self.job, self.background, self.frozen) = (None, None, None, false);
+        self.disk.power_loss();
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +125,8 @@ impl Nodes {
             frozen: false,
             sync_held: false,
             job: None,
+            background_held: false,
+            background: None,
             fatal: None,
         };
         let mut nodes = Nodes {
@@ -149,8 +168,8 @@ impl Nodes {
             boot_nonce: self.boots,
             seed: self.boots,
             unix_ms: 1_000,
-            election_timeout_ns: 300_000_000,
-            heartbeat_ns: 60_000_000,
+            election_timeout_ns: self.tuning.election_timeout_ns,
+            heartbeat_ns: self.tuning.election_timeout_ns / 5,
             segment_bytes: self.tuning.segment_bytes,
             history_bytes_max: self.tuning.history_bytes_max,
             lease_drift_ppm: None,
@@ -160,6 +179,8 @@ impl Nodes {
             snapshots: SnapshotOptions {
                 entries: self.tuning.snapshot_entries,
                 interval_ns: 0,
+                block_bytes: self.tuning.snapshot_block_bytes,
+                piece_bytes: self.tuning.snapshot_piece_bytes,
                 ..SnapshotOptions::default()
             },
         };
@@ -171,17 +192,13 @@ impl Nodes {
 
     /// The power of a machine goes.
     pub(in crate::raft) fn crash(&mut self, nth: usize) {
-        let machine = self.machine(nth);
-        (machine.node, machine.job, machine.frozen) = (None, None, false);
-        machine.disk.power_loss();
+        self.machine(nth).lose_power();
         self.end_pipes(|end| matches!(end, End::Node(at, _) if at == nth));
     }
 
     /// The power of a machine goes, and nobody hears of it: who sends there hears nothing.
     pub(in crate::raft) fn vanish(&mut self, nth: usize) {
-        let machine = self.machine(nth);
-        (machine.node, machine.job, machine.frozen) = (None, None, false);
-        machine.disk.power_loss();
+        self.machine(nth).lose_power();
         self.pipes.retain(|pipe| !pipe.ends.iter().any(|end| is_at(*end, nth)));
     }
 
@@ -285,6 +302,11 @@ impl Nodes {
 
     pub(in crate::raft) fn status_of(&self, nth: usize) -> Status {
         self.machines[nth - 1].node.as_ref().expect("it is up").status()
+    }
+
+    /// The time of the last entry that a server has applied. Milliseconds.
+    pub(in crate::raft) fn stamp_ms_of(&self, nth: usize) -> u64 {
+        self.machines[nth - 1].node.as_ref().expect("it is up").inspect().store.stamp_ms()
     }
 
     /// Who leads, if one server says so and is not frozen.
@@ -432,10 +454,11 @@ impl Nodes {
             busy = true;
         }
         if let Some(job) = node.take_background_job() {
-            node.on_background_done(job.run(), now);
-            busy = true;
+            machine.background = Some(job);
         }
+        busy |= !machine.background_held && machine.run_background(now);
         let mut dials = Vec::new();
+        let node = machine.node.as_mut().expect("it has just had a turn");
         node.take_dials(&mut dials);
         busy |= !dials.is_empty();
         busy |= self.collect(nth);

@@ -345,3 +345,24 @@ fn a_handshake_that_nobody_answers_is_begun_anew() {
     put(&mut nodes, leader, "later");
     assert_eq!(nodes.status_of(mute).last_index, nodes.status_of(leader).last_index);
 }
+
+/// A new leader that applied the last entry of its predecessor and its own first one in the same
+/// turn counted on from an older stamp: time stood still until it had made up for that, and no
+/// session ended meanwhile.
+#[test]
+fn a_leader_counts_on_from_the_last_stamp_whichever_turn_applies_it() {
+    let mut nodes = Nodes::new(1);
+    put(&mut nodes, 1, "early");
+    nodes.pass(60_000 * MS);
+    let late = nodes.put(1, "late");
+    nodes.pass(5 * MS); // not long enough for a mark that it is committed
+    assert_eq!(nodes.answers.get(&late), Some(&Answer::Done));
+    let last = nodes.stamp_ms_of(1);
+    assert!(last >= 60_000);
+    nodes.crash(1);
+    nodes.boot(1).expect("its disk is well");
+    assert!(nodes.stamp_ms_of(1) < last, "nobody knows yet that the last entry is committed");
+    nodes.pass(10_000 * MS);
+    put(&mut nodes, 1, "later");
+    assert!(nodes.stamp_ms_of(1) >= last + 5_000, "{} after {last}", nodes.stamp_ms_of(1));
+}

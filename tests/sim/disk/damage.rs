@@ -21,6 +21,12 @@ pub(crate) enum Damage {
     HardStateCopy,
     /// One of the two headers of a segment.
     SegmentHeader,
+    /// A bit of the snapshot in force.
+    SnapshotBit,
+    /// A sector of it holds what belongs elsewhere.
+    SnapshotSector,
+    /// A bit of a snapshot that is being received.
+    PartBit,
 }
 
 impl SimDisk {
@@ -33,6 +39,9 @@ impl SimDisk {
             Damage::Misdirected => state.misdirect(),
             Damage::HardStateCopy => state.rot_hard_state(),
             Damage::SegmentHeader => state.rot_header(),
+            Damage::SnapshotBit => state.rot_snapshot(),
+            Damage::SnapshotSector => state.misdirect_snapshot(),
+            Damage::PartBit => state.rot_part(),
         }
         .then_some(damage)
     }
@@ -116,9 +125,59 @@ impl State {
         if wrong == right || wrong.iter().all(|byte| *byte == 0) {
             return false;
         }
-        for (nth, byte) in wrong.iter().enumerate() {
-            self.files[to].corrupt(target + nth, |old| *old = *byte);
+        self.overwrite(to, target, &wrong);
+        true
+    }
+
+    fn overwrite(&mut self, file: usize, at: usize, bytes: &[u8]) {
+        for (nth, byte) in bytes.iter().enumerate() {
+            self.files[file].corrupt(at + nth, |old| *old = *byte);
         }
+    }
+
+    fn rot_snapshot(&mut self) -> bool {
+        self.snapshot_in_force().is_some_and(|file| self.rot_file(file))
+    }
+
+    fn rot_part(&mut self) -> bool {
+        let part = self.names.iter().find(|(name, _)| name.ends_with(".part"));
+        part.map(|(_, file)| *file).is_some_and(|file| self.rot_file(file))
+    }
+
+    fn rot_file(&mut self, file: usize) -> bool {
+        let bytes = self.files[file].len();
+        if bytes == 0 {
+            return false;
+        }
+        let offset = self.chance.index(bytes);
+        let hit = self.flip(file, offset);
+        if hit {
+            self.rotten.insert(file);
+        }
+        hit
+    }
+
+    /// Puts a sector of a snapshot, or of the log, into another place of the snapshot.
+    fn misdirect_snapshot(&mut self) -> bool {
+        let Some(to) = self.snapshot_in_force() else { return false };
+        let sectors = self.files[to].len() / SECTOR;
+        if sectors < 2 {
+            return false;
+        }
+        let log = if self.chance.one_in(2) { self.segment() } else { None };
+        let target = self.chance.index(sectors) * SECTOR;
+        let (from, source) = match log {
+            Some((from, _)) => (from, 2 * PAGE),
+            None => (to, self.chance.index(sectors) * SECTOR),
+        };
+        let (mut wrong, mut right) = (Vec::new(), Vec::new());
+        self.files[from].read_platter(source, SECTOR, &mut wrong);
+        self.files[to].read_platter(target, SECTOR, &mut right);
+        if wrong == right {
+            return false;
+        }
+        self.overwrite(to, target, &wrong);
+        self.rotten.insert(to);
         true
     }
 }

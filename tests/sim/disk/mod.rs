@@ -25,7 +25,7 @@ use crate::invariants::must;
 use content::{Content, offset_of};
 use raftd::codec::crc::crc32;
 use raftd::wal::{Disk, DiskFile, Region};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,6 +52,8 @@ struct State {
     platter: Platter,
     /// The snapshot in force that was looked at.
     snapshot: [u64; 4],
+    /// Files of snapshots that were damaged.
+    rotten: BTreeSet<usize>,
     /// Changes until the power is gone.
     fuse: Option<u64>,
     blown: bool,
@@ -76,6 +78,7 @@ impl SimDisk {
             chance,
             platter: Platter::new(ground),
             snapshot: [0; 4],
+            rotten: BTreeSet::new(),
             fuse: None,
             blown: false,
             sync_fails: false,
@@ -125,6 +128,18 @@ impl SimDisk {
     pub(crate) fn segments(&self) -> usize {
         let state = self.state();
         state.names.keys().filter(|name| matches!(Role::of(name), Role::Segment(_))).count()
+    }
+
+    /// Whether the snapshot in force was damaged.
+    pub(crate) fn snapshot_is_rotten(&self) -> bool {
+        let state = self.state();
+        state.snapshot_in_force().is_some_and(|file| state.rotten.contains(&file))
+    }
+
+    /// Whether a snapshot was damaged, and another one is in force.
+    pub(crate) fn snapshot_was_replaced(&self) -> bool {
+        let damaged = !self.state().rotten.is_empty();
+        damaged && !self.snapshot_is_rotten()
     }
 
     /// How often space was refused.
@@ -197,6 +212,9 @@ impl SimDisk {
                 let number = other.files.len();
                 other.files.push(state.files[*file].copy());
                 other.names.insert(name.clone(), number);
+                if state.rotten.contains(file) {
+                    other.rotten.insert(number);
+                }
                 other.durable_names.insert(name.clone(), number);
             }
         }
@@ -231,9 +249,12 @@ impl State {
         if std::mem::replace(&mut self.snapshot, snapshot) == snapshot || snapshot == [0; 4] {
             return;
         }
-        let [index, term, bytes, crc] = snapshot;
-        let name = format!("snap/{index:020}-{term:020}-{bytes}-{crc:08x}.snap");
+        let [_, _, bytes, crc] = snapshot;
+        let name = name_of(snapshot);
         let file = self.durable_names.get(&name);
+        if file.is_some_and(|file| self.rotten.contains(file)) {
+            return;
+        }
         // Its end says the checksum of all before it.
         let before = usize_of(bytes).checked_sub(SNAPSHOT_END);
         let found = file.zip(before).map(|(file, before)| {
@@ -242,6 +263,11 @@ impl State {
             u64::from(crc32(&[&held]))
         });
         must!(found == Some(crc), "SnapshotDurable", "{name} is in force and not on the platters");
+    }
+
+    /// The file of the snapshot that was put in force last.
+    fn snapshot_in_force(&self) -> Option<usize> {
+        self.durable_names.get(&name_of(self.platter.twice_kept().snapshot)).copied()
     }
 
     /// A change is about to be made.
@@ -288,6 +314,11 @@ impl State {
         self.names = self.durable_names.clone();
         losses
     }
+}
+
+/// The file of a snapshot: its index, term, bytes and checksum.
+fn name_of([index, term, bytes, crc]: [u64; 4]) -> String {
+    format!("snap/{index:020}-{term:020}-{bytes}-{crc:08x}.snap")
 }
 
 fn folder_of(name: &str) -> &str {

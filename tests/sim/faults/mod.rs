@@ -235,6 +235,10 @@ impl World {
     fn damage(&mut self) {
         let machine = self.victim();
         if self.proof.leader() == Some(machine) && self.may_damage(machine) {
+            if self.faults.chance.one_in(2) {
+                self.machines[machine].sent_rots = true;
+                return;
+            }
             return self.damage_what_is_wanted(machine);
         }
         let kind = self.faults.chance.pick(&[
@@ -244,6 +248,9 @@ impl World {
             Damage::SegmentHeader,
             Damage::HardStateCopy,
             Damage::HardStateCopy,
+            Damage::SnapshotBit,
+            Damage::SnapshotSector,
+            Damage::PartBit,
         ]);
         let it = &mut self.machines[machine];
         if it.copy_damaged || it.dead.is_some() {
@@ -284,6 +291,16 @@ impl World {
     pub(crate) fn on_rot(&mut self, machine: usize) {
         if !self.faults.calm && self.may_damage(machine) {
             let done = self.machines[machine].disk.damage(Damage::LogTail);
+            self.machines[machine].damaged = done.is_some();
+            say!(self, Who::Node(machine), "damage", "{done:?}");
+        }
+    }
+
+    /// A server begins to send its snapshot.
+    pub(crate) fn rot_what_is_sent(&mut self, machine: usize) {
+        let rots = std::mem::take(&mut self.machines[machine].sent_rots);
+        if rots && !self.faults.calm && self.may_damage(machine) {
+            let done = self.machines[machine].disk.damage(Damage::SnapshotBit);
             self.machines[machine].damaged = done.is_some();
             say!(self, Who::Node(machine), "damage", "{done:?}");
         }

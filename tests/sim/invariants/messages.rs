@@ -69,17 +69,29 @@ impl Proof {
             Message::InstallSnapshot { term, bytes, .. } => {
                 self.check_leads(from, *term, message);
                 coverage.hit_if(*bytes > 0, Point::SnapshotSent);
+                let damaged = *bytes > 0 && disk.snapshot_is_rotten();
+                coverage.hit_if(damaged, Point::SnapshotDamageSent);
                 if *bytes == 0 {
                     self.asked.insert((from, to));
                 }
             }
             Message::InstallSnapshotReply { outcome, .. } => {
-                let asked = self.asked.remove(&(to, from));
-                let resumed = matches!(outcome, SnapshotOutcome::Wanted { offset } if *offset > 0);
-                coverage.hit_if(asked && resumed, Point::SnapshotResumed);
+                self.on_piece_answered(from, to, *outcome, coverage);
             }
             Message::PreVote { .. } | Message::ReadIndex { .. } => {}
         }
+    }
+
+    fn on_piece_answered(
+        &mut self,
+        from: usize,
+        to: usize,
+        outcome: SnapshotOutcome,
+        coverage: &mut Coverage,
+    ) {
+        let asked = self.asked.remove(&(to, from));
+        let resumed = matches!(outcome, SnapshotOutcome::Wanted { offset } if offset > 0);
+        coverage.hit_if(asked && resumed, Point::SnapshotResumed);
     }
 
     /// `to` was refused; perhaps because its log is longer, but older.

@@ -1,0 +1,171 @@
+//! Snapshots on their way to a follower, and what holds them up.
+
+use super::nodes::{Answer, Nodes, Tuning};
+use raftd::types::LogIndex;
+
+const MS: u64 = 1_000_000;
+/// Of the servers here, unless a test says otherwise.
+const ELECTION_TIMEOUT_NS: u64 = 300 * MS;
+
+/// A snapshot of some blocks, in some pieces.
+fn tuning() -> Tuning {
+    Tuning {
+        snapshot_entries: 5,
+        snapshot_block_bytes: 8 * 1024,
+        snapshot_piece_bytes: 16 * 1024,
+        ..Tuning::default()
+    }
+}
+
+/// Puts until the leader's log begins behind `index`.
+fn put_until_compacted(nodes: &mut Nodes, leader: usize, index: LogIndex) {
+    for nth in 0..1_000 {
+        if nodes.status_of(leader).log_base > index {
+            return;
+        }
+        let put = nodes.put(leader, &format!("{nth:01000}"));
+        nodes.pass(10 * MS);
+        assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    }
+    panic!("the log is not compacted");
+}
+
+/// A leader, and a server that is down and needs what only the leader's snapshot holds.
+fn leader_and_one_behind(tuning: Tuning) -> (Nodes, usize, usize) {
+    let mut nodes = Nodes::tuned(3, tuning);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let behind = leader % 3 + 1;
+    let last = nodes.status_of(behind).last_index;
+    nodes.crash(behind);
+    put_until_compacted(&mut nodes, leader, last);
+    (nodes, leader, behind)
+}
+
+fn has_all(nodes: &Nodes, behind: usize, leader: usize) -> bool {
+    nodes.status_of(behind).applied_index == nodes.status_of(leader).last_index
+}
+
+/// The connection of a transfer does not notice that the other end has lost its power: nothing is
+/// sent until an answer comes. The follower that was back waited sixteen election timeouts.
+#[test]
+fn a_follower_that_is_back_gets_its_snapshot_at_once() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+    nodes.vanish(behind);
+    nodes.release_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(2 * ELECTION_TIMEOUT_NS);
+    assert!(has_all(&nodes, behind, leader));
+}
+
+/// Five seconds were too long where the operator chose short timeouts: a quorum may wait for the
+/// snapshot.
+#[test]
+fn a_transfer_that_nobody_answers_is_begun_anew_after_sixteen_election_timeouts() {
+    for timeout_ns in [100 * MS, 300 * MS] {
+        let tuning = Tuning { election_timeout_ns: timeout_ns, ..tuning() };
+        let (mut nodes, leader, behind) = leader_and_one_behind(tuning);
+        nodes.hold_background(behind);
+        nodes.boot(behind).expect("its disk is well");
+        nodes.pass(200 * MS);
+        assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+        nodes.lose_newest_connection(leader, behind);
+        nodes.release_background(behind);
+        nodes.pass(14 * timeout_ns);
+        assert!(!has_all(&nodes, behind, leader), "a slow disk would be given up");
+        nodes.pass(4 * timeout_ns);
+        assert!(has_all(&nodes, behind, leader), "{timeout_ns}");
+    }
+}
+
+/// A received file turned out to be damaged behind a good block. What was from there on came again,
+/// and nobody loaded the good block, and so nothing more was read, for ever.
+#[test]
+fn a_received_file_that_rots_behind_a_good_block_is_loaded_in_the_end() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(20 * MS);
+    let left = |nodes: &Nodes| {
+        let status = nodes.status_of(behind);
+        status.snapshot_expected - status.snapshot_received
+    };
+    while left(&nodes) == 0 || left(&nodes) > 16 * 1024 {
+        nodes.let_one_background_through(behind);
+        nodes.pass(20 * MS);
+    }
+    nodes.rot_part(behind);
+    nodes.release_background(behind);
+    nodes.pass(2 * ELECTION_TIMEOUT_NS);
+    assert!(has_all(&nodes, behind, leader));
+}
+
+/// When the snapshot was installed, the log had moved on beyond it: the follower needed another
+/// one, and the transfer that had ended stood in the way and waited for an answer that had come.
+#[test]
+fn a_snapshot_that_the_log_has_left_behind_is_followed_by_another_at_once() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+    let sent = nodes.status_of(leader).snapshot_index;
+    put_until_compacted(&mut nodes, leader, sent);
+    nodes.release_background(behind);
+    nodes.pass(2 * ELECTION_TIMEOUT_NS);
+    assert!(nodes.status_of(behind).log_base > sent, "it needed another");
+    assert!(has_all(&nodes, behind, leader));
+}
+
+/// A leader that heard of a later term just before its follower welcomed a snapshot asked its
+/// question in that term, which was another's, and not durable here.
+#[test]
+fn who_is_welcomed_with_a_snapshot_after_stepping_down_says_nothing() {
+    let (mut nodes, old, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+    nodes.end_newest_connection(old, behind);
+    nodes.freeze(behind);
+    nodes.pass(100 * MS); // it dials again
+    nodes.freeze(old);
+    nodes.thaw(behind);
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.take_frozen(old);
+    assert_eq!(nodes.status_of(old).role, "follower");
+    assert_eq!(nodes.terms_of_snapshots_unsent(old), []);
+}
+
+/// The same for a piece that was read from the disk meanwhile.
+#[test]
+fn a_piece_that_is_read_after_stepping_down_is_not_sent() {
+    let (mut nodes, old, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(old);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+    nodes.freeze(old);
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.take_frozen(old);
+    assert_eq!(nodes.status_of(old).role, "follower");
+    nodes.end_one_background(old);
+    assert_eq!(nodes.terms_of_snapshots_unsent(old), []);
+}
+
+/// A leader whose snapshot has rotted sent it again and again: its follower, which would not have
+/// it, waited for the next one, a thousand entries later by default.
+#[test]
+fn a_leader_whose_snapshot_is_damaged_makes_another() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.rot_snapshot(leader);
+    let put = nodes.put(leader, "one entry, and not enough for a snapshot");
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(3_000 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    assert!(has_all(&nodes, behind, leader));
+}
