@@ -485,6 +485,31 @@ fn a_lost_segment_that_held_nothing_is_refused_too() {
     assert!(matches!(got, Lost(..) | Doubt(_)), "{got:?}");
 }
 
+/// Two faults: the end of a segment looks like a torn batch, and no record of the next segment can
+/// be read any more. The next one was begun after a sync of that end: nothing is taken for a tear.
+#[test]
+fn what_looks_torn_before_a_segment_in_use_is_damage() {
+    let (image, log) = build_long();
+    let used = |(name, bytes): &(&String, &Vec<u8>)| {
+        name.starts_with("log/") && bytes[2 * PAGE..].iter().any(|byte| *byte != 0)
+    };
+    let [.., (before, content), (last, _)] = &image.iter().filter(used).collect::<Vec<_>>()[..]
+    else {
+        panic!("the log has more segments");
+    };
+    let mut unread = image.clone();
+    for (offset, ..) in entries_of(&image[*last]) {
+        unread.get_mut(*last).unwrap()[offset + 4] ^= 4;
+    }
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for sector in (2 * PAGE..end).step_by(512) {
+        let mut torn = unread.clone();
+        torn.get_mut(*before).unwrap()[sector..sector + 512].fill(0);
+        let got = verdict(&torn, &log);
+        assert!(matches!(got, Lost(..) | Doubt(_)), "sector at {sector}: {got:?}");
+    }
+}
+
 fn newest_segment(image: &Image) -> u32 {
     let newest = image.keys().rfind(|name| name.starts_with("log/")).unwrap();
     newest[4..24].parse().unwrap()

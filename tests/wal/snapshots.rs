@@ -340,8 +340,11 @@ fn a_piece_that_was_written_and_not_synced_is_synced_before_it_counts() {
     let mut driver = Driver::open(&disk).unwrap();
     driver.wal.begin_part(id);
     let events = driver.background();
-    let whole = |event: &SnapshotEvent| matches!(event, SnapshotEvent::PartStored { offset, .. } if *offset == id.bytes);
-    assert!(events.iter().any(whole), "{events:?}");
+    let stored = events.iter().find_map(|event| match event {
+        SnapshotEvent::PartStored { offset, .. } => Some(*offset),
+        _ => None,
+    });
+    assert_eq!(stored, Some(id.bytes), "{events:?}");
     disk.power_loss();
     let image = disk.image();
     let (_, found) = image.iter().find(|(name, _)| name.ends_with(".part")).unwrap();
