@@ -296,6 +296,28 @@ fn a_snapshot_whose_last_entry_is_in_the_log_keeps_what_follows() {
 }
 
 #[test]
+fn a_job_of_a_log_that_was_replaced_meanwhile_proves_nothing_of_the_new_one() {
+    let (id, file) = others(70);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 5);
+    driver.wal.set_hard_state(hard_state(3), 7);
+    receive(&mut driver.wal, id, &file, 4096).unwrap();
+    driver.append(3, 100);
+    let seq = driver.next_seq();
+    let job = driver.wal.begin_job(seq, index(5)).unwrap();
+    while !driver.wal.can_install(true) {
+        driver.background();
+    }
+    driver.wal.install_part(true);
+    job.run().unwrap();
+    driver.wal.job_done(seq);
+    driver.sync(70).unwrap();
+    // Else the next start would look for entry 6 of term 3, which is gone, and find a lost tail.
+    let again = Driver::open(&disk).unwrap();
+    assert_eq!(again.recovered.last, id.position);
+}
+
+#[test]
 fn what_was_received_before_a_restart_is_not_received_again() {
     let (id, file) = others(35);
     let disk = SimDisk::new(1);
