@@ -358,9 +358,10 @@ impl Node {
             log::error!("a snapshot is damaged: check the disk id={}", transfer.source.id);
             match self.wal.snapshot() {
                 Some(newest) if *newest != transfer.source => transfer.source = newest.clone(),
-                // Ends all transfers. Where nothing was applied since, the next entry brings
-                // another snapshot.
-                Some(_) | None => self.snapshots.stale = true,
+                // Ends all transfers, until it is made again.
+                Some(_) | None => {
+                    (self.snapshots.stale, self.snapshots.rotted) = (true, true);
+                }
             }
             return self.connections.end(connection);
         }

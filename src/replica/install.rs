@@ -260,7 +260,7 @@ impl Node {
         // Whoever waits for an entry below was answered when our leadership ended, or is now.
         self.pending.drop_after(LogIndex::ZERO, &mut self.scratch.lost);
         self.snapshots.configuration = Some((at, head.configuration));
-        self.snapshots.stale = false;
+        (self.snapshots.stale, self.snapshots.rotted) = (false, false);
         if fate == LogFate::Replaced {
             self.memberships = Memberships::new(vec![(at, membership)]);
             self.follow_members(now);

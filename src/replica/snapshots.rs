@@ -88,6 +88,9 @@ pub(super) struct Snapshots {
     /// forced new cluster, or it has rotted: nobody else can take it, so another one follows as
     /// soon as it can.
     pub(super) stale: bool,
+    /// It has rotted, and can be made again from what it stands for: a quorum may wait for whoever
+    /// waits for it.
+    pub(super) rotted: bool,
     /// It came by a restore, and the first entry of its new cluster is not written.
     pub(super) unfounded: bool,
     /// That of the snapshot under way.
@@ -152,7 +155,8 @@ impl Node {
         let durable = applied <= raft.durable();
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
         let idle = idle && self.snapshots.paused_until.is_none();
-        let stale = self.snapshots.stale && last.position.index < applied;
+        let behind = last.position.index < applied;
+        let stale = (self.snapshots.stale && behind) || self.snapshots.rotted;
         (due || asked || stale) && durable && idle && !self.is_receiving()
     }
 
@@ -202,7 +206,7 @@ impl Node {
         self.wal.adopt_draft(floor);
         let next = self.snapshots.configuration_next.take();
         self.snapshots.configuration = Some(next.expect("it was noted when this one was begun"));
-        self.snapshots.stale = false;
+        (self.snapshots.stale, self.snapshots.rotted) = (false, false);
     }
 
     /// Ours could not be written. The old one stays, and after a while another attempt is made.

@@ -366,8 +366,14 @@ impl Wal {
     }
 
     /// The snapshot that was just written comes into force with the next job, and the log will
-    /// begin where it can, but not behind `floor`: entries after that are still needed.
+    /// begin where it can, but not behind `floor`: entries after that are still needed. One of the
+    /// same name has taken the place of a file that had rotted, and is in force at once.
     pub fn adopt_draft(&mut self, floor: LogIndex) {
+        let same = |switch: &mut Switch| switch.source.id == self.wanted.snapshot;
+        if let Some(switch) = self.snapshots.switch.take_if(same) {
+            self.snapshots.current = Some(switch.source);
+            return;
+        }
         let switch = self.snapshots.switch.as_mut().expect("DraftReady came before");
         assert!(switch.seq.is_none(), "adopted once");
         let id = switch.source.id;

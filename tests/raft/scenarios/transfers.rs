@@ -169,3 +169,30 @@ fn a_leader_whose_snapshot_is_damaged_makes_another() {
     assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
     assert!(has_all(&nodes, behind, leader));
 }
+
+/// Seed 4634: nothing was applied since the snapshot that had rotted, and nothing could be, for the
+/// quorum needed the follower that waited for it. It is made again, under the same name.
+#[test]
+fn a_leader_whose_damaged_snapshot_a_quorum_waits_for_makes_it_again() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    for nth in 0..1_000 {
+        let status = nodes.status_of(leader);
+        if status.snapshot_index == status.applied_index {
+            break;
+        }
+        nodes.put(leader, &format!("{nth:01000}"));
+        nodes.pass(10 * MS);
+    }
+    let status = nodes.status_of(leader);
+    assert_eq!(status.snapshot_index, status.applied_index, "nothing was applied since");
+    nodes.crash(behind % 3 + 1);
+    nodes.rot_snapshot(leader);
+    let put = nodes.put(leader, "waits for a quorum");
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(3_000 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    assert!(has_all(&nodes, behind, leader));
+    // What was made again is whole.
+    nodes.vanish(leader);
+    nodes.boot(leader).expect("its disk is well");
+}
