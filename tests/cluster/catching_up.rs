@@ -11,6 +11,8 @@ use super::patience::{eventually, now};
 use super::variable;
 use crate::dice::Dice;
 use raftd::limits;
+use raftd::types::NodeId;
+use raftd::wire::members::MemberRequest;
 
 fn shape(flags: &[&str]) -> Shape {
     let small = ["--segment-bytes", "65536", "--snapshot-entries", "50"];
@@ -168,4 +170,56 @@ fn a_node_returns_from_far_behind() {
     let status = cluster.server(away).status().unwrap();
     let (took, snapshot) = (began.elapsed(), status.snapshot_index);
     println!("catching up: {entries} entries behind, equal after {took:?}; snapshot at {snapshot}");
+}
+
+/// The numbers of those who vote, by whoever leads.
+fn voters(cluster: &Cluster) -> Vec<u64> {
+    let members = cluster.client().member_list().unwrap().members;
+    members.iter().filter(|it| it.role == "voter").map(|it| it.node.get()).collect()
+}
+
+fn let_lead(cluster: &mut Cluster, id: u64) {
+    cluster.client().transfer_leader(NodeId::new(id)).unwrap();
+    assert_eq!(cluster.leader(), id);
+}
+
+/// A snapshot brings members that its receiver has never heard of: it talks to them, and its own
+/// snapshots and starts know them.
+#[test]
+fn members_that_came_by_a_snapshot_are_talked_to_and_kept() {
+    let mut cluster = Cluster::start_shaped(3, &shape(&[]));
+    cluster.leader();
+    put(&cluster, 0..700, 100);
+    let own = |cluster: &mut Cluster, id| cluster.server(id).status().unwrap().snapshot_index;
+    let leader = cluster.leader();
+    let (away, other) = (cluster.others(leader)[0], cluster.others(leader)[1]);
+    assert!(own(&mut cluster, away).get() > 0, "it has made one of its own");
+    cluster.server(away).kill();
+    let new = cluster.start_joiner();
+    let node = NodeId::new(new).unwrap();
+    let address = cluster.server(new).listen().to_owned();
+    let add = MemberRequest::Add { node, address: &address, stay: false };
+    cluster.client().change_members(&add).unwrap();
+    eventually("it votes", PATIENCE, || voters(&cluster).contains(&new).then_some(()));
+    put(&cluster, 0..2000, 100);
+    cluster.server(away).start();
+    put(&cluster, 0..10, 100);
+    cluster.wait_until_equal();
+    assert!(cluster.server(away).log_text().contains("installed a snapshot"));
+    // Of four, three are a quorum only with the new one.
+    let_lead(&mut cluster, away);
+    assert_eq!(voters(&cluster), [1, 2, 3, new]);
+    cluster.server(other).kill();
+    cluster.client().put(b"key", b"value").unwrap();
+    cluster.server(other).start();
+    let before = own(&mut cluster, away);
+    put(&cluster, 0..1500, 100);
+    eventually("it makes one of its own", PATIENCE, || {
+        (cluster.server(away).status().ok()?.snapshot_index > before).then_some(())
+    });
+    cluster.server(away).kill();
+    cluster.server(away).start();
+    cluster.wait_until_equal();
+    let_lead(&mut cluster, away);
+    assert_eq!(voters(&cluster), [1, 2, 3, new]);
 }
