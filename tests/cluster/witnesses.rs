@@ -215,6 +215,7 @@ fn converse(
             },
             keys_only: false,
             count_only: false,
+            selection: wire::Selection::ALL,
         }),
     };
     match connection.flush(deadline).and_then(|()| connection.receive(deadline)) {

@@ -13,7 +13,7 @@ use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{HelloReply, Welcome, decode_hello, encode_hello_reply};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
 
-use super::samples::node;
+use super::samples::{self, node};
 
 /// What a scripted server does with a request, or with a hello.
 pub(super) enum Act {
@@ -83,6 +83,9 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             Op::Status
             | Op::Snapshot
             | Op::OpenSession
+            | Op::Compact
+            | Op::Txn
+            | Op::ReadTxn
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove
@@ -90,7 +93,12 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             | Op::MemberReplace
             | Op::TransferLeader => Vec::new(),
             Op::InSession => request.args[1..4].to_vec(),
-            Op::Put | Op::DeleteRange | Op::PutIf | Op::Range => {
+            Op::Put
+            | Op::DeleteRange
+            | Op::PutIf
+            | Op::PutWith
+            | Op::DeleteRangeWith
+            | Op::Range => {
                 reader.array().unwrap();
                 reader.bin().unwrap().to_vec()
             }
@@ -104,7 +112,7 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             Act::Range(keys, more) => {
                 let mut writer = RangeReplyWriter::begin(&mut out, request.id, Revision(9));
                 for key in keys {
-                    writer.push(&mut out, key.as_bytes(), b"v", Revision(1), Revision(1), 1, 0);
+                    writer.push(&mut out, &samples::kv(key.as_bytes(), b"v", [1, 1, 1]));
                 }
                 writer.finish(&mut out, more, 4);
             }

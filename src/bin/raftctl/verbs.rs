@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use anyhow::Context;
 use raftd::client::{CONTENT_BYTES_MAX, Client, PutIf, prefix_end};
 use raftd::types::Revision;
-use raftd::wire::client::{Consistency, RangeArgs};
+use raftd::wire::client::{Consistency, RangeArgs, Selection};
 
 use super::args::{Format, Freshness, GetArgs};
 use super::exit::{End, Failure};
@@ -60,6 +60,7 @@ pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<
         },
         keys_only: args.keys_only,
         count_only: false,
+        selection: Selection::ALL,
     })?;
     let shown = if args.keys_only {
         output::Shown::Keys

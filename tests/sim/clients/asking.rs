@@ -282,6 +282,7 @@ fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &O
                 consistency,
                 keys_only: args.keys_only,
                 count_only: args.count_only,
+                selection: wire::Selection::ALL,
             };
             wire::range_request(bytes, request, &args);
         }

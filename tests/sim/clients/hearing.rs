@@ -128,6 +128,10 @@ impl World {
                 Meaning::Done(Answer::PutIf { revision: revision.0, refused })
             }
             ReplyBody::OpenSession { .. }
+            | ReplyBody::Compact { .. }
+            | ReplyBody::PutWith { .. }
+            | ReplyBody::DeleteRangeWith { .. }
+            | ReplyBody::Txn { .. }
             | ReplyBody::Status(_)
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
@@ -174,6 +178,10 @@ impl World {
             | Error::Refused { .. }
             | Error::SessionExpired
             | Error::CallAcknowledged
+            | Error::KeyNotFound
+            | Error::LeaseNotFound
+            | Error::AnswerNotKept { .. }
+            | Error::AnswerTooLarge { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
             }
@@ -300,6 +308,14 @@ impl std::fmt::Display for Shown<'_, '_> {
             }
             ReplyBody::OpenSession { session } => write!(f, "session {session}"),
             ReplyBody::PutIf { revision, .. } => write!(f, "put-if rev={revision}"),
+            ReplyBody::Compact { revision } => write!(f, "compacted rev={revision}"),
+            ReplyBody::PutWith { revision, .. } => write!(f, "put-with rev={revision}"),
+            ReplyBody::DeleteRangeWith { revision, deleted, .. } => {
+                write!(f, "deleted-with {deleted} rev={revision}")
+            }
+            ReplyBody::Txn { revision, succeeded, .. } => {
+                write!(f, "txn {succeeded} rev={revision}")
+            }
             ReplyBody::Status(_) => f.write_str("status"),
             ReplyBody::Snapshot(_) => f.write_str("snapshot"),
             ReplyBody::MemberList(_) => f.write_str("members"),

@@ -3,7 +3,7 @@
 use super::{Command, Row};
 use raftd::kv::{self, RangeEnd};
 use raftd::types::Revision;
-use raftd::wire::reply::KeyValue;
+use raftd::wire::results::KeyValue;
 
 /// The command as the history knows it; `None`: it opens a session.
 pub(crate) fn owned(command: kv::Command<'_>) -> Option<Command> {
@@ -26,6 +26,9 @@ pub(crate) fn owned(command: kv::Command<'_>) -> Option<Command> {
         }
         kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
         kv::Command::OpenSession => return None,
+        kv::Command::PutWith(_) | kv::Command::DeleteRangeWith(_) | kv::Command::Txn(_) => {
+            unreachable!("no client here asks for it")
+        }
     })
 }
 
