@@ -140,9 +140,12 @@ pub const SESSION_WINDOW: u64 = 256;
 /// Bytes.
 pub const KEPT_ANSWER_BYTES_MAX: usize = 1024;
 
-/// The same for all calls of a session together, so that the table of all sessions takes 64 MiB
-/// more at most. Bytes.
-pub const KEPT_ANSWERS_BYTES_MAX: usize = 8 * 1024;
+/// The same for all calls of a session together, each with what it costs to hold: room for small
+/// ones of a whole window. The table of all sessions takes 128 MiB more at most. Bytes.
+pub const KEPT_ANSWERS_BYTES_MAX: usize = 16 * 1024;
+
+/// What it costs to hold such an answer: its place in a tree, and the allocator's rounding. Bytes.
+pub const KEPT_ANSWER_OVERHEAD_BYTES: usize = 48;
 
 /// Compares, requests of the one branch and requests of the other that a transaction has; one
 /// inside another has what the outer one leaves. etcd's default.

@@ -100,6 +100,7 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("SESSION_IDLE_MS", usize::try_from(limits::SESSION_IDLE_MS).unwrap()),
         ("KEPT_ANSWER_BYTES_MAX", limits::KEPT_ANSWER_BYTES_MAX),
         ("KEPT_ANSWERS_BYTES_MAX", limits::KEPT_ANSWERS_BYTES_MAX),
+        ("KEPT_ANSWER_OVERHEAD_BYTES", limits::KEPT_ANSWER_OVERHEAD_BYTES),
         ("TXN_OPS_MAX", limits::TXN_OPS_MAX),
         ("TXN_OPS_TOTAL_MAX", limits::TXN_OPS_TOTAL_MAX),
         ("TXN_DEPTH_MAX", limits::TXN_DEPTH_MAX),

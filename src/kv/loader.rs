@@ -16,7 +16,7 @@ use super::checkpoint::{
 };
 use super::hash::{self, LiveVersion};
 use super::keys::KeyId;
-use super::session::{KeptReply, SessionCounters, SessionRow, place_of};
+use super::session::{KeptReply, SessionCounters, SessionRow, cost_of_body, place_of};
 use super::versions::{NewVersion, VersionId};
 use super::{Store, StoreOptions};
 
@@ -261,7 +261,7 @@ impl Loader {
         let body = reader.bin()?;
         let Some(session) = &mut self.session else { return check(false, "a reply to nobody") };
         let Some(outline) = reply_of_words(words) else { return check(false, "an unknown reply") };
-        session.body_bytes += body.len();
+        session.body_bytes += cost_of_body(body);
         let few =
             body.len() <= KEPT_ANSWER_BYTES_MAX && session.body_bytes <= KEPT_ANSWERS_BYTES_MAX;
         check(few && (outline.has_body() || body.is_empty()), "a reply says too much")?;

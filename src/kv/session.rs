@@ -25,7 +25,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::limits::{
-    KEPT_ANSWER_BYTES_MAX, KEPT_ANSWERS_BYTES_MAX, SESSION_IDLE_MS, SESSION_WINDOW, SESSIONS_MAX,
+    KEPT_ANSWER_BYTES_MAX, KEPT_ANSWER_OVERHEAD_BYTES, KEPT_ANSWERS_BYTES_MAX, SESSION_IDLE_MS,
+    SESSION_WINDOW, SESSIONS_MAX,
 };
 use crate::types::SessionId;
 
@@ -120,7 +121,7 @@ impl Bodies {
 
     /// Keeps a body if it is small and there is room; says what is kept.
     fn keep<'b>(&mut self, sequence: u64, body: &'b [u8]) -> &'b [u8] {
-        let bytes = self.bytes + body.len();
+        let bytes = self.bytes + cost_of_body(body);
         if body.is_empty() || body.len() > KEPT_ANSWER_BYTES_MAX || bytes > KEPT_ANSWERS_BYTES_MAX {
             return &[];
         }
@@ -131,9 +132,14 @@ impl Bodies {
 
     fn take(&mut self, sequence: u64) -> Box<[u8]> {
         let body = self.of.remove(&sequence).unwrap_or_default();
-        self.bytes -= body.len();
+        self.bytes -= cost_of_body(&body);
         body
     }
+}
+
+/// What a body that is kept counts for; none is kept of no bytes.
+pub(super) fn cost_of_body(body: &[u8]) -> usize {
+    if body.is_empty() { 0 } else { KEPT_ANSWER_OVERHEAD_BYTES + body.len() }
 }
 
 /// The replies kept for a session that is made.

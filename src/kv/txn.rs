@@ -185,7 +185,8 @@ impl<'a> Txn<'a> {
         usize::try_from(self.changes).expect("few")
     }
 
-    pub(super) fn compares(&self) -> impl ExactSizeIterator<Item = Compare<'a>> + use<'a> {
+    /// What must hold.
+    pub fn compares(&self) -> impl ExactSizeIterator<Item = Compare<'a>> + use<'a> {
         let mut reader = Reader::new(self.args);
         reader.array().expect(SOUND);
         let count = reader.array().expect(SOUND);
@@ -193,10 +194,7 @@ impl<'a> Txn<'a> {
     }
 
     /// The requests of the branch that is done if all compares hold, or of the other one.
-    pub(super) fn branch(
-        &self,
-        hold: bool,
-    ) -> impl ExactSizeIterator<Item = Request<'a>> + use<'a> {
+    pub fn branch(&self, hold: bool) -> impl ExactSizeIterator<Item = Request<'a>> + use<'a> {
         let at = if hold { self.then_at } else { self.else_at };
         let at = usize::try_from(at).expect("raftd runs on 64 bits");
         let mut reader = Reader::new(&self.args[at..]);

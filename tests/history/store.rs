@@ -84,6 +84,7 @@ impl World {
             ret: None,
             kind,
             outcome: Outcome::Unknown,
+            saw: None,
         };
         Open { client, op, happened: false }
     }

@@ -8,8 +8,8 @@ use raftd::kv::{
     SortBy, Store, Txn, TxnParts, validate_command,
 };
 use raftd::limits::{
-    KEPT_ANSWER_BYTES_MAX, KEPT_ANSWERS_BYTES_MAX, RANGE_REPLY_BYTES_MAX, TXN_DEPTH_MAX,
-    TXN_OPS_MAX, TXN_OPS_TOTAL_MAX,
+    KEPT_ANSWER_BYTES_MAX, KEPT_ANSWER_OVERHEAD_BYTES, KEPT_ANSWERS_BYTES_MAX,
+    RANGE_REPLY_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPS_MAX, TXN_OPS_TOTAL_MAX,
 };
 use raftd::types::{Revision, SessionId};
 
@@ -437,7 +437,8 @@ fn a_session_keeps_so_many_bytes_of_answers_and_gets_them_back() {
         do_call(store, Some(call), change())
             == (CommandReply::PutWith { revision: store.revision() }, body)
     };
-    let room = u64::try_from(KEPT_ANSWERS_BYTES_MAX / 1020).unwrap();
+    let each = KEPT_ANSWER_OVERHEAD_BYTES + 1016;
+    let room = u64::try_from(KEPT_ANSWERS_BYTES_MAX / each).unwrap();
     for sequence in 1..=room {
         assert!(kept(&mut store, sequence, 0), "{sequence}");
     }

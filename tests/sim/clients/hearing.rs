@@ -2,7 +2,7 @@
 
 use super::{Attempt, Line};
 use crate::coverage::Point;
-use crate::history::product::row_of;
+use crate::history::product::{answer_of, row_of};
 use crate::history::{Answer, Command, Consistency, OpKind, Outcome};
 use crate::invariants::must;
 use crate::network::PipeKey;
@@ -127,11 +127,18 @@ impl World {
                 let refused = refused.map(|found| found.0);
                 Meaning::Done(Answer::PutIf { revision: revision.0, refused })
             }
+            ReplyBody::PutWith { .. }
+            | ReplyBody::DeleteRangeWith { .. }
+            | ReplyBody::Txn { .. } => {
+                let (answer, rows) = answer_of(body).unwrap_or_else(|| {
+                    let why = format!("c{client} cannot have asked for {body:?}");
+                    crate::invariants::broken("Answer", why)
+                });
+                self.crowd.history.ops[attempt.row].saw = Some(rows);
+                Meaning::Done(answer)
+            }
             ReplyBody::OpenSession { .. }
             | ReplyBody::Compact { .. }
-            | ReplyBody::PutWith { .. }
-            | ReplyBody::DeleteRangeWith { .. }
-            | ReplyBody::Txn { .. }
             | ReplyBody::Status(_)
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
@@ -151,6 +158,11 @@ impl World {
             Error::FutureRevision { revision } => {
                 self.coverage.hit(Point::ReadFuture);
                 return Meaning::Done(Answer::Future { revision: revision.0 });
+            }
+            // A copy of a call whose answer was large: it was done, and nobody knows what it saw.
+            Error::AnswerNotKept { .. } if attempt.of_call => {
+                self.coverage.hit(Point::AnswerNotKept);
+                return Meaning::Unknown;
             }
             Error::OutcomeUnknown => return Meaning::Unknown,
             Error::NotLeader { leader } => {
