@@ -38,6 +38,7 @@ impl Store {
     /// Sets a key at a revision: the next one, or the newest, if it is being made and has not
     /// changed this key.
     pub(super) fn set(&mut self, revision: Revision, hash: KeyHash, key: &[u8], new: NewValue<'_>) {
+        assert!(self.makes(revision), "{revision} is made after {}", self.revision);
         let NewValue { value, lease } = new;
         let id = match self.find(hash, key) {
             Some(id) => id,
@@ -94,6 +95,11 @@ impl Store {
         deleted
     }
 
+    /// Whether a change may be of this revision: the next one, or the one that is being made.
+    fn makes(&self, revision: Revision) -> bool {
+        revision == self.revision || revision == self.revision.next()
+    }
+
     /// Notes the live keys of a range in `found`.
     pub(super) fn find_live(&mut self, hash: KeyHash, key: &[u8], end: RangeEnd<'_>) {
         let mut found = std::mem::take(&mut self.found);
@@ -111,6 +117,7 @@ impl Store {
     /// Deletes the keys in `found` at a revision, as `set` sets one, and says how many there were.
     /// `bury_deleted` follows once the revision is made.
     pub(super) fn delete_found(&mut self, revision: Revision) -> u64 {
+        assert!(self.makes(revision), "{revision} is made after {}", self.revision);
         let mut found = std::mem::take(&mut self.found);
         for id in &found {
             self.delete(revision, *id);

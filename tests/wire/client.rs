@@ -5,7 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
-use raftd::client::{Client, ClientOptions, Connection, Deadline, Error, prefix_end};
+use raftd::client::{
+    Client, ClientOptions, Connection, Deadline, Error, Order, Selection, prefix_end,
+};
 use raftd::types::{ClusterId, DiskId, Revision, SessionId};
 use raftd::wire::client::{Consistency, Op, RangeArgs, decode_request};
 use raftd::wire::error::Error as WireError;
@@ -295,6 +297,24 @@ fn a_range_in_pieces_is_put_together() {
     assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, false));
     let asked: Vec<_> = server.seen().into_iter().map(|(_, key)| key).collect();
     assert_eq!(asked, [&b"a"[..], b"b\0", b"c\0"]);
+}
+
+#[test]
+fn a_sorted_range_that_no_reply_holds_is_read_by_key_and_sorted_here() {
+    let replies = vec![
+        Act::Range(&["d"], true),
+        Act::Range(&["a", "b"], true),
+        Act::Range(&["c", "d"], false),
+    ];
+    let server = Server::start(vec![replies]);
+    let selection = Selection { order: Order::Descend, ..Selection::ALL };
+    let args = RangeArgs { end: b"z", limit: 3, selection, ..RangeArgs::of_key(b"a") };
+    let range = client(PATIENT, &[&server.address]).range(&args).unwrap();
+    let keys: Vec<_> = range.kvs.iter().map(|kv| &kv.key[..]).collect();
+    assert_eq!(keys, [b"d", b"c", b"b"]);
+    assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, true));
+    let asked: Vec<_> = server.seen().into_iter().map(|(_, key)| key).collect();
+    assert_eq!(asked, [&b"a"[..], b"a", b"b\0"]);
 }
 
 #[test]
