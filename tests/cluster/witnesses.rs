@@ -2,7 +2,9 @@
 
 use super::patience::{breathe, now};
 use crate::dice::Dice;
-use crate::history::checker::product::{answer_of, of_the_store, row_of, with_options};
+use crate::history::checker::product::{
+    answer_of, as_txn, of_the_store, read_of, row_of, with_options,
+};
 use crate::history::checker::{Answer, Command, Consistency, Op, OpKind, Outcome, RangeArgs, Row};
 use raftd::client::{Connection, Deadline};
 use raftd::types::{ClusterId, Revision};
@@ -213,6 +215,15 @@ fn converse(connection: &mut Connection, kind: &OpKind, coin: bool) -> Told {
             connection.command(None, with_options(command, &mut Vec::new()))
         }
         OpKind::Change(command) => connection.command(None, of_the_store(command)),
+        OpKind::Range(args) if coin && args.limit > 0 => {
+            let mut room = Vec::new();
+            let txn = as_txn(args, &mut room);
+            let consistency = match args.consistency {
+                Consistency::Linearizable => wire::Consistency::Linearizable,
+                Consistency::Serializable => wire::Consistency::Serializable,
+            };
+            connection.read_txn(consistency, txn)
+        }
         OpKind::Range(args) => connection.range(&wire::RangeArgs {
             key: &args.key,
             end: &args.end,
@@ -235,6 +246,9 @@ fn converse(connection: &mut Connection, kind: &OpKind, coin: bool) -> Told {
 }
 
 fn meaning(body: &ReplyBody<'_>) -> Told {
+    if let Some(answer) = read_of(body) {
+        return Told { outcome: Outcome::Answered(answer), saw: None, leader: None };
+    }
     if let Some((answer, saw)) = answer_of(body) {
         return Told { outcome: Outcome::Answered(answer), saw: Some(saw), leader: None };
     }

@@ -3,7 +3,7 @@
 use super::{Attempt, Client, Line};
 use crate::chance::{Chance, u64_of};
 use crate::coverage::Point;
-use crate::history::product::{of_the_store, with_options};
+use crate::history::product::{as_txn, of_the_store, with_options};
 use crate::history::{self, Command, Consistency, Op, OpKind, Outcome};
 use crate::network::{End, PipeKey};
 use crate::options::MS;
@@ -282,6 +282,11 @@ fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &O
                 Consistency::Linearizable => wire::Consistency::Linearizable,
                 Consistency::Serializable => wire::Consistency::Serializable,
             };
+            if request.is_multiple_of(3) {
+                let mut room = Vec::new();
+                let txn = as_txn(args, &mut room);
+                return wire::read_txn_request(bytes, request, consistency, txn);
+            }
             let args = RangeArgs {
                 key: &args.key,
                 end: &args.end,

@@ -2,7 +2,7 @@
 
 use super::{Attempt, Line};
 use crate::coverage::Point;
-use crate::history::product::{answer_of, row_of};
+use crate::history::product::{answer_of, read_of, row_of};
 use crate::history::{Answer, Command, Consistency, OpKind, Outcome};
 use crate::invariants::must;
 use crate::network::PipeKey;
@@ -130,6 +130,9 @@ impl World {
             ReplyBody::PutWith { .. }
             | ReplyBody::DeleteRangeWith { .. }
             | ReplyBody::Txn { .. } => {
+                if let Some(answer) = read_of(body) {
+                    return Meaning::Done(answer);
+                }
                 let (answer, rows) = answer_of(body).unwrap_or_else(|| {
                     let why = format!("c{client} cannot have asked for {body:?}");
                     crate::invariants::broken("Answer", why)

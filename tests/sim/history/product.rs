@@ -1,8 +1,9 @@
 //! The product's words in the history's: the only place here that knows the product.
 
-use super::{Answer, Command, Row};
+use super::{Answer, Command, RangeArgs, Row};
 use raftd::kv::{self, Operand, PutWith, RangeEnd};
 use raftd::types::Revision;
+use raftd::wire::client::Op;
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::results::{KeyValue, TxnResult};
 
@@ -116,6 +117,31 @@ pub(crate) fn answer_of(body: &ReplyBody<'_>) -> Option<(Answer, Vec<Row>)> {
     let found = rows.first().map_or(0, |row| row.mod_revision);
     let refused = Some(found).filter(|_| !succeeded);
     Some((Answer::PutIf { revision: revision.0, refused }, rows))
+}
+
+/// A read as a transaction of one request; `room` is for its bytes.
+pub(crate) fn as_txn<'a>(args: &RangeArgs, room: &'a mut Vec<u8>) -> kv::Txn<'a> {
+    let range = kv::Request::Range(kv::RangeRequest {
+        key: &args.key,
+        end: RangeEnd::from_bytes(&args.end),
+        limit: args.limit,
+        revision: Revision(args.revision),
+        keys_only: args.keys_only,
+        count_only: args.count_only,
+        selection: kv::Selection::ALL,
+    });
+    kv::TxnParts { then: &[range], ..kv::TxnParts::default() }.encode(room);
+    kv::Txn::from_args(room).expect("it changes nothing")
+}
+
+/// What a reply to such a read says.
+pub(crate) fn read_of(body: &ReplyBody<'_>) -> Option<Answer> {
+    let ReplyBody::Txn { op: Op::ReadTxn, revision, succeeded: true, results } = body else {
+        return None;
+    };
+    let TxnResult::Range { kvs, more, count } = results.iter().next()? else { return None };
+    let rows = kvs.iter().map(|kv| row_of(&kv)).collect();
+    Some(Answer::Range { revision: revision.0, rows, more, count })
 }
 
 /// A key as a reply has it.
