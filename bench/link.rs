@@ -148,6 +148,10 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
         other @ (ReplyBody::DeleteRange { .. }
         | ReplyBody::OpenSession { .. }
         | ReplyBody::PutIf { .. }
+        | ReplyBody::Compact { .. }
+        | ReplyBody::PutWith { .. }
+        | ReplyBody::DeleteRangeWith { .. }
+        | ReplyBody::Txn { .. }
         | ReplyBody::Status(_)
         | ReplyBody::Snapshot(_)
         | ReplyBody::MemberList(_)

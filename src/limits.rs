@@ -117,7 +117,8 @@ pub const RANGE_REPLY_BYTES_SMALL: usize = 16 * 1024;
 /// bound.
 pub const CONNECTIONS_MAX: usize = 8192;
 
-/// Largest reply to one range request; more is cut, with `more` set. Bytes.
+/// Largest reply to one range request or transaction; more is cut, with `more` set. What was there
+/// before and would not fit is not cut: then nothing is done. Bytes.
 pub const RANGE_REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes read from one connection in one turn, so that nobody starves the others. Bytes.
@@ -133,6 +134,28 @@ pub const SESSIONS_MAX: usize = 8192;
 /// How far a session's sequence may run ahead of what its client has acknowledged, and so how many
 /// replies are kept for it.
 pub const SESSION_WINDOW: u64 = 256;
+
+/// Largest answer that is kept for a retried call beside its outline: what a transaction read, or
+/// what was there before. A retry of a call with a larger one hears that it was done, and when.
+/// Bytes.
+pub const KEPT_ANSWER_BYTES_MAX: usize = 1024;
+
+/// The same for all calls of a session together, each with what it costs to hold: room for small
+/// ones of a whole window. The table of all sessions takes 128 MiB more at most. Bytes.
+pub const KEPT_ANSWERS_BYTES_MAX: usize = 16 * 1024;
+
+/// What it costs to hold such an answer: its place in a tree, and the allocator's rounding. Bytes.
+pub const KEPT_ANSWER_OVERHEAD_BYTES: usize = 48;
+
+/// Compares, requests of the one branch and requests of the other that a transaction has; one
+/// inside another has what the outer one leaves. etcd's default.
+pub const TXN_OPS_MAX: usize = 128;
+
+/// Compares and requests of a transaction with all those inside it: each costs a check or two.
+pub const TXN_OPS_TOTAL_MAX: usize = 1024;
+
+/// Transactions inside each other, the outermost included. Nobody nests more than two.
+pub const TXN_DEPTH_MAX: usize = 8;
 
 /// A session unused for so long ends. Milliseconds of the leaders' stamps: an hour, as LogCabin.
 pub const SESSION_IDLE_MS: u64 = 60 * 60 * 1000;

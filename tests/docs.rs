@@ -98,6 +98,12 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("SESSIONS_MAX", limits::SESSIONS_MAX),
         ("SESSION_WINDOW", usize::try_from(limits::SESSION_WINDOW).unwrap()),
         ("SESSION_IDLE_MS", usize::try_from(limits::SESSION_IDLE_MS).unwrap()),
+        ("KEPT_ANSWER_BYTES_MAX", limits::KEPT_ANSWER_BYTES_MAX),
+        ("KEPT_ANSWERS_BYTES_MAX", limits::KEPT_ANSWERS_BYTES_MAX),
+        ("KEPT_ANSWER_OVERHEAD_BYTES", limits::KEPT_ANSWER_OVERHEAD_BYTES),
+        ("TXN_OPS_MAX", limits::TXN_OPS_MAX),
+        ("TXN_OPS_TOTAL_MAX", limits::TXN_OPS_TOTAL_MAX),
+        ("TXN_DEPTH_MAX", limits::TXN_DEPTH_MAX),
         ("SNAPSHOT_SAVES_MAX", limits::SNAPSHOT_SAVES_MAX),
         ("SNAPSHOT_PIECE_BYTES_MAX", limits::SNAPSHOT_PIECE_BYTES_MAX),
         ("ENTRIES_MAX", peer::ENTRIES_MAX),
@@ -121,7 +127,7 @@ fn the_errors_are_the_ones_in_the_sources() {
         assert_eq!(cells[1], error.advice().code().to_string(), "the advice of {name}");
         codes.insert(error.code());
     }
-    assert_eq!(codes, (1..=16).collect(), "an error of every code");
+    assert_eq!(codes, (1..=20).collect(), "an error of every code");
     // The forms without details that the samples do not show.
     assert_eq!(Error::NotLeader { leader: None }.code(), 1);
 }

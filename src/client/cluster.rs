@@ -13,6 +13,7 @@ use crate::wire::status::Status;
 use super::clock::{Deadline, back_off};
 use super::connection::Connection;
 use super::error::{Attempt, ConnectionError, Error, Why};
+use super::requests::own;
 use super::session::Sessions;
 
 /// One attempt to say hello takes at least and at most this, by the timeout's share of an endpoint:
@@ -166,21 +167,12 @@ impl Client {
         mod_revision: Revision,
     ) -> Result<PutIf, Error> {
         self.check_size(key.len().saturating_add(value.len()))?;
-        self.write(Command::PutIf { key, value, mod_revision }, |body| match body {
-            ReplyBody::PutIf { revision, refused: None } => Some(PutIf::Done { revision }),
-            ReplyBody::PutIf { refused: Some(mod_revision), .. } => {
-                Some(PutIf::Refused { mod_revision })
-            }
-            ReplyBody::Error(_)
-            | ReplyBody::Put { .. }
-            | ReplyBody::DeleteRange { .. }
-            | ReplyBody::OpenSession { .. }
-            | ReplyBody::Range(_)
-            | ReplyBody::Status(_)
-            | ReplyBody::Snapshot(_)
-            | ReplyBody::MemberList(_)
-            | ReplyBody::MemberChange { .. }
-            | ReplyBody::Transfer { .. } => None,
+        self.write(Command::PutIf { key, value, mod_revision }, |body| {
+            let ReplyBody::PutIf { revision, refused } = body else { return None };
+            Some(match refused {
+                None => PutIf::Done { revision },
+                Some(mod_revision) => PutIf::Refused { mod_revision },
+            })
         })
     }
 
@@ -205,6 +197,9 @@ impl Client {
 
     /// Reads a range, at one revision, in as many requests as the replies' bound makes necessary.
     pub fn range(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
+        if args.selection.sorts() {
+            return self.sorted_range(args);
+        }
         let mut range = self.range_once(args)?;
         while range.more && (args.limit == 0 || collected(&range) < args.limit) {
             let Some(last) = range.kvs.last() else { break };
@@ -249,7 +244,7 @@ impl Client {
         })
     }
 
-    fn range_once(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
+    pub(super) fn range_once(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
         self.check_size(args.key.len().saturating_add(args.end.len()))?;
         let intent = match args.consistency {
             Consistency::Linearizable | Consistency::Lease => Intent::Read,
@@ -258,12 +253,12 @@ impl Client {
         let send = |connection: &mut Connection| connection.range(args);
         let deadline = self.deadline();
         self.call(intent, deadline, send, |body| {
-            if let ReplyBody::Range(reply) = body { Some(own(&reply)) } else { None }
+            if let ReplyBody::Range(reply) = body { Some(own_range(&reply)) } else { None }
         })
     }
 
     /// A request beyond the protocol's bound would only make the node hang up.
-    fn check_size(&self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn check_size(&self, bytes: usize) -> Result<(), Error> {
         if bytes <= CONTENT_BYTES_MAX {
             return Ok(());
         }
@@ -464,9 +459,39 @@ fn unanswered(intent: Intent, endpoint: String, why: Why) -> Failure {
 
 /// The last word of a node that will not do it; what an earlier attempt came to it does not know.
 fn refused(endpoint: String, source: WireError, doubt: Option<Attempt>) -> Error {
+    if let WireError::AnswerNotKept { revision } = source {
+        return Error::AnswerNotKept { revision };
+    }
     match doubt {
-        Some(attempt) => Error::OutcomeUnknown { attempt },
-        None => Error::Refused { endpoint, source },
+        Some(attempt) if !is_of_the_store(&source) => Error::OutcomeUnknown { attempt },
+        Some(_) | None => Error::Refused { endpoint, source },
+    }
+}
+
+/// Whether an error is what became of the request where it was applied, and so of every copy of it.
+fn is_of_the_store(error: &WireError) -> bool {
+    match error {
+        WireError::KeyNotFound
+        | WireError::LeaseNotFound
+        | WireError::AnswerTooLarge { .. }
+        | WireError::Compacted { .. }
+        | WireError::FutureRevision { .. } => true,
+        WireError::NotLeader { .. }
+        | WireError::Busy { .. }
+        | WireError::NoSpace
+        | WireError::NotReady { .. }
+        | WireError::BadRequest { .. }
+        | WireError::TooLarge { .. }
+        | WireError::OutcomeUnknown
+        | WireError::WrongCluster { .. }
+        | WireError::WrongNode { .. }
+        | WireError::Unsupported { .. }
+        | WireError::Refused { .. }
+        | WireError::SessionExpired
+        | WireError::CallAcknowledged
+        | WireError::Removed { .. }
+        | WireError::AnswerNotKept { .. }
+        | WireError::Other { .. } => false,
     }
 }
 
@@ -474,6 +499,9 @@ fn refused(endpoint: String, source: WireError, doubt: Option<Attempt>) -> Error
 fn judge(intent: Intent, endpoint: String, error: WireError) -> Failure {
     match error.advice() {
         Advice::Unknown if error == WireError::SessionExpired => Failure::Expired { endpoint },
+        Advice::Unknown if matches!(error, WireError::AnswerNotKept { .. }) => {
+            Failure::Refused { endpoint, source: error }
+        }
         Advice::AskAgain => {
             let redirect = error.leader_address().map(str::to_owned);
             let attempt = Box::new(Attempt { endpoint, why: Why::Answer(error) });
@@ -503,6 +531,10 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         | ReplyBody::DeleteRange { .. }
         | ReplyBody::OpenSession { .. }
         | ReplyBody::PutIf { .. }
+        | ReplyBody::Compact { .. }
+        | ReplyBody::PutWith { .. }
+        | ReplyBody::DeleteRangeWith { .. }
+        | ReplyBody::Txn { .. }
         | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
     }
 }
@@ -511,17 +543,7 @@ fn collected(range: &Range) -> u64 {
     u64::try_from(range.kvs.len()).unwrap_or(u64::MAX)
 }
 
-fn own(reply: &RangeReply<'_>) -> Range {
-    let kvs = reply
-        .kvs()
-        .map(|kv| KeyValue {
-            key: kv.key.to_vec(),
-            value: kv.value.to_vec(),
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            version: kv.version,
-            lease: kv.lease,
-        })
-        .collect();
-    Range { revision: reply.revision, kvs, more: reply.more, count: reply.count }
+fn own_range(reply: &RangeReply<'_>) -> Range {
+    let RangeReply { revision, more, count, .. } = *reply;
+    Range { revision, kvs: reply.kvs().map(own).collect(), more, count }
 }

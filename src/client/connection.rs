@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::limits::{HELLO_BYTES_MAX, RANGE_REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::types::ClusterId;
-use crate::wire::client::{self, Command, RangeArgs, SessionCall};
+use crate::wire::client::{self, Command, Consistency, RangeArgs, SessionCall, Txn};
 use crate::wire::frame::next_frame;
 use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
 use crate::wire::members::{self, MemberRequest};
@@ -110,6 +110,13 @@ impl Connection {
     pub fn range(&mut self, args: &RangeArgs<'_>) -> u64 {
         let id = self.take_id();
         client::range_request(&mut self.out, id, args);
+        id
+    }
+
+    /// Puts a ReadTxn into the send buffer.
+    pub fn read_txn(&mut self, consistency: Consistency, txn: Txn<'_>) -> u64 {
+        let id = self.take_id();
+        client::read_txn_request(&mut self.out, id, consistency, txn);
         id
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::types::Revision;
 use crate::wire::error::Error as WireError;
 use crate::wire::fields::DecodeError;
 use crate::wire::frame::FrameError;
@@ -124,6 +125,11 @@ pub enum Error {
         /// Why.
         source: WireError,
     },
+    /// Done, by an earlier copy of the call, whose answer was lost; it was too large to be kept.
+    AnswerNotKept {
+        /// The store's revision after the call.
+        revision: Revision,
+    },
     /// Perhaps done: a write was sent, and no answer came or one that does not know.
     OutcomeUnknown {
         /// Who may have done it.
@@ -164,6 +170,9 @@ impl fmt::Display for Error {
                 f.write_str(")")
             }
             Error::Refused { endpoint, .. } => write!(f, "{endpoint} refused the request"),
+            Error::AnswerNotKept { revision } => {
+                write!(f, "done, at revision {revision} at the latest; the answer was lost")
+            }
             Error::OutcomeUnknown { attempt } => write!(
                 f,
                 "sent to {}, but nobody knows the end: the write may or may not be done",
@@ -176,7 +185,7 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Error::Unavailable { .. } => None,
+            Error::Unavailable { .. } | Error::AnswerNotKept { .. } => None,
             Error::Refused { source, .. } => Some(source),
             Error::OutcomeUnknown { attempt } => match &attempt.why {
                 Why::Connection(why) => Some(why),

@@ -14,15 +14,20 @@ mod cluster;
 mod connection;
 mod error;
 mod members;
+mod requests;
 mod session;
 mod snapshot;
 
-pub use crate::wire::client::{Command, RangeEnd, SessionCall};
+pub use crate::wire::client::{
+    Command, Compare, DeleteWith, Operand, Order, PutWith, RangeArgs, RangeEnd, RangeRequest,
+    Relation, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts, TxnRequest,
+};
 pub use clock::{Deadline, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
 pub use members::find_cluster;
+pub use requests::{DeletedKeys, Put, TxnDone, TxnResult};
 pub use snapshot::{Goes, Piece};
 
 /// The end of the range of all keys that begin with `prefix`, in the wire's form.

@@ -128,6 +128,10 @@ fn receive(
             | ReplyBody::DeleteRange { .. }
             | ReplyBody::OpenSession { .. }
             | ReplyBody::PutIf { .. }
+            | ReplyBody::Compact { .. }
+            | ReplyBody::PutWith { .. }
+            | ReplyBody::DeleteRangeWith { .. }
+            | ReplyBody::Txn { .. }
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)

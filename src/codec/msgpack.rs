@@ -1,8 +1,9 @@
-//! The part of MessagePack that raftd's formats are made of: unsigned integers, byte strings,
-//! arrays.
+//! The part of MessagePack that raftd's formats are made of: unsigned integers, booleans, byte
+//! strings, arrays.
 //!
 //! ```text
 //! uint   00..7f | cc u8 | cd u16 | ce u32 | cf u64        big-endian
+//! bool   c2 false | c3 true
 //! bin    c4 u8 | c5 u16 | c6 u32, then that many bytes
 //! array  90..9f | dc u16 | dd u32, then that many values
 //! ```
@@ -98,6 +99,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A boolean.
+    #[inline]
+    pub fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.marker()? {
+            0xc2 => Ok(false),
+            0xc3 => Ok(true),
+            marker => Err(DecodeError::Unexpected { wanted: "a boolean", marker }),
+        }
+    }
+
     /// A byte string, borrowed.
     #[inline]
     pub fn bin(&mut self) -> Result<&'a [u8], DecodeError> {
@@ -171,6 +182,11 @@ pub fn write_uint(out: &mut Vec<u8>, value: u64) {
             out.extend_from_slice(&value.to_be_bytes());
         }
     }
+}
+
+/// Appends `true` or `false`.
+pub fn write_flag(out: &mut Vec<u8>, flag: bool) {
+    out.push(if flag { 0xc3 } else { 0xc2 });
 }
 
 /// Appends a byte string. Panics above 4 GiB, which every frame and request bound excludes.

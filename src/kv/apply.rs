@@ -15,12 +15,16 @@ use crate::codec::msgpack::Reader;
 use crate::types::{LogIndex, Revision};
 
 use super::Store;
-use super::command::{self, Command, CommandError, CommandReply, SessionCall};
+use super::answer::{Answer, CommandReply, revision_of_reply};
+use super::command::{self, Command, CommandError, SessionCall};
 use super::index::KeyHash;
 use super::session::Standing;
 
 /// Commands to a group: about as many misses as a core keeps in flight. 32 is no faster.
 const GROUP: usize = 16;
+
+/// Bytes of an answer's buffer that are kept from one entry to the next.
+const BODY_BYTES_KEPT: usize = 64 * 1024;
 
 /// An entry this version cannot apply: written by a newer one, or damaged in memory. The node must
 /// stop: the commands before it may have been applied, and going on without it would make another
@@ -46,13 +50,13 @@ impl Error for ApplyError {
 }
 
 impl Store {
-    /// Applies an entry of kind `Commands`: calls `reply` once per command, in order. Panics unless
-    /// `index` follows the last one applied.
+    /// Applies an entry of kind `Commands`: calls `reply` once per command, in order, with what it
+    /// answers for as long as that call lasts. Panics unless `index` follows the last one applied.
     pub fn apply(
         &mut self,
         index: LogIndex,
         payload: &[u8],
-        reply: &mut dyn FnMut(CommandReply),
+        reply: &mut dyn FnMut(Answer<'_>),
     ) -> Result<(), ApplyError> {
         assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
         let failed = |why| ApplyError { index, why };
@@ -61,18 +65,24 @@ impl Store {
         self.stamp_ms = self.stamp_ms.max(header.stamp_ms);
         self.sessions.expire(self.stamp_ms);
         let mut group = Group::new();
+        let mut body = std::mem::take(&mut self.body);
         while !reader.is_empty() {
             group.read(self, &mut reader).map_err(failed)?;
             group.touch(self);
             self.free_due(group.spent());
             group.touch_places(self);
             for (hash, call, command) in group.commands() {
-                reply(match call {
-                    None => self.execute(hash, command),
-                    Some(call) => self.execute_once(hash, call, command),
-                });
+                body.clear();
+                let outline = match call {
+                    None => self.execute(hash, command, &mut body),
+                    Some(call) => self.execute_once(hash, call, command, &mut body),
+                };
+                reply(Answer { outline, body: &body });
             }
         }
+        body.clear();
+        body.shrink_to(BODY_BYTES_KEPT);
+        self.body = body;
         self.applied = index;
         Ok(())
     }
@@ -91,12 +101,18 @@ impl Store {
         hash: KeyHash,
         call: SessionCall,
         command: Command<'_>,
+        body: &mut Vec<u8>,
     ) -> CommandReply {
         match self.sessions.begin(call, self.stamp_ms) {
             Standing::New => {
-                let reply = self.execute(hash, command);
-                self.sessions.keep(call, reply);
+                let reply = self.execute(hash, command, body);
+                self.sessions.keep(call, reply, body);
                 reply
+            }
+            Standing::Answered(reply) if reply.has_body() => {
+                body.extend_from_slice(self.sessions.body_of(call));
+                let revision = revision_of_reply(&reply);
+                if body.is_empty() { CommandReply::AnswerNotKept { revision } } else { reply }
             }
             Standing::Answered(reply) => reply,
             Standing::Acknowledged => CommandReply::CallAcknowledged,
@@ -105,7 +121,7 @@ impl Store {
     }
 
     #[inline]
-    fn execute(&mut self, hash: KeyHash, command: Command<'_>) -> CommandReply {
+    fn execute(&mut self, hash: KeyHash, command: Command<'_>, body: &mut Vec<u8>) -> CommandReply {
         match command {
             Command::Put { key, value } => {
                 CommandReply::Put { revision: self.put(hash, key, value) }
@@ -125,6 +141,18 @@ impl Store {
                 let refused = self.put_if(hash, key, value, mod_revision).err();
                 CommandReply::PutIf { revision: self.revision, refused }
             }
+            Command::PutWith(put) => match self.put_with(hash, &put, body) {
+                Ok(revision) => CommandReply::PutWith { revision },
+                Err(why) => CommandReply::Refused { why },
+            },
+            Command::DeleteRangeWith(delete) => match self.delete_with(hash, &delete, body) {
+                Ok(deleted) => CommandReply::DeleteRangeWith { revision: self.revision, deleted },
+                Err(why) => CommandReply::Refused { why },
+            },
+            Command::Txn(txn) => match self.transact(txn, body) {
+                Ok(succeeded) => CommandReply::Txn { revision: self.revision, succeeded },
+                Err(why) => CommandReply::Refused { why },
+            },
         }
     }
 }
@@ -155,7 +183,11 @@ impl<'a> Group<'a> {
                 Command::Put { key, .. }
                 | Command::DeleteRange { key, .. }
                 | Command::PutIf { key, .. } => store.index.hash(key),
-                Command::Compact { .. } | Command::OpenSession => KeyHash::default(),
+                Command::PutWith(put) => store.index.hash(put.key),
+                Command::DeleteRangeWith(delete) => store.index.hash(delete.key),
+                Command::Compact { .. } | Command::OpenSession | Command::Txn(_) => {
+                    KeyHash::default()
+                }
             };
             self.count += 1;
         }
@@ -172,8 +204,9 @@ impl<'a> Group<'a> {
     fn spent(&self) -> usize {
         let commands = self.commands[..self.count].iter();
         let each = commands.map(|command| match command {
-            Command::Put { .. } | Command::PutIf { .. } => 1,
-            Command::DeleteRange { .. } => 2,
+            Command::Put { .. } | Command::PutIf { .. } | Command::PutWith(_) => 1,
+            Command::DeleteRange { .. } | Command::DeleteRangeWith(_) => 2,
+            Command::Txn(txn) => 2 * txn.changes(),
             Command::Compact { .. } | Command::OpenSession => 0,
         });
         each.sum()

@@ -3,15 +3,16 @@
 //! ```text
 //! checkpoint  header (key version+)* (session reply*)* end
 //!                                                MessagePack values in a row, to the last byte
-//! header      01 array(6) [format: uint = 1, revision, compact_revision, stamp_ms,
+//! header      01 array(6) [format: uint = 2, revision, compact_revision, stamp_ms,
 //!                          newest session ever opened, how often sessions were used]
 //! key         02 bin                             ascending
-//! version     03 array(4) [mod_revision, create_revision, version, value: bin]
+//! version     03 array(5) [mod_revision, create_revision, version, lease, value: bin]
 //!                                                of the key before, newest first; a tombstone has
-//!                                                create_revision 0, version 0 and no value
+//!                                                create_revision 0, version 0, lease 0, no value
 //! session     05 array(4) [id, acknowledged, used, used_ms]      in the order of their places
-//! reply       06 array(5) [sequence, op, revision, a, b]         kept for the session before,
-//!                                                ascending; op, a and b as the state hash has them
+//! reply       06 array(6) [sequence, op, revision, a, b, body: bin]     kept for the session
+//!                                                before, ascending; op, a and b as the state hash
+//!                                                has them
 //! end         04 array(5) [keys, versions, sessions, replies, state_hash: uint]
 //! ```
 //!
@@ -38,12 +39,12 @@ use crate::codec::msgpack::{self, DecodeError};
 use crate::types::{LogIndex, Revision};
 
 use super::Store;
-use super::command::CommandReply;
-use super::session::{SessionCounters, SessionRow, words_of_reply};
+use super::answer::words_of_reply;
+use super::session::{KeptReply, SessionCounters, SessionRow};
 use super::versions::{Version, VersionId};
 
 /// The version of the format above.
-pub const CHECKPOINT_FORMAT: u64 = 1;
+pub const CHECKPOINT_FORMAT: u64 = 2;
 
 pub(super) const HEADER: u8 = 1;
 pub(super) const KEY: u8 = 2;
@@ -295,18 +296,21 @@ impl Checkpoint {
         write_numbers(out, HEADER, &numbers);
     }
 
-    fn write_session(
+    fn write_session<'a>(
         &mut self,
         out: &mut Vec<u8>,
         row: SessionRow,
-        replies: impl Iterator<Item = (u64, CommandReply)>,
+        replies: impl Iterator<Item = KeptReply<'a>>,
     ) {
         self.sessions += 1;
         write_numbers(out, SESSION, &[row.id.0, row.acknowledged, row.used, row.used_ms]);
-        for (sequence, reply) in replies {
+        for KeptReply { sequence, outline, body } in replies {
             self.replies += 1;
-            let [op, revision, a, b] = words_of_reply(&reply);
-            write_numbers(out, REPLY, &[sequence, op, revision, a, b]);
+            let [op, revision, a, b] = words_of_reply(&outline);
+            out.push(REPLY);
+            msgpack::write_array(out, 6);
+            [sequence, op, revision, a, b].iter().for_each(|it| msgpack::write_uint(out, *it));
+            msgpack::write_bin(out, body);
         }
     }
 
@@ -324,8 +328,9 @@ fn write_numbers(out: &mut Vec<u8>, kind: u8, numbers: &[u64]) {
 
 fn write_version(out: &mut Vec<u8>, version: &Version) {
     out.push(VERSION);
-    msgpack::write_array(out, 4);
-    for number in [version.mod_revision, version.create_revision, version.version] {
+    msgpack::write_array(out, 5);
+    let Version { mod_revision, create_revision, version: puts, lease, .. } = *version;
+    for number in [mod_revision, create_revision, puts, lease] {
         msgpack::write_uint(out, number);
     }
     msgpack::write_bin(out, version.value());

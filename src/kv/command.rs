@@ -1,4 +1,4 @@
-//! What an entry of kind `Commands` holds, and what a command answers.
+//! What an entry of kind `Commands` holds.
 //!
 //! ```text
 //! payload   header command*                     MessagePack values in a row, to the last byte
@@ -6,11 +6,15 @@
 //! command   op args                             the client's request after its id, unchanged
 //!   01      array(2) [key: bin, value: bin]     Put
 //!   02      array(2) [key: bin, end: bin]       DeleteRange
-//!   03      array(1) [revision: uint]           Compact, made by the leader only
+//!   03      array(1) [revision: uint]           Compact
 //!   04      array(5) [session: uint, sequence: uint, acknowledged: uint, op, args]     InSession:
-//!                                               a Put, DeleteRange or PutIf, done once
+//!                                               any of these but 04 and 05, done once
 //!   05      array(0) []                         OpenSession
 //!   06      array(3) [key: bin, value: bin, mod_revision: uint]     PutIf
+//!   07      array(6) [key: bin, value: bin, lease: uint, prev_kv: bool, ignore_value: bool,
+//!                     ignore_lease: bool]       PutWith
+//!   08      array(3) [key: bin, end: bin, prev_kv: bool]            DeleteRangeWith
+//!   09      array(3)                            Txn, see txn.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
 //!
@@ -26,10 +30,12 @@ use std::error::Error;
 use std::fmt;
 
 use crate::codec::msgpack::{self, DecodeError, Reader};
-use crate::limits::SESSION_WINDOW;
+use crate::limits::{SESSION_WINDOW, TXN_DEPTH_MAX, TXN_OPS_MAX, TXN_OPS_TOTAL_MAX};
 use crate::types::{Revision, SessionId};
 
-use super::range::RangeError;
+pub use super::range::RangeRequest;
+pub use super::select::{Order, RevisionSpan, Selection, SortBy};
+pub use super::txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
 
 /// The version of the format above.
 pub const FORMAT_VERSION: u64 = 1;
@@ -40,6 +46,9 @@ const OP_COMPACT: u8 = 3;
 const OP_IN_SESSION: u8 = 4;
 const OP_OPEN_SESSION: u8 = 5;
 const OP_PUT_IF: u8 = 6;
+pub(super) const OP_PUT_WITH: u8 = 7;
+pub(super) const OP_DELETE_RANGE_WITH: u8 = 8;
+pub(super) const OP_TXN: u8 = 9;
 
 /// The last call of a session. Nobody makes as many, and what follows it can be counted as well.
 const SEQUENCE_MAX: u64 = 1 << 62;
@@ -100,6 +109,40 @@ pub enum Command<'a> {
         /// The key's mod revision must be this one; 0: there must be no such key.
         mod_revision: Revision,
     },
+    /// A `Put` with everything that etcd's has.
+    PutWith(PutWith<'a>),
+    /// A `DeleteRange` that answers what it deleted, if asked to.
+    DeleteRangeWith(DeleteWith<'a>),
+    /// Requests that are done together, one branch of two.
+    Txn(Txn<'a>),
+}
+
+/// A put with everything that etcd's has.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PutWith<'a> {
+    /// Not empty.
+    pub key: &'a [u8],
+    /// May be empty; must be if `ignore_value`.
+    pub value: &'a [u8],
+    /// The lease that the key hangs on from now on; 0 is none, and must be if `ignore_lease`.
+    pub lease: u64,
+    /// Answer what was there before.
+    pub prev_kv: bool,
+    /// Keep the value. The key must exist.
+    pub ignore_value: bool,
+    /// Keep the lease. The key must exist.
+    pub ignore_lease: bool,
+}
+
+/// A delete with everything that etcd's has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeleteWith<'a> {
+    /// Not empty.
+    pub key: &'a [u8],
+    /// Where the range ends.
+    pub end: RangeEnd<'a>,
+    /// Answer what was there before.
+    pub prev_kv: bool,
 }
 
 /// Where a range of keys ends that starts at its `key`.
@@ -124,6 +167,15 @@ impl<'a> RangeEnd<'a> {
         }
     }
 
+    /// Whether a range from `start` to here has `key`.
+    pub fn holds(self, start: &[u8], key: &[u8]) -> bool {
+        match self {
+            RangeEnd::Key => key == start,
+            RangeEnd::Unbounded => key >= start,
+            RangeEnd::Before(end) => key >= start && key < end,
+        }
+    }
+
     /// The wire's form.
     pub const fn as_bytes(self) -> &'a [u8] {
         match self {
@@ -132,47 +184,6 @@ impl<'a> RangeEnd<'a> {
             RangeEnd::Before(end) => end,
         }
     }
-}
-
-/// What a command answers; the same on every node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CommandReply {
-    /// Answer to `Put`.
-    Put {
-        /// The revision the put made.
-        revision: Revision,
-    },
-    /// Answer to `DeleteRange`.
-    DeleteRange {
-        /// The store's revision after it: its own if it deleted anything.
-        revision: Revision,
-        /// How many keys it deleted.
-        deleted: u64,
-    },
-    /// Answer to `Compact`.
-    Compact {
-        /// The store's revision.
-        revision: Revision,
-        /// Why nothing was compacted, if so: the revision is in the future or compacted already.
-        refused: Option<RangeError>,
-    },
-    /// Answer to `OpenSession`.
-    OpenSession {
-        /// The new session.
-        session: SessionId,
-    },
-    /// Answer to `PutIf`.
-    PutIf {
-        /// The store's revision after it: its own if it put.
-        revision: Revision,
-        /// Why nothing was put, if so: the key's mod revision is this one; 0: there is no such key.
-        refused: Option<Revision>,
-    },
-    /// Answer to any call of a session that has ended, or never began. Nothing was done now; what a
-    /// call of the same number did before is forgotten.
-    SessionExpired,
-    /// Answer to a call whose reply the client had acknowledged: a late copy. Nothing was done now.
-    CallAcknowledged,
 }
 
 /// Why bytes are not an entry or a command of this version.
@@ -213,11 +224,23 @@ pub enum CommandError {
         /// The largest size.
         bytes_max: usize,
     },
-    /// An operation that only the leader itself may put into the log.
-    NotForClients {
-        /// Its number.
-        op: u8,
+    /// A number that stands for nothing.
+    Number {
+        /// What it should stand for.
+        of: &'static str,
+        /// It.
+        found: u64,
     },
+    /// A put that keeps the value and brings one.
+    ValueGiven,
+    /// A put that keeps the lease and brings one.
+    LeaseGiven,
+    /// A transaction with more compares or requests than it may have.
+    TooManyOperations,
+    /// Too many transactions inside each other.
+    TooDeep,
+    /// A transaction that puts a key twice, or puts a key and deletes it.
+    DuplicateKey,
     /// A call that no client makes: of session 0, or not within the window above what it has
     /// acknowledged.
     Call {
@@ -242,7 +265,20 @@ impl fmt::Display for CommandError {
             CommandError::TooLarge { bytes, bytes_max } => {
                 write!(f, "the command has {bytes} bytes, more than {bytes_max}")
             }
-            CommandError::NotForClients { op } => write!(f, "operation {op} is not for clients"),
+            CommandError::Number { of, found } => write!(f, "{found} is no {of}"),
+            CommandError::ValueGiven => f.write_str("a put that keeps the value brings a value"),
+            CommandError::LeaseGiven => f.write_str("a put that keeps the lease brings a lease"),
+            CommandError::TooManyOperations => write!(
+                f,
+                "a transaction has more than {TXN_OPS_MAX} compares or requests, or more than \
+                 {TXN_OPS_TOTAL_MAX} with those inside it"
+            ),
+            CommandError::TooDeep => {
+                write!(f, "more than {TXN_DEPTH_MAX} transactions are inside each other")
+            }
+            CommandError::DuplicateKey => {
+                f.write_str("a transaction changes a key twice: puts it and puts or deletes it")
+            }
             CommandError::Call { call: SessionCall { session, sequence, acknowledged } } => write!(
                 f,
                 "session {session} cannot make call {sequence} having acknowledged {acknowledged}: \
@@ -262,7 +298,12 @@ impl Error for CommandError {
             | CommandError::EmptyKey
             | CommandError::Trailing { .. }
             | CommandError::TooLarge { .. }
-            | CommandError::NotForClients { .. }
+            | CommandError::Number { .. }
+            | CommandError::ValueGiven
+            | CommandError::LeaseGiven
+            | CommandError::TooManyOperations
+            | CommandError::TooDeep
+            | CommandError::DuplicateKey
             | CommandError::Call { .. } => None,
         }
     }
@@ -280,14 +321,7 @@ pub fn validate_command(op_and_args: &[u8], bytes_max: usize) -> Result<(), Comm
         return Err(CommandError::TooLarge { bytes: op_and_args.len(), bytes_max });
     }
     let mut reader = Reader::new(op_and_args);
-    let (_, command) = decode_next(&mut reader)?;
-    match command {
-        Command::Put { .. }
-        | Command::DeleteRange { .. }
-        | Command::OpenSession
-        | Command::PutIf { .. } => {}
-        Command::Compact { .. } => return Err(CommandError::NotForClients { op: OP_COMPACT }),
-    }
+    decode_next(&mut reader)?;
     match reader.rest().len() {
         0 => Ok(()),
         bytes => Err(CommandError::Trailing { bytes }),
@@ -319,11 +353,14 @@ pub fn decode_next<'a>(
     }
     let call = decode_call(reader)?;
     match decode_command(reader)? {
-        Command::Compact { .. } => Err(CommandError::Operation { op: OP_COMPACT }),
         Command::OpenSession => Err(CommandError::Operation { op: OP_OPEN_SESSION }),
-        command @ (Command::Put { .. } | Command::DeleteRange { .. } | Command::PutIf { .. }) => {
-            Ok((Some(call), command))
-        }
+        command @ (Command::Put { .. }
+        | Command::DeleteRange { .. }
+        | Command::Compact { .. }
+        | Command::PutIf { .. }
+        | Command::PutWith(_)
+        | Command::DeleteRangeWith(_)
+        | Command::Txn(_)) => Ok((Some(call), command)),
     }
 }
 
@@ -366,18 +403,47 @@ pub fn decode_command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, Comman
             let (key, value) = (decode_key(reader)?, reader.bin()?);
             Ok(Command::PutIf { key, value, mod_revision: Revision(reader.uint()?) })
         }
+        OP_PUT_WITH => Ok(Command::PutWith(decode_put_with(reader)?)),
+        OP_DELETE_RANGE_WITH => Ok(Command::DeleteRangeWith(decode_delete_with(reader)?)),
+        OP_TXN => Ok(Command::Txn(Txn::decode(reader)?)),
         op => Err(CommandError::Operation { op }),
     }
 }
 
+pub(super) fn decode_put_with<'a>(reader: &mut Reader<'a>) -> Result<PutWith<'a>, CommandError> {
+    check_arity("a put with options", 6, reader.array()?)?;
+    let (key, value, lease) = (decode_key(reader)?, reader.bin()?, reader.uint()?);
+    let (prev_kv, ignore_value) = (reader.flag()?, reader.flag()?);
+    let ignore_lease = reader.flag()?;
+    if ignore_value && !value.is_empty() {
+        return Err(CommandError::ValueGiven);
+    }
+    if ignore_lease && lease != 0 {
+        return Err(CommandError::LeaseGiven);
+    }
+    Ok(PutWith { key, value, lease, prev_kv, ignore_value, ignore_lease })
+}
+
+pub(super) fn decode_delete_with<'a>(
+    reader: &mut Reader<'a>,
+) -> Result<DeleteWith<'a>, CommandError> {
+    check_arity("a delete with options", 3, reader.array()?)?;
+    let (key, end) = (decode_key(reader)?, RangeEnd::from_bytes(reader.bin()?));
+    Ok(DeleteWith { key, end, prev_kv: reader.flag()? })
+}
+
 #[inline]
-fn decode_key<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CommandError> {
+pub(super) fn decode_key<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CommandError> {
     let key = reader.bin()?;
     if key.is_empty() { Err(CommandError::EmptyKey) } else { Ok(key) }
 }
 
 #[inline]
-fn check_arity(of: &'static str, expected: usize, found: usize) -> Result<(), CommandError> {
+pub(super) fn check_arity(
+    of: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), CommandError> {
     if found == expected { Ok(()) } else { Err(CommandError::Arity { of, expected, found }) }
 }
 
@@ -422,7 +488,40 @@ pub fn encode_command(out: &mut Vec<u8>, command: Command<'_>) {
             msgpack::write_bin(out, value);
             msgpack::write_uint(out, mod_revision.0);
         }
+        Command::PutWith(put) => {
+            out.push(OP_PUT_WITH);
+            encode_put_with(out, &put);
+        }
+        Command::DeleteRangeWith(delete) => {
+            out.push(OP_DELETE_RANGE_WITH);
+            encode_delete_with(out, &delete);
+        }
+        Command::Txn(txn) => {
+            out.push(OP_TXN);
+            out.extend_from_slice(txn.args());
+        }
     }
+}
+
+pub(super) fn encode_put_with(out: &mut Vec<u8>, put: &PutWith<'_>) {
+    let PutWith { key, value, lease, prev_kv, ignore_value, ignore_lease } = *put;
+    assert!(!key.is_empty(), "a put names a key");
+    msgpack::write_array(out, 6);
+    msgpack::write_bin(out, key);
+    msgpack::write_bin(out, value);
+    msgpack::write_uint(out, lease);
+    for flag in [prev_kv, ignore_value, ignore_lease] {
+        msgpack::write_flag(out, flag);
+    }
+}
+
+pub(super) fn encode_delete_with(out: &mut Vec<u8>, delete: &DeleteWith<'_>) {
+    let DeleteWith { key, end, prev_kv } = *delete;
+    assert!(!key.is_empty(), "a delete names a key");
+    msgpack::write_array(out, 3);
+    msgpack::write_bin(out, key);
+    msgpack::write_bin(out, end.as_bytes());
+    msgpack::write_flag(out, prev_kv);
 }
 
 /// Appends what leads a command in a session; the command follows.

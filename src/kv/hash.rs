@@ -4,8 +4,13 @@
 //! state_hash   = live + sessions + store                                 wrapping u64 sums
 //! live         = sum over live keys of H(1, X(key), create, mod, version, lease, X(value))
 //! sessions     = sum over sessions of H(3, id, acknowledged, used, used_ms, replies, 0)
-//! replies      = sum over kept replies of H(4, sequence, op, revision, a, b, 0)
-//!                Put 0, 0 · DeleteRange deleted, 0 · PutIf done 0, 0, else 1, mod_revision
+//! replies      = sum over kept replies of H(4, sequence, op, revision, a, b, X(body))
+//!                a and b: Put, PutWith 0, 0 · DeleteRange, DeleteRangeWith deleted, 0
+//!                PutIf done 0, 0, else 1, mod_revision · Txn succeeded, 0
+//!                Compact done 0, 0, else 1 compacted, 2 future, and that revision
+//!                refused, op 0: 1 or 2, 0 with that revision before them · with revision 0:
+//!                3, 0 no such key · 4, 0 no such lease · 5, 0 the answer is too large
+//!                X(body): of a reply without one, or whose body is not kept, 0
 //! store        = H(2, revision, compact_revision, last_session, session_uses, 0, 0)
 //! H(a, …, g)   = X(the seven as u64, little-endian, 56 bytes)
 //! X(bytes)     = XXH3, 64 bits, seed 0
@@ -21,8 +26,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::types::{Revision, SessionId};
 
-use super::command::CommandReply;
-use super::session::{SessionCounters, SessionRow, words_of_reply};
+use super::answer::{CommandReply, words_of_reply};
+use super::session::{SessionCounters, SessionRow};
 
 /// Domain of a live key.
 const LIVE: u64 = 1;
@@ -40,12 +45,12 @@ pub(super) struct LiveVersion<'a> {
     pub(super) create_revision: u64,
     pub(super) mod_revision: u64,
     pub(super) version: u64,
+    pub(super) lease: u64,
 }
 
 /// What a live key adds to the state hash.
 pub(super) fn of_live(live: &LiveVersion<'_>) -> u64 {
-    let lease = 0;
-    let LiveVersion { key, value, create_revision, mod_revision, version } = *live;
+    let LiveVersion { key, value, create_revision, mod_revision, version, lease } = *live;
     of_words([LIVE, xxh3_64(key), create_revision, mod_revision, version, lease, xxh3_64(value)])
 }
 
@@ -65,10 +70,11 @@ pub(super) fn of_session(row: &SessionRow, replies: u64) -> u64 {
     of_words([SESSION, id, acknowledged, used, used_ms, replies, 0])
 }
 
-/// What the reply to call `sequence` adds to its session's sum.
-pub(super) fn of_reply(sequence: u64, reply: &CommandReply) -> u64 {
+/// What the reply to call `sequence` adds to its session's sum, `body` being what is kept of it.
+pub(super) fn of_reply(sequence: u64, reply: &CommandReply, body: &[u8]) -> u64 {
     let [op, revision, a, b] = words_of_reply(reply);
-    of_words([REPLY, sequence, op, revision, a, b, 0])
+    let body = if body.is_empty() { 0 } else { xxh3_64(body) };
+    of_words([REPLY, sequence, op, revision, a, b, body])
 }
 
 fn of_words(words: [u64; 7]) -> u64 {

@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::codec::msgpack::Reader;
-use crate::limits::{SESSION_WINDOW, SESSIONS_MAX};
+use crate::limits::{KEPT_ANSWER_BYTES_MAX, KEPT_ANSWERS_BYTES_MAX, SESSION_WINDOW, SESSIONS_MAX};
 use crate::types::{LogIndex, Revision, SessionId};
 
+use super::answer::{CommandReply, reply_of_words};
 use super::checkpoint::{
     CHECKPOINT_FORMAT, CheckpointError, END, HEADER, KEY, REPLY, SESSION, SliceLimits, Sliced,
     VERSION,
 };
-use super::command::CommandReply;
 use super::hash::{self, LiveVersion};
 use super::keys::KeyId;
-use super::session::{SessionCounters, SessionRow, place_of, reply_of_words};
+use super::session::{KeptReply, SessionCounters, SessionRow, cost_of_body, place_of};
 use super::versions::{NewVersion, VersionId};
 use super::{Store, StoreOptions};
 
@@ -56,7 +56,14 @@ struct LoadedKey {
 /// The session whose replies come.
 struct LoadedSession {
     row: SessionRow,
-    replies: Vec<(u64, CommandReply)>,
+    replies: Vec<LoadedReply>,
+    body_bytes: usize,
+}
+
+struct LoadedReply {
+    sequence: u64,
+    outline: CommandReply,
+    body: Box<[u8]>,
 }
 
 enum Spent {
@@ -185,9 +192,10 @@ impl Loader {
     }
 
     fn version(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
-        check(reader.array()? == 4, "a version has four fields")?;
+        check(reader.array()? == 5, "a version has five fields")?;
         let (mod_revision, create_revision) = (reader.uint()?, reader.uint()?);
-        let (version, value) = (reader.uint()?, reader.bin()?);
+        let (version, lease, value) = (reader.uint()?, reader.uint()?, reader.bin()?);
+        check(lease == 0, "a key hangs on a lease that does not exist")?;
         let Some(key) = &mut self.key else { return check(false, "a version without a key") };
         let (id, newer) = (key.id, key.newer);
         let compacted = self.store.compact_revision.0;
@@ -202,7 +210,7 @@ impl Loader {
             check(0 < create_revision && create_revision <= mod_revision, "created after changed")?;
         }
         let older = VersionId::NONE;
-        let new = NewVersion { mod_revision, create_revision, version, older };
+        let new = NewVersion { mod_revision, create_revision, version, lease, older };
         let at = self.store.versions.insert(new, value);
         let bytes = u32::try_from(value.len());
         let bytes =
@@ -241,30 +249,40 @@ impl Loader {
         check(before.is_none_or(|before| before < place_of(id)), "its sessions do not ascend")?;
         self.close_session()?;
         let row = SessionRow { id, acknowledged, used, used_ms };
-        self.session = Some(LoadedSession { row, replies: Vec::new() });
+        self.session = Some(LoadedSession { row, replies: Vec::new(), body_bytes: 0 });
         self.sessions += 1;
         Ok(())
     }
 
     fn reply(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
-        check(reader.array()? == 5, "a reply has five fields")?;
+        check(reader.array()? == 6, "a reply has six fields")?;
         let sequence = reader.uint()?;
         let words = [reader.uint()?, reader.uint()?, reader.uint()?, reader.uint()?];
+        let body = reader.bin()?;
         let Some(session) = &mut self.session else { return check(false, "a reply to nobody") };
-        let Some(reply) = reply_of_words(words) else { return check(false, "an unknown reply") };
+        let Some(outline) = reply_of_words(words) else { return check(false, "an unknown reply") };
+        session.body_bytes += cost_of_body(body);
+        let few =
+            body.len() <= KEPT_ANSWER_BYTES_MAX && session.body_bytes <= KEPT_ANSWERS_BYTES_MAX;
+        check(few && (outline.has_body() || body.is_empty()), "a reply says too much")?;
         let acknowledged = session.row.acknowledged;
-        let before = session.replies.last().map_or(acknowledged, |(before, _)| *before);
+        let before = session.replies.last().map_or(acknowledged, |before| before.sequence);
         let within = sequence.saturating_sub(acknowledged) <= SESSION_WINDOW;
         check(before < sequence && within, "a reply outside of the window")?;
-        session.replies.push((sequence, reply));
+        session.replies.push(LoadedReply { sequence, outline, body: body.into() });
         self.replies += 1;
         Ok(())
     }
 
     fn close_session(&mut self) -> Result<(), CheckpointError> {
-        let Some(LoadedSession { row, replies }) = self.session.take() else { return Ok(()) };
+        let Some(LoadedSession { row, replies, .. }) = self.session.take() else { return Ok(()) };
         check(self.store.session_count() < SESSIONS_MAX, "too many sessions")?;
-        self.store.restore_session(row, replies.into_iter());
+        let replies = replies.iter().map(|LoadedReply { sequence, outline, body }| KeptReply {
+            sequence: *sequence,
+            outline: *outline,
+            body,
+        });
+        self.store.restore_session(row, replies);
         Ok(())
     }
 
@@ -298,8 +316,9 @@ impl Store {
         entry.value_bytes = u32::try_from(version.value().len()).expect("checked when it was read");
         let value_bytes = u64::from(entry.value_bytes);
         let (create_revision, mod_revision) = (version.create_revision, version.mod_revision);
-        let (key, value, version) = (entry.name(), version.value(), version.version);
-        let live = LiveVersion { key, value, create_revision, mod_revision, version };
+        let (key, value, lease) = (entry.name(), version.value(), version.lease);
+        let version = version.version;
+        let live = LiveVersion { key, value, create_revision, mod_revision, version, lease };
         let contribution = hash::of_live(&live);
         let key_bytes = u64::try_from(key.len()).expect("usize is 64 bits at most");
         entry.contribution = contribution;

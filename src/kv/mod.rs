@@ -24,6 +24,7 @@
 //! on
 //! every node. Why not a log-structured store: the state fits memory by design.
 
+pub mod answer;
 pub mod command;
 
 mod apply;
@@ -34,22 +35,30 @@ mod index;
 mod keys;
 mod loader;
 mod mvcc;
+mod overlap;
 mod range;
+mod select;
 mod session;
 mod slab;
+mod transact;
+mod txn;
 mod versions;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use answer::{Answer, CommandReply, Refusal};
 pub use apply::ApplyError;
 pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint, CheckpointError, SliceLimits, Sliced};
 pub use command::{
-    Command, CommandError, CommandReply, EntryHeader, RangeEnd, SessionCall, validate_command,
+    Command, CommandError, DeleteWith, EntryHeader, PutWith, RangeEnd, SessionCall,
+    validate_command,
 };
 pub use loader::Loader;
 pub use range::{KeyValueRef, RangeError, RangeRequest, RangeSummary};
-pub use session::{SessionCounters, SessionRow};
+pub use select::{Order, RevisionSpan, Selection, SortBy};
+pub use session::{KeptReply, SessionCounters, SessionRow};
+pub use txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
 
 use crate::types::{LogIndex, Revision};
 use history::History;
@@ -87,8 +96,11 @@ pub struct Store {
     stamp_ms: u64,
     /// The compaction revision of the checkpoint under way: nothing due later is freed.
     pinned: Option<Revision>,
-    /// The keys one delete found. Kept for its memory.
+    /// The keys one delete found, and those the revision under way deleted. Kept for their memory.
     found: Vec<KeyId>,
+    deleted: Vec<KeyId>,
+    /// What a command answers beside its outline. Kept for its memory.
+    body: Vec<u8>,
 }
 
 impl fmt::Debug for Store {
@@ -127,6 +139,8 @@ impl Store {
             stamp_ms: 0,
             pinned: None,
             found: Vec::new(),
+            deleted: Vec::new(),
+            body: Vec::new(),
         }
     }
 
@@ -178,7 +192,7 @@ impl Store {
     /// their sequence. For a checkpoint, with `session_counters`.
     pub fn sessions(
         &self,
-    ) -> impl Iterator<Item = (SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+    ) -> impl Iterator<Item = (SessionRow, impl Iterator<Item = KeptReply<'_>>)> {
         self.sessions.iter()
     }
 
@@ -208,16 +222,16 @@ impl Store {
     pub fn pinned_session(
         &self,
         place: u32,
-    ) -> Option<(u32, SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+    ) -> Option<(u32, SessionRow, impl Iterator<Item = KeptReply<'_>>)> {
         self.sessions.pinned_from(place)
     }
 
     /// Takes over a session from a checkpoint, in any order. Panics on one that no store has: a
     /// checkpoint's reader checks it first.
-    pub fn restore_session(
+    pub fn restore_session<'a>(
         &mut self,
         row: SessionRow,
-        replies: impl Iterator<Item = (u64, CommandReply)>,
+        replies: impl Iterator<Item = KeptReply<'a>>,
     ) {
         self.sessions.restore(row, replies);
     }

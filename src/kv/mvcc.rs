@@ -20,10 +20,26 @@ use super::versions::{NewVersion, VersionId};
 /// Buckets of the index carried over for one unit of `tidy`: one cache line.
 const BUCKETS_PER_WORK: usize = 8;
 
+/// What a key is set to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewValue<'a> {
+    pub(super) value: &'a [u8],
+    pub(super) lease: u64,
+}
+
 impl Store {
     /// Sets a key.
     pub(super) fn put(&mut self, hash: KeyHash, key: &[u8], value: &[u8]) -> Revision {
         let revision = self.revision.next();
+        self.set(revision, hash, key, NewValue { value, lease: 0 });
+        revision
+    }
+
+    /// Sets a key at a revision: the next one, or the newest, if it is being made and has not
+    /// changed this key.
+    pub(super) fn set(&mut self, revision: Revision, hash: KeyHash, key: &[u8], new: NewValue<'_>) {
+        assert!(self.makes(revision), "{revision} is made after {}", self.revision);
+        let NewValue { value, lease } = new;
         let id = match self.find(hash, key) {
             Some(id) => id,
             None => self.add_key(hash, key),
@@ -46,14 +62,13 @@ impl Store {
         entry.value_bytes = u32::try_from(value.len()).expect("limits.rs bounds every value");
         let (create_revision, version) = (entry.create_revision, entry.version);
         let mod_revision = revision.0;
-        let live = LiveVersion { key, value, create_revision, mod_revision, version };
+        let live = LiveVersion { key, value, create_revision, mod_revision, version, lease };
         entry.contribution = hash::of_live(&live);
         self.live.hash = self.live.hash.wrapping_add(entry.contribution);
         self.live.bytes += u64::from(entry.value_bytes);
-        let new = NewVersion { mod_revision, create_revision, version, older };
+        let new = NewVersion { mod_revision, create_revision, version, lease, older };
         entry.newest = self.versions.insert(new, value);
         self.revision = revision;
-        revision
     }
 
     /// Sets a key whose mod revision is `expected`, 0 for none. The error is what it is instead.
@@ -73,7 +88,22 @@ impl Store {
 
     /// Deletes the live keys of a range in one revision and says how many there were.
     pub(super) fn delete_range(&mut self, hash: KeyHash, key: &[u8], end: RangeEnd<'_>) -> u64 {
+        let revision = self.revision.next();
+        self.find_live(hash, key, end);
+        let deleted = self.delete_found(revision);
+        self.bury_deleted(revision);
+        deleted
+    }
+
+    /// Whether a change may be of this revision: the next one, or the one that is being made.
+    fn makes(&self, revision: Revision) -> bool {
+        revision == self.revision || revision == self.revision.next()
+    }
+
+    /// Notes the live keys of a range in `found`.
+    pub(super) fn find_live(&mut self, hash: KeyHash, key: &[u8], end: RangeEnd<'_>) {
         let mut found = std::mem::take(&mut self.found);
+        assert!(found.is_empty(), "what was found before is deleted");
         match end {
             RangeEnd::Key => found.extend(self.find(hash, key)),
             RangeEnd::Unbounded | RangeEnd::Before(_) => {
@@ -81,23 +111,36 @@ impl Store {
             }
         }
         found.retain(|id| self.keys.at(*id).is_live());
+        self.found = found;
+    }
+
+    /// Deletes the keys in `found` at a revision, as `set` sets one, and says how many there were.
+    /// `bury_deleted` follows once the revision is made.
+    pub(super) fn delete_found(&mut self, revision: Revision) -> u64 {
+        assert!(self.makes(revision), "{revision} is made after {}", self.revision);
+        let mut found = std::mem::take(&mut self.found);
+        for id in &found {
+            self.delete(revision, *id);
+        }
         if !found.is_empty() {
-            let revision = self.revision.next();
-            for id in &found {
-                self.delete(revision, *id);
-            }
-            // Tombstones are due a revision later than what they supersede, so they queue behind
-            // all.
-            for id in &found {
-                self.history.bury(revision, *id, self.keys.at(*id).name().len());
-            }
             self.revision = revision;
         }
         let deleted = u64::try_from(found.len()).expect("usize is 64 bits at most");
+        self.deleted.extend_from_slice(&found);
         found.clear();
         found.shrink_to(FOUND_KEPT);
         self.found = found;
         deleted
+    }
+
+    /// Queues the tombstones of a revision, which is made. They are due a revision later than what
+    /// it superseded, so they queue behind all of that.
+    pub(super) fn bury_deleted(&mut self, revision: Revision) {
+        for id in &self.deleted {
+            self.history.bury(revision, *id, self.keys.at(*id).name().len());
+        }
+        self.deleted.clear();
+        self.deleted.shrink_to(FOUND_KEPT);
     }
 
     fn delete(&mut self, revision: Revision, id: KeyId) {
@@ -110,8 +153,13 @@ impl Store {
         (entry.create_revision, entry.version) = (0, 0);
         (entry.contribution, entry.value_bytes) = (0, 0);
         let older = entry.newest;
-        let tombstone =
-            NewVersion { mod_revision: revision.0, create_revision: 0, version: 0, older };
+        let tombstone = NewVersion {
+            mod_revision: revision.0,
+            create_revision: 0,
+            version: 0,
+            lease: 0,
+            older,
+        };
         entry.newest = self.versions.insert(tombstone, &[]);
     }
 

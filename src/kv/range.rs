@@ -11,6 +11,7 @@ use super::Store;
 use super::command::RangeEnd;
 use super::index::KeyHash;
 use super::keys::{KeyEntry, KeyId};
+use super::select::{Best, Selection};
 use super::versions::{Version, VersionId};
 
 /// Keys warmed at once: about as many misses as a core keeps in flight..
@@ -31,6 +32,8 @@ pub struct RangeRequest<'a> {
     pub keys_only: bool,
     /// Visit nothing, only count.
     pub count_only: bool,
+    /// Which keys, and in which order.
+    pub selection: Selection,
 }
 
 /// A key as it is, or was at the revision asked for. Borrowed from the store.
@@ -55,9 +58,10 @@ pub struct KeyValueRef<'a> {
 pub struct RangeSummary {
     /// The store's revision, whatever revision was read.
     pub revision: Revision,
-    /// How many keys the range has at the revision read, beyond the limit as well.
+    /// How many keys the range has at the revision read, beyond the limit and the filters as well.
     pub count: u64,
-    /// Whether the limit or the visitor left keys out. Never so if only counting.
+    /// Whether the limit or the visitor left keys out, beside those that the filters did. Never so
+    /// if only counting.
     pub more: bool,
 }
 
@@ -94,7 +98,11 @@ impl Error for RangeError {}
 impl Store {
     /// The key as it is now.
     pub fn get(&self, key: &[u8]) -> Option<KeyValueRef<'_>> {
-        let entry = self.keys.at(self.find(self.index.hash(key), key)?);
+        self.get_hashed(self.index.hash(key), key)
+    }
+
+    pub(super) fn get_hashed(&self, hash: KeyHash, key: &[u8]) -> Option<KeyValueRef<'_>> {
+        let entry = self.keys.at(self.find(hash, key)?);
         if entry.is_live() { Some(key_value(entry, self.versions.at(entry.newest))) } else { None }
     }
 
@@ -121,34 +129,57 @@ impl Store {
         black_box(found().filter_map(first).fold(0, |seen, byte| seen ^ byte));
     }
 
-    /// Visits the keys of a range in ascending order until the limit, or until `visit` breaks: the
-    /// key it breaks at counts as left out. Costs a walk over the whole range, because all of it is
-    /// counted.
+    /// Visits the selected keys of a range, in ascending order if no other is asked for, until the
+    /// limit, or until `visit` breaks: the key it breaks at counts as left out. Costs a walk over
+    /// the whole range, because all of it is counted.
     pub fn range(
         &self,
         request: &RangeRequest<'_>,
         visit: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
     ) -> Result<RangeSummary, RangeError> {
         let at = self.readable(request.revision)?;
-        let mut walk = Walk { request, visit, count: 0, taken: 0, stopped: false };
-        match request.end {
-            RangeEnd::Key => {
-                if let Some(id) = self.find(self.index.hash(request.key), request.key) {
-                    walk.consider(self, self.keys.at(id), at);
+        let mut walk = Walk { request, visit, count: 0, filtered: 0, taken: 0, stopped: false };
+        if request.selection.sorts() && !request.count_only {
+            let mut best = Best::new(request);
+            self.each_entry(request.key, request.end, |entry| {
+                if let Some(version) = walk.select(self, entry, at) {
+                    best.consider(entry, version);
                 }
+            });
+            for (entry, version) in best.into_sorted() {
+                walk.visit(entry, version);
             }
-            RangeEnd::Unbounded | RangeEnd::Before(_) => {
-                for (_, id) in self.ids_in(request.key, request.end) {
-                    walk.consider(self, self.keys.at(id), at);
-                }
-            }
+        } else {
+            self.each_entry(request.key, request.end, |entry| walk.consider(self, entry, at));
         }
-        let Walk { count, taken, .. } = walk;
-        let more = !request.count_only && taken < count;
+        let Walk { count, filtered, taken, .. } = walk;
+        let more = !request.count_only && taken + filtered < count;
         Ok(RangeSummary { revision: self.revision, count, more })
     }
 
-    fn readable(&self, revision: Revision) -> Result<Revision, RangeError> {
+    /// Looks at the keys of a range that have versions, in ascending order.
+    pub(super) fn each_entry<'s>(
+        &'s self,
+        key: &[u8],
+        end: RangeEnd<'_>,
+        mut look: impl FnMut(&'s KeyEntry),
+    ) {
+        match end {
+            RangeEnd::Key => {
+                if let Some(id) = self.find(self.index.hash(key), key) {
+                    look(self.keys.at(id));
+                }
+            }
+            RangeEnd::Unbounded | RangeEnd::Before(_) => {
+                for (_, id) in self.ids_in(key, end) {
+                    look(self.keys.at(id));
+                }
+            }
+        }
+    }
+
+    /// The revision that a request for `revision` reads.
+    pub(super) fn readable(&self, revision: Revision) -> Result<Revision, RangeError> {
         if revision == Revision(0) {
             return Ok(self.revision);
         }
@@ -195,6 +226,8 @@ struct Walk<'r, 'v> {
     request: &'r RangeRequest<'r>,
     visit: &'v mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
     count: u64,
+    /// Of those counted, how many the filters leave out.
+    filtered: u64,
     taken: u64,
     stopped: bool,
 }
@@ -203,14 +236,35 @@ impl Walk<'_, '_> {
     fn consider(&mut self, store: &Store, entry: &KeyEntry, at: Revision) {
         let limit = self.request.limit;
         let full = self.request.count_only || self.stopped || (limit > 0 && self.taken >= limit);
-        if full && at == store.revision {
+        if full && at == store.revision && !self.request.selection.filters() {
             // Counting the present needs no version.
             self.count += u64::from(entry.is_live());
             return;
         }
-        let Some(version) = store.visible_at(entry, at) else { return };
+        let Some(version) = self.select(store, entry, at) else { return };
+        if !full {
+            self.visit(entry, version);
+        }
+    }
+
+    /// Counts a key; says what is to be answered of it, if anything.
+    fn select<'s>(
+        &mut self,
+        store: &'s Store,
+        entry: &KeyEntry,
+        at: Revision,
+    ) -> Option<&'s Version> {
+        let version = store.visible_at(entry, at)?;
         self.count += 1;
-        if full {
+        if self.request.selection.takes(version) {
+            return Some(version);
+        }
+        self.filtered += 1;
+        None
+    }
+
+    fn visit(&mut self, entry: &KeyEntry, version: &Version) {
+        if self.stopped {
             return;
         }
         let mut found = key_value(entry, version);
@@ -224,13 +278,13 @@ impl Walk<'_, '_> {
     }
 }
 
-fn key_value<'s>(entry: &'s KeyEntry, version: &'s Version) -> KeyValueRef<'s> {
+pub(super) fn key_value<'s>(entry: &'s KeyEntry, version: &'s Version) -> KeyValueRef<'s> {
     KeyValueRef {
         key: entry.name(),
         value: version.value(),
         create_revision: Revision(version.create_revision),
         mod_revision: Revision(version.mod_revision),
         version: version.version,
-        lease: 0,
+        lease: version.lease,
     }
 }

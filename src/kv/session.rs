@@ -12,6 +12,9 @@
 //! ──────┴──────────────────────► sequence
 //! ```
 //!
+//! Of a reply with a body the outline is always kept, and the body if it is small and the session
+//! keeps few bytes of others. A copy of a call whose body is gone hears that it was done.
+//!
 //! A session ends by rules that are functions of the log: unused for `SESSION_IDLE_MS` of the
 //! leaders' stamps, or unused for longest when there are `SESSIONS_MAX` and another is opened. What
 //! its calls did is forgotten then, so a later call hears that, and is not done.
@@ -21,10 +24,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::limits::{SESSION_IDLE_MS, SESSION_WINDOW, SESSIONS_MAX};
-use crate::types::{Revision, SessionId};
+use crate::limits::{
+    KEPT_ANSWER_BYTES_MAX, KEPT_ANSWER_OVERHEAD_BYTES, KEPT_ANSWERS_BYTES_MAX, SESSION_IDLE_MS,
+    SESSION_WINDOW, SESSIONS_MAX,
+};
+use crate::types::SessionId;
 
-use super::command::{CommandReply, SessionCall};
+use super::answer::CommandReply;
+use super::command::SessionCall;
 use super::hash;
 
 /// Twice as many as there can be sessions: the next number whose place is free is near.
@@ -33,11 +40,6 @@ const PLACES: u32 = 16_384;
 /// Sessions that end at the start of one entry, at most: those of a crowd that left at once end in
 /// several.
 const EXPIRED_PER_ENTRY: usize = 16;
-
-/// How `words_of_reply` names what was called: as commands do.
-const PUT: u64 = 1;
-const DELETE_RANGE: u64 = 2;
-const PUT_IF: u64 = 6;
 
 /// A place of no session.
 const NOWHERE: u32 = u32::MAX;
@@ -64,6 +66,17 @@ pub struct SessionCounters {
     pub uses: u64,
 }
 
+/// A reply that is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeptReply<'a> {
+    /// The number of its call.
+    pub sequence: u64,
+    /// What became of it.
+    pub outline: CommandReply,
+    /// Its body; empty if it has none, or none that is kept.
+    pub body: &'a [u8],
+}
+
 /// Whether a call is to be executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Standing {
@@ -82,6 +95,7 @@ struct Session {
     row: SessionRow,
     /// The replies to the calls after `row.acknowledged`, in order.
     kept: VecDeque<Option<CommandReply>>,
+    bodies: Bodies,
     /// What they add up to in the state hash.
     replies_hash: u64,
     /// What the session adds to the state hash.
@@ -92,6 +106,49 @@ struct Session {
 }
 
 const _: () = assert!(size_of::<Option<CommandReply>>() <= 32, "limits.rs counts on it");
+
+/// The bodies kept for a session, by their calls.
+#[derive(Clone, Default)]
+struct Bodies {
+    of: BTreeMap<u64, Box<[u8]>>,
+    bytes: usize,
+}
+
+impl Bodies {
+    fn get(&self, sequence: u64) -> &[u8] {
+        self.of.get(&sequence).map_or(&[], |body| body)
+    }
+
+    /// Keeps a body if it is small and there is room; says what is kept.
+    fn keep<'b>(&mut self, sequence: u64, body: &'b [u8]) -> &'b [u8] {
+        let bytes = self.bytes + cost_of_body(body);
+        if body.is_empty() || body.len() > KEPT_ANSWER_BYTES_MAX || bytes > KEPT_ANSWERS_BYTES_MAX {
+            return &[];
+        }
+        self.bytes = bytes;
+        self.of.insert(sequence, body.into());
+        body
+    }
+
+    fn take(&mut self, sequence: u64) -> Box<[u8]> {
+        let body = self.of.remove(&sequence).unwrap_or_default();
+        self.bytes -= cost_of_body(&body);
+        body
+    }
+}
+
+/// What a body that is kept counts for; none is kept of no bytes.
+pub(super) fn cost_of_body(body: &[u8]) -> usize {
+    if body.is_empty() { 0 } else { KEPT_ANSWER_OVERHEAD_BYTES + body.len() }
+}
+
+/// The replies kept for a session that is made.
+#[derive(Default)]
+struct Kept {
+    outlines: VecDeque<Option<CommandReply>>,
+    bodies: Bodies,
+    hash: u64,
+}
 
 /// A moment that a checkpoint looks at while the table goes on.
 struct Pinned {
@@ -170,7 +227,7 @@ impl Sessions {
         self.counters.last = id;
         self.counters.uses += 1;
         let row = SessionRow { id, acknowledged: 0, used: self.counters.uses, used_ms: stamp_ms };
-        self.insert(row, VecDeque::new(), 0);
+        self.insert(row, Kept::default());
         id
     }
 
@@ -194,8 +251,14 @@ impl Sessions {
         standing
     }
 
+    /// The body kept for a call that `begin` found to be answered; empty if none is.
+    pub(super) fn body_of(&self, call: SessionCall) -> &[u8] {
+        let session = self.at(place_of(call.session)).expect("begin found it");
+        session.bodies.get(call.sequence)
+    }
+
     /// Keeps the reply to a call that `begin` found to be new.
-    pub(super) fn keep(&mut self, call: SessionCall, reply: CommandReply) {
+    pub(super) fn keep(&mut self, call: SessionCall, reply: CommandReply, body: &[u8]) {
         let place = place_of(call.session);
         let session = self.at_mut(place);
         let slot = session.slot_of(call.sequence).expect("begin found it above the acknowledged");
@@ -204,7 +267,8 @@ impl Sessions {
         }
         let before = session.kept[slot].replace(reply);
         assert!(before.is_none(), "call {call:?} was answered before");
-        let added = hash::of_reply(call.sequence, &reply);
+        let body = session.bodies.keep(call.sequence, body);
+        let added = hash::of_reply(call.sequence, &reply, body);
         session.replies_hash = session.replies_hash.wrapping_add(added);
         self.hash_anew(place);
     }
@@ -212,7 +276,7 @@ impl Sessions {
     /// The sessions in the order of use, oldest first, and their replies.
     pub(super) fn iter(
         &self,
-    ) -> impl Iterator<Item = (SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+    ) -> impl Iterator<Item = (SessionRow, impl Iterator<Item = KeptReply<'_>>)> {
         let newer = |session: &&Session| self.at(session.newer);
         std::iter::successors(self.at(self.oldest), newer).map(|it| (it.row, it.replies()))
     }
@@ -234,7 +298,7 @@ impl Sessions {
     pub(super) fn pinned_from(
         &self,
         place: u32,
-    ) -> Option<(u32, SessionRow, impl Iterator<Item = (u64, CommandReply)>)> {
+    ) -> Option<(u32, SessionRow, impl Iterator<Item = KeptReply<'_>>)> {
         let pinned = self.pinned.as_ref().expect("a moment is pinned");
         let end = u32::try_from(self.places.len()).expect("few places");
         (place..end).find_map(|place| {
@@ -246,22 +310,22 @@ impl Sessions {
     }
 
     /// Takes over a session of a checkpoint; `restore_counters` follows the last one.
-    pub(super) fn restore(
+    pub(super) fn restore<'a>(
         &mut self,
         row: SessionRow,
-        replies: impl Iterator<Item = (u64, CommandReply)>,
+        replies: impl Iterator<Item = KeptReply<'a>>,
     ) {
         assert!(self.count < SESSIONS_MAX, "a checkpoint holds {SESSIONS_MAX} sessions at most");
-        let mut kept = VecDeque::new();
-        let mut replies_hash = 0_u64;
-        for (sequence, reply) in replies {
+        let mut kept = Kept::default();
+        for KeptReply { sequence, outline, body } in replies {
             let slot =
                 slot_after(row.acknowledged, sequence).expect("a kept call is in the window");
-            kept.resize(kept.len().max(slot + 1), None);
-            kept[slot] = Some(reply);
-            replies_hash = replies_hash.wrapping_add(hash::of_reply(sequence, &reply));
+            kept.outlines.resize(kept.outlines.len().max(slot + 1), None);
+            kept.outlines[slot] = Some(outline);
+            let body = kept.bodies.keep(sequence, body);
+            kept.hash = kept.hash.wrapping_add(hash::of_reply(sequence, &outline, body));
         }
-        self.insert(row, kept, replies_hash);
+        self.insert(row, kept);
     }
 
     /// Takes over the counters of a checkpoint, after its sessions, and puts these in their order.
@@ -280,10 +344,11 @@ impl Sessions {
         self.counters = counters;
     }
 
-    fn insert(&mut self, row: SessionRow, kept: VecDeque<Option<CommandReply>>, replies_hash: u64) {
+    fn insert(&mut self, row: SessionRow, kept: Kept) {
         let place = place_of(row.id);
         let (older, newer) = (NOWHERE, NOWHERE);
-        let session = Session { row, kept, replies_hash, contribution: 0, older, newer };
+        let Kept { outlines: kept, bodies, hash: replies_hash } = kept;
+        let session = Session { row, kept, bodies, replies_hash, contribution: 0, older, newer };
         let index = index(place);
         if self.places.len() <= index {
             self.places.resize_with(index + 1, || None);
@@ -365,7 +430,10 @@ impl Session {
             };
             self.row.acknowledged += 1;
             if let Some(reply) = first {
-                let gone = hash::of_reply(self.row.acknowledged, &reply);
+                let sequence = self.row.acknowledged;
+                let body =
+                    if reply.has_body() { self.bodies.take(sequence) } else { Box::default() };
+                let gone = hash::of_reply(sequence, &reply, &body);
                 self.replies_hash = self.replies_hash.wrapping_sub(gone);
             }
         }
@@ -383,9 +451,11 @@ impl Session {
         slot_after(self.row.acknowledged, sequence)
     }
 
-    fn replies(&self) -> impl Iterator<Item = (u64, CommandReply)> {
+    fn replies(&self) -> impl Iterator<Item = KeptReply<'_>> {
         let sequences = self.row.acknowledged + 1..;
-        sequences.zip(&self.kept).filter_map(|(sequence, reply)| Some((sequence, (*reply)?)))
+        sequences.zip(&self.kept).filter_map(|(sequence, reply)| {
+            Some(KeptReply { sequence, outline: (*reply)?, body: self.bodies.get(sequence) })
+        })
     }
 }
 
@@ -404,32 +474,4 @@ pub(super) fn place_of(id: SessionId) -> u32 {
 
 fn index(place: u32) -> usize {
     usize::try_from(place).expect("raftd runs on 64 bits")
-}
-
-/// A reply that is kept, as four numbers: what the state hash and a checkpoint say of it.
-pub(super) fn words_of_reply(reply: &CommandReply) -> [u64; 4] {
-    match *reply {
-        CommandReply::Put { revision } => [PUT, revision.0, 0, 0],
-        CommandReply::DeleteRange { revision, deleted } => [DELETE_RANGE, revision.0, deleted, 0],
-        CommandReply::PutIf { revision, refused: None } => [PUT_IF, revision.0, 0, 0],
-        CommandReply::PutIf { revision, refused: Some(found) } => [PUT_IF, revision.0, 1, found.0],
-        CommandReply::Compact { .. }
-        | CommandReply::OpenSession { .. }
-        | CommandReply::SessionExpired
-        | CommandReply::CallAcknowledged => unreachable!("no call in a session is answered so"),
-    }
-}
-
-/// The reply that these numbers say; `None` if none is said so.
-pub(super) fn reply_of_words(words: [u64; 4]) -> Option<CommandReply> {
-    let revision = Revision(words[1]);
-    match words {
-        [PUT, _, 0, 0] => Some(CommandReply::Put { revision }),
-        [DELETE_RANGE, _, deleted, 0] => Some(CommandReply::DeleteRange { revision, deleted }),
-        [PUT_IF, _, 0, 0] => Some(CommandReply::PutIf { revision, refused: None }),
-        [PUT_IF, _, 1, found] => {
-            Some(CommandReply::PutIf { revision, refused: Some(Revision(found)) })
-        }
-        _ => None,
-    }
 }

@@ -32,6 +32,8 @@ pub(super) struct Version {
     pub(super) create_revision: u64,
     /// How many puts since the creation; 0 in a tombstone.
     pub(super) version: u64,
+    /// The lease the key hangs on; 0 is none.
+    pub(super) lease: u64,
     /// The version it superseded. Points nowhere once the history behind `mod_revision` is given
     /// up; nobody follows it then, because every readable revision finds this version first.
     pub(super) older: VersionId,
@@ -54,6 +56,7 @@ pub(super) struct NewVersion {
     pub(super) mod_revision: u64,
     pub(super) create_revision: u64,
     pub(super) version: u64,
+    pub(super) lease: u64,
     pub(super) older: VersionId,
 }
 
@@ -97,8 +100,8 @@ impl Versions {
         let (id, mut buffer) = self.place_for(value.len());
         buffer.clear();
         buffer.extend_from_slice(value);
-        let NewVersion { mod_revision, create_revision, version, older } = new;
-        let version = Version { buffer, mod_revision, create_revision, version, older };
+        let NewVersion { mod_revision, create_revision, version, lease, older } = new;
+        let version = Version { buffer, mod_revision, create_revision, version, lease, older };
         match id {
             Some(id) => {
                 *self.slab.at_mut(id.0) = version;
@@ -208,6 +211,7 @@ mod tests {
             mod_revision: 2,
             create_revision: 2,
             version: 1,
+            lease: 0,
             older: VersionId::NONE,
         };
         let mut versions = Versions::new(1024);

@@ -5,14 +5,14 @@
 use super::connections::{ConnectionId, Flow, Party, counts_as_client};
 use super::drive::{minds_deadlines, room_after_overhead};
 use super::pending::Waiter;
-use super::reads::By;
+use super::reads::{Asked, By};
 use super::{Node, Stage, Taken};
 use crate::kv;
 use crate::limits;
 use crate::raft::ProposeError;
 use crate::types::{EntryKind, Instant, LogIndex, NodeId};
 use crate::wal::Shortage;
-use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_request};
+use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_read_txn, decode_request};
 use crate::wire::error::Error;
 use crate::wire::frame::{FrameError, next_frame};
 use crate::wire::reply::error_reply;
@@ -119,10 +119,16 @@ impl Node {
             }
         };
         let admitted = match request.op {
-            Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => {
-                self.admit_write(id, &request, now)
-            }
-            Op::Range => self.admit_read(id, &request, now),
+            Op::Put
+            | Op::DeleteRange
+            | Op::Compact
+            | Op::InSession
+            | Op::OpenSession
+            | Op::PutIf
+            | Op::PutWith
+            | Op::DeleteRangeWith
+            | Op::Txn => self.admit_write(id, &request, now),
+            Op::Range | Op::ReadTxn => self.admit_read(id, &request, now),
             Op::Status => self.answer_status(id, request.id),
             Op::Snapshot => self.admit_save(id, &request, now),
             Op::MemberList => self.answer_member_list(id, request.id, now),
@@ -304,11 +310,7 @@ impl Node {
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
-        let args = RangeArgs::decode(request.args);
-        let args = args.map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
-        if args.key.is_empty() && args.end.is_empty() {
-            return Err(Error::BadRequest { why: "the key is empty".into() });
-        }
+        let (consistency, asked) = decode_read(request)?;
         // Two keys of any size that a put may have.
         let (bytes, max) = (request.args.len(), 2 * self.limits.request_bytes_max + 64);
         if bytes > max {
@@ -318,28 +320,18 @@ impl Node {
         if waiting > limits::WAITING_READ_BYTES_MAX {
             return Err(Error::Busy { what: "too many reads wait".into() });
         }
-        match args.consistency {
+        let by = match consistency {
             Consistency::Serializable => {
                 self.connections.wait(id);
-                self.answer_range(id, request.id, &args);
-                Ok(())
+                self.answer_read(id, request.id, asked);
+                return Ok(());
             }
-            Consistency::Linearizable => self.gather_read(id, request.id, &args, By::Round, now),
-            Consistency::Lease => self.gather_read(id, request.id, &args, By::Lease, now),
-        }
-    }
-
-    fn gather_read(
-        &mut self,
-        id: ConnectionId,
-        request: u64,
-        args: &RangeArgs<'_>,
-        by: By,
-        now: Instant,
-    ) -> Result<(), Error> {
+            Consistency::Linearizable => By::Round,
+            Consistency::Lease => By::Lease,
+        };
         self.check_leader_known(now)?;
         self.connections.wait(id);
-        self.reads.gather(by, id, request, args);
+        self.reads.gather(by, id, request.id, &asked);
         Ok(())
     }
 
@@ -379,6 +371,17 @@ impl Node {
             });
         }
     }
+}
+
+/// What a Range or a ReadTxn asks, and how fresh.
+fn decode_read<'a>(request: &Request<'a>) -> Result<(Consistency, Asked<'a>), Error> {
+    let bad = |why: String| Error::BadRequest { why: why.into() };
+    if request.op == Op::ReadTxn {
+        let read = decode_read_txn(request.args).map_err(|why| bad(why.to_string()))?;
+        return Ok((read.0, Asked::Txn(read.1)));
+    }
+    let args = RangeArgs::decode(request.args).map_err(|why| bad(why.to_string()))?;
+    Ok((args.consistency, Asked::Range(args)))
 }
 
 fn frame_bytes_max(party: Party) -> usize {

@@ -1,17 +1,19 @@
 //! Committed entries to the store, in order, once; then the replies of those who wait. Paper Figure
 //! 2, "if commitIndex > lastApplied".
 
+use super::admission::as_u64;
 use super::connections::{ConnectionId, Deferred};
 use super::pending::Waiter;
-use super::reads::ReadBatch;
+use super::reads::{Asked, ReadBatch};
 use super::{Fatal, Node, Stage};
-use crate::kv::{self, CommandReply, RangeEnd, RangeError, RangeRequest};
+use crate::kv::{self, Answer, CommandReply, RangeEnd, RangeError, RangeRequest, Refusal};
 use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition, Revision};
-use crate::wire::client::RangeArgs;
+use crate::wire::client::{Op, RangeArgs, Txn};
 use crate::wire::error::Error;
 use crate::wire::reply::{
-    RangeReplyWriter, delete_reply, error_reply, put_if_reply, put_reply, session_reply,
+    RangeReplyWriter, TxnOutcome, compact_reply, delete_reply, delete_with_reply, error_reply,
+    put_if_reply, put_reply, put_with_reply, session_reply, txn_reply,
 };
 use std::ops::ControlFlow;
 
@@ -132,9 +134,9 @@ impl Node {
         let waiters = self.pending.take(position, &mut self.scratch.lost);
         let mut asking = waiters.iter();
         let connections = &mut self.connections;
-        let applied = self.store.apply(position.index, payload, &mut |reply| {
+        let applied = self.store.apply(position.index, payload, &mut |answer| {
             if let Some(waiter) = asking.next() {
-                connections.answer(waiter.connection, |out| write_reply(out, waiter, &reply));
+                connections.answer(waiter.connection, |out| write_reply(out, waiter, &answer));
             }
         });
         self.pending.recycle(waiters);
@@ -156,9 +158,9 @@ impl Node {
     pub(super) fn serve_reads(&mut self) {
         while let Some(batch) = self.reads.take_ready(self.store.applied()) {
             for group in batch.reads().chunks(READ_GROUP) {
-                self.store.warm(group.iter().map(|read| batch.args(read).key));
+                self.store.warm(group.iter().filter_map(|read| batch.asked(read).key()));
                 for read in group {
-                    self.answer_range(read.connection, read.request, &batch.args(read));
+                    self.answer_read(read.connection, read.request, batch.asked(read));
                 }
             }
             self.reads.recycle(batch);
@@ -169,8 +171,8 @@ impl Node {
         while budget > 0
             && let Some((id, deferred)) = self.connections.take_deferred()
         {
-            let args = RangeArgs::decode(&deferred.args).expect("it was encoded when deferred");
-            self.answer_range(id, deferred.request, &args);
+            let asked = Asked::decode(deferred.op, &deferred.args);
+            self.answer_read(id, deferred.request, asked);
             budget -= 1;
         }
     }
@@ -206,20 +208,22 @@ impl Node {
         self.reads.recycle(batch);
     }
 
-    /// Answers one range from the applied state, or later if the client does not read fast enough.
-    pub(super) fn answer_range(&mut self, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
+    /// Answers one read from the applied state, or later if the client does not read fast enough.
+    pub(super) fn answer_read(&mut self, id: ConnectionId, request: u64, asked: Asked<'_>) {
         // Large replies wait for room; small ones need not wait for those who do not read.
         let size = match self.connections.has_room_for_large() {
             true => ReplySize::Any,
             false => ReplySize::Small,
         };
         let store = &self.store;
-        let answered =
-            self.connections.answer_if_read(id, |out| write_range(out, store, request, args, size));
+        let answered = self.connections.answer_if_read(id, |out| match &asked {
+            Asked::Range(args) => write_range(out, store, request, args, size),
+            Asked::Txn(txn) => write_txn(out, store, request, *txn, size),
+        });
         if !answered {
-            let mut bytes = Vec::new();
-            args.encode(&mut bytes);
-            self.connections.defer(id, Deferred { request, args: bytes });
+            let mut args = Vec::new();
+            asked.encode(&mut args);
+            self.connections.defer(id, Deferred { request, op: asked.op(), args });
         }
     }
 
@@ -247,21 +251,47 @@ impl Node {
     }
 }
 
-fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, reply: &CommandReply) {
-    match reply {
-        CommandReply::Put { revision } => put_reply(out, waiter.request, *revision),
-        CommandReply::DeleteRange { revision, deleted } => {
-            delete_reply(out, waiter.request, *revision, *deleted);
+fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, answer: &Answer<'_>) {
+    let (id, body) = (waiter.request, answer.body);
+    match answer.outline {
+        CommandReply::Put { revision } => put_reply(out, id, revision),
+        CommandReply::DeleteRange { revision, deleted } => delete_reply(out, id, revision, deleted),
+        CommandReply::Compact { revision, refused: None } => compact_reply(out, id, revision),
+        CommandReply::Compact { refused: Some(why), .. } => {
+            error_reply(out, id, &error_of_range(why));
         }
-        // Clients cannot ask for one yet: admission refuses the command.
-        CommandReply::Compact { .. } => {}
-        CommandReply::OpenSession { session } => session_reply(out, waiter.request, *session),
-        CommandReply::PutIf { revision, refused } => {
-            put_if_reply(out, waiter.request, *revision, *refused);
+        CommandReply::OpenSession { session } => session_reply(out, id, session),
+        CommandReply::PutIf { revision, refused } => put_if_reply(out, id, revision, refused),
+        CommandReply::PutWith { revision } => put_with_reply(out, id, revision, body),
+        CommandReply::DeleteRangeWith { revision, deleted } => {
+            delete_with_reply(out, id, revision, deleted, body);
         }
-        CommandReply::SessionExpired => error_reply(out, waiter.request, &Error::SessionExpired),
-        CommandReply::CallAcknowledged => {
-            error_reply(out, waiter.request, &Error::CallAcknowledged);
+        CommandReply::Txn { revision, succeeded } => {
+            txn_reply(out, id, Op::Txn, &TxnOutcome { revision, succeeded, results: body });
+        }
+        CommandReply::Refused { why } => error_reply(out, id, &error_of_refusal(why)),
+        CommandReply::SessionExpired => error_reply(out, id, &Error::SessionExpired),
+        CommandReply::CallAcknowledged => error_reply(out, id, &Error::CallAcknowledged),
+        CommandReply::AnswerNotKept { revision } => {
+            error_reply(out, id, &Error::AnswerNotKept { revision });
+        }
+    }
+}
+
+fn error_of_range(why: RangeError) -> Error {
+    match why {
+        RangeError::Compacted { compact_revision } => Error::Compacted { compact_revision },
+        RangeError::Future { revision } => Error::FutureRevision { revision },
+    }
+}
+
+fn error_of_refusal(why: Refusal) -> Error {
+    match why {
+        Refusal::KeyNotFound => Error::KeyNotFound,
+        Refusal::LeaseNotFound => Error::LeaseNotFound,
+        Refusal::Range(why) => error_of_range(why),
+        Refusal::AnswerTooLarge => {
+            Error::AnswerTooLarge { max: as_u64(limits::RANGE_REPLY_BYTES_MAX) }
         }
     }
 }
@@ -290,6 +320,7 @@ fn write_range(
         revision: args.revision,
         keys_only: args.keys_only,
         count_only: args.count_only,
+        selection: args.selection,
     };
     let start = out.len();
     let mut cut = false;
@@ -306,31 +337,36 @@ fn write_range(
             cut = true;
             return ControlFlow::Break(());
         }
-        writer.push(
-            out,
-            found.key,
-            found.value,
-            found.create_revision,
-            found.mod_revision,
-            found.version,
-            found.lease,
-        );
+        writer.push(out, &found);
         ControlFlow::Continue(())
     });
     if cut && size == ReplySize::Small {
         out.truncate(start);
         return false;
     }
-    let error = match result {
-        Ok(summary) => {
-            writer.finish(out, summary.more, summary.count);
-            return true;
+    match result {
+        Ok(summary) => writer.finish(out, summary.more, summary.count),
+        Err(why) => {
+            out.truncate(start);
+            error_reply(out, id, &error_of_range(why));
         }
-        Err(RangeError::Compacted { compact_revision }) => Error::Compacted { compact_revision },
-        Err(RangeError::Future { revision }) => Error::FutureRevision { revision },
-    };
-    out.truncate(start);
-    error_reply(out, id, &error);
+    }
+    true
+}
+
+/// The same of a reply to a transaction that only reads.
+fn write_txn(out: &mut Vec<u8>, store: &kv::Store, id: u64, txn: Txn<'_>, size: ReplySize) -> bool {
+    let mut results = Vec::new();
+    match store.read_txn(txn, &mut results) {
+        Ok(_) if size == ReplySize::Small && results.len() > limits::RANGE_REPLY_BYTES_SMALL => {
+            return false;
+        }
+        Ok(succeeded) => {
+            let outcome = TxnOutcome { revision: store.revision(), succeeded, results: &results };
+            txn_reply(out, id, Op::ReadTxn, &outcome);
+        }
+        Err(why) => error_reply(out, id, &error_of_refusal(why)),
+    }
     true
 }
 

@@ -8,6 +8,7 @@
 
 use crate::limits;
 use crate::types::{Instant, NodeId};
+use crate::wire::client::Op;
 use std::collections::VecDeque;
 
 /// While replies wait for room, who reads is told from who does not in steps of this. Nanoseconds.
@@ -102,6 +103,7 @@ impl Outbox {
 #[derive(Debug)]
 pub(super) struct Deferred {
     pub(super) request: u64,
+    pub(super) op: Op,
     pub(super) args: Vec<u8>,
 }
 

@@ -2,9 +2,10 @@
 //! reads of a turn share one look at the lease, and wait together. Thesis §6.4.
 
 use super::connections::ConnectionId;
+use crate::codec::msgpack::Reader;
 use crate::raft::ReadTicket;
-use crate::types::{Instant, LogIndex};
-use crate::wire::client::RangeArgs;
+use crate::types::{Instant, LogIndex, Revision};
+use crate::wire::client::{Consistency, Op, RangeArgs, Selection, Txn};
 use std::collections::VecDeque;
 
 /// A served batch whose buffers are larger is not kept. Bytes, and reads.
@@ -18,16 +19,77 @@ const ROUND_READS: usize = 128;
 /// Turns from the end of a round to the next one, while there are fewer. They do not sleep.
 const REST_TURNS: u32 = 3;
 
+/// What a read asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked<'a> {
+    /// The keys of a range.
+    Range(RangeArgs<'a>),
+    /// A transaction that changes nothing.
+    Txn(Txn<'a>),
+}
+
+impl<'a> Asked<'a> {
+    /// The key that its answer is likely to begin with, if it is one.
+    pub(super) fn key(&self) -> Option<&'a [u8]> {
+        match self {
+            Asked::Range(args) => Some(args.key),
+            Asked::Txn(_) => None,
+        }
+    }
+
+    pub(super) fn op(&self) -> Op {
+        match self {
+            Asked::Range(_) => Op::Range,
+            Asked::Txn(_) => Op::ReadTxn,
+        }
+    }
+
+    /// Appends what `decode` reads.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Asked::Range(args) => args.encode(out),
+            Asked::Txn(txn) => out.extend_from_slice(txn.args()),
+        }
+    }
+
+    pub(super) fn decode(op: Op, bytes: &'a [u8]) -> Asked<'a> {
+        const OURS: &str = "it was encoded when the read began to wait";
+        if op == Op::ReadTxn {
+            Asked::Txn(Txn::decode(&mut Reader::new(bytes)).expect(OURS))
+        } else {
+            Asked::Range(RangeArgs::decode(bytes).expect(OURS))
+        }
+    }
+}
+
 /// One read that waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
     pub(super) connection: ConnectionId,
     pub(super) request: u64,
-    /// What is asked, but the key and the end: they are in the batch's arena, one behind the other.
-    args: RangeArgs<'static>,
-    key_start: usize,
-    end_start: usize,
+    kept: Kept,
+    start: usize,
     end: usize,
+}
+
+/// How a read is kept.
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    /// A range of no special order, but its key and its end: they are in the batch's arena, one
+    /// behind the other.
+    Plain { args: PlainArgs, end_start: usize },
+    /// Anything else, as it was asked, in the batch's arena.
+    Encoded { op: Op },
+}
+
+/// What most reads ask, beside the key: small, for there are many of them.
+#[derive(Clone, Copy, Debug)]
+struct PlainArgs {
+    limit: u64,
+    revision: Revision,
+    consistency: Consistency,
+    keys_only: bool,
+    count_only: bool,
 }
 
 /// The reads of one turn.
@@ -39,14 +101,23 @@ pub(super) struct ReadBatch {
 
 impl ReadBatch {
     /// Adds a read.
-    fn push(&mut self, connection: ConnectionId, request: u64, args: &RangeArgs<'_>) {
-        let key_start = self.arena.len();
-        self.arena.extend_from_slice(args.key);
-        let end_start = self.arena.len();
-        self.arena.extend_from_slice(args.end);
-        let end = self.arena.len();
-        let args = RangeArgs { key: &[], end: &[], ..*args };
-        self.reads.push(Read { connection, request, args, key_start, end_start, end });
+    fn push(&mut self, connection: ConnectionId, request: u64, asked: &Asked<'_>) {
+        let start = self.arena.len();
+        let kept = match asked {
+            Asked::Range(args) if args.selection == Selection::ALL => {
+                self.arena.extend_from_slice(args.key);
+                let end_start = self.arena.len();
+                self.arena.extend_from_slice(args.end);
+                let RangeArgs { limit, revision, consistency, keys_only, count_only, .. } = *args;
+                let args = PlainArgs { limit, revision, consistency, keys_only, count_only };
+                Kept::Plain { args, end_start }
+            }
+            Asked::Range(_) | Asked::Txn(_) => {
+                asked.encode(&mut self.arena);
+                Kept::Encoded { op: asked.op() }
+            }
+        };
+        self.reads.push(Read { connection, request, kept, start, end: self.arena.len() });
     }
 
     /// Whether nobody waits in it.
@@ -60,9 +131,23 @@ impl ReadBatch {
     }
 
     /// What a read of this batch asks.
-    pub(super) fn args(&self, read: &Read) -> RangeArgs<'_> {
-        let key = &self.arena[read.key_start..read.end_start];
-        RangeArgs { key, end: &self.arena[read.end_start..read.end], ..read.args }
+    pub(super) fn asked(&self, read: &Read) -> Asked<'_> {
+        match read.kept {
+            Kept::Plain { args, end_start } => {
+                let PlainArgs { limit, revision, consistency, keys_only, count_only } = args;
+                Asked::Range(RangeArgs {
+                    key: &self.arena[read.start..end_start],
+                    end: &self.arena[end_start..read.end],
+                    limit,
+                    revision,
+                    consistency,
+                    keys_only,
+                    count_only,
+                    selection: Selection::ALL,
+                })
+            }
+            Kept::Encoded { op } => Asked::decode(op, &self.arena[read.start..read.end]),
+        }
     }
 
     /// What its reads count for. Bytes.
@@ -128,10 +213,10 @@ impl Reads {
     }
 
     /// Adds a read to those of the turn.
-    pub(super) fn gather(&mut self, by: By, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
+    pub(super) fn gather(&mut self, by: By, id: ConnectionId, request: u64, asked: &Asked<'_>) {
         let batch = self.gathering(by);
         let before = batch.bytes();
-        batch.push(id, request, args);
+        batch.push(id, request, asked);
         let added = batch.bytes() - before;
         self.bytes += added;
     }

@@ -4,13 +4,21 @@
 //! request   array(3) [id: uint, op: uint, args: array]     exactly three; nothing after args
 //!    1      [key: bin, value: bin]                         Put
 //!    2      [key: bin, end: bin]                           DeleteRange
+//!    3      [revision: uint]                               Compact
 //!    4      [session: uint, sequence: uint, acknowledged: uint, op, args]     InSession
 //!    5      []                                             OpenSession
 //!    6      [key: bin, value: bin, mod_revision: uint]     PutIf
+//!    7      [key: bin, value: bin, lease: uint, prev_kv: bool, ignore_value: bool,
+//!            ignore_lease: bool]                           PutWith
+//!    8      [key: bin, end: bin, prev_kv: bool]            DeleteRangeWith
+//!    9      see kv/txn.rs                                  Txn
 //!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
 //!            keys_only: bool, count_only: bool]            Range
+//!            and perhaps, behind them, [sort_by: uint, order: uint, min_mod: uint, max_mod: uint,
+//!            min_create: uint, max_create: uint]
 //!   17      []                                             Status
 //!   18      []                                             Snapshot
+//!   19      [consistency: uint, txn: array]               ReadTxn, a Txn that changes nothing
 //!   40..45  members and their leader, see members.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
@@ -21,7 +29,7 @@
 use std::fmt;
 
 use crate::codec::msgpack::{self, Reader};
-use crate::kv::command;
+use crate::kv::command::{self, CommandError};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::Revision;
 
@@ -29,7 +37,10 @@ use super::error::Error;
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
 
-pub use crate::kv::command::{Command, RangeEnd, SessionCall};
+pub use crate::kv::command::{
+    Command, Compare, DeleteWith, Operand, Order, PutWith, RangeEnd, RangeRequest, Relation,
+    Request as TxnRequest, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts,
+};
 
 /// What a request wants. Below 16 are the commands of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,18 +49,28 @@ pub enum Op {
     Put,
     /// Delete the keys of a range.
     DeleteRange,
+    /// Give up the history below a revision.
+    Compact,
     /// Do a command as a call of a session: once, however often it is asked.
     InSession,
     /// Make a session.
     OpenSession,
     /// Set a key's value if its last change is a certain one.
     PutIf,
+    /// Set a key's value, with options.
+    PutWith,
+    /// Delete the keys of a range, with options.
+    DeleteRangeWith,
+    /// Do one of two lists of requests, at once.
+    Txn,
     /// Read the keys of a range.
     Range,
     /// The node's own view of itself.
     Status,
     /// The store at one moment, as a file.
     Snapshot,
+    /// Read several ranges at once, one of two lists.
+    ReadTxn,
     /// Who the members are.
     MemberList,
     /// A new member.
@@ -70,12 +91,17 @@ impl Op {
         match self {
             Op::Put => 1,
             Op::DeleteRange => 2,
+            Op::Compact => 3,
             Op::InSession => 4,
             Op::OpenSession => 5,
             Op::PutIf => 6,
+            Op::PutWith => 7,
+            Op::DeleteRangeWith => 8,
+            Op::Txn => 9,
             Op::Range => 16,
             Op::Status => 17,
             Op::Snapshot => 18,
+            Op::ReadTxn => 19,
             Op::MemberList => 40,
             Op::MemberAdd => 41,
             Op::MemberRemove => 42,
@@ -90,12 +116,17 @@ impl Op {
         match code {
             1 => Some(Op::Put),
             2 => Some(Op::DeleteRange),
+            3 => Some(Op::Compact),
             4 => Some(Op::InSession),
             5 => Some(Op::OpenSession),
             6 => Some(Op::PutIf),
+            7 => Some(Op::PutWith),
+            8 => Some(Op::DeleteRangeWith),
+            9 => Some(Op::Txn),
             16 => Some(Op::Range),
             17 => Some(Op::Status),
             18 => Some(Op::Snapshot),
+            19 => Some(Op::ReadTxn),
             40 => Some(Op::MemberList),
             41 => Some(Op::MemberAdd),
             42 => Some(Op::MemberRemove),
@@ -109,10 +140,19 @@ impl Op {
     /// Whether it changes the store, and so goes through the log.
     pub const fn is_command(self) -> bool {
         match self {
-            Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => true,
+            Op::Put
+            | Op::DeleteRange
+            | Op::Compact
+            | Op::InSession
+            | Op::OpenSession
+            | Op::PutIf
+            | Op::PutWith
+            | Op::DeleteRangeWith
+            | Op::Txn => true,
             Op::Range
             | Op::Status
             | Op::Snapshot
+            | Op::ReadTxn
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove
@@ -278,6 +318,8 @@ pub struct RangeArgs<'a> {
     pub keys_only: bool,
     /// Send no keys at all, only their count.
     pub count_only: bool,
+    /// Which keys, and in which order.
+    pub selection: Selection,
 }
 
 impl<'a> RangeArgs<'a> {
@@ -291,6 +333,7 @@ impl<'a> RangeArgs<'a> {
             consistency: Consistency::Linearizable,
             keys_only: false,
             count_only: false,
+            selection: Selection::ALL,
         }
     }
 
@@ -310,14 +353,17 @@ impl<'a> RangeArgs<'a> {
             .ok_or(DecodeError::Range { what: "a consistency", found })?;
         let keys_only = fields.flag()?;
         let count_only = fields.flag()?;
+        let selection =
+            if fields.is_empty() { Selection::ALL } else { decode_selection(&mut fields)? };
         fields.close()?;
         fields::expect_end(&reader)?;
-        Ok(RangeArgs { key, end, limit, revision, consistency, keys_only, count_only })
+        Ok(RangeArgs { key, end, limit, revision, consistency, keys_only, count_only, selection })
     }
 
     /// Appends the args.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        msgpack::write_array(out, 7);
+        let plain = self.selection == Selection::ALL;
+        msgpack::write_array(out, if plain { 7 } else { 13 });
         msgpack::write_bin(out, self.key);
         msgpack::write_bin(out, self.end);
         msgpack::write_uint(out, self.limit);
@@ -325,7 +371,96 @@ impl<'a> RangeArgs<'a> {
         msgpack::write_uint(out, self.consistency.code());
         fields::write_flag(out, self.keys_only);
         fields::write_flag(out, self.count_only);
+        if !plain {
+            let Selection { by, order, mod_revision, create_revision } = self.selection;
+            msgpack::write_uint(out, by.code());
+            msgpack::write_uint(out, order.code());
+            for span in [mod_revision, create_revision] {
+                msgpack::write_uint(out, span.min.0);
+                msgpack::write_uint(out, span.max.0);
+            }
+        }
     }
+}
+
+/// Reads what of a range is asked for, and in which order: six fields behind those of version 1.
+fn decode_selection(fields: &mut Fields<'_, '_>) -> Result<Selection, DecodeError> {
+    let found = fields.uint()?;
+    let what = "what to sort by";
+    let by = SortBy::from_code(found).ok_or(DecodeError::Range { what, found })?;
+    let found = fields.uint()?;
+    let what = "a sort order";
+    let order = Order::from_code(found).ok_or(DecodeError::Range { what, found })?;
+    let mod_revision = decode_span(fields)?;
+    let create_revision = decode_span(fields)?;
+    Ok(Selection { by, order, mod_revision, create_revision })
+}
+
+fn decode_span(fields: &mut Fields<'_, '_>) -> Result<RevisionSpan, DecodeError> {
+    Ok(RevisionSpan { min: fields.revision()?, max: fields.revision()? })
+}
+
+/// Reads the args of a request with `Op::ReadTxn`. The transaction is judged as strictly as in the
+/// log.
+pub fn decode_read_txn(args: &[u8]) -> Result<(Consistency, Txn<'_>), ReadTxnError> {
+    let (consistency, later, mut reader) = read_txn_args(args).map_err(ReadTxnError::Args)?;
+    let txn = Txn::decode(&mut reader).map_err(ReadTxnError::Txn)?;
+    for _ in 0..later {
+        fields::skip(&mut reader).map_err(ReadTxnError::Args)?;
+    }
+    fields::expect_end(&reader).map_err(ReadTxnError::Args)?;
+    if txn.is_read_only() { Ok((consistency, txn)) } else { Err(ReadTxnError::Changes) }
+}
+
+/// Reads what stands before the transaction: how fresh, and how many args of versions to come
+/// follow it.
+fn read_txn_args(args: &[u8]) -> Result<(Consistency, usize, Reader<'_>), DecodeError> {
+    let mut reader = Reader::new(args);
+    let later = reader.array()?.checked_sub(2).ok_or(DecodeError::Missing)?;
+    let found = reader.uint()?;
+    let consistency =
+        Consistency::from_code(found).ok_or(DecodeError::Range { what: "a consistency", found })?;
+    Ok((consistency, later, reader))
+}
+
+/// Why bytes are not the args of a ReadTxn.
+#[derive(Debug)]
+pub enum ReadTxnError {
+    /// Not its args.
+    Args(DecodeError),
+    /// Not a transaction.
+    Txn(CommandError),
+    /// A transaction that puts or deletes.
+    Changes,
+}
+
+impl fmt::Display for ReadTxnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadTxnError::Args(_) => f.write_str("cannot decode a read of many"),
+            ReadTxnError::Txn(why) => write!(f, "{why}"),
+            ReadTxnError::Changes => f.write_str("the transaction puts or deletes: it is a Txn"),
+        }
+    }
+}
+
+impl std::error::Error for ReadTxnError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReadTxnError::Args(why) => Some(why),
+            ReadTxnError::Txn(why) => why.source(),
+            ReadTxnError::Changes => None,
+        }
+    }
+}
+
+/// Appends a ReadTxn, as a whole frame.
+pub fn read_txn_request(out: &mut Vec<u8>, id: u64, consistency: Consistency, txn: Txn<'_>) {
+    let start = begin_request(out, id, Op::ReadTxn);
+    msgpack::write_array(out, 2);
+    msgpack::write_uint(out, consistency.code());
+    out.extend_from_slice(txn.args());
+    frame::finish(out, start);
 }
 
 /// Reads the args of a request with `Op::Status` or `Op::Snapshot`: none yet.

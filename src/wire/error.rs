@@ -98,6 +98,23 @@ pub enum Error {
         /// The asker.
         node: NodeId,
     },
+    /// Code 17. The value or the lease of a key is to be kept, and there is no such key. No
+    /// details.
+    KeyNotFound,
+    /// Code 18. There is no such lease. No details.
+    LeaseNotFound,
+    /// Code 19. The call was done, by an earlier copy of it, and its answer was too large to be
+    /// kept for this one. Nothing was done now. Details: revision.
+    AnswerNotKept {
+        /// The store's revision after the call.
+        revision: Revision,
+    },
+    /// Code 20. What was there before, which is asked for, is larger than a reply may be. Details:
+    /// max.
+    AnswerTooLarge {
+        /// The largest reply. Bytes.
+        max: u64,
+    },
     /// A code that this version does not know.
     Other {
         /// The code.
@@ -164,6 +181,10 @@ impl Error {
             Error::SessionExpired => 14,
             Error::CallAcknowledged => 15,
             Error::Removed { .. } => 16,
+            Error::KeyNotFound => 17,
+            Error::LeaseNotFound => 18,
+            Error::AnswerNotKept { .. } => 19,
+            Error::AnswerTooLarge { .. } => 20,
             Error::Other { code, .. } => *code,
         }
     }
@@ -192,10 +213,14 @@ impl Error {
             | Error::WrongNode { .. }
             | Error::Unsupported { .. }
             | Error::Refused { .. }
-            | Error::Removed { .. } => Advice::GiveUp,
-            Error::OutcomeUnknown | Error::SessionExpired | Error::CallAcknowledged => {
-                Advice::Unknown
-            }
+            | Error::Removed { .. }
+            | Error::KeyNotFound
+            | Error::LeaseNotFound
+            | Error::AnswerTooLarge { .. } => Advice::GiveUp,
+            Error::OutcomeUnknown
+            | Error::SessionExpired
+            | Error::CallAcknowledged
+            | Error::AnswerNotKept { .. } => Advice::Unknown,
             Error::Other { advice, .. } => *advice,
         }
     }
@@ -235,6 +260,14 @@ impl fmt::Display for Error {
                 f.write_str("the reply to this call was acknowledged and is forgotten")
             }
             Error::Removed { node } => write!(f, "{node} was removed from the cluster"),
+            Error::KeyNotFound => f.write_str("there is no such key"),
+            Error::LeaseNotFound => f.write_str("there is no such lease"),
+            Error::AnswerNotKept { revision } => {
+                write!(f, "done, at revision {revision} at the latest; its answer is not kept")
+            }
+            Error::AnswerTooLarge { max } => {
+                write!(f, "what was there before has more than {max} bytes; ask without it")
+            }
             Error::Other { code, text, .. } => write!(f, "error {code}: {text}"),
         }
     }
@@ -277,9 +310,10 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
             fields::write_text(out, text);
         }
         Error::TooLarge { bytes, max } => write_numbers(out, &[*bytes, *max]),
-        Error::Compacted { compact_revision: revision } | Error::FutureRevision { revision } => {
-            write_numbers(out, &[revision.0]);
-        }
+        Error::Compacted { compact_revision: revision }
+        | Error::FutureRevision { revision }
+        | Error::AnswerNotKept { revision } => write_numbers(out, &[revision.0]),
+        Error::AnswerTooLarge { max } => write_numbers(out, &[*max]),
         Error::WrongCluster { ours } => {
             msgpack::write_array(out, 1);
             msgpack::write_bin(out, &ours.0.to_be_bytes());
@@ -294,6 +328,8 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
         | Error::OutcomeUnknown
         | Error::SessionExpired
         | Error::CallAcknowledged
+        | Error::KeyNotFound
+        | Error::LeaseNotFound
         | Error::Other { .. } => msgpack::write_array(out, 0),
     }
 }
@@ -343,6 +379,10 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         14 => Error::SessionExpired,
         15 => Error::CallAcknowledged,
         16 => Error::Removed { node: node(details)? },
+        17 => Error::KeyNotFound,
+        18 => Error::LeaseNotFound,
+        19 => Error::AnswerNotKept { revision: details.revision()? },
+        20 => Error::AnswerTooLarge { max: details.uint()? },
         _ => return Ok(None),
     }))
 }

@@ -212,6 +212,12 @@ impl<'r, 'a> Fields<'r, 'a> {
         }
     }
 
+    /// Whether there is no further field.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
     /// Skips fields of versions to come.
     #[inline]
     pub fn close(mut self) -> Result<(), DecodeError> {

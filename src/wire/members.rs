@@ -140,6 +140,11 @@ impl<'a> MemberRequest<'a> {
             | Op::InSession
             | Op::OpenSession
             | Op::PutIf
+            | Op::Compact
+            | Op::PutWith
+            | Op::DeleteRangeWith
+            | Op::Txn
+            | Op::ReadTxn
             | Op::MemberList => return Ok(None),
         };
         fields.close()?;

@@ -25,5 +25,6 @@ pub mod hello;
 pub mod members;
 pub mod peer;
 pub mod reply;
+pub mod results;
 pub mod status;
 mod structs;

@@ -5,10 +5,15 @@
 //!    0      an error, see error.rs
 //!    1      [revision: uint]                               Put
 //!    2      [revision: uint, deleted: uint]                DeleteRange
+//!    3      [revision: uint]                               Compact
 //!    5      [session: uint]                                OpenSession
 //!    6      [revision: uint, done: bool, mod_revision: uint]     PutIf
+//!    7      [revision: uint, before: array]                PutWith
+//!    8      [revision: uint, deleted: uint, before: array] DeleteRangeWith
+//!    9, 19  [revision: uint, succeeded: bool, results: array]     Txn, ReadTxn, see results.rs
 //!   16      [revision: uint, kvs: array, more: bool, count: uint]     Range
-//!     kv    array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
+//!     kv, and the items of before:
+//!           array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
 //!                     version: uint, lease: uint]
 //!   17      status, see status.rs
 //!   18      [term: uint, index: uint, bytes: uint, crc: uint, offset: uint, piece: bin]
@@ -19,6 +24,8 @@
 //! A command in a session is answered as the command by itself.
 
 use crate::codec::msgpack::{self, Reader};
+use crate::kv::KeyValueRef;
+use crate::kv::answer::KvArray;
 use crate::types::{LogIndex, NodeId, Revision, SessionId, SnapshotId};
 
 use super::client::Op;
@@ -26,6 +33,7 @@ use super::error::{self, Error};
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
 use super::members::{self, MemberList};
+use super::results::{KeyValue, Kvs, Results};
 use super::status::{self, Status};
 
 /// Appends the reply to a Put, as a whole frame.
@@ -62,6 +70,62 @@ pub fn put_if_reply(out: &mut Vec<u8>, id: u64, revision: Revision, refused: Opt
     msgpack::write_uint(out, revision.0);
     fields::write_flag(out, refused.is_none());
     msgpack::write_uint(out, refused.unwrap_or(revision).0);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to a Compact, as a whole frame.
+pub fn compact_reply(out: &mut Vec<u8>, id: u64, revision: Revision) {
+    let start = begin_reply(out, id, Op::Compact);
+    msgpack::write_array(out, 1);
+    msgpack::write_uint(out, revision.0);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to a PutWith, as a whole frame. `before` is the body of its answer.
+pub fn put_with_reply(out: &mut Vec<u8>, id: u64, revision: Revision, before: &[u8]) {
+    let start = begin_reply(out, id, Op::PutWith);
+    msgpack::write_array(out, 2);
+    msgpack::write_uint(out, revision.0);
+    out.extend_from_slice(before);
+    frame::finish(out, start);
+}
+
+/// Appends the reply to a DeleteRangeWith, as a whole frame. `before` is the body of its answer.
+pub fn delete_with_reply(
+    out: &mut Vec<u8>,
+    id: u64,
+    revision: Revision,
+    deleted: u64,
+    before: &[u8],
+) {
+    let start = begin_reply(out, id, Op::DeleteRangeWith);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, revision.0);
+    msgpack::write_uint(out, deleted);
+    out.extend_from_slice(before);
+    frame::finish(out, start);
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TxnOutcome<'a> {
+    /// The store's revision after it.
+    pub revision: Revision,
+    /// Whether its compares held.
+    pub succeeded: bool,
+    /// The body of its answer.
+    pub results: &'a [u8],
+}
+
+/// Appends the reply to a Txn, or to a ReadTxn, as a whole frame.
+pub fn txn_reply(out: &mut Vec<u8>, id: u64, op: Op, outcome: &TxnOutcome<'_>) {
+    assert!(matches!(op, Op::Txn | Op::ReadTxn), "these are answered so");
+    let TxnOutcome { revision, succeeded, results } = *outcome;
+    let start = begin_reply(out, id, op);
+    msgpack::write_array(out, 3);
+    msgpack::write_uint(out, revision.0);
+    fields::write_flag(out, succeeded);
+    out.extend_from_slice(results);
     frame::finish(out, start);
 }
 
@@ -106,8 +170,7 @@ pub fn error_reply(out: &mut Vec<u8>, id: u64, error: &Error) {
 #[must_use = "a reply that is not finished has no length"]
 pub struct RangeReplyWriter {
     start: FrameStart,
-    count_at: usize,
-    count: u32,
+    kvs: KvArray,
 }
 
 impl RangeReplyWriter {
@@ -117,34 +180,13 @@ impl RangeReplyWriter {
         let start = begin_reply(out, id, Op::Range);
         msgpack::write_array(out, 4);
         msgpack::write_uint(out, revision.0);
-        // The longest form of an array's header, whose count can be written later.
-        out.push(0xdd);
-        let count_at = out.len();
-        out.extend_from_slice(&[0; 4]);
-        RangeReplyWriter { start, count_at, count: 0 }
+        RangeReplyWriter { start, kvs: KvArray::begin(out) }
     }
 
     /// Appends one key.
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "the fields of a kv, in their order")]
-    pub fn push(
-        &mut self,
-        out: &mut Vec<u8>,
-        key: &[u8],
-        value: &[u8],
-        create_revision: Revision,
-        mod_revision: Revision,
-        version: u64,
-        lease: u64,
-    ) {
-        msgpack::write_array(out, 6);
-        msgpack::write_bin(out, key);
-        msgpack::write_bin(out, value);
-        msgpack::write_uint(out, create_revision.0);
-        msgpack::write_uint(out, mod_revision.0);
-        msgpack::write_uint(out, version);
-        msgpack::write_uint(out, lease);
-        self.count += 1;
+    pub fn push(&mut self, out: &mut Vec<u8>, kv: &KeyValueRef<'_>) {
+        self.kvs.push(out, kv);
     }
 
     /// The reply's size so far. Bytes.
@@ -160,11 +202,7 @@ impl RangeReplyWriter {
     /// Ends the reply. `more`: keys of the range were left out. `count`: how many it has in all.
     #[inline]
     pub fn finish(self, out: &mut Vec<u8>, more: bool, count: u64) {
-        let count_bytes = out
-            .get_mut(self.count_at..)
-            .and_then(<[u8]>::first_chunk_mut)
-            .expect("begin left room for the count");
-        *count_bytes = self.count.to_be_bytes();
+        self.kvs.finish(out);
         fields::write_flag(out, more);
         msgpack::write_uint(out, count);
         frame::finish(out, self.start);
@@ -209,6 +247,38 @@ pub enum ReplyBody<'a> {
         /// Why it put nothing, if so: the key's mod revision; 0: there is no such key.
         refused: Option<Revision>,
     },
+    /// A Compact was done.
+    Compact {
+        /// The store's revision.
+        revision: Revision,
+    },
+    /// A PutWith was done.
+    PutWith {
+        /// The revision it made.
+        revision: Revision,
+        /// The key before it, if that was asked for and there was one.
+        before: Option<KeyValue<'a>>,
+    },
+    /// A DeleteRangeWith was done.
+    DeleteRangeWith {
+        /// The store's revision after it.
+        revision: Revision,
+        /// How many keys it deleted.
+        deleted: u64,
+        /// They, if that was asked for.
+        before: Kvs<'a>,
+    },
+    /// A Txn or a ReadTxn was done.
+    Txn {
+        /// Which of them.
+        op: Op,
+        /// The store's revision after it.
+        revision: Revision,
+        /// Whether its compares held.
+        succeeded: bool,
+        /// What its requests came to.
+        results: Results<'a>,
+    },
     /// What a Range found.
     Range(RangeReply<'a>),
     /// How the node sees itself.
@@ -240,42 +310,23 @@ pub struct RangeReply<'a> {
     pub more: bool,
     /// How many keys the range has in all.
     pub count: u64,
-    sent: usize,
-    kvs: Reader<'a>,
-}
-
-/// A key and all about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct KeyValue<'a> {
-    /// Its name.
-    pub key: &'a [u8],
-    /// Its value.
-    pub value: &'a [u8],
-    /// The revision of the put that created it.
-    pub create_revision: Revision,
-    /// The revision of the last put.
-    pub mod_revision: Revision,
-    /// How many puts since its creation, that one included.
-    pub version: u64,
-    /// The lease it hangs on; 0 is none.
-    pub lease: u64,
+    kvs: Kvs<'a>,
 }
 
 impl<'a> RangeReply<'a> {
     /// How many keys the reply holds.
     pub const fn len(&self) -> usize {
-        self.sent
+        self.kvs.len()
     }
 
     /// Whether the reply holds no key.
     pub const fn is_empty(&self) -> bool {
-        self.sent == 0
+        self.kvs.is_empty()
     }
 
     /// The keys, in order.
     pub fn kvs(&self) -> impl Iterator<Item = KeyValue<'a>> + use<'a> {
-        let mut reader = self.kvs;
-        (0..self.sent).map(move |_| decode_kv(&mut reader).expect("decode_reply has read every kv"))
+        self.kvs.iter()
     }
 }
 
@@ -310,16 +361,29 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
             let found = fields.revision()?;
             ReplyBody::PutIf { revision, refused: Some(found).filter(|_| !done) }
         }
+        Op::Compact => ReplyBody::Compact { revision: fields.revision()? },
+        Op::PutWith => {
+            let (revision, kvs) = (fields.revision()?, Kvs::decode(&mut fields)?);
+            ReplyBody::PutWith { revision, before: kvs.iter().next() }
+        }
+        Op::DeleteRangeWith => {
+            let (revision, deleted) = (fields.revision()?, fields.uint()?);
+            ReplyBody::DeleteRangeWith { revision, deleted, before: Kvs::decode(&mut fields)? }
+        }
+        Op::Txn | Op::ReadTxn => {
+            let (revision, succeeded) = (fields.revision()?, fields.flag()?);
+            ReplyBody::Txn { op, revision, succeeded, results: Results::decode(&mut fields)? }
+        }
         Op::InSession => {
             let found = u64::from(op.code());
             return Err(DecodeError::Range { what: "the kind of a reply", found });
         }
         Op::Range => {
             let revision = fields.revision()?;
-            let (sent, kvs) = decode_kvs(&mut fields)?;
+            let kvs = Kvs::decode(&mut fields)?;
             let more = fields.flag()?;
             let count = fields.uint()?;
-            ReplyBody::Range(RangeReply { revision, more, count, sent, kvs })
+            ReplyBody::Range(RangeReply { revision, more, count, kvs })
         }
         Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
         Op::Snapshot => {
@@ -344,31 +408,6 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
     fields.close()?;
     fields::expect_end(&reader)?;
     Ok(body)
-}
-
-/// Reads every kv once, so that iterating over them later cannot fail.
-fn decode_kvs<'a>(fields: &mut Fields<'_, 'a>) -> Result<(usize, Reader<'a>), DecodeError> {
-    let (sent, mut reader) = fields.items()?;
-    let kvs = reader;
-    for _ in 0..sent {
-        decode_kv(&mut reader)?;
-    }
-    fields.resume(reader);
-    Ok((sent, kvs))
-}
-
-fn decode_kv<'a>(reader: &mut Reader<'a>) -> Result<KeyValue<'a>, DecodeError> {
-    let mut fields = Fields::open(reader)?;
-    let kv = KeyValue {
-        key: fields.bin()?,
-        value: fields.bin()?,
-        create_revision: fields.revision()?,
-        mod_revision: fields.revision()?,
-        version: fields.uint()?,
-        lease: fields.uint()?,
-    };
-    fields.close()?;
-    Ok(kv)
 }
 
 pub(super) fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {

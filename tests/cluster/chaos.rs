@@ -174,7 +174,7 @@ fn write(mut keys: Keys, mut client: Client, stop: &AtomicBool, service: &Servic
         let told = match client.put(key.as_bytes(), keys.number.to_string().as_bytes()) {
             Ok(_) => Told::Done,
             Err(Error::Unavailable { .. } | Error::Refused { .. }) => Told::Refused,
-            Err(Error::OutcomeUnknown { .. }) => Told::Nothing,
+            Err(Error::OutcomeUnknown { .. } | Error::AnswerNotKept { .. }) => Told::Nothing,
         };
         keys.told(&key, told, &mut ledger, service);
         breathe(PACE);

@@ -97,7 +97,7 @@ fn write(writer: usize, book: &Book, stop: &AtomicBool, service: &Service) -> Le
         let told = match client.put(key.as_bytes(), number.to_string().as_bytes()) {
             Ok(_) => Told::Done,
             Err(Error::Unavailable { .. } | Error::Refused { .. }) => Told::Refused,
-            Err(Error::OutcomeUnknown { .. }) => Told::Nothing,
+            Err(Error::OutcomeUnknown { .. } | Error::AnswerNotKept { .. }) => Told::Nothing,
         };
         match told {
             Told::Done => service.acknowledged(),

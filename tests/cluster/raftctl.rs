@@ -108,6 +108,47 @@ fn verbs_print_what_etcdctl_prints_and_json_and_tables() {
 }
 
 #[test]
+fn options_and_transactions_are_etcdctls() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let at = endpoints(&cluster);
+    assert_eq!(done(&raftctl(&at, "put a 1")), "OK\n");
+    assert_eq!(done(&raftctl(&at, "put a 2 --prev-kv")), "OK\na\n1\n");
+    assert_eq!(done(&raftctl(&at, "put a --ignore-value")), "OK\n");
+    raftctl(&at, "put b --ignore-value").fails(1, &["no such key"]);
+    raftctl(&at, "put b 1 --lease 7").fails(1, &["no such lease"]);
+    assert_eq!(done(&raftctl(&at, "put b 1")), "OK\n");
+    assert_eq!(done(&raftctl(&at, "put c 0")), "OK\n");
+    assert_eq!(done(&raftctl(&at, "get b --from-key --keys-only")), "b\nc\n");
+    assert_eq!(done(&raftctl(&at, "get --prefix  a --count-only")), "1\n");
+    let sorted = "get a --from-key --print-value-only --sort-by";
+    assert_eq!(done(&raftctl(&at, &format!("{sorted} VALUE"))), "0\n1\n2\n");
+    assert_eq!(done(&raftctl(&at, &format!("{sorted} modify --order descend"))), "0\n1\n2\n");
+    assert_eq!(done(&raftctl(&at, "get a --from-key --keys-only --min-mod-rev 5")), "b\nc\n");
+    assert_eq!(done(&raftctl(&at, "get a --from-key --keys-only --max-create-rev 2")), "a\n");
+    let txn = |flags: &str, input: &str| {
+        let words: Vec<&OsStr> =
+            ["txn"].into_iter().chain(flags.split_whitespace()).map(OsStr::new).collect();
+        raftctl_with(&at, &words, input.as_bytes())
+    };
+    let compares = "version(\"a\") = \"3\"\nvalue(\"a\") != \"9\"\n\n";
+    let put = format!("{compares}put a 'a value' --prev-kv\nget a\ndel b\n\nget c\n");
+    assert_eq!(done(&txn("", &put)), "SUCCESS\n\nOK\na\n2\n\na\na value\n\n1\n");
+    assert_eq!(done(&txn("", &put)), "FAILURE\n\nc\n0\n");
+    let found = txn("-o json", "mod(a) > 0\n\nget a\n").json();
+    assert_eq!((&found["succeeded"], &found["revision"]), (&true.into(), &7.into()));
+    assert_eq!(found["results"][0]["kvs"][0]["value"], "a value");
+    txn("", "\nput a 1\nput a 2\n").fails(1, &["twice"]);
+    txn("", "mod(a) ~ 1\n").fails(2, &["a compare is as in"]);
+    assert_eq!(done(&raftctl(&at, "del a --prev-kv")), "1\na\na value\n");
+    assert_eq!(done(&raftctl(&at, "compact 7")), "compacted revision 7\n");
+    raftctl(&at, "compact 7").fails(1, &["compacted", "7"]);
+    raftctl(&at, "compact 99").fails(1, &["future", "8"]);
+    raftctl(&at, "get a --rev 6").fails(1, &["compacted"]);
+    assert_eq!(done(&raftctl(&at, "get a --rev 7")), "a\na value\n");
+}
+
+#[test]
 fn a_status_says_all_of_every_node_and_its_code_says_whether_all_is_well() {
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader();

@@ -2,8 +2,10 @@
 
 use super::patience::{breathe, now};
 use crate::dice::Dice;
-use crate::history::checker::product::{of_the_store, row_of};
-use crate::history::checker::{Answer, Command, Consistency, Op, OpKind, Outcome, RangeArgs};
+use crate::history::checker::product::{
+    answer_of, as_txn, of_the_store, read_of, row_of, with_options,
+};
+use crate::history::checker::{Answer, Command, Consistency, Op, OpKind, Outcome, RangeArgs, Row};
 use raftd::client::{Connection, Deadline};
 use raftd::types::{ClusterId, Revision};
 use raftd::wire::client as wire;
@@ -150,11 +152,11 @@ impl<'a> Witness<'a> {
     }
 
     fn ask(&mut self, node: usize, mut line: Line, kind: OpKind) {
-        let by_lease = self.dice.below(2) == 0;
+        let coin = self.dice.below(2) == 0;
         let call = self.scene.now();
-        let told = converse(&mut line.connection, &kind, by_lease);
+        let told = converse(&mut line.connection, &kind, coin);
         let ret = self.scene.now();
-        let (outcome, leader) = told;
+        let Told { outcome, saw, leader } = told;
         if let Outcome::Answered(answer) = &outcome {
             self.learn(&kind, answer);
         }
@@ -172,6 +174,7 @@ impl<'a> Witness<'a> {
             ret: known.then_some(ret),
             kind,
             outcome,
+            saw,
         });
         // After silence an answer may still come: to nobody.
         self.lines[node] = Some(line).filter(|_| known);
@@ -194,36 +197,62 @@ impl<'a> Witness<'a> {
     }
 }
 
-/// One question and its answer; and whom the node takes for the leader, counted from 0.
-fn converse(
-    connection: &mut Connection,
-    kind: &OpKind,
-    by_lease: bool,
-) -> (Outcome, Option<usize>) {
+/// What came back.
+struct Told {
+    outcome: Outcome,
+    /// The keys that a change was told of.
+    saw: Option<Vec<Row>>,
+    /// Whom the node takes for the leader, counted from 0.
+    leader: Option<usize>,
+}
+
+/// One question and its answer. The coin decides how a read is made fresh, and whether a change
+/// asks what was there.
+fn converse(connection: &mut Connection, kind: &OpKind, coin: bool) -> Told {
     let deadline = Deadline::after(TIMEOUT);
     match kind {
+        OpKind::Change(command) if coin => {
+            connection.command(None, with_options(command, &mut Vec::new()))
+        }
         OpKind::Change(command) => connection.command(None, of_the_store(command)),
+        OpKind::Range(args) if coin && args.limit > 0 => {
+            let mut room = Vec::new();
+            let txn = as_txn(args, &mut room);
+            let consistency = match args.consistency {
+                Consistency::Linearizable => wire::Consistency::Linearizable,
+                Consistency::Serializable => wire::Consistency::Serializable,
+            };
+            connection.read_txn(consistency, txn)
+        }
         OpKind::Range(args) => connection.range(&wire::RangeArgs {
             key: &args.key,
             end: &args.end,
             limit: args.limit,
             revision: Revision(args.revision),
             consistency: match args.consistency {
-                Consistency::Linearizable if by_lease => wire::Consistency::Lease,
+                Consistency::Linearizable if coin => wire::Consistency::Lease,
                 Consistency::Linearizable => wire::Consistency::Linearizable,
                 Consistency::Serializable => wire::Consistency::Serializable,
             },
             keys_only: false,
             count_only: false,
+            selection: wire::Selection::ALL,
         }),
     };
     match connection.flush(deadline).and_then(|()| connection.receive(deadline)) {
-        Err(_) => (Outcome::Unknown, None),
+        Err(_) => Told { outcome: Outcome::Unknown, saw: None, leader: None },
         Ok(reply) => meaning(&reply.body),
     }
 }
 
-fn meaning(body: &ReplyBody<'_>) -> (Outcome, Option<usize>) {
+fn meaning(body: &ReplyBody<'_>) -> Told {
+    if let Some(answer) = read_of(body) {
+        return Told { outcome: Outcome::Answered(answer), saw: None, leader: None };
+    }
+    if let Some((answer, saw)) = answer_of(body) {
+        return Told { outcome: Outcome::Answered(answer), saw: Some(saw), leader: None };
+    }
+    let without = |outcome| Told { outcome, saw: None, leader: None };
     let answer = match body {
         ReplyBody::Put { revision } => Answer::Put { revision: revision.0 },
         ReplyBody::DeleteRange { revision, deleted } => {
@@ -241,14 +270,15 @@ fn meaning(body: &ReplyBody<'_>) -> (Outcome, Option<usize>) {
         },
         ReplyBody::Error(Error::NotLeader { leader }) => {
             let leader = leader.as_ref().map(|(leader, _)| leader.get() - 1);
-            return (Outcome::Refused, leader.map(|leader| usize::try_from(leader).unwrap()));
+            let leader = leader.map(|leader| usize::try_from(leader).unwrap());
+            return Told { leader, ..without(Outcome::Refused) };
         }
         ReplyBody::Error(error) => match error.advice() {
-            Advice::Unknown => return (Outcome::Unknown, None),
-            Advice::AskAgain => return (Outcome::Refused, None),
+            Advice::Unknown => return without(Outcome::Unknown),
+            Advice::AskAgain => return without(Outcome::Refused),
             Advice::GiveUp => panic!("nothing here is wrong for good: {error:?}"),
         },
         other => panic!("that was not asked: {other:?}"),
     };
-    (Outcome::Answered(answer), None)
+    without(Outcome::Answered(answer))
 }

@@ -49,7 +49,7 @@ fn op(small: Small) -> Op {
     };
     let (call, ret) = (small.call, Some(small.ret));
     let outcome = Outcome::Answered(answer);
-    Op { client: 0, node: 0, boot: 0, call, ret, kind, outcome }
+    Op { client: 0, node: 0, boot: 0, call, ret, kind, outcome, saw: None }
 }
 
 /// Whether some order explains the rest, when the register holds `value`.

@@ -84,6 +84,7 @@ impl World {
             ret: None,
             kind,
             outcome: Outcome::Unknown,
+            saw: None,
         };
         Open { client, op, happened: false }
     }
@@ -216,8 +217,8 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
     encode_command(&mut payload, theirs);
     let mut answer = None;
     let index = store.applied().next();
-    let mut reply = |reply| {
-        answer = match reply {
+    let mut reply = |reply: kv::Answer<'_>| {
+        answer = match reply.outline {
             CommandReply::Put { revision } => Some(Answer::Put { revision: revision.0 }),
             CommandReply::DeleteRange { revision, deleted } => {
                 Some(Answer::Delete { revision: revision.0, deleted })
@@ -227,8 +228,13 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             }
             CommandReply::Compact { .. }
             | CommandReply::OpenSession { .. }
+            | CommandReply::PutWith { .. }
+            | CommandReply::DeleteRangeWith { .. }
+            | CommandReply::Txn { .. }
+            | CommandReply::Refused { .. }
             | CommandReply::SessionExpired
-            | CommandReply::CallAcknowledged => None,
+            | CommandReply::CallAcknowledged
+            | CommandReply::AnswerNotKept { .. } => None,
         };
     };
     store.apply(index, &payload, &mut reply).unwrap();
@@ -244,6 +250,7 @@ fn read(store: &Store, args: &RangeArgs) -> Answer {
         revision: Revision(args.revision),
         keys_only: args.keys_only,
         count_only: args.count_only,
+        selection: kv::Selection::ALL,
     };
     let mut rows = Vec::new();
     let summary = store.range(&request, &mut |found| {

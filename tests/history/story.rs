@@ -54,7 +54,7 @@ impl Story {
 
     fn with(mut self, (call, ret): (u64, Option<u64>), kind: OpKind, outcome: Outcome) -> Story {
         let client = self.0.ops.len().try_into().unwrap();
-        self.0.ops.push(Op { client, node: 1, boot: 1, call, ret, kind, outcome });
+        self.0.ops.push(Op { client, node: 1, boot: 1, call, ret, kind, outcome, saw: None });
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use raftd::kv::{CommandReply, RangeEnd, RangeError, RangeRequest, Store};
+use raftd::kv::{CommandReply, RangeEnd, RangeError, RangeRequest, Selection, Store};
 use raftd::types::Revision;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -139,6 +139,7 @@ fn check_read(random: &mut Random, model: &Model, store: &Store, keys: u64) {
         revision: Revision(at),
         keys_only: random.one_in(4),
         count_only: random.one_in(8),
+        selection: Selection::ALL,
     };
     let answer = support::read(store, &request);
     if at > model.revision {

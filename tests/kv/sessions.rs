@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use raftd::kv::command::{EntryHeader, encode_call, encode_command, encode_header};
-use raftd::kv::{Command, CommandReply, SessionCall, SessionCounters, SessionRow, Store};
+use raftd::kv::{
+    Command, CommandReply, KeptReply, SessionCall, SessionCounters, SessionRow, Store,
+};
 use raftd::limits::{SESSION_IDLE_MS, SESSION_WINDOW, SESSIONS_MAX};
 use raftd::types::{LogIndex, Revision, SessionId};
 
@@ -34,7 +36,7 @@ pub(super) fn apply_at(store: &mut Store, stamp_ms: u64, items: &[Item]) -> Vec<
     }
     let mut replies = Vec::new();
     let index: LogIndex = store.applied().next();
-    store.apply(index, &payload, &mut |reply| replies.push(reply)).unwrap();
+    store.apply(index, &payload, &mut |answer| replies.push(answer.outline)).unwrap();
     replies
 }
 
@@ -244,8 +246,13 @@ impl SessionModel {
                 }
                 CommandReply::Compact { .. }
                 | CommandReply::OpenSession { .. }
+                | CommandReply::PutWith { .. }
+                | CommandReply::DeleteRangeWith { .. }
+                | CommandReply::Txn { .. }
+                | CommandReply::Refused { .. }
                 | CommandReply::SessionExpired
-                | CommandReply::CallAcknowledged => panic!("{reply:?} is not kept"),
+                | CommandReply::CallAcknowledged
+                | CommandReply::AnswerNotKept { .. } => panic!("{reply:?} is not kept"),
             });
             let replies = replies.map(model::hash).fold(0, u64::wrapping_add);
             let ModelSession { acknowledged, used, used_ms, .. } = *session;
@@ -321,8 +328,11 @@ fn pinned_copy(store: &Store, counters: SessionCounters) -> Store {
     copy
 }
 
-fn rows(store: &Store) -> Vec<(SessionRow, Vec<(u64, CommandReply)>)> {
-    store.sessions().map(|(row, replies)| (row, replies.collect())).collect()
+type OwnedReply = (u64, CommandReply, Vec<u8>);
+
+fn rows(store: &Store) -> Vec<(SessionRow, Vec<OwnedReply>)> {
+    let owned = |kept: KeptReply<'_>| (kept.sequence, kept.outline, kept.body.to_vec());
+    store.sessions().map(|(row, replies)| (row, replies.map(owned).collect())).collect()
 }
 
 #[test]

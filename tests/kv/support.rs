@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use raftd::kv::command::{EntryHeader, encode_command, encode_header};
 use raftd::kv::{
-    Command, CommandReply, RangeEnd, RangeError, RangeRequest, RangeSummary, Store, StoreOptions,
+    Command, CommandReply, RangeEnd, RangeError, RangeRequest, RangeSummary, Selection, Store,
+    StoreOptions,
 };
 use raftd::types::{LogIndex, Revision};
 
@@ -110,7 +111,7 @@ pub(super) fn store_with(index_seed: u64, history_bytes_max: u64) -> Store {
 pub(super) fn apply(store: &mut Store, commands: &[Owned]) -> Vec<CommandReply> {
     let mut replies = Vec::new();
     let index: LogIndex = store.applied().next();
-    store.apply(index, &entry(commands), &mut |reply| replies.push(reply)).unwrap();
+    store.apply(index, &entry(commands), &mut |answer| replies.push(answer.outline)).unwrap();
     replies
 }
 
@@ -139,5 +140,6 @@ pub(super) fn everything(revision: u64) -> RangeRequest<'static> {
         revision: Revision(revision),
         keys_only: false,
         count_only: false,
+        selection: Selection::ALL,
     }
 }

@@ -52,6 +52,7 @@ points! {
     CallRepeated = "a call entered the log twice, and was done once",
     CallLate = "a copy of a call came after its reply was acknowledged",
     CallAnsweredTwice = "two copies of a call were answered, and alike",
+    AnswerNotKept = "a copy of a call was told that it was done, and not what it answered",
     Redirected = "a client was sent to the leader",
     Busy = "a write was refused: too many bytes wait",
     NoSpace = "a write was refused: no space",

@@ -12,7 +12,7 @@ use crate::world::{World, id_of};
 use calls::Calls;
 use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{decode_header, decode_next};
-use raftd::kv::{RangeEnd, RangeRequest};
+use raftd::kv::{RangeEnd, RangeRequest, Selection};
 use raftd::replica::Inspection;
 use raftd::types::{LogIndex, Revision};
 use std::ops::ControlFlow;
@@ -114,6 +114,7 @@ fn rows_of(node: &Inspection<'_>) -> Vec<Row> {
         revision: Revision(0),
         keys_only: false,
         count_only: false,
+        selection: Selection::ALL,
     };
     let found = node.store.range(&request, &mut |found| {
         rows.push(Row {

@@ -5,7 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
-use raftd::client::{Client, ClientOptions, Connection, Deadline, Error, prefix_end};
+use raftd::client::{
+    Client, ClientOptions, Connection, Deadline, Error, Order, Selection, prefix_end,
+};
 use raftd::types::{ClusterId, DiskId, Revision, SessionId};
 use raftd::wire::client::{Consistency, Op, RangeArgs, decode_request};
 use raftd::wire::error::Error as WireError;
@@ -13,7 +15,7 @@ use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{HelloReply, Welcome, decode_hello, encode_hello_reply};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
 
-use super::samples::node;
+use super::samples::{self, node};
 
 /// What a scripted server does with a request, or with a hello.
 pub(super) enum Act {
@@ -83,6 +85,9 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             Op::Status
             | Op::Snapshot
             | Op::OpenSession
+            | Op::Compact
+            | Op::Txn
+            | Op::ReadTxn
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove
@@ -90,7 +95,12 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             | Op::MemberReplace
             | Op::TransferLeader => Vec::new(),
             Op::InSession => request.args[1..4].to_vec(),
-            Op::Put | Op::DeleteRange | Op::PutIf | Op::Range => {
+            Op::Put
+            | Op::DeleteRange
+            | Op::PutIf
+            | Op::PutWith
+            | Op::DeleteRangeWith
+            | Op::Range => {
                 reader.array().unwrap();
                 reader.bin().unwrap().to_vec()
             }
@@ -104,7 +114,7 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             Act::Range(keys, more) => {
                 let mut writer = RangeReplyWriter::begin(&mut out, request.id, Revision(9));
                 for key in keys {
-                    writer.push(&mut out, key.as_bytes(), b"v", Revision(1), Revision(1), 1, 0);
+                    writer.push(&mut out, &samples::kv(key.as_bytes(), b"v", [1, 1, 1]));
                 }
                 writer.finish(&mut out, more, 4);
             }
@@ -287,6 +297,24 @@ fn a_range_in_pieces_is_put_together() {
     assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, false));
     let asked: Vec<_> = server.seen().into_iter().map(|(_, key)| key).collect();
     assert_eq!(asked, [&b"a"[..], b"b\0", b"c\0"]);
+}
+
+#[test]
+fn a_sorted_range_that_no_reply_holds_is_read_by_key_and_sorted_here() {
+    let replies = vec![
+        Act::Range(&["d"], true),
+        Act::Range(&["a", "b"], true),
+        Act::Range(&["c", "d"], false),
+    ];
+    let server = Server::start(vec![replies]);
+    let selection = Selection { order: Order::Descend, ..Selection::ALL };
+    let args = RangeArgs { end: b"z", limit: 3, selection, ..RangeArgs::of_key(b"a") };
+    let range = client(PATIENT, &[&server.address]).range(&args).unwrap();
+    let keys: Vec<_> = range.kvs.iter().map(|kv| &kv.key[..]).collect();
+    assert_eq!(keys, [b"d", b"c", b"b"]);
+    assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, true));
+    let asked: Vec<_> = server.seen().into_iter().map(|(_, key)| key).collect();
+    assert_eq!(asked, [&b"a"[..], b"a", b"b\0"]);
 }
 
 #[test]

@@ -85,6 +85,22 @@ fn a_refusal_after_a_lost_answer_does_not_claim_that_nothing_was_done() {
 }
 
 #[test]
+fn what_the_store_says_after_a_lost_answer_is_the_answer() {
+    let after = |error| {
+        let server = Server::start(vec![vec![Act::Open(5), Act::HangUp], vec![Act::Error(error)]]);
+        let result = client(PATIENT, &server).put(b"a", b"1");
+        assert_eq!(server.seen(), [open(), call(5, 1), call(5, 1)]);
+        result
+    };
+    let revision = Revision(7);
+    let result = after(WireError::AnswerNotKept { revision });
+    assert!(matches!(result, Err(Error::AnswerNotKept { revision: Revision(7) })), "{result:?}");
+    let result = after(WireError::KeyNotFound);
+    let refused = matches!(result, Err(Error::Refused { source: WireError::KeyNotFound, .. }));
+    assert!(refused, "{result:?}");
+}
+
+#[test]
 fn after_an_unknown_outcome_the_next_call_gives_the_lost_one_up() {
     let server = Server::start(vec![
         vec![Act::Open(5), Act::Silence],

@@ -54,8 +54,22 @@ fn fields_of_versions_to_come_are_ignored() {
     for Sample { kind, name, bytes } in samples() {
         let body = with_one_more_field(kind, body_of(kind, &bytes));
         let again = decode_and_encode(kind, &body);
-        let commands = ["put", "delete", "put-if", "put-in-session", "open-session"];
+        let commands = [
+            "put",
+            "delete",
+            "put-if",
+            "put-in-session",
+            "open-session",
+            "compact",
+            "put-with",
+            "delete-with",
+            "txn",
+        ];
         let is_command = kind == Kind::Request && commands.contains(&name.as_str());
+        if kind == Kind::Request && name == "range" {
+            // What comes behind its fields is known by now: see range-sorted.
+            continue;
+        }
         if is_command || kind == Kind::Entry {
             assert!(again.is_err(), "{kind:?} {name}: what enters the log is exact");
         } else {
@@ -140,9 +154,6 @@ fn a_request_that_cannot_be_done_keeps_its_id() {
     let unknown = client::decode_request(&[0x93, 5, 99, 0x90]).unwrap_err();
     assert_eq!(unknown.id, Some(5));
     assert!(matches!(unknown.why, RequestWhy::UnknownOp { op: 99 }));
-    // Compact is the leader's own.
-    let compact = client::decode_request(&[0x93, 5, 3, 0x91, 1]).unwrap_err();
-    assert!(matches!(compact.why, RequestWhy::UnknownOp { op: 3 }));
     let nameless = client::decode_request(&[0x92, 5, 1]).unwrap_err();
     assert_eq!(nameless.id, None);
 

@@ -6,3 +6,4 @@ mod client_session;
 mod hostile;
 mod messages;
 pub(crate) mod samples;
+mod transactions;

@@ -2,20 +2,24 @@
 //! the way back: any frame to the value it means to the bytes of that value.
 
 use raftd::codec::crc::payload_crc;
+use raftd::codec::msgpack;
+use raftd::kv::KeyValueRef;
 use raftd::kv::command::{self, Command, EntryHeader, RangeEnd, SessionCall};
 use raftd::raft::message::{AppendOutcome, EntryMeta, Message, SnapshotOutcome};
 use raftd::types::{
     ClusterId, DiskId, EntryKind, LogIndex, LogPosition, NodeId, Revision, SessionId, SnapshotId,
     Term,
 };
-use raftd::wire::client::{self, Consistency, Op, RangeArgs};
+use raftd::wire::client::{self, Consistency, Op, RangeArgs, Selection};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Purpose, Sender, Welcome};
 use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
-use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece};
+use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece, TxnOutcome};
 use raftd::wire::status::{PeerStatus, Status, TurnBucket, TurnTimes};
+
+use super::transactions;
 
 /// Where a message stands in a conversation: the same bytes mean different things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +88,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     });
     add(Kind::Reply, "open-session", &|out| reply::session_reply(out, 11, SessionId(5)));
     add(Kind::Request, "status", &|out| client::status_request(out, 10));
-    for (kind, name, write) in more_messages() {
+    for (kind, name, write) in more_messages().into_iter().chain(transactions::samples()) {
         add(kind, name, &write);
     }
     add(Kind::Request, "member-list", &|out| members::member_list_request(out, 11));
@@ -127,7 +131,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     samples
 }
 
-type Written = (Kind, &'static str, fn(&mut Vec<u8>));
+pub(super) type Written = (Kind, &'static str, fn(&mut Vec<u8>));
 
 fn more_messages() -> [Written; 5] {
     let piece = |out: &mut Vec<u8>| {
@@ -232,7 +236,7 @@ fn welcomes() -> [(&'static str, HelloReply); 2] {
     ]
 }
 
-fn range_args() -> RangeArgs<'static> {
+pub(super) fn range_args() -> RangeArgs<'static> {
     RangeArgs {
         key: b"a",
         end: b"b",
@@ -241,14 +245,22 @@ fn range_args() -> RangeArgs<'static> {
         consistency: Consistency::Serializable,
         keys_only: false,
         count_only: false,
+        selection: Selection::ALL,
     }
 }
 
 fn range_reply(out: &mut Vec<u8>) {
     let mut writer = RangeReplyWriter::begin(out, 9, Revision(5));
-    writer.push(out, b"a", b"1", Revision(2), Revision(4), 2, 0);
-    writer.push(out, b"ab", b"", Revision(3), Revision(3), 1, 0);
+    writer.push(out, &kv(b"a", b"1", [2, 4, 2]));
+    writer.push(out, &kv(b"ab", b"", [3, 3, 1]));
     writer.finish(out, true, 3);
+}
+
+/// A kv; the numbers are its create and mod revisions and its version.
+pub(super) fn kv<'a>(key: &'a [u8], value: &'a [u8], numbers: [u64; 3]) -> KeyValueRef<'a> {
+    let [create_revision, mod_revision, version] = numbers;
+    let (create_revision, mod_revision) = (Revision(create_revision), Revision(mod_revision));
+    KeyValueRef { key, value, create_revision, mod_revision, version, lease: 0 }
 }
 
 pub(crate) fn status() -> Status {
@@ -317,6 +329,10 @@ pub(crate) fn errors() -> Vec<(&'static str, Error)> {
         ("session-expired", Error::SessionExpired),
         ("call-acknowledged", Error::CallAcknowledged),
         ("removed", Error::Removed { node: node(3) }),
+        ("key-not-found", Error::KeyNotFound),
+        ("lease-not-found", Error::LeaseNotFound),
+        ("answer-not-kept", Error::AnswerNotKept { revision: Revision(300) }),
+        ("answer-too-large", Error::AnswerTooLarge { max: 4_194_304 }),
     ]
 }
 
@@ -415,15 +431,27 @@ pub(crate) fn decode_and_encode(kind: Kind, body: &[u8]) -> Result<Vec<u8>, Stri
 fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
     let request = client::decode_request(body).map_err(text)?;
     match request.op {
-        Op::Put | Op::DeleteRange | Op::InSession | Op::OpenSession | Op::PutIf => {
+        Op::Put
+        | Op::DeleteRange
+        | Op::Compact
+        | Op::InSession
+        | Op::OpenSession
+        | Op::PutIf
+        | Op::PutWith
+        | Op::DeleteRangeWith
+        | Op::Txn => {
             command::validate_command(request.command, 1_572_864).map_err(text)?;
-            let mut reader = raftd::codec::msgpack::Reader::new(request.command);
+            let mut reader = msgpack::Reader::new(request.command);
             let (call, command) = command::decode_next(&mut reader).map_err(text)?;
             client::command_request(out, request.id, call, command);
         }
         Op::Range => {
             let args = RangeArgs::decode(request.args).map_err(text)?;
             client::range_request(out, request.id, &args);
+        }
+        Op::ReadTxn => {
+            let (consistency, txn) = client::decode_read_txn(request.args).map_err(text)?;
+            client::read_txn_request(out, request.id, consistency, txn);
         }
         Op::Status => {
             client::decode_status_args(request.args).map_err(text)?;
@@ -464,10 +492,26 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         ReplyBody::Range(range) => {
             let mut writer = RangeReplyWriter::begin(out, reply.id, range.revision);
             for kv in range.kvs() {
-                let (create, modified) = (kv.create_revision, kv.mod_revision);
-                writer.push(out, kv.key, kv.value, create, modified, kv.version, kv.lease);
+                writer.push(out, &transactions::kv_again(&kv));
             }
             writer.finish(out, range.more, range.count);
+        }
+        ReplyBody::Compact { revision } => reply::compact_reply(out, reply.id, revision),
+        ReplyBody::PutWith { revision, before } => {
+            let mut body = Vec::new();
+            transactions::kvs_again(&mut body, before.into_iter());
+            reply::put_with_reply(out, reply.id, revision, &body);
+        }
+        ReplyBody::DeleteRangeWith { revision, deleted, before } => {
+            let mut body = Vec::new();
+            transactions::kvs_again(&mut body, before.iter());
+            reply::delete_with_reply(out, reply.id, revision, deleted, &body);
+        }
+        ReplyBody::Txn { op, revision, succeeded, results } => {
+            let mut body = Vec::new();
+            transactions::results_again(&mut body, &results);
+            let outcome = TxnOutcome { revision, succeeded, results: &body };
+            reply::txn_reply(out, reply.id, op, &outcome);
         }
         ReplyBody::Status(status) => reply::status_reply(out, reply.id, &status),
         ReplyBody::Snapshot(piece) => reply::snapshot_reply(out, reply.id, &piece),
@@ -498,7 +542,7 @@ fn peer_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
 }
 
 fn entry_again(out: &mut Vec<u8>, payload: &[u8]) -> Result<(), String> {
-    let mut reader = raftd::codec::msgpack::Reader::new(payload);
+    let mut reader = msgpack::Reader::new(payload);
     command::encode_header(out, command::decode_header(&mut reader).map_err(text)?);
     while !reader.is_empty() {
         let (call, command) = command::decode_next(&mut reader).map_err(text)?;

@@ -17,6 +17,18 @@ Exit codes: 0 done · 1 refused, certainly not done · 2 usage · 3 nobody reach
             4 outcome unknown: the write may or may not be done · 5 unhealthy (status)
             log and snapshot verify: 3 damaged, as raftd · 5 the next start mends it";
 
+const TXN_HELP: &str = "\
+Compares: version, create, mod, value or lease of a key; =, !=, < or >; a value.
+Words with spaces are quoted; within double quotes \\n, \\t, \\\\, \\\" and \\xHH stand for bytes.
+
+  value(\"key\") = \"old\"
+
+  put key new
+  get key
+
+  get key --keys-only
+";
+
 /// Talks to a raftd cluster.
 #[derive(Parser, Debug)]
 #[command(name = "raftctl", version, after_help = AFTER_HELP)]
@@ -57,25 +69,25 @@ pub(crate) enum Format {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
     /// Set a key's value.
-    Put {
-        /// The key.
-        key: OsString,
-        /// The value; `-` reads it from standard input.
-        #[arg(allow_hyphen_values = true)]
-        value: OsString,
-        /// Only if the key's last change is this revision; 0: only if there is no such key.
-        #[arg(long, value_name = "N", allow_negative_numbers = true)]
-        if_mod_revision: Option<Whole>,
-    },
+    Put(PutArgs),
     /// Print a key and its value, or all keys with a prefix.
     Get(GetArgs),
     /// Delete a key, or all keys with a prefix.
-    Del {
-        /// The key.
-        key: OsString,
-        /// Delete every key that begins with KEY; an empty KEY is all keys.
-        #[arg(long)]
-        prefix: bool,
+    Del(DelArgs),
+    /// Do one of two lists of requests, at once. Three sections on standard input, each ended by an
+    /// empty line: compares, as in `mod("key") > "0"`; the requests if all of them hold; the
+    /// requests if not. Requests are put, get and del as on the command line.
+    #[command(after_help = TXN_HELP)]
+    Txn {
+        /// Ask for each section. So it is on a terminal.
+        #[arg(long, short)]
+        interactive: bool,
+    },
+    /// Give up the history below a revision: it frees memory, and older revisions cannot be read.
+    Compact {
+        /// The oldest revision that stays readable.
+        #[arg(allow_negative_numbers = true)]
+        revision: Whole,
     },
     /// What every endpoint says of itself.
     Status,
@@ -239,12 +251,59 @@ pub(crate) struct Newcomer {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct PutArgs {
+    /// The key.
+    pub(crate) key: OsString,
+    /// The value; `-` reads it from standard input.
+    #[arg(allow_hyphen_values = true, required_unless_present = "ignore_value")]
+    pub(crate) value: Option<OsString>,
+    /// Only if the key's last change is this revision; 0: only if there is no such key.
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        conflicts_with_all = ["prev_kv", "ignore_value", "ignore_lease", "lease"]
+    )]
+    pub(crate) if_mod_revision: Option<Whole>,
+    /// Print the key and the value that were there before.
+    #[arg(long)]
+    pub(crate) prev_kv: bool,
+    /// Keep the value: the put counts, and the key must exist.
+    #[arg(long, conflicts_with = "value")]
+    pub(crate) ignore_value: bool,
+    /// Keep the lease; the key must exist.
+    #[arg(long, conflicts_with = "lease")]
+    pub(crate) ignore_lease: bool,
+    /// The lease that the key hangs on from now on; 0: none.
+    #[arg(long, value_name = "ID", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) lease: Whole,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DelArgs {
+    /// The key.
+    pub(crate) key: OsString,
+    /// Delete every key that begins with KEY; an empty KEY is all keys.
+    #[arg(long, conflicts_with = "from_key")]
+    pub(crate) prefix: bool,
+    /// Delete every key from KEY on; an empty KEY is all keys.
+    #[arg(long)]
+    pub(crate) from_key: bool,
+    /// Print the keys and the values that were there before.
+    #[arg(long)]
+    pub(crate) prev_kv: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct GetArgs {
     /// The key.
     pub(crate) key: OsString,
     /// Every key that begins with KEY; an empty KEY is all keys.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from_key")]
     pub(crate) prefix: bool,
+    /// Every key from KEY on; an empty KEY is all keys.
+    #[arg(long)]
+    pub(crate) from_key: bool,
     /// As the store was at this revision; 0: as it is now.
     #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
     pub(crate) rev: Whole,
@@ -258,9 +317,54 @@ pub(crate) struct GetArgs {
     /// Leave out the values.
     #[arg(long, conflicts_with = "print_value_only")]
     pub(crate) keys_only: bool,
+    /// Only how many keys there are.
+    #[arg(long, conflicts_with_all = ["keys_only", "print_value_only"])]
+    pub(crate) count_only: bool,
+    /// What to sort by.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = SortTarget::Key)]
+    pub(crate) sort_by: SortTarget,
+    /// Which way to sort.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = SortOrder::Ascend)]
+    pub(crate) order: SortOrder,
+    /// Only keys last put at this revision or later.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) min_mod_rev: Whole,
+    /// Only keys last put at this revision or before; 0: any.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) max_mod_rev: Whole,
+    /// Only keys created at this revision or later.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) min_create_rev: Whole,
+    /// Only keys created at this revision or before; 0: any.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) max_create_rev: Whole,
     /// Leave out the keys (simple output).
     #[arg(long)]
     pub(crate) print_value_only: bool,
+}
+
+/// What keys are sorted by.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum SortTarget {
+    /// The key.
+    Key,
+    /// How many puts since its creation.
+    Version,
+    /// The revision that created it.
+    Create,
+    /// The revision of the last put.
+    Modify,
+    /// The value.
+    Value,
+}
+
+/// Which way keys are sorted.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum SortOrder {
+    /// The least first.
+    Ascend,
+    /// The greatest first.
+    Descend,
 }
 
 /// How fresh a read must be.

@@ -103,7 +103,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let end = match &error {
             Error::Refused { .. } => End::Refused,
-            Error::OutcomeUnknown { .. } => End::OutcomeUnknown,
+            Error::OutcomeUnknown { .. } | Error::AnswerNotKept { .. } => End::OutcomeUnknown,
             // Somebody leads and says no, for longer than we wait.
             Error::Unavailable { attempts, .. } if attempts.iter().any(is_refusal) => End::Refused,
             Error::Unavailable { .. } => End::Unavailable,

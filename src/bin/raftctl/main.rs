@@ -8,6 +8,7 @@ mod restore;
 mod save;
 mod snapshot;
 mod status;
+mod txn;
 mod verbs;
 
 use std::io::{ErrorKind, Write};
@@ -46,15 +47,13 @@ fn run(cli: Cli) -> Result<End, Failure> {
         ClientOptions { endpoints: cli.endpoints, timeout: cli.timeout, cluster_id: ClusterId(0) };
     let mut client = Client::new(options);
     let (text, end) = match cli.verb {
-        Verb::Put { key, value, if_mod_revision: None } => {
-            (verbs::put(&mut client, cli.output, key, value)?, End::Done)
-        }
-        Verb::Put { key, value, if_mod_revision: Some(revision) } => {
-            let expected = Revision(revision.0);
-            (verbs::put_if(&mut client, cli.output, key, value, expected)?, End::Done)
-        }
+        Verb::Put(args) => (verbs::put(&mut client, cli.output, args)?, End::Done),
         Verb::Get(args) => (verbs::get(&mut client, cli.output, args)?, End::Done),
-        Verb::Del { key, prefix } => (verbs::del(&mut client, cli.output, key, prefix)?, End::Done),
+        Verb::Del(args) => (verbs::del(&mut client, cli.output, &args)?, End::Done),
+        Verb::Txn { interactive } => (txn::txn(&mut client, cli.output, interactive)?, End::Done),
+        Verb::Compact { revision } => {
+            (verbs::compact(&mut client, cli.output, Revision(revision.0))?, End::Done)
+        }
         Verb::Status => status::status(&client, cli.output),
         Verb::Member(verb) => (members::member(&mut client, cli.output, verb)?, End::Done),
         Verb::TransferLeader { id } => {

@@ -1,6 +1,6 @@
 //! What the verbs print, in each format. The JSON is documented in protocol.md and stable.
 
-use raftd::client::{Deleted, KeyValue, Range};
+use raftd::client::{DeletedKeys, KeyValue, Put, Range};
 use raftd::types::Revision;
 use serde_json::{Map, Value, json};
 
@@ -15,36 +15,94 @@ pub(crate) enum Shown {
     Keys,
     /// The value.
     Values,
+    /// Neither: how many there are.
+    Count,
 }
 
-pub(crate) fn put(format: Format, revision: Revision) -> Vec<u8> {
+pub(crate) fn put(format: Format, done: &Put) -> Vec<u8> {
+    let Put { revision, before } = done;
     match format {
-        Format::Simple => b"OK\n".to_vec(),
-        Format::Json => json_line(&json!({ "revision": revision.0 })),
+        Format::Simple => put_lines(before.as_ref()),
+        Format::Json => {
+            let mut object = Map::new();
+            object.insert("revision".to_owned(), revision.0.into());
+            insert_before(&mut object, before.as_ref());
+            json_line(&object.into())
+        }
         Format::Table => table(&["REVISION"], &[vec![revision.to_string()]]),
     }
 }
 
-pub(crate) fn deleted(format: Format, deleted: Deleted) -> Vec<u8> {
-    let Deleted { revision, deleted } = deleted;
+pub(crate) fn deleted(format: Format, done: &DeletedKeys) -> Vec<u8> {
+    let DeletedKeys { revision, deleted, before } = done;
     match format {
-        Format::Simple => format!("{deleted}\n").into_bytes(),
-        Format::Json => json_line(&json!({ "revision": revision.0, "deleted": deleted })),
+        Format::Simple => deleted_lines(*deleted, before),
+        Format::Json => {
+            let mut object = Map::new();
+            object.insert("revision".to_owned(), revision.0.into());
+            object.insert("deleted".to_owned(), (*deleted).into());
+            insert_all_before(&mut object, before);
+            json_line(&object.into())
+        }
         Format::Table => {
             table(&["REVISION", "DELETED"], &[vec![revision.to_string(), deleted.to_string()]])
         }
     }
 }
 
+pub(crate) fn compacted(format: Format, revision: Revision) -> Vec<u8> {
+    match format {
+        Format::Simple => format!("compacted revision {revision}\n").into_bytes(),
+        Format::Json => json_line(&json!({ "compact_revision": revision.0 })),
+        Format::Table => table(&["COMPACTED"], &[vec![revision.to_string()]]),
+    }
+}
+
+/// What a put prints, in etcdctl's way.
+pub(crate) fn put_lines(before: Option<&KeyValue>) -> Vec<u8> {
+    let before = before.map(|kv| lines(Shown::Both, kv)).unwrap_or_default();
+    [b"OK\n", &before[..]].concat()
+}
+
+/// What a delete prints, in etcdctl's way.
+pub(crate) fn deleted_lines(deleted: u64, before: &[KeyValue]) -> Vec<u8> {
+    let before = before.iter().flat_map(|kv| lines(Shown::Both, kv));
+    format!("{deleted}\n").into_bytes().into_iter().chain(before).collect()
+}
+
+/// What a read prints, in etcdctl's way.
+pub(crate) fn range_lines(shown: Shown, kvs: &[KeyValue], count: u64) -> Vec<u8> {
+    if shown == Shown::Count {
+        return format!("{count}\n").into_bytes();
+    }
+    kvs.iter().flat_map(|kv| lines(shown, kv)).collect()
+}
+
+pub(crate) fn insert_before(object: &mut Map<String, Value>, before: Option<&KeyValue>) {
+    if let Some(kv) = before {
+        object.insert("prev_kv".to_owned(), kv_json(Shown::Both, kv));
+    }
+}
+
+pub(crate) fn insert_all_before(object: &mut Map<String, Value>, before: &[KeyValue]) {
+    if !before.is_empty() {
+        let kvs = before.iter().map(|kv| kv_json(Shown::Both, kv)).collect::<Vec<_>>();
+        object.insert("prev_kvs".to_owned(), kvs.into());
+    }
+}
+
 pub(crate) fn range(format: Format, shown: Shown, range: &Range) -> Vec<u8> {
     match format {
-        Format::Simple => range.kvs.iter().flat_map(|kv| lines(shown, kv)).collect(),
+        Format::Simple => range_lines(shown, &range.kvs, range.count),
         Format::Json => json_line(&json!({
             "revision": range.revision.0,
             "count": range.count,
             "more": range.more,
             "kvs": range.kvs.iter().map(|kv| kv_json(shown, kv)).collect::<Vec<_>>(),
         })),
+        Format::Table if shown == Shown::Count => {
+            table(&["COUNT"], &[vec![range.count.to_string()]])
+        }
         Format::Table => {
             let rows: Vec<_> = range.kvs.iter().map(kv_row).collect();
             table(&["KEY", "VALUE", "CREATED", "MODIFIED", "VERSION"], &rows)
@@ -58,15 +116,16 @@ fn lines(shown: Shown, kv: &KeyValue) -> Vec<u8> {
         Shown::Both => [&kv.key, &b"\n"[..], &kv.value, b"\n"].concat(),
         Shown::Keys => [&kv.key, &b"\n"[..]].concat(),
         Shown::Values => [&kv.value, &b"\n"[..]].concat(),
+        Shown::Count => Vec::new(),
     }
 }
 
-fn kv_json(shown: Shown, kv: &KeyValue) -> Value {
+pub(crate) fn kv_json(shown: Shown, kv: &KeyValue) -> Value {
     let mut object = Map::new();
     insert_bytes(&mut object, "key", &kv.key);
     match shown {
         Shown::Both | Shown::Values => insert_bytes(&mut object, "value", &kv.value),
-        Shown::Keys => {}
+        Shown::Keys | Shown::Count => {}
     }
     for (name, number) in [
         ("create_revision", kv.create_revision.0),

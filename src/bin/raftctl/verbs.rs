@@ -1,38 +1,49 @@
-//! put, get, del.
+//! put, get, del, compact.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anyhow::Context;
-use raftd::client::{CONTENT_BYTES_MAX, Client, PutIf, prefix_end};
+use raftd::client::{
+    CONTENT_BYTES_MAX, Client, DeleteWith, Deleted, DeletedKeys, Order, Put, PutIf, PutWith,
+    RangeArgs, RangeEnd, RevisionSpan, Selection, SortBy, prefix_end,
+};
 use raftd::types::Revision;
-use raftd::wire::client::{Consistency, RangeArgs};
+use raftd::wire::client::Consistency;
 
-use super::args::{Format, Freshness, GetArgs};
+use super::args::{DelArgs, Format, Freshness, GetArgs, PutArgs, SortOrder, SortTarget, Whole};
 use super::exit::{End, Failure};
 use super::output;
 
-pub(crate) fn put(
-    client: &mut Client,
-    format: Format,
-    key: OsString,
-    value: OsString,
-) -> Result<Vec<u8>, Failure> {
-    let revision = client.put(&single_key(&key)?, &value_of(value)?)?;
-    Ok(output::put(format, revision))
+pub(crate) fn put(client: &mut Client, format: Format, args: PutArgs) -> Result<Vec<u8>, Failure> {
+    let key = single_key(&args.key)?;
+    let value = value_of(args.value)?;
+    if let Some(expected) = args.if_mod_revision {
+        return put_if(client, format, &key, &value, Revision(expected.0));
+    }
+    let lease = args.lease.0;
+    let PutArgs { prev_kv, ignore_value, ignore_lease, .. } = args;
+    let with = PutWith { key: &key, value: &value, lease, prev_kv, ignore_value, ignore_lease };
+    let plain = PutWith { key: &key, value: &value, ..PutWith::default() };
+    let done = if with == plain {
+        Put { revision: client.put(&key, &value)?, before: None }
+    } else {
+        client.put_with(with)?
+    };
+    Ok(output::put(format, &done))
 }
 
 /// Puts if the key's last change was `expected`.
-pub(crate) fn put_if(
+fn put_if(
     client: &mut Client,
     format: Format,
-    key: OsString,
-    value: OsString,
+    key: &[u8],
+    value: &[u8],
     expected: Revision,
 ) -> Result<Vec<u8>, Failure> {
-    match client.put_if(&single_key(&key)?, &value_of(value)?, expected)? {
-        PutIf::Done { revision } => Ok(output::put(format, revision)),
+    match client.put_if(key, value, expected)? {
+        PutIf::Done { revision } => Ok(output::put(format, &Put { revision, before: None })),
         PutIf::Refused { mod_revision: Revision(0) } => {
             Err(Failure::refused("there is no such key: nothing was put".to_owned()))
         }
@@ -42,12 +53,16 @@ pub(crate) fn put_if(
     }
 }
 
-fn value_of(value: OsString) -> Result<Vec<u8>, Failure> {
-    if value == OsStr::new("-") { read_stdin() } else { Ok(value.into_vec()) }
+fn value_of(value: Option<OsString>) -> Result<Vec<u8>, Failure> {
+    match value {
+        Some(value) if value == OsStr::new("-") => read_stdin(),
+        Some(value) => Ok(value.into_vec()),
+        None => Ok(Vec::new()),
+    }
 }
 
 pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<Vec<u8>, Failure> {
-    let (key, end) = span(&args.key, args.prefix)?;
+    let (key, end) = span(&args.key, reach(args.prefix, args.from_key))?;
     let range = client.range(&RangeArgs {
         key: &key,
         end: &end,
@@ -59,30 +74,70 @@ pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<
             Freshness::Serializable => Consistency::Serializable,
         },
         keys_only: args.keys_only,
-        count_only: false,
+        count_only: args.count_only,
+        selection: selection(&args),
     })?;
-    let shown = if args.keys_only {
+    Ok(output::range(format, shown(&args), &range))
+}
+
+/// Which keys the flags ask for, and in which order.
+pub(crate) fn selection(args: &GetArgs) -> Selection {
+    let between =
+        |min: Whole, max: Whole| RevisionSpan { min: Revision(min.0), max: Revision(max.0) };
+    Selection {
+        by: match args.sort_by {
+            SortTarget::Key => SortBy::Key,
+            SortTarget::Version => SortBy::Version,
+            SortTarget::Create => SortBy::Create,
+            SortTarget::Modify => SortBy::Mod,
+            SortTarget::Value => SortBy::Value,
+        },
+        order: match (args.sort_by, args.order) {
+            // As they are stored: one reply after the other, each of any size.
+            (SortTarget::Key, SortOrder::Ascend) => Order::Unsorted,
+            (_, SortOrder::Ascend) => Order::Ascend,
+            (_, SortOrder::Descend) => Order::Descend,
+        },
+        mod_revision: between(args.min_mod_rev, args.max_mod_rev),
+        create_revision: between(args.min_create_rev, args.max_create_rev),
+    }
+}
+
+/// What of the keys the flags want to see.
+pub(crate) fn shown(args: &GetArgs) -> output::Shown {
+    if args.count_only {
+        output::Shown::Count
+    } else if args.keys_only {
         output::Shown::Keys
     } else if args.print_value_only {
         output::Shown::Values
     } else {
         output::Shown::Both
-    };
-    Ok(output::range(format, shown, &range))
+    }
 }
 
-pub(crate) fn del(
+pub(crate) fn del(client: &mut Client, format: Format, args: &DelArgs) -> Result<Vec<u8>, Failure> {
+    let (key, end) = span(&args.key, reach(args.prefix, args.from_key))?;
+    let done = if args.prev_kv {
+        let end = RangeEnd::from_bytes(&end);
+        client.delete_with(DeleteWith { key: &key, end, prev_kv: true })?
+    } else {
+        let Deleted { revision, deleted } = client.delete_range(&key, &end)?;
+        DeletedKeys { revision, deleted, before: Vec::new() }
+    };
+    Ok(output::deleted(format, &done))
+}
+
+pub(crate) fn compact(
     client: &mut Client,
     format: Format,
-    key: OsString,
-    prefix: bool,
+    revision: Revision,
 ) -> Result<Vec<u8>, Failure> {
-    let (key, end) = span(&key, prefix)?;
-    let deleted = client.delete_range(&key, &end)?;
-    Ok(output::deleted(format, deleted))
+    client.compact(revision)?;
+    Ok(output::compacted(format, revision))
 }
 
-fn single_key(key: &OsStr) -> Result<Vec<u8>, Failure> {
+pub(crate) fn single_key(key: &OsStr) -> Result<Vec<u8>, Failure> {
     if key.is_empty() {
         return Err(Failure::usage(
             "the key is empty: name one of a byte or more (get and del take an empty KEY with \
@@ -92,14 +147,35 @@ fn single_key(key: &OsStr) -> Result<Vec<u8>, Failure> {
     Ok(key.as_bytes().to_vec())
 }
 
-/// The range that a key, or a prefix, stands for.
-fn span(key: &OsStr, prefix: bool) -> Result<(Vec<u8>, Vec<u8>), Failure> {
-    if !prefix {
-        return Ok((single_key(key)?, Vec::new()));
+/// How far from a key a verb reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reach {
+    /// To the key alone.
+    Key,
+    /// To every key that begins with it.
+    Prefix,
+    /// To every key from it on.
+    Onward,
+}
+
+/// What `--prefix` and `--from-key` say; clap lets only one of them through.
+pub(crate) fn reach(prefix: bool, from_key: bool) -> Reach {
+    match (prefix, from_key) {
+        (true, _) => Reach::Prefix,
+        (false, true) => Reach::Onward,
+        (false, false) => Reach::Key,
     }
+}
+
+/// The range that a key stands for: its first key, and its end in the wire's form.
+pub(crate) fn span(key: &OsStr, reach: Reach) -> Result<(Vec<u8>, Vec<u8>), Failure> {
     // No key sorts before a single zero byte.
     let first = if key.is_empty() { vec![0] } else { key.as_bytes().to_vec() };
-    Ok((first, prefix_end(key.as_bytes())))
+    match reach {
+        Reach::Key => Ok((single_key(key)?, Vec::new())),
+        Reach::Prefix => Ok((first, prefix_end(key.as_bytes()))),
+        Reach::Onward => Ok((first, vec![0])),
+    }
 }
 
 fn read_stdin() -> Result<Vec<u8>, Failure> {

@@ -552,6 +552,10 @@ impl Nodes {
                 | ReplyBody::DeleteRange { .. }
                 | ReplyBody::OpenSession { .. }
                 | ReplyBody::PutIf { .. }
+                | ReplyBody::Compact { .. }
+                | ReplyBody::PutWith { .. }
+                | ReplyBody::DeleteRangeWith { .. }
+                | ReplyBody::Txn { .. }
                 | ReplyBody::MemberList(_)
                 | ReplyBody::MemberChange { .. }
                 | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),

@@ -3,7 +3,7 @@
 use super::{Attempt, Client, Line};
 use crate::chance::{Chance, u64_of};
 use crate::coverage::Point;
-use crate::history::product::of_the_store;
+use crate::history::product::{as_txn, of_the_store, with_options};
 use crate::history::{self, Command, Consistency, Op, OpKind, Outcome};
 use crate::network::{End, PipeKey};
 use crate::options::MS;
@@ -110,6 +110,7 @@ impl World {
             ret: None,
             kind,
             outcome: Outcome::Unknown,
+            saw: None,
         });
         self.crowd.history.ops.len() - 1
     }
@@ -265,7 +266,14 @@ impl World {
 fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &OpKind) {
     match kind {
         OpKind::Change(command) => {
-            wire::command_request(bytes, request, call, of_the_store(command));
+            // A copy of a call must be the same command.
+            let mut room = Vec::new();
+            let command = if wants_to_know(command) {
+                with_options(command, &mut room)
+            } else {
+                of_the_store(command)
+            };
+            wire::command_request(bytes, request, call, command);
         }
         OpKind::Range(args) => {
             let consistency = match args.consistency {
@@ -274,6 +282,11 @@ fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &O
                 Consistency::Linearizable => wire::Consistency::Linearizable,
                 Consistency::Serializable => wire::Consistency::Serializable,
             };
+            if request.is_multiple_of(3) {
+                let mut room = Vec::new();
+                let txn = as_txn(args, &mut room);
+                return wire::read_txn_request(bytes, request, consistency, txn);
+            }
             let args = RangeArgs {
                 key: &args.key,
                 end: &args.end,
@@ -282,10 +295,21 @@ fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &O
                 consistency,
                 keys_only: args.keys_only,
                 count_only: args.count_only,
+                selection: wire::Selection::ALL,
             };
             wire::range_request(bytes, request, &args);
         }
     }
+}
+
+/// Whether a change is sent in the form that answers what was there: about every other one.
+fn wants_to_know(command: &Command) -> bool {
+    let bytes = match command {
+        Command::Put { value, .. } | Command::PutIf { value, .. } => value,
+        Command::Delete { key, .. } => key,
+        Command::Compact { .. } => return false,
+    };
+    bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 2 == 0
 }
 
 /// An op for the trace.

@@ -4,6 +4,7 @@
 use super::asking::Asked;
 use super::{Attempt, Crowd, Wanted};
 use crate::coverage::Point;
+use crate::history::product::answer_of;
 use crate::history::{Answer, Command, OpKind, Outcome};
 use crate::invariants::must;
 use crate::world::World;
@@ -172,7 +173,12 @@ impl World {
             // It was given up, and so stays unknown.
             return true;
         };
+        let told = answer_of(body).map(|(answer, rows)| {
+            let saw = &self.crowd.history.ops[attempt.row].saw;
+            answer == *known && saw.as_ref() == Some(&rows)
+        });
         let same = match (known, body) {
+            (_, _) if told.is_some() => told == Some(true),
             (Answer::Put { revision }, ReplyBody::Put { revision: again }) => *revision == again.0,
             (
                 Answer::Delete { revision, deleted },

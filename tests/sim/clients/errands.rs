@@ -102,6 +102,10 @@ impl World {
             | ReplyBody::DeleteRange { .. }
             | ReplyBody::OpenSession { .. }
             | ReplyBody::PutIf { .. }
+            | ReplyBody::Compact { .. }
+            | ReplyBody::PutWith { .. }
+            | ReplyBody::DeleteRangeWith { .. }
+            | ReplyBody::Txn { .. }
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
             | ReplyBody::Snapshot(_)

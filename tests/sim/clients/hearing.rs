@@ -2,7 +2,7 @@
 
 use super::{Attempt, Line};
 use crate::coverage::Point;
-use crate::history::product::row_of;
+use crate::history::product::{answer_of, read_of, row_of};
 use crate::history::{Answer, Command, Consistency, OpKind, Outcome};
 use crate::invariants::must;
 use crate::network::PipeKey;
@@ -127,7 +127,21 @@ impl World {
                 let refused = refused.map(|found| found.0);
                 Meaning::Done(Answer::PutIf { revision: revision.0, refused })
             }
+            ReplyBody::PutWith { .. }
+            | ReplyBody::DeleteRangeWith { .. }
+            | ReplyBody::Txn { .. } => {
+                if let Some(answer) = read_of(body) {
+                    return Meaning::Done(answer);
+                }
+                let (answer, rows) = answer_of(body).unwrap_or_else(|| {
+                    let why = format!("c{client} cannot have asked for {body:?}");
+                    crate::invariants::broken("Answer", why)
+                });
+                self.crowd.history.ops[attempt.row].saw = Some(rows);
+                Meaning::Done(answer)
+            }
             ReplyBody::OpenSession { .. }
+            | ReplyBody::Compact { .. }
             | ReplyBody::Status(_)
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
@@ -147,6 +161,11 @@ impl World {
             Error::FutureRevision { revision } => {
                 self.coverage.hit(Point::ReadFuture);
                 return Meaning::Done(Answer::Future { revision: revision.0 });
+            }
+            // A copy of a call whose answer was large: it was done, and nobody knows what it saw.
+            Error::AnswerNotKept { .. } if attempt.of_call => {
+                self.coverage.hit(Point::AnswerNotKept);
+                return Meaning::Unknown;
             }
             Error::OutcomeUnknown => return Meaning::Unknown,
             Error::NotLeader { leader } => {
@@ -174,6 +193,10 @@ impl World {
             | Error::Refused { .. }
             | Error::SessionExpired
             | Error::CallAcknowledged
+            | Error::KeyNotFound
+            | Error::LeaseNotFound
+            | Error::AnswerNotKept { .. }
+            | Error::AnswerTooLarge { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
             }
@@ -300,6 +323,14 @@ impl std::fmt::Display for Shown<'_, '_> {
             }
             ReplyBody::OpenSession { session } => write!(f, "session {session}"),
             ReplyBody::PutIf { revision, .. } => write!(f, "put-if rev={revision}"),
+            ReplyBody::Compact { revision } => write!(f, "compacted rev={revision}"),
+            ReplyBody::PutWith { revision, .. } => write!(f, "put-with rev={revision}"),
+            ReplyBody::DeleteRangeWith { revision, deleted, .. } => {
+                write!(f, "deleted-with {deleted} rev={revision}")
+            }
+            ReplyBody::Txn { revision, succeeded, .. } => {
+                write!(f, "txn {succeeded} rev={revision}")
+            }
             ReplyBody::Status(_) => f.write_str("status"),
             ReplyBody::Snapshot(_) => f.write_str("snapshot"),
             ReplyBody::MemberList(_) => f.write_str("members"),

@@ -44,6 +44,9 @@ pub(crate) struct Op {
     pub(crate) ret: Option<u64>,
     pub(crate) kind: OpKind,
     pub(crate) outcome: Outcome,
+    /// What the answer to a change said of its keys, if it was asked to: as they were before it, or
+    /// as they are if it did nothing.
+    pub(crate) saw: Option<Vec<Row>>,
 }
 
 /// What was asked. A range ends as on the wire: see `within`.

@@ -13,7 +13,10 @@ pub(super) fn check(ops: &[Op], model: &Model) -> Result<(), Violation> {
     for op in ops {
         let Outcome::Answered(answer) = &op.outcome else { continue };
         let wrong = match &op.kind {
-            OpKind::Change(command) => condition(model, command, answer),
+            OpKind::Change(command) => {
+                let seen = || sight(model, command, answer, op.saw.as_ref()?);
+                condition(model, command, answer).or_else(seen)
+            }
             OpKind::Range(args) => read(model, args, answer),
         };
         if let Some((rule, why)) = wrong {
@@ -32,6 +35,27 @@ fn condition(model: &Model, command: &Command, answer: &Answer) -> Wrong {
     };
     let there = model.mod_revision(key, *revision);
     (*found != there).then(|| (Rule::Answer, format!("the key was of {there}")))
+}
+
+/// What a change said of its keys is what they were: before it, or at it if it did nothing.
+fn sight(model: &Model, command: &Command, answer: &Answer, saw: &[Row]) -> Wrong {
+    let (key, end): (_, &[u8]) = match command {
+        Command::Put { key, .. } | Command::PutIf { key, .. } => (key, &[]),
+        Command::Delete { key, end } => (key, end),
+        Command::Compact { .. } => return None,
+    };
+    let at = match answer {
+        Answer::Put { revision } | Answer::PutIf { revision, refused: None } => revision - 1,
+        Answer::Delete { revision, deleted } => revision - u64::from(*deleted > 0),
+        Answer::PutIf { revision, refused: Some(_) } => *revision,
+        Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. } => return None,
+    };
+    let there: Vec<Row> = model.rows(key, end, at).map(RowRef::to_row).collect();
+    let shown = |rows: &[Row]| rows.iter().map(Row::to_string).collect::<Vec<_>>().join(" ");
+    (there != saw).then(|| {
+        let why = format!("at {at} there was [{}], not [{}]", shown(&there), shown(saw));
+        (Rule::Answer, why)
+    })
 }
 
 fn read(model: &Model, args: &RangeArgs, answer: &Answer) -> Wrong {

@@ -12,7 +12,7 @@ impl Display for Violation {
 
 impl Display for Op {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Op { client, node, boot, call, ret, kind, outcome } = self;
+        let Op { client, node, boot, call, ret, kind, outcome, saw } = self;
         write!(f, "client {client} at node {node} (start {boot}) ")?;
         match ret {
             Some(ret) => write!(f, "[{call}, {ret}] ")?,
@@ -23,10 +23,11 @@ impl Display for Op {
             OpKind::Range(args) => write!(f, "{args}")?,
         }
         match outcome {
-            Outcome::Answered(answer) => write!(f, " -> {answer}"),
-            Outcome::Refused => f.write_str(" -> refused"),
-            Outcome::Unknown => f.write_str(" -> unknown"),
+            Outcome::Answered(answer) => write!(f, " -> {answer}")?,
+            Outcome::Refused => f.write_str(" -> refused")?,
+            Outcome::Unknown => f.write_str(" -> unknown")?,
         }
+        saw.iter().flatten().try_for_each(|row| write!(f, ", saw {row}"))
     }
 }
 
