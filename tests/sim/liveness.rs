@@ -224,7 +224,8 @@ impl World {
     /// in the way of all later ones, and a write does not notice.
     fn await_readers(&mut self) {
         let election = self.options.election_timeout_ns;
-        let members = self.members_and_terms().0;
+        // Not who may have become one: of that change only the new member may have heard.
+        let members = self.proof.settled_configuration().expect("they agree on one").members();
         let up = |node: &usize| self.machines[*node].dead.is_none();
         let nodes: Vec<usize> = members.into_iter().map(machine_of).filter(up).collect();
         for node in nodes {
