@@ -251,6 +251,13 @@ impl Sessions {
         standing
     }
 
+    /// Whether a call was answered, or given up, before. Changes nothing.
+    pub(super) fn knows(&self, call: SessionCall) -> bool {
+        let session = self.at(place_of(call.session));
+        let session = session.filter(|session| session.row.id == call.session);
+        session.is_some_and(|it| !matches!(it.standing_of(call.sequence), Standing::New))
+    }
+
     /// The body kept for a call that `begin` found to be answered; empty if none is.
     pub(super) fn body_of(&self, call: SessionCall) -> &[u8] {
         let session = self.at(place_of(call.session)).expect("begin found it");

@@ -40,6 +40,8 @@ pub(in crate::raft) enum Answer {
 pub(in crate::raft) struct Tuning {
     pub(in crate::raft) segment_bytes: u64,
     pub(in crate::raft) history_bytes_max: u64,
+    pub(in crate::raft) history_age_ns: Option<u64>,
+    pub(in crate::raft) quota_bytes: Option<u64>,
     pub(in crate::raft) working: WorkingLimits,
     /// More entries than that make a snapshot.
     pub(in crate::raft) snapshot_entries: u64,
@@ -54,6 +56,8 @@ impl Default for Tuning {
         Tuning {
             segment_bytes: 64 * 1024,
             history_bytes_max: 64 * 1024,
+            history_age_ns: None,
+            quota_bytes: None,
             working: WorkingLimits::default(),
             snapshot_entries: u64::MAX,
             snapshot_block_bytes: SnapshotOptions::default().block_bytes,
@@ -172,6 +176,8 @@ impl Nodes {
             heartbeat_ns: self.tuning.election_timeout_ns / 5,
             segment_bytes: self.tuning.segment_bytes,
             history_bytes_max: self.tuning.history_bytes_max,
+            history_age_ns: self.tuning.history_age_ns,
+            quota_bytes: self.tuning.quota_bytes,
             lease_drift_ppm: None,
             start: self.tuning.start,
             clients_max: 1000,
