@@ -141,6 +141,21 @@ fn flags() -> getopts::Options {
         "MS",
     );
     flags.optopt("", "segment-bytes", "size of a log segment (default 64 MiB)", "BYTES");
+    bounds_flags(&mut flags);
+    snapshot_flags(&mut flags);
+    flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
+    flags.optopt(
+        "",
+        "lease-reads",
+        "answer reads by lease; any two servers' clocks run alike within DRIFT (default: off)",
+        "DRIFT",
+    );
+    flags.optflag("h", "help", "print this help");
+    flags.optflag("V", "version", "print the version");
+    flags
+}
+
+fn bounds_flags(flags: &mut getopts::Options) {
     flags.optopt(
         "",
         "history-bytes",
@@ -159,17 +174,6 @@ fn flags() -> getopts::Options {
         "what the live keys may take before writes that grow them are refused (default: no bound)",
         "BYTES",
     );
-    snapshot_flags(&mut flags);
-    flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
-    flags.optopt(
-        "",
-        "lease-reads",
-        "answer reads by lease; any two servers' clocks run alike within DRIFT (default: off)",
-        "DRIFT",
-    );
-    flags.optflag("h", "help", "print this help");
-    flags.optflag("V", "version", "print the version");
-    flags
 }
 
 fn snapshot_flags(flags: &mut getopts::Options) {

@@ -8,7 +8,7 @@ use super::reads::{Asked, ReadBatch};
 use super::{Fatal, Node, Stage};
 use crate::kv::{self, Answer, CommandReply, RangeEnd, RangeError, RangeRequest, Refusal};
 use crate::limits;
-use crate::types::{EntryKind, Instant, LogPosition, Revision};
+use crate::types::{EntryKind, Instant, LogPosition};
 use crate::wire::client::{Op, RangeArgs, Txn};
 use crate::wire::error::Error;
 use crate::wire::reply::{

@@ -1,5 +1,5 @@
-//! When the history is given up: it exceeds its bytes, or it is older than it need be. Only a leader
-//! decides, and puts the revision into the log; all apply.
+//! When the history is given up: it exceeds its bytes, or it is older than it need be. Only a
+//! leader decides, and puts the revision into the log; all apply.
 
 use super::connections::ConnectionId;
 use super::pending::Waiter;
@@ -88,7 +88,7 @@ impl Node {
         self.compaction.proposed = revision;
     }
 
-    /// When a turn is wanted for the history's age. A leader that just proposed hears of the commit.
+    /// When a turn is wanted for the history's age.
     pub(super) fn compaction_wake_at(&self) -> Instant {
         let Some(age_ns) = self.options.history_age_ns else { return Instant::FAR };
         let Stage::Member(raft) = &self.stage else { return Instant::FAR };

@@ -2,8 +2,8 @@
 //! `--quota-bytes`, this leader refuses what would grow them. Deletes, compactions and values that
 //! get no larger go on, and the refusing ends by itself when there is room again.
 //!
-//! Only who admits requests looks: the quota is a flag, so no entry's outcome may depend on it. What
-//! is under way when the bound is reached still comes in: some `limits::UNCOMMITTED_BYTES_MAX`.
+//! Only who admits requests looks: the quota is a flag, so no entry's outcome may depend on it.
+//! What is under way when the bound is reached comes in: some `limits::UNCOMMITTED_BYTES_MAX`.
 
 use super::Node;
 use crate::wire::error::Error;

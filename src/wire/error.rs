@@ -115,7 +115,7 @@ pub enum Error {
         /// The largest reply. Bytes.
         max: u64,
     },
-    /// Code 22. The live keys take as much as they may, and the request would add to them. Not done
+    /// Code 21. The live keys take as much as they may, and the request would add to them. Not done
     /// until something is deleted. Details: bytes, max.
     OverQuota {
         /// What they take. Bytes.
@@ -193,7 +193,7 @@ impl Error {
             Error::LeaseNotFound => 18,
             Error::AnswerNotKept { .. } => 19,
             Error::AnswerTooLarge { .. } => 20,
-            Error::OverQuota { .. } => 22,
+            Error::OverQuota { .. } => 21,
             Error::Other { code, .. } => *code,
         }
     }
@@ -399,7 +399,7 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         18 => Error::LeaseNotFound,
         19 => Error::AnswerNotKept { revision: details.revision()? },
         20 => Error::AnswerTooLarge { max: details.uint()? },
-        22 => Error::OverQuota { bytes: details.uint()?, max: details.uint()? },
+        21 => Error::OverQuota { bytes: details.uint()?, max: details.uint()? },
         _ => return Ok(None),
     }))
 }

@@ -18,7 +18,6 @@ use raftd::wire::hello::{
 use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
-
 mod transfers;
 
 /// Which cluster the flags of all servers describe.
