@@ -365,7 +365,7 @@ impl Node {
 
     fn refuse_entry(&mut self, error: &Error) {
         // If the entry held a compaction, nobody else would miss it.
-        self.compaction.forget();
+        self.compaction.refused(self.now);
         for waiter in self.open.waiters.drain(..) {
             self.connections.answer(waiter.connection, |out| {
                 error_reply(out, waiter.request, error);

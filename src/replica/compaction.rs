@@ -11,6 +11,10 @@ use std::collections::VecDeque;
 /// Moments noted within the age of the history: it is kept for so much of that longer at most.
 const MARKS_PER_AGE: u64 = 16;
 
+/// A turn with other work tries at once; without any, this long after an attempt in vain. A tenth
+/// of a second.
+const RETRY_NS: u64 = 100_000_000;
+
 /// What was newest at a moment.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -26,12 +30,20 @@ pub(super) struct Compaction {
     /// Moments that are younger than the age, oldest first, and at most one that is not. Everybody
     /// notes them, so that a new leader knows; a server that starts knows none.
     marks: VecDeque<Mark>,
+    /// What was proposed found no room or was refused: nobody wakes up for it before.
+    retry_at: Instant,
 }
 
 impl Compaction {
     /// A new leadership proposes anew what the last one may have lost.
     pub(super) fn forget(&mut self) {
         self.proposed = Revision(0);
+    }
+
+    /// What was proposed did not enter the log.
+    pub(super) fn refused(&mut self, now: Instant) {
+        self.forget();
+        self.retry_at = now.after_ns(RETRY_NS);
     }
 
     /// Notes the newest revision now and then. Only what changes is noted: an idle store has
@@ -61,6 +73,7 @@ impl Compaction {
         let note_at = unnoted.map(|last| last.at.after_ns(age_ns / MARKS_PER_AGE));
         let kept = self.marks.iter().find(|mark| mark.revision > compacted);
         let give_up_at = kept.map(|mark| mark.at.after_ns(age_ns));
+        let give_up_at = give_up_at.map(|at| at.max(self.retry_at));
         note_at.into_iter().chain(give_up_at).fold(Instant::FAR, Instant::min)
     }
 }
@@ -82,7 +95,7 @@ impl Node {
         let mut command = Vec::new();
         kv::command::encode_command(&mut command, kv::Command::Compact { revision });
         if !self.has_room_for(command.len()) {
-            return;
+            return self.compaction.refused(now);
         }
         self.gather(&command, Waiter { connection: ConnectionId::NOBODY, request: 0 }, now);
         self.compaction.proposed = revision;
@@ -95,7 +108,10 @@ impl Node {
         if !raft.leader_ready() {
             return Instant::FAR;
         }
-        let known = self.store.compact_revision().max(self.compaction.proposed);
-        self.compaction.wake_at(self.store.revision(), known, age_ns)
+        let compacted = self.store.compact_revision();
+        // One at a time: the turn that applies the last one looks for the next.
+        let under_way = compacted < self.compaction.proposed;
+        let compacted = if under_way { self.store.revision() } else { compacted };
+        self.compaction.wake_at(self.store.revision(), compacted, age_ns)
     }
 }

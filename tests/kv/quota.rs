@@ -106,3 +106,15 @@ fn the_copy_of_a_call_that_was_done_adds_nothing() {
     assert!(!grows(&store, 1), "it was done");
     assert!(grows(&store, 2));
 }
+
+/// A call names what it acknowledges, and the session has not heard of it yet.
+#[test]
+fn a_call_beyond_the_window_of_what_is_acknowledged_so_far_is_judged() {
+    let mut store = store_with(1, u64::MAX);
+    do_call(&mut store, None, Command::OpenSession);
+    let session = store.sessions().next().expect("it was opened").0.id;
+    let mut bytes = Vec::new();
+    encode_call(&mut bytes, SessionCall { session, sequence: 1000, acknowledged: 999 });
+    encode_command(&mut bytes, put("key", "four").as_command());
+    assert!(store.grows_by(&bytes));
+}
