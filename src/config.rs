@@ -37,6 +37,10 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Superseded versions kept before automatic compaction. Bytes.
     pub history_bytes_max: u64,
+    /// How old they may be besides; `None`: that does not matter. Nanoseconds.
+    pub history_age_ns: Option<u64>,
+    /// What the live keys may take; `None`: no bound. Bytes.
+    pub quota_bytes: Option<u64>,
     /// Client connections at once.
     pub connections_max: usize,
     /// By how much any two servers' clocks may differ in rate, in millionths; `None`: no leases.
@@ -137,12 +141,7 @@ fn flags() -> getopts::Options {
         "MS",
     );
     flags.optopt("", "segment-bytes", "size of a log segment (default 64 MiB)", "BYTES");
-    flags.optopt(
-        "",
-        "history-bytes",
-        "superseded versions kept before automatic compaction (default 64 MiB)",
-        "BYTES",
-    );
+    bounds_flags(&mut flags);
     snapshot_flags(&mut flags);
     flags.optopt("", "max-connections", "clients served at once (default 8192)", "N");
     flags.optopt(
@@ -154,6 +153,27 @@ fn flags() -> getopts::Options {
     flags.optflag("h", "help", "print this help");
     flags.optflag("V", "version", "print the version");
     flags
+}
+
+fn bounds_flags(flags: &mut getopts::Options) {
+    flags.optopt(
+        "",
+        "history-bytes",
+        "superseded versions kept before automatic compaction (default 64 MiB)",
+        "BYTES",
+    );
+    flags.optopt(
+        "",
+        "history-age",
+        "seconds after which superseded versions go, however few (default: never for their age)",
+        "SECONDS",
+    );
+    flags.optopt(
+        "",
+        "quota-bytes",
+        "what the live keys may take before writes that grow them are refused (default: no bound)",
+        "BYTES",
+    );
 }
 
 fn snapshot_flags(flags: &mut getopts::Options) {
@@ -214,6 +234,8 @@ impl Config {
         if !segment_bytes.is_multiple_of(4096) {
             return refuse("--segment-bytes must be a multiple of 4096");
         }
+        let age_seconds = number(&matches, "history-age", 0, 1..=10 * 365 * 86_400)?;
+        let quota = number(&matches, "quota-bytes", 0, 4096..=1 << 50)?;
         let connections = number(&matches, "max-connections", 8192, 1..=1_000_000)?;
         Ok(Parsed::Serve(Box::new(Config {
             id,
@@ -233,6 +255,8 @@ impl Config {
                 limits::HISTORY_BYTES_DEFAULT,
                 4096..=1 << 40,
             )?,
+            history_age_ns: Some(age_seconds * 1_000_000_000).filter(|age| *age > 0),
+            quota_bytes: Some(quota).filter(|quota| *quota > 0),
             snapshots: parse_snapshots(&matches)?,
             connections_max: usize::try_from(connections).unwrap_or(limits::CONNECTIONS_MAX),
             lease_drift_ppm: matches

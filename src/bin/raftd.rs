@@ -172,6 +172,8 @@ fn node_options(
         heartbeat_ns: config.heartbeat_ns,
         segment_bytes: config.segment_bytes,
         history_bytes_max: config.history_bytes_max,
+        history_age_ns: config.history_age_ns,
+        quota_bytes: config.quota_bytes,
         clients_max,
         working: WorkingLimits::default(),
         lease_drift_ppm: config.lease_drift_ppm,

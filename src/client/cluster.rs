@@ -479,6 +479,7 @@ fn is_of_the_store(error: &WireError) -> bool {
         WireError::NotLeader { .. }
         | WireError::Busy { .. }
         | WireError::NoSpace
+        | WireError::OverQuota { .. }
         | WireError::NotReady { .. }
         | WireError::BadRequest { .. }
         | WireError::TooLarge { .. }

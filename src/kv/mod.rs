@@ -36,6 +36,7 @@ mod keys;
 mod loader;
 mod mvcc;
 mod overlap;
+mod quota;
 mod range;
 mod select;
 mod session;

@@ -251,6 +251,22 @@ impl Sessions {
         standing
     }
 
+    /// Whether a call was answered, or given up, before. Changes nothing.
+    pub(super) fn knows(&self, call: SessionCall) -> bool {
+        let session = self.at(place_of(call.session));
+        let Some(session) = session.filter(|session| session.row.id == call.session) else {
+            return false;
+        };
+        // What the call acknowledges is not noted yet: it may be beyond the window.
+        match call.sequence.checked_sub(session.row.acknowledged) {
+            Some(ahead @ 1..) => {
+                let slot = usize::try_from(ahead - 1).unwrap_or(usize::MAX);
+                matches!(session.kept.get(slot), Some(Some(_)))
+            }
+            Some(0) | None => true,
+        }
+    }
+
     /// The body kept for a call that `begin` found to be answered; empty if none is.
     pub(super) fn body_of(&self, call: SessionCall) -> &[u8] {
         let session = self.at(place_of(call.session)).expect("begin found it");

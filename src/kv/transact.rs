@@ -189,9 +189,7 @@ impl Store {
         room: &mut Room,
         body: &mut Vec<u8>,
     ) -> bool {
-        let hold = next_on(way);
-        let requests = txn.branch(hold);
-        write_length(body, requests.len());
+        let (hold, requests) = begin_branch(txn, way, body);
         for request in requests {
             begin_result(body, &request);
             match request {
@@ -223,9 +221,7 @@ impl Store {
         room: &mut Room,
         body: &mut Vec<u8>,
     ) -> bool {
-        let hold = next_on(way);
-        let requests = txn.branch(hold);
-        write_length(body, requests.len());
+        let (hold, requests) = begin_branch(txn, way, body);
         for request in requests {
             begin_result(body, &request);
             match request {
@@ -322,6 +318,18 @@ fn bytes_of(kv: &KeyValueRef<'_>) -> usize {
 
 fn next_on(way: &mut Way<'_>) -> bool {
     *way.next().expect("every transaction on the path was chosen")
+}
+
+/// Begins what a transaction answers. Returns whether its compares held, and what is done for it.
+fn begin_branch<'a>(
+    txn: Txn<'a>,
+    way: &mut Way<'_>,
+    body: &mut Vec<u8>,
+) -> (bool, impl Iterator<Item = Request<'a>> + use<'a>) {
+    let hold = next_on(way);
+    let requests = txn.branch(hold);
+    write_length(body, requests.len());
+    (hold, requests)
 }
 
 /// Whether the compares of the transaction that is met next held.

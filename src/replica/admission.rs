@@ -160,6 +160,7 @@ impl Node {
         if let Err(error) = kv::validate_command(request.command, max) {
             return Err(Error::BadRequest { why: error.to_string().into() });
         }
+        self.check_quota(request.command)?;
         if self.open.payload.len() + bytes > self.limits.entry_bytes_soft_max {
             self.close_entry(now);
         }
@@ -364,7 +365,7 @@ impl Node {
 
     fn refuse_entry(&mut self, error: &Error) {
         // If the entry held a compaction, nobody else would miss it.
-        self.forget_compaction();
+        self.compaction.refused(self.now);
         for waiter in self.open.waiters.drain(..) {
             self.connections.answer(waiter.connection, |out| {
                 error_reply(out, waiter.request, error);

@@ -8,7 +8,7 @@ use super::reads::{Asked, ReadBatch};
 use super::{Fatal, Node, Stage};
 use crate::kv::{self, Answer, CommandReply, RangeEnd, RangeError, RangeRequest, Refusal};
 use crate::limits;
-use crate::types::{EntryKind, Instant, LogPosition, Revision};
+use crate::types::{EntryKind, Instant, LogPosition};
 use crate::wire::client::{Op, RangeArgs, Txn};
 use crate::wire::error::Error;
 use crate::wire::reply::{
@@ -225,29 +225,6 @@ impl Node {
             asked.encode(&mut args);
             self.connections.defer(id, Deferred { request, op: asked.op(), args });
         }
-    }
-
-    /// Proposes a compaction when the history has grown beyond its bound. Only a leader decides;
-    /// all apply.
-    pub(super) fn propose_compaction(&mut self, now: Instant) {
-        let Stage::Member(raft) = &self.stage else { return };
-        if !raft.leader_ready() || self.store.compact_revision() < self.compaction_proposed {
-            return;
-        }
-        if let Some(revision) = self.store.compaction_due() {
-            let mut command = Vec::new();
-            kv::command::encode_command(&mut command, kv::Command::Compact { revision });
-            if !self.has_room_for(command.len()) {
-                return;
-            }
-            self.gather(&command, Waiter { connection: ConnectionId::NOBODY, request: 0 }, now);
-            self.compaction_proposed = revision;
-        }
-    }
-
-    /// A new leadership proposes anew what the last one may have lost.
-    pub(super) fn forget_compaction(&mut self) {
-        self.compaction_proposed = Revision(0);
     }
 }
 

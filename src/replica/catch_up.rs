@@ -8,6 +8,7 @@
 
 use super::connections::{ConnectionId, Party};
 use super::peers::HANDSHAKE_NS;
+use super::snapshots::Worth;
 use super::{Node, Stage};
 use crate::limits;
 use crate::raft::message::{Message, SnapshotOutcome};
@@ -182,8 +183,8 @@ impl Node {
         }
         let node = self.identity.node;
         let patience_ns = self.options.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS;
-        let stale = self.snapshots.stale;
-        let ended = |it: &Transfer| it.installed || stale || !raft.needs_snapshot(it.to);
+        let useless = self.snapshots.worth != Worth::Sound;
+        let ended = |it: &Transfer| it.installed || useless || !raft.needs_snapshot(it.to);
         for transfer in transfers.extract_if(.., |it| ended(it)) {
             let Transfer { to, source, total, .. } = &transfer;
             log::info!("ended a transfer node={node} to={to} id={} sent={total}", source.id);
@@ -192,7 +193,7 @@ impl Node {
         for to in raft.awaiting_snapshot() {
             if !transfers.iter().any(|transfer| transfer.to == to)
                 && let Some(source) = self.wal.snapshot()
-                && !stale
+                && !useless
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
                 transfers.push(Transfer::new(to, source.clone(), patience_ns, now));
@@ -359,9 +360,7 @@ impl Node {
             match self.wal.snapshot() {
                 Some(newest) if *newest != transfer.source => transfer.source = newest.clone(),
                 // Ends all transfers, until it is made again.
-                Some(_) | None => {
-                    (self.snapshots.stale, self.snapshots.rotted) = (true, true);
-                }
+                Some(_) | None => self.snapshots.worth = Worth::Rotted,
             }
             return self.connections.end(connection);
         }

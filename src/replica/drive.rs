@@ -233,7 +233,7 @@ impl Node {
                 self.pending.drop_after(applied, &mut self.scratch.lost);
                 self.administration.drop_all(&mut self.scratch.lost);
             }
-            self.forget_compaction();
+            self.compaction.forget();
         }
         self.scratch.notices = notices;
     }

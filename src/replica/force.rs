@@ -13,6 +13,7 @@
 
 use super::entry::genesis_of;
 use super::peers::Peers;
+use super::snapshots::Worth;
 use super::{Fatal, Node};
 use crate::types::{ClusterId, HardState, Instant, LogPosition, Vote};
 use crate::wal::Recovered;
@@ -70,7 +71,7 @@ impl Node {
         self.wal.set_cluster_id(cluster_id);
         self.genesis = genesis_of(&[&payload[..], &cluster_id.0.to_be_bytes()].concat());
         self.memberships.push(position.index, alone);
-        self.snapshots.stale = recovered.snapshot.is_some();
+        self.snapshots.worth = Worth::foreign_if(recovered.snapshot.is_some());
         self.peers = Peers::new(&[], node, self.options.seed);
         self.recovered = Some(recovered);
         self.write_first(position, HardState { term, vote: Vote::None }, &payload);

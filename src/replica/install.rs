@@ -14,7 +14,7 @@
 
 use super::connections::ConnectionId;
 use super::entry::{Membership, Memberships};
-use super::snapshots::{Loading, next_slice};
+use super::snapshots::{Loading, Worth, next_slice};
 use super::{Fatal, Node, Stage};
 use crate::kv::Sliced;
 use crate::raft::message::{Message, SnapshotOutcome};
@@ -260,7 +260,7 @@ impl Node {
         // Whoever waits for an entry below was answered when our leadership ended, or is now.
         self.pending.drop_after(LogIndex::ZERO, &mut self.scratch.lost);
         self.snapshots.configuration = Some((at, head.configuration));
-        (self.snapshots.stale, self.snapshots.rotted) = (false, false);
+        self.snapshots.worth = Worth::Sound;
         if fate == LogFate::Replaced {
             self.memberships = Memberships::new(vec![(at, membership)]);
             self.follow_members(now);

@@ -16,6 +16,7 @@
 //! | `pending`, `reads` | who waits for which entry, for which read round |
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
+//! | `compaction`, `quota` | when the history is given up; when a store takes nothing more |
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
 //! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
@@ -34,6 +35,7 @@ mod apply;
 mod boots;
 mod bootstrap;
 mod catch_up;
+mod compaction;
 mod complaints;
 mod connections;
 mod drive;
@@ -46,6 +48,7 @@ mod inspect;
 mod install;
 mod peers;
 mod pending;
+mod quota;
 mod reads;
 mod restore;
 mod saves;
@@ -67,7 +70,7 @@ use crate::config::MemberAddress;
 use crate::kv::{Store, StoreOptions};
 use crate::limits::{EntryLimits, WorkingLimits};
 use crate::raft::Raft;
-use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId, Revision};
+use crate::types::{ClusterId, DiskId, Instant, LogIndex, NodeId};
 use crate::wal::{
     self, BackgroundDone, BackgroundJob, Disk, Identity, Job, PieceFor, Recovered, SnapshotEvent,
     Wal,
@@ -76,6 +79,7 @@ use administration::Administration;
 use admission::{OpenEntry, Stall};
 use bootstrap::Bootstrap;
 use catch_up::Transfers;
+use compaction::Compaction;
 use complaints::Complaints;
 use connections::{Connections, Party, counts_as_client};
 use entry::Memberships;
@@ -119,6 +123,11 @@ pub struct NodeOptions {
     pub segment_bytes: u64,
     /// Bytes.
     pub history_bytes_max: u64,
+    /// Superseded versions older than this are given up; `None`: however old they are. Nanoseconds.
+    pub history_age_ns: Option<u64>,
+    /// What the live keys may take before writes that grow them are refused; `None`: no bound. See
+    /// [`Store::logical_bytes`].
+    pub quota_bytes: Option<u64>,
     /// Clients at once; more are told so and turned away. Peers come on top.
     pub clients_max: usize,
     /// Windows, batches and caches.
@@ -234,7 +243,7 @@ pub struct Node {
     jobs: drive::Jobs,
     scratch: drive::Scratch,
     stamp: apply::Stamp,
-    compaction_proposed: Revision,
+    compaction: Compaction,
     snapshots: Snapshots,
     receiving: Option<Receiving>,
     transfers: Transfers,
@@ -298,7 +307,7 @@ impl Node {
             jobs: drive::Jobs::default(),
             scratch: drive::Scratch::default(),
             stamp: apply::Stamp::new(now),
-            compaction_proposed: Revision(0),
+            compaction: Compaction::default(),
             snapshots,
             receiving: None,
             transfers: Transfers::default(),
@@ -554,6 +563,7 @@ impl Node {
             .min(self.connections.wake_at())
             .min(self.stall_ends_at())
             .min(self.saves.wake_at())
+            .min(self.compaction_wake_at())
             .min(self.transfers.wake_at(self.now))
     }
 }

@@ -84,17 +84,31 @@ pub(super) struct Snapshots {
     paused_until: Option<Instant>,
     /// The configuration of the snapshot in force: its entry may be gone from the log.
     pub(super) configuration: Option<(LogIndex, Vec<u8>)>,
-    /// The snapshot in force was made under another cluster id or first entry, by a restore or a
-    /// forced new cluster, or it has rotted: nobody else can take it, so another one follows as
-    /// soon as it can.
-    pub(super) stale: bool,
-    /// It has rotted, and can be made again from what it stands for: a quorum may wait for whoever
-    /// waits for it.
-    pub(super) rotted: bool,
+    /// What the snapshot in force is good for.
+    pub(super) worth: Worth,
     /// It came by a restore, and the first entry of its new cluster is not written.
     pub(super) unfounded: bool,
     /// That of the snapshot under way.
     configuration_next: Option<(LogIndex, Vec<u8>)>,
+}
+
+/// Whether a snapshot can be given to others, and what follows if not.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Worth {
+    #[default]
+    Sound,
+    /// Made under another cluster id or first entry, by a restore or a forced new cluster: nobody
+    /// else can take it, so another one follows with the next entry.
+    Foreign,
+    /// Its file is damaged. It is made again from what it stands for, without another entry: a
+    /// quorum may wait for whoever waits for it.
+    Rotted,
+}
+
+impl Worth {
+    pub(super) fn foreign_if(foreign: bool) -> Worth {
+        if foreign { Worth::Foreign } else { Worth::Sound }
+    }
 }
 
 impl Snapshots {
@@ -156,8 +170,12 @@ impl Node {
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
         let idle = idle && self.snapshots.paused_until.is_none();
         let behind = last.position.index < applied;
-        let stale = (self.snapshots.stale && behind) || self.snapshots.rotted;
-        (due || asked || stale) && durable && idle && !self.is_receiving()
+        let replaced = match self.snapshots.worth {
+            Worth::Sound => false,
+            Worth::Foreign => behind,
+            Worth::Rotted => true,
+        };
+        (due || asked || replaced) && durable && idle && !self.is_receiving()
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -206,7 +224,7 @@ impl Node {
         self.wal.adopt_draft(floor);
         let next = self.snapshots.configuration_next.take();
         self.snapshots.configuration = Some(next.expect("it was noted when this one was begun"));
-        (self.snapshots.stale, self.snapshots.rotted) = (false, false);
+        self.snapshots.worth = Worth::Sound;
     }
 
     /// Ours could not be written. The old one stays, and after a while another attempt is made.
@@ -253,7 +271,8 @@ pub(super) fn restore(
     recovered.configurations.retain(|(index, _)| *index > known.0);
     recovered.configurations.insert(0, known.clone());
     let configuration = Some(known);
-    Ok((store, Snapshots { configuration, stale: !ours, unfounded, ..Snapshots::default() }))
+    let worth = Worth::foreign_if(!ours);
+    Ok((store, Snapshots { configuration, worth, unfounded, ..Snapshots::default() }))
 }
 
 /// Loads a snapshot and checks all that is in it. Blocks: for the start, and for whoever looks at a

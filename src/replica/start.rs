@@ -7,7 +7,7 @@ use super::entry::{
     ConfigurationError, Member, Membership, Memberships, encode_members, genesis_of,
 };
 use super::peers::Peers;
-use super::snapshots::Snapshots;
+use super::snapshots::{Snapshots, Worth};
 use super::{Fatal, Node, NodeOptions, Stage, Start};
 use crate::config::MemberAddress;
 use crate::raft::{Configuration, Raft, Restored, Settings, Voters};
@@ -49,7 +49,7 @@ impl Node {
         let restored = self.recovered.as_ref().and_then(first_membership);
         let first = (position.index, Membership::bootstrap(&members));
         self.memberships = Memberships::new(restored.into_iter().chain([first]).collect());
-        self.snapshots.stale = self.snapshots.unfounded;
+        self.snapshots.worth = Worth::foreign_if(self.snapshots.unfounded);
         let hard_state = HardState { term, vote: Vote::None };
         self.write_first(position, hard_state, &payload);
     }
@@ -107,7 +107,7 @@ impl Node {
     pub(super) fn enroll(&mut self, genesis: u64, introducer: NodeId, now: Instant) {
         let recovered = self.recovered.take().expect("begin kept it for whoever joins");
         self.genesis = genesis;
-        self.snapshots.stale = self.snapshots.unfounded;
+        self.snapshots.worth = Worth::foreign_if(self.snapshots.unfounded);
         let introducer = Voters::new(vec![introducer]).expect("one is not none");
         let restored = Restored {
             hard_state: recovered.hard_state,

@@ -115,6 +115,14 @@ pub enum Error {
         /// The largest reply. Bytes.
         max: u64,
     },
+    /// Code 21. The live keys take as much as they may, and the request would add to them. Not done
+    /// until something is deleted. Details: bytes, max.
+    OverQuota {
+        /// What they take. Bytes.
+        bytes: u64,
+        /// What they may take. Bytes.
+        max: u64,
+    },
     /// A code that this version does not know.
     Other {
         /// The code.
@@ -185,6 +193,7 @@ impl Error {
             Error::LeaseNotFound => 18,
             Error::AnswerNotKept { .. } => 19,
             Error::AnswerTooLarge { .. } => 20,
+            Error::OverQuota { .. } => 21,
             Error::Other { code, .. } => *code,
         }
     }
@@ -216,7 +225,8 @@ impl Error {
             | Error::Removed { .. }
             | Error::KeyNotFound
             | Error::LeaseNotFound
-            | Error::AnswerTooLarge { .. } => Advice::GiveUp,
+            | Error::AnswerTooLarge { .. }
+            | Error::OverQuota { .. } => Advice::GiveUp,
             Error::OutcomeUnknown
             | Error::SessionExpired
             | Error::CallAcknowledged
@@ -268,6 +278,10 @@ impl fmt::Display for Error {
             Error::AnswerTooLarge { max } => {
                 write!(f, "what was there before has more than {max} bytes; ask without it")
             }
+            Error::OverQuota { bytes, max } => write!(
+                f,
+                "the keys take {bytes} of {max} bytes; delete some, or raise --quota-bytes"
+            ),
             Error::Other { code, text, .. } => write!(f, "error {code}: {text}"),
         }
     }
@@ -309,7 +323,9 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
             msgpack::write_array(out, 1);
             fields::write_text(out, text);
         }
-        Error::TooLarge { bytes, max } => write_numbers(out, &[*bytes, *max]),
+        Error::TooLarge { bytes, max } | Error::OverQuota { bytes, max } => {
+            write_numbers(out, &[*bytes, *max])
+        }
         Error::Compacted { compact_revision: revision }
         | Error::FutureRevision { revision }
         | Error::AnswerNotKept { revision } => write_numbers(out, &[revision.0]),
@@ -383,6 +399,7 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         18 => Error::LeaseNotFound,
         19 => Error::AnswerNotKept { revision: details.revision()? },
         20 => Error::AnswerTooLarge { max: details.uint()? },
+        21 => Error::OverQuota { bytes: details.uint()?, max: details.uint()? },
         _ => return Ok(None),
     }))
 }

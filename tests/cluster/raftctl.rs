@@ -410,3 +410,16 @@ fn endpoints_may_be_names_and_ipv6() {
         assert_eq!(environment.stdout, b"k\nv\n");
     }
 }
+
+#[test]
+fn a_full_store_says_what_to_do_and_takes_puts_again_once_keys_are_deleted() {
+    let flags = ["--quota-bytes", "4096"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    cluster.leader();
+    let at = endpoints(&cluster);
+    let value = "v".repeat(4000);
+    done(&raftctl(&at, &format!("put large {value}")));
+    raftctl(&at, "put small v").fails(1, &["4096", "--quota-bytes", "delete"]);
+    done(&raftctl(&at, "put large less"));
+    done(&raftctl(&at, "put small v"));
+}

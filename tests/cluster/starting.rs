@@ -153,6 +153,9 @@ const MALFORMED: &[(&str, &[&str])] = &[
     ("--id 1 --heartbeat 299", &["--heartbeat", "150"]),
     ("--id 1 --max-connections 0", &["--max-connections", "1"]),
     ("--id 1 --history-bytes 1", &["--history-bytes", "4096"]),
+    ("--id 1 --history-age 0", &["--history-age", "1"]),
+    ("--id 1 --history-age 5m", &["--history-age", "whole number"]),
+    ("--id 1 --quota-bytes 1", &["--quota-bytes", "4096"]),
     ("--id 1 --nonsense", &["nonsense", "--help"]),
     ("--id 1 stray", &["stray", "--help"]),
 ];

@@ -7,6 +7,7 @@ mod determinism;
 mod formats;
 mod memory;
 mod model;
+mod quota;
 mod reference;
 mod semantics;
 mod sessions;

@@ -56,6 +56,7 @@ points! {
     Redirected = "a client was sent to the leader",
     Busy = "a write was refused: too many bytes wait",
     NoSpace = "a write was refused: no space",
+    OverQuota = "a write was refused: the keys take as much as they may",
     OutcomeUnknown = "a write's outcome was said to be unknown",
     UnknownDone = "a write that was given up is there",
     UnknownLost = "a write that was given up is not there",

@@ -132,6 +132,8 @@ pub(crate) struct Options {
     pub(crate) heartbeat_ns: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) history_bytes_max: u64,
+    pub(crate) history_age_ns: Option<u64>,
+    pub(crate) quota_bytes: Option<u64>,
     pub(crate) working: WorkingLimits,
     pub(crate) turn_ns: u64,
     /// Inputs taken in one turn at most.
@@ -185,6 +187,7 @@ impl Options {
         // Quartz is within 100 ppm; the second is outside of every bound.
         let clock_ppm = clock.pick(&[50, 500, 50_000, 200_000]);
         let mut faults = Chance::of(seed, "faults");
+        let (history_age_ns, quota_bytes) = draw_bounds(seed, &clients);
         Options {
             seed,
             nodes,
@@ -194,6 +197,8 @@ impl Options {
             heartbeat_ns,
             segment_bytes: sizes.pick(&[64, 64, 64, 128, 256]) * 1024,
             history_bytes_max: sizes.scaled(1024, 64 * 1024),
+            history_age_ns,
+            quota_bytes,
             working: draw_working(
                 seed,
                 &has,
@@ -245,6 +250,16 @@ fn draw_snapshots(seed: u64) -> SnapshotOptions {
         rate: chance.pick(&[None, None, Some(200_000)]),
         slice: SliceLimits { steps: chance.pick(&[16, 96, 256]), bytes: 64 * 1024 },
     }
+}
+
+/// How old the history gets and how much the keys may take, in a third of the clusters each. About
+/// half of the keys fit, with values of half their size: deletes make room, and smaller values.
+fn draw_bounds(seed: u64, clients: &Clients) -> (Option<u64>, Option<u64>) {
+    let mut chance = Chance::of(seed, "bounds");
+    let age_ns = chance.scaled(50 * MS, 4 * SECOND);
+    let age_ns = Some(age_ns).filter(|_| chance.one_in(3));
+    let quota = chance.between(clients.keys / 2, clients.keys) * (270 + clients.value_bytes / 2);
+    (age_ns, Some(quota).filter(|_| chance.one_in(3)))
 }
 
 fn draw_network(seed: u64, has: &impl Fn(Class) -> bool) -> Network {
@@ -365,7 +380,8 @@ impl fmt::Display for Options {
         )?;
         writeln!(
             f,
-            "cluster   nodes={}+{} horizon={} election={} heartbeat={} segment={} history={}",
+            "cluster   nodes={}+{} horizon={} election={} heartbeat={} segment={} history={} \
+             age={:?} quota={:?}",
             self.nodes,
             self.spares,
             time(self.horizon_ns),
@@ -373,6 +389,8 @@ impl fmt::Display for Options {
             time(self.heartbeat_ns),
             self.segment_bytes,
             self.history_bytes_max,
+            self.history_age_ns.map(time),
+            self.quota_bytes,
         )?;
         writeln!(f, "windows   {:?}", self.working)?;
         writeln!(f, "turns     cost={} inputs={}", time(self.turn_ns), self.turn_inputs)?;

@@ -140,6 +140,8 @@ impl World {
             heartbeat_ns: options.heartbeat_ns,
             segment_bytes: options.segment_bytes,
             history_bytes_max: options.history_bytes_max,
+            history_age_ns: options.history_age_ns,
+            quota_bytes: options.quota_bytes,
             lease_drift_ppm: Some(options.lease_drift_ppm()),
             start: raftd::replica::Start::AsItIs,
             clients_max: 1000,

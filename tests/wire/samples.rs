@@ -333,6 +333,7 @@ pub(crate) fn errors() -> Vec<(&'static str, Error)> {
         ("lease-not-found", Error::LeaseNotFound),
         ("answer-not-kept", Error::AnswerNotKept { revision: Revision(300) }),
         ("answer-too-large", Error::AnswerTooLarge { max: 4_194_304 }),
+        ("over-quota", Error::OverQuota { bytes: 9_000, max: 8_192 }),
     ]
 }
 

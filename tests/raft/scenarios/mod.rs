@@ -37,6 +37,7 @@
 //! membership; F4 for transfer and leases; I1 for leases of keys. I3 is in `tests/kv/sessions.rs`
 //! and `tests/cluster/exactly_once.rs`.
 
+mod bounds;
 mod clones;
 mod compactions;
 mod expect;

@@ -18,7 +18,6 @@ use raftd::wire::hello::{
 use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
-
 mod transfers;
 
 /// Which cluster the flags of all servers describe.
@@ -40,6 +39,8 @@ pub(in crate::raft) enum Answer {
 pub(in crate::raft) struct Tuning {
     pub(in crate::raft) segment_bytes: u64,
     pub(in crate::raft) history_bytes_max: u64,
+    pub(in crate::raft) history_age_ns: Option<u64>,
+    pub(in crate::raft) quota_bytes: Option<u64>,
     pub(in crate::raft) working: WorkingLimits,
     /// More entries than that make a snapshot.
     pub(in crate::raft) snapshot_entries: u64,
@@ -54,6 +55,8 @@ impl Default for Tuning {
         Tuning {
             segment_bytes: 64 * 1024,
             history_bytes_max: 64 * 1024,
+            history_age_ns: None,
+            quota_bytes: None,
             working: WorkingLimits::default(),
             snapshot_entries: u64::MAX,
             snapshot_block_bytes: SnapshotOptions::default().block_bytes,
@@ -172,6 +175,8 @@ impl Nodes {
             heartbeat_ns: self.tuning.election_timeout_ns / 5,
             segment_bytes: self.tuning.segment_bytes,
             history_bytes_max: self.tuning.history_bytes_max,
+            history_age_ns: self.tuning.history_age_ns,
+            quota_bytes: self.tuning.quota_bytes,
             lease_drift_ppm: None,
             start: self.tuning.start,
             clients_max: 1000,

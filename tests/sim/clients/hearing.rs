@@ -181,6 +181,10 @@ impl World {
             }
             Error::Busy { .. } => self.coverage.hit(Point::Busy),
             Error::NoSpace => self.coverage.hit(Point::NoSpace),
+            Error::OverQuota { bytes, max } => {
+                must!(bytes >= max, "Quota", "refused with {bytes} of {max} bytes");
+                self.coverage.hit(Point::OverQuota);
+            }
             // A server that was removed says so, and one that has not joined yet is not ready.
             Error::NotReady { .. } | Error::Removed { .. } => {
                 it.prefers = it.chance.pick(&self.crowd.reach)

@@ -1,0 +1,21 @@
+//! A bound on what the store holds, as back-pressure: while the live keys take as much as
+//! `--quota-bytes`, this leader refuses what would grow them. Deletes, compactions and values that
+//! get no larger go on, and the refusing ends by itself when there is room again.
+//!
+//! Only who admits requests looks: the quota is a flag, so no entry's outcome may depend on it.
+//! What is under way when the bound is reached comes in: some `limits::UNCOMMITTED_BYTES_MAX`.
+
+use super::Node;
+use crate::wire::error::Error;
+
+impl Node {
+    /// Refuses a command, which was validated, if it grows a store that is full.
+    pub(super) fn check_quota(&self, command: &[u8]) -> Result<(), Error> {
+        let Some(max) = self.options.quota_bytes else { return Ok(()) };
+        let bytes = self.store.logical_bytes();
+        if bytes < max || !self.store.grows_by(command) {
+            return Ok(());
+        }
+        Err(Error::OverQuota { bytes, max })
+    }
+}
