@@ -45,6 +45,7 @@ mod marks;
 pub(crate) mod nodes;
 mod print;
 mod run;
+mod saves;
 mod script;
 mod strangers;
 mod transfers;

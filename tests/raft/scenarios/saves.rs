@@ -1,0 +1,46 @@
+//! Clients that save a snapshot, from servers that have other things to do.
+
+use super::nodes::{Answer, Nodes};
+
+const MS: u64 = 1_000_000;
+
+fn cluster() -> (Nodes, usize, [usize; 2]) {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
+    (nodes, leader, [others[0], others[1]])
+}
+
+/// The server forgot who had hung up, and then did not know whom the round that it had begun for
+/// the save was for: it stopped.
+#[test]
+fn a_client_that_hangs_up_before_its_save_is_confirmed_stops_nobody() {
+    for asked in 0..3 {
+        let (mut nodes, leader, others) = cluster();
+        let nth = [leader, others[0], others[1]][asked];
+        let rest = (1..=3).filter(|other| *other != nth);
+        rest.clone().for_each(|other| nodes.freeze(other));
+        let (_, connection) = nodes.save(nth);
+        nodes.pass(5 * MS);
+        nodes.hang_up(nth, connection);
+        nodes.pass(5 * MS);
+        rest.for_each(|other| nodes.thaw(other));
+        nodes.pass(100 * MS);
+        let (save, _) = nodes.save(nth);
+        nodes.pass(2_000 * MS);
+        assert_eq!(nodes.answers.get(&save), Some(&Answer::Done), "server {nth}");
+    }
+}
+
+/// A leader goes with what it began for others too.
+#[test]
+fn a_client_that_hangs_up_while_its_server_loses_its_leader_stops_nobody() {
+    let (mut nodes, leader, others) = cluster();
+    others.iter().for_each(|other| nodes.freeze(*other));
+    let (_, connection) = nodes.save(leader);
+    nodes.pass(5 * MS);
+    nodes.hang_up(leader, connection);
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.status_of(leader).role, "pre-candidate", "no quorum hears it");
+}
