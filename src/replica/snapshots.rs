@@ -127,8 +127,10 @@ impl Node {
         let (period_ns, times) = if hurried { (0, HURRIED_SLICES) } else { (SLICE_PERIOD_NS, 1) };
         drafting.slice_at = now.after_ns(period_ns);
         let SliceLimits { steps, bytes } = self.options.snapshots.slice;
-        let limits = SliceLimits { steps: steps * times, bytes: bytes * times };
         let Drafting { checkpoint, block, .. } = drafting;
+        // To the end of a full block and not beyond: one value of any size fits behind that.
+        let left = limits::SNAPSHOT_BLOCK_BYTES.saturating_sub(block.len());
+        let limits = SliceLimits { steps: steps * times, bytes: left.min(bytes * times) };
         let sliced = self.store.write_checkpoint(checkpoint, block, limits);
         if block.len() >= self.options.snapshots.block_bytes || sliced == Sliced::Done {
             self.wal.push_draft(block);

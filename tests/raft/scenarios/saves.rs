@@ -1,6 +1,6 @@
 //! Clients that save a snapshot, from servers that have other things to do.
 
-use super::nodes::{Answer, Nodes};
+use super::nodes::{Answer, Nodes, Tuning};
 
 const MS: u64 = 1_000_000;
 
@@ -43,4 +43,22 @@ fn a_client_that_hangs_up_while_its_server_loses_its_leader_stops_nobody() {
     nodes.hang_up(leader, connection);
     nodes.pass(2_000 * MS);
     assert_eq!(nodes.status_of(leader).role, "pre-candidate", "no quorum hears it");
+}
+
+/// A block of a snapshot is closed once it is full, and a slice that began in a block that was
+/// nearly full went on to its own end: with one of the largest values there, the block was larger
+/// than a block may be, and the server stopped; so did all others, and again after each restart.
+#[test]
+fn a_block_that_is_nearly_full_takes_the_largest_value_there_can_be() {
+    let mut nodes = Nodes::tuned(1, Tuning { segment_bytes: 16 << 20, ..Tuning::default() });
+    nodes.pass(200 * MS);
+    for number in 0..950 {
+        nodes.put(1, &format!("{number:0300}"));
+    }
+    let largest = nodes.put(1, &"z".repeat(1_572_800));
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.answers.get(&largest), Some(&Answer::Done));
+    let (save, _) = nodes.save(1);
+    nodes.pass(3_000 * MS);
+    assert_eq!(nodes.answers.get(&save), Some(&Answer::Done));
 }
