@@ -327,8 +327,8 @@ impl Wal {
         it.draft.is_some() || it.switch.is_some()
     }
 
-    /// Begins a snapshot of everything up to `position`, which must be durable and committed, with
-    /// the payload of the configuration that is in force there.
+    /// Begins a snapshot of everything up to `position`, which must be committed, and durable
+    /// before `adopt_draft`; with the payload of the configuration that is in force there.
     pub fn begin_draft(&mut self, position: LogPosition, configuration: (LogIndex, Vec<u8>)) {
         assert!(!self.snapshot_under_way(), "one snapshot at a time");
         assert_eq!(self.term_at(position.index), position.term);

@@ -62,3 +62,22 @@ fn a_block_that_is_nearly_full_takes_the_largest_value_there_can_be() {
     nodes.pass(3_000 * MS);
     assert_eq!(nodes.answers.get(&save), Some(&Answer::Done));
 }
+
+/// What is applied is mostly not durable yet where the disk is slower than the others'. While
+/// somebody wrote, such a server never made a snapshot, and its log grew until its disk was full.
+#[test]
+fn a_server_whose_disk_is_always_behind_makes_snapshots() {
+    let mut nodes = Nodes::tuned(3, Tuning { snapshot_entries: 10, ..Tuning::default() });
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    nodes.hold_sync(leader);
+    for _ in 0..100 {
+        let put = nodes.put(leader, "key");
+        nodes.pass(10 * MS);
+        assert_eq!(nodes.answers.get(&put), Some(&Answer::Done), "the others have it");
+        nodes.let_one_sync_through(leader);
+        let status = nodes.status_of(leader);
+        assert!(status.snapshot_index <= status.durable_index, "{status:?}");
+    }
+    assert!(nodes.status_of(leader).snapshot_index.get() > 50);
+}
