@@ -1,6 +1,7 @@
 //! Clients that save a snapshot, from servers that have other things to do.
 
 use super::nodes::{Answer, Nodes, Tuning};
+use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
 
@@ -43,6 +44,31 @@ fn a_client_that_hangs_up_while_its_server_loses_its_leader_stops_nobody() {
     nodes.hang_up(leader, connection);
     nodes.pass(2_000 * MS);
     assert_eq!(nodes.status_of(leader).role, "pre-candidate", "no quorum hears it");
+}
+
+/// Where a follower cannot reach its leader, and the leader reaches it, all goes on but its
+/// questions: whoever read there waited for ever, and whoever saved was told each second to wait.
+#[test]
+fn a_follower_that_cannot_ask_its_leader_sends_its_clients_there() {
+    let (mut nodes, leader, [follower, _]) = cluster();
+    nodes.wall_off(follower, leader);
+    let read = nodes.read(follower, "key");
+    let (save, _) = nodes.save(follower);
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.status_of(follower).role, "follower");
+    for asked in [read, save] {
+        match nodes.answers.get(&asked) {
+            Some(Answer::Failed(Error::NotLeader { leader: Some((id, _)) })) => {
+                assert_eq!(id.get(), u64::try_from(leader).unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    nodes.mend();
+    nodes.pass(500 * MS);
+    let read = nodes.read(follower, "key");
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.answers.get(&read), Some(&Answer::Done));
 }
 
 /// A block of a snapshot is closed once it is full, and a slice that began in a block that was
