@@ -341,6 +341,11 @@ impl Wal {
         self.snapshots.set_cluster_id(cluster_id);
     }
 
+    /// Notes with the next job whether the server was started to be a new cluster of its own.
+    pub fn set_forced(&mut self, forced: bool) {
+        self.wanted.forced = forced;
+    }
+
     /// Asks for a note in the hard state that the process ends in order.
     pub fn stage_shutdown(&mut self) {
         self.wanted.clean = true;

@@ -90,6 +90,7 @@ impl Opened {
                 .collect(),
             commit_index: replay.commit.min(last.index).max(slot.snapshot.position.index),
             last,
+            forced: slot.forced,
             report,
         }
     }
