@@ -46,10 +46,17 @@ impl<K: Send + 'static> Resolver<K> {
     }
 }
 
+/// After so long without an answer of the other end's system, a connection that we made is over.
+/// Of what a network loses TCP sends the next copy after twice the time of the one before: when all
+/// is well again after a minute, a connection that was kept stands still for up to another one. A
+/// new one does not.
+const UNANSWERED: Duration = Duration::from_secs(1);
+
 /// Starts a connection attempt; the socket becomes writable when it has ended.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     tune(&stream)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(UNANSWERED))?;
     Ok(stream)
 }
 
@@ -110,5 +117,17 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_we_made_does_not_outlive_what_it_cannot_deliver() {
+        let listener = listen("127.0.0.1:0").expect("loopback");
+        let stream = connect(listener.address().expect("bound")).expect("begun");
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().expect("known"), Some(UNANSWERED));
     }
 }

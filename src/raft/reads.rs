@@ -39,6 +39,10 @@ use std::mem;
 /// follower answers late. Beyond, the oldest are forgotten, which only shortens the lease.
 const ROUNDS_TIMED: usize = 64;
 
+/// After this many election timeouts without an answer a follower tells its readers to ask the
+/// leader. It may hear the leader and not reach it: then its questions go nowhere.
+const QUESTION_ELECTION_TIMEOUTS: u64 = 4;
+
 /// What a lease is shorter than the promises behind it, beside the drift: the clocks' grain.
 /// Nanoseconds.
 const LEASE_MARGIN_NS: u64 = 1_000_000;
@@ -192,6 +196,8 @@ struct Question {
     tickets: Vec<ReadTicket>,
     /// When to ask again: the question or its answer may be lost.
     again_at: Instant,
+    /// When it is given up.
+    until: Instant,
 }
 
 impl ForwardedReads {
@@ -295,17 +301,22 @@ impl Raft {
         }
     }
 
-    /// Asks the leader for the reads that wait, or again.
+    /// Asks the leader for the reads that wait, or again; gives up what it does not answer.
     pub(super) fn forward_reads(&mut self, now: Instant) {
         let (term, again_at) = (self.hard_state.term, now.after_ns(self.settings.heartbeat_ns));
+        let timeout = self.settings.election_timeout_ns;
+        let until = now.after_ns(timeout.saturating_mul(QUESTION_ELECTION_TIMEOUTS));
         let durable = self.durability.of(self.hard_state);
         let Role::Follower(follower) = &mut self.role else { return };
         let Some(Following { leader, reads, .. }) = &mut follower.following else { return };
+        if let Some(question) = reads.question.take_if(|it| it.until <= now) {
+            self.output.reads.extend(question.tickets.into_iter().map(dropped));
+        }
         if reads.question.is_none() && !reads.asked.is_empty() {
             let tickets = mem::take(&mut reads.asked);
             let sequence = self.next_question;
             self.next_question = self.next_question.wrapping_add(1);
-            reads.question = Some(Question { sequence, tickets, again_at: now });
+            reads.question = Some(Question { sequence, tickets, again_at: now, until });
         }
         if let Some(question) = &mut reads.question
             && question.again_at <= now

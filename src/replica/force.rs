@@ -8,6 +8,8 @@
 //! One more entry ends the old cluster: the configuration of this server alone, in a new term. The
 //! hard state names the new cluster in the same job, before the log; so a crash between leaves a
 //! server that nobody of the old cluster talks to, and that leads nobody: forcing it again goes on.
+//! Once it leads, the hard state notes that it was forced, until a start that is not: a flag that
+//! was left would part the server from those that were added since.
 //! The others can never come back with what they have: their cluster is another one, and their
 //! numbers count as used.
 
@@ -41,6 +43,14 @@ impl Node {
                 self.identity.cluster_id
             );
             return self.resume(recovered, now);
+        }
+        if recovered.forced {
+            return self.fail(Fatal::Refused(format!(
+                "server {} began a new cluster already, which has other members now: take \
+                 --force-new-cluster away; if they are lost too, start it once without, and then \
+                 with it again",
+                node.get()
+            )));
         }
         let lost: Vec<String> = newest
             .iter()

@@ -82,6 +82,8 @@ impl Saves {
         let mut found = false;
         for save in self.list.iter_mut().filter(asked) {
             save.step = index.map_or(Step::Lost, Step::Confirmed);
+            // The next turn goes on with it, and does not wait until a word is due.
+            save.due_at = Instant::ZERO;
             found = true;
         }
         found
@@ -136,7 +138,11 @@ impl Node {
             self.end_save(place, &self.not_leader(self.leader_or_successor()));
         }
         let connections = &mut self.connections;
-        self.saves.list.retain(|save| connections.get(save.waiter.connection).is_some());
+        // Whoever hung up is forgotten once the core has answered what it was asked for them.
+        self.saves.list.retain(|save| {
+            let asked = matches!(save.step, Step::Confirming(_));
+            asked || connections.get(save.waiter.connection).is_some()
+        });
         let in_force = self.wal.snapshot();
         let room = connections.has_room_for_large();
         let mut pieces = Vec::new();

@@ -78,6 +78,8 @@ struct Drafting {
 #[derive(Default)]
 pub(super) struct Snapshots {
     drafting: Option<Drafting>,
+    /// Written and in place, and not in force.
+    ready: Option<SnapshotId>,
     /// When the next one may begin.
     next_at: Instant,
     /// The last attempt failed: until when no other is made, whatever asks for one.
@@ -122,6 +124,7 @@ impl Node {
     /// Begins a snapshot if one is due, and goes on with the one under way.
     pub(super) fn continue_snapshot(&mut self, now: Instant) {
         self.snapshots.paused_until.take_if(|until| *until <= now);
+        self.adopt_ready();
         if self.snapshot_due(now) {
             self.begin_snapshot(now);
         }
@@ -141,8 +144,10 @@ impl Node {
         let (period_ns, times) = if hurried { (0, HURRIED_SLICES) } else { (SLICE_PERIOD_NS, 1) };
         drafting.slice_at = now.after_ns(period_ns);
         let SliceLimits { steps, bytes } = self.options.snapshots.slice;
-        let limits = SliceLimits { steps: steps * times, bytes: bytes * times };
         let Drafting { checkpoint, block, .. } = drafting;
+        // To the end of a full block and not beyond: one value of any size fits behind that.
+        let left = limits::SNAPSHOT_BLOCK_BYTES.saturating_sub(block.len());
+        let limits = SliceLimits { steps: steps * times, bytes: left.min(bytes * times) };
         let sliced = self.store.write_checkpoint(checkpoint, block, limits);
         if block.len() >= self.options.snapshots.block_bytes || sliced == Sliced::Done {
             self.wal.push_draft(block);
@@ -155,7 +160,9 @@ impl Node {
     }
 
     fn snapshot_due(&self, now: Instant) -> bool {
-        let Stage::Member(raft) = &self.stage else { return false };
+        if !matches!(self.stage, Stage::Member(_)) {
+            return false;
+        }
         let applied = self.store.applied();
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
@@ -165,8 +172,6 @@ impl Node {
         // A client saves what it knows to be written.
         let wanted = self.saves.wanted();
         let asked = wanted.is_some_and(|it| last.position.index < it && it <= applied);
-        // What is committed by others may be applied before it is durable here: a snapshot waits.
-        let durable = applied <= raft.durable();
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
         let idle = idle && self.snapshots.paused_until.is_none();
         let behind = last.position.index < applied;
@@ -175,7 +180,7 @@ impl Node {
             Worth::Foreign => behind,
             Worth::Rotted => true,
         };
-        (due || asked || replaced) && durable && idle && !self.is_receiving()
+        (due || asked || replaced) && idle && !self.is_receiving()
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -217,8 +222,19 @@ impl Node {
         }
     }
 
-    /// Ours is whole and in place: it comes into force, and the log before it can go.
+    /// Ours is whole and in place.
     pub(super) fn on_draft_ready(&mut self, id: SnapshotId) {
+        self.snapshots.ready = Some(id);
+    }
+
+    /// Ours comes into force, and the log before it can go. What is committed by others may be
+    /// applied before it is durable here, and a disk that is always behind theirs is so with all
+    /// that is applied: a snapshot is made meanwhile, and then waits for what it stands for.
+    fn adopt_ready(&mut self) {
+        let Stage::Member(raft) = &self.stage else { return };
+        let durable = raft.durable();
+        let ready = &mut self.snapshots.ready;
+        let Some(id) = ready.take_if(|id| id.position.index <= durable) else { return };
         let (node, floor) = (self.identity.node, self.compaction_floor(id));
         log::info!("made a snapshot node={node} id={id} floor={floor}");
         self.wal.adopt_draft(floor);

@@ -163,6 +163,7 @@ impl Node {
     }
 
     fn start_raft(&mut self, restored: Restored, now: Instant) {
+        self.wal.set_forced(self.options.start == Start::NewCluster);
         let bytes = |bytes: usize| u64::try_from(bytes).expect("a bound fits");
         let working = &self.options.working;
         let settings = Settings {

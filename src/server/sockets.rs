@@ -21,6 +21,10 @@ pub(super) const SIGNALS_KEY: usize = usize::MAX - 3;
 /// A stranger must say hello, and the rest of a frame must come, within this. Nanoseconds.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
+/// A connection that we make must stand within this: where nobody answers, the system asks again
+/// after a second, then after two and four, and another attempt asks at once. Nanoseconds.
+const DIAL_NS: u64 = 1_000_000_000;
+
 /// Connections accepted in one turn, so that a flood does not starve those who are served.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -158,7 +162,7 @@ impl Sockets {
                     } else if let Some(id) = self.enter(wait, socket, None) {
                         node.on_accepted(id);
                         node.set_origin(id, from.to_string());
-                        self.watch(id, wheel, now);
+                        self.watch(id, wheel, now.after_ns(PATIENCE_NS));
                     }
                 }
                 Ok(None) => self.accepting = false,
@@ -374,16 +378,16 @@ impl Sockets {
         let waits = !entry.socket.input.is_empty() && !unread;
         if waits && entry.partial_since.is_none() {
             entry.partial_since = Some(now);
-            self.watch(id, wheel, now);
+            self.watch(id, wheel, now.after_ns(PATIENCE_NS));
         } else if !waits {
             entry.partial_since = None;
         }
     }
 
-    fn watch(&mut self, id: ConnectionId, wheel: &mut Wheel<ConnectionId>, since: Instant) {
+    fn watch(&mut self, id: ConnectionId, wheel: &mut Wheel<ConnectionId>, until: Instant) {
         let Some(entry) = self.entry(id) else { return };
         if !std::mem::replace(&mut entry.watched, true) {
-            wheel.insert(since.after_ns(PATIENCE_NS), id);
+            wheel.insert(until, id);
         }
     }
 
@@ -404,7 +408,7 @@ impl Sockets {
             log::debug!("closed a connection that kept us waiting slot={}", id.slot());
             self.close(id, node, now);
         } else if let Some(since) = partial {
-            self.watch(id, wheel, since);
+            self.watch(id, wheel, since.after_ns(PATIENCE_NS));
         }
     }
 
@@ -455,7 +459,7 @@ impl Sockets {
             });
             match stream {
                 Ok(stream) => match self.enter(wait, Socket::new(stream, true), Some(peer)) {
-                    Some(id) => self.watch(id, wheel, now),
+                    Some(id) => self.watch(id, wheel, now.after_ns(DIAL_NS)),
                     None => node.on_dial_failed(peer, now, "out of descriptors"),
                 },
                 Err(error) => node.on_dial_failed(peer, now, &error.to_string()),

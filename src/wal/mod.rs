@@ -175,13 +175,14 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), 
     let opened = recovery::open(&*disk, options)?;
     let recovered = opened.summary();
     let recovery::Opened { template, hard_state, segments, replay, resume, .. } = opened;
+    let (snapshot, parts) = (opened.snapshot, opened.parts);
     let (used, spares): (Vec<_>, Vec<_>) =
         segments.into_iter().map(Arc::new).partition(|segment| segment.seq <= resume.place.segment);
     let beginnings = used.iter().map(|segment| replay.beginning_of(segment.seq)).collect();
     let covered = replay.torn_at.is_none() && replay.entries_end <= replay.watermark;
     let fill = Fill { end: resume.place.offset, rows: resume.rows };
     let mut wal = Wal {
-        snapshots: Snapshots::new(Arc::clone(&disk), recovered.identity, opened.snapshot),
+        snapshots: Snapshots::new(Arc::clone(&disk), recovered.identity, snapshot, parts),
         disk,
         directory: Directory::new(used, beginnings, spares.into(), fill),
         staging: Staging::new((resume.place.segment, resume.chain), options.entry_cache_bytes),
@@ -338,6 +339,11 @@ impl Wal {
     pub fn set_cluster_id(&mut self, cluster_id: ClusterId) {
         self.wanted.cluster_id = cluster_id;
         self.snapshots.set_cluster_id(cluster_id);
+    }
+
+    /// Notes with the next job whether the server was started to be a new cluster of its own.
+    pub fn set_forced(&mut self, forced: bool) {
+        self.wanted.forced = forced;
     }
 
     /// Asks for a note in the hard state that the process ends in order.

@@ -47,6 +47,8 @@ pub struct Recovered {
     pub sizes: Vec<u32>,
     /// The configuration entries and their payloads, ascending.
     pub configurations: Vec<(LogIndex, Vec<u8>)>,
+    /// Whether the server was last started to be a new cluster of its own, and was one then.
+    pub forced: bool,
     /// An index known to be committed, at or below the last; not below the snapshot.
     pub commit_index: LogIndex,
     /// The last entry.

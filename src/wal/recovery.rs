@@ -53,6 +53,8 @@ pub(super) struct Opened {
     pub(super) resume: Resume,
     /// The snapshot in force.
     pub(super) snapshot: Option<SnapshotSource>,
+    /// What was received of newer ones: names of files.
+    pub(super) parts: Vec<String>,
     /// Whether the term and vote were older than the log.
     hard_state_stale: bool,
     /// Whether the process before this one said goodbye.
@@ -88,6 +90,7 @@ impl Opened {
                 .collect(),
             commit_index: replay.commit.min(last.index).max(slot.snapshot.position.index),
             last,
+            forced: slot.forced,
             report,
         }
     }
@@ -114,7 +117,7 @@ pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenErr
     }
     // From here on the directory is ours to write to.
     let mut opened = mend(disk, read, replay, loaded, identity, options)?;
-    remove_strays(disk, snapshot.as_ref())?;
+    opened.parts = remove_strays(disk, snapshot.as_ref())?;
     opened.snapshot = snapshot;
     Ok(opened)
 }
@@ -139,19 +142,25 @@ pub(super) fn find_snapshot(
 }
 
 /// Removes the snapshots that are not in force: of switches that did not happen, or that did and
-/// left the old one. Parts of others' stay, if they are newer: receiving them goes on.
-fn remove_strays(disk: &dyn Disk, current: Option<&SnapshotSource>) -> Result<(), OpenError> {
+/// left the old one. Parts of others' stay, if they are newer: receiving one may go on. Answers
+/// their names.
+fn remove_strays(
+    disk: &dyn Disk,
+    current: Option<&SnapshotSource>,
+) -> Result<Vec<String>, OpenError> {
     let names = match disk.list(SNAP) {
         Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(OpenError::io(disk, "list", SNAP)(error)),
     };
+    let mut parts = Vec::new();
     let in_force = current.map(|source| snapshot_name(source.id)).unwrap_or_default();
     let mut removed = false;
     for name in names.iter().map(|name| format!("{SNAP}/{name}")) {
         // Names begin with the index, in digits of one length: they are in its order.
-        let newer_part = name.ends_with(".part") && name > in_force;
-        if name != in_force && !newer_part {
+        if name.ends_with(".part") && name > in_force {
+            parts.push(name);
+        } else if name != in_force {
             remove(disk, &name)?;
             removed = true;
         }
@@ -159,7 +168,7 @@ fn remove_strays(disk: &dyn Disk, current: Option<&SnapshotSource>) -> Result<()
     if removed {
         disk.sync_directory(SNAP).map_err(OpenError::io(disk, "sync", SNAP))?;
     }
-    Ok(())
+    Ok(parts)
 }
 
 pub(super) fn template(identity: Identity, options: &Options) -> Template {
@@ -418,6 +427,7 @@ fn mend(
         replay,
         resume,
         snapshot: None,
+        parts: Vec::new(),
         hard_state_stale: stale,
         clean,
     })

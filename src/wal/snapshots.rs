@@ -21,7 +21,7 @@ use super::files::{FileDone, FileJob, FileStep, Garbage, Purpose};
 use super::identity::Identity;
 use super::segment::Segment;
 use super::snapshot_draft::Draft;
-use super::snapshot_file::{Block, SNAP, SnapshotHead, snapshot_name};
+use super::snapshot_file::{Block, SNAP, SnapshotHead, part_name, snapshot_name};
 use super::snapshot_part::Part;
 use super::snapshot_source::SnapshotSource;
 use super::{Mark, Wal};
@@ -123,9 +123,13 @@ pub(super) struct Snapshots {
     draft: Option<Draft>,
     part: Option<Part>,
     pieces: VecDeque<PieceRequest>,
-    /// For clients: they wait until nothing else is to be done.
+    /// For clients: they and the next draft take turns, and wait for the rest.
     readings: VecDeque<PieceRequest>,
+    /// The turn was the draft's.
+    drafted: bool,
     removals: VecDeque<Removal>,
+    /// What an earlier process received of snapshots: names of files.
+    left_over: Vec<String>,
     /// The job in flight; its owner may have been given up meanwhile.
     in_flight: Option<(Purpose, bool)>,
     switch: Option<Switch>,
@@ -142,6 +146,7 @@ impl Snapshots {
         disk: Arc<dyn Disk>,
         identity: Identity,
         current: Option<SnapshotSource>,
+        left_over: Vec<String>,
     ) -> Snapshots {
         Snapshots {
             disk,
@@ -151,7 +156,9 @@ impl Snapshots {
             part: None,
             pieces: VecDeque::new(),
             readings: VecDeque::new(),
+            drafted: false,
             removals: VecDeque::new(),
+            left_over,
             in_flight: None,
             switch: None,
             compacted: None,
@@ -211,9 +218,11 @@ impl Snapshots {
         if let Some(Removal { steps, garbage }) = self.removals.pop_front() {
             return Some(FileJob { disk, purpose: Purpose::Removal, file: None, steps, garbage });
         }
-        if let Some(draft) = &mut self.draft
+        let drafts = self.readings.is_empty() || !std::mem::take(&mut self.drafted);
+        if let Some(draft) = self.draft.as_mut().filter(|_| drafts)
             && let Some(steps) = draft.steps()
         {
+            self.drafted = true;
             return job(Purpose::Draft, draft.file(), steps);
         }
         let PieceRequest { source, offset, len, .. } = self.readings.front()?;
@@ -280,6 +289,21 @@ impl Snapshots {
         }
     }
 
+    /// What is there of this snapshot is wanted, though it was given up before; of others not.
+    fn keep_part(&mut self, id: SnapshotId) {
+        let wanted = [part_name(id), snapshot_name(id)];
+        for removal in &mut self.removals {
+            removal
+                .steps
+                .retain(|step| !matches!(step, FileStep::Remove(name) if wanted.contains(name)));
+        }
+        let mut others = std::mem::take(&mut self.left_over);
+        others.retain(|name| !wanted.contains(name));
+        if !others.is_empty() {
+            self.remove(SNAP, others, Vec::new());
+        }
+    }
+
     fn abandon_part(&mut self) {
         if let Some(part) = self.part.take() {
             self.disown(Purpose::Part);
@@ -327,8 +351,8 @@ impl Wal {
         it.draft.is_some() || it.switch.is_some()
     }
 
-    /// Begins a snapshot of everything up to `position`, which must be durable and committed, with
-    /// the payload of the configuration that is in force there.
+    /// Begins a snapshot of everything up to `position`, which must be committed, and durable
+    /// before `adopt_draft`; with the payload of the configuration that is in force there.
     pub fn begin_draft(&mut self, position: LogPosition, configuration: (LogIndex, Vec<u8>)) {
         assert!(!self.snapshot_under_way(), "one snapshot at a time");
         assert_eq!(self.term_at(position.index), position.term);
@@ -453,6 +477,7 @@ impl Wal {
             return;
         }
         self.snapshots.abandon_part();
+        self.snapshots.keep_part(id);
         self.snapshots.part = Some(Part::begin(id));
     }
 

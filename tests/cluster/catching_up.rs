@@ -13,6 +13,7 @@ use crate::dice::Dice;
 use raftd::limits;
 use raftd::types::NodeId;
 use raftd::wire::members::MemberRequest;
+use std::process::Command;
 
 fn shape(flags: &[&str]) -> Shape {
     let small = ["--segment-bytes", "65536", "--snapshot-entries", "50"];
@@ -181,6 +182,29 @@ fn voters(cluster: &Cluster) -> Vec<u64> {
 fn let_lead(cluster: &mut Cluster, id: u64) {
     cluster.client().transfer_leader(NodeId::new(id)).unwrap();
     assert_eq!(cluster.leader(), id);
+}
+
+/// A new member was given up after ten seconds in which no index moved, while it was sent a
+/// snapshot, and while it loaded one of many keys.
+#[test]
+fn a_new_member_is_waited_for_while_it_is_sent_a_snapshot() {
+    let mut cluster = Cluster::start_shaped(1, &shape(&["--snapshot-rate", "40000"]));
+    cluster.leader();
+    put(&cluster, 0..700, 900);
+    eventually("the first entry is gone", PATIENCE, || {
+        (cluster.server(1).status().ok()?.log_base.get() > 1).then_some(())
+    });
+    let new = cluster.start_joiner();
+    let member = format!("{new}={}", cluster.server(new).listen());
+    let at = cluster.server(1).listen().to_owned();
+    let output = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+        .args(["member", "add", &member, "--endpoints", &at])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(" % of "), "{said}");
+    assert_eq!(voters(&cluster), [1, new]);
 }
 
 /// A snapshot brings members that its receiver has never heard of: it talks to them, and its own

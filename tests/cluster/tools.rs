@@ -412,6 +412,36 @@ fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refus
     cluster.wait_until_equal();
 }
 
+/// At the restart after others had joined, a flag that was left began one more cluster, and both
+/// served.
+#[test]
+fn a_flag_that_was_left_does_not_part_a_server_from_those_that_joined_it() {
+    let mut cluster = Cluster::start(3);
+    cluster.leader();
+    fill(&cluster, 10, 100);
+    cluster.wait_until_equal();
+    for id in [1, 2] {
+        cluster.server(id).kill();
+        cluster.server(id).retired = true;
+    }
+    force(&mut cluster, 3);
+    grow(&mut cluster, 4);
+    cluster.server(3).kill();
+    cluster.server(3).start();
+    assert_eq!(cluster.server(3).wait_for_end(PATIENCE).code(), Some(3));
+    assert!(cluster.server(3).log_text().contains("began a new cluster already"));
+    cluster.server(3).take_flag("--force-new-cluster");
+    cluster.server(3).start();
+    cluster.leader();
+    cluster.client().put(b"after", b"all").unwrap();
+    cluster.wait_until_equal();
+    // And then the other one is lost as well.
+    cluster.server(4).kill();
+    cluster.server(4).retired = true;
+    force(&mut cluster, 3);
+    assert_eq!(cluster.client().get(b"after").unwrap().unwrap().value, b"all");
+}
+
 #[test]
 fn what_is_no_member_or_is_damaged_is_not_forced() {
     let mut cluster = Cluster::plan(1, &Shape::default());

@@ -5,7 +5,7 @@ use super::sim_disk::SimDisk;
 use super::support::{Driver, LogEntry, at, hard_state, index, options, payload, snapshot_blocks};
 use raftd::limits;
 use raftd::types::{EntryKind, LogPosition, SnapshotId, Term};
-use raftd::wal::{Block, OpenError, SnapshotEvent, Wal, open};
+use raftd::wal::{Block, OpenError, PieceFor, SnapshotEvent, Wal, open};
 
 /// Entries of term 1 that fill several segments, durable and committed.
 fn filled(disk: &SimDisk, entries: u64) -> Driver {
@@ -371,6 +371,76 @@ fn a_piece_that_was_written_and_not_synced_is_synced_before_it_counts() {
     let image = disk.image();
     let (_, found) = image.iter().find(|(name, _)| name.ends_with(".part")).unwrap();
     assert_eq!(found, &file);
+}
+
+/// Whoever was killed during one transfer after the other kept what it had of each snapshot, until
+/// the first start after one of them was in force.
+#[test]
+fn what_was_received_of_a_snapshot_goes_when_another_one_comes() {
+    let (id, file) = others(35);
+    let (another, _) = others(20);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 3);
+    driver.wal.begin_part(id);
+    driver.background();
+    assert!(driver.wal.push_part(0, &file[..file.len() / 2]));
+    driver.background();
+    let parts = || disk.image().keys().filter(|name| name.ends_with(".part")).count();
+    let mut driver = Driver::open(&disk).unwrap();
+    assert_eq!(parts(), 1, "it may go on");
+    driver.wal.begin_part(another);
+    driver.background();
+    assert_eq!(parts(), 1, "it does not");
+}
+
+/// A leader came back before the file of its snapshot, given up for that of the leader after it,
+/// was removed; then it was, with all that had been received of it meanwhile.
+#[test]
+fn a_snapshot_that_is_received_again_is_not_removed_for_having_been_given_up() {
+    let (id, file) = others(35);
+    let (another, _) = others(20);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 3);
+    driver.wal.begin_part(id);
+    driver.background();
+    assert!(driver.wal.push_part(0, &file[..file.len() / 2]));
+    driver.background();
+    driver.wal.begin_part(another);
+    driver.wal.begin_part(id);
+    driver.background();
+    let (_, Some(stored)) = driver.wal.part().unwrap() else { panic!("it was opened") };
+    assert!(stored > 0, "it goes on");
+    assert!(driver.wal.push_part(stored, &file[usize::try_from(stored).unwrap()..]));
+    let events = driver.background();
+    assert!(matches!(events.last(), Some(SnapshotEvent::PartRead { .. })), "{events:?}");
+    assert!(receive(&mut driver.wal, id, &file, 900).is_some(), "put in place");
+}
+
+/// To write a large snapshot and to read it back takes as long as it takes. Whoever saved the one
+/// before it heard nothing meanwhile, and gave up.
+#[test]
+fn clients_read_on_while_the_next_snapshot_is_written_and_read_back() {
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 60);
+    driver.draft(55).unwrap();
+    driver.wal.adopt_draft(index(55));
+    driver.sync(60).unwrap();
+    driver.background();
+    let source = driver.wal.snapshot().unwrap().clone();
+    driver.wal.begin_draft(at(60, 1), (index(1), b"configuration".to_vec()));
+    for _ in 0..20 {
+        driver.wal.push_draft(&snapshot_blocks(at(60, 1))[0]);
+    }
+    driver.wal.read_piece(PieceFor::Client(1), &source, 0, 100);
+    for _ in 0..3 {
+        let job = driver.wal.background_job().expect("there is much to do");
+        let event = driver.wal.background_done(job.run()).unwrap();
+        if let Some(SnapshotEvent::Piece { bytes, .. }) = event {
+            assert_eq!(bytes.len(), 100);
+            return;
+        }
+    }
+    panic!("it waits for all of the next one");
 }
 
 #[test]

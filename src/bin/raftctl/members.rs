@@ -1,5 +1,6 @@
 //! member list, add, promote, remove, replace; transfer-leader.
 
+use std::fmt;
 use std::io::Write;
 
 use anyhow::anyhow;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use super::args::{Format, MemberVerb, Newcomer, NodeNumber};
 use super::exit::{End, Failure};
 use super::output::{json_line, table};
+use super::save::percent;
 
 /// Does the verb. A new voter is waited for until it votes: what it still lacks is shown on the
 /// way.
@@ -70,7 +72,7 @@ pub(crate) fn transfer_leader(
 /// changed, on standard error; a server that makes no progress is given up, and stays a learner
 /// that becomes a voter when it can.
 fn wait_for_vote(client: &mut Client, id: NodeId) -> Result<(), Failure> {
-    let mut behind = None;
+    let mut nearest = Lag { entries: u64::MAX, sent: 0, of: 0 };
     let mut looks = 0_u32;
     loop {
         let list = client.member_list()?;
@@ -82,19 +84,19 @@ fn wait_for_vote(client: &mut Client, id: NodeId) -> Result<(), Failure> {
         if settled && member.role == "voter" {
             return Ok(());
         }
-        let entries = behind_by(&list, member);
-        if behind.is_none_or(|before| entries < before) {
-            behind = Some(entries);
+        let lag = Lag::of(client, &list, member);
+        if lag.is_less_than(&nearest) {
+            nearest = lag;
             looks = 0;
             // Nobody is left to hear that standard error is closed.
-            let _ = writeln!(std::io::stderr(), "{id} is behind by {entries} entries");
+            let _ = writeln!(std::io::stderr(), "{id} is {lag}");
         }
         looks += 1;
-        if looks > LOOKS_MAX {
+        if looks > if lag.loads() { LOADING_LOOKS_MAX } else { LOOKS_MAX } {
             let state = if member.alive { "connected" } else { "not connected" };
             let why = anyhow!(
-                "{id} does not catch up: it is {state} and behind by {entries} entries; it stays a \
-                 learner and will vote once it has caught up"
+                "{id} does not catch up: it is {state} and {lag}; it stays a learner and will vote \
+                 once it has caught up"
             );
             return Err(Failure { end: End::Refused, why });
         }
@@ -104,6 +106,49 @@ fn wait_for_vote(client: &mut Client, id: NodeId) -> Result<(), Failure> {
 
 /// About ten seconds without progress.
 const LOOKS_MAX: u32 = 300;
+
+/// About ten minutes: a server says nothing while it loads a snapshot, and 1,000,000 keys take it
+/// twenty seconds.
+const LOADING_LOOKS_MAX: u32 = 60 * LOOKS_MAX;
+
+/// What a member lacks. While it is sent a snapshot it gets nearer, and no index shows it.
+#[derive(Clone, Copy)]
+struct Lag {
+    entries: u64,
+    /// Of the snapshot: how much it has, and the size.
+    sent: u64,
+    of: u64,
+}
+
+impl Lag {
+    fn of(client: &Client, list: &MemberList, member: &MemberStatus) -> Lag {
+        let leader = list.members.iter().find(|it| it.node == list.leader);
+        let status = leader.and_then(|leader| client.status(&leader.address).ok());
+        let mut peers = status.into_iter().flat_map(|status| status.peers);
+        let peer = peers.find(|peer| peer.node == member.node);
+        let (sent, of) = peer.map_or((0, 0), |peer| (peer.snapshot_sent, peer.snapshot_bytes));
+        Lag { entries: behind_by(list, member), sent, of }
+    }
+
+    fn is_less_than(&self, before: &Lag) -> bool {
+        // Another snapshot begins anew.
+        self.entries < before.entries || self.sent > before.sent || self.of != before.of
+    }
+
+    fn loads(&self) -> bool {
+        self.of > 0 && self.sent == self.of
+    }
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "behind by {} entries", self.entries)?;
+        if self.of > 0 {
+            write!(f, ", and has {} of a snapshot", percent(self.sent, self.of))?;
+        }
+        Ok(())
+    }
+}
 
 fn is_between(member: &MemberStatus) -> bool {
     member.role == "incoming" || member.role == "outgoing"

@@ -46,6 +46,7 @@ mod marks;
 pub(crate) mod nodes;
 mod print;
 mod run;
+mod saves;
 mod script;
 mod strangers;
 mod transfers;

@@ -9,15 +9,15 @@ use raftd::limits::WorkingLimits;
 use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions, Start};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{BackgroundJob, Job, OpenError};
-use raftd::wire::client::put_request;
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{
     Hello, HelloReply, PeerHello, Purpose, Sender, decode_hello_reply, encode_hello,
 };
-use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
+
+mod clients;
 mod transfers;
 
 /// Which cluster the flags of all servers describe.
@@ -103,9 +103,11 @@ pub(in crate::raft) struct Nodes {
     machines: Vec<Machine>,
     pipes: Vec<Pipe>,
     cuts: Vec<(usize, usize)>,
+    /// Who cannot reach whom, and is reached.
+    walls: Vec<(usize, usize)>,
     boots: u64,
     slots: u32,
-    puts: u64,
+    requests: u64,
     pub(in crate::raft) answers: BTreeMap<u64, Answer>,
     /// For the next start of each.
     pub(in crate::raft) tuning: Tuning,
@@ -137,9 +139,10 @@ impl Nodes {
             machines: (0..u64::try_from(count).unwrap()).map(machine).collect(),
             pipes: Vec::new(),
             cuts: Vec::new(),
+            walls: Vec::new(),
             boots: 0,
             slots: 0,
-            puts: 0,
+            requests: 0,
             answers: BTreeMap::new(),
             tuning,
         };
@@ -297,8 +300,18 @@ impl Nodes {
         self.say_ended(ended);
     }
 
+    /// `from` cannot reach `to` any more, and `to` reaches it as before.
+    pub(in crate::raft) fn wall_off(&mut self, from: usize, to: usize) {
+        self.walls.push((from, to));
+        let hit = |pipe: &Pipe| is_at(pipe.ends[0], from) && is_at(pipe.ends[1], to);
+        let (ended, kept) = std::mem::take(&mut self.pipes).into_iter().partition(hit);
+        self.pipes = kept;
+        self.say_ended(ended);
+    }
+
     pub(in crate::raft) fn mend(&mut self) {
         self.cuts.clear();
+        self.walls.clear();
     }
 
     pub(in crate::raft) fn fatal(&mut self, nth: usize) -> Option<Fatal> {
@@ -322,27 +335,6 @@ impl Nodes {
             node.is_some_and(|node| node.status().role == "leader")
         };
         (1..=self.machines.len()).find(leads)
-    }
-
-    /// Sends a put through a new connection; its number.
-    pub(in crate::raft) fn put(&mut self, nth: usize, key: &str) -> u64 {
-        self.puts += 1;
-        let put = self.puts;
-        let connection = self.next_id();
-        self.machine(nth).node.as_mut().expect("it is up").on_accepted(connection);
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            cluster_id: ClusterId(0),
-            sender: Sender::Client,
-            auth: Vec::new(),
-        };
-        let mut bytes = Vec::new();
-        encode_hello(&mut bytes, &hello);
-        put_request(&mut bytes, put, key.as_bytes(), b"v");
-        let ends = [End::Client, End::Node(nth, connection)];
-        self.pipes.push(Pipe { ends, bytes: [Vec::new(), bytes] });
-        put
     }
 
     /// Opens a connection to `nth` as a process of server `from` would, and says hello as the start
@@ -501,6 +493,7 @@ impl Nodes {
         let to = usize::try_from(dial.peer.get()).unwrap();
         let now = self.now;
         let cut = self.cuts.iter().any(|pair| *pair == (from, to) || *pair == (to, from));
+        let cut = cut || self.walls.contains(&(from, to));
         if cut || self.machine(to).node.is_none() {
             let node = self.machine(from).node.as_mut().expect("it has just dialed");
             return node.on_dial_failed(dial.peer, now, "down");
@@ -541,34 +534,6 @@ impl Nodes {
                 taken.bytes > 0
             }
         }
-    }
-
-    fn hear(&mut self, bytes: &[u8]) {
-        let mut at = 0;
-        while let Some(frame) = next_frame(&bytes[at..], usize::MAX >> 1).unwrap() {
-            at += frame.consumed;
-            let Ok(reply) = decode_reply(frame.body) else { continue };
-            let answer = match reply.body {
-                ReplyBody::Put { .. } => Answer::Done,
-                ReplyBody::Error(error) => Answer::Failed(error),
-                ReplyBody::Status(_)
-                | ReplyBody::Snapshot(_)
-                | ReplyBody::Range(_)
-                | ReplyBody::DeleteRange { .. }
-                | ReplyBody::OpenSession { .. }
-                | ReplyBody::PutIf { .. }
-                | ReplyBody::Compact { .. }
-                | ReplyBody::PutWith { .. }
-                | ReplyBody::DeleteRangeWith { .. }
-                | ReplyBody::Txn { .. }
-                | ReplyBody::MemberList(_)
-                | ReplyBody::MemberChange { .. }
-                | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
-            };
-            let before = self.answers.insert(reply.id, answer);
-            assert_eq!(before, None, "a put is answered once");
-        }
-        assert_eq!(at, bytes.len(), "replies come in whole frames");
     }
 
     fn end_pipes(&mut self, hit: impl Fn(End) -> bool) {

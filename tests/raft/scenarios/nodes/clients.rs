@@ -1,0 +1,85 @@
+//! Clients: each request comes over a connection of its own, behind a hello.
+
+use super::{Answer, End, Nodes, Pipe};
+use raftd::replica::ConnectionId;
+use raftd::types::ClusterId;
+use raftd::wire::client::{RangeArgs, put_request, range_request, snapshot_request};
+use raftd::wire::frame::next_frame;
+use raftd::wire::hello::{Hello, Sender, encode_hello};
+use raftd::wire::reply::{ReplyBody, decode_reply};
+
+impl Nodes {
+    /// Sends a put through a new connection; its number.
+    pub(in crate::raft) fn put(&mut self, nth: usize, key: &str) -> u64 {
+        self.ask(nth, |bytes, number| put_request(bytes, number, key.as_bytes(), b"v")).0
+    }
+
+    /// Asks for a key, linearizable, through a new connection; the number of the request.
+    pub(in crate::raft) fn read(&mut self, nth: usize, key: &str) -> u64 {
+        let args = RangeArgs::of_key(key.as_bytes());
+        self.ask(nth, |bytes, number| range_request(bytes, number, &args)).0
+    }
+
+    /// Asks for the store as a file through a new connection; the number of the request.
+    pub(in crate::raft) fn save(&mut self, nth: usize) -> (u64, ConnectionId) {
+        self.ask(nth, snapshot_request)
+    }
+
+    /// The client at the other end of a connection to `nth` ends it.
+    pub(in crate::raft) fn hang_up(&mut self, nth: usize, connection: ConnectionId) {
+        self.end_pipes(|end| end == End::Node(nth, connection));
+    }
+
+    fn ask(&mut self, nth: usize, request: impl FnOnce(&mut Vec<u8>, u64)) -> (u64, ConnectionId) {
+        self.requests += 1;
+        let number = self.requests;
+        let connection = self.next_id();
+        self.machine(nth).node.as_mut().expect("it is up").on_accepted(connection);
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            cluster_id: ClusterId(0),
+            sender: Sender::Client,
+            auth: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        encode_hello(&mut bytes, &hello);
+        request(&mut bytes, number);
+        let ends = [End::Client, End::Node(nth, connection)];
+        self.pipes.push(Pipe { ends, bytes: [Vec::new(), bytes] });
+        (number, connection)
+    }
+
+    pub(super) fn hear(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        while let Some(frame) = next_frame(&bytes[at..], usize::MAX >> 1).unwrap() {
+            at += frame.consumed;
+            let Ok(reply) = decode_reply(frame.body) else { continue };
+            let answer = match reply.body {
+                ReplyBody::Put { .. } | ReplyBody::Range(_) => Answer::Done,
+                ReplyBody::Snapshot(piece) => {
+                    let end = piece.offset + u64::try_from(piece.bytes.len()).unwrap();
+                    if end < piece.snapshot.bytes || end == 0 {
+                        continue;
+                    }
+                    Answer::Done
+                }
+                ReplyBody::Error(error) => Answer::Failed(error),
+                ReplyBody::Status(_)
+                | ReplyBody::DeleteRange { .. }
+                | ReplyBody::OpenSession { .. }
+                | ReplyBody::PutIf { .. }
+                | ReplyBody::Compact { .. }
+                | ReplyBody::PutWith { .. }
+                | ReplyBody::DeleteRangeWith { .. }
+                | ReplyBody::Txn { .. }
+                | ReplyBody::MemberList(_)
+                | ReplyBody::MemberChange { .. }
+                | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
+            };
+            let before = self.answers.insert(reply.id, answer);
+            assert_eq!(before, None, "a request is answered once");
+        }
+        assert_eq!(at, bytes.len(), "replies come in whole frames");
+    }
+}
