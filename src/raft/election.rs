@@ -25,6 +25,13 @@ impl Raft {
         }
     }
 
+    /// No word from the leader for as long, and we are no voter: who reads here waits in vain.
+    pub(super) fn forget_leader(&mut self, now: Instant) {
+        if self.leader().is_some() {
+            self.become_follower(now, self.hard_state.term);
+        }
+    }
+
     fn ask_all(&mut self) {
         for to in self.log.configuration().voters() {
             if to != self.settings.id {

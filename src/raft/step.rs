@@ -71,12 +71,12 @@ impl Raft {
         match &self.role {
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 let due = self.role.election_deadline().is_some_and(|deadline| deadline <= now);
-                if due && self.may_campaign() {
-                    if self.disk_deadline() <= now {
-                        self.postpone_election(now);
-                    } else {
-                        self.on_election_timeout(now);
-                    }
+                if due && !self.may_campaign() {
+                    self.forget_leader(now);
+                } else if due && self.disk_deadline() <= now {
+                    self.postpone_election(now);
+                } else if due {
+                    self.on_election_timeout(now);
                 }
             }
             Role::Leader(leader) => {
@@ -203,10 +203,10 @@ impl Raft {
 
     /// The earliest deadline of our role.
     pub(super) fn choose_wake_at(&mut self) {
-        let may_campaign = self.may_campaign();
+        let waits = self.may_campaign() || self.leader().is_some();
         self.wake_at = match &self.role {
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                let deadline = self.role.election_deadline().filter(|_| may_campaign);
+                let deadline = self.role.election_deadline().filter(|_| waits);
                 deadline.unwrap_or(Instant::FAR).min(self.role.asks_again_at())
             }
             Role::Leader(leader) if leader.peers.is_empty() => Instant::FAR,

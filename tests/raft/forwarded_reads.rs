@@ -2,7 +2,7 @@
 
 use super::election::{elect, heartbeat, voted};
 use super::followers::append;
-use super::server::{HEARTBEAT_NS, Server, at, id, pos};
+use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, id, pos};
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Dropped, NotLeader};
 use raftd::types::{Instant, LogIndex};
@@ -143,4 +143,29 @@ fn a_leader_answers_a_follower_with_a_round_of_its_own_and_not_before_its_first_
     let expected = Message::ReadIndexReply { term, sequence: 71, index: at(2) };
     assert_eq!(answered(server.receive(NOW, 3, confirm(1))), [expected]);
     assert!(answered(server.receive(NOW, 77, ask(1))).is_empty(), "no stranger is answered");
+}
+
+/// A voter asks for votes after a while, and its readers go elsewhere. So should those of a server
+/// that is no voter.
+#[test]
+fn a_server_that_is_no_voter_forgets_a_leader_that_it_does_not_hear() {
+    let mut server = Server::new(9, 3, &[1]);
+    server.receive(NOW, 1, heartbeat(1));
+    server.sync(NOW);
+    server.raft.read().expect("hears a leader");
+    server.settle(NOW);
+    let heard = NOW.after_ns(TIMEOUT_NS - 1);
+    server.receive(heard, 1, heartbeat(1));
+    server.tick(NOW.after_ns(2 * TIMEOUT_NS - 2));
+    assert_eq!(server.raft.leader(), Some(id(1)));
+    let late = heard.after_ns(2 * TIMEOUT_NS);
+    assert!(server.raft.wake_at() < late);
+    server.tick(late);
+    server.settle(late);
+    assert_eq!(server.raft.leader(), None);
+    assert_eq!(answers(&mut server), [Err(Dropped)]);
+    assert_eq!(server.raft.read(), Err(NotLeader { leader: None }));
+    assert_eq!(server.raft.wake_at(), Instant::FAR);
+    server.receive(late, 1, heartbeat(1));
+    assert_eq!(server.raft.leader(), Some(id(1)));
 }

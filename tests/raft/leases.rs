@@ -143,6 +143,26 @@ fn nor_does_a_lease_come_back_when_the_handover_is_given_up() {
     assert!(!server.raft.holds_lease(given_up));
 }
 
+/// Its quorum promises anew, and what was told to the first target is still on its way.
+#[test]
+fn nor_with_another_configuration() {
+    let (mut server, begun) = leaseholder();
+    server.raft.transfer(begun, id(2)).expect("its connection stands");
+    server.settle(begun);
+    let given_up = begun.after_ns(TIMEOUT_NS);
+    confirm(&mut server, given_up, 3, 1);
+    server.tick(given_up);
+    server.settle(given_up);
+    server.change(given_up, Change::Remove(id(2))).expect("a quorum answers");
+    server.settle(given_up);
+    let beat = given_up.after_ns(HEARTBEAT_NS);
+    server.tick(beat);
+    server.settle(beat);
+    confirm(&mut server, beat, 3, 2);
+    assert!(server.raft.is_leader());
+    assert!(!server.raft.holds_lease(beat));
+}
+
 /// A heartbeat's round for the lease begins while a read waits for its own.
 #[test]
 fn a_round_that_begins_later_confirms_no_read() {

@@ -18,6 +18,7 @@ use raftd::wire::status::Status;
 use std::collections::BTreeMap;
 
 mod clients;
+mod errands;
 mod transfers;
 
 /// Which cluster the flags of all servers describe.

@@ -56,7 +56,9 @@ impl Nodes {
             at += frame.consumed;
             let Ok(reply) = decode_reply(frame.body) else { continue };
             let answer = match reply.body {
-                ReplyBody::Put { .. } | ReplyBody::Range(_) => Answer::Done,
+                ReplyBody::Put { .. } | ReplyBody::MemberChange { .. } | ReplyBody::Range(_) => {
+                    Answer::Done
+                },
                 ReplyBody::Snapshot(piece) => {
                     let end = piece.offset + u64::try_from(piece.bytes.len()).unwrap();
                     if end < piece.snapshot.bytes || end == 0 {
@@ -74,7 +76,6 @@ impl Nodes {
                 | ReplyBody::DeleteRangeWith { .. }
                 | ReplyBody::Txn { .. }
                 | ReplyBody::MemberList(_)
-                | ReplyBody::MemberChange { .. }
                 | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
             };
             let before = self.answers.insert(reply.id, answer);
