@@ -58,7 +58,7 @@ impl Nodes {
             let answer = match reply.body {
                 ReplyBody::Put { .. } | ReplyBody::MemberChange { .. } | ReplyBody::Range(_) => {
                     Answer::Done
-                },
+                }
                 ReplyBody::Snapshot(piece) => {
                     let end = piece.offset + u64::try_from(piece.bytes.len()).unwrap();
                     if end < piece.snapshot.bytes || end == 0 {
