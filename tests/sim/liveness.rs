@@ -240,8 +240,8 @@ impl World {
         }
     }
 
-    /// Every member dials all others and nobody else, whichever way it heard of them: who was removed
-    /// is told for a while, then forgotten.
+    /// Every member dials all others and nobody else, whichever way it heard of them: who was
+    /// removed is told for a while, then forgotten.
     fn await_peers(&mut self) {
         let limit = self.now + AGREES_WITHIN_NS;
         while let Some((machine, dials)) = self.dials_strangers() {

@@ -1,4 +1,5 @@
-//! Somebody saves a snapshot, from whichever node, and looks at what it got: `raftctl snapshot save`.
+//! Somebody saves a snapshot, from whichever node, and looks at what it got, as `raftctl snapshot
+//! save` does.
 
 use crate::chance::{Chance, u64_of};
 use crate::coverage::Point;

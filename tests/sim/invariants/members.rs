@@ -36,8 +36,8 @@ impl Proof {
         seen.configuration = Some((index, next.clone()));
     }
 
-    /// Whoever holds the entry of a configuration holds that one, and uses the newest that it holds:
-    /// appended or cut, found by a start or in a snapshot, read back from bytes or not.
+    /// Whoever holds the entry of a configuration holds that one, and uses the newest that it
+    /// holds: appended or cut, found by a start or in a snapshot, read back from bytes or not.
     fn check_in_force(
         &mut self,
         machine: usize,

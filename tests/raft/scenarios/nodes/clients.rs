@@ -30,7 +30,11 @@ impl Nodes {
         self.end_pipes(|end| end == End::Node(nth, connection));
     }
 
-    fn ask(&mut self, nth: usize, request: impl FnOnce(&mut Vec<u8>, u64)) -> (u64, ConnectionId) {
+    pub(super) fn ask(
+        &mut self,
+        nth: usize,
+        request: impl FnOnce(&mut Vec<u8>, u64),
+    ) -> (u64, ConnectionId) {
         self.requests += 1;
         let number = self.requests;
         let connection = self.next_id();

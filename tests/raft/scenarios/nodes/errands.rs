@@ -32,8 +32,8 @@ impl Nodes {
         self.thaw(nth);
     }
 
-    /// Server `from` says to `to` what it would as the leader of the next term: behind `prev` it has
-    /// opened that, and has then made the first members these. All of it is committed.
+    /// Server `from` says to `to` what it would as the leader of the next term: behind `prev` it
+    /// has opened that, and has then made the first members these. All of it is committed.
     pub(in crate::raft) fn forge_change(
         &mut self,
         (from, to): (usize, usize),
