@@ -174,6 +174,7 @@ impl Node {
 
     /// Loads a slice, and installs what is loaded.
     pub(super) fn continue_receiving(&mut self, now: Instant) {
+        self.end_if_overtaken();
         let Some(receiving) = &mut self.receiving else { return };
         if receiving.ready {
             return self.install_if_wanted(now);
@@ -206,6 +207,22 @@ impl Node {
         if foreign {
             self.wal.abandon_part();
             self.on_part_failed(id, "it is of another cluster, or of another entry");
+        }
+    }
+
+    /// The log may bring what the snapshot stands for before it is whole: from another leader,
+    /// whose log begins earlier. Then nobody sends more of it, and as long as it is here no other
+    /// is made.
+    fn end_if_overtaken(&mut self) {
+        let Stage::Member(raft) = &self.stage else { return };
+        let commit = raft.commit_index();
+        let overtaken = |it: &mut Receiving| !it.accepted && it.id.position.index <= commit;
+        if let Some(receiving) = self.receiving.take_if(overtaken) {
+            let Receiving { id, from, loading, .. } = receiving;
+            log::info!("needs a snapshot no more node={} id={id}", self.identity.node);
+            self.wal.abandon_part();
+            self.answer_piece(from, id, SnapshotOutcome::Installed);
+            self.drop_loading(loading);
         }
     }
 

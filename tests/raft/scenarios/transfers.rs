@@ -196,3 +196,33 @@ fn a_leader_whose_damaged_snapshot_a_quorum_waits_for_makes_it_again() {
     nodes.vanish(leader);
     nodes.boot(leader).expect("its disk is well");
 }
+
+/// Its sender died when the first pieces had come, and the next leader sent the log instead. What
+/// had come was kept for more of it: the server made no snapshot of its own any more, its log grew,
+/// and clients that saved from it were told to wait, for ever.
+#[test]
+fn a_snapshot_that_the_log_has_overtaken_stands_in_nobodys_way() {
+    let mut nodes = Nodes::tuned(3, tuning());
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let (behind, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let last = nodes.status_of(behind).last_index;
+    nodes.crash(other);
+    nodes.tuning.snapshot_entries = u64::MAX;
+    nodes.boot(other).expect("its disk is well");
+    nodes.tuning = tuning();
+    nodes.pass(200 * MS);
+    nodes.crash(behind);
+    // The other one makes no snapshot, and so its log begins where it began.
+    put_until_compacted(&mut nodes, leader, last);
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+    nodes.crash(leader);
+    nodes.release_background(behind);
+    nodes.pass_until(|nodes| nodes.leader() == Some(other) && has_all(nodes, behind, other));
+    assert_eq!(nodes.status_of(behind).snapshot_expected, 0, "it needs it no more");
+    nodes.pass(12_000 * MS);
+    assert!(nodes.status_of(behind).snapshot_index > last, "it makes its own");
+}
