@@ -18,16 +18,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--results FILE] [--sim-only]
-                       [--check]
+usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--results FILE] [--first FILE]
+                       [--sim-only] [--check]
   FILE            a list in the format of tests/mutants.txt, which is the default
   --only NAME     only bugs whose name contains NAME
   --seeds N       simulate at most N seeds for each (2000)
   --jobs N        seeds, or tests, at a time (as many as there are cores)
   --results FILE  write each verdict there, and take those that are there for granted
+  --first FILE    verdicts of an earlier run: who noticed a bug then is asked first
   --sim-only      leave the directed tests out
   --check         only look whether every block fits the sources
-For each bug: the tests that its block names, 300 seeds, all directed tests, the other seeds.
+For each bug: the test that its block names or 30 seeds, 300 seeds, all quick directed tests, the
+other seeds, the slow tests.
 exit status: 0 every bug was noticed; 1 one survived; 2 the list or a bug in it is wrong";
 
 /// What was asked for.
@@ -37,6 +39,7 @@ struct Asked {
     seeds: u64,
     jobs: Option<u64>,
     results: Option<String>,
+    first: Option<String>,
     sim_only: bool,
     check: bool,
 }
@@ -69,6 +72,7 @@ fn read_arguments(mut rest: impl Iterator<Item = String>) -> Result<Asked, Strin
         seeds: 2000,
         jobs: None,
         results: None,
+        first: None,
         sim_only: false,
         check: false,
     };
@@ -80,6 +84,7 @@ fn read_arguments(mut rest: impl Iterator<Item = String>) -> Result<Asked, Strin
             "--seeds" => asked.seeds = number(value()?)?,
             "--jobs" => asked.jobs = Some(number(value()?)?),
             "--results" => asked.results = Some(value()?),
+            "--first" => asked.first = Some(value()?),
             "--sim-only" => asked.sim_only = true,
             "--check" => asked.check = true,
             option if option.starts_with('-') => return Err(format!("{option} is no option")),
@@ -98,10 +103,13 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
     }
     let results_file = asked.results.as_deref().map(from_caller);
     let known = match &results_file {
-        Some(file) if file.exists() => fs::read_to_string(file),
-        Some(_) | None => Ok(String::new()),
+        Some(file) if file.exists() => read_results(file)?,
+        Some(_) | None => Results::default(),
     };
-    let known = known.map_err(|why| why.to_string()).and_then(|text| Results::read(&text))?;
+    let earlier = match &asked.first {
+        Some(name) => read_results(&from_caller(name))?,
+        None => Results::default(),
+    };
     let mut score = Score::default();
     let mut runner = None;
     for mutant in &mutants {
@@ -113,7 +121,7 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
             runner = Some(start_runner(package, asked)?);
         }
         let runner = runner.as_ref().expect("it was just started");
-        match runner.judge(mutant) {
+        match runner.judge(mutant, earlier.of(mutant, 0)) {
             Ok(judged) => {
                 println!("{}", judged.line(mutant));
                 score.add(mutant, &judged.verdict);
@@ -134,6 +142,11 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
 fn start_runner(package: &Path, asked: &Asked) -> Result<Runner, String> {
     let jobs = asked.jobs.unwrap_or_else(cores);
     Runner::start(package, run::Asked { seeds: asked.seeds, jobs, sim_only: asked.sim_only })
+}
+
+fn read_results(file: &Path) -> Result<Results, String> {
+    let text = fs::read_to_string(file).map_err(|why| format!("cannot read {file:?}: {why}"))?;
+    Results::read(&text).map_err(|why| format!("{file:?}: {why}"))
 }
 
 fn append(file: &Path, line: &str) -> Result<(), String> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Seeds that are simulated without a bug, to know how fast that is.
 const BASELINE_SEEDS: u64 = 20;
-/// Seeds that come before everything: the simulator is built in a tenth of the time of the tests.
+/// Seeds that come before all tests: the simulator is built in a tenth of the time of the tests.
 const GLANCE_SEEDS: u64 = 30;
 /// Seeds that come before all tests but the named one: most bugs are noticed within.
 const FIRST_SEEDS: u64 = 300;
@@ -58,13 +58,25 @@ fn stages(caught_by: &str, asked: &Asked) -> Vec<Stage> {
     }
     let word = caught_by.split([' ', ',', ';', '`']).find(|word| word.contains("::"));
     let named = word.map(|name| Stage::Tests(Filter::Named(name.to_owned())));
+    let after = if named.is_some() { 0 } else { glance };
     let rest = [
-        seeds(glance, first),
+        seeds(after, first),
         Stage::Tests(Filter::Quick),
         seeds(first, asked.seeds),
         Stage::Tests(Filter::Slow),
     ];
-    [seeds(0, glance)].into_iter().chain(named).chain(rest).collect()
+    [named.unwrap_or(seeds(0, glance))].into_iter().chain(rest).collect()
+}
+
+/// Who noticed the bug once is asked again.
+fn again(verdict: &Verdict) -> Option<Stage> {
+    match verdict {
+        Verdict::Seed { seed, .. } => Some(Stage::Seeds { after: seed - 1, last: *seed }),
+        Verdict::Test { what } if what.contains("::") => {
+            Some(Stage::Tests(Filter::Named(what.clone())))
+        }
+        Verdict::Test { .. } | Verdict::Hung { .. } | Verdict::Survived { .. } => None,
+    }
 }
 
 pub(crate) struct Runner {
@@ -103,18 +115,24 @@ impl Runner {
         run(self.tree.root(), &self.innocent.join(suite.name()), suite, TESTS_LIMIT)
     }
 
-    /// Plants a bug, looks who notices, and takes it out again.
-    pub(crate) fn judge(&self, mutant: &Mutant) -> Result<Judged, String> {
+    /// Plants a bug, looks who notices, and takes it out again. `earlier` is what became of it in
+    /// an earlier run.
+    pub(crate) fn judge(
+        &self,
+        mutant: &Mutant,
+        earlier: Option<&Verdict>,
+    ) -> Result<Judged, String> {
         let start = now();
         let sound = self.tree.plant(mutant)?;
-        let verdict = self.notice(mutant);
+        let verdict = self.notice(mutant, earlier);
         let restored = self.tree.restore(sound);
         restored.map_err(|why| format!("cannot take it out: {why}"))?;
         Ok(Judged { verdict: verdict?, took: start.elapsed() })
     }
 
-    fn notice(&self, mutant: &Mutant) -> Result<Verdict, String> {
-        for stage in stages(&mutant.caught_by, &self.asked) {
+    fn notice(&self, mutant: &Mutant, earlier: Option<&Verdict>) -> Result<Verdict, String> {
+        let first = earlier.and_then(again).filter(|_| !self.asked.sim_only);
+        for stage in first.into_iter().chain(stages(&mutant.caught_by, &self.asked)) {
             let verdict = match stage {
                 Stage::Tests(filter) => self.test(&filter)?,
                 Stage::Seeds { after, last } => self.simulate(after, last)?,

@@ -85,6 +85,7 @@ pub(crate) fn write_result(mutant: &Mutant, verdict: &Verdict) -> String {
 }
 
 /// The verdicts of a results file, by fingerprint; the last one counts.
+#[derive(Default)]
 pub(crate) struct Results(BTreeMap<u64, Verdict>);
 
 impl Results {
