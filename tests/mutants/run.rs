@@ -4,6 +4,8 @@ use super::list::Mutant;
 use super::score::{Judged, Verdict};
 use super::suite::{End, Suite, build, now, run};
 use super::tree::Tree;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,6 +86,8 @@ pub(crate) struct Runner {
     asked: Asked,
     /// Programs without a bug: what fails in them as well proves nothing.
     innocent: PathBuf,
+    /// Which of them are there.
+    kept: RefCell<BTreeSet<&'static str>>,
     /// How long a seed may take, on average.
     seed_limit: Duration,
 }
@@ -95,12 +99,11 @@ impl Runner {
         let innocent = package.join("target/mutants/innocent");
         fs::create_dir_all(&innocent).map_err(|why| format!("{innocent:?}: {why}"))?;
         let seeds = simulator(0, BASELINE_SEEDS, asked.jobs);
+        let (kept, seed_limit) = (RefCell::default(), Duration::ZERO);
+        let mut runner = Runner { tree, asked, innocent, kept, seed_limit };
         for suite in [&seeds, &directed(&Filter::Slow, 1), &units(&Filter::Slow, 1)] {
-            let program = tree.root().join(build(tree.root(), suite)?);
-            let kept = innocent.join(suite.name());
-            fs::copy(program, &kept).map_err(|why| format!("{kept:?}: {why}"))?;
+            runner.keep_innocent(suite)?;
         }
-        let mut runner = Runner { tree, asked, innocent, seed_limit: Duration::ZERO };
         let (end, alone) = runner.run_innocent(&seeds)?;
         if let End::Failed { said } = end {
             return Err(format!("the package fails without any bug planted:\n{said}"));
@@ -115,6 +118,16 @@ impl Runner {
         run(self.tree.root(), &self.innocent.join(suite.name()), suite, TESTS_LIMIT)
     }
 
+    /// The program of directed tests that stand alone, without a bug. Before one is planted.
+    fn keep_innocent(&self, suite: &Suite) -> Result<(), String> {
+        let kept = self.innocent.join(suite.name());
+        if self.kept.borrow_mut().insert(suite.name()) {
+            let program = self.tree.root().join(build(self.tree.root(), suite)?);
+            fs::copy(program, &kept).map_err(|why| format!("{kept:?}: {why}"))?;
+        }
+        Ok(())
+    }
+
     /// Plants a bug, looks who notices, and takes it out again. `earlier` is what became of it in
     /// an earlier run.
     pub(crate) fn judge(
@@ -123,6 +136,11 @@ impl Runner {
         earlier: Option<&Verdict>,
     ) -> Result<Judged, String> {
         let start = now();
+        for stage in self.stages(mutant, earlier) {
+            if let Stage::Tests(filter @ Filter::Named(_)) = stage {
+                self.keep_innocent(&directed(&filter, 1))?;
+            }
+        }
         let sound = self.tree.plant(mutant)?;
         let verdict = self.notice(mutant, earlier);
         let restored = self.tree.restore(sound);
@@ -130,9 +148,17 @@ impl Runner {
         Ok(Judged { verdict: verdict?, took: start.elapsed() })
     }
 
-    fn notice(&self, mutant: &Mutant, earlier: Option<&Verdict>) -> Result<Verdict, String> {
+    fn stages(
+        &self,
+        mutant: &Mutant,
+        earlier: Option<&Verdict>,
+    ) -> impl Iterator<Item = Stage> + use<> {
         let first = earlier.and_then(again).filter(|_| !self.asked.sim_only);
-        for stage in first.into_iter().chain(stages(&mutant.caught_by, &self.asked)) {
+        first.into_iter().chain(stages(&mutant.caught_by, &self.asked))
+    }
+
+    fn notice(&self, mutant: &Mutant, earlier: Option<&Verdict>) -> Result<Verdict, String> {
+        for stage in self.stages(mutant, earlier) {
             let verdict = match stage {
                 Stage::Tests(filter) => self.test(&filter)?,
                 Stage::Seeds { after, last } => self.simulate(after, last)?,
@@ -220,9 +246,20 @@ fn units(filter: &Filter, jobs: u64) -> Suite {
     Suite { build: &["--lib"], arguments: filtered(filter, jobs) }
 }
 
-/// The directed tests: those that `tree` leaves in.
+/// The directed tests: those that `tree` leaves in, or only those beside the one that is named.
 fn directed(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--test", "raftd"], arguments: filtered(filter, jobs) }
+    let module = match filter {
+        Filter::Named(name) => name.split("::").next().unwrap_or_default(),
+        Filter::Quick | Filter::Slow => "",
+    };
+    let build: &'static [&'static str] = match module {
+        "kv" => &["--test", "alone_kv"],
+        "raft" => &["--test", "alone_raft"],
+        "wal" => &["--test", "alone_wal"],
+        "wire" => &["--test", "alone_wire"],
+        _ => &["--test", "raftd"],
+    };
+    Suite { build, arguments: filtered(filter, jobs) }
 }
 
 fn filtered(filter: &Filter, jobs: u64) -> Vec<String> {

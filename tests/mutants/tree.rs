@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 const PARTS: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "protocol.md", "src", "tests", "bench", "scripts"];
 
+/// Directed tests that stand alone, and with what: a program of their own is built sooner than one
+/// of all.
+const ALONE: [(&str, &[&str]); 4] =
+    [("kv", &["kv"]), ("raft", &["dice", "raft", "wal"]), ("wal", &["wal"]), ("wire", &["wire"])];
+
 pub(crate) struct Tree {
     root: PathBuf,
 }
@@ -33,6 +38,10 @@ impl Tree {
             lean_manifest(&fs::read_to_string(package.join(manifest))?),
         )?;
         fs::write(root.join(tests), lean_tests(&fs::read_to_string(package.join(tests))?))?;
+        for (name, modules) in ALONE {
+            let modules: String = modules.iter().map(|it| format!("mod {it};\n")).collect();
+            fs::write(root.join(format!("tests/alone_{name}.rs")), modules)?;
+        }
         Ok(Tree { root })
     }
 
@@ -67,7 +76,10 @@ fn lean_manifest(manifest: &str) -> String {
         !program && !table.contains("name = \"mutants\"")
     });
     let tables = tables.map(|(nth, table)| if nth == 0 { "" } else { "\n[" }.to_owned() + table);
-    tables.collect::<String>().replace("required-features = [\"ctl\"]\n", "")
+    let tables = tables.collect::<String>().replace("required-features = [\"ctl\"]\n", "");
+    let test =
+        |name| format!("\n[[test]]\nname = \"alone_{name}\"\npath = \"tests/alone_{name}.rs\"\n");
+    tables + &ALONE.map(|(name, _)| test(name)).concat()
 }
 
 /// The directed tests: what has a name and is quick. Clusters of processes, documents and the house
