@@ -3,6 +3,7 @@
 use super::poll::WakeHandle;
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,6 +17,8 @@ const BACKLOG: i32 = 1024;
 pub struct Resolver<K> {
     ask: Sender<(K, String)>,
     answers: Receiver<(K, io::Result<Vec<SocketAddr>>)>,
+    /// What was no name, and is its own answer: it need not wait behind names that take long.
+    known: VecDeque<(K, SocketAddr)>,
 }
 
 impl<K: Send + 'static> Resolver<K> {
@@ -32,17 +35,21 @@ impl<K: Send + 'static> Resolver<K> {
                 wake.wake();
             }
         })?;
-        Ok(Resolver { ask, answers })
+        Ok(Resolver { ask, answers, known: VecDeque::new() })
     }
 
     /// Asks for the addresses of `name`; the answer carries `key`.
-    pub fn ask(&self, key: K, name: String) {
+    pub fn ask(&mut self, key: K, name: String) {
+        if let Ok(address) = name.parse() {
+            return self.known.push_back((key, address));
+        }
         self.ask.send((key, name)).expect("the thread lives as long as the resolver");
     }
 
     /// The next answer that has arrived.
-    pub fn answer(&self) -> Option<(K, io::Result<Vec<SocketAddr>>)> {
-        self.answers.try_recv().ok()
+    pub fn answer(&mut self) -> Option<(K, io::Result<Vec<SocketAddr>>)> {
+        let known = self.known.pop_front().map(|(key, address)| (key, Ok(vec![address])));
+        known.or_else(|| self.answers.try_recv().ok())
     }
 }
 
@@ -123,6 +130,19 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A member whose name no server answers for kept the others from being dialed.
+    #[test]
+    fn an_address_waits_for_no_name() {
+        let wait = super::super::Wait::new().expect("a poll");
+        let mut resolver = Resolver::start(wait.handle()).expect("a thread");
+        for (key, address) in [(1, "127.0.0.1:7101"), (2, "[::1]:7102")] {
+            resolver.ask(key, address.to_owned());
+            let (answered, found) = resolver.answer().expect("at once");
+            assert_eq!(answered, key);
+            assert_eq!(found.expect("an address"), [address.parse().expect("an address")]);
+        }
+    }
 
     #[test]
     fn a_connection_that_we_made_does_not_outlive_what_it_cannot_deliver() {

@@ -39,9 +39,10 @@ use std::mem;
 /// follower answers late. Beyond, the oldest are forgotten, which only shortens the lease.
 const ROUNDS_TIMED: usize = 64;
 
-/// After this many election timeouts without an answer a follower tells its readers to ask the
-/// leader. It may hear the leader and not reach it: then its questions go nowhere.
-const QUESTION_ELECTION_TIMEOUTS: u64 = 4;
+/// After this many election timeouts readers are told that there is no answer. A follower may hear
+/// its leader and not reach it: then its questions go nowhere. And a leader whose followers have no
+/// room for an entry never commits the first of its term, while they answer its heartbeats.
+const PATIENCE_ELECTION_TIMEOUTS: u64 = 4;
 
 /// What a lease is shorter than the promises behind it, beside the drift: the clocks' grain.
 /// Nanoseconds.
@@ -69,6 +70,8 @@ pub(super) struct Reads {
     asked: Vec<Asker>,
     /// The reads that a lease may answer at the next settle.
     leased: Vec<ReadTicket>,
+    /// When those that wait for the first commit of the term are told that there is none.
+    until: Option<Instant>,
     lease: Lease,
 }
 
@@ -127,6 +130,17 @@ impl Reads {
         begins
     }
 
+    /// Nothing of the term is committed: nobody is answered, and nobody waits for ever.
+    fn wait_for_commit(&mut self, now: Instant, patience_ns: u64, output: &mut Output) {
+        if self.asked.is_empty() && self.leased.is_empty() {
+            self.until = None;
+        } else if *self.until.get_or_insert(now.after_ns(patience_ns)) <= now {
+            let ours = self.asked.drain(..).filter_map(Asker::here);
+            output.reads.extend(ours.chain(self.leased.drain(..)).map(dropped));
+            self.until = None;
+        }
+    }
+
     fn release(&mut self, term: Term, output: &mut Output) {
         for asker in self.confirming.drain(..) {
             asker.answer(term, self.index, output);
@@ -142,16 +156,20 @@ impl Reads {
     /// The leadership is over, and with it what a quorum could have confirmed.
     pub(super) fn drop_all(self, output: &mut Output) {
         let askers = self.confirming.into_iter().chain(self.asked);
-        let ours = askers.filter_map(|asker| match asker {
-            Asker::Here(ticket) => Some(ticket),
-            // The follower learns of the end by itself.
-            Asker::Peer(..) => None,
-        });
+        let ours = askers.filter_map(Asker::here);
         output.reads.extend(ours.chain(self.leased).map(dropped));
     }
 }
 
 impl Asker {
+    /// Our own read. A follower learns by itself that it gets no answer.
+    fn here(self) -> Option<ReadTicket> {
+        match self {
+            Asker::Here(ticket) => Some(ticket),
+            Asker::Peer(..) => None,
+        }
+    }
+
     fn answer(self, term: Term, index: LogIndex, output: &mut Output) {
         match self {
             Asker::Here(ticket) => output.reads.push(ReadReady { ticket, result: Ok(index) }),
@@ -261,17 +279,23 @@ impl Raft {
         Some(timeout.saturating_sub(drift).saturating_sub(LEASE_MARGIN_NS))
     }
 
+    fn read_patience_ns(&self) -> u64 {
+        self.settings.election_timeout_ns.saturating_mul(PATIENCE_ELECTION_TIMEOUTS)
+    }
+
     /// Answers the reads that a lease or a confirmed round covers, and begins the next round.
     pub(super) fn release_reads(&mut self, now: Instant) {
         let configuration = self.log.configuration_index();
+        let patience_ns = self.read_patience_ns();
         let Role::Leader(leader) = &mut self.role else { return };
         let heard = leader.voters_have(leader.reads.round, |peer| peer.round_heard);
         let confirmed = self.log.configuration().reached(heard);
         leader.reads.lease.confirm(confirmed, configuration);
         // Until then we may not know of everything that earlier terms committed. Paper §8.
         if self.commit_index < leader.noop.index {
-            return;
+            return leader.reads.wait_for_commit(now, patience_ns, &mut self.output);
         }
+        leader.reads.until = None;
         // The index is taken before the lease is tested: `now` is past every read's arrival.
         let index = self.commit_index;
         let lease = self.holds_lease(now);
@@ -309,8 +333,7 @@ impl Raft {
     /// Asks the leader for the reads that wait, or again; gives up what it does not answer.
     pub(super) fn forward_reads(&mut self, now: Instant) {
         let (term, again_at) = (self.hard_state.term, now.after_ns(self.settings.heartbeat_ns));
-        let timeout = self.settings.election_timeout_ns;
-        let until = now.after_ns(timeout.saturating_mul(QUESTION_ELECTION_TIMEOUTS));
+        let until = now.after_ns(self.read_patience_ns());
         let durable = self.durability.of(self.hard_state);
         let Role::Follower(follower) = &mut self.role else { return };
         let Some(Following { leader, reads, .. }) = &mut follower.following else { return };

@@ -305,6 +305,19 @@ impl Node {
         Error::NotLeader { leader: leader.and_then(address) }
     }
 
+    /// Why a read was not confirmed.
+    pub(super) fn unconfirmed(&self) -> Error {
+        match &self.stage {
+            Stage::Member(raft) if raft.is_leader() => {
+                let why = "nothing of this leader's term is committed yet".into();
+                Error::NotReady { why }
+            }
+            Stage::Member(_) | Stage::Alone(_) | Stage::Founding => {
+                self.not_leader(self.leader_or_successor())
+            }
+        }
+    }
+
     fn admit_read(
         &mut self,
         id: ConnectionId,

@@ -198,7 +198,6 @@ impl Node {
 
     fn release_reads(&mut self) {
         let Stage::Member(raft) = &mut self.stage else { return };
-        let leader = raft.leader();
         std::mem::swap(&mut raft.output().reads, &mut self.scratch.reads);
         let mut answered = std::mem::take(&mut self.scratch.reads);
         for ready in answered.drain(..) {
@@ -208,7 +207,7 @@ impl Node {
             let batch = self.reads.answered(ready.ticket);
             match ready.result {
                 Ok(index) => self.reads.ready_at(index, batch, self.now),
-                Err(_) => self.refuse_reads(batch, &self.not_leader(leader)),
+                Err(_) => self.refuse_reads(batch, &self.unconfirmed()),
             }
         }
         self.scratch.reads = answered;

@@ -135,7 +135,7 @@ impl Node {
         }
         let lost = |save: &Save| matches!(save.step, Step::Lost);
         while let Some(place) = self.saves.list.iter().position(lost) {
-            self.end_save(place, &self.not_leader(self.leader_or_successor()));
+            self.end_save(place, &self.unconfirmed());
         }
         let connections = &mut self.connections;
         // Whoever hung up is forgotten once the core has answered what it was asked for them.

@@ -71,6 +71,31 @@ fn a_follower_that_cannot_ask_its_leader_sends_its_clients_there() {
     assert_eq!(nodes.answers.get(&read), Some(&Answer::Done));
 }
 
+/// Followers whose disks are full answer heartbeats and take no entry: a leader that begins its
+/// term then never commits one, and whoever read there waited for ever.
+#[test]
+fn readers_of_a_leader_that_cannot_commit_are_told() {
+    let (mut nodes, leader, others) = cluster();
+    others.iter().for_each(|other| nodes.fill_disk(*other));
+    let full = |nodes: &mut Nodes| {
+        let put = nodes.put(leader, &"k".repeat(300));
+        nodes.pass(50 * MS);
+        nodes.answers.get(&put) != Some(&Answer::Done)
+    };
+    assert!((0..1_000).any(|_| full(&mut nodes)), "the others take everything");
+    nodes.crash(leader);
+    nodes.boot(leader).expect("its disk is well");
+    nodes.pass_until(|nodes| nodes.leader() == Some(leader));
+    let read = nodes.read(leader, "k");
+    let (save, _) = nodes.save(leader);
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.leader(), Some(leader), "they hear it");
+    for asked in [read, save] {
+        let answer = nodes.answers.get(&asked);
+        assert!(matches!(answer, Some(Answer::Failed(Error::NotReady { .. }))), "{answer:?}");
+    }
+}
+
 /// A block of a snapshot is closed once it is full, and a slice that began in a block that was
 /// nearly full went on to its own end: with one of the largest values there, the block was larger
 /// than a block may be, and the server stopped; so did all others, and again after each restart.
