@@ -136,7 +136,11 @@ impl Node {
             self.end_save(place, &self.not_leader(self.leader_or_successor()));
         }
         let connections = &mut self.connections;
-        self.saves.list.retain(|save| connections.get(save.waiter.connection).is_some());
+        self.saves.list.retain(|save| {
+            // Whose round is out stays until its answer comes: that belongs to nobody else.
+            let confirms = matches!(save.step, Step::Confirming(_));
+            confirms || connections.get(save.waiter.connection).is_some()
+        });
         let in_force = self.wal.snapshot();
         let room = connections.has_room_for_large();
         let mut pieces = Vec::new();

@@ -19,6 +19,7 @@ use raftd::wire::reply::{ReplyBody, decode_reply};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
 
+mod errands;
 mod transfers;
 
 /// Which cluster the flags of all servers describe.
@@ -102,7 +103,7 @@ pub(in crate::raft) struct Nodes {
     cuts: Vec<(usize, usize)>,
     boots: u64,
     slots: u32,
-    puts: u64,
+    asked: u64,
     pub(in crate::raft) answers: BTreeMap<u64, Answer>,
     /// For the next start of each.
     pub(in crate::raft) tuning: Tuning,
@@ -136,7 +137,7 @@ impl Nodes {
             cuts: Vec::new(),
             boots: 0,
             slots: 0,
-            puts: 0,
+            asked: 0,
             answers: BTreeMap::new(),
             tuning,
         };
@@ -321,8 +322,13 @@ impl Nodes {
 
     /// Sends a put through a new connection; its number.
     pub(in crate::raft) fn put(&mut self, nth: usize, key: &str) -> u64 {
-        self.puts += 1;
-        let put = self.puts;
+        self.ask(nth, |out, put| put_request(out, put, key.as_bytes(), b"v"))
+    }
+
+    /// Sends a request through a new connection; its number.
+    fn ask(&mut self, nth: usize, encode: impl FnOnce(&mut Vec<u8>, u64)) -> u64 {
+        self.asked += 1;
+        let asked = self.asked;
         let connection = self.next_id();
         self.machine(nth).node.as_mut().expect("it is up").on_accepted(connection);
         let hello = Hello {
@@ -334,10 +340,10 @@ impl Nodes {
         };
         let mut bytes = Vec::new();
         encode_hello(&mut bytes, &hello);
-        put_request(&mut bytes, put, key.as_bytes(), b"v");
+        encode(&mut bytes, asked);
         let ends = [End::Client, End::Node(nth, connection)];
         self.pipes.push(Pipe { ends, bytes: [Vec::new(), bytes] });
-        put
+        asked
     }
 
     /// Opens a connection to `nth` as a process of server `from` would, and says hello as the start
@@ -544,7 +550,7 @@ impl Nodes {
             at += frame.consumed;
             let Ok(reply) = decode_reply(frame.body) else { continue };
             let answer = match reply.body {
-                ReplyBody::Put { .. } => Answer::Done,
+                ReplyBody::Put { .. } | ReplyBody::MemberChange { .. } => Answer::Done,
                 ReplyBody::Error(error) => Answer::Failed(error),
                 ReplyBody::Status(_)
                 | ReplyBody::Snapshot(_)
@@ -557,7 +563,6 @@ impl Nodes {
                 | ReplyBody::DeleteRangeWith { .. }
                 | ReplyBody::Txn { .. }
                 | ReplyBody::MemberList(_)
-                | ReplyBody::MemberChange { .. }
                 | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
             };
             let before = self.answers.insert(reply.id, answer);

@@ -48,6 +48,35 @@ fn a_client_whose_entry_was_replaced_hears_that_its_outcome_is_unknown() {
     assert_eq!(nodes.answers.get(&lost), Some(&Answer::Failed(Error::OutcomeUnknown)));
 }
 
+/// The same of a change of the members, with another leader's change at the same index.
+#[test]
+fn who_asked_for_a_change_that_another_one_replaced_hears_that_its_outcome_is_unknown() {
+    let (mut nodes, old, [one, _]) = cluster();
+    put(&mut nodes, old, "before");
+    let prev = nodes.last_of(old);
+    let lost = nodes.put(old, "lost");
+    let changed = nodes.remove_member(old, one);
+    nodes.turn_and_freeze(old);
+    let last = prev.index.next().next();
+    assert_eq!(nodes.status_of(old).last_index, last);
+    nodes.forge_change((one, old), prev, &[old, one]);
+    nodes.thaw(old);
+    assert_eq!(nodes.status_of(old).commit_index, last, "in one turn");
+    for asked in [lost, changed] {
+        assert_eq!(nodes.answers.get(&asked), Some(&Answer::Failed(Error::OutcomeUnknown)));
+    }
+}
+
+/// The answer to a round that was asked for a client came when the client had gone, and ended the
+/// server.
+#[test]
+fn a_client_may_go_away_while_its_snapshot_is_asked_for() {
+    let (mut nodes, leader, _) = cluster();
+    put(&mut nodes, leader, "before");
+    nodes.save_and_hang_up(leader);
+    put(&mut nodes, leader, "after");
+}
+
 /// C4 (openraft's `io_ordering.md`), in the record: an entry of term 5 never stands on the disk of
 /// a server that would still follow a leader of term 1, wherever the power goes.
 #[test]
