@@ -2,6 +2,7 @@
 //! builds: a server whose memory contradicts the proof must stop before it speaks.
 
 use super::Raft;
+use super::durability::Durable;
 use super::progress::Progress;
 use super::role::Role;
 use crate::types::{HardState, LogIndex, LogPosition, Term, Vote};
@@ -13,12 +14,14 @@ pub(super) struct Moment {
     commit_index: LogIndex,
     /// The term we led and the end of our log then.
     led: Option<(Term, LogPosition)>,
+    /// Whether leases had ended for that term.
+    leases_over: bool,
 }
 
 impl Moment {
     /// Before the first turn.
     pub(super) fn start(hard_state: HardState, commit_index: LogIndex) -> Moment {
-        Moment { hard_state, commit_index, led: None }
+        Moment { hard_state, commit_index, led: None, leases_over: false }
     }
 }
 
@@ -27,7 +30,12 @@ impl Raft {
         self.check_now();
         let last = self.log.last();
         let led = self.is_leader().then_some((self.hard_state.term, last));
-        let now = Moment { hard_state: self.hard_state, commit_index: self.commit_index, led };
+        let (hard_state, commit_index) = (self.hard_state, self.commit_index);
+        let leases_over = match &self.role {
+            Role::Leader(leader) => leader.reads.leases_are_over(),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        };
+        let now = Moment { hard_state, commit_index, led, leases_over };
         check_between(&self.moment, &now);
         self.moment = now;
     }
@@ -57,6 +65,11 @@ impl Raft {
             Role::Candidate(_) => self.check_own_vote(),
             Role::Leader(leader) => {
                 self.check_own_vote();
+                // Others act on what we say in it: a crash must not let us lead it a second time.
+                let durable = self.durability.of(self.hard_state);
+                assert_eq!(durable, Durable::Now, "leads {:?}", self.hard_state);
+                let leases = leader.transfer.is_none() || leader.reads.leases_are_over();
+                assert!(leases, "hands over with leases");
                 assert_eq!(leader.noop.term, self.hard_state.term, "a leader's term is its own");
                 assert_eq!(last.term, self.hard_state.term, "a leader's last entry is its own");
                 for peer in &leader.peers {
@@ -95,6 +108,9 @@ fn check_between(before: &Moment, now: &Moment) {
     if let (Some((term_before, last_before)), Some((term_now, last_now))) = (before.led, now.led) {
         // Leader Append-Only (Figure 3).
         assert!(term_before != term_now || last_before <= last_now, "{before:?} {now:?}");
+        // Whom we told to campaign may do so whenever it hears it, as long as we lead this term.
+        let back = before.leases_over && !now.leases_over;
+        assert!(term_before != term_now || !back, "leases are back: {before:?} {now:?}");
     }
     if let (None, Some((term, _))) = (before.led, now.led) {
         let led_before = same_term && before.hard_state.vote == Vote::None;

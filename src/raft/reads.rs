@@ -91,6 +91,11 @@ impl Reads {
         self.lease.over = true;
     }
 
+    /// Whether leases have ended for the rest of the term.
+    pub(super) fn leases_are_over(&self) -> bool {
+        self.lease.over
+    }
+
     /// Begins a round that confirms a lease and no read.
     pub(super) fn begin_lease_round(&mut self, now: Instant) {
         if !self.lease.over {

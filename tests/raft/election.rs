@@ -186,6 +186,25 @@ fn a_candidate_does_not_lead_before_its_own_vote_is_durable_whoever_votes_for_it
     assert!(server.raft.is_leader());
 }
 
+/// A cluster of one would lead a term that a crash lets it lead once more, with other entries.
+#[test]
+fn a_job_that_was_formed_before_the_campaign_says_nothing_of_the_own_vote() {
+    let mut server = Server::new(1, 1, &[1]);
+    server.tick(NOW);
+    server.sync(NOW);
+    server.propose(NOW, 7).expect("it leads");
+    assert!(server.begin_job());
+    server.receive(NOW, 2, voted(5, false));
+    let later = server.raft.wake_at();
+    server.tick(later);
+    server.settle(later);
+    assert_eq!((server.raft.role_name(), server.raft.term()), ("candidate", Term::new(6)));
+    server.finish_job(later);
+    assert_eq!(server.raft.role_name(), "candidate");
+    server.sync(later);
+    assert!(server.raft.is_leader());
+}
+
 #[test]
 fn votes_are_a_set_of_voters_of_this_term() {
     let mut server = Server::new(1, 5, &[1]);

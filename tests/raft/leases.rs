@@ -57,6 +57,20 @@ fn a_lease_counts_from_the_beginning_of_the_round_and_not_from_its_confirmation(
     assert_eq!(server.reads.len(), 1, "and is answered by that");
 }
 
+/// Nobody has promised anything for a round that is on its way.
+#[test]
+fn a_round_that_nobody_has_confirmed_prolongs_no_lease() {
+    let (mut server, begun) = leaseholder();
+    let beat = begun.after_ns(HEARTBEAT_NS);
+    server.tick(beat);
+    server.settle(beat);
+    assert!(server.raft.holds_lease(begun.after_ns(LEASE_NS - 1)));
+    let over = begun.after_ns(LEASE_NS);
+    assert!(!server.raft.holds_lease(over));
+    confirm(&mut server, over, 3, 2);
+    assert!(server.raft.holds_lease(over));
+}
+
 #[test]
 fn without_a_stated_drift_there_is_no_lease() {
     let mut server = leader_with(None);
@@ -141,6 +155,26 @@ fn nor_does_a_lease_come_back_when_the_handover_is_given_up() {
     confirm(&mut server, given_up, 3, 2);
     assert_eq!(server.reads.len(), 1, "a round of after it is confirmed");
     assert!(!server.raft.holds_lease(given_up));
+}
+
+/// Its quorum promises anew, and what was told to the first target is still on its way.
+#[test]
+fn nor_with_another_configuration() {
+    let (mut server, begun) = leaseholder();
+    server.raft.transfer(begun, id(2)).expect("its connection stands");
+    server.settle(begun);
+    let given_up = begun.after_ns(TIMEOUT_NS);
+    confirm(&mut server, given_up, 3, 1);
+    server.tick(given_up);
+    server.settle(given_up);
+    server.change(given_up, Change::Remove(id(2))).expect("a quorum answers");
+    server.settle(given_up);
+    let beat = given_up.after_ns(HEARTBEAT_NS);
+    server.tick(beat);
+    server.settle(beat);
+    confirm(&mut server, beat, 3, 2);
+    assert!(server.raft.is_leader());
+    assert!(!server.raft.holds_lease(beat));
 }
 
 /// A heartbeat's round for the lease begins while a read waits for its own.
