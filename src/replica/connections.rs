@@ -511,3 +511,27 @@ pub enum Flow {
     /// It has ended or is about to.
     Ended,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is always a little behind, and never empty.
+    #[test]
+    fn every_byte_leaves_once_and_in_order_however_much_is_taken() {
+        let byte = |at: usize| u8::try_from(at % 251).expect("below 251");
+        for taken in [1_000, 50_000, 70_000, 150_000] {
+            let mut out = Outbox::default();
+            let (mut written, mut left) = (0, 0);
+            while left < 1_000_000 {
+                out.bytes.extend((written..left + 200_000).map(byte));
+                written = left + 200_000;
+                let unsent = out.unsent();
+                assert_eq!(unsent.len(), written - left);
+                assert!(unsent.iter().zip(left..).all(|(found, at)| *found == byte(at)));
+                out.advance(taken);
+                left += taken;
+            }
+        }
+    }
+}

@@ -89,6 +89,7 @@ fn calls_are_done_in_whatever_order_they_come_within_the_window() {
         assert_eq!(apply(&mut store, &[calls(sequence)]), [first]);
     }
     assert_eq!(store.revision(), newest);
+    check_loads(&mut store);
 }
 
 #[test]
@@ -134,6 +135,7 @@ fn a_session_ends_an_hour_after_its_last_use_by_the_leaders_stamps() {
 fn one_session_too_many_ends_the_one_unused_for_longest_and_no_number_comes_twice() {
     let mut store = support::store_with(1, 1 << 20);
     let mut open: Vec<SessionId> = (0..SESSIONS_MAX).map(|_| open_at(&mut store, 1)).collect();
+    check_loads(&mut store);
     assert_eq!(apply(&mut store, &[call(open[0], 1, 0, put("k", "v"))]), [put_reply(2)]);
     for next in 1..=SESSIONS_MAX * 3 {
         let session = open_at(&mut store, 1);
@@ -303,6 +305,13 @@ impl Caller {
             *self = Caller { session, ..Caller::default() };
         }
     }
+}
+
+/// What a store may hold a checkpoint may hold, up to the very bounds.
+fn check_loads(store: &mut Store) {
+    let copy = super::checkpoint::reloaded(store);
+    assert_eq!(rows(&copy), rows(store));
+    assert_eq!(copy.state_hash(), store.state_hash());
 }
 
 /// The same sessions in another store, as from a checkpoint.

@@ -412,6 +412,8 @@ fn a_copy_of_a_call_gets_its_answer_or_hears_that_it_is_not_kept() {
     assert_eq!(second.1.len(), KEPT_ANSWER_BYTES_MAX, "the largest that is kept");
     let third = do_call(&mut store, call(3), before(b""));
     assert_eq!(third.1.len(), KEPT_ANSWER_BYTES_MAX + 1);
+    let loaded = super::checkpoint::reloaded(&mut store);
+    assert_eq!(loaded.state_hash(), store.state_hash());
     let hash = store.state_hash();
     assert_eq!(do_call(&mut store, call(1), before(&small)), first);
     assert_eq!(do_call(&mut store, call(2), before(b"")), second);

@@ -93,6 +93,30 @@ fn a_target_that_has_everything_is_told_only_when_all_of_it_is_committed() {
     assert!(town.leads(2));
 }
 
+/// What was on its way over a connection that broke is lost.
+#[test]
+fn a_target_that_was_told_is_told_again_over_a_new_connection() {
+    let mut server = leader_of_three(NOW);
+    let (term, index) = (server.raft.term(), server.raft.last().index);
+    let matched = |session| Message::AppendReply {
+        term,
+        session,
+        round: 0,
+        outcome: AppendOutcome::Matched { index },
+        first_faulty: None,
+    };
+    let told = |said: &[Message]| said.iter().any(|it| matches!(it, Message::TimeoutNow { .. }));
+    server.receive(NOW, 2, matched(2));
+    server.receive(NOW, 3, matched(3));
+    server.raft.transfer(NOW, id(3)).expect("its connection stands");
+    assert!(told(&server.settle(NOW)));
+    assert!(!told(&server.settle(NOW)), "once");
+    server.raft.disconnected(id(3), 3);
+    server.raft.connected(id(3), 4);
+    assert!(!told(&server.settle(NOW)), "nothing is proven of who is there now");
+    assert!(told(&server.receive(NOW, 3, matched(4))));
+}
+
 #[test]
 fn a_target_that_cannot_lead_or_is_far_behind_is_refused() {
     let mut town = Town::new(3);

@@ -389,6 +389,26 @@ fn a_part_that_is_damaged_is_dropped_and_begins_anew() {
     }
 }
 
+/// Equal states make equal files: what is being received may have come into force as our own.
+#[test]
+fn giving_up_what_is_in_force_already_does_not_remove_it() {
+    let (id, file) = others(35);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 40);
+    driver.wal.begin_part(id);
+    driver.background();
+    assert!(driver.wal.push_part(0, &file[..100]));
+    driver.background();
+    assert_eq!(driver.draft(35), Some(id));
+    driver.wal.adopt_draft(id.position.index);
+    driver.sync(40).unwrap();
+    driver.wal.abandon_part();
+    driver.background();
+    assert!(!disk.image().keys().any(|name| name.contains(".part")));
+    let again = Driver::open(&disk).unwrap();
+    assert_eq!(again.snapshot_blocks(), Ok(snapshot_blocks(id.position)));
+}
+
 #[test]
 fn more_pieces_than_may_wait_are_not_taken() {
     let (id, file) = others(20);

@@ -90,6 +90,60 @@ fn depth_costs_the_sender_bytes_and_us_nothing() {
     }
 }
 
+/// A field of a version to come may be of any type that MessagePack has: what stands behind it is
+/// read next.
+#[test]
+fn a_value_of_any_type_is_passed_over_to_its_last_byte() {
+    // How it begins, and how many bytes follow.
+    let table: [(&[u8], usize); 37] = [
+        (&[0x05], 0),
+        (&[0xe0], 0),
+        (&[0xc0], 0),
+        (&[0xc2], 0),
+        (&[0xc3], 0),
+        (&[0x82, 1, 2, 3, 4], 0),
+        (&[0x93, 1, 0xc0, 3], 0),
+        (&[0xa3], 3),
+        (&[0xc4, 3], 3),
+        (&[0xc5, 0, 3], 3),
+        (&[0xc6, 0, 0, 0, 3], 3),
+        (&[0xc7, 3, 7], 3),
+        (&[0xc8, 0, 3, 7], 3),
+        (&[0xc9, 0, 0, 0, 3, 7], 3),
+        (&[0xca], 4),
+        (&[0xcb], 8),
+        (&[0xcc], 1),
+        (&[0xcd], 2),
+        (&[0xce], 4),
+        (&[0xcf], 8),
+        (&[0xd0], 1),
+        (&[0xd1], 2),
+        (&[0xd2], 4),
+        (&[0xd3], 8),
+        (&[0xd4, 7], 1),
+        (&[0xd5, 7], 2),
+        (&[0xd6, 7], 4),
+        (&[0xd7, 7], 8),
+        (&[0xd8, 7], 16),
+        (&[0xd9, 3], 3),
+        (&[0xda, 0, 3], 3),
+        (&[0xdb, 0, 0, 0, 3], 3),
+        (&[0xdc, 0, 2, 1, 2], 0),
+        (&[0xdd, 0, 0, 0, 2, 1, 2], 0),
+        (&[0xde, 0, 1, 1, 2], 0),
+        (&[0xdf, 0, 0, 0, 1, 1, 2], 0),
+        (&[0x91, 0xd4, 7, 1], 0),
+    ];
+    for (head, follow) in table {
+        // None of them would be a value of one byte.
+        let bytes = [head, &vec![0xc1; follow], &[42]].concat();
+        let mut reader = Reader::new(&bytes);
+        skip(&mut reader).unwrap_or_else(|error| panic!("{head:02x?}: {error}"));
+        assert_eq!(reader.rest(), [42], "{head:02x?}");
+        assert!(skip(&mut Reader::new(&bytes[..head.len() + follow - 1])).is_err(), "{head:02x?}");
+    }
+}
+
 #[test]
 fn announced_lengths_make_no_room() {
     // Arrays, maps, strings and bytes of 4 GiB where args, entries, kvs and members begin.

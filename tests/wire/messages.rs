@@ -137,6 +137,8 @@ fn a_frame_is_judged_by_its_length_first() {
     assert!(next_frame(b"GET / HTTP/1.1\r\n", 1 << 24).is_err());
     let frame = next_frame(&[1, 0, 0, 0, 9, 1], 10).unwrap().unwrap();
     assert_eq!((frame.body, frame.consumed), (&[9][..], 5));
+    let largest = next_frame(&[10, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 10).unwrap().unwrap();
+    assert_eq!(largest.consumed, 14);
 }
 
 #[test]
