@@ -4,6 +4,7 @@
 use super::{Node, Stage};
 use crate::kv::Store;
 use crate::raft::Raft;
+use crate::types::NodeId;
 use crate::wal::Wal;
 
 /// A node laid open.
@@ -28,5 +29,10 @@ impl Node {
         };
         let reads_unconfirmed = self.reads.unconfirmed();
         Inspection { raft, wal: &self.wal, store: &self.store, reads_unconfirmed }
+    }
+
+    /// Whom it dials, or has dialed.
+    pub fn dials(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.iter().filter(|peer| !peer.address.is_empty()).map(|peer| peer.id)
     }
 }

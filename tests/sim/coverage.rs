@@ -112,6 +112,7 @@ points! {
     LogDeleted = "the log before a snapshot was deleted",
     SnapshotSent = "a piece of a snapshot was sent",
     SnapshotResumed = "a snapshot was sent on from where it had broken off",
+    SnapshotSaved = "a client saved a snapshot, and it was whole and new enough",
     SnapshotReplacedLog = "a snapshot took the place of a log",
     SnapshotStale = "a snapshot of what was committed already was dropped",
     StartedFromSnapshot = "a node started from a snapshot",

@@ -48,6 +48,8 @@ impl World {
         self.stop_asking();
         self.heal_everybody();
         self.await_agreement();
+        self.await_answers();
+        self.await_peers();
         self.await_readers();
         self.await_rest();
         Liveness { served_after }
@@ -218,6 +220,39 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// Nobody waits in vain, whatever became of what was asked: what a node holds back for a while
+    /// and then forgets would be missed by nobody else, for clients give up and ask elsewhere.
+    fn await_answers(&mut self) {
+        let limit = self.now + AGREES_WITHIN_NS;
+        while let Some((client, node, request)) = self.unanswered() {
+            must!(self.now < limit, "Answered", "n{} owes c{client} #{request}", node + 1);
+            self.run_until(self.now + 20 * MS);
+        }
+    }
+
+    /// Every member dials all others and nobody else, whichever way it heard of them: who was
+    /// removed is told for a while, then forgotten.
+    fn await_peers(&mut self) {
+        let limit = self.now + AGREES_WITHIN_NS;
+        while let Some((machine, dials)) = self.dials_strangers() {
+            let name = machine + 1;
+            must!(self.now < limit, "Peers", "n{name} dials {dials:?} in peace");
+            self.run_until(self.now + 20 * MS);
+        }
+    }
+
+    /// A member that dials others than the members, and whom it dials; if there is any.
+    fn dials_strangers(&self) -> Option<(usize, Vec<NodeId>)> {
+        let members = self.proof.settled_configuration()?.members();
+        members.iter().map(|id| machine_of(*id)).find_map(|machine| {
+            let it = &self.machines[machine];
+            let node = it.node.as_ref().filter(|_| it.dead.is_none())?;
+            let dials: Vec<NodeId> = node.dials().collect();
+            let others = members.iter().filter(|id| machine_of(**id) != machine);
+            (!dials.iter().eq(others)).then_some((machine, dials))
+        })
     }
 
     /// Every member answers readers. What one of them lost of an earlier term's reads would stand

@@ -32,9 +32,10 @@ pub(crate) enum Class {
     SmallWindows,
     Transfers,
     Members,
+    Saves,
 }
 
-pub(crate) const CLASSES: [(Class, &str); 15] = [
+pub(crate) const CLASSES: [(Class, &str); 16] = [
     (Class::Partitions, "partitions"),
     (Class::Frames, "frames"),
     (Class::Streams, "streams"),
@@ -50,6 +51,7 @@ pub(crate) const CLASSES: [(Class, &str); 15] = [
     (Class::SmallWindows, "small-windows"),
     (Class::Transfers, "transfers"),
     (Class::Members, "members"),
+    (Class::Saves, "saves"),
 ];
 
 /// How far a run may differ from what its seed draws; found by shrinking, or given by hand.

@@ -63,6 +63,7 @@ impl World {
         node.advance(local);
         let inspection = node.inspect();
         self.proof.after_turn(machine, &inspection, &self.disks, &mut self.coverage);
+        self.check_leases(machine, &node);
         self.digest(machine);
         let mut countdown = Countdown(self.machines[machine].ends_after.take());
         match self.carry_out(machine, &mut node, local, &mut countdown) {
@@ -109,6 +110,25 @@ impl World {
             id_of(machine),
             it.restless_turns
         );
+    }
+
+    /// While a leader holds a lease nobody else leads: it would answer reads from the past.
+    fn check_leases(&self, machine: usize, node: &Node) {
+        let leads = |nth: usize| self.proof.seen[nth].leads;
+        let Some(newest) = leads(machine) else { return };
+        for (nth, it) in self.machines.iter().enumerate() {
+            let Some(term) = leads(nth).filter(|term| *term != newest) else { continue };
+            let (old, later) = if term < newest { (nth, newest) } else { (machine, term) };
+            let node = if old == machine { Some(node) } else { it.node.as_deref() };
+            let local = self.machines[old].clock.read(self.now);
+            let raft = node.and_then(|node| node.inspect().raft);
+            must!(
+                !raft.is_some_and(|raft| raft.holds_lease(local)),
+                "LeaseExclusive",
+                "{} holds a lease, and somebody leads term {later}",
+                id_of(old)
+            );
+        }
     }
 
     fn take_inputs(&mut self, machine: usize, node: &mut Node, local: Instant) {

@@ -13,6 +13,7 @@ use crate::world::World;
 use raftd::types::{ClusterId, Revision};
 use raftd::wire::client::{self as wire, RangeArgs, SessionCall};
 use raftd::wire::hello::{Hello, Sender, encode_hello};
+use std::collections::BTreeSet;
 
 /// A request, and where it stands in the history.
 pub(super) struct Asked {
@@ -163,6 +164,9 @@ impl World {
     pub(super) fn send_request(&mut self, client: usize, pipe: PipeKey, bytes: Vec<u8>) -> u64 {
         self.crowd.clients[client].requests += 1;
         let request = self.crowd.clients[client].requests;
+        let mut lines = self.crowd.clients[client].lines.iter_mut().flatten();
+        let line = lines.find(|line| line.pipe == pipe).expect("it asks on one of its own");
+        line.unanswered.insert(request);
         let patience = self.options.clients.timeout_ns;
         self.queue.at(self.now + patience, Event::Timeout { client, request });
         self.send(pipe, 0, bytes);
@@ -204,7 +208,8 @@ impl World {
             },
         );
         self.send(pipe, 0, bytes);
-        Some(Line { pipe, input: Vec::new(), greeted: false })
+        let (input, unanswered) = (Vec::new(), BTreeSet::new());
+        Some(Line { pipe, input, greeted: false, unanswered })
     }
 
     /// An attempt came to nothing that anybody knows of: a client that insists would drown the

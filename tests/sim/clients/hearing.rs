@@ -35,7 +35,7 @@ impl World {
         while let Ok(Some(frame)) = next_frame(&input[taken..], usize::MAX >> 1) {
             taken += frame.consumed;
             if std::mem::replace(&mut greeted, true) {
-                self.answer(client, node, frame.body);
+                self.answer(client, node, pipe, frame.body);
             }
         }
         input.drain(..taken);
@@ -60,8 +60,21 @@ impl World {
         line.input.drain(..taken);
     }
 
-    fn answer(&mut self, client: usize, node: usize, body: &[u8]) {
+    fn answer(&mut self, client: usize, node: usize, pipe: PipeKey, body: &[u8]) {
         let reply = decode_reply(body).expect("a node says what clients can read");
+        if self.is_saving(client, reply.id) && !self.on_save(client, node, &reply) {
+            return;
+        }
+        let line = self.crowd.clients[client].lines[node].as_mut();
+        let line = line.filter(|line| line.pipe == pipe);
+        must!(
+            line.is_none_or(|line| line.unanswered.remove(&reply.id)),
+            "Answered",
+            "c{client} hears {} for #{} of n{}, which it did not ask, or has heard",
+            Shown(&reply.body),
+            reply.id,
+            node + 1
+        );
         if self.crowd.clients[client].opening == Some(reply.id) {
             return self.on_session(client, &reply.body);
         }
@@ -287,6 +300,7 @@ impl World {
     }
 
     fn forget_attempts(&mut self, client: usize, pipe: PipeKey) {
+        self.crowd.clients[client].saves.retain(|_, save| save.pipe != pipe);
         let attempts = &mut self.crowd.clients[client].attempts;
         let lost: Vec<u64> = attempts
             .iter()
@@ -332,7 +346,7 @@ impl std::fmt::Display for Shown<'_, '_> {
                 write!(f, "txn {succeeded} rev={revision}")
             }
             ReplyBody::Status(_) => f.write_str("status"),
-            ReplyBody::Snapshot(_) => f.write_str("snapshot"),
+            ReplyBody::Snapshot(piece) => write!(f, "{} bytes of a snapshot", piece.bytes.len()),
             ReplyBody::MemberList(_) => f.write_str("members"),
             ReplyBody::MemberChange { index, .. } => write!(f, "members changed at {index}"),
             ReplyBody::Transfer { leader } => write!(f, "{leader} leads"),

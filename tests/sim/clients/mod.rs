@@ -10,6 +10,7 @@ mod asking;
 mod calls;
 mod errands;
 mod hearing;
+mod saves;
 
 use crate::chance::Chance;
 use crate::history::{History, OpKind, RangeArgs};
@@ -19,7 +20,8 @@ use crate::queue::Event;
 use crate::world::World;
 use calls::{Call, Session};
 use raftd::wire::client::Op;
-use std::collections::BTreeMap;
+use saves::Save;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long an op is worth anything to anybody.
 const OP_NS: u64 = 4 * SECOND;
@@ -30,6 +32,8 @@ pub(crate) struct Line {
     pub(crate) pipe: PipeKey,
     input: Vec<u8>,
     greeted: bool,
+    /// What was asked on it and not answered.
+    unanswered: BTreeSet<u64>,
 }
 
 /// What a client wants.
@@ -84,6 +88,8 @@ pub(crate) struct Client {
     opening: Option<u64>,
     /// Requests about the cluster itself.
     errands: BTreeMap<u64, Op>,
+    /// Snapshots on their way.
+    saves: BTreeMap<u64, Save>,
 }
 
 impl Client {
@@ -130,6 +136,7 @@ impl Crowd {
             sessions: Vec::new(),
             opening: None,
             errands: BTreeMap::new(),
+            saves: BTreeMap::new(),
         };
         Crowd {
             clients: (0..count).map(&mut client).collect(),
@@ -202,6 +209,25 @@ impl World {
             Wanted { kind, deadline, tries: 0, unknown: 0, retried: false, call: None, of };
         self.crowd.clients[client].wanted.insert(op, wanted);
         self.attempt(client, op);
+    }
+
+    /// A request over a connection that its node has too, and has not answered: the client, the
+    /// node and the request.
+    pub(crate) fn unanswered(&self) -> Option<(usize, usize, u64)> {
+        let has = |machine: usize, pipe: PipeKey| {
+            let it = &self.machines[machine];
+            let there = it.sockets.iter().flatten().any(|socket| socket.pipe == pipe);
+            there && it.node.is_some() && it.dead.is_none()
+        };
+        let clients = self.crowd.clients.iter().enumerate();
+        let mut lines = clients.flat_map(|(client, it)| {
+            let lines = it.lines.iter().enumerate();
+            lines.filter_map(move |(node, line)| Some((client, node, line.as_ref()?)))
+        });
+        lines.find_map(|(client, node, line)| {
+            let request = line.unanswered.first().filter(|_| has(node, line.pipe))?;
+            Some((client, node, *request))
+        })
     }
 
     /// Nobody waits for answers any more.

@@ -359,6 +359,12 @@ impl Disk for SimDisk {
         let mut state = self.state();
         state.change()?;
         state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        let needed = match Role::of(name) {
+            Role::Segment(segment) => state.platter.needs_segment(segment),
+            Role::HardState(_) => false,
+            Role::Other => name == name_of(state.platter.newest().snapshot),
+        };
+        must!(!needed, "NeededStays", "{name} is removed");
         state.renamings.push(Renaming::Remove(name.to_owned()));
         Ok(())
     }

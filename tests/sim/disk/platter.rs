@@ -69,6 +69,17 @@ impl Platter {
         self.read_up_to.get(segment).copied().unwrap_or(0).max(DATA_START)
     }
 
+    /// Whether the newest hard state on the platters wants this segment, and records are in it.
+    pub(super) fn needs_segment(&self, segment: usize) -> bool {
+        let first = self.newest().base[0];
+        wide(segment) >= first && self.filled(segment) > DATA_START
+    }
+
+    /// What the newest sound copy says, whichever it is.
+    pub(super) fn newest(&self) -> HardCopy {
+        self.hard_state.into_iter().flatten().max().unwrap_or_default()
+    }
+
     pub(super) fn forget_log(&mut self) {
         self.log = Chain::default();
         self.hard_state = [None; 2];

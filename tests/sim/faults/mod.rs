@@ -93,6 +93,7 @@ impl World {
             Class::Frames | Class::Streams => self.clog(),
             Class::Transfers => self.ask_for_transfer(),
             Class::Members => self.ask_for_change(),
+            Class::Saves => self.ask_for_save(),
             Class::Clocks | Class::Garbage | Class::SmallWindows => {}
         }
     }

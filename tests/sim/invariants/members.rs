@@ -17,6 +17,7 @@ impl Proof {
         coverage: &mut Coverage,
     ) {
         let (index, next) = (raft.configuration_index(), raft.configuration());
+        self.check_in_force(machine, seen, (index, next));
         seen.replaced = seen.configuration.take_if(|(at, it)| *at != index || it != next);
         if seen.configuration.is_some() {
             return;
@@ -32,10 +33,41 @@ impl Proof {
                 coverage.hit_if(leaves, Point::LeaderLeaves);
             }
         }
-        if let Some(link) = seen.chain.at(index) {
-            self.configurations.insert((index, link.term), next.clone());
-        }
         seen.configuration = Some((index, next.clone()));
+    }
+
+    /// Whoever holds the entry of a configuration holds that one, and uses the newest that it
+    /// holds: appended or cut, found by a start or in a snapshot, read back from bytes or not.
+    fn check_in_force(
+        &mut self,
+        machine: usize,
+        seen: &Seen,
+        (index, next): (LogIndex, &Configuration),
+    ) {
+        // Who joins knows its introducer only.
+        if index == LogIndex::ZERO {
+            return;
+        }
+        if let Some(link) = seen.chain.at(index) {
+            let known = self.configurations.entry((index, link.term));
+            let known = known.or_insert_with(|| next.clone());
+            must!(
+                *known == *next,
+                "ConfigurationInForce",
+                "n{} has {next:?} of {index}@{}, which holds {known:?}",
+                machine + 1,
+                link.term
+            );
+        }
+        let holds = |at: LogIndex, term| seen.chain.at(at).is_some_and(|link| link.term == term);
+        let mut held = self.configurations.keys().rev().filter(|(at, term)| holds(*at, *term));
+        let newest = held.next().map(|(at, _)| *at);
+        must!(
+            newest == Some(index),
+            "ConfigurationInForce",
+            "n{} uses the configuration of {index}, and its log has {newest:?}",
+            machine + 1
+        );
     }
 
     /// The configurations that may be in force now: the newest that is committed, and those that

@@ -13,6 +13,7 @@
 //! | OneChange | a leader changes members once the last change and one own entry are committed |
 //! | OneStep | voters change one at a time, or through a joint configuration |
 //! | JointLeft | a joint configuration is followed by its new half, and the same learners |
+//! | ConfigurationInForce | it is that of the newest entry in the log that holds one |
 //! | CommitTermRule | a leader commits by counting only entries of its own term |
 //! | LeaderCompleteness | who is elected holds everything committed in earlier terms |
 //! | CommittedImmutable | an index is committed once, with one entry |
@@ -21,16 +22,21 @@
 //! | ReplicaHashEquality | equal applied index: equal state hash |
 //! | SnapshotCommitted | what a snapshot stands for is committed |
 //! | SnapshotDurable | a snapshot in force is on the platters, every byte and its name |
+//! | NeededStays | the snapshot in force and the segments of the log are never removed |
 //! | RecoveryKeeps | a start finds everything that a sync had covered |
 //! | RecoveryIdempotent | a second recovery finds what the first one left |
 //! | MessageSanity | only the leader of a term sends its appends and heartbeats |
 //! | ReadFreshness | an answer is not older than what anybody was told before it was asked for |
+//! | LeaseExclusive | while a leader holds a lease, nobody leads a later term |
 //! | ReadersAnswered | nobody waits for a round of a leader that is none any more |
+//! | Answered | a request is answered once over the connection on which it came, or that ends |
+//! | SavedWhole | a snapshot that a client saves loads, and holds what it knew to be written |
 //! | ExactlyOnce | a call of a session is done once, and all its copies get the same answer |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making |
 //! | Rest | a node with nothing new to look at does not ask for turn after turn |
 //! | Progress | enough of what clients asked for was answered |
+//! | Peers | a member dials all others, and nobody else |
 //! | Liveness, Convergence | a healed quorum serves; in the end all agree |
 //!
 //! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
@@ -165,6 +171,11 @@ impl Proof {
             .rev()
             .find(|(term, machine)| self.seen[**machine].leads == Some(**term))
             .map(|(_, machine)| *machine)
+    }
+
+    /// What is committed.
+    pub(crate) fn ground(&self) -> Ground {
+        self.ground.clone()
     }
 
     fn majority(&self) -> usize {

@@ -297,6 +297,22 @@ impl Proof {
         seen.commit = commit;
     }
 
+    /// A state that is said to be that of everything up to `position`, wherever it was found.
+    pub(crate) fn check_state(&self, machine: usize, position: LogPosition, hash: u64) {
+        let name = machine + 1;
+        must!(
+            self.ground.up_to(position).is_some(),
+            "SnapshotCommitted",
+            "n{name} gives away what stands for {position}"
+        );
+        let known = self.hashes.get(usize_of(position.index.get())).copied().flatten();
+        must!(
+            known.is_none_or(|known| known == hash),
+            "ReplicaHashEquality",
+            "n{name} gives away another state at {position}"
+        );
+    }
+
     fn check_applied(
         &mut self,
         machine: usize,
