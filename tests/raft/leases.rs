@@ -57,6 +57,20 @@ fn a_lease_counts_from_the_beginning_of_the_round_and_not_from_its_confirmation(
     assert_eq!(server.reads.len(), 1, "and is answered by that");
 }
 
+/// Nobody has promised anything for a round that is on its way.
+#[test]
+fn a_round_that_nobody_has_confirmed_prolongs_no_lease() {
+    let (mut server, begun) = leaseholder();
+    let beat = begun.after_ns(HEARTBEAT_NS);
+    server.tick(beat);
+    server.settle(beat);
+    assert!(server.raft.holds_lease(begun.after_ns(LEASE_NS - 1)));
+    let over = begun.after_ns(LEASE_NS);
+    assert!(!server.raft.holds_lease(over));
+    confirm(&mut server, over, 3, 2);
+    assert!(server.raft.holds_lease(over));
+}
+
 #[test]
 fn without_a_stated_drift_there_is_no_lease() {
     let mut server = leader_with(None);

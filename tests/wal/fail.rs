@@ -387,6 +387,25 @@ fn a_log_that_went_back_is_refused() {
 /// One commit index in every header of a batch is not safe: if the batch tears between an old entry
 /// and the TRUNC behind it, the suffix that the TRUNC cut is back, and the header before would call
 /// it committed.
+/// Else it would be in force after the next start, although its entry is gone.
+#[test]
+fn a_configuration_that_was_cut_off_is_not_found_again() {
+    let mut driver = fresh();
+    driver.wal.set_hard_state(hard_state(2), 5);
+    let members = b"members";
+    driver.wal.append(at(1, 1), EntryKind::Configuration, members);
+    driver.append(1, 10);
+    driver.wal.append(at(3, 1), EntryKind::Configuration, members);
+    driver.sync(1).unwrap();
+    driver.wal.truncate(at(2, 1));
+    driver.append(2, 10);
+    driver.append(2, 10);
+    driver.sync(1).unwrap();
+    let again = Driver::open(&driver.disk).unwrap().recovered;
+    assert_eq!(again.last, at(4, 2));
+    assert_eq!(again.configurations, [(index(1), members.to_vec())]);
+}
+
 #[test]
 fn a_torn_truncation_leaves_nothing_committed_that_it_cut() {
     let mut driver = fresh();

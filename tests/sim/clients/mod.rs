@@ -211,8 +211,8 @@ impl World {
         self.attempt(client, op);
     }
 
-    /// A request that a node has, over a connection that it has too, and owes an answer: the
-    /// client, the node and the request.
+    /// A request over a connection that its node has too, and has not answered: the client, the
+    /// node and the request.
     pub(crate) fn unanswered(&self) -> Option<(usize, usize, u64)> {
         let has = |machine: usize, pipe: PipeKey| {
             let it = &self.machines[machine];

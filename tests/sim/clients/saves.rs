@@ -1,5 +1,5 @@
-//! Somebody saves a snapshot, from whichever node, and looks at what it got, as `raftctl snapshot
-//! save` does.
+//! Somebody saves a snapshot, from whichever node, and looks at what it got: `raftctl snapshot
+//! save`.
 
 use crate::chance::{Chance, u64_of};
 use crate::coverage::Point;
@@ -77,7 +77,22 @@ impl World {
                 | Error::NoSpace
                 | Error::Removed { .. },
             ) => drop(saves.remove(&reply.id)),
-            other => broken("Answer", format!("a snapshot was asked for, and came {other:?}")),
+            other @ (ReplyBody::Error(_)
+            | ReplyBody::Put { .. }
+            | ReplyBody::DeleteRange { .. }
+            | ReplyBody::OpenSession { .. }
+            | ReplyBody::PutIf { .. }
+            | ReplyBody::Compact { .. }
+            | ReplyBody::PutWith { .. }
+            | ReplyBody::DeleteRangeWith { .. }
+            | ReplyBody::Txn { .. }
+            | ReplyBody::Range(_)
+            | ReplyBody::Status(_)
+            | ReplyBody::MemberList(_)
+            | ReplyBody::MemberChange { .. }
+            | ReplyBody::Transfer { .. }) => {
+                broken("Answer", format!("a snapshot was asked for, and came {other:?}"));
+            }
         }
         true
     }
