@@ -394,12 +394,6 @@ fn mend(
         remove(disk, &segment_name(seq))?;
         disk.sync_directory(LOG).map_err(OpenError::io(disk, "sync", LOG))?;
     }
-    for &seq in &read.dead {
-        remove(disk, &segment_name(seq))?;
-    }
-    if !read.dead.is_empty() {
-        disk.sync_directory(LOG).map_err(OpenError::io(disk, "sync", LOG))?;
-    }
     let mut segments = Vec::new();
     for (scan, file) in read.scans.iter().zip(read.files) {
         let header = scan.header.expect("a segment without a header is damage, and was refused");
@@ -418,6 +412,14 @@ fn mend(
     let stale = replay.term_max > loaded.newest.hard_state.term;
     let clean = loaded.newest.clean;
     let hard_state = write_hard_state(disk, loaded, &replay, (&identity, options))?;
+    // Not before: what says that they are dead may have been read from memory alone, where a sync
+    // that failed left it.
+    for &seq in &read.dead {
+        remove(disk, &segment_name(seq))?;
+    }
+    if !read.dead.is_empty() {
+        disk.sync_directory(LOG).map_err(OpenError::io(disk, "sync", LOG))?;
+    }
     let template = template(identity, options);
     Ok(Opened {
         identity,

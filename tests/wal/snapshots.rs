@@ -232,6 +232,65 @@ fn a_crash_at_any_operation_leaves_the_old_snapshot_or_the_new_one() {
     cut_everywhere(&prepare, &script, &look);
 }
 
+/// What a process wrote and did not sync, because it was killed or because the sync failed, is read
+/// by the next one, and gone after the power was. Nothing may be removed because of it before it is
+/// durable; and after a sync that failed the next one finds nothing to do.
+#[test]
+fn a_kill_or_failed_sync_and_a_crash_of_the_next_start_leave_the_old_snapshot_or_the_new_one() {
+    for fails in [false, true] {
+        end_twice(fails);
+    }
+}
+
+/// Lets the process end at each of its operations or syncs, and the power go at each operation of
+/// the next start.
+fn end_twice(fails: bool) {
+    let run = |kill: u64, cut: u64, way: u64| {
+        let disk = SimDisk::new(10_000 * kill + 100 * cut + way);
+        let mut driver = filled(&disk, 40);
+        driver.draft(38).unwrap();
+        driver.wal.adopt_draft(index(38));
+        if fails {
+            disk.fail_sync_after(kill);
+        } else {
+            disk.light_fuse(kill);
+        }
+        let synced = driver.sync(40).is_ok();
+        if synced {
+            driver.background();
+        }
+        let killed = disk.is_dead() || !synced;
+        drop(driver);
+        disk.process_ends();
+        disk.fail_sync_after(u64::MAX);
+        disk.light_fuse(cut);
+        let next = Driver::open(&disk).map(drop);
+        let (dead, opened) = (disk.is_dead(), next.is_ok());
+        disk.power_loss();
+        let why = format!("killed at {kill}, cut at {cut}, way {way}");
+        let again = Driver::open(&disk).unwrap_or_else(|error| panic!("{why}: {error}"));
+        let base = again.recovered.base.index;
+        assert_eq!(again.log(), entries(base.get() + 1, 40), "{why}");
+        assert!(again.recovered.snapshot.is_some() || !synced, "{why}");
+        assert!(dead || opened, "{why}");
+        (killed, dead)
+    };
+    for kill in 0.. {
+        let mut killed = false;
+        for cut in 0.. {
+            let ends = [0, 1, 2, 3].map(|way| run(kill, cut, way));
+            killed |= ends[0].0;
+            if ends.iter().all(|(_, dead)| !dead) {
+                break;
+            }
+        }
+        if !killed {
+            assert!(kill > 1, "{kill} operations or syncs");
+            return;
+        }
+    }
+}
+
 #[test]
 fn a_crash_at_any_operation_of_an_installation_leaves_the_old_log_or_the_snapshot() {
     let (id, file) = others(70);
