@@ -58,6 +58,7 @@ mod patience;
 mod raftctl;
 mod reads;
 mod refusals;
+mod repl;
 pub(crate) mod script;
 mod starting;
 mod steady;

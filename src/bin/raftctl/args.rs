@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use raftd::types::{NodeId, is_address};
@@ -50,9 +51,9 @@ pub(crate) struct Cli {
     /// How long the command may take: 5s, 500ms, 2m.
     #[arg(long, global = true, default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
-    /// What to do.
+    /// What to do; without it, on a terminal, raftctl asks for one after the other.
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub(crate) verb: Option<Verb>,
 }
 
 /// How to print what comes back.
@@ -383,6 +384,15 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "raftctl", &mut script);
     script
+}
+
+/// What clap says if a verb is required, which it is where nobody can be asked for one.
+pub(crate) fn a_verb_is_missing() -> clap::Error {
+    let mut command = Cli::command().subcommand_required(true).arg_required_else_help(true);
+    match command.try_get_matches_from_mut(["raftctl"]) {
+        Err(why) => why,
+        Ok(_) => command.error(ErrorKind::MissingSubcommand, "which verb? see raftctl --help"),
+    }
 }
 
 fn member(text: &str) -> Result<Newcomer, &'static str> {

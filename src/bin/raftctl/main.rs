@@ -4,6 +4,7 @@ mod exit;
 mod log;
 mod members;
 mod output;
+mod repl;
 mod restore;
 mod save;
 mod snapshot;
@@ -19,11 +20,15 @@ use clap::Parser;
 use raftd::client::{Client, ClientOptions};
 use raftd::types::{ClusterId, Revision};
 
-use args::{Cli, Verb};
+use args::{Cli, Format, Verb};
 use exit::{End, Failure};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = Cli::try_parse().and_then(|cli| {
+        let nobody_to_ask = cli.verb.is_none() && !repl::is_possible();
+        if nobody_to_ask { Err(args::a_verb_is_missing()) } else { Ok(cli) }
+    });
+    let cli = match parsed {
         Ok(cli) => cli,
         // Help and version come here as well, with exit code 0.
         Err(why) => {
@@ -46,25 +51,29 @@ fn run(cli: Cli) -> Result<End, Failure> {
     let options =
         ClientOptions { endpoints: cli.endpoints, timeout: cli.timeout, cluster_id: ClusterId(0) };
     let mut client = Client::new(options);
-    let (text, end) = match cli.verb {
-        Verb::Put(args) => (verbs::put(&mut client, cli.output, args)?, End::Done),
-        Verb::Get(args) => (verbs::get(&mut client, cli.output, args)?, End::Done),
-        Verb::Del(args) => (verbs::del(&mut client, cli.output, &args)?, End::Done),
-        Verb::Txn { interactive } => (txn::txn(&mut client, cli.output, interactive)?, End::Done),
-        Verb::Compact { revision } => {
-            (verbs::compact(&mut client, cli.output, Revision(revision.0))?, End::Done)
-        }
-        Verb::Status => status::status(&client, cli.output),
-        Verb::Member(verb) => (members::member(&mut client, cli.output, verb)?, End::Done),
-        Verb::TransferLeader { id } => {
-            (members::transfer_leader(&mut client, cli.output, id)?, End::Done)
-        }
-        Verb::Log(verb) => log::log(cli.output, verb)?,
-        Verb::Snapshot(verb) => snapshot::snapshot(&mut client, cli.output, verb)?,
-        Verb::Completions { shell } => (args::completions(shell), End::Done),
-    };
+    let Some(verb) = cli.verb else { return repl::converse(&mut client, cli.output) };
+    let (text, end) = carry_out(&mut client, cli.output, verb)?;
     print(&text)?;
     Ok(end)
+}
+
+/// Does what a verb says. Returns what to print, and how it ended.
+fn carry_out(client: &mut Client, output: Format, verb: Verb) -> Result<(Vec<u8>, End), Failure> {
+    Ok(match verb {
+        Verb::Put(args) => (verbs::put(client, output, args)?, End::Done),
+        Verb::Get(args) => (verbs::get(client, output, args)?, End::Done),
+        Verb::Del(args) => (verbs::del(client, output, &args)?, End::Done),
+        Verb::Txn { interactive } => (txn::txn(client, output, interactive)?, End::Done),
+        Verb::Compact { revision } => {
+            (verbs::compact(client, output, Revision(revision.0))?, End::Done)
+        }
+        Verb::Status => status::status(client, output),
+        Verb::Member(verb) => (members::member(client, output, verb)?, End::Done),
+        Verb::TransferLeader { id } => (members::transfer_leader(client, output, id)?, End::Done),
+        Verb::Log(verb) => log::log(output, verb)?,
+        Verb::Snapshot(verb) => snapshot::snapshot(client, output, verb)?,
+        Verb::Completions { shell } => (args::completions(shell), End::Done),
+    })
 }
 
 /// A reader that has seen enough (`raftctl get --prefix "" | head`) is no failure.

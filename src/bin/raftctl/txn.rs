@@ -135,16 +135,10 @@ fn parse_compare(line: &[u8]) -> anyhow::Result<OwnedCompare> {
 }
 
 fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
-    let mut words = vec![OsString::from("raftctl")];
-    let mut rest = line;
-    while !rest.is_empty() {
-        let (one, after) = word(rest, b"").context("a quotation does not end")?;
-        words.push(OsString::from_vec(one));
-        rest = after.trim_ascii_start();
-    }
     let told = |failure: Failure| failure.why;
-    let cli = Cli::try_parse_from(words)?;
-    match cli.verb {
+    let words = words(line).context("a quotation does not end")?;
+    let cli = Cli::try_parse_from([OsString::from("raftctl")].into_iter().chain(words))?;
+    match cli.verb.context("which request?")? {
         Verb::Put(args) if args.if_mod_revision.is_none() => {
             let value = args.value.as_ref().map_or(Vec::new(), |value| value.as_bytes().to_vec());
             Ok(OwnedRequest::Put { key: single_key(&args.key).map_err(told)?, value, args })
@@ -170,6 +164,19 @@ fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
             anyhow::bail!("a request is put, get or del, without conditions")
         }
     }
+}
+
+/// All words of a line that does not begin with a space, without their quotation marks; `None` if a
+/// quotation does not end.
+pub(crate) fn words(line: &[u8]) -> Option<Vec<OsString>> {
+    let mut words = Vec::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let (one, after) = word(rest, b"")?;
+        words.push(OsString::from_vec(one));
+        rest = after.trim_ascii_start();
+    }
+    Some(words)
 }
 
 /// The first word, without its quotation marks, and what follows it. A bare word ends at a space or

@@ -1,0 +1,166 @@
+//! Verbs one after the other: what raftctl is on a terminal, if it is started without one. What is
+//! typed is kept for the arrow keys and written nowhere: values may be secrets.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use raftd::client::Client;
+use rustyline::completion::{Completer, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::MemHistory;
+use rustyline::validate::Validator;
+use rustyline::{Config, Editor, Helper};
+
+use super::args::{Format, Verb};
+use super::carry_out;
+use super::exit::{End, Failure};
+use super::txn;
+
+const PROMPT: &str = "raftd> ";
+
+/// A line of the conversation: a verb, and how to print what comes back.
+#[derive(Parser, Debug)]
+#[command(name = "raftd>", no_binary_name = true, disable_version_flag = true)]
+struct Line {
+    /// How to print what comes back.
+    #[arg(long, short, global = true, value_enum)]
+    output: Option<Format>,
+    #[command(subcommand)]
+    verb: Spoken,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Spoken {
+    #[command(flatten)]
+    Verb(Verb),
+    /// End the conversation, as Ctrl-D does.
+    #[command(visible_alias = "quit")]
+    Exit,
+}
+
+/// Whether there is somebody to talk to.
+pub(crate) fn is_possible() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// Asks for verbs and carries them out, until the terminal has no more. A verb that fails says so,
+/// and the next one is asked for.
+pub(crate) fn converse(client: &mut Client, format: Format) -> Result<End, Failure> {
+    let ended = |why: ReadlineError| Failure {
+        end: End::Refused,
+        why: anyhow::Error::new(why).context("cannot read from the terminal"),
+    };
+    let mut editor = Editor::with_history(Config::default(), MemHistory::new()).map_err(ended)?;
+    editor.set_helper(Some(Verbs::known()));
+    loop {
+        let line = match editor.readline(PROMPT) {
+            Ok(line) => line,
+            // Ctrl-C gives up the line, Ctrl-D all of it.
+            Err(ReadlineError::Interrupted) => continue,
+            Err(ReadlineError::Eof) => return Ok(End::Done),
+            Err(why) => return Err(ended(why)),
+        };
+        if line.trim().is_empty() {
+            continue;
+        }
+        // It is only not remembered.
+        let _ = editor.add_history_entry(line.as_str());
+        match read(&line) {
+            Ok(Line { verb: Spoken::Exit, .. }) => return Ok(End::Done),
+            Ok(Line { output, verb: Spoken::Verb(verb) }) => {
+                answer(client, output.unwrap_or(format), verb)?;
+            }
+            Err(why) => say(&why),
+        }
+    }
+}
+
+fn read(line: &str) -> anyhow::Result<Line> {
+    let words = txn::words(line.trim().as_bytes()).context("a quotation does not end")?;
+    Ok(Line::try_parse_from(words)?)
+}
+
+fn answer(client: &mut Client, format: Format, verb: Verb) -> Result<(), Failure> {
+    match carry_out(client, format, verb) {
+        Ok((text, _)) => super::print(&text),
+        Err(failure) => {
+            say(&failure.why);
+            Ok(())
+        }
+    }
+}
+
+/// clap's errors are whole texts, help among them.
+fn say(why: &anyhow::Error) {
+    let _ = match why.downcast_ref::<clap::Error>() {
+        Some(told) => told.print(),
+        None => writeln!(std::io::stderr(), "{why:#}"),
+    };
+}
+
+/// Completes the first word of a line.
+#[derive(Debug)]
+struct Verbs(Vec<String>);
+
+impl Verbs {
+    fn known() -> Verbs {
+        let line = Line::command();
+        Verbs(line.get_subcommands().map(|verb| verb.get_name().to_owned()).collect())
+    }
+
+    fn beginning_with<'a>(&'a self, begun: &'a str) -> impl Iterator<Item = &'a String> {
+        self.0.iter().filter(move |verb| verb.starts_with(begun))
+    }
+}
+
+impl Completer for Verbs {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let pair = |verb: &String| Pair { display: verb.clone(), replacement: format!("{verb} ") };
+        let found = self.beginning_with(&line[..at]).map(pair).collect();
+        Ok((0, found))
+    }
+}
+
+impl Hinter for Verbs {
+    type Hint = String;
+}
+
+impl Highlighter for Verbs {}
+
+impl Validator for Verbs {}
+
+impl Helper for Verbs {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_verb_with_its_flags_and_quotation_marks() {
+        let line = read("put \"a key\" value -o json").unwrap();
+        assert_eq!(line.output, Some(Format::Json));
+        let Spoken::Verb(Verb::Put(put)) = line.verb else { panic!("{line:?}") };
+        assert_eq!(put.key, "a key");
+        assert!(matches!(read(" exit ").unwrap().verb, Spoken::Exit));
+        assert!(matches!(read("quit").unwrap().verb, Spoken::Exit));
+        assert!(read("put \"a").is_err());
+        assert!(read("pit a b").unwrap_err().to_string().contains("put"), "it guesses");
+    }
+
+    #[test]
+    fn verbs_are_completed() {
+        let verbs = Verbs::known();
+        assert_eq!(verbs.beginning_with("sta").collect::<Vec<_>>(), ["status"]);
+        assert!(verbs.beginning_with("").any(|verb| verb == "exit"));
+    }
+}
