@@ -231,10 +231,21 @@ fn unwrap_value(value: &mut Vec<&str>) {
 impl Edit {
     /// The source with the bug in it.
     pub(crate) fn apply(&self, source: &str) -> Result<String, ListError> {
+        let (start, end) = self.place(source)?;
+        Ok([&source[..start], &self.replace, &source[end..]].concat())
+    }
+
+    /// What stands there with the bug.
+    pub(crate) fn replacement(&self) -> &str {
+        &self.replace
+    }
+
+    /// Where the bug comes: from a byte to another.
+    pub(crate) fn place(&self, source: &str) -> Result<(usize, usize), ListError> {
         let places = self.places(source);
         let lines = |at: &usize| (source[..*at].matches('\n').count() + 1).to_string();
         match places.as_slice() {
-            [(start, end)] => Ok([&source[..*start], &self.replace, &source[*end..]].concat()),
+            [place] => Ok(*place),
             [] => error(self.line, format!("not found in {}: {}", self.file, self.nearest(source))),
             many => {
                 let at: Vec<String> = many.iter().map(|(start, _)| lines(start)).collect();

@@ -8,6 +8,7 @@ mod run;
 mod score;
 mod suite;
 mod tree;
+mod weave;
 
 use list::{Mutant, parse};
 use run::Runner;
@@ -118,7 +119,7 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
             continue;
         }
         if runner.is_none() {
-            runner = Some(start_runner(package, asked)?);
+            runner = Some(start_runner(package, &mutants, asked)?);
         }
         let runner = runner.as_ref().expect("it was just started");
         match runner.judge(mutant, earlier.of(mutant, 0)) {
@@ -139,9 +140,13 @@ fn carry_out(asked: &Asked) -> Result<u8, String> {
     Ok(score.exit_code())
 }
 
-fn start_runner(package: &Path, asked: &Asked) -> Result<Runner, String> {
+fn start_runner(package: &Path, mutants: &[Mutant], asked: &Asked) -> Result<Runner, String> {
     let jobs = asked.jobs.unwrap_or_else(cores);
-    Runner::start(package, run::Asked { seeds: asked.seeds, jobs, sim_only: asked.sim_only })
+    Runner::start(
+        package,
+        mutants,
+        run::Asked { seeds: asked.seeds, jobs, sim_only: asked.sim_only },
+    )
 }
 
 fn read_results(file: &Path) -> Result<Results, String> {

@@ -4,8 +4,8 @@ use super::list::Mutant;
 use super::score::{Judged, Verdict};
 use super::suite::{End, Suite, build, now, run};
 use super::tree::Tree;
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use super::weave::{Weave, weave};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,50 +82,96 @@ fn again(verdict: &Verdict) -> Option<Stage> {
 }
 
 pub(crate) struct Runner {
-    tree: Tree,
     asked: Asked,
-    /// Programs without a bug: what fails in them as well proves nothing.
-    innocent: PathBuf,
-    /// Which of them are there.
-    kept: RefCell<BTreeSet<&'static str>>,
+    /// Where those are planted that cannot be woven.
+    tree: Tree,
+    woven: Woven,
     /// How long a seed may take, on average.
     seed_limit: Duration,
 }
 
-impl Runner {
-    /// Makes the copy, and the programs without a bug.
-    pub(crate) fn start(package: &Path, asked: Asked) -> Result<Runner, String> {
-        let tree = Tree::copy(package).map_err(|why| format!("cannot copy the package: {why}"))?;
-        let innocent = package.join("target/mutants/innocent");
-        fs::create_dir_all(&innocent).map_err(|why| format!("{innocent:?}: {why}"))?;
-        let seeds = simulator(0, BASELINE_SEEDS, asked.jobs);
-        let (kept, seed_limit) = (RefCell::default(), Duration::ZERO);
-        let mut runner = Runner { tree, asked, innocent, kept, seed_limit };
-        for suite in [&seeds, &directed(&Filter::Slow, 1), &units(&Filter::Slow, 1)] {
-            runner.keep_innocent(suite)?;
+/// The programs with all bugs that can be woven. With none of them in force they are without a
+/// bug: what fails then as well proves nothing.
+struct Woven {
+    weave: Weave,
+    tree: Tree,
+    /// By what cargo calls them.
+    programs: BTreeMap<&'static str, PathBuf>,
+}
+
+impl Woven {
+    /// Weaves, and builds. What does not compile there is left out, to be planted alone.
+    fn build(package: &Path, mutants: &[Mutant]) -> Result<Woven, String> {
+        let said = |why| format!("cannot copy the package: {why}");
+        let tree = Tree::copy(package, "woven").map_err(said)?;
+        let mut left_out = BTreeSet::new();
+        loop {
+            let weave = weave(package, mutants, &left_out)?;
+            tree.write(&weave.files).map_err(said)?;
+            println!("{} of {} bugs in one program", weave.len(), mutants.len());
+            let mut programs = BTreeMap::new();
+            let suites =
+                [simulator(0, 1, 1), directed(&Filter::Quick, 1), units(&Filter::Quick, 1)];
+            let built: Result<(), String> = suites.iter().try_for_each(|suite| {
+                let built = tree.root().join(build(tree.root(), suite)?);
+                // Those of the other tree are built in the same place.
+                let program = package.join("target/mutants").join(suite.name());
+                let kept = fs::copy(&built, &program).map(|_| ());
+                let _before = programs.insert(suite.name(), program);
+                kept.map_err(|why| format!("{built:?}: {why}"))
+            });
+            let Err(errors) = built else { return Ok(Woven { weave, tree, programs }) };
+            let guilty: Vec<String> = places_of(&errors)
+                .filter_map(|(file, line)| weave.at(file, line).cloned())
+                .filter(|name| !left_out.contains(name))
+                .collect();
+            if guilty.is_empty() {
+                return Err(first_errors(&errors));
+            }
+            println!("planted alone: {}", guilty.join("; "));
+            left_out.extend(guilty);
         }
-        let (end, alone) = runner.run_innocent(&seeds)?;
+    }
+
+    fn run(&self, suite: &Suite, limit: Duration) -> Result<(End, Duration), String> {
+        run(self.tree.root(), &self.programs[suite.name()], suite, limit)
+    }
+}
+
+/// The files and lines that a compiler's errors name.
+fn places_of(said: &str) -> impl Iterator<Item = (&str, usize)> {
+    said.lines().filter_map(|line| {
+        let (_, place) = line.split_once("--> ").or_else(|| line.split_once("::: "))?;
+        let mut parts = place.split(':');
+        Some((parts.next()?, parts.next()?.parse().ok()?))
+    })
+}
+
+fn first_errors(said: &str) -> String {
+    let errors = said.lines().skip_while(|line| !line.starts_with("error"));
+    let first: Vec<&str> = errors.take(12).collect();
+    format!("it does not compile:\n{}", first.join("\n"))
+}
+
+impl Runner {
+    /// Makes the copies, and the programs.
+    pub(crate) fn start(
+        package: &Path,
+        mutants: &[Mutant],
+        asked: Asked,
+    ) -> Result<Runner, String> {
+        let tree = Tree::copy(package, "tree");
+        let tree = tree.map_err(|why| format!("cannot copy the package: {why}"))?;
+        let woven = Woven::build(package, mutants)?;
+        let seeds = simulator(0, BASELINE_SEEDS, asked.jobs);
+        let (end, alone) = woven.run(&seeds, TESTS_LIMIT)?;
         if let End::Failed { said } = end {
             return Err(format!("the package fails without any bug planted:\n{said}"));
         }
         println!("without a bug: {BASELINE_SEEDS} seeds in {:.1} s", alone.as_secs_f64());
         let seeds = u32::try_from(BASELINE_SEEDS).unwrap_or(u32::MAX);
-        runner.seed_limit = alone.saturating_mul(PATIENCE) / seeds;
-        Ok(runner)
-    }
-
-    fn run_innocent(&self, suite: &Suite) -> Result<(End, Duration), String> {
-        run(self.tree.root(), &self.innocent.join(suite.name()), suite, TESTS_LIMIT)
-    }
-
-    /// The program of directed tests that stand alone, without a bug. Before one is planted.
-    fn keep_innocent(&self, suite: &Suite) -> Result<(), String> {
-        let kept = self.innocent.join(suite.name());
-        if self.kept.borrow_mut().insert(suite.name()) {
-            let program = self.tree.root().join(build(self.tree.root(), suite)?);
-            fs::copy(program, &kept).map_err(|why| format!("{kept:?}: {why}"))?;
-        }
-        Ok(())
+        let seed_limit = alone.saturating_mul(PATIENCE) / seeds;
+        Ok(Runner { asked, tree, woven, seed_limit })
     }
 
     /// Plants a bug, looks who notices, and takes it out again. `earlier` is what became of it in
@@ -136,32 +182,31 @@ impl Runner {
         earlier: Option<&Verdict>,
     ) -> Result<Judged, String> {
         let start = now();
-        for stage in self.stages(mutant, earlier) {
-            if let Stage::Tests(filter @ Filter::Named(_)) = stage {
-                self.keep_innocent(&directed(&filter, 1))?;
-            }
-        }
-        let sound = self.tree.plant(mutant)?;
-        let verdict = self.notice(mutant, earlier);
-        let restored = self.tree.restore(sound);
-        restored.map_err(|why| format!("cannot take it out: {why}"))?;
-        Ok(Judged { verdict: verdict?, took: start.elapsed() })
+        let number = self.woven.weave.number(mutant);
+        let verdict = if number.is_some() {
+            self.notice(number, mutant, earlier)?
+        } else {
+            let sound = self.tree.plant(mutant)?;
+            let verdict = self.notice(None, mutant, earlier);
+            let restored = self.tree.restore(sound);
+            restored.map_err(|why| format!("cannot take it out: {why}"))?;
+            verdict?
+        };
+        Ok(Judged { verdict, took: start.elapsed() })
     }
 
-    fn stages(
+    /// `number` is that of a bug that is woven; else it stands in the tree.
+    fn notice(
         &self,
+        number: Option<u32>,
         mutant: &Mutant,
         earlier: Option<&Verdict>,
-    ) -> impl Iterator<Item = Stage> + use<> {
+    ) -> Result<Verdict, String> {
         let first = earlier.and_then(again).filter(|_| !self.asked.sim_only);
-        first.into_iter().chain(stages(&mutant.caught_by, &self.asked))
-    }
-
-    fn notice(&self, mutant: &Mutant, earlier: Option<&Verdict>) -> Result<Verdict, String> {
-        for stage in self.stages(mutant, earlier) {
+        for stage in first.into_iter().chain(stages(&mutant.caught_by, &self.asked)) {
             let verdict = match stage {
-                Stage::Tests(filter) => self.test(&filter)?,
-                Stage::Seeds { after, last } => self.simulate(after, last)?,
+                Stage::Tests(filter) => self.test(number, &filter)?,
+                Stage::Seeds { after, last } => self.simulate(number, after, last)?,
             };
             if let Some(verdict) = verdict {
                 return Ok(verdict);
@@ -171,19 +216,24 @@ impl Runner {
     }
 
     /// Simulates until a seed fails that passes without the bug.
-    fn simulate(&self, mut after: u64, last: u64) -> Result<Option<Verdict>, String> {
+    fn simulate(
+        &self,
+        number: Option<u32>,
+        mut after: u64,
+        last: u64,
+    ) -> Result<Option<Verdict>, String> {
         while after < last {
-            let suite = simulator(after, last - after, self.asked.jobs);
+            let mut suite = simulator(after, last - after, self.asked.jobs);
             let seeds = u32::try_from(last - after).unwrap_or(u32::MAX);
             let limit = self.seed_limit.saturating_mul(seeds).max(LIMIT_MIN);
-            let said = match self.attempt(&suite, limit)? {
+            let said = match self.attempt(number, &mut suite, limit)? {
                 End::Passed => return Ok(None),
                 End::Failed { said } => said,
                 End::Hung => return Ok(Some(Verdict::Hung { what: "the simulator".to_owned() })),
             };
             let Failure { seed, what } = Failure::read(&said)?;
             // Alone, as it is said to be repeated.
-            let (alone, _) = self.run_innocent(&simulator(seed - 1, 1, 1))?;
+            let (alone, _) = self.woven.run(&simulator(seed - 1, 1, 1), TESTS_LIMIT)?;
             if matches!(alone, End::Passed) {
                 return Ok(Some(Verdict::Seed { seed, what }));
             }
@@ -195,15 +245,18 @@ impl Runner {
 
     /// Runs directed tests. One that fails must fail twice, and pass without the bug: some of them
     /// have threads, and a busy machine is no bug.
-    fn test(&self, filter: &Filter) -> Result<Option<Verdict>, String> {
+    fn test(&self, number: Option<u32>, filter: &Filter) -> Result<Option<Verdict>, String> {
         let jobs = self.asked.jobs;
-        let suites = match filter {
-            Filter::Named(name) if name.contains("::tests") => vec![units(filter, jobs)],
-            Filter::Named(_) | Filter::Slow => vec![directed(filter, jobs)],
-            Filter::Quick => vec![directed(filter, jobs), units(filter, jobs)],
+        let (suites, limit) = match filter {
+            Filter::Named(name) if name.contains("::tests") => {
+                (vec![units(filter, jobs)], LIMIT_MIN)
+            }
+            Filter::Named(_) => (vec![directed(filter, jobs)], LIMIT_MIN),
+            Filter::Slow => (vec![directed(filter, jobs)], TESTS_LIMIT),
+            Filter::Quick => (vec![directed(filter, jobs), units(filter, jobs)], TESTS_LIMIT),
         };
         for mut suite in suites {
-            let said = match self.attempt(&suite, TESTS_LIMIT)? {
+            let said = match self.attempt(number, &mut suite, limit)? {
                 End::Passed => continue,
                 End::Failed { said } => said,
                 End::Hung => return Ok(Some(Verdict::Hung { what: "a directed test".to_owned() })),
@@ -213,8 +266,9 @@ impl Runner {
                 return Ok(Some(Verdict::Test { what }));
             };
             suite.arguments = vec!["--exact".to_owned(), failed.clone()];
-            let again = !matches!(self.attempt(&suite, TESTS_LIMIT)?, End::Passed);
-            if again && matches!(self.run_innocent(&suite)?.0, End::Passed) {
+            let again = !matches!(self.attempt(number, &mut suite, limit)?, End::Passed);
+            suite.planted = 0;
+            if again && matches!(self.woven.run(&suite, limit)?.0, End::Passed) {
                 return Ok(Some(Verdict::Test { what: failed }));
             }
             println!("note: {failed} failed, but not always, or without a bug as well");
@@ -222,12 +276,17 @@ impl Runner {
         Ok(None)
     }
 
-    fn attempt(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
-        let program = build(self.tree.root(), suite).map_err(|said| {
-            let errors = said.lines().skip_while(|line| !line.starts_with("error"));
-            let first: Vec<&str> = errors.take(12).collect();
-            format!("it does not compile:\n{}", first.join("\n"))
-        })?;
+    fn attempt(
+        &self,
+        number: Option<u32>,
+        suite: &mut Suite,
+        limit: Duration,
+    ) -> Result<End, String> {
+        if let Some(number) = number {
+            suite.planted = number;
+            return Ok(self.woven.run(suite, limit)?.0);
+        }
+        let program = build(self.tree.root(), suite).map_err(|said| first_errors(&said))?;
         Ok(run(self.tree.root(), &program, suite, limit)?.0)
     }
 }
@@ -238,28 +297,18 @@ fn simulator(after: u64, seeds: u64, jobs: u64) -> Suite {
     Suite {
         build: &["--test", "sim"],
         arguments: words.chain(["--no-shrink".to_owned()]).collect(),
+        planted: 0,
     }
 }
 
 /// The tests that stand in the sources.
 fn units(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--lib"], arguments: filtered(filter, jobs) }
+    Suite { build: &["--lib"], arguments: filtered(filter, jobs), planted: 0 }
 }
 
-/// The directed tests: those that `tree` leaves in, or only those beside the one that is named.
+/// The directed tests: those that `tree` leaves in.
 fn directed(filter: &Filter, jobs: u64) -> Suite {
-    let module = match filter {
-        Filter::Named(name) => name.split("::").next().unwrap_or_default(),
-        Filter::Quick | Filter::Slow => "",
-    };
-    let build: &'static [&'static str] = match module {
-        "kv" => &["--test", "alone_kv"],
-        "raft" => &["--test", "alone_raft"],
-        "wal" => &["--test", "alone_wal"],
-        "wire" => &["--test", "alone_wire"],
-        _ => &["--test", "raftd"],
-    };
-    Suite { build, arguments: filtered(filter, jobs) }
+    Suite { build: &["--test", "raftd"], arguments: filtered(filter, jobs), planted: 0 }
 }
 
 fn filtered(filter: &Filter, jobs: u64) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! A test program of the copy: building it, running it within a limit, reading what it says.
 
+use super::weave::PLANTED;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,8 @@ pub(crate) struct Suite {
     /// What cargo builds.
     pub(crate) build: &'static [&'static str],
     pub(crate) arguments: Vec<String>,
+    /// The bug that is in force, of those in the program.
+    pub(crate) planted: u32,
 }
 
 impl Suite {
@@ -70,6 +73,7 @@ pub(crate) fn run(
         .args(&suite.arguments)
         .current_dir(root)
         .env("CARGO_MANIFEST_DIR", root)
+        .env(PLANTED, suite.planted.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -10,11 +10,6 @@ use std::path::{Path, PathBuf};
 const PARTS: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "protocol.md", "src", "tests", "bench", "scripts"];
 
-/// Directed tests that stand alone, and with what: a program of their own is built sooner than one
-/// of all.
-const ALONE: [(&str, &[&str]); 4] =
-    [("kv", &["kv"]), ("raft", &["dice", "raft", "wal"]), ("wal", &["wal"]), ("wire", &["wire"])];
-
 pub(crate) struct Tree {
     root: PathBuf,
 }
@@ -25,8 +20,8 @@ pub(crate) struct Sound(BTreeMap<String, String>);
 impl Tree {
     /// Makes the copy equal to the package. Only what differs is written, so that only that is
     /// built anew.
-    pub(crate) fn copy(package: &Path) -> io::Result<Tree> {
-        let root = package.join("target/mutants/tree");
+    pub(crate) fn copy(package: &Path, name: &str) -> io::Result<Tree> {
+        let root = package.join("target/mutants").join(name);
         fs::create_dir_all(&root)?;
         for part in PARTS {
             copy(&package.join(part), &root.join(part))?;
@@ -38,15 +33,20 @@ impl Tree {
             lean_manifest(&fs::read_to_string(package.join(manifest))?),
         )?;
         fs::write(root.join(tests), lean_tests(&fs::read_to_string(package.join(tests))?))?;
-        for (name, modules) in ALONE {
-            let modules: String = modules.iter().map(|it| format!("mod {it};\n")).collect();
-            fs::write(root.join(format!("tests/alone_{name}.rs")), modules)?;
-        }
         Ok(Tree { root })
     }
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Puts other sources in their places.
+    pub(crate) fn write(&self, files: &BTreeMap<String, String>) -> io::Result<()> {
+        files.iter().try_for_each(|(file, text)| {
+            let path = self.root.join(file);
+            let same = fs::read_to_string(&path).is_ok_and(|before| before == *text);
+            if same { Ok(()) } else { fs::write(path, text) }
+        })
     }
 
     /// Plants a bug. The package may have moved on since it was copied.
@@ -76,10 +76,7 @@ fn lean_manifest(manifest: &str) -> String {
         !program && !table.contains("name = \"mutants\"")
     });
     let tables = tables.map(|(nth, table)| if nth == 0 { "" } else { "\n[" }.to_owned() + table);
-    let tables = tables.collect::<String>().replace("required-features = [\"ctl\"]\n", "");
-    let test =
-        |name| format!("\n[[test]]\nname = \"alone_{name}\"\npath = \"tests/alone_{name}.rs\"\n");
-    tables + &ALONE.map(|(name, _)| test(name)).concat()
+    tables.collect::<String>().replace("required-features = [\"ctl\"]\n", "")
 }
 
 /// The directed tests: what has a name and is quick. Clusters of processes, documents and the house
