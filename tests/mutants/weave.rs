@@ -1,5 +1,5 @@
-//! Many bugs in one program: a function with bugs in it gets a body for each of them, and a variable
-//! of the environment says which one is run. So one build does for hundreds of bugs.
+//! Many bugs in one program: a function with bugs in it gets a body for each of them, and a
+//! variable of the environment says which one is run. So one build does for hundreds of bugs.
 //!
 //! ```text
 //! fn f(a: A) -> B { … }   becomes   fn f(a: A) -> B { match crate::planted() {
