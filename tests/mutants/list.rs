@@ -232,7 +232,7 @@ impl Edit {
     /// The source with the bug in it.
     pub(crate) fn apply(&self, source: &str) -> Result<String, ListError> {
         let (start, end) = self.place(source)?;
-        Ok([&source[..start], &self.replace, &source[end..]].concat())
+        Ok([&source[..start], self.replacement(), &source[end..]].concat())
     }
 
     /// What stands there with the bug.

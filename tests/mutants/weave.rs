@@ -36,6 +36,18 @@ struct Body {
     end: usize,
 }
 
+/// A function: its file, and its body there.
+type Function<'a> = (&'a str, Body);
+
+/// The bodies that a bug changes, as they are with it.
+type ChangedBodies<'a> = BTreeMap<Function<'a>, String>;
+
+/// From which byte to which an edit goes.
+type Place<'a> = (usize, usize, &'a Edit);
+
+/// A body with a bug in it: the bug's number and name, and the text.
+type Variant<'a> = (u32, &'a str, String);
+
 /// Sources with bugs in them that can be told apart by number.
 #[derive(Default)]
 pub(crate) struct Weave {
@@ -81,13 +93,13 @@ pub(crate) fn weave(
         }
     }
     let mut weave = Weave::default();
-    let mut variants: BTreeMap<(&str, Body), Vec<(u32, &str, String)>> = BTreeMap::new();
+    let mut variants: BTreeMap<Function<'_>, Vec<Variant<'_>>> = BTreeMap::new();
     for (number, mutant) in (1..).zip(mutants) {
         if left_out.contains(&mutant.name) {
             continue;
         }
         let Some(changed) = changed_bodies(mutant, &sources)? else { continue };
-        let nested = |(file, body): &(&str, Body)| {
+        let nested = |(file, body): &Function<'_>| {
             variants.keys().any(|(at, other)| {
                 at == file && body != other && body.start < other.end && other.start < body.end
             })
@@ -116,7 +128,7 @@ impl Weave {
         &mut self,
         file: &str,
         text: &str,
-        bodies: impl Iterator<Item = (Body, &'a [(u32, &'a str, String)])>,
+        bodies: impl Iterator<Item = (Body, &'a [Variant<'a>])>,
     ) {
         let (mut woven, mut at) = (String::new(), 0);
         for (body, all) in bodies {
@@ -146,8 +158,8 @@ fn line_of(text: &str) -> usize {
 fn changed_bodies<'a>(
     mutant: &'a Mutant,
     sources: &BTreeMap<&str, (String, Vec<Body>)>,
-) -> Result<Option<BTreeMap<(&'a str, Body), String>>, String> {
-    let mut edits: BTreeMap<(&str, Body), Vec<(usize, usize, &Edit)>> = BTreeMap::new();
+) -> Result<Option<ChangedBodies<'a>>, String> {
+    let mut edits: BTreeMap<Function<'_>, Vec<Place<'_>>> = BTreeMap::new();
     for edit in &mutant.edits {
         let (text, bodies) = &sources[edit.file.as_str()];
         let (start, end) = edit.place(text).map_err(|error| error.to_string())?;
