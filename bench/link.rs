@@ -152,6 +152,10 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
         | ReplyBody::PutWith { .. }
         | ReplyBody::DeleteRangeWith { .. }
         | ReplyBody::Txn { .. }
+        | ReplyBody::LeaseTerm { .. }
+        | ReplyBody::LeaseRevoke { .. }
+        | ReplyBody::LeaseTimes(..)
+        | ReplyBody::LeaseList(_)
         | ReplyBody::Status(_)
         | ReplyBody::Snapshot(_)
         | ReplyBody::MemberList(_)

@@ -159,6 +159,19 @@ pub const TXN_DEPTH_MAX: usize = 8;
 
 /// A session unused for so long ends. Milliseconds of the leaders' stamps: an hour, as LogCabin.
 pub const SESSION_IDLE_MS: u64 = 60 * 60 * 1000;
+
+/// The longest time to live of a lease: etcd's, some 285 years. Seconds.
+pub const LEASE_TTL_S_MAX: u64 = 9_000_000_000;
+
+/// Leases at once; a grant of one more is refused. Ten times what is known of large clusters; their
+/// table takes some 120 MB, and a leader's knowledge of when they are due as much again.
+/// tests/cluster/leases.rs
+pub const LEASES_MAX: usize = 1 << 20;
+
+/// A lease that nobody has kept alive for so long is noted in the log as due when it is. Longer
+/// than most are left alone that are kept alive at all: etcd's. Milliseconds of stamps.
+pub const LEASE_CHECKPOINT_MS: u64 = 5 * 60 * 1000;
+
 /// A piece of a snapshot's file as the leader sends it: large enough that waiting for its sync
 /// costs little (some 3 ms, 80 MB/s), small enough to be lost. Bytes.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
@@ -263,6 +276,8 @@ pub struct WorkingLimits {
     pub entry_bytes_soft_max: usize,
     /// See [`ENTRY_CACHE_BYTES`].
     pub entry_cache_bytes: usize,
+    /// See [`LEASE_CHECKPOINT_MS`].
+    pub lease_checkpoint_ms: u64,
 }
 
 impl Default for WorkingLimits {
@@ -275,6 +290,7 @@ impl Default for WorkingLimits {
             uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
             entry_bytes_soft_max: ENTRY_BYTES_SOFT_MAX,
             entry_cache_bytes: ENTRY_CACHE_BYTES,
+            lease_checkpoint_ms: LEASE_CHECKPOINT_MS,
         }
     }
 }

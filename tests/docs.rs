@@ -104,6 +104,8 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("TXN_OPS_MAX", limits::TXN_OPS_MAX),
         ("TXN_OPS_TOTAL_MAX", limits::TXN_OPS_TOTAL_MAX),
         ("TXN_DEPTH_MAX", limits::TXN_DEPTH_MAX),
+        ("LEASE_TTL_S_MAX", usize::try_from(limits::LEASE_TTL_S_MAX).unwrap()),
+        ("LEASES_MAX", limits::LEASES_MAX),
         ("SNAPSHOT_SAVES_MAX", limits::SNAPSHOT_SAVES_MAX),
         ("SNAPSHOT_PIECE_BYTES_MAX", limits::SNAPSHOT_PIECE_BYTES_MAX),
         ("ENTRIES_MAX", peer::ENTRIES_MAX),
@@ -127,7 +129,7 @@ fn the_errors_are_the_ones_in_the_sources() {
         assert_eq!(cells[1], error.advice().code().to_string(), "the advice of {name}");
         codes.insert(error.code());
     }
-    assert_eq!(codes, (1..=21).collect(), "an error of every code");
+    assert_eq!(codes, (1..=23).collect(), "an error of every code");
     // The forms without details that the samples do not show.
     assert_eq!(Error::NotLeader { leader: None }.code(), 1);
 }

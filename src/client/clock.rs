@@ -36,6 +36,20 @@ impl Deadline {
     pub fn at_most(self, timeout: Duration) -> Deadline {
         self.min(Deadline::after(timeout))
     }
+
+    /// Waits until it has passed.
+    pub fn wait(self) {
+        let mutex = Mutex::new(());
+        let condition = Condvar::new();
+        let Ok(mut guard) = mutex.lock() else { return };
+        while let Some(left) = self.remaining() {
+            // Nobody notifies; the loop is for spurious wake-ups.
+            match condition.wait_timeout(guard, left) {
+                Ok((woken, _)) => guard = woken,
+                Err(_) => return,
+            }
+        }
+    }
 }
 
 /// Waits 20 to 50 ms, but not beyond the deadline.
@@ -45,17 +59,7 @@ impl Deadline {
 pub(super) fn back_off(deadline: Deadline) {
     let jitter_ns = deadline.remaining().unwrap_or_default().subsec_nanos();
     let jitter = Duration::from_millis(u64::from(jitter_ns % BACKOFF_SPREAD_MS));
-    let wait_until = deadline.at_most(BACKOFF_MIN + jitter);
-    let mutex = Mutex::new(());
-    let condition = Condvar::new();
-    let Ok(mut guard) = mutex.lock() else { return };
-    while let Some(left) = wait_until.remaining() {
-        // Nobody notifies; the loop is for spurious wake-ups.
-        match condition.wait_timeout(guard, left) {
-            Ok((woken, _)) => guard = woken,
-            Err(_) => return,
-        }
-    }
+    deadline.at_most(BACKOFF_MIN + jitter).wait();
 }
 
 /// Milliseconds since 1970: for people who look at a data directory.

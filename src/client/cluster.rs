@@ -473,6 +473,8 @@ fn is_of_the_store(error: &WireError) -> bool {
     match error {
         WireError::KeyNotFound
         | WireError::LeaseNotFound
+        | WireError::LeaseExists
+        | WireError::TooManyLeases { .. }
         | WireError::AnswerTooLarge { .. }
         | WireError::Compacted { .. }
         | WireError::FutureRevision { .. } => true,
@@ -536,6 +538,10 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         | ReplyBody::PutWith { .. }
         | ReplyBody::DeleteRangeWith { .. }
         | ReplyBody::Txn { .. }
+        | ReplyBody::LeaseTerm { .. }
+        | ReplyBody::LeaseRevoke { .. }
+        | ReplyBody::LeaseTimes(..)
+        | ReplyBody::LeaseList(_)
         | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
     }
 }

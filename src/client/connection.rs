@@ -12,6 +12,7 @@ use crate::types::ClusterId;
 use crate::wire::client::{self, Command, Consistency, RangeArgs, SessionCall, Txn};
 use crate::wire::frame::next_frame;
 use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
+use crate::wire::leases::{self, LeaseRequest};
 use crate::wire::members::{self, MemberRequest};
 use crate::wire::reply::{Reply, decode_reply};
 
@@ -117,6 +118,13 @@ impl Connection {
     pub fn read_txn(&mut self, consistency: Consistency, txn: Txn<'_>) -> u64 {
         let id = self.take_id();
         client::read_txn_request(&mut self.out, id, consistency, txn);
+        id
+    }
+
+    /// Puts a request about leases into the send buffer.
+    pub fn lease(&mut self, request: &LeaseRequest) -> u64 {
+        let id = self.take_id();
+        leases::lease_request(&mut self.out, id, request);
         id
     }
 

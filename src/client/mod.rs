@@ -13,6 +13,7 @@ mod clock;
 mod cluster;
 mod connection;
 mod error;
+mod leases;
 mod members;
 mod requests;
 mod session;
@@ -22,10 +23,12 @@ pub use crate::wire::client::{
     Command, Compare, DeleteWith, Operand, Order, PutWith, RangeArgs, RangeEnd, RangeRequest,
     Relation, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts, TxnRequest,
 };
+pub use crate::wire::leases::{LeaseList, LeaseTerm, LeaseTimes};
 pub use clock::{Deadline, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
+pub use leases::LeaseFound;
 pub use members::find_cluster;
 pub use requests::{DeletedKeys, Put, TxnDone, TxnResult};
 pub use snapshot::{Goes, Piece};

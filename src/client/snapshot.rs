@@ -132,6 +132,10 @@ fn receive(
             | ReplyBody::PutWith { .. }
             | ReplyBody::DeleteRangeWith { .. }
             | ReplyBody::Txn { .. }
+            | ReplyBody::LeaseTerm { .. }
+            | ReplyBody::LeaseRevoke { .. }
+            | ReplyBody::LeaseTimes(..)
+            | ReplyBody::LeaseList(_)
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)

@@ -86,7 +86,42 @@ pub enum CommandReply {
         /// Whether all its compares held.
         succeeded: bool,
     },
-    /// Answer to a `PutWith`, `DeleteRangeWith` or `Txn` that cannot be done. It changed nothing.
+    /// Answer to `LeaseGrant`.
+    LeaseGrant {
+        /// The store's revision: a grant makes none.
+        revision: Revision,
+        /// The lease.
+        lease: u64,
+        /// How long it lives without being kept alive. Seconds.
+        ttl_s: u64,
+    },
+    /// Answer to `LeaseRevoke`.
+    LeaseRevoke {
+        /// The store's revision after it: its own if keys hung on the lease.
+        revision: Revision,
+    },
+    /// Answer to `LeaseExpire`: there is no such lease any more.
+    LeaseExpire {
+        /// The store's revision after it.
+        revision: Revision,
+        /// The lease.
+        lease: u64,
+    },
+    /// Answer to `LeaseCheckpoint`.
+    LeaseCheckpoint {
+        /// The store's revision.
+        revision: Revision,
+        /// The lease.
+        lease: u64,
+        /// How long it lives without being kept alive; 0: there is no such lease. Seconds.
+        ttl_s: u64,
+    },
+    /// Answer to a leader's command in an entry of another term. Nothing was done.
+    Void {
+        /// The lease it names.
+        lease: u64,
+    },
+    /// Answer to a command that cannot be done as the store is. It changed nothing.
     Refused {
         /// Why.
         why: Refusal,
@@ -111,6 +146,10 @@ pub enum Refusal {
     KeyNotFound,
     /// It names a lease that does not exist.
     LeaseNotFound,
+    /// It is to make a lease that exists.
+    LeaseExists,
+    /// It is to make a lease, and there are as many as there may be.
+    TooManyLeases,
     /// It reads a revision that cannot be read.
     Range(RangeError),
     /// What was there before, which it asks for, is larger than an answer may be.
@@ -129,6 +168,11 @@ impl CommandReply {
             | CommandReply::Compact { .. }
             | CommandReply::OpenSession { .. }
             | CommandReply::PutIf { .. }
+            | CommandReply::LeaseGrant { .. }
+            | CommandReply::LeaseRevoke { .. }
+            | CommandReply::LeaseExpire { .. }
+            | CommandReply::LeaseCheckpoint { .. }
+            | CommandReply::Void { .. }
             | CommandReply::Refused { .. }
             | CommandReply::SessionExpired
             | CommandReply::CallAcknowledged
@@ -146,6 +190,8 @@ const PUT_IF: u64 = 6;
 const PUT_WITH: u64 = 7;
 const DELETE_RANGE_WITH: u64 = 8;
 const TXN: u64 = 9;
+const LEASE_GRANT: u64 = 10;
+const LEASE_REVOKE: u64 = 11;
 
 /// How it names what a `RangeError` is.
 const COMPACTED: u64 = 1;
@@ -175,7 +221,16 @@ pub(super) fn words_of_reply(reply: &CommandReply) -> [u64; 4] {
         CommandReply::Refused { why: Refusal::KeyNotFound } => [REFUSED, 0, 3, 0],
         CommandReply::Refused { why: Refusal::LeaseNotFound } => [REFUSED, 0, 4, 0],
         CommandReply::Refused { why: Refusal::AnswerTooLarge } => [REFUSED, 0, 5, 0],
+        CommandReply::Refused { why: Refusal::LeaseExists } => [REFUSED, 0, 6, 0],
+        CommandReply::Refused { why: Refusal::TooManyLeases } => [REFUSED, 0, 7, 0],
+        CommandReply::LeaseGrant { revision, lease, ttl_s } => {
+            [LEASE_GRANT, revision.0, lease, ttl_s]
+        }
+        CommandReply::LeaseRevoke { revision } => [LEASE_REVOKE, revision.0, 0, 0],
         CommandReply::OpenSession { .. }
+        | CommandReply::LeaseExpire { .. }
+        | CommandReply::LeaseCheckpoint { .. }
+        | CommandReply::Void { .. }
         | CommandReply::SessionExpired
         | CommandReply::CallAcknowledged
         | CommandReply::AnswerNotKept { .. } => {
@@ -204,6 +259,10 @@ pub(super) fn reply_of_words(words: [u64; 4]) -> Option<CommandReply> {
         [REFUSED, 0, 3, 0] => CommandReply::Refused { why: Refusal::KeyNotFound },
         [REFUSED, 0, 4, 0] => CommandReply::Refused { why: Refusal::LeaseNotFound },
         [REFUSED, 0, 5, 0] => CommandReply::Refused { why: Refusal::AnswerTooLarge },
+        [REFUSED, 0, 6, 0] => CommandReply::Refused { why: Refusal::LeaseExists },
+        [REFUSED, 0, 7, 0] => CommandReply::Refused { why: Refusal::TooManyLeases },
+        [LEASE_GRANT, _, lease, ttl_s] => CommandReply::LeaseGrant { revision, lease, ttl_s },
+        [LEASE_REVOKE, _, 0, 0] => CommandReply::LeaseRevoke { revision },
         [REFUSED, number, code, 0] => {
             CommandReply::Refused { why: Refusal::Range(error_of_words(code, number)?) }
         }

@@ -12,12 +12,13 @@ use std::fmt;
 use std::hint::black_box;
 
 use crate::codec::msgpack::Reader;
-use crate::types::{LogIndex, Revision};
+use crate::types::{LogIndex, LogPosition, Revision, Term};
 
 use super::Store;
-use super::answer::{Answer, CommandReply, revision_of_reply};
+use super::answer::{Answer, CommandReply, Refusal, revision_of_reply};
 use super::command::{self, Command, CommandError, SessionCall};
 use super::index::KeyHash;
+use super::lease::{NewLease, Said};
 use super::session::Standing;
 
 /// Commands to a group: about as many misses as a core keeps in flight. 32 is no faster.
@@ -51,14 +52,17 @@ impl Error for ApplyError {
 
 impl Store {
     /// Applies an entry of kind `Commands`: calls `reply` once per command, in order, with what it
-    /// answers for as long as that call lasts. Panics unless `index` follows the last one applied.
+    /// answers for as long as that call lasts. Panics unless the entry follows the last one
+    /// applied.
     pub fn apply(
         &mut self,
-        index: LogIndex,
+        position: LogPosition,
         payload: &[u8],
         reply: &mut dyn FnMut(Answer<'_>),
     ) -> Result<(), ApplyError> {
+        let LogPosition { term, index } = position;
         assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
+        self.term = term;
         let failed = |why| ApplyError { index, why };
         let mut reader = Reader::new(payload);
         let header = command::decode_header(&mut reader).map_err(failed)?;
@@ -153,7 +157,29 @@ impl Store {
                 Ok(succeeded) => CommandReply::Txn { revision: self.revision, succeeded },
                 Err(why) => CommandReply::Refused { why },
             },
+            Command::LeaseGrant { lease, ttl_s } => self.grant(NewLease { id: lease, ttl_s }),
+            Command::LeaseRevoke { lease } => {
+                if self.end_lease(lease) {
+                    CommandReply::LeaseRevoke { revision: self.revision }
+                } else {
+                    CommandReply::Refused { why: Refusal::LeaseNotFound }
+                }
+            }
+            Command::LeaseExpire { term, lease, grant } if self.is_of(term) => {
+                self.judge_lease(Said { lease, grant, due_ms: None })
+            }
+            Command::LeaseCheckpoint { term, lease, grant, due_ms } if self.is_of(term) => {
+                self.judge_lease(Said { lease, grant, due_ms: Some(due_ms) })
+            }
+            Command::LeaseExpire { lease, .. } | Command::LeaseCheckpoint { lease, .. } => {
+                CommandReply::Void { lease }
+            }
         }
+    }
+
+    /// Whether the entry that is applied is of this term.
+    fn is_of(&self, term: Term) -> bool {
+        self.term == term
     }
 }
 
@@ -185,9 +211,13 @@ impl<'a> Group<'a> {
                 | Command::PutIf { key, .. } => store.index.hash(key),
                 Command::PutWith(put) => store.index.hash(put.key),
                 Command::DeleteRangeWith(delete) => store.index.hash(delete.key),
-                Command::Compact { .. } | Command::OpenSession | Command::Txn(_) => {
-                    KeyHash::default()
-                }
+                Command::Compact { .. }
+                | Command::OpenSession
+                | Command::Txn(_)
+                | Command::LeaseGrant { .. }
+                | Command::LeaseRevoke { .. }
+                | Command::LeaseExpire { .. }
+                | Command::LeaseCheckpoint { .. } => KeyHash::default(),
             };
             self.count += 1;
         }
@@ -198,16 +228,22 @@ impl<'a> Group<'a> {
         (0..self.count).map(|at| (self.hashes[at], self.calls[at], self.commands[at]))
     }
 
-    /// How many versions to free before the commands: as many as they will queue, a range delete
-    /// aside, so that a compacted history never grows; and just before they need places and
-    /// buffers, so that they get what is still in the cache. `tidy` frees the rest.
+    /// How many versions to free before the commands: as many as they will queue, range deletes and
+    /// ends of leases aside, so that a compacted history never grows; and just before they need
+    /// places and buffers, so that they get what is still in the cache. `tidy` frees the rest.
     fn spent(&self) -> usize {
         let commands = self.commands[..self.count].iter();
         let each = commands.map(|command| match command {
             Command::Put { .. } | Command::PutIf { .. } | Command::PutWith(_) => 1,
-            Command::DeleteRange { .. } | Command::DeleteRangeWith(_) => 2,
+            Command::DeleteRange { .. }
+            | Command::DeleteRangeWith(_)
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseExpire { .. } => 2,
             Command::Txn(txn) => 2 * txn.changes(),
-            Command::Compact { .. } | Command::OpenSession => 0,
+            Command::Compact { .. }
+            | Command::OpenSession
+            | Command::LeaseGrant { .. }
+            | Command::LeaseCheckpoint { .. } => 0,
         });
         each.sum()
     }

@@ -1,10 +1,12 @@
 //! Store ⇄ bytes: the state at one revision, written and read in slices while the store serves.
 //!
 //! ```text
-//! checkpoint  header (key version+)* (session reply*)* end
+//! checkpoint  header lease* (key version+)* (session reply*)* end
 //!                                                MessagePack values in a row, to the last byte
-//! header      01 array(6) [format: uint = 2, revision, compact_revision, stamp_ms,
-//!                          newest session ever opened, how often sessions were used]
+//! header      01 array(7) [format: uint = 3, revision, compact_revision, stamp_ms,
+//!                          newest session ever opened, how often sessions were used,
+//!                          how many leases were granted]
+//! lease       07 array(4) [id, grant, ttl_s, due_ms]    ascending; the keys that hang on it say so
 //! key         02 bin                             ascending
 //! version     03 array(5) [mod_revision, create_revision, version, lease, value: bin]
 //!                                                of the key before, newest first; a tombstone has
@@ -13,7 +15,7 @@
 //! reply       06 array(6) [sequence, op, revision, a, b, body: bin]     kept for the session
 //!                                                before, ascending; op, a and b as the state hash
 //!                                                has them
-//! end         04 array(5) [keys, versions, sessions, replies, state_hash: uint]
+//! end         04 array(6) [leases, keys, versions, sessions, replies, state_hash: uint]
 //! ```
 //!
 //! It holds every version and tombstone above the compaction revision, and of each key the newest
@@ -26,7 +28,7 @@
 //! cursor may come to a key long after the pin: it passes over what is newer. Only compaction takes
 //! versions away, so while a checkpoint is pinned nothing is freed that was not due at its
 //! compaction revision. Readers see a later compaction at once; its memory comes back afterwards.
-//! A session is copied aside when it changes for the first time after the pin.
+//! A session or a lease is copied aside when it changes for the first time after the pin.
 //!
 //! Why not fork, or a persistent tree: `fork` stops the loop for as long as it takes to copy page
 //! tables, and doubles the memory under writes; a persistent tree makes every put pay.
@@ -40,11 +42,12 @@ use crate::types::{LogIndex, Revision};
 
 use super::Store;
 use super::answer::words_of_reply;
+use super::lease::LeaseRow;
 use super::session::{KeptReply, SessionCounters, SessionRow};
 use super::versions::{Version, VersionId};
 
 /// The version of the format above.
-pub const CHECKPOINT_FORMAT: u64 = 2;
+pub const CHECKPOINT_FORMAT: u64 = 3;
 
 pub(super) const HEADER: u8 = 1;
 pub(super) const KEY: u8 = 2;
@@ -52,11 +55,12 @@ pub(super) const VERSION: u8 = 3;
 pub(super) const END: u8 = 4;
 pub(super) const SESSION: u8 = 5;
 pub(super) const REPLY: u8 = 6;
+pub(super) const LEASE: u8 = 7;
 
 /// What a slice may cost: whichever of the two is used up first ends it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SliceLimits {
-    /// Keys, versions and sessions looked at; when reading, replies too.
+    /// Leases, keys, versions and sessions looked at; when reading, replies too.
     pub steps: usize,
     /// Bytes written or read, unless a single version, or what is kept for a session, is larger.
     pub bytes: usize,
@@ -79,9 +83,11 @@ pub struct Checkpoint {
     compact_revision: Revision,
     stamp_ms: u64,
     counters: SessionCounters,
+    grants: u64,
     state_hash: u64,
     applied: LogIndex,
     cursor: Cursor,
+    leases: u64,
     keys: u64,
     versions: u64,
     sessions: u64,
@@ -92,6 +98,8 @@ pub struct Checkpoint {
 #[derive(Debug)]
 enum Cursor {
     Header,
+    /// With the first lease at or behind this number.
+    LeaseFrom(u64),
     /// With the first key behind this one; `None`: with the first of all.
     Behind(Option<Box<[u8]>>),
     /// In the chain of this key.
@@ -142,14 +150,17 @@ impl Store {
         assert!(self.pinned.is_none(), "one checkpoint at a time");
         self.pinned = Some(self.compact_revision);
         self.pin_sessions();
+        self.leases.pin();
         Checkpoint {
             revision: self.revision,
             compact_revision: self.compact_revision,
             stamp_ms: self.stamp_ms,
             counters: self.session_counters(),
+            grants: self.lease_grants(),
             state_hash: self.state_hash(),
             applied: self.applied,
             cursor: Cursor::Header,
+            leases: 0,
             keys: 0,
             versions: 0,
             sessions: 0,
@@ -162,6 +173,7 @@ impl Store {
         assert_eq!(self.pinned, Some(checkpoint.compact_revision), "it is of this store");
         self.pinned = None;
         self.unpin_sessions();
+        self.leases.unpin();
     }
 
     /// Appends the next slice of a checkpoint of this store to `out`. It always ends between two
@@ -180,7 +192,17 @@ impl Store {
                 Cursor::Header => {
                     slice.count_step();
                     checkpoint.write_header(slice.out);
-                    Cursor::Behind(None)
+                    Cursor::LeaseFrom(0)
+                }
+                Cursor::LeaseFrom(first) => {
+                    slice.count_step();
+                    match self.leases.pinned_from(first) {
+                        Some((at, row)) => {
+                            checkpoint.write_lease(slice.out, row);
+                            at.checked_add(1).map_or(Cursor::Behind(None), Cursor::LeaseFrom)
+                        }
+                        None => Cursor::Behind(None),
+                    }
                 }
                 Cursor::Behind(key) => self.write_keys(checkpoint, &mut slice, key),
                 Cursor::Within { key, place } => {
@@ -210,6 +232,7 @@ impl Store {
         match checkpoint.cursor {
             Cursor::Done => Sliced::Done,
             Cursor::Header
+            | Cursor::LeaseFrom(_)
             | Cursor::Behind(_)
             | Cursor::Within { .. }
             | Cursor::SessionFrom(_)
@@ -292,8 +315,15 @@ impl Checkpoint {
     fn write_header(&self, out: &mut Vec<u8>) {
         let SessionCounters { last, uses } = self.counters;
         let (revision, compacted) = (self.revision.0, self.compact_revision.0);
-        let numbers = [CHECKPOINT_FORMAT, revision, compacted, self.stamp_ms, last.0, uses];
+        let Checkpoint { stamp_ms, grants, .. } = *self;
+        let numbers = [CHECKPOINT_FORMAT, revision, compacted, stamp_ms, last.0, uses, grants];
         write_numbers(out, HEADER, &numbers);
+    }
+
+    fn write_lease(&mut self, out: &mut Vec<u8>, row: Option<LeaseRow>) {
+        let Some(LeaseRow { id, grant, ttl_s, due_ms }) = row else { return };
+        self.leases += 1;
+        write_numbers(out, LEASE, &[id, grant, ttl_s, due_ms]);
     }
 
     fn write_session<'a>(
@@ -315,8 +345,8 @@ impl Checkpoint {
     }
 
     fn write_end(&self, out: &mut Vec<u8>) {
-        let &Checkpoint { keys, versions, sessions, replies, state_hash, .. } = self;
-        write_numbers(out, END, &[keys, versions, sessions, replies, state_hash]);
+        let &Checkpoint { leases, keys, versions, sessions, replies, state_hash, .. } = self;
+        write_numbers(out, END, &[leases, keys, versions, sessions, replies, state_hash]);
     }
 }
 

@@ -8,15 +8,21 @@
 //!   02      array(2) [key: bin, end: bin]       DeleteRange
 //!   03      array(1) [revision: uint]           Compact
 //!   04      array(5) [session: uint, sequence: uint, acknowledged: uint, op, args]     InSession:
-//!                                               any of these but 04 and 05, done once
+//!                                               any of these but 04, 05, 12, 13, done once
 //!   05      array(0) []                         OpenSession
 //!   06      array(3) [key: bin, value: bin, mod_revision: uint]     PutIf
 //!   07      array(6) [key: bin, value: bin, lease: uint, prev_kv: bool, ignore_value: bool,
 //!                     ignore_lease: bool]       PutWith
 //!   08      array(3) [key: bin, end: bin, prev_kv: bool]            DeleteRangeWith
 //!   09      array(3)                            Txn, see txn.rs
+//!   10      array(2) [lease: uint, ttl_s: uint] LeaseGrant; lease 0: choose one
+//!   11      array(1) [lease: uint]                                  LeaseRevoke
+//!   12      array(3) [term: uint, lease: uint, grant: uint]         LeaseExpire
+//!   13      array(4) [term: uint, lease: uint, grant: uint, due_ms: uint]       LeaseCheckpoint
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
+//!
+//! 12 and 13 are the leader's own: no client's request becomes one.
 //!
 //! A command in a session is the plain command behind its call (`04 95 session sequence
 //! acknowledged`), so reading one costs nothing to the others.
@@ -26,13 +32,11 @@
 //! skips what another applies is no replica. New fields come with a new format version (design
 //! §12.9). `tests/kv/golden/` holds every form.
 
-use std::error::Error;
-use std::fmt;
+use crate::codec::msgpack::{self, Reader};
+use crate::limits::{LEASE_TTL_S_MAX, SESSION_WINDOW};
+use crate::types::{Revision, SessionId, Term};
 
-use crate::codec::msgpack::{self, DecodeError, Reader};
-use crate::limits::{SESSION_WINDOW, TXN_DEPTH_MAX, TXN_OPS_MAX, TXN_OPS_TOTAL_MAX};
-use crate::types::{Revision, SessionId};
-
+pub use super::command_error::CommandError;
 pub use super::range::RangeRequest;
 pub use super::select::{Order, RevisionSpan, Selection, SortBy};
 pub use super::txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
@@ -49,6 +53,10 @@ const OP_PUT_IF: u8 = 6;
 pub(super) const OP_PUT_WITH: u8 = 7;
 pub(super) const OP_DELETE_RANGE_WITH: u8 = 8;
 pub(super) const OP_TXN: u8 = 9;
+const OP_LEASE_GRANT: u8 = 10;
+const OP_LEASE_REVOKE: u8 = 11;
+const OP_LEASE_EXPIRE: u8 = 12;
+const OP_LEASE_CHECKPOINT: u8 = 13;
 
 /// The last call of a session. Nobody makes as many, and what follows it can be counted as well.
 const SEQUENCE_MAX: u64 = 1 << 62;
@@ -115,6 +123,58 @@ pub enum Command<'a> {
     DeleteRangeWith(DeleteWith<'a>),
     /// Requests that are done together, one branch of two.
     Txn(Txn<'a>),
+    /// Makes a lease.
+    LeaseGrant {
+        /// Its number; 0: the store chooses one.
+        lease: u64,
+        /// How long it lives without being kept alive: a leader raises what is too short before
+        /// the log has it. Seconds, `LEASE_TTL_S_MAX` at most.
+        ttl_s: u64,
+    },
+    /// Ends a lease, and deletes the keys that hang on it in one revision.
+    LeaseRevoke {
+        /// The lease.
+        lease: u64,
+    },
+    /// The same, because the lease's time is over. Void in an entry of another term.
+    LeaseExpire {
+        /// The term of the leader that found it over.
+        term: Term,
+        /// The lease.
+        lease: u64,
+        /// Which grant of it. It may have ended meanwhile, and been made anew.
+        grant: u64,
+    },
+    /// Says when a lease is due. Void in an entry of another term.
+    LeaseCheckpoint {
+        /// The term of the leader that says it.
+        term: Term,
+        /// The lease.
+        lease: u64,
+        /// Which grant of it.
+        grant: u64,
+        /// The stamp, if nobody keeps it alive meanwhile; 0: somebody does. Milliseconds.
+        due_ms: u64,
+    },
+}
+
+impl Command<'_> {
+    /// Whether only a leader makes it.
+    pub const fn is_leaders(&self) -> bool {
+        match self {
+            Command::LeaseExpire { .. } | Command::LeaseCheckpoint { .. } => true,
+            Command::Put { .. }
+            | Command::DeleteRange { .. }
+            | Command::Compact { .. }
+            | Command::OpenSession
+            | Command::PutIf { .. }
+            | Command::PutWith(_)
+            | Command::DeleteRangeWith(_)
+            | Command::Txn(_)
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. } => false,
+        }
+    }
 }
 
 /// A put with everything that etcd's has.
@@ -186,144 +246,26 @@ impl<'a> RangeEnd<'a> {
     }
 }
 
-/// Why bytes are not an entry or a command of this version.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CommandError {
-    /// Not the MessagePack value that should stand here.
-    Malformed(DecodeError),
-    /// The entry has a format this version does not know.
-    Version {
-        /// The version it names.
-        found: u64,
-    },
-    /// No such operation.
-    Operation {
-        /// The number it names.
-        op: u8,
-    },
-    /// An array with the wrong number of values.
-    Arity {
-        /// What the array is.
-        of: &'static str,
-        /// How many values it should have.
-        expected: usize,
-        /// How many it has.
-        found: usize,
-    },
-    /// A key of no bytes.
-    EmptyKey,
-    /// Bytes after the command.
-    Trailing {
-        /// How many.
-        bytes: usize,
-    },
-    /// Larger than a request may be.
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The largest size.
-        bytes_max: usize,
-    },
-    /// A number that stands for nothing.
-    Number {
-        /// What it should stand for.
-        of: &'static str,
-        /// It.
-        found: u64,
-    },
-    /// A put that keeps the value and brings one.
-    ValueGiven,
-    /// A put that keeps the lease and brings one.
-    LeaseGiven,
-    /// A transaction with more compares or requests than it may have.
-    TooManyOperations,
-    /// Too many transactions inside each other.
-    TooDeep,
-    /// A transaction that puts a key twice, or puts a key and deletes it.
-    DuplicateKey,
-    /// A call that no client makes: of session 0, or not within the window above what it has
-    /// acknowledged.
-    Call {
-        /// The call.
-        call: SessionCall,
-    },
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CommandError::Malformed(_) => f.write_str("cannot decode a command"),
-            CommandError::Version { found } => {
-                write!(f, "entry format {found} is not known, only {FORMAT_VERSION}")
-            }
-            CommandError::Operation { op } => write!(f, "operation {op} is not known"),
-            CommandError::Arity { of, expected, found } => {
-                write!(f, "{of} has {found} fields instead of {expected}")
-            }
-            CommandError::EmptyKey => f.write_str("the key is empty"),
-            CommandError::Trailing { bytes } => write!(f, "{bytes} bytes follow the command"),
-            CommandError::TooLarge { bytes, bytes_max } => {
-                write!(f, "the command has {bytes} bytes, more than {bytes_max}")
-            }
-            CommandError::Number { of, found } => write!(f, "{found} is no {of}"),
-            CommandError::ValueGiven => f.write_str("a put that keeps the value brings a value"),
-            CommandError::LeaseGiven => f.write_str("a put that keeps the lease brings a lease"),
-            CommandError::TooManyOperations => write!(
-                f,
-                "a transaction has more than {TXN_OPS_MAX} compares or requests, or more than \
-                 {TXN_OPS_TOTAL_MAX} with those inside it"
-            ),
-            CommandError::TooDeep => {
-                write!(f, "more than {TXN_DEPTH_MAX} transactions are inside each other")
-            }
-            CommandError::DuplicateKey => {
-                f.write_str("a transaction changes a key twice: puts it and puts or deletes it")
-            }
-            CommandError::Call { call: SessionCall { session, sequence, acknowledged } } => write!(
-                f,
-                "session {session} cannot make call {sequence} having acknowledged {acknowledged}: \
-                 at most {SESSION_WINDOW} later"
-            ),
-        }
-    }
-}
-
-impl Error for CommandError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            CommandError::Malformed(why) => Some(why),
-            CommandError::Version { .. }
-            | CommandError::Operation { .. }
-            | CommandError::Arity { .. }
-            | CommandError::EmptyKey
-            | CommandError::Trailing { .. }
-            | CommandError::TooLarge { .. }
-            | CommandError::Number { .. }
-            | CommandError::ValueGiven
-            | CommandError::LeaseGiven
-            | CommandError::TooManyOperations
-            | CommandError::TooDeep
-            | CommandError::DuplicateKey
-            | CommandError::Call { .. } => None,
-        }
-    }
-}
-
-impl From<DecodeError> for CommandError {
-    fn from(why: DecodeError) -> CommandError {
-        CommandError::Malformed(why)
-    }
-}
-
 /// Whether a client's request may enter the log. `op_and_args` is the request after its id.
 pub fn validate_command(op_and_args: &[u8], bytes_max: usize) -> Result<(), CommandError> {
+    read_command(op_and_args, bytes_max).map(|_| ())
+}
+
+/// Reads a client's request, if it may enter the log, as `decode_next` does.
+pub fn read_command(
+    op_and_args: &[u8],
+    bytes_max: usize,
+) -> Result<(Option<SessionCall>, Command<'_>), CommandError> {
     if op_and_args.len() > bytes_max {
         return Err(CommandError::TooLarge { bytes: op_and_args.len(), bytes_max });
     }
     let mut reader = Reader::new(op_and_args);
-    decode_next(&mut reader)?;
+    let (call, command) = decode_next(&mut reader)?;
+    if command.is_leaders() {
+        return Err(CommandError::Operation { op: op_and_args[0] });
+    }
     match reader.rest().len() {
-        0 => Ok(()),
+        0 => Ok((call, command)),
         bytes => Err(CommandError::Trailing { bytes }),
     }
 }
@@ -354,13 +296,17 @@ pub fn decode_next<'a>(
     let call = decode_call(reader)?;
     match decode_command(reader)? {
         Command::OpenSession => Err(CommandError::Operation { op: OP_OPEN_SESSION }),
+        Command::LeaseExpire { .. } => Err(CommandError::Operation { op: OP_LEASE_EXPIRE }),
+        Command::LeaseCheckpoint { .. } => Err(CommandError::Operation { op: OP_LEASE_CHECKPOINT }),
         command @ (Command::Put { .. }
         | Command::DeleteRange { .. }
         | Command::Compact { .. }
         | Command::PutIf { .. }
         | Command::PutWith(_)
         | Command::DeleteRangeWith(_)
-        | Command::Txn(_)) => Ok((Some(call), command)),
+        | Command::Txn(_)
+        | Command::LeaseGrant { .. }
+        | Command::LeaseRevoke { .. }) => Ok((Some(call), command)),
     }
 }
 
@@ -406,8 +352,41 @@ pub fn decode_command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, Comman
         OP_PUT_WITH => Ok(Command::PutWith(decode_put_with(reader)?)),
         OP_DELETE_RANGE_WITH => Ok(Command::DeleteRangeWith(decode_delete_with(reader)?)),
         OP_TXN => Ok(Command::Txn(Txn::decode(reader)?)),
+        OP_LEASE_GRANT | OP_LEASE_REVOKE | OP_LEASE_EXPIRE | OP_LEASE_CHECKPOINT => {
+            decode_lease_command(op, reader)
+        }
         op => Err(CommandError::Operation { op }),
     }
+}
+
+fn decode_lease_command<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, CommandError> {
+    let (of, expected) = match op {
+        OP_LEASE_GRANT => ("a grant of a lease", 2),
+        OP_LEASE_REVOKE => ("a revocation of a lease", 1),
+        OP_LEASE_EXPIRE => ("an expiry of a lease", 3),
+        OP_LEASE_CHECKPOINT => ("a checkpoint of a lease", 4),
+        op => return Err(CommandError::Operation { op }),
+    };
+    check_arity(of, expected, reader.array()?)?;
+    Ok(match op {
+        OP_LEASE_GRANT => {
+            let (lease, ttl_s) = (reader.uint()?, reader.uint()?);
+            if ttl_s > LEASE_TTL_S_MAX {
+                return Err(CommandError::LeaseTooLong { ttl_s });
+            }
+            Command::LeaseGrant { lease, ttl_s }
+        }
+        OP_LEASE_REVOKE => Command::LeaseRevoke { lease: reader.uint()? },
+        OP_LEASE_EXPIRE => {
+            let (term, lease) = (Term::new(reader.uint()?), reader.uint()?);
+            Command::LeaseExpire { term, lease, grant: reader.uint()? }
+        }
+        _ => {
+            let (term, lease) = (Term::new(reader.uint()?), reader.uint()?);
+            let (grant, due_ms) = (reader.uint()?, reader.uint()?);
+            Command::LeaseCheckpoint { term, lease, grant, due_ms }
+        }
+    })
 }
 
 pub(super) fn decode_put_with<'a>(reader: &mut Reader<'a>) -> Result<PutWith<'a>, CommandError> {
@@ -500,7 +479,23 @@ pub fn encode_command(out: &mut Vec<u8>, command: Command<'_>) {
             out.push(OP_TXN);
             out.extend_from_slice(txn.args());
         }
+        Command::LeaseGrant { lease, ttl_s } => {
+            write_numbers(out, OP_LEASE_GRANT, &[lease, ttl_s]);
+        }
+        Command::LeaseRevoke { lease } => write_numbers(out, OP_LEASE_REVOKE, &[lease]),
+        Command::LeaseExpire { term, lease, grant } => {
+            write_numbers(out, OP_LEASE_EXPIRE, &[term.get(), lease, grant]);
+        }
+        Command::LeaseCheckpoint { term, lease, grant, due_ms } => {
+            write_numbers(out, OP_LEASE_CHECKPOINT, &[term.get(), lease, grant, due_ms]);
+        }
     }
+}
+
+fn write_numbers(out: &mut Vec<u8>, op: u8, numbers: &[u64]) {
+    out.push(op);
+    msgpack::write_array(out, u32::try_from(numbers.len()).expect("a handful"));
+    numbers.iter().for_each(|number| msgpack::write_uint(out, *number));
 }
 
 pub(super) fn encode_put_with(out: &mut Vec<u8>, put: &PutWith<'_>) {

@@ -1,8 +1,9 @@
 //! The state hash: equal on two nodes that have applied the same log to the same index.
 //!
 //! ```text
-//! state_hash   = live + sessions + store                                 wrapping u64 sums
+//! state_hash   = live + leases + sessions + store                        wrapping u64 sums
 //! live         = sum over live keys of H(1, X(key), create, mod, version, lease, X(value))
+//! leases       = sum over leases of H(5, id, grant, ttl_s, due_ms, 0, 0)
 //! sessions     = sum over sessions of H(3, id, acknowledged, used, used_ms, replies, 0)
 //! replies      = sum over kept replies of H(4, sequence, op, revision, a, b, X(body))
 //!                a and b: Put, PutWith 0, 0 · DeleteRange, DeleteRangeWith deleted, 0
@@ -10,8 +11,10 @@
 //!                Compact done 0, 0, else 1 compacted, 2 future, and that revision
 //!                refused, op 0: 1 or 2, 0 with that revision before them · with revision 0:
 //!                3, 0 no such key · 4, 0 no such lease · 5, 0 the answer is too large
+//!                6, 0 there is such a lease · 7, 0 too many leases
+//!                LeaseGrant lease, ttl_s · LeaseRevoke 0, 0
 //!                X(body): of a reply without one, or whose body is not kept, 0
-//! store        = H(2, revision, compact_revision, last_session, session_uses, 0, 0)
+//! store        = H(2, revision, compact_revision, last_session, session_uses, grants, 0)
 //! H(a, …, g)   = X(the seven as u64, little-endian, 56 bytes)
 //! X(bytes)     = XXH3, 64 bits, seed 0
 //! ```
@@ -27,6 +30,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::types::{Revision, SessionId};
 
 use super::answer::{CommandReply, words_of_reply};
+use super::lease::LeaseRow;
 use super::session::{SessionCounters, SessionRow};
 
 /// Domain of a live key.
@@ -37,6 +41,8 @@ const STORE: u64 = 2;
 const SESSION: u64 = 3;
 /// Domain of a reply kept in a session.
 const REPLY: u64 = 4;
+/// Domain of a lease.
+const LEASE: u64 = 5;
 
 /// The newest version of a live key, as far as it is hashed.
 pub(super) struct LiveVersion<'a> {
@@ -59,9 +65,16 @@ pub(super) fn of_store(
     revision: Revision,
     compact_revision: Revision,
     sessions: SessionCounters,
+    grants: u64,
 ) -> u64 {
     let SessionCounters { last: SessionId(last), uses } = sessions;
-    of_words([STORE, revision.0, compact_revision.0, last, uses, 0, 0])
+    of_words([STORE, revision.0, compact_revision.0, last, uses, grants, 0])
+}
+
+/// What a lease adds to the state hash. The keys that hang on it say so themselves.
+pub(super) fn of_lease(row: &LeaseRow) -> u64 {
+    let LeaseRow { id, grant, ttl_s, due_ms } = *row;
+    of_words([LEASE, id, grant, ttl_s, due_ms, 0, 0])
 }
 
 /// What a session adds to the state hash, `replies` being the sum over those kept for it.

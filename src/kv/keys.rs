@@ -4,6 +4,8 @@
 //! must know of the version it supersedes stands here too, and the superseded version is not
 //! touched.
 
+use crate::limits::REQUEST_BYTES_MAX;
+
 use super::slab::Slab;
 use super::versions::VersionId;
 
@@ -26,11 +28,35 @@ pub(super) struct KeyEntry {
     pub(super) contribution: u64,
     /// Its newest version.
     pub(super) newest: VersionId,
-    /// The size of its value. Bytes.
-    pub(super) value_bytes: u32,
+    /// The size of its value in bytes, and in the top bit whether it hangs on a lease.
+    value: u32,
 }
 
+/// Says in `KeyEntry::value` that the key hangs on a lease.
+const LEASED: u32 = 1 << 31;
+
+const _: () = assert!(REQUEST_BYTES_MAX < 1 << 31, "a value leaves the top bit of its size free");
+
 impl KeyEntry {
+    /// The size of its value; 0 while it is deleted. Bytes.
+    #[inline]
+    pub(super) fn value_bytes(&self) -> u32 {
+        self.value & !LEASED
+    }
+
+    /// Whether it hangs on a lease: which one, its newest version says.
+    #[inline]
+    pub(super) fn is_leased(&self) -> bool {
+        self.value & LEASED != 0
+    }
+
+    /// Notes the size of its value and its lease; 0 is none.
+    #[inline]
+    pub(super) fn set_value(&mut self, value: &[u8], lease: u64) {
+        let bytes = u32::try_from(value.len()).expect("limits.rs bounds every value");
+        self.value = bytes | if lease == 0 { 0 } else { LEASED };
+    }
+
     pub(super) fn is_live(&self) -> bool {
         self.version > 0
     }
@@ -87,7 +113,7 @@ impl Keys {
             version: 0,
             contribution: 0,
             newest: VersionId::NONE,
-            value_bytes: 0,
+            value: 0,
         };
         if let Some(id) = self.free.pop() {
             *self.slab.at_mut(id.0) = entry;

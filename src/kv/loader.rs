@@ -6,16 +6,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::codec::msgpack::Reader;
-use crate::limits::{KEPT_ANSWER_BYTES_MAX, KEPT_ANSWERS_BYTES_MAX, SESSION_WINDOW, SESSIONS_MAX};
+use crate::limits::{
+    KEPT_ANSWER_BYTES_MAX, KEPT_ANSWERS_BYTES_MAX, LEASE_TTL_S_MAX, LEASES_MAX, SESSION_WINDOW,
+    SESSIONS_MAX,
+};
 use crate::types::{LogIndex, Revision, SessionId};
 
 use super::answer::{CommandReply, reply_of_words};
 use super::checkpoint::{
-    CHECKPOINT_FORMAT, CheckpointError, END, HEADER, KEY, REPLY, SESSION, SliceLimits, Sliced,
-    VERSION,
+    CHECKPOINT_FORMAT, CheckpointError, END, HEADER, KEY, LEASE, REPLY, SESSION, SliceLimits,
+    Sliced, VERSION,
 };
 use super::hash::{self, LiveVersion};
 use super::keys::KeyId;
+use super::lease::LeaseRow;
 use super::session::{KeptReply, SessionCounters, SessionRow, cost_of_body, place_of};
 use super::versions::{NewVersion, VersionId};
 use super::{Store, StoreOptions};
@@ -27,6 +31,9 @@ pub struct Loader {
     key: Option<LoadedKey>,
     session: Option<LoadedSession>,
     counters: SessionCounters,
+    /// The last lease read; 0 before the first.
+    lease: u64,
+    leases: u64,
     keys: u64,
     versions: u64,
     sessions: u64,
@@ -40,6 +47,7 @@ pub struct Loader {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Header,
+    Leases,
     Keys,
     Sessions,
     History,
@@ -93,6 +101,8 @@ impl Loader {
             key: None,
             session: None,
             counters: SessionCounters::default(),
+            lease: 0,
+            leases: 0,
             keys: 0,
             versions: 0,
             sessions: 0,
@@ -147,24 +157,33 @@ impl Loader {
         let kind = reader.fixint()?;
         match (self.stage, kind) {
             (Stage::Header, HEADER) => self.header(reader),
-            (Stage::Keys, KEY) => self.key(reader.bin()?),
+            (Stage::Leases, LEASE) => self.lease(reader),
+            (Stage::Leases | Stage::Keys, KEY) => self.key(reader.bin()?),
             (Stage::Keys, VERSION) => self.version(reader),
-            (Stage::Keys | Stage::Sessions, SESSION) => self.session(reader),
+            (Stage::Leases | Stage::Keys | Stage::Sessions, SESSION) => self.session(reader),
             (Stage::Sessions, REPLY) => self.reply(reader),
-            (Stage::Keys | Stage::Sessions, END) => self.end(reader),
+            (Stage::Leases | Stage::Keys | Stage::Sessions, END) => self.end(reader),
             (
-                Stage::Header | Stage::Keys | Stage::Sessions | Stage::History | Stage::Done,
+                Stage::Header
+                | Stage::Leases
+                | Stage::Keys
+                | Stage::Sessions
+                | Stage::History
+                | Stage::Done,
                 _kind,
             ) => check(false, "a value of an unknown kind or out of order"),
         }
     }
 
     fn header(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
-        check(reader.array()? == 6, "its header has six fields")?;
+        let fields = reader.array()?;
+        // The format first: what follows it is the format's to say.
+        check(fields > 0, "its header has no fields")?;
         let found = reader.uint()?;
         if found != CHECKPOINT_FORMAT {
             return Err(CheckpointError::Format { found });
         }
+        check(fields == 7, "its header has seven fields")?;
         let (revision, compacted) = (reader.uint()?, reader.uint()?);
         check(compacted <= revision, "it is compacted beyond its revision")?;
         check(0 < revision && revision < u64::MAX, "no store has its revision")?;
@@ -172,12 +191,28 @@ impl Loader {
         self.store.compact_revision = Revision(compacted);
         self.store.stamp_ms = reader.uint()?;
         self.counters = SessionCounters { last: SessionId(reader.uint()?), uses: reader.uint()? };
-        self.stage = Stage::Keys;
+        self.store.leases.restore_grants(reader.uint()?);
+        self.stage = Stage::Leases;
+        Ok(())
+    }
+
+    fn lease(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        check(reader.array()? == 4, "a lease has four fields")?;
+        let (id, grant) = (reader.uint()?, reader.uint()?);
+        let (ttl_s, due_ms) = (reader.uint()?, reader.uint()?);
+        check(self.lease < id, "its leases do not ascend")?;
+        check(0 < grant && grant <= self.store.leases.grants(), "a lease nobody granted")?;
+        check(ttl_s <= LEASE_TTL_S_MAX, "a lease lives for too long")?;
+        check(self.store.lease_count() < LEASES_MAX, "it has too many leases")?;
+        self.store.leases.restore(LeaseRow { id, grant, ttl_s, due_ms });
+        self.lease = id;
+        self.leases += 1;
         Ok(())
     }
 
     fn key(&mut self, name: &[u8]) -> Result<(), CheckpointError> {
         self.close_key()?;
+        self.stage = Stage::Keys;
         let ascending = self.store.ordered.last_key_value().is_none_or(|(last, _)| **last < *name);
         check(!name.is_empty() && ascending, "its keys do not ascend")?;
         let id = self.store.add_key(self.store.index.hash(name), name);
@@ -195,16 +230,18 @@ impl Loader {
         check(reader.array()? == 5, "a version has five fields")?;
         let (mod_revision, create_revision) = (reader.uint()?, reader.uint()?);
         let (version, lease, value) = (reader.uint()?, reader.uint()?, reader.bin()?);
-        check(lease == 0, "a key hangs on a lease that does not exist")?;
         let Some(key) = &mut self.key else { return check(false, "a version without a key") };
         let (id, newer) = (key.id, key.newer);
+        // A version that was superseded may name a lease that has ended since.
+        let there = lease == 0 || newer.is_some() || self.store.leases.has(lease);
+        check(there, "a key hangs on a lease that does not exist")?;
         let compacted = self.store.compact_revision.0;
         let below = newer.map_or(self.store.revision.0, |(_, newer)| newer.saturating_sub(1));
         check(0 < mod_revision && mod_revision <= below, "its versions do not descend")?;
         let needed = newer.is_none_or(|(_, newer)| newer > compacted);
         check(needed, "a version that was compacted")?;
         if version == 0 {
-            let plain = create_revision == 0 && value.is_empty();
+            let plain = create_revision == 0 && value.is_empty() && lease == 0;
             check(plain && mod_revision >= compacted, "a tombstone says too much")?;
         } else {
             check(0 < create_revision && create_revision <= mod_revision, "created after changed")?;
@@ -292,9 +329,12 @@ impl Loader {
         self.store.restore_session_counters(self.counters);
         let uses = self.store.sessions().map(|(row, _)| row.used);
         check(uses.is_sorted_by(|one, next| one < next), "two sessions were used at once")?;
-        check(reader.array()? == 5, "its end has five fields")?;
-        let counts = [reader.uint()?, reader.uint()?, reader.uint()?, reader.uint()?];
-        let found = [self.keys, self.versions, self.sessions, self.replies];
+        check(reader.array()? == 6, "its end has six fields")?;
+        let mut counts = [0; 5];
+        for count in &mut counts {
+            *count = reader.uint()?;
+        }
+        let found = [self.leases, self.keys, self.versions, self.sessions, self.replies];
         check(counts == found, "it does not hold what it says")?;
         check(reader.uint()? == self.store.state_hash(), "its state has another hash")?;
         self.stage = Stage::History;
@@ -313,8 +353,8 @@ impl Store {
         }
         entry.create_revision = version.create_revision;
         entry.version = version.version;
-        entry.value_bytes = u32::try_from(version.value().len()).expect("checked when it was read");
-        let value_bytes = u64::from(entry.value_bytes);
+        entry.set_value(version.value(), version.lease);
+        let value_bytes = u64::from(entry.value_bytes());
         let (create_revision, mod_revision) = (version.create_revision, version.mod_revision);
         let (key, value, lease) = (entry.name(), version.value(), version.lease);
         let version = version.version;
@@ -322,6 +362,9 @@ impl Store {
         let contribution = hash::of_live(&live);
         let key_bytes = u64::try_from(key.len()).expect("usize is 64 bits at most");
         entry.contribution = contribution;
+        if lease != 0 {
+            self.leases.hang(id, lease);
+        }
         self.live.keys += 1;
         self.live.bytes += key_bytes + value_bytes;
         self.live.hash = self.live.hash.wrapping_add(contribution);

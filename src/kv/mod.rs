@@ -7,6 +7,7 @@
 //!       ── keys       key id → name, what is current      a cache line each
 //!       ── versions   version id → value, revisions       newest first, linked by `older`
 //!       ── history    what compaction gives up, in the order of revisions
+//!       ── leases     lease → its time, the keys that hang on it
 //!       ── sessions   session → its latest replies: a retried command is answered, not applied
 //! ```
 //!
@@ -29,10 +30,12 @@ pub mod command;
 
 mod apply;
 mod checkpoint;
+mod command_error;
 mod hash;
 mod history;
 mod index;
 mod keys;
+mod lease;
 mod loader;
 mod mvcc;
 mod overlap;
@@ -55,16 +58,18 @@ pub use command::{
     Command, CommandError, DeleteWith, EntryHeader, PutWith, RangeEnd, SessionCall,
     validate_command,
 };
+pub use lease::LeaseRow;
 pub use loader::Loader;
 pub use range::{KeyValueRef, RangeError, RangeRequest, RangeSummary};
 pub use select::{Order, RevisionSpan, Selection, SortBy};
 pub use session::{KeptReply, SessionCounters, SessionRow};
 pub use txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
 
-use crate::types::{LogIndex, Revision};
+use crate::types::{LogIndex, Revision, Term};
 use history::History;
 use index::Index;
 use keys::{KeyId, Keys};
+use lease::Leases;
 use session::Sessions;
 use versions::Versions;
 
@@ -90,10 +95,13 @@ pub struct Store {
     history: History,
     history_bytes_max: u64,
     sessions: Sessions,
+    leases: Leases,
     live: Live,
     revision: Revision,
     compact_revision: Revision,
     applied: LogIndex,
+    /// The term of the entry that is applied.
+    term: Term,
     stamp_ms: u64,
     /// The compaction revision of the checkpoint under way: nothing due later is freed.
     pinned: Option<Revision>,
@@ -133,10 +141,12 @@ impl Store {
             history: History::new(),
             history_bytes_max,
             sessions: Sessions::new(),
+            leases: Leases::new(),
             live: Live::default(),
             revision: REVISION_EMPTY,
             compact_revision: Revision(0),
             applied: LogIndex::ZERO,
+            term: Term::ZERO,
             stamp_ms: 0,
             pinned: None,
             found: Vec::new(),
@@ -165,12 +175,14 @@ impl Store {
         self.stamp_ms
     }
 
-    /// A hash over the live keys, the client sessions, the revision and the compaction revision:
-    /// equal on every node at the same applied index. `kv/hash.rs` has the formula.
+    /// A hash over the live keys, the leases, the client sessions, the revision and the compaction
+    /// revision: equal on every node at the same applied index. `kv/hash.rs` has the formula.
     pub fn state_hash(&self) -> u64 {
         let counters = self.sessions.counters();
-        let store = hash::of_store(self.revision, self.compact_revision, counters);
-        self.live.hash.wrapping_add(self.sessions.hash()).wrapping_add(store)
+        let grants = self.leases.grants();
+        let store = hash::of_store(self.revision, self.compact_revision, counters, grants);
+        let tables = self.sessions.hash().wrapping_add(self.leases.hash());
+        self.live.hash.wrapping_add(tables).wrapping_add(store)
     }
 
     /// Superseded versions and tombstones that are not compacted, with what each costs to keep.

@@ -46,10 +46,11 @@ impl Store {
         };
         let entry = self.keys.at_mut(id);
         let older = entry.newest;
+        let leased = entry.is_leased();
         if entry.is_live() {
-            self.history.supersede_value(revision, older, entry.value_bytes);
+            self.history.supersede_value(revision, older, entry.value_bytes());
             self.live.hash = self.live.hash.wrapping_sub(entry.contribution);
-            self.live.bytes -= u64::from(entry.value_bytes);
+            self.live.bytes -= u64::from(entry.value_bytes());
         } else {
             if older != VersionId::NONE {
                 self.history.supersede_tombstone(revision, older);
@@ -59,15 +60,19 @@ impl Store {
             entry.create_revision = revision.0;
         }
         entry.version += 1;
-        entry.value_bytes = u32::try_from(value.len()).expect("limits.rs bounds every value");
+        entry.set_value(value, lease);
         let (create_revision, version) = (entry.create_revision, entry.version);
         let mod_revision = revision.0;
         let live = LiveVersion { key, value, create_revision, mod_revision, version, lease };
         entry.contribution = hash::of_live(&live);
         self.live.hash = self.live.hash.wrapping_add(entry.contribution);
-        self.live.bytes += u64::from(entry.value_bytes);
+        self.live.bytes += u64::from(entry.value_bytes());
         let new = NewVersion { mod_revision, create_revision, version, lease, older };
         entry.newest = self.versions.insert(new, value);
+        if leased || lease != 0 {
+            let before = if leased { self.versions.at(older).lease } else { 0 };
+            self.leases.change(id, before, lease);
+        }
         self.revision = revision;
     }
 
@@ -146,13 +151,16 @@ impl Store {
     fn delete(&mut self, revision: Revision, id: KeyId) {
         let entry = self.keys.at_mut(id);
         assert!(entry.is_live(), "only a live key is deleted");
-        self.history.supersede_value(revision, entry.newest, entry.value_bytes);
+        self.history.supersede_value(revision, entry.newest, entry.value_bytes());
         self.live.keys -= 1;
-        self.live.bytes -= bytes_u64(entry.name()) + u64::from(entry.value_bytes);
+        self.live.bytes -= bytes_u64(entry.name()) + u64::from(entry.value_bytes());
         self.live.hash = self.live.hash.wrapping_sub(entry.contribution);
-        (entry.create_revision, entry.version) = (0, 0);
-        (entry.contribution, entry.value_bytes) = (0, 0);
         let older = entry.newest;
+        if entry.is_leased() {
+            self.leases.change(id, self.versions.at(older).lease, 0);
+        }
+        (entry.create_revision, entry.version, entry.contribution) = (0, 0, 0);
+        entry.set_value(&[], 0);
         let tombstone = NewVersion {
             mod_revision: revision.0,
             create_revision: 0,
@@ -180,10 +188,12 @@ impl Store {
     /// Makes this the first state of a new cluster. Its revision is higher by `bump`, which is more
     /// than the old cluster can have handed out since, and all before it is compacted: who followed
     /// the old cluster hears that it must read again. Its sessions end: what their calls did since
-    /// the snapshot is not known here. Panics while a checkpoint is pinned.
+    /// the snapshot is not known here. Its leases begin their time anew. Panics while a checkpoint
+    /// is pinned.
     pub fn begin_anew(&mut self, bump: u64) {
         assert!(self.pinned.is_none(), "nobody looks at the state before");
         self.sessions.end_all();
+        self.forget_dues();
         self.revision = Revision(self.revision.0.saturating_add(bump));
         // Refused if everything before it is compacted already.
         let _compacted = self.compact(self.revision);

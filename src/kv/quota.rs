@@ -33,7 +33,12 @@ impl Store {
             Command::DeleteRange { .. }
             | Command::DeleteRangeWith(_)
             | Command::Compact { .. }
-            | Command::OpenSession => false,
+            | Command::OpenSession
+            // Their number has a bound of its own.
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseExpire { .. }
+            | Command::LeaseCheckpoint { .. } => false,
         }
     }
 

@@ -163,8 +163,8 @@ impl Store {
         if keeps && self.get_hashed(hash, put.key).is_none() {
             return Err(Refusal::KeyNotFound);
         }
-        // There are no leases yet.
-        if put.lease == 0 { Ok(()) } else { Err(Refusal::LeaseNotFound) }
+        let there = put.lease == 0 || self.leases.has(put.lease);
+        if there { Ok(()) } else { Err(Refusal::LeaseNotFound) }
     }
 
     /// What a delete answers of the keys it deletes. Bytes.

@@ -15,6 +15,7 @@ use crate::wal::Shortage;
 use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_read_txn, decode_request};
 use crate::wire::error::Error;
 use crate::wire::frame::{FrameError, next_frame};
+use crate::wire::leases::LeaseRequest;
 use crate::wire::reply::error_reply;
 
 /// The entry that gathers the commands of the turn under way.
@@ -127,8 +128,12 @@ impl Node {
             | Op::PutIf
             | Op::PutWith
             | Op::DeleteRangeWith
-            | Op::Txn => self.admit_write(id, &request, now),
-            Op::Range | Op::ReadTxn => self.admit_read(id, &request, now),
+            | Op::Txn
+            | Op::LeaseGrant
+            | Op::LeaseRevoke => self.admit_write(id, &request, now),
+            Op::Range | Op::ReadTxn | Op::LeaseKeepAlive | Op::LeaseTimeToLive | Op::LeaseList => {
+                self.admit_read(id, &request, now)
+            }
             Op::Status => self.answer_status(id, request.id),
             Op::Snapshot => self.admit_save(id, &request, now),
             Op::MemberList => self.answer_member_list(id, request.id, now),
@@ -157,17 +162,19 @@ impl Node {
         if bytes > max {
             return Err(Error::TooLarge { bytes: as_u64(bytes), max: as_u64(max) });
         }
-        if let Err(error) = kv::validate_command(request.command, max) {
-            return Err(Error::BadRequest { why: error.to_string().into() });
-        }
+        let (call, command) = kv::command::read_command(request.command, max)
+            .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
         self.check_quota(request.command)?;
+        let raised = self.admit_grant(call, command)?;
+        let bytes = raised.as_ref().map_or(bytes, Vec::len);
         if self.open.payload.len() + bytes > self.limits.entry_bytes_soft_max {
             self.close_entry(now);
         }
         if !self.has_room_for(bytes) {
             return Err(self.stall(bytes, now));
         }
-        self.gather(request.command, Waiter { connection: id, request: request.id }, now);
+        let command = raised.as_deref().unwrap_or(request.command);
+        self.gather(command, Waiter { connection: id, request: request.id }, now);
         self.connections.wait(id);
         Ok(())
     }
@@ -343,10 +350,25 @@ impl Node {
             Consistency::Linearizable => By::Round,
             Consistency::Lease => By::Lease,
         };
-        self.check_leader_known(now)?;
+        self.check_who_answers(&asked, now)?;
         self.connections.wait(id);
         self.reads.gather(by, id, request.id, &asked);
         Ok(())
+    }
+
+    /// Only the leader knows when a lease is due.
+    fn check_who_answers(&mut self, asked: &Asked<'_>, now: Instant) -> Result<(), Error> {
+        match asked {
+            Asked::Lease(LeaseRequest::KeepAlive { lease }) => {
+                self.check_leader(now)?;
+                self.hold_lease(*lease, now);
+                Ok(())
+            }
+            Asked::Lease(LeaseRequest::TimeToLive { .. }) => self.check_leader(now),
+            Asked::Lease(LeaseRequest::List { .. }) | Asked::Range(_) | Asked::Txn(_) => {
+                self.check_leader_known(now)
+            }
+        }
     }
 
     /// Proposes the turn's commands as one entry. Refusals are certain: the entry is in no log yet.
@@ -364,21 +386,26 @@ impl Node {
             Ok(position) => {
                 self.wal.append(position, EntryKind::Commands, &self.open.payload);
                 self.pending.push(position, &mut self.open.waiters);
+                self.leases.on_entry_proposed();
             }
-            Err(ProposeError::NotLeader { leader }) => self.refuse_entry(&self.not_leader(leader)),
+            Err(ProposeError::NotLeader { leader }) => {
+                self.refuse_entry(&self.not_leader(leader), now);
+            }
             Err(ProposeError::Busy) => {
-                self.refuse_entry(&Error::Busy { what: "entries not committed yet".into() });
+                self.refuse_entry(&Error::Busy { what: "entries not committed yet".into() }, now);
             }
             Err(ProposeError::Transferring) => {
-                self.refuse_entry(&Error::Busy { what: "the leadership is handed over".into() });
+                let what = "the leadership is handed over".into();
+                self.refuse_entry(&Error::Busy { what }, now);
             }
         }
         self.open.payload.clear();
     }
 
-    fn refuse_entry(&mut self, error: &Error) {
-        // If the entry held a compaction, nobody else would miss it.
-        self.compaction.refused(self.now);
+    fn refuse_entry(&mut self, error: &Error, now: Instant) {
+        // If the entry held a compaction, or ended a lease, nobody else would miss it.
+        self.compaction.refused(now);
+        self.leases.on_entry_refused(self.stamp_ms(now));
         for waiter in self.open.waiters.drain(..) {
             self.connections.answer(waiter.connection, |out| {
                 error_reply(out, waiter.request, error);
@@ -387,12 +414,22 @@ impl Node {
     }
 }
 
-/// What a Range or a ReadTxn asks, and how fresh.
+/// What a read asks, and how fresh.
 fn decode_read<'a>(request: &Request<'a>) -> Result<(Consistency, Asked<'a>), Error> {
     let bad = |why: String| Error::BadRequest { why: why.into() };
     if request.op == Op::ReadTxn {
         let read = decode_read_txn(request.args).map_err(|why| bad(why.to_string()))?;
         return Ok((read.0, Asked::Txn(read.1)));
+    }
+    let lease = LeaseRequest::decode(request.op, request.args);
+    if let Some(asked) = lease.map_err(|why| bad(why.to_string()))? {
+        let consistency = match asked {
+            LeaseRequest::KeepAlive { .. } | LeaseRequest::TimeToLive { .. } => {
+                Consistency::Linearizable
+            }
+            LeaseRequest::List { consistency, .. } => consistency,
+        };
+        return Ok((consistency, Asked::Lease(asked)));
     }
     let args = RangeArgs::decode(request.args).map_err(|why| bad(why.to_string()))?;
     Ok((args.consistency, Asked::Range(args)))

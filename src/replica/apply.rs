@@ -11,6 +11,7 @@ use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition};
 use crate::wire::client::{Op, RangeArgs, Txn};
 use crate::wire::error::Error;
+use crate::wire::leases::{LeaseTerm, lease_revoke_reply, lease_term_reply};
 use crate::wire::reply::{
     RangeReplyWriter, TxnOutcome, compact_reply, delete_reply, delete_with_reply, error_reply,
     put_if_reply, put_reply, put_with_reply, session_reply, txn_reply,
@@ -42,22 +43,33 @@ const TIDY_BESIDE_APPLY: usize = 16;
 pub(super) struct Stamp {
     followed_ms: u64,
     since: Instant,
+    /// An entry with a stamp was applied in this turn.
+    heard: bool,
 }
 
 impl Stamp {
     pub(super) fn new(now: Instant) -> Stamp {
-        Stamp { followed_ms: 0, since: now }
+        Stamp { followed_ms: 0, since: now, heard: false }
     }
 
-    /// Counts on from the stamp of an entry that was applied just now.
+    /// Counts on from the newest stamp, if its entry was applied just now or is not known yet. From
+    /// the same one again as well: a new leader's first may be its predecessor's last, and what it
+    /// says is due in its time must not be due earlier in ours, which has gone on meanwhile.
     fn follow(&mut self, applied_ms: u64, now: Instant) {
-        if self.followed_ms < applied_ms {
-            *self = Stamp { followed_ms: applied_ms, since: now };
+        let heard = std::mem::take(&mut self.heard);
+        if self.followed_ms < applied_ms || (heard && self.followed_ms == applied_ms) {
+            (self.followed_ms, self.since) = (applied_ms, now);
         }
     }
 
     fn at(&self, now: Instant) -> u64 {
         self.followed_ms + now.ns_since(self.since) / 1_000_000
+    }
+
+    /// When it is that time, or was.
+    pub(super) fn instant_of(&self, stamp_ms: u64) -> Instant {
+        let after_ms = stamp_ms.saturating_sub(self.followed_ms);
+        self.since.after_ns(after_ms.saturating_mul(1_000_000))
     }
 }
 
@@ -77,7 +89,9 @@ impl Node {
         self.more_to_apply = self.store.applied() < commit && self.fatal.is_none();
         self.wal.trim_cache(self.store.applied());
         self.store.tidy(if idle { TIDY_PER_TURN } else { TIDY_BESIDE_APPLY });
-        if !sets_the_time {
+        if sets_the_time {
+            self.stamp.heard = false;
+        } else {
             self.stamp.follow(self.store.stamp_ms(), now);
         }
     }
@@ -89,7 +103,7 @@ impl Node {
 
     /// Whether this is a leader that has applied all that others stamped. Its own stamps it does
     /// not count on from: they are older by what a commit takes, and its time would run slow.
-    fn sets_the_time(&self) -> bool {
+    pub(super) fn sets_the_time(&self) -> bool {
         let Stage::Member(raft) = &self.stage else { return false };
         // The last entry applied may be in a snapshot only: the core knows its term all the same.
         raft.is_leader() && raft.term_at(self.store.applied()) == Some(raft.term())
@@ -133,13 +147,15 @@ impl Node {
         };
         let waiters = self.pending.take(position, &mut self.scratch.lost);
         let mut asking = waiters.iter();
-        let connections = &mut self.connections;
-        let applied = self.store.apply(position.index, payload, &mut |answer| {
+        let (connections, leases) = (&mut self.connections, &mut self.leases);
+        let applied = self.store.apply(position, payload, &mut |answer| {
+            leases.on_answer(&answer.outline);
             if let Some(waiter) = asking.next() {
                 connections.answer(waiter.connection, |out| write_reply(out, waiter, &answer));
             }
         });
         self.pending.recycle(waiters);
+        self.stamp.heard = true;
         if let Err(error) = applied {
             self.fail(Fatal::Entry { index: position.index, why: error.to_string() });
         }
@@ -210,6 +226,9 @@ impl Node {
 
     /// Answers one read from the applied state, or later if the client does not read fast enough.
     pub(super) fn answer_read(&mut self, id: ConnectionId, request: u64, asked: Asked<'_>) {
+        if let Asked::Lease(asked) = asked {
+            return self.answer_lease(id, request, asked);
+        }
         // Large replies wait for room; small ones need not wait for those who do not read.
         let size = match self.connections.has_room_for_large() {
             true => ReplySize::Any,
@@ -219,6 +238,7 @@ impl Node {
         let answered = self.connections.answer_if_read(id, |out| match &asked {
             Asked::Range(args) => write_range(out, store, request, args, size),
             Asked::Txn(txn) => write_txn(out, store, request, *txn, size),
+            Asked::Lease(_) => unreachable!("answered above"),
         });
         if !answered {
             let mut args = Vec::new();
@@ -246,6 +266,18 @@ fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, answer: &Answer<'_>) {
         CommandReply::Txn { revision, succeeded } => {
             txn_reply(out, id, Op::Txn, &TxnOutcome { revision, succeeded, results: body });
         }
+        CommandReply::LeaseGrant { revision, lease, ttl_s } => {
+            lease_term_reply(out, id, Op::LeaseGrant, &LeaseTerm { revision, lease, ttl_s });
+        }
+        CommandReply::LeaseRevoke { revision } => lease_revoke_reply(out, id, revision),
+        // Who waits for one has asked for a keep-alive.
+        CommandReply::LeaseCheckpoint { revision, lease, ttl_s } => {
+            lease_term_reply(out, id, Op::LeaseKeepAlive, &LeaseTerm { revision, lease, ttl_s });
+        }
+        // Nobody waits for an expiry; who waits for what came to be void hears that.
+        CommandReply::LeaseExpire { .. } | CommandReply::Void { .. } => {
+            error_reply(out, id, &Error::OutcomeUnknown);
+        }
         CommandReply::Refused { why } => error_reply(out, id, &error_of_refusal(why)),
         CommandReply::SessionExpired => error_reply(out, id, &Error::SessionExpired),
         CommandReply::CallAcknowledged => error_reply(out, id, &Error::CallAcknowledged),
@@ -266,6 +298,8 @@ fn error_of_refusal(why: Refusal) -> Error {
     match why {
         Refusal::KeyNotFound => Error::KeyNotFound,
         Refusal::LeaseNotFound => Error::LeaseNotFound,
+        Refusal::LeaseExists => Error::LeaseExists,
+        Refusal::TooManyLeases => Error::TooManyLeases { max: as_u64(limits::LEASES_MAX) },
         Refusal::Range(why) => error_of_range(why),
         Refusal::AnswerTooLarge => {
             Error::AnswerTooLarge { max: as_u64(limits::RANGE_REPLY_BYTES_MAX) }
@@ -364,5 +398,8 @@ mod tests {
         stamp.follow(900, at(7_000_040));
         stamp.follow(800, at(7_000_040));
         assert_eq!(stamp.at(at(7_000_040)), 930, "an old stamp sets nothing back");
+        stamp.heard = true;
+        stamp.follow(900, at(7_000_050));
+        assert_eq!(stamp.at(at(7_000_060)), 910, "but that of a new entry does");
     }
 }

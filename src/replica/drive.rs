@@ -140,6 +140,7 @@ impl Node {
         self.now = now;
         self.peers.dial_due(now, &mut self.dials);
         self.propose_compaction(now);
+        self.mind_leases(now);
         self.close_entry(now);
         self.ask_for_reads();
         self.ask_for_saves();
@@ -155,6 +156,7 @@ impl Node {
         self.continue_reconfiguration(now);
         self.send_messages();
         self.apply_committed(now);
+        self.note_granted_leases();
         self.continue_snapshot(now);
         self.continue_receiving(now);
         self.catch_up(now);
@@ -169,6 +171,7 @@ impl Node {
         self.connections.cut_off_slow(now);
         self.start_job(now);
         self.end_stall(now);
+        assert!(self.open.payload.is_empty(), "an entry has the stamp of the turn that closes it");
         if self.jobs.retry_at <= now {
             self.jobs.retry_at = Instant::FAR;
             self.wal.retry_background();

@@ -17,6 +17,7 @@
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
 //! | `compaction`, `quota` | when the history is given up; when a store takes nothing more |
+//! | `leases`, `lease_clock` | what a leader says of leases; when they are due |
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
 //! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
@@ -46,6 +47,8 @@ mod handover;
 mod handshake;
 mod inspect;
 mod install;
+mod lease_clock;
+mod leases;
 mod peers;
 mod pending;
 mod quota;
@@ -85,6 +88,7 @@ use connections::{Connections, Party, counts_as_client};
 use entry::Memberships;
 use handover::{Handover, Leaving};
 use install::Receiving;
+use lease_clock::LeaseClock;
 use peers::{Outbound, Peers};
 use pending::Pending;
 use reads::Reads;
@@ -244,6 +248,7 @@ pub struct Node {
     scratch: drive::Scratch,
     stamp: apply::Stamp,
     compaction: Compaction,
+    leases: LeaseClock,
     snapshots: Snapshots,
     receiving: Option<Receiving>,
     transfers: Transfers,
@@ -308,6 +313,7 @@ impl Node {
             scratch: drive::Scratch::default(),
             stamp: apply::Stamp::new(now),
             compaction: Compaction::default(),
+            leases: LeaseClock::default(),
             snapshots,
             receiving: None,
             transfers: Transfers::default(),
@@ -544,6 +550,8 @@ impl Node {
         // Found in `open`, a bootstrap's first job waits for no input.
         let job = self.jobs.ready.is_some();
         let ready = self.connections.has_ready_deferred() || self.has_ready_save();
+        // A keep-alive may need an entry after the turn's was closed.
+        let ready = ready || !self.leases.to_take_back.is_empty();
         let ready =
             ready || (matches!(self.stage, Stage::Member(_)) && self.reads.wait_for_a_turn());
         if self.more_to_apply || farewell_due || job || ready {
@@ -562,6 +570,7 @@ impl Node {
             .min(self.reads_wake_at())
             .min(self.connections.wake_at())
             .min(self.stall_ends_at())
+            .min(self.leases_wake_at())
             .min(self.saves.wake_at())
             .min(self.compaction_wake_at())
             .min(self.transfers.wake_at(self.now))

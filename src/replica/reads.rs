@@ -6,6 +6,7 @@ use crate::codec::msgpack::Reader;
 use crate::raft::ReadTicket;
 use crate::types::{Instant, LogIndex, Revision};
 use crate::wire::client::{Consistency, Op, RangeArgs, Selection, Txn};
+use crate::wire::leases::LeaseRequest;
 use std::collections::VecDeque;
 
 /// A served batch whose buffers are larger is not kept. Bytes, and reads.
@@ -26,6 +27,8 @@ pub(super) enum Asked<'a> {
     Range(RangeArgs<'a>),
     /// A transaction that changes nothing.
     Txn(Txn<'a>),
+    /// Something about leases.
+    Lease(LeaseRequest),
 }
 
 impl<'a> Asked<'a> {
@@ -33,7 +36,7 @@ impl<'a> Asked<'a> {
     pub(super) fn key(&self) -> Option<&'a [u8]> {
         match self {
             Asked::Range(args) => Some(args.key),
-            Asked::Txn(_) => None,
+            Asked::Txn(_) | Asked::Lease(_) => None,
         }
     }
 
@@ -41,6 +44,7 @@ impl<'a> Asked<'a> {
         match self {
             Asked::Range(_) => Op::Range,
             Asked::Txn(_) => Op::ReadTxn,
+            Asked::Lease(asked) => asked.op(),
         }
     }
 
@@ -49,6 +53,7 @@ impl<'a> Asked<'a> {
         match self {
             Asked::Range(args) => args.encode(out),
             Asked::Txn(txn) => out.extend_from_slice(txn.args()),
+            Asked::Lease(asked) => asked.encode(out),
         }
     }
 
@@ -56,6 +61,8 @@ impl<'a> Asked<'a> {
         const OURS: &str = "it was encoded when the read began to wait";
         if op == Op::ReadTxn {
             Asked::Txn(Txn::decode(&mut Reader::new(bytes)).expect(OURS))
+        } else if let Some(asked) = LeaseRequest::decode(op, bytes).expect(OURS) {
+            Asked::Lease(asked)
         } else {
             Asked::Range(RangeArgs::decode(bytes).expect(OURS))
         }
@@ -112,7 +119,7 @@ impl ReadBatch {
                 let args = PlainArgs { limit, revision, consistency, keys_only, count_only };
                 Kept::Plain { args, end_start }
             }
-            Asked::Range(_) | Asked::Txn(_) => {
+            Asked::Range(_) | Asked::Txn(_) | Asked::Lease(_) => {
                 asked.encode(&mut self.arena);
                 Kept::Encoded { op: asked.op() }
             }

@@ -12,6 +12,8 @@
 //!            ignore_lease: bool]                           PutWith
 //!    8      [key: bin, end: bin, prev_kv: bool]            DeleteRangeWith
 //!    9      see kv/txn.rs                                  Txn
+//!   10      [lease: uint, ttl_s: uint]                     LeaseGrant
+//!   11      [lease: uint]                                  LeaseRevoke
 //!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
 //!            keys_only: bool, count_only: bool]            Range
 //!            and perhaps, behind them, [sort_by: uint, order: uint, min_mod: uint, max_mod: uint,
@@ -19,6 +21,7 @@
 //!   17      []                                             Status
 //!   18      []                                             Snapshot
 //!   19      [consistency: uint, txn: array]               ReadTxn, a Txn that changes nothing
+//!   20..22  leases, see leases.rs
 //!   40..45  members and their leader, see members.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
@@ -63,6 +66,10 @@ pub enum Op {
     DeleteRangeWith,
     /// Do one of two lists of requests, at once.
     Txn,
+    /// Make a lease.
+    LeaseGrant,
+    /// End a lease, and delete the keys that hang on it.
+    LeaseRevoke,
     /// Read the keys of a range.
     Range,
     /// The node's own view of itself.
@@ -71,6 +78,12 @@ pub enum Op {
     Snapshot,
     /// Read several ranges at once, one of two lists.
     ReadTxn,
+    /// Let a lease live for all of its time again.
+    LeaseKeepAlive,
+    /// How long a lease has left.
+    LeaseTimeToLive,
+    /// Which leases there are.
+    LeaseList,
     /// Who the members are.
     MemberList,
     /// A new member.
@@ -98,10 +111,15 @@ impl Op {
             Op::PutWith => 7,
             Op::DeleteRangeWith => 8,
             Op::Txn => 9,
+            Op::LeaseGrant => 10,
+            Op::LeaseRevoke => 11,
             Op::Range => 16,
             Op::Status => 17,
             Op::Snapshot => 18,
             Op::ReadTxn => 19,
+            Op::LeaseKeepAlive => 20,
+            Op::LeaseTimeToLive => 21,
+            Op::LeaseList => 22,
             Op::MemberList => 40,
             Op::MemberAdd => 41,
             Op::MemberRemove => 42,
@@ -123,10 +141,15 @@ impl Op {
             7 => Some(Op::PutWith),
             8 => Some(Op::DeleteRangeWith),
             9 => Some(Op::Txn),
+            10 => Some(Op::LeaseGrant),
+            11 => Some(Op::LeaseRevoke),
             16 => Some(Op::Range),
             17 => Some(Op::Status),
             18 => Some(Op::Snapshot),
             19 => Some(Op::ReadTxn),
+            20 => Some(Op::LeaseKeepAlive),
+            21 => Some(Op::LeaseTimeToLive),
+            22 => Some(Op::LeaseList),
             40 => Some(Op::MemberList),
             41 => Some(Op::MemberAdd),
             42 => Some(Op::MemberRemove),
@@ -148,11 +171,16 @@ impl Op {
             | Op::PutIf
             | Op::PutWith
             | Op::DeleteRangeWith
-            | Op::Txn => true,
+            | Op::Txn
+            | Op::LeaseGrant
+            | Op::LeaseRevoke => true,
             Op::Range
             | Op::Status
             | Op::Snapshot
             | Op::ReadTxn
+            | Op::LeaseKeepAlive
+            | Op::LeaseTimeToLive
+            | Op::LeaseList
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove

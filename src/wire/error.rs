@@ -115,7 +115,14 @@ pub enum Error {
         /// The largest reply. Bytes.
         max: u64,
     },
-    /// Code 21. The live keys take as much as they may, and the request would add to them. Not done
+    /// Code 21. There is such a lease already. No details.
+    LeaseExists,
+    /// Code 22. There are as many leases as there may be. Details: max.
+    TooManyLeases {
+        /// How many.
+        max: u64,
+    },
+    /// Code 23. The live keys take as much as they may, and the request would add to them. Not done
     /// until something is deleted. Details: bytes, max.
     OverQuota {
         /// What they take. Bytes.
@@ -193,7 +200,9 @@ impl Error {
             Error::LeaseNotFound => 18,
             Error::AnswerNotKept { .. } => 19,
             Error::AnswerTooLarge { .. } => 20,
-            Error::OverQuota { .. } => 21,
+            Error::LeaseExists => 21,
+            Error::TooManyLeases { .. } => 22,
+            Error::OverQuota { .. } => 23,
             Error::Other { code, .. } => *code,
         }
     }
@@ -225,6 +234,8 @@ impl Error {
             | Error::Removed { .. }
             | Error::KeyNotFound
             | Error::LeaseNotFound
+            | Error::LeaseExists
+            | Error::TooManyLeases { .. }
             | Error::AnswerTooLarge { .. }
             | Error::OverQuota { .. } => Advice::GiveUp,
             Error::OutcomeUnknown
@@ -272,6 +283,8 @@ impl fmt::Display for Error {
             Error::Removed { node } => write!(f, "{node} was removed from the cluster"),
             Error::KeyNotFound => f.write_str("there is no such key"),
             Error::LeaseNotFound => f.write_str("there is no such lease"),
+            Error::LeaseExists => f.write_str("there is such a lease already"),
+            Error::TooManyLeases { max } => write!(f, "there are {max} leases, and no more may be"),
             Error::AnswerNotKept { revision } => {
                 write!(f, "done, at revision {revision} at the latest; its answer is not kept")
             }
@@ -329,7 +342,9 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
         Error::Compacted { compact_revision: revision }
         | Error::FutureRevision { revision }
         | Error::AnswerNotKept { revision } => write_numbers(out, &[revision.0]),
-        Error::AnswerTooLarge { max } => write_numbers(out, &[*max]),
+        Error::AnswerTooLarge { max } | Error::TooManyLeases { max } => {
+            write_numbers(out, &[*max]);
+        }
         Error::WrongCluster { ours } => {
             msgpack::write_array(out, 1);
             msgpack::write_bin(out, &ours.0.to_be_bytes());
@@ -346,6 +361,7 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
         | Error::CallAcknowledged
         | Error::KeyNotFound
         | Error::LeaseNotFound
+        | Error::LeaseExists
         | Error::Other { .. } => msgpack::write_array(out, 0),
     }
 }
@@ -399,7 +415,9 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         18 => Error::LeaseNotFound,
         19 => Error::AnswerNotKept { revision: details.revision()? },
         20 => Error::AnswerTooLarge { max: details.uint()? },
-        21 => Error::OverQuota { bytes: details.uint()?, max: details.uint()? },
+        21 => Error::LeaseExists,
+        22 => Error::TooManyLeases { max: details.uint()? },
+        23 => Error::OverQuota { bytes: details.uint()?, max: details.uint()? },
         _ => return Ok(None),
     }))
 }

@@ -145,6 +145,11 @@ impl<'a> MemberRequest<'a> {
             | Op::DeleteRangeWith
             | Op::Txn
             | Op::ReadTxn
+            | Op::LeaseGrant
+            | Op::LeaseRevoke
+            | Op::LeaseKeepAlive
+            | Op::LeaseTimeToLive
+            | Op::LeaseList
             | Op::MemberList => return Ok(None),
         };
         fields.close()?;

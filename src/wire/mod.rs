@@ -22,6 +22,7 @@ pub mod error;
 pub mod fields;
 pub mod frame;
 pub mod hello;
+pub mod leases;
 pub mod members;
 pub mod peer;
 pub mod reply;

@@ -18,6 +18,7 @@
 //!   17      status, see status.rs
 //!   18      [term: uint, index: uint, bytes: uint, crc: uint, offset: uint, piece: bin]
 //!           Snapshot, again and again until the last piece; all zero and empty: not yet
+//!   10, 11, 20..22  leases, see leases.rs
 //!   40..45  members and their leader, see members.rs
 //! ```
 //!
@@ -32,6 +33,7 @@ use super::client::Op;
 use super::error::{self, Error};
 use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
+use super::leases::{self, LeaseList, LeaseTerm, LeaseTimes, Names};
 use super::members::{self, MemberList};
 use super::results::{KeyValue, Kvs, Results};
 use super::status::{self, Status};
@@ -279,6 +281,22 @@ pub enum ReplyBody<'a> {
         /// What its requests came to.
         results: Results<'a>,
     },
+    /// A LeaseGrant or a LeaseKeepAlive was done.
+    LeaseTerm {
+        /// Which of them.
+        op: Op,
+        /// What the lease is now.
+        term: LeaseTerm,
+    },
+    /// A LeaseRevoke was done.
+    LeaseRevoke {
+        /// The store's revision after it.
+        revision: Revision,
+    },
+    /// How long a lease has left, and keys that hang on it.
+    LeaseTimes(LeaseTimes, Names<'a>),
+    /// Which leases there are.
+    LeaseList(LeaseList),
     /// What a Range found.
     Range(RangeReply<'a>),
     /// How the node sees itself.
@@ -374,26 +392,22 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
             let (revision, succeeded) = (fields.revision()?, fields.flag()?);
             ReplyBody::Txn { op, revision, succeeded, results: Results::decode(&mut fields)? }
         }
+        Op::LeaseGrant | Op::LeaseKeepAlive => {
+            ReplyBody::LeaseTerm { op, term: leases::decode_term(&mut fields)? }
+        }
+        Op::LeaseRevoke => ReplyBody::LeaseRevoke { revision: fields.revision()? },
+        Op::LeaseTimeToLive => {
+            let (times, names) = leases::decode_times(&mut fields)?;
+            ReplyBody::LeaseTimes(times, names)
+        }
+        Op::LeaseList => ReplyBody::LeaseList(leases::decode_list(&mut fields)?),
         Op::InSession => {
             let found = u64::from(op.code());
             return Err(DecodeError::Range { what: "the kind of a reply", found });
         }
-        Op::Range => {
-            let revision = fields.revision()?;
-            let kvs = Kvs::decode(&mut fields)?;
-            let more = fields.flag()?;
-            let count = fields.uint()?;
-            ReplyBody::Range(RangeReply { revision, more, count, kvs })
-        }
+        Op::Range => ReplyBody::Range(decode_range(&mut fields)?),
         Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
-        Op::Snapshot => {
-            let (position, bytes) = (fields.position()?, fields.uint()?);
-            let crc = fields.uint_within("a checksum", u64::from(u32::MAX))?;
-            let crc = u32::try_from(crc).unwrap_or(u32::MAX);
-            let snapshot = SnapshotId { position, bytes, crc };
-            let (offset, bytes) = (fields.uint()?, fields.bin()?);
-            ReplyBody::Snapshot(SnapshotPiece { snapshot, offset, bytes })
-        }
+        Op::Snapshot => ReplyBody::Snapshot(decode_piece(&mut fields)?),
         Op::MemberList => {
             return Ok(ReplyBody::MemberList(Box::new(members::decode_member_list(args)?)));
         }
@@ -408,6 +422,23 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
     fields.close()?;
     fields::expect_end(&reader)?;
     Ok(body)
+}
+
+fn decode_range<'a>(fields: &mut Fields<'_, 'a>) -> Result<RangeReply<'a>, DecodeError> {
+    let revision = fields.revision()?;
+    let kvs = Kvs::decode(fields)?;
+    let more = fields.flag()?;
+    let count = fields.uint()?;
+    Ok(RangeReply { revision, more, count, kvs })
+}
+
+fn decode_piece<'a>(fields: &mut Fields<'_, 'a>) -> Result<SnapshotPiece<'a>, DecodeError> {
+    let (position, bytes) = (fields.position()?, fields.uint()?);
+    let crc = fields.uint_within("a checksum", u64::from(u32::MAX))?;
+    let crc = u32::try_from(crc).unwrap_or(u32::MAX);
+    let snapshot = SnapshotId { position, bytes, crc };
+    let (offset, bytes) = (fields.uint()?, fields.bin()?);
+    Ok(SnapshotPiece { snapshot, offset, bytes })
 }
 
 pub(super) fn begin_reply(out: &mut Vec<u8>, id: u64, op: Op) -> FrameStart {

@@ -199,7 +199,7 @@ fn commands(cluster: &mut Cluster, applied: LogIndex) -> Vec<Command> {
         while !reader.rest().is_empty() {
             let (call, command) = decode_next(&mut reader).unwrap();
             assert!(call.is_none(), "nobody opened a session");
-            found.push(owned(command).expect("nobody opened a session"));
+            found.push(owned(command, meta.term).expect("nobody opened a session"));
         }
     }
     found

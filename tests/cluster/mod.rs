@@ -16,6 +16,7 @@
 //! | `grown` | many keys: snapshots under load, the disk, the length of turns |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
 //! | `reads` | linearizable reads on followers, lease reads |
+//! | `leases` | never ended early though leaders die and sleep; many that are idle |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
 //! | `unfinished` | clients that begin requests and do not end them |
@@ -50,6 +51,7 @@ mod harness;
 mod hostile;
 mod introductions;
 mod large_writers;
+mod leases;
 mod linearizable;
 mod links;
 mod members;

@@ -76,6 +76,48 @@ fn done(run: &Run) -> &str {
 }
 
 #[test]
+fn leases_are_granted_kept_alive_looked_at_and_revoked() {
+    let mut cluster = Cluster::start(3);
+    cluster.leader();
+    let at = endpoints(&cluster);
+    let granted = raftctl(&at, "lease grant 60 --id 7");
+    assert_eq!(done(&granted), "lease 7 granted with TTL(60s)\n");
+    raftctl(&at, "lease grant 60 --id 7").fails(1, &["there is such a lease already"]);
+    raftctl(&at, "put a 1 --lease 9").fails(1, &["there is no such lease"]);
+    assert_eq!(done(&raftctl(&at, "put a 1 --lease 7")), "OK\n");
+    assert_eq!(done(&raftctl(&at, "put b 1 --lease 7")), "OK\n");
+    let kept = raftctl(&at, "lease keep-alive 7 --once");
+    assert_eq!(done(&kept), "lease 7 kept alive with TTL(60s)\n");
+    let found = raftctl(&at, "lease ttl 7 --keys");
+    assert!(
+        done(&found).starts_with("lease 7 granted with TTL(60s), remaining("),
+        "{}",
+        found.text()
+    );
+    let found = raftctl(&at, "lease ttl 7 --keys -o json").json();
+    assert_eq!((&found["ttl_s"], &found["key_count"]), (&60.into(), &2.into()));
+    assert!((55_000..=60_000).contains(&found["left_ms"].as_u64().unwrap()), "{found}");
+    let granted = raftctl(&at, "lease grant 2 --id 8 -o json").json();
+    assert_eq!((&granted["lease"], &granted["ttl_s"]), (&8.into(), &2.into()));
+    assert_eq!(done(&raftctl(&at, "lease list")), "found 2 leases\n7\n8\n");
+    std::thread::scope(|scope| {
+        let kept = scope.spawn(|| raftctl(&at, "lease keep-alive 8"));
+        // Longer than it lives.
+        Deadline::after(Duration::from_secs(3)).wait();
+        assert_eq!(done(&raftctl(&at, "lease revoke 8")), "lease 8 revoked\n");
+        let kept = kept.join().unwrap();
+        assert_eq!(kept.code, Some(1), "{}", kept.said);
+        assert!(kept.said.contains("there is no lease 8"), "{}", kept.said);
+        assert!(kept.text().lines().count() >= 4, "{}", kept.text());
+    });
+    assert_eq!(done(&raftctl(&at, "lease revoke 7")), "lease 7 revoked\n");
+    assert_eq!(done(&raftctl(&at, "get a --prefix")), "");
+    raftctl(&at, "lease revoke 7").fails(1, &["there is no such lease"]);
+    raftctl(&at, "lease keep-alive 7 --once").fails(1, &["there is no lease 7"]);
+    raftctl(&at, "lease ttl 7").fails(1, &["there is no lease 7"]);
+}
+
+#[test]
 fn verbs_print_what_etcdctl_prints_and_json_and_tables() {
     let mut cluster = Cluster::start(3);
     cluster.leader();

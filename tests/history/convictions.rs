@@ -1,6 +1,6 @@
 //! One lie a test, next to the truth it is told from.
 
-use super::checker::{Answer, RangeArgs, Rule};
+use super::checker::{Answer, Command, LeaseChange, RangeArgs, Rule};
 use super::story::{Story, compact, delete, put, range, rows};
 
 #[test]
@@ -52,6 +52,34 @@ fn a_change_that_took_place_twice_is_one_too_many() {
     Story::of(&[one.clone(), one.clone()]).put(0, 10, &one, 2).convict(Rule::NoPhantom);
     Story::of(&[one.clone(), one.clone()]).unknown(0, &one).convict(Rule::NoPhantom);
     Story::of(&[one.clone(), one.clone()]).put(0, 10, &one, 2).unknown(11, &one).acquit();
+}
+
+#[test]
+fn keys_go_with_their_lease_in_one_revision_and_with_no_other_grant_of_it() {
+    let hang = |key: &str| {
+        let (key, value) = (key.into(), b"v".to_vec());
+        Command::Lease(LeaseChange::Hang { lease: 1, key, value })
+    };
+    let other = put("c", "1");
+    let story = |grant| {
+        Story::of(&[
+            Command::Lease(LeaseChange::Grant { lease: 0 }),
+            hang("a"),
+            hang("b"),
+            other.clone(),
+            Command::Lease(LeaseChange::Expire { lease: 1, grant }),
+        ])
+        .put(0, 10, &other, 4)
+    };
+    let (all, rest) = (["a=v 2 2 1", "b=v 3 3 1", "c=1 4 4 1"], &["c=1 4 4 1"]);
+    let seen = |rows_seen: &[&str]| {
+        story(1).read(20, 30, range("a", "x"), rows(5, rows_seen)).node(5, 0, rest)
+    };
+    seen(rest).acquit();
+    seen(&all[1..]).convict(Rule::Answer);
+    story(1).node(6, 0, rest).convict(Rule::FinalState);
+    story(1).node(5, 0, &all).convict(Rule::FinalState);
+    story(2).node(4, 0, &all).acquit();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::checker::{
 use crate::dice::Dice;
 use raftd::kv::command::{EntryHeader, encode_command, encode_header};
 use raftd::kv::{self, CommandReply, RangeEnd, RangeError, RangeRequest, Store, StoreOptions};
-use raftd::types::Revision;
+use raftd::types::{LogPosition, Revision, Term};
 use std::ops::ControlFlow;
 
 /// How a history is made.
@@ -213,6 +213,7 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             kv::Command::PutIf { key, value, mod_revision: Revision(*mod_revision) }
         }
         Command::Compact { revision } => kv::Command::Compact { revision: Revision(*revision) },
+        Command::Lease(_) => unreachable!("no story here has leases"),
     };
     encode_command(&mut payload, theirs);
     let mut answer = None;
@@ -231,13 +232,18 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             | CommandReply::PutWith { .. }
             | CommandReply::DeleteRangeWith { .. }
             | CommandReply::Txn { .. }
+            | CommandReply::LeaseGrant { .. }
+            | CommandReply::LeaseRevoke { .. }
+            | CommandReply::LeaseExpire { .. }
+            | CommandReply::LeaseCheckpoint { .. }
+            | CommandReply::Void { .. }
             | CommandReply::Refused { .. }
             | CommandReply::SessionExpired
             | CommandReply::CallAcknowledged
             | CommandReply::AnswerNotKept { .. } => None,
         };
     };
-    store.apply(index, &payload, &mut reply).unwrap();
+    store.apply(LogPosition::new(Term::new(1), index), &payload, &mut reply).unwrap();
     store.tidy(8);
     answer
 }

@@ -1,6 +1,8 @@
 //! Checkpoints: written while the store goes on, read back to a store that nobody can tell from the
 //! one that stopped there.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use raftd::kv::{
@@ -17,7 +19,7 @@ const ALL: SliceLimits = SliceLimits { steps: usize::MAX, bytes: usize::MAX };
 const OPTIONS: StoreOptions = StoreOptions { index_seed: 77, history_bytes_max: 20_000 };
 
 /// A checkpoint as it stands in a format's golden file.
-const GOLDEN: &str = include_str!("golden/checkpoint-2.hex");
+const GOLDEN: &str = include_str!("golden/checkpoint-3.hex");
 
 pub(super) fn checkpoint_at_once(store: &mut Store) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -35,6 +37,10 @@ fn load(bytes: &[u8], applied: LogIndex, limits: SliceLimits) -> Result<Store, C
     }
     while loader.settle(limits)? == Sliced::More {}
     Ok(loader.into_store())
+}
+
+pub(super) fn load_at_once(bytes: &[u8], applied: LogIndex) -> Store {
+    load(bytes, applied, ALL).unwrap()
 }
 
 /// A store out of the checkpoint of another.
@@ -61,7 +67,12 @@ fn everything(store: &Store) -> impl PartialEq + std::fmt::Debug {
     ];
     let sessions: Vec<_> =
         store.sessions().map(|(row, replies)| (row, replies.collect::<Vec<_>>())).collect();
-    (figures, store.compaction_due(), reads, sessions, store.session_counters())
+    let leases: Vec<_> = store
+        .leases(0)
+        .map(|row| (row, store.lease_keys(row.id).map(<[u8]>::to_vec).collect::<BTreeSet<_>>()))
+        .collect();
+    let numbers = (store.session_counters(), store.lease_grants());
+    (figures, store.compaction_due(), reads, sessions, leases, numbers)
 }
 
 /// Applies an entry. A minute passes from one to the next: a session that an hour of them leaves
@@ -256,6 +267,10 @@ fn golden_store() -> Store {
     let keep = PutWith { key: b"none", ignore_value: true, ..PutWith::default() };
     let two = SessionCall { sequence: 5, ..one };
     do_call(&mut store, Some(two), Command::PutWith(keep));
+    do_call(&mut store, None, Command::LeaseGrant { lease: 300, ttl_s: 60 });
+    do_call(&mut store, None, Command::LeaseGrant { lease: 0, ttl_s: 5 });
+    let hung = PutWith { key: b"hung", value: b"v", lease: 300, ..PutWith::default() };
+    do_call(&mut store, None, Command::PutWith(hung));
     store
 }
 
@@ -264,7 +279,7 @@ fn the_stored_form_never_changes() {
     let hex: String =
         checkpoint_at_once(&mut golden_store()).iter().map(|byte| format!("{byte:02x}")).collect();
     if std::env::var_os("UPDATE").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kv/golden/checkpoint-2.hex");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kv/golden/checkpoint-3.hex");
         std::fs::write(path, format!("{hex}\n")).unwrap();
     }
     assert_eq!(hex, GOLDEN.trim());

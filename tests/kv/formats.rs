@@ -296,11 +296,11 @@ proptest! {
         let _ = decode_header(&mut reader);
         while decode_command(&mut reader).is_ok() {}
         let mut store = support::store_with(1, 1000);
-        let _ = store.apply(LogIndex::new(1), &noise, &mut |_| ());
+        let _ = store.apply(support::at(LogIndex::new(1)), &noise, &mut |_| ());
         let mut payload = vec![0x92, 1, 0];
         payload.extend_from_slice(&noise);
         let mut store = support::store_with(1, 1000);
-        let _ = store.apply(LogIndex::new(1), &payload, &mut |_| ());
+        let _ = store.apply(support::at(LogIndex::new(1)), &payload, &mut |_| ());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod checkpoint;
 mod determinism;
 mod formats;
+mod leases;
 mod memory;
 mod model;
 mod quota;

@@ -61,6 +61,8 @@ fn a_put_grows_what_has_no_such_value() {
     assert!(!grows_by(&store, Command::OpenSession));
     let delete = DeleteWith { key: b"key", end: RangeEnd::Key, prev_kv: true };
     assert!(!grows_by(&store, Command::DeleteRangeWith(delete)));
+    assert!(!grows_by(&store, Command::LeaseGrant { lease: 0, ttl_s: 60 }));
+    assert!(!grows_by(&store, Command::LeaseRevoke { lease: 1 }));
 }
 
 #[test]

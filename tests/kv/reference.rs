@@ -15,6 +15,7 @@ pub(super) struct Row {
     pub(super) create: u64,
     pub(super) modified: u64,
     pub(super) version: u64,
+    pub(super) lease: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +79,28 @@ pub(super) enum Request {
     Delete(Delete),
     Range(Range),
     Txn(Txn),
+    Grant {
+        lease: u64,
+        ttl_s: u64,
+    },
+    Revoke {
+        lease: u64,
+    },
+    /// What the leader says: that a lease is over, or when it is due. `void`: in another term.
+    Say {
+        lease: u64,
+        grant: u64,
+        due_ms: Option<u64>,
+        void: bool,
+    },
+}
+
+/// A lease; the keys that hang on it say so themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Lease {
+    pub(super) grant: u64,
+    pub(super) ttl_s: u64,
+    pub(super) due_ms: u64,
 }
 
 /// What a request comes to.
@@ -87,14 +110,28 @@ pub(super) enum Result {
     Delete { deleted: u64, before: Vec<Row> },
     Range { rows: Vec<Row>, more: bool, count: u64 },
     Txn { succeeded: bool, results: Vec<Result> },
+    Granted { lease: u64, ttl_s: u64 },
+    Revoked,
+    Ended,
+    Noted { ttl_s: u64 },
+    Void,
 }
 
 #[derive(Default)]
 pub(super) struct Reference {
     /// The changes of each key, oldest first; a deletion has version 0.
     histories: BTreeMap<Vec<u8>, Vec<Row>>,
+    pub(super) leases: BTreeMap<u64, Lease>,
+    pub(super) grants: u64,
     pub(super) revision: u64,
     pub(super) compacted: u64,
+}
+
+/// The stamp of all entries.
+pub(super) const STAMP_MS: u64 = 7;
+
+fn of_row(row: &Row) -> u64 {
+    row.lease
 }
 
 pub(super) fn holds(key: &[u8], end: &[u8], name: &[u8]) -> bool {
@@ -169,20 +206,20 @@ impl Reference {
             Relation::Greater => order == Ordering::Greater,
             Relation::Less => order == Ordering::Less,
         };
-        let judge = |create: u64, modified: u64, version: u64| match &compare.target {
+        let judge = |create: u64, modified: u64, version: u64, lease: u64| match &compare.target {
             Target::Version(operand) => Some(version.cmp(operand)),
             Target::Create(operand) => Some(create.cmp(operand)),
             Target::Mod(operand) => Some(modified.cmp(operand)),
-            Target::Lease(operand) => Some(0.cmp(operand)),
+            Target::Lease(operand) => Some(lease.cmp(operand)),
             Target::Value(_) => None,
         };
         if rows.is_empty() {
-            return judge(0, 0, 0).is_some_and(found);
+            return judge(0, 0, 0, 0).is_some_and(found);
         }
         rows.iter().all(|row| match &compare.target {
             Target::Value(operand) => found(row.value.cmp(operand)),
             Target::Version(_) | Target::Create(_) | Target::Mod(_) | Target::Lease(_) => {
-                found(judge(row.create, row.modified, row.version).unwrap())
+                found(judge(row.create, row.modified, row.version, row.lease).unwrap())
             }
         })
     }
@@ -198,14 +235,24 @@ impl Reference {
                 if keeps && self.row(&put.key).is_none() {
                     return Err(Refusal::KeyNotFound);
                 }
-                if put.lease != 0 {
+                if put.lease != 0 && !self.leases.contains_key(&put.lease) {
                     return Err(Refusal::LeaseNotFound);
                 }
             }
             Request::Range(range) => {
                 self.readable(range.revision).map_err(Refusal::Range)?;
             }
-            Request::Delete(_) => {}
+            Request::Grant { lease, .. } => {
+                if self.leases.contains_key(lease) {
+                    return Err(Refusal::LeaseExists);
+                }
+            }
+            Request::Revoke { lease } => {
+                if !self.leases.contains_key(lease) {
+                    return Err(Refusal::LeaseNotFound);
+                }
+            }
+            Request::Delete(_) | Request::Say { .. } => {}
             Request::Txn(txn) => {
                 for request in if *path.next().unwrap() { &txn.then } else { &txn.otherwise } {
                     self.check(request, path)?;
@@ -243,6 +290,7 @@ impl Reference {
                     create,
                     modified: making,
                     version: version + 1,
+                    lease: before.as_ref().filter(|_| put.ignore_lease).map_or(put.lease, of_row),
                 };
                 self.revision = making;
                 self.histories.entry(put.key.clone()).or_default().push(row);
@@ -253,7 +301,8 @@ impl Reference {
                 for row in &before {
                     self.revision = making;
                     let (key, modified) = (row.key.clone(), making);
-                    let gone = Row { key, value: vec![], create: 0, modified, version: 0 };
+                    let gone =
+                        Row { key, value: vec![], create: 0, modified, version: 0, lease: 0 };
                     self.histories.get_mut(&row.key).unwrap().push(gone);
                 }
                 let deleted = before.len().try_into().unwrap();
@@ -266,7 +315,52 @@ impl Reference {
                 let results = requests.iter().map(|one| self.run(one, making, path)).collect();
                 Result::Txn { succeeded, results }
             }
+            Request::Grant { lease, ttl_s } => self.grant(*lease, *ttl_s),
+            Request::Revoke { lease } => {
+                self.end(*lease, making);
+                Result::Revoked
+            }
+            Request::Say { void: true, .. } => Result::Void,
+            Request::Say { lease, grant, due_ms, .. } => {
+                let meant = self.leases.get(lease).is_some_and(|found| found.grant == *grant);
+                match due_ms {
+                    None if meant => self.end(*lease, making),
+                    None => {}
+                    Some(_) if !meant => return Result::Noted { ttl_s: 0 },
+                    Some(due_ms) => {
+                        let found = self.leases.get_mut(lease).unwrap();
+                        found.due_ms = *due_ms;
+                        return Result::Noted { ttl_s: found.ttl_s };
+                    }
+                }
+                Result::Ended
+            }
         }
+    }
+
+    /// At the stamp of all entries.
+    fn grant(&mut self, lease: u64, ttl_s: u64) -> Result {
+        self.grants += 1;
+        while lease == 0 && self.leases.contains_key(&self.grants) {
+            self.grants += 1;
+        }
+        let lease = if lease == 0 { self.grants } else { lease };
+        let due_ms = STAMP_MS + ttl_s * 1000;
+        self.leases.insert(lease, Lease { grant: self.grants, ttl_s, due_ms });
+        Result::Granted { lease, ttl_s }
+    }
+
+    pub(super) fn keys_of(&self, lease: u64) -> Vec<Vec<u8>> {
+        let all = self.rows(&[0], &[0], self.revision).into_iter();
+        all.filter(|row| row.lease == lease).map(|row| row.key).collect()
+    }
+
+    fn end(&mut self, lease: u64, making: u64) {
+        for key in self.keys_of(lease) {
+            let gone = Delete { key, end: vec![], prev_kv: false };
+            self.run(&Request::Delete(gone), making, &mut [].iter());
+        }
+        self.leases.remove(&lease);
     }
 
     pub(super) fn range(&self, range: &Range) -> std::result::Result<Result, RangeError> {
@@ -308,7 +402,12 @@ pub(super) fn changes_twice(txn: &Txn) -> bool {
     [&txn.then, &txn.otherwise].into_iter().any(|branch| {
         let inside = branch.iter().any(|request| match request {
             Request::Txn(inner) => changes_twice(inner),
-            Request::Put(_) | Request::Delete(_) | Request::Range(_) => false,
+            Request::Put(_)
+            | Request::Delete(_)
+            | Request::Range(_)
+            | Request::Grant { .. }
+            | Request::Revoke { .. }
+            | Request::Say { .. } => false,
         });
         let pairs = branch.iter().enumerate();
         inside
@@ -328,5 +427,9 @@ fn clash(one: &Request, two: &Request) -> bool {
         | (Request::Delete(delete), Request::Put(put)) => holds(&delete.key, &delete.end, &put.key),
         (Request::Delete(_), Request::Delete(_)) => false,
         (Request::Range(_), _) | (_, Request::Range(_)) => false,
+        (Request::Grant { .. } | Request::Revoke { .. } | Request::Say { .. }, _)
+        | (_, Request::Grant { .. } | Request::Revoke { .. } | Request::Say { .. }) => {
+            unreachable!("no transaction has these")
+        }
     }
 }

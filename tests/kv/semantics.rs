@@ -97,7 +97,8 @@ fn a_range_that_ends_before_it_starts_is_empty() {
 fn an_entry_of_another_version_or_with_a_damaged_command_is_an_error() {
     let mut store = store_with(1, 1 << 20);
     for payload in [&[][..], &[0x92, 2, 0], &[0x93, 1, 0, 0], &[0x92, 1, 0, 99, 0x90]] {
-        let error = store.apply(LogIndex::new(1), payload, &mut |_| ()).unwrap_err();
+        let error =
+            store.apply(super::support::at(LogIndex::new(1)), payload, &mut |_| ()).unwrap_err();
         assert_eq!(error.index, LogIndex::new(1), "{payload:?}");
         assert_eq!(error.to_string(), "cannot apply entry 1");
     }
@@ -108,7 +109,7 @@ fn an_entry_of_another_version_or_with_a_damaged_command_is_an_error() {
 fn an_entry_out_of_order_panics() {
     let mut store = store_with(1, 1 << 20);
     store.apply_other(LogIndex::new(1));
-    let _ = store.apply(LogIndex::new(3), &entry(&[]), &mut |_| ());
+    let _ = store.apply(super::support::at(LogIndex::new(3)), &entry(&[]), &mut |_| ());
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn the_stamp_never_goes_back() {
     assert_eq!(store.stamp_ms(), 0);
     apply(&mut store, &[]);
     assert_eq!(store.stamp_ms(), 1_700_000_000_000);
-    store.apply(LogIndex::new(2), &[0x92, 1, 5], &mut |_| ()).unwrap();
+    store.apply(super::support::at(LogIndex::new(2)), &[0x92, 1, 5], &mut |_| ()).unwrap();
     assert_eq!(store.stamp_ms(), 1_700_000_000_000);
     assert_eq!(store.applied(), LogIndex::new(2));
 }

@@ -36,7 +36,7 @@ pub(super) fn apply_at(store: &mut Store, stamp_ms: u64, items: &[Item]) -> Vec<
     }
     let mut replies = Vec::new();
     let index: LogIndex = store.applied().next();
-    store.apply(index, &payload, &mut |answer| replies.push(answer.outline)).unwrap();
+    store.apply(support::at(index), &payload, &mut |answer| replies.push(answer.outline)).unwrap();
     replies
 }
 
@@ -251,6 +251,11 @@ impl SessionModel {
                 | CommandReply::PutWith { .. }
                 | CommandReply::DeleteRangeWith { .. }
                 | CommandReply::Txn { .. }
+                | CommandReply::LeaseGrant { .. }
+                | CommandReply::LeaseRevoke { .. }
+                | CommandReply::LeaseExpire { .. }
+                | CommandReply::LeaseCheckpoint { .. }
+                | CommandReply::Void { .. }
                 | CommandReply::Refused { .. }
                 | CommandReply::SessionExpired
                 | CommandReply::CallAcknowledged

@@ -7,7 +7,7 @@ use raftd::kv::{
     Command, CommandReply, RangeEnd, RangeError, RangeRequest, RangeSummary, Selection, Store,
     StoreOptions,
 };
-use raftd::types::{LogIndex, Revision};
+use raftd::types::{LogIndex, LogPosition, Revision, Term};
 
 /// splitmix64: one number of state, printed when a test fails.
 pub(super) struct Random(pub(super) u64);
@@ -104,6 +104,11 @@ pub(super) fn entry(commands: &[Owned]) -> Vec<u8> {
     payload
 }
 
+/// The place of an entry of the first term.
+pub(super) fn at(index: LogIndex) -> LogPosition {
+    LogPosition::new(Term::new(1), index)
+}
+
 pub(super) fn store_with(index_seed: u64, history_bytes_max: u64) -> Store {
     Store::new(StoreOptions { index_seed, history_bytes_max })
 }
@@ -111,7 +116,7 @@ pub(super) fn store_with(index_seed: u64, history_bytes_max: u64) -> Store {
 pub(super) fn apply(store: &mut Store, commands: &[Owned]) -> Vec<CommandReply> {
     let mut replies = Vec::new();
     let index: LogIndex = store.applied().next();
-    store.apply(index, &entry(commands), &mut |answer| replies.push(answer.outline)).unwrap();
+    store.apply(at(index), &entry(commands), &mut |answer| replies.push(answer.outline)).unwrap();
     replies
 }
 

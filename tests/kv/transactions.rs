@@ -13,7 +13,7 @@ use raftd::limits::{
 };
 use raftd::types::{Revision, SessionId};
 
-use super::support::{apply, compact, delete, everything, put, read, store_with};
+use super::support::{apply, at, compact, delete, everything, put, read, store_with};
 
 fn do_command(store: &mut Store, command: Command<'_>) -> (CommandReply, Vec<u8>) {
     do_call(store, None, command)
@@ -31,7 +31,7 @@ pub(super) fn do_call(
     let mut answered = None;
     let index = store.applied().next();
     let mut keep = |answer: kv::Answer<'_>| answered = Some((answer.outline, answer.body.to_vec()));
-    store.apply(index, &payload, &mut keep).unwrap();
+    store.apply(at(index), &payload, &mut keep).unwrap();
     answered.unwrap()
 }
 

@@ -6,17 +6,18 @@
 
 use raftd::kv::command::{EntryHeader, encode_command, encode_header};
 use raftd::kv::{
-    self, Command, CommandReply, DeleteWith, Operand, Order, PutWith, RangeEnd, RangeRequest,
-    Refusal, Relation, RevisionSpan, Selection, SortBy, Store, TxnParts,
+    self, Command, CommandReply, DeleteWith, LeaseRow, Operand, Order, PutWith, RangeEnd,
+    RangeRequest, Refusal, Relation, RevisionSpan, Selection, SortBy, Store, TxnParts,
 };
-use raftd::types::Revision;
+use raftd::types::{Revision, Term};
 use raftd::wire::client::Op;
 use raftd::wire::reply::{self, ReplyBody, TxnOutcome};
 use raftd::wire::results::{KeyValue, Results, TxnResult};
 use std::ops::ControlFlow;
 
 use super::reference::{
-    Compare, Delete, Put, Range, Reference, Request, Result, Row, Target, Txn, changes_twice,
+    Compare, Delete, Put, Range, Reference, Request, Result, Row, STAMP_MS, Target, Txn,
+    changes_twice,
 };
 use super::support::{self, Random};
 
@@ -34,6 +35,21 @@ fn command_of(request: &Request) -> Vec<u8> {
             let args = args_of(txn);
             let txn = kv::Txn::from_args(&args).unwrap();
             encode_command(&mut bytes, Command::Txn(txn));
+        }
+        Request::Grant { lease, ttl_s } => {
+            let (lease, ttl_s) = (*lease, *ttl_s);
+            encode_command(&mut bytes, Command::LeaseGrant { lease, ttl_s });
+        }
+        Request::Revoke { lease } => {
+            encode_command(&mut bytes, Command::LeaseRevoke { lease: *lease });
+        }
+        Request::Say { lease, grant, due_ms, void } => {
+            let (term, lease, grant) = (Term::new(1 + u64::from(*void)), *lease, *grant);
+            let said = match *due_ms {
+                None => Command::LeaseExpire { term, lease, grant },
+                Some(due_ms) => Command::LeaseCheckpoint { term, lease, grant, due_ms },
+            };
+            encode_command(&mut bytes, said);
         }
         Request::Range(_) => unreachable!("a range is no command"),
     }
@@ -75,7 +91,12 @@ fn args_of(txn: &Txn) -> Vec<u8> {
     let inner = |branch: &[Request]| -> Vec<Vec<u8>> {
         let args = |request: &Request| match request {
             Request::Txn(txn) => args_of(txn),
-            Request::Put(_) | Request::Delete(_) | Request::Range(_) => Vec::new(),
+            Request::Put(_)
+            | Request::Delete(_)
+            | Request::Range(_)
+            | Request::Grant { .. }
+            | Request::Revoke { .. }
+            | Request::Say { .. } => Vec::new(),
         };
         branch.iter().map(args).collect()
     };
@@ -88,6 +109,9 @@ fn args_of(txn: &Txn) -> Vec<u8> {
                 Request::Delete(delete) => kv::Request::Delete(delete_of(delete)),
                 Request::Range(range) => kv::Request::Range(range_of(range)),
                 Request::Txn(_) => kv::Request::Txn(kv::Txn::from_args(args).ok()?),
+                Request::Grant { .. } | Request::Revoke { .. } | Request::Say { .. } => {
+                    unreachable!("no transaction has these")
+                }
             });
         }
         // The branch alone, behind a header and no compares.
@@ -118,13 +142,13 @@ fn compare_of(compare: &Compare) -> kv::Compare<'_> {
 }
 
 fn row_of(kv: KeyValue<'_>) -> Row {
-    assert_eq!(kv.lease, 0);
     Row {
         key: kv.key.to_vec(),
         value: kv.value.to_vec(),
         create: kv.create_revision.0,
         modified: kv.mod_revision.0,
         version: kv.version,
+        lease: kv.lease,
     }
 }
 
@@ -151,6 +175,16 @@ fn told(outline: CommandReply, body: &[u8]) -> Told {
     let mut frame = Vec::new();
     if let CommandReply::Refused { why } = outline {
         return Err(why);
+    } else if let CommandReply::LeaseGrant { revision, lease, ttl_s } = outline {
+        return Ok((revision.0, Result::Granted { lease, ttl_s }));
+    } else if let CommandReply::Void { .. } = outline {
+        return Ok((0, Result::Void));
+    } else if let CommandReply::LeaseRevoke { revision } = outline {
+        return Ok((revision.0, Result::Revoked));
+    } else if let CommandReply::LeaseExpire { revision, .. } = outline {
+        return Ok((revision.0, Result::Ended));
+    } else if let CommandReply::LeaseCheckpoint { revision, ttl_s, .. } = outline {
+        return Ok((revision.0, Result::Noted { ttl_s }));
     } else if let CommandReply::PutWith { revision } = outline {
         reply::put_with_reply(&mut frame, 1, revision, body);
     } else if let CommandReply::DeleteRangeWith { revision, deleted } = outline {
@@ -176,12 +210,12 @@ fn told(outline: CommandReply, body: &[u8]) -> Told {
 /// Applies an entry; what its commands answered.
 fn apply(store: &mut Store, commands: &[Vec<u8>]) -> Vec<(CommandReply, Vec<u8>)> {
     let mut payload = Vec::new();
-    encode_header(&mut payload, EntryHeader { stamp_ms: 7 });
+    encode_header(&mut payload, EntryHeader { stamp_ms: STAMP_MS });
     commands.iter().for_each(|command| payload.extend_from_slice(command));
     let mut answers = Vec::new();
     let index = store.applied().next();
     let mut keep = |answer: kv::Answer<'_>| answers.push((answer.outline, answer.body.to_vec()));
-    store.apply(index, &payload, &mut keep).unwrap();
+    store.apply(support::at(index), &payload, &mut keep).unwrap();
     answers
 }
 
@@ -189,7 +223,7 @@ struct Play {
     random: Random,
     reference: Reference,
     /// How often each thing happened that a run must have seen.
-    seen: [u64; 8],
+    seen: [u64; 11],
 }
 
 const REFUSED: usize = 0;
@@ -200,6 +234,12 @@ const CUT: usize = 4;
 const FILTERED: usize = 5;
 const KEPT: usize = 6;
 const COMPACTED: usize = 7;
+const ENDED: usize = 8;
+const DETACHED: usize = 9;
+const VOID: usize = 10;
+
+/// Few leases, so that keys meet on them.
+const LEASES: u64 = 8;
 
 impl Play {
     fn some_key(&mut self) -> Vec<u8> {
@@ -227,11 +267,38 @@ impl Play {
         Put {
             key: self.some_key(),
             value: if ignore_value { vec![] } else { value },
-            lease: if ignore_lease { 0 } else { u64::from(self.random.one_in(40)) },
+            lease: if ignore_lease || self.random.one_in(2) { 0 } else { self.some_lease() },
             prev_kv: self.random.one_in(2),
             ignore_value,
             ignore_lease,
         }
+    }
+
+    /// One that exists, as a rule.
+    fn some_lease(&mut self) -> u64 {
+        let count = self.reference.leases.len();
+        if count == 0 || self.random.one_in(30) {
+            return 1 + self.random.below(2 * LEASES);
+        }
+        let place = self.random.size_below(count);
+        *self.reference.leases.keys().nth(place).unwrap()
+    }
+
+    fn some_lease_request(&mut self) -> Request {
+        let few = self.reference.leases.len() < usize::try_from(LEASES).unwrap();
+        if few || self.random.one_in(4) {
+            let lease = if self.random.one_in(2) { 0 } else { 1 + self.random.below(1 << 20) };
+            let lease = if self.random.one_in(8) { self.some_lease() } else { lease };
+            return Request::Grant { lease, ttl_s: self.random.below(100) };
+        }
+        let lease = self.some_lease();
+        if self.random.one_in(3) {
+            return Request::Revoke { lease };
+        }
+        let grant = self.reference.leases.get(&lease).map_or(1, |found| found.grant);
+        let grant = grant + u64::from(self.random.one_in(6));
+        let due_ms = if self.random.one_in(2) { None } else { Some(self.random.below(9)) };
+        Request::Say { lease, grant, due_ms, void: self.random.one_in(5) }
     }
 
     fn some_delete(&mut self) -> Delete {
@@ -301,7 +368,10 @@ impl Play {
                 let modified = row.as_ref().map_or(0, |row| row.modified);
                 Target::Mod(near(&mut self.random, modified))
             }
-            (3, _) => Target::Lease(self.random.below(2)),
+            (3, row) => {
+                let lease = row.as_ref().map_or(0, |row| row.lease);
+                Target::Lease(near(&mut self.random, lease))
+            }
             (4, Some(row)) => Target::Value(row.value.clone()),
             _ => Target::Value(self.some_value()),
         };
@@ -331,9 +401,10 @@ impl Play {
 
     /// A command, if it may enter the log, and what it is to answer.
     fn some_command(&mut self) -> Option<(Vec<u8>, Told)> {
-        let request = match self.random.below(10) {
+        let request = match self.random.below(11) {
             0..=4 => Request::Put(self.some_put()),
             5 => Request::Delete(self.some_delete()),
+            6 => self.some_lease_request(),
             _ => {
                 let txn = self.some_txn(0);
                 let judged = kv::Txn::from_args(&args_of(&txn)).map(|_| ());
@@ -346,6 +417,12 @@ impl Play {
                 Request::Txn(txn)
             }
         };
+        let before = self.reference.revision;
+        let hung = if let Request::Put(put) = &request {
+            self.reference.row(&put.key).map_or(0, |row| row.lease)
+        } else {
+            0
+        };
         let expected = self.reference.apply(&request);
         self.seen[REFUSED] += u64::from(expected.is_err());
         if let Ok(Result::Txn { succeeded, results }) = &expected {
@@ -355,8 +432,15 @@ impl Play {
         }
         if let Request::Put(put) = &request {
             self.seen[KEPT] += u64::from(put.ignore_value && expected.is_ok());
+            let other = hung != put.lease && !put.ignore_lease;
+            self.seen[DETACHED] += u64::from(hung != 0 && other && expected.is_ok());
         }
+        let ended = matches!(expected, Ok(Result::Revoked | Result::Ended));
+        self.seen[ENDED] += u64::from(ended && self.reference.revision > before);
+        self.seen[VOID] += u64::from(expected == Ok(Result::Void));
         let revision = self.reference.revision;
+        // What is void says no revision.
+        let revision = if expected == Ok(Result::Void) { 0 } else { revision };
         Some((command_of(&request), expected.map(|result| (revision, result))))
     }
 
@@ -405,6 +489,25 @@ impl Play {
         assert_eq!(told(outline, &body), expected.map(|result| (revision.0, result)));
     }
 
+    fn check_leases(&self, store: &Store) {
+        let expected = self.reference.leases.iter();
+        let expected: Vec<LeaseRow> = expected
+            .map(|(id, lease)| LeaseRow {
+                id: *id,
+                grant: lease.grant,
+                ttl_s: lease.ttl_s,
+                due_ms: lease.due_ms,
+            })
+            .collect();
+        assert_eq!(store.leases(0).collect::<Vec<_>>(), expected);
+        assert_eq!(store.lease_grants(), self.reference.grants);
+        for row in expected {
+            let mut keys: Vec<Vec<u8>> = store.lease_keys(row.id).map(<[u8]>::to_vec).collect();
+            keys.sort();
+            assert_eq!(keys, self.reference.keys_of(row.id), "on {row:?}");
+        }
+    }
+
     fn compact(&mut self, store: &mut Store, twin: &mut Store) {
         let Reference { revision, compacted, .. } = self.reference;
         let to = (compacted + self.random.below(revision - compacted + 4)).saturating_sub(1);
@@ -449,6 +552,7 @@ fn every_answer_is_the_references_whatever_is_asked() {
             play.check_range(&store);
             play.check_read_txn(&store);
         }
+        play.check_leases(&store);
         requests += u64::try_from(commands.len()).unwrap() + 8;
         if play.random.one_in(6) {
             play.compact(&mut store, &mut twin);

@@ -6,13 +6,13 @@ use crate::chance::usize_of;
 use crate::coverage::Point;
 use crate::history::product::owned;
 use crate::history::{Command, FinalState, NodeState, Row};
-use crate::invariants::{broken, must};
+use crate::invariants::{Proof, broken, must};
 use crate::machine::Machine;
 use crate::world::{World, id_of};
 use calls::Calls;
 use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{decode_header, decode_next};
-use raftd::kv::{RangeEnd, RangeRequest, Selection};
+use raftd::kv::{self, RangeEnd, RangeRequest, Selection};
 use raftd::replica::Inspection;
 use raftd::types::{LogIndex, Revision};
 use std::ops::ControlFlow;
@@ -39,7 +39,7 @@ impl World {
             let made = it.disk.segments();
             must!(made <= used + 3, "ResourceBounds", "{made} segments for a log of {used}");
             if machine == source {
-                let found = commands_of(&node, &self.proof.payloads);
+                let found = commands_of(&node, &self.proof);
                 finals.commands = found.commands;
                 self.coverage.hit_if(found.shared, Point::MultiCommandEntry);
                 self.coverage.hit_if(found.repeated, Point::CallRepeated);
@@ -66,12 +66,13 @@ struct Found {
     repeated: bool,
 }
 
-fn commands_of(node: &Inspection<'_>, payloads: &[Option<Vec<u8>>]) -> Found {
+fn commands_of(node: &Inspection<'_>, proof: &Proof) -> Found {
     let (mut found, mut calls) = (Found::default(), Calls::default());
     let mut scratch = Vec::new();
     let mut index = LogIndex::ZERO;
     while index < node.store.applied() {
-        let noted = payloads[usize_of(index.get())].as_ref();
+        let noted = proof.payloads[usize_of(index.get())].as_ref();
+        let term = proof.committed[usize_of(index.get())].link.term;
         index = index.next();
         let payload = match (noted, node.wal.meta(index)) {
             (Some(noted), _) => noted,
@@ -90,10 +91,10 @@ fn commands_of(node: &Inspection<'_>, payloads: &[Option<Vec<u8>>]) -> Found {
         while !reader.rest().is_empty() {
             let next = decode_next(&mut reader);
             let (call, command) = next.expect("an applied entry holds commands");
-            let Some(command) = owned(command) else {
+            if command == kv::Command::OpenSession {
                 calls.open();
-                continue;
-            };
+            }
+            let Some(command) = owned(command, term) else { continue };
             if call.is_none_or(|call| calls.is_new(call)) {
                 found.commands.push(command);
             } else {

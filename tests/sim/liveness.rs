@@ -47,6 +47,7 @@ impl World {
         self.coverage.hit_if(full_leader, Point::FullLeaderLeft);
         self.stop_asking();
         self.heal_everybody();
+        self.await_expiries(AGREES_WITHIN_NS);
         self.await_agreement();
         self.await_answers();
         self.await_peers();

@@ -117,6 +117,8 @@ pub(crate) struct Clients {
     /// Of the puts: with a condition. Of the changes: as calls of a session.
     pub(crate) conditions: u64,
     pub(crate) calls: u64,
+    /// Beside a hundred of these: about leases.
+    pub(crate) leases: u64,
     pub(crate) garbage: u64,
 }
 
@@ -201,12 +203,15 @@ impl Options {
             history_bytes_max: sizes.scaled(1024, 64 * 1024),
             history_age_ns,
             quota_bytes,
-            working: draw_working(
-                seed,
-                &has,
-                entries_under_way(&network, &disk, &clients),
-                usize_of(clients.value_bytes) + 64,
-            ),
+            working: WorkingLimits {
+                lease_checkpoint_ms: Chance::of(seed, "leases").pick(&[200, 1000, u64::MAX]),
+                ..draw_working(
+                    seed,
+                    &has,
+                    entries_under_way(&network, &disk, &clients),
+                    usize_of(clients.value_bytes) + 64,
+                )
+            },
             turn_ns: sizes.scaled(2 * US, 60 * US),
             turn_inputs: sizes.pick(&[1, 4, 64, 1024]),
             network,
@@ -323,6 +328,7 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
         serializable: chance.below(40),
         conditions: chance.pick(&[0, 10, 40]),
         calls: chance.pick(&[0, 40, 100]),
+        leases: chance.pick(&[0, 10, 30]),
         garbage: if has(Class::Garbage) { 5_000 } else { 0 },
     }
 }
@@ -344,6 +350,7 @@ fn draw_working(
         uncommitted_bytes_max: chance.pick(&[1, 2048, 65_536]),
         entry_bytes_soft_max: chance.pick(&[1, 256, usual.entry_bytes_soft_max]),
         entry_cache_bytes: chance.pick(&[0, 8192, usual.entry_cache_bytes]),
+        ..usual
     };
     // One message, and one entry in it, always go.
     let messages = small.in_flight_messages_max.min(small.in_flight_bytes_max / entry_bytes).max(1);

@@ -64,6 +64,7 @@ impl World {
         let inspection = node.inspect();
         self.proof.after_turn(machine, &inspection, &self.disks, &mut self.coverage);
         self.check_leases(machine, &node);
+        self.judge_expiries();
         self.digest(machine);
         let mut countdown = Countdown(self.machines[machine].ends_after.take());
         match self.carry_out(machine, &mut node, local, &mut countdown) {

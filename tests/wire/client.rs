@@ -88,6 +88,11 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             | Op::Compact
             | Op::Txn
             | Op::ReadTxn
+            | Op::LeaseGrant
+            | Op::LeaseRevoke
+            | Op::LeaseKeepAlive
+            | Op::LeaseTimeToLive
+            | Op::LeaseList
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove

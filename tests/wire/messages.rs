@@ -64,6 +64,8 @@ fn fields_of_versions_to_come_are_ignored() {
             "put-with",
             "delete-with",
             "txn",
+            "lease-grant",
+            "lease-revoke",
         ];
         let is_command = kind == Kind::Request && commands.contains(&name.as_str());
         if kind == Kind::Request && name == "range" {

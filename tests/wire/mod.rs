@@ -4,6 +4,7 @@
 mod client;
 mod client_session;
 mod hostile;
+mod leases;
 mod messages;
 pub(crate) mod samples;
 mod transactions;

@@ -14,6 +14,7 @@ use raftd::wire::client::{self, Consistency, Op, RangeArgs, Selection};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{self, Hello, HelloReply, PeerHello, Purpose, Sender, Welcome};
+use raftd::wire::leases::{self, LeaseRequest};
 use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece, TxnOutcome};
@@ -88,7 +89,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     });
     add(Kind::Reply, "open-session", &|out| reply::session_reply(out, 11, SessionId(5)));
     add(Kind::Request, "status", &|out| client::status_request(out, 10));
-    for (kind, name, write) in more_messages().into_iter().chain(transactions::samples()) {
+    for (kind, name, write) in all_written() {
         add(kind, name, &write);
     }
     add(Kind::Request, "member-list", &|out| members::member_list_request(out, 11));
@@ -129,6 +130,11 @@ pub(crate) fn samples() -> Vec<Sample> {
         command::encode_command(out, put_if);
     });
     samples
+}
+
+fn all_written() -> impl Iterator<Item = Written> {
+    let more = more_messages().into_iter().chain(transactions::samples());
+    more.chain(super::leases::samples())
 }
 
 pub(super) type Written = (Kind, &'static str, fn(&mut Vec<u8>));
@@ -332,6 +338,8 @@ pub(crate) fn errors() -> Vec<(&'static str, Error)> {
         ("key-not-found", Error::KeyNotFound),
         ("lease-not-found", Error::LeaseNotFound),
         ("answer-not-kept", Error::AnswerNotKept { revision: Revision(300) }),
+        ("lease-exists", Error::LeaseExists),
+        ("too-many-leases", Error::TooManyLeases { max: 1_048_576 }),
         ("answer-too-large", Error::AnswerTooLarge { max: 4_194_304 }),
         ("over-quota", Error::OverQuota { bytes: 9_000, max: 8_192 }),
     ]
@@ -440,7 +448,9 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         | Op::PutIf
         | Op::PutWith
         | Op::DeleteRangeWith
-        | Op::Txn => {
+        | Op::Txn
+        | Op::LeaseGrant
+        | Op::LeaseRevoke => {
             command::validate_command(request.command, 1_572_864).map_err(text)?;
             let mut reader = msgpack::Reader::new(request.command);
             let (call, command) = command::decode_next(&mut reader).map_err(text)?;
@@ -453,6 +463,10 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         Op::ReadTxn => {
             let (consistency, txn) = client::decode_read_txn(request.args).map_err(text)?;
             client::read_txn_request(out, request.id, consistency, txn);
+        }
+        Op::LeaseKeepAlive | Op::LeaseTimeToLive | Op::LeaseList => {
+            let asked = LeaseRequest::decode(request.op, request.args).map_err(text)?;
+            leases::lease_request(out, request.id, &asked.expect("the op says so"));
         }
         Op::Status => {
             client::decode_status_args(request.args).map_err(text)?;
@@ -514,6 +528,15 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             let outcome = TxnOutcome { revision, succeeded, results: &body };
             reply::txn_reply(out, reply.id, op, &outcome);
         }
+        ReplyBody::LeaseTerm { op, term } => leases::lease_term_reply(out, reply.id, op, &term),
+        ReplyBody::LeaseRevoke { revision } => {
+            leases::lease_revoke_reply(out, reply.id, revision);
+        }
+        ReplyBody::LeaseTimes(times, names) => {
+            let names: Vec<&[u8]> = names.iter().collect();
+            leases::lease_times_reply(out, reply.id, &times, &names);
+        }
+        ReplyBody::LeaseList(list) => leases::lease_list_reply(out, reply.id, &list),
         ReplyBody::Status(status) => reply::status_reply(out, reply.id, &status),
         ReplyBody::Snapshot(piece) => reply::snapshot_reply(out, reply.id, &piece),
         ReplyBody::MemberList(list) => members::member_list_reply(out, reply.id, &list),

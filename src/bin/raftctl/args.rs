@@ -90,6 +90,9 @@ pub(crate) enum Verb {
         #[arg(allow_negative_numbers = true)]
         revision: Whole,
     },
+    /// Leases: keys that hang on one go when nobody keeps it alive.
+    #[command(subcommand)]
+    Lease(LeaseVerb),
     /// What every endpoint says of itself.
     Status,
     /// Show or change the members.
@@ -110,6 +113,41 @@ pub(crate) enum Verb {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum LeaseVerb {
+    /// Make a lease, and print its number.
+    Grant {
+        /// How long it lives without being kept alive, in seconds. There is a shortest time.
+        ttl: Whole,
+        /// Its number; 0: the cluster chooses one.
+        #[arg(long, default_value = "0")]
+        id: Whole,
+    },
+    /// End a lease, and delete the keys that hang on it.
+    Revoke {
+        /// Its number.
+        id: Whole,
+    },
+    /// Keep a lease alive, until you end it with Ctrl-C or the lease is gone.
+    KeepAlive {
+        /// Its number.
+        id: Whole,
+        /// Once, and no more.
+        #[arg(long)]
+        once: bool,
+    },
+    /// All leases.
+    List,
+    /// How long a lease has left.
+    Ttl {
+        /// Its number.
+        id: Whole,
+        /// And which keys hang on it.
+        #[arg(long)]
+        keys: bool,
     },
 }
 

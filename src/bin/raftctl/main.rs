@@ -1,6 +1,7 @@
 //! raftctl: puts, gets, deletes, status, members and disasters from the command line.
 mod args;
 mod exit;
+mod leases;
 mod log;
 mod members;
 mod output;
@@ -67,6 +68,7 @@ fn carry_out(client: &mut Client, output: Format, verb: Verb) -> Result<(Vec<u8>
         Verb::Compact { revision } => {
             (verbs::compact(client, output, Revision(revision.0))?, End::Done)
         }
+        Verb::Lease(verb) => (leases::lease(client, output, verb)?, End::Done),
         Verb::Status => status::status(client, output),
         Verb::Member(verb) => (members::member(client, output, verb)?, End::Done),
         Verb::TransferLeader { id } => (members::transfer_leader(client, output, id)?, End::Done),

@@ -139,7 +139,7 @@ pub(crate) fn kv_json(shown: Shown, kv: &KeyValue) -> Value {
 }
 
 /// Text as it is under its name; other bytes in hex under `NAME_hex`, so that nothing is lost.
-fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+pub(crate) fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(name.to_owned(), text.into()),
         Err(_) => {

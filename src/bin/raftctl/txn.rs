@@ -155,6 +155,7 @@ fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
         Verb::Put(_)
         | Verb::Txn { .. }
         | Verb::Compact { .. }
+        | Verb::Lease(_)
         | Verb::Status
         | Verb::Member(_)
         | Verb::TransferLeader { .. }

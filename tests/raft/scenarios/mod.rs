@@ -34,14 +34,15 @@
 //! | `liveness.txt` | H3, H6, H7; also H1, H4, H5 |
 //!
 //! Waiting for what they are about: D1 and D2 for snapshots; E1, E2, E4 and E8 for changes of
-//! membership; F4 for transfer and leases; I1 for leases of keys. I3 is in `tests/kv/sessions.rs`
-//! and `tests/cluster/exactly_once.rs`.
+//! membership; F4 for transfer and leases. I1 is in `leases.rs`, I3 in `tests/kv/sessions.rs` and
+//! `tests/cluster/exactly_once.rs`.
 
 mod bounds;
 mod clones;
 mod compactions;
 mod expect;
 mod forced;
+mod leases;
 mod marks;
 pub(crate) mod nodes;
 mod print;

@@ -9,7 +9,6 @@ use raftd::limits::WorkingLimits;
 use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions, Start};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{BackgroundJob, Job, OpenError};
-use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{
     Hello, HelloReply, PeerHello, Purpose, Sender, decode_hello_reply, encode_hello,
@@ -21,19 +20,14 @@ mod clients;
 mod errands;
 mod transfers;
 
+pub(in crate::raft) use clients::Answer;
+
 /// Which cluster the flags of all servers describe.
 pub(in crate::raft) const CLUSTER: ClusterId = ClusterId(7);
 
 const STEP_NS: u64 = 5_000_000;
 /// More rounds than any cluster here needs to come to rest.
 const ROUNDS_MAX: usize = 10_000;
-
-/// What a client heard.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::raft) enum Answer {
-    Done,
-    Failed(Error),
-}
 
 /// What the servers are told beside who they are.
 #[derive(Clone, Copy, Debug)]

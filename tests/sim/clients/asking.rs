@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    fn new_value(&mut self, client: usize) -> Vec<u8> {
+    pub(super) fn new_value(&mut self, client: usize) -> Vec<u8> {
         self.crowd.values += 1;
         let mut value = format!("v{}", self.crowd.values).into_bytes();
         let most = self.options.clients.value_bytes;
@@ -312,7 +312,7 @@ fn wants_to_know(command: &Command) -> bool {
     let bytes = match command {
         Command::Put { value, .. } | Command::PutIf { value, .. } => value,
         Command::Delete { key, .. } => key,
-        Command::Compact { .. } => return false,
+        Command::Compact { .. } | Command::Lease(_) => return false,
     };
     bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 2 == 0
 }
@@ -340,7 +340,9 @@ impl std::fmt::Display for Shown<'_> {
                     if end == &[0] { "…".into() } else { text(end) }
                 )
             }
-            OpKind::Change(Command::Compact { revision }) => write!(f, "compact {revision}"),
+            OpKind::Change(command @ (Command::Compact { .. } | Command::Lease(_))) => {
+                write!(f, "{command}")
+            }
             OpKind::Range(args) => {
                 let (key, end) =
                     (text(&args.key), if args.end == [0] { "…".into() } else { text(&args.end) });

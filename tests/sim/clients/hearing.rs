@@ -81,6 +81,9 @@ impl World {
         if let Some(asked) = self.crowd.clients[client].errands.remove(&reply.id) {
             return self.on_errand(client, asked, &reply.body);
         }
+        if self.on_lease(client, reply.id, &reply.body) {
+            return;
+        }
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&reply.id) else { return };
         must!(attempt.node == node, "NoPhantom", "n{} answers for another", node + 1);
         say!(
@@ -155,6 +158,10 @@ impl World {
             }
             ReplyBody::OpenSession { .. }
             | ReplyBody::Compact { .. }
+            | ReplyBody::LeaseTerm { .. }
+            | ReplyBody::LeaseRevoke { .. }
+            | ReplyBody::LeaseTimes(..)
+            | ReplyBody::LeaseList(_)
             | ReplyBody::Status(_)
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
@@ -212,6 +219,8 @@ impl World {
             | Error::CallAcknowledged
             | Error::KeyNotFound
             | Error::LeaseNotFound
+            | Error::LeaseExists
+            | Error::TooManyLeases { .. }
             | Error::AnswerNotKept { .. }
             | Error::AnswerTooLarge { .. }
             | Error::Other { .. } => {
@@ -274,6 +283,7 @@ impl World {
         let opening = &mut self.crowd.clients[client].opening;
         opening.take_if(|asked| *asked == request);
         self.crowd.clients[client].errands.remove(&request);
+        self.crowd.clients[client].holder.give_up(request);
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&request) else { return };
         self.coverage.hit(Point::TimedOut);
         let it = &mut self.crowd.clients[client];
@@ -349,6 +359,10 @@ impl std::fmt::Display for Shown<'_, '_> {
             ReplyBody::Txn { revision, succeeded, .. } => {
                 write!(f, "txn {succeeded} rev={revision}")
             }
+            ReplyBody::LeaseTerm { term, .. } => write!(f, "lease {}", term.lease),
+            ReplyBody::LeaseRevoke { revision } => write!(f, "revoked rev={revision}"),
+            ReplyBody::LeaseTimes(times, _) => write!(f, "lease {}", times.lease),
+            ReplyBody::LeaseList(list) => write!(f, "{} leases", list.leases.len()),
             ReplyBody::Status(_) => f.write_str("status"),
             ReplyBody::Snapshot(piece) => write!(f, "{} bytes of a snapshot", piece.bytes.len()),
             ReplyBody::MemberList(_) => f.write_str("members"),

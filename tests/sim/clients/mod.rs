@@ -10,6 +10,7 @@ mod asking;
 mod calls;
 mod errands;
 mod hearing;
+mod leases;
 mod saves;
 
 use crate::chance::Chance;
@@ -19,6 +20,7 @@ use crate::options::{Options, SECOND};
 use crate::queue::Event;
 use crate::world::World;
 use calls::{Call, Session};
+use leases::{Holder, Promises};
 use raftd::wire::client::Op;
 use saves::Save;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +92,7 @@ pub(crate) struct Client {
     errands: BTreeMap<u64, Op>,
     /// Snapshots on their way.
     saves: BTreeMap<u64, Save>,
+    holder: Holder,
 }
 
 impl Client {
@@ -113,6 +116,7 @@ pub(crate) struct Crowd {
     pub(crate) told: u64,
     /// The last change of each key, as far as anybody was told; 0: it is gone.
     known: BTreeMap<Vec<u8>, u64>,
+    pub(crate) promises: Promises,
     pub(crate) asking: bool,
     /// Attempts with an unknown outcome before a client gives an op up.
     pub(crate) patience: u32,
@@ -137,6 +141,7 @@ impl Crowd {
             opening: None,
             errands: BTreeMap::new(),
             saves: BTreeMap::new(),
+            holder: Holder::default(),
         };
         Crowd {
             clients: (0..count).map(&mut client).collect(),
@@ -147,6 +152,7 @@ impl Crowd {
             values: 0,
             told: 1,
             known: BTreeMap::new(),
+            promises: Promises::default(),
             asking: true,
             patience: 2,
             reach: (0..options.machines()).collect(),
@@ -179,6 +185,10 @@ impl World {
         self.queue.at(self.now + wait, Event::Ask { client });
         let kind = self.choose_op(client);
         self.want(client, kind, self.now + OP_NS);
+        let share = self.options.clients.leases;
+        if share > 0 && self.crowd.clients[client].chance.below(100) < share {
+            self.ask_about_leases(client);
+        }
         let garbage = self.options.clients.garbage;
         if self.crowd.clients[client].chance.hit(garbage) {
             self.talk_nonsense(client);
@@ -236,6 +246,7 @@ impl World {
         for client in &mut self.crowd.clients {
             client.wanted.clear();
             client.attempts.clear();
+            client.holder.stop();
             client.sessions.iter_mut().for_each(Session::give_up);
         }
     }

@@ -86,6 +86,10 @@ impl World {
             | ReplyBody::PutWith { .. }
             | ReplyBody::DeleteRangeWith { .. }
             | ReplyBody::Txn { .. }
+            | ReplyBody::LeaseTerm { .. }
+            | ReplyBody::LeaseRevoke { .. }
+            | ReplyBody::LeaseTimes(..)
+            | ReplyBody::LeaseList(_)
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)

@@ -77,6 +77,31 @@ pub(crate) enum Command {
     Compact {
         revision: u64,
     },
+    /// What is asked about leases is no row here: only what it does to keys.
+    Lease(LeaseChange),
+}
+
+/// What becomes of a lease, and of the keys that hang on it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum LeaseChange {
+    /// 0: the next number that is free.
+    Grant {
+        lease: u64,
+    },
+    /// A put, if there is such a lease.
+    Hang {
+        lease: u64,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Revoke {
+        lease: u64,
+    },
+    /// The grants are counted.
+    Expire {
+        lease: u64,
+        grant: u64,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

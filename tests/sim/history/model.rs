@@ -2,7 +2,7 @@
 //! a key is the list of what it was from which revision on, and nothing is ever forgotten, so that
 //! every answer can be looked up at its revision.
 
-use super::{Command, NodeState, REVISION_EMPTY, Row, from, within};
+use super::{Command, LeaseChange, NodeState, REVISION_EMPTY, Row, from, within};
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
@@ -11,6 +11,9 @@ pub(crate) struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
     revision: u64,
     compactions: Vec<Compaction>,
+    /// Which grant made each lease.
+    leases: BTreeMap<u64, u64>,
+    grants: u64,
 }
 
 /// What a key was from revision `from` on.
@@ -27,6 +30,8 @@ struct Live {
     create_revision: u64,
     /// Puts since the creation, that one included.
     version: u64,
+    /// 0: none.
+    lease: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +63,13 @@ pub(crate) struct Effect {
 
 impl Model {
     pub(crate) fn new() -> Model {
-        Model { keys: BTreeMap::new(), revision: REVISION_EMPTY, compactions: Vec::new() }
+        Model {
+            keys: BTreeMap::new(),
+            revision: REVISION_EMPTY,
+            compactions: Vec::new(),
+            leases: BTreeMap::new(),
+            grants: 0,
+        }
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -68,21 +79,46 @@ impl Model {
     /// The next command of the log.
     pub(crate) fn apply(&mut self, command: &Command) -> Effect {
         let keys = match command {
-            Command::Put { key, value } => self.put(key, value),
+            Command::Put { key, value } => self.put(key, value, 0),
             Command::Delete { key, end } => self.delete(key, end),
             Command::PutIf { key, value, mod_revision } => {
                 let expected = self.mod_revision(key, self.revision) == *mod_revision;
-                if expected { self.put(key, value) } else { 0 }
+                if expected { self.put(key, value, 0) } else { 0 }
             }
             Command::Compact { revision } => {
                 self.compact(*revision);
                 0
             }
+            Command::Lease(change) => self.change_lease(change),
         };
         Effect { revision: self.revision, keys }
     }
 
-    fn put(&mut self, key: &[u8], value: &[u8]) -> u64 {
+    fn change_lease(&mut self, change: &LeaseChange) -> u64 {
+        match change {
+            LeaseChange::Grant { lease } if self.leases.contains_key(lease) => 0,
+            LeaseChange::Grant { lease } => {
+                self.grants += 1;
+                while *lease == 0 && self.leases.contains_key(&self.grants) {
+                    self.grants += 1;
+                }
+                let lease = if *lease == 0 { self.grants } else { *lease };
+                self.leases.insert(lease, self.grants);
+                0
+            }
+            LeaseChange::Hang { lease, key, value } if self.leases.contains_key(lease) => {
+                self.put(key, value, *lease)
+            }
+            LeaseChange::Expire { lease, grant } if self.leases.get(lease) != Some(grant) => 0,
+            LeaseChange::Hang { .. } => 0,
+            LeaseChange::Revoke { lease } | LeaseChange::Expire { lease, .. } => {
+                self.leases.remove(lease);
+                self.delete_where(&[0], &[0], |live| live.lease == *lease)
+            }
+        }
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], lease: u64) -> u64 {
         self.revision += 1;
         if !self.keys.contains_key(key) {
             self.keys.insert(key.to_owned(), Vec::new());
@@ -91,19 +127,23 @@ impl Model {
         let before = versions.last().and_then(|version| version.live.as_ref());
         let (create_revision, version) =
             before.map_or((self.revision, 1), |live| (live.create_revision, live.version + 1));
-        let live = Some(Live { value: value.to_owned(), create_revision, version });
+        let live = Some(Live { value: value.to_owned(), create_revision, version, lease });
         versions.push(Version { from: self.revision, live });
         1
     }
 
     fn delete(&mut self, key: &[u8], end: &[u8]) -> u64 {
+        self.delete_where(key, end, |_| true)
+    }
+
+    fn delete_where(&mut self, key: &[u8], end: &[u8], hit: impl Fn(&Live) -> bool) -> u64 {
         let revision = self.revision + 1;
         let mut deleted = 0;
         for (name, versions) in self.keys.range_mut::<[u8], _>(from(key)) {
             if !within(name, key, end) {
                 break;
             }
-            if versions.last().is_some_and(|version| version.live.is_some()) {
+            if versions.last().and_then(|version| version.live.as_ref()).is_some_and(&hit) {
                 versions.push(Version { from: revision, live: None });
                 deleted += 1;
             }
@@ -133,7 +173,7 @@ impl Model {
         names.filter_map(move |(name, versions)| {
             let newer = versions.partition_point(|version| version.from <= revision);
             let version = &versions[newer.checked_sub(1)?];
-            let Live { value, create_revision, version: puts } = version.live.as_ref()?;
+            let Live { value, create_revision, version: puts, .. } = version.live.as_ref()?;
             Some(RowRef {
                 key: name,
                 value,

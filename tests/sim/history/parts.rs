@@ -49,7 +49,7 @@ pub(super) fn by_key<'h>(ops: &'h [Op], done: &[bool]) -> BTreeMap<&'h [u8], Vec
             ) => {
                 keys.entry(key).or_default();
             }
-            OpKind::Change(Command::Compact { .. }) => {}
+            OpKind::Change(Command::Compact { .. } | Command::Lease(_)) => {}
             OpKind::Range(args) => {
                 keys.entry(&args.key).or_default();
             }
@@ -120,7 +120,7 @@ fn change<'h>(
                 parts.push(part(Act::Delete { existed }));
             }
         }
-        Command::Compact { .. } => {}
+        Command::Compact { .. } | Command::Lease(_) => {}
     }
 }
 

@@ -1,14 +1,14 @@
 //! The product's words in the history's: the only place here that knows the product.
 
-use super::{Answer, Command, RangeArgs, Row};
+use super::{Answer, Command, LeaseChange, RangeArgs, Row};
 use raftd::kv::{self, Operand, PutWith, RangeEnd};
-use raftd::types::Revision;
+use raftd::types::{Revision, Term};
 use raftd::wire::client::Op;
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::results::{KeyValue, TxnResult};
 
-/// The command as the history knows it; `None`: it opens a session.
-pub(crate) fn owned(command: kv::Command<'_>) -> Option<Command> {
+/// The command of an entry of this term as the history knows it; `None`: it changes nothing there.
+pub(crate) fn owned(command: kv::Command<'_>, term: Term) -> Option<Command> {
     Some(match command {
         kv::Command::Put { key, value } => {
             Command::Put { key: key.to_vec(), value: value.to_vec() }
@@ -28,12 +28,21 @@ pub(crate) fn owned(command: kv::Command<'_>) -> Option<Command> {
         }
         kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
         kv::Command::OpenSession => return None,
+        kv::Command::LeaseGrant { lease, .. } => Command::Lease(LeaseChange::Grant { lease }),
+        kv::Command::LeaseRevoke { lease } => Command::Lease(LeaseChange::Revoke { lease }),
+        kv::Command::LeaseExpire { term: said_in, lease, grant } if said_in == term => {
+            Command::Lease(LeaseChange::Expire { lease, grant })
+        }
+        kv::Command::LeaseExpire { .. } | kv::Command::LeaseCheckpoint { .. } => return None,
+        kv::Command::PutWith(PutWith { key, value, lease, .. }) if lease != 0 => {
+            Command::Lease(LeaseChange::Hang { lease, key: key.to_vec(), value: value.to_vec() })
+        }
         kv::Command::PutWith(put) => {
             Command::Put { key: put.key.to_vec(), value: put.value.to_vec() }
         }
         kv::Command::DeleteRangeWith(delete) => {
             let kv::DeleteWith { key, end, .. } = delete;
-            return owned(kv::Command::DeleteRange { key, end });
+            return owned(kv::Command::DeleteRange { key, end }, term);
         }
         kv::Command::Txn(txn) => {
             let (compare, put) = (txn.compares().next(), txn.branch(true).next());
@@ -43,7 +52,8 @@ pub(crate) fn owned(command: kv::Command<'_>) -> Option<Command> {
             let Operand::Mod(mod_revision) = compare.operand else {
                 unreachable!("no client here compares anything else")
             };
-            return owned(kv::Command::PutIf { key: put.key, value: put.value, mod_revision });
+            let put = kv::Command::PutIf { key: put.key, value: put.value, mod_revision };
+            return owned(put, term);
         }
     })
 }
@@ -58,7 +68,7 @@ pub(crate) fn of_the_store(command: &Command) -> kv::Command<'_> {
         Command::PutIf { key, value, mod_revision } => {
             kv::Command::PutIf { key, value, mod_revision: Revision(*mod_revision) }
         }
-        Command::Compact { .. } => unreachable!("not for clients"),
+        Command::Compact { .. } | Command::Lease(_) => unreachable!("not for clients"),
     }
 }
 
@@ -91,7 +101,7 @@ pub(crate) fn with_options<'a>(command: &'a Command, room: &'a mut Vec<u8>) -> k
             kv::TxnParts { compares: &[compare], then: &then, otherwise: &otherwise }.encode(room);
             kv::Command::Txn(kv::Txn::from_args(room).expect("it changes a key once"))
         }
-        Command::Compact { .. } => unreachable!("not for clients"),
+        Command::Compact { .. } | Command::Lease(_) => unreachable!("not for clients"),
     }
 }
 

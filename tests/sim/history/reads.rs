@@ -42,7 +42,7 @@ fn sight(model: &Model, command: &Command, answer: &Answer, saw: &[Row]) -> Wron
     let (key, end): (_, &[u8]) = match command {
         Command::Put { key, .. } | Command::PutIf { key, .. } => (key, &[]),
         Command::Delete { key, end } => (key, end),
-        Command::Compact { .. } => return None,
+        Command::Compact { .. } | Command::Lease(_) => return None,
     };
     let at = match answer {
         Answer::Put { revision } | Answer::PutIf { revision, refused: None } => revision - 1,

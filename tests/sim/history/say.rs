@@ -46,6 +46,7 @@ impl Display for Command {
                 write!(f, "put {key}={value} if it is of {mod_revision}")
             }
             Command::Compact { revision } => write!(f, "compact to {revision}"),
+            Command::Lease(change) => write!(f, "{change:?}"),
         }
     }
 }

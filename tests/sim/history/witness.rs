@@ -19,7 +19,7 @@ struct Log<'h> {
     places: Vec<Place<'h>>,
 }
 
-/// A command of a client in the log.
+/// A command of a client in the log, or one about leases: those nobody claims.
 struct Place<'h> {
     command: &'h Command,
     effect: Effect,
@@ -63,7 +63,9 @@ fn well_formed(ops: &[Op]) -> Result<(), Violation> {
             (OpKind::Change(Command::PutIf { .. }), Outcome::Answered(answer)) => {
                 matches!(answer, Answer::PutIf { .. })
             }
-            (OpKind::Change(Command::Compact { .. }), Outcome::Answered(_)) => false,
+            (OpKind::Change(Command::Compact { .. } | Command::Lease(_)), Outcome::Answered(_)) => {
+                false
+            }
             (OpKind::Range(_), Outcome::Answered(answer)) => matches!(
                 answer,
                 Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. }
@@ -108,7 +110,10 @@ fn replay(finals: &FinalState) -> Result<Log<'_>, Violation> {
     for command in &finals.commands {
         let effect = log.model.apply(command);
         match command {
-            Command::Put { .. } | Command::Delete { .. } | Command::PutIf { .. } => {
+            Command::Put { .. }
+            | Command::Delete { .. }
+            | Command::PutIf { .. }
+            | Command::Lease(_) => {
                 log.places.push(Place { command, effect, claimed_by: None });
             }
             Command::Compact { .. } => {}
@@ -188,7 +193,9 @@ fn resolve(ops: &[Op], log: &mut Log<'_>) -> Result<Done, Violation> {
     }
     let told = Told::of(ops, log.model.revision());
     let mut done = vec![false; ops.len()];
-    for place in log.places.iter_mut().filter(|place| place.claimed_by.is_none()) {
+    let of_ops = |place: &&mut Place<'_>| !matches!(place.command, Command::Lease(_));
+    let unclaimed = log.places.iter_mut().filter(|place| place.claimed_by.is_none());
+    for place in unclaimed.filter(of_ops) {
         // A delete of nothing lies behind the change that made its revision, and before the next.
         let evidence = place.effect.revision + u64::from(place.effect.keys == 0);
         let Some(nth) = unknown.get_mut(place.command).and_then(Vec::pop) else {

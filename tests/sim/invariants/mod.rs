@@ -32,6 +32,7 @@
 //! | Answered | a request is answered once over the connection on which it came, or that ends |
 //! | SavedWhole | a snapshot that a client saves loads, and holds what it knew to be written |
 //! | ExactlyOnce | a call of a session is done once, and all its copies get the same answer |
+//! | LeaseNeverEarly, LeaseNotResurrected, LeaseEnds | see `clients/leases.rs` |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making |
 //! | Rest | a node with nothing new to look at does not ask for turn after turn |

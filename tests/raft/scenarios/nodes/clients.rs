@@ -1,12 +1,26 @@
 //! Clients: each request comes over a connection of its own, behind a hello.
 
-use super::{Answer, End, Nodes, Pipe};
+use super::{End, Nodes, Pipe};
+use raftd::kv::LeaseRow;
 use raftd::replica::ConnectionId;
 use raftd::types::ClusterId;
-use raftd::wire::client::{RangeArgs, put_request, range_request, snapshot_request};
+use raftd::wire::client::{
+    Command, RangeArgs, SessionCall, command_request, put_request, range_request, snapshot_request,
+};
+use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{Hello, Sender, encode_hello};
+use raftd::wire::leases::{LeaseRequest, LeaseTerm, LeaseTimes, lease_request};
 use raftd::wire::reply::{ReplyBody, decode_reply};
+
+/// What a client heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::raft) enum Answer {
+    Done,
+    Term(LeaseTerm),
+    Times(LeaseTimes),
+    Failed(Error),
+}
 
 impl Nodes {
     /// Sends a put through a new connection; its number.
@@ -14,10 +28,32 @@ impl Nodes {
         self.ask(nth, |bytes, number| put_request(bytes, number, key.as_bytes(), b"v")).0
     }
 
+    /// Sends a command, or a call of a session, through a new connection; the number of the
+    /// request.
+    pub(in crate::raft) fn command(
+        &mut self,
+        nth: usize,
+        call: Option<SessionCall>,
+        command: Command<'_>,
+    ) -> u64 {
+        self.ask(nth, |bytes, number| command_request(bytes, number, call, command)).0
+    }
+
     /// Asks for a key, linearizable, through a new connection; the number of the request.
     pub(in crate::raft) fn read(&mut self, nth: usize, key: &str) -> u64 {
         let args = RangeArgs::of_key(key.as_bytes());
         self.ask(nth, |bytes, number| range_request(bytes, number, &args)).0
+    }
+
+    /// Asks something about a lease through a new connection; the number of the request.
+    pub(in crate::raft) fn lease(&mut self, nth: usize, request: LeaseRequest) -> u64 {
+        self.ask(nth, |bytes, number| lease_request(bytes, number, &request)).0
+    }
+
+    /// A lease as a server has it.
+    pub(in crate::raft) fn lease_of(&self, nth: usize, lease: u64) -> Option<LeaseRow> {
+        let node = self.machines[nth - 1].node.as_ref().expect("it is up");
+        node.inspect().store.lease(lease)
     }
 
     /// Asks for the store as a file through a new connection; the number of the request.
@@ -60,9 +96,14 @@ impl Nodes {
             at += frame.consumed;
             let Ok(reply) = decode_reply(frame.body) else { continue };
             let answer = match reply.body {
-                ReplyBody::Put { .. } | ReplyBody::MemberChange { .. } | ReplyBody::Range(_) => {
-                    Answer::Done
-                }
+                ReplyBody::Put { .. }
+                | ReplyBody::PutWith { .. }
+                | ReplyBody::OpenSession { .. }
+                | ReplyBody::LeaseRevoke { .. }
+                | ReplyBody::MemberChange { .. }
+                | ReplyBody::Range(_) => Answer::Done,
+                ReplyBody::LeaseTerm { term, .. } => Answer::Term(term),
+                ReplyBody::LeaseTimes(times, _) => Answer::Times(times),
                 ReplyBody::Snapshot(piece) => {
                     let end = piece.offset + u64::try_from(piece.bytes.len()).unwrap();
                     if end < piece.snapshot.bytes || end == 0 {
@@ -73,12 +114,11 @@ impl Nodes {
                 ReplyBody::Error(error) => Answer::Failed(error),
                 ReplyBody::Status(_)
                 | ReplyBody::DeleteRange { .. }
-                | ReplyBody::OpenSession { .. }
                 | ReplyBody::PutIf { .. }
                 | ReplyBody::Compact { .. }
-                | ReplyBody::PutWith { .. }
                 | ReplyBody::DeleteRangeWith { .. }
                 | ReplyBody::Txn { .. }
+                | ReplyBody::LeaseList(_)
                 | ReplyBody::MemberList(_)
                 | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
             };

@@ -1,0 +1,47 @@
+//! The examples of leases in protocol.md.
+
+use raftd::types::Revision;
+use raftd::wire::client::{Command, Consistency, Op, command_request};
+use raftd::wire::leases::{
+    LeaseList, LeaseRequest, LeaseTerm, LeaseTimes, lease_list_reply, lease_request,
+    lease_revoke_reply, lease_term_reply, lease_times_reply,
+};
+
+use super::samples::{Kind, Written};
+
+const TERM: LeaseTerm = LeaseTerm { revision: Revision(2), lease: 1, ttl_s: 60 };
+
+pub(super) fn samples() -> Vec<Written> {
+    vec![
+        (Kind::Request, "lease-grant", |out| {
+            command_request(out, 14, None, Command::LeaseGrant { lease: 0, ttl_s: 60 });
+        }),
+        (Kind::Reply, "lease-grant", |out| lease_term_reply(out, 14, Op::LeaseGrant, &TERM)),
+        (Kind::Request, "lease-revoke", |out| {
+            command_request(out, 15, None, Command::LeaseRevoke { lease: 1 });
+        }),
+        (Kind::Reply, "lease-revoke", |out| lease_revoke_reply(out, 15, Revision(3))),
+        (Kind::Request, "lease-keep-alive", |out| {
+            lease_request(out, 16, &LeaseRequest::KeepAlive { lease: 1 });
+        }),
+        (Kind::Reply, "lease-keep-alive", |out| {
+            lease_term_reply(out, 16, Op::LeaseKeepAlive, &TERM);
+        }),
+        (Kind::Request, "lease-time-to-live", |out| {
+            lease_request(out, 17, &LeaseRequest::TimeToLive { lease: 1, keys: true });
+        }),
+        (Kind::Reply, "lease-time-to-live", |out| {
+            let LeaseTerm { revision, lease, ttl_s } = TERM;
+            let times = LeaseTimes { revision, lease, ttl_s, left_ms: 42_500, key_count: 1 };
+            lease_times_reply(out, 17, &times, &[b"a"]);
+        }),
+        (Kind::Request, "lease-list", |out| {
+            let consistency = Consistency::Linearizable;
+            lease_request(out, 18, &LeaseRequest::List { after: 0, consistency });
+        }),
+        (Kind::Reply, "lease-list", |out| {
+            let list = LeaseList { revision: Revision(2), more: false, leases: vec![1] };
+            lease_list_reply(out, 18, &list);
+        }),
+    ]
+}
