@@ -157,6 +157,9 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
         | ReplyBody::LeaseTimes(..)
         | ReplyBody::LeaseList(_)
         | ReplyBody::Status(_)
+        | ReplyBody::Watch(_)
+        | ReplyBody::WatchCancel { .. }
+        | ReplyBody::WatchProgress { .. }
         | ReplyBody::Snapshot(_)
         | ReplyBody::MemberList(_)
         | ReplyBody::MemberChange { .. }

@@ -35,7 +35,8 @@
 //! 14 ↑ replica/drive     on_peer_reply         a follower's durable match index moves; settle
 //! 15 ↑ replica/apply     apply_committed       the entry's commands, in groups, to the store
 //! 16 ↑ replica/apply     write_reply           to whoever waits for that index
-//! 17 ↑ server/turn       one write per socket
+//! 17 ↑ replica/watches   feed_watches          events to those who watch the key
+//! 18 ↑ server/turn       one write per socket
 //! ```
 //!
 //! # Architecture invariants, stated as absences

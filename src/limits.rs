@@ -121,6 +121,22 @@ pub const CONNECTIONS_MAX: usize = 8192;
 /// before and would not fit is not cut: then nothing is done. Bytes.
 pub const RANGE_REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// All watches of a node's clients together, with their keys: 18,000 of small keys. More are told
+/// to come back. Bytes.
+pub const WATCHES_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// Events in one frame of a watch, unless a single one is larger. A revision that is larger takes
+/// several. Bytes.
+pub const WATCH_BATCH_BYTES: usize = 64 * 1024;
+
+/// Out-buffer size at which a connection gets no events: they wait in the history. With a frame
+/// more, all that a client costs that watches and does not read. Bytes.
+pub const WATCH_OUT_HIGH_WATER: usize = 64 * 1024;
+
+/// All out-buffers of clients together beyond which a connection gets events only if it has read
+/// everything: those who are slow leave room to those who are not. Bytes.
+pub const WATCH_OUT_BELOW: usize = CLIENT_OUT_LARGE_BELOW / 2;
+
 /// Bytes read from one connection in one turn, so that nobody starves the others. Bytes.
 pub const TURN_READ_BYTES: usize = 256 * 1024;
 
@@ -223,6 +239,7 @@ const _: () = assert!(
     CLIENT_INPUT_COST
         + CLIENT_OUT_COST
         + WAITING_READ_COST
+        + WATCHES_BYTES_MAX
         + UNCOMMITTED_BYTES_MAX
         + ENTRY_CACHE_BYTES
         < CLIENTS_COST_BYTES_MAX
@@ -278,6 +295,8 @@ pub struct WorkingLimits {
     pub entry_cache_bytes: usize,
     /// See [`LEASE_CHECKPOINT_MS`].
     pub lease_checkpoint_ms: u64,
+    /// See [`WATCH_BATCH_BYTES`].
+    pub watch_batch_bytes: usize,
 }
 
 impl Default for WorkingLimits {
@@ -291,6 +310,7 @@ impl Default for WorkingLimits {
             entry_bytes_soft_max: ENTRY_BYTES_SOFT_MAX,
             entry_cache_bytes: ENTRY_CACHE_BYTES,
             lease_checkpoint_ms: LEASE_CHECKPOINT_MS,
+            watch_batch_bytes: WATCH_BATCH_BYTES,
         }
     }
 }

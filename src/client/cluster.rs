@@ -20,7 +20,7 @@ use super::session::Sessions;
 /// a node that was stopped in mid-air takes connections and answers nothing, and there must be time
 /// for the others.
 const HELLO_TIMEOUT_MIN: Duration = Duration::from_millis(500);
-const HELLO_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+pub(super) const HELLO_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
 /// Redirects followed at once; after that two nodes probably name each other, and we wait as well.
 const REDIRECTS_AT_ONCE: usize = 3;
@@ -376,7 +376,7 @@ impl Client {
     }
 
     /// How it reaches the cluster.
-    pub(super) fn options(&self) -> &ClientOptions {
+    pub fn options(&self) -> &ClientOptions {
         &self.options
     }
 
@@ -542,6 +542,9 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         | ReplyBody::LeaseRevoke { .. }
         | ReplyBody::LeaseTimes(..)
         | ReplyBody::LeaseList(_)
+        | ReplyBody::Watch(_)
+        | ReplyBody::WatchCancel { .. }
+        | ReplyBody::WatchProgress { .. }
         | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
     }
 }

@@ -15,6 +15,7 @@ use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
 use crate::wire::leases::{self, LeaseRequest};
 use crate::wire::members::{self, MemberRequest};
 use crate::wire::reply::{Reply, decode_reply};
+use crate::wire::watch::{self, WatchArgs};
 
 use super::clock::Deadline;
 use super::error::ConnectionError;
@@ -139,6 +140,27 @@ impl Connection {
     pub fn snapshot(&mut self) -> u64 {
         let id = self.take_id();
         client::snapshot_request(&mut self.out, id);
+        id
+    }
+
+    /// Puts a Watch into the send buffer. It is answered by many replies of this number.
+    pub fn watch(&mut self, args: &WatchArgs<'_>) -> u64 {
+        let id = self.take_id();
+        watch::watch_request(&mut self.out, id, args);
+        id
+    }
+
+    /// Puts a WatchCancel into the send buffer.
+    pub fn cancel_watch(&mut self, watch: u64) -> u64 {
+        let id = self.take_id();
+        watch::watch_cancel_request(&mut self.out, id, watch);
+        id
+    }
+
+    /// Puts a WatchProgress into the send buffer.
+    pub fn watch_progress(&mut self) -> u64 {
+        let id = self.take_id();
+        watch::watch_progress_request(&mut self.out, id);
         id
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `Client` is for one request at a time: it finds the leader, follows redirects and repeats what
 //! is safe to repeat until its timeout. `Connection` is one TCP connection with as many requests in
-//! flight as the caller likes, and no opinion about failures.
+//! flight as the caller likes, and no opinion about failures. `Watch` hears of changes, and goes on
+//! at another node when its own is gone.
 //!
 //! What is repeated: every read; a request that certainly was not done (nobody reached, refused
 //! with `Advice::AskAgain`, or not wholly sent); and a write whose answer did not come, because it
@@ -18,6 +19,7 @@ mod members;
 mod requests;
 mod session;
 mod snapshot;
+mod watch;
 
 pub use crate::wire::client::{
     Command, Compare, DeleteWith, Operand, Order, PutWith, RangeArgs, RangeEnd, RangeRequest,
@@ -32,6 +34,7 @@ pub use leases::LeaseFound;
 pub use members::find_cluster;
 pub use requests::{DeletedKeys, Put, TxnDone, TxnResult};
 pub use snapshot::{Goes, Piece};
+pub use watch::{KeyEvent, Watch, WatchBatch, WatchOptions};
 
 /// The end of the range of all keys that begin with `prefix`, in the wire's form.
 ///

@@ -120,9 +120,7 @@ fn receive(
             ReplyBody::Error(source) if source.advice() == Advice::AskAgain => {
                 return broke(expected, Why::Answer(source));
             }
-            ReplyBody::Error(source) => {
-                return End::Refused(Error::Refused { endpoint, source });
-            }
+            ReplyBody::Error(source) => return End::Refused(Error::Refused { endpoint, source }),
             ReplyBody::Snapshot(_)
             | ReplyBody::Put { .. }
             | ReplyBody::DeleteRange { .. }
@@ -136,6 +134,9 @@ fn receive(
             | ReplyBody::LeaseRevoke { .. }
             | ReplyBody::LeaseTimes(..)
             | ReplyBody::LeaseList(_)
+            | ReplyBody::Watch(_)
+            | ReplyBody::WatchCancel { .. }
+            | ReplyBody::WatchProgress { .. }
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)

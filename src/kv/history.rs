@@ -117,13 +117,12 @@ impl History {
         })
     }
 
-    /// The revision to compact to, so that at most `bytes` remain. `None` if no more than that is
-    /// there.
-    pub(super) fn revision_leaving(&self, bytes: u64) -> Option<Revision> {
-        let surplus = self.bytes().checked_sub(bytes).filter(|surplus| *surplus > 0)?;
-        let gone = self.compacted_bytes + surplus;
-        let at = self.queue.partition_point(|due| due.bytes_after < gone);
-        self.queue.get(at).map(|due| due.revision)
+    /// What a compaction to a revision leaves. Bytes.
+    pub(super) fn bytes_left_by(&self, revision: Revision) -> u64 {
+        let count = self.queue.partition_point(|due| due.revision <= revision);
+        let last = count.checked_sub(1).and_then(|at| self.queue.get(at));
+        let gone = last.map_or(0, |last| last.bytes_after).max(self.compacted_bytes);
+        self.queued_bytes - gone
     }
 
     /// How many things wait in it.

@@ -75,9 +75,22 @@ struct LoadedReply {
 }
 
 enum Spent {
-    Value { version: VersionId, bytes: u32 },
-    Tombstone { version: VersionId },
-    Buried { key: KeyId, name_bytes: usize },
+    Value {
+        version: VersionId,
+        bytes: u32,
+    },
+    Tombstone {
+        version: VersionId,
+    },
+    Buried {
+        key: KeyId,
+        name_bytes: usize,
+    },
+    /// Not spent: a change, for the ring.
+    Changed {
+        key: KeyId,
+        version: VersionId,
+    },
 }
 
 impl fmt::Debug for Loader {
@@ -141,6 +154,9 @@ impl Loader {
                 }
                 Spent::Buried { key, name_bytes } => {
                     history.bury(Revision(revision - 1), key, name_bytes);
+                }
+                Spent::Changed { key, version } => {
+                    self.store.changes.push(Revision(revision), key, version);
                 }
             }
         }
@@ -254,6 +270,10 @@ impl Loader {
             bytes.map_err(|_| CheckpointError::Inconsistent { what: "a value's length" })?;
         key.newer = Some((at, mod_revision));
         self.versions += 1;
+        if mod_revision >= compacted {
+            let changed = Spent::Changed { key: id, version: at };
+            self.history.insert((mod_revision, 2, self.versions), changed);
+        }
         match newer {
             None => self.store.load_newest(id, at),
             Some((newer, by)) => {

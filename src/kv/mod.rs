@@ -8,6 +8,7 @@
 //!       ── versions   version id → value, revisions       newest first, linked by `older`
 //!       ── history    what compaction gives up, in the order of revisions
 //!       ── leases     lease → its time, the keys that hang on it
+//!       ── changes    every change that is not compacted, in that order: what watches read
 //!       ── sessions   session → its latest replies: a retried command is answered, not applied
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod answer;
 pub mod command;
 
 mod apply;
+mod changes;
 mod checkpoint;
 mod command_error;
 mod hash;
@@ -38,21 +40,25 @@ mod keys;
 mod lease;
 mod loader;
 mod mvcc;
+mod outlet;
 mod overlap;
 mod quota;
 mod range;
 mod select;
 mod session;
 mod slab;
+mod stabbing;
 mod transact;
 mod txn;
 mod versions;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use answer::{Answer, CommandReply, Refusal};
 pub use apply::ApplyError;
+pub use changes::{ChangeCursor, Event};
 pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint, CheckpointError, SliceLimits, Sliced};
 pub use command::{
     Command, CommandError, DeleteWith, EntryHeader, PutWith, RangeEnd, SessionCall,
@@ -60,12 +66,15 @@ pub use command::{
 };
 pub use lease::LeaseRow;
 pub use loader::Loader;
+pub use outlet::{Batch, Outlet, Room, WatchEnd, WatchSpec};
 pub use range::{KeyValueRef, RangeError, RangeRequest, RangeSummary};
 pub use select::{Order, RevisionSpan, Selection, SortBy};
 pub use session::{KeptReply, SessionCounters, SessionRow};
 pub use txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
+pub use watch::{WatchId, Watches};
 
 use crate::types::{LogIndex, Revision, Term};
+use changes::Changes;
 use history::History;
 use index::Index;
 use keys::{KeyId, Keys};
@@ -93,6 +102,7 @@ pub struct Store {
     keys: Keys,
     versions: Versions,
     history: History,
+    changes: Changes,
     history_bytes_max: u64,
     sessions: Sessions,
     leases: Leases,
@@ -105,6 +115,9 @@ pub struct Store {
     stamp_ms: u64,
     /// The compaction revision of the checkpoint under way: nothing due later is freed.
     pinned: Option<Revision>,
+    /// Changes from this revision on are to be handed out: neither they nor what they superseded
+    /// are freed.
+    held: Option<Revision>,
     /// The keys one delete found, and those the revision under way deleted. Kept for their memory.
     found: Vec<KeyId>,
     deleted: Vec<KeyId>,
@@ -139,6 +152,7 @@ impl Store {
             keys: Keys::new(),
             versions: Versions::new(free_bytes_max),
             history: History::new(),
+            changes: Changes::new(),
             history_bytes_max,
             sessions: Sessions::new(),
             leases: Leases::new(),
@@ -149,6 +163,7 @@ impl Store {
             term: Term::ZERO,
             stamp_ms: 0,
             pinned: None,
+            held: None,
             found: Vec::new(),
             deleted: Vec::new(),
             body: Vec::new(),
@@ -185,10 +200,10 @@ impl Store {
         self.live.hash.wrapping_add(tables).wrapping_add(store)
     }
 
-    /// Superseded versions and tombstones that are not compacted, with what each costs to keep.
-    /// Bytes.
+    /// Superseded versions and tombstones that are not compacted, and the ring of changes, with
+    /// what each costs to keep. Bytes.
     pub fn history_bytes(&self) -> u64 {
-        self.history.bytes()
+        self.history.bytes() + self.changes.bytes_from(self.compact_revision)
     }
 
     /// Names and newest values of the live keys. Bytes, without what each costs to keep.

@@ -73,6 +73,7 @@ impl Store {
             let before = if leased { self.versions.at(older).lease } else { 0 };
             self.leases.change(id, before, lease);
         }
+        self.changes.push(revision, id, entry.newest);
         self.revision = revision;
     }
 
@@ -169,6 +170,7 @@ impl Store {
             older,
         };
         entry.newest = self.versions.insert(tombstone, &[]);
+        self.changes.push(revision, id, entry.newest);
     }
 
     /// Gives up what only revisions below `revision` can see. At once for every reader and every
@@ -182,6 +184,7 @@ impl Store {
         }
         self.compact_revision = revision;
         self.history.compact(revision);
+        self.changes.cut(self.first_change());
         Ok(())
     }
 
@@ -204,13 +207,26 @@ impl Store {
     /// answer stays. Later ones may name a larger revision; a smaller one is refused when it is
     /// applied.
     pub fn compaction_due(&self) -> Option<Revision> {
-        if self.history.bytes() <= self.history_bytes_max {
+        let surplus = self.history_bytes() > self.history_bytes_max;
+        if !surplus || self.compact_revision == self.revision {
             return None;
         }
-        let due = self.history.revision_leaving(self.history_bytes_max / 2)?;
-        // What the newest revision deleted is due one later: then everything before it goes.
-        let revision = due.min(self.revision);
-        if revision > self.compact_revision { Some(revision) } else { None }
+        // The least that leaves little enough; if none does, everything before the newest goes.
+        let (mut leaves_more, mut revision) = (self.compact_revision.0, self.revision.0);
+        while leaves_more + 1 < revision {
+            let between = leaves_more + (revision - leaves_more) / 2;
+            if self.bytes_left_by(Revision(between)) <= self.history_bytes_max / 2 {
+                revision = between;
+            } else {
+                leaves_more = between;
+            }
+        }
+        Some(Revision(revision))
+    }
+
+    /// What of the history a compaction to a revision leaves. Bytes.
+    fn bytes_left_by(&self, revision: Revision) -> u64 {
+        self.history.bytes_left_by(revision) + self.changes.bytes_from(revision)
     }
 
     /// Frees up to `work` versions or keys that a compaction gave up, and carries over that many
@@ -223,7 +239,7 @@ impl Store {
 
     /// What was due at this revision may be freed: a checkpoint may still need the rest.
     fn freeable(&self) -> Revision {
-        self.pinned.map_or(self.compact_revision, |pinned| pinned.min(self.compact_revision))
+        self.pinned.map_or(self.given_up(), |pinned| pinned.min(self.given_up()))
     }
 
     /// Frees up to `count` versions or keys that a compaction gave up.

@@ -134,6 +134,9 @@ impl Node {
             Op::Range | Op::ReadTxn | Op::LeaseKeepAlive | Op::LeaseTimeToLive | Op::LeaseList => {
                 self.admit_read(id, &request, now)
             }
+            Op::Watch => self.admit_watch(id, &request, now),
+            Op::WatchCancel => self.cancel_watch(id, &request),
+            Op::WatchProgress => self.answer_watch_progress(id, &request),
             Op::Status => self.answer_status(id, request.id),
             Op::Snapshot => self.admit_save(id, &request, now),
             Op::MemberList => self.answer_member_list(id, request.id, now),

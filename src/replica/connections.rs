@@ -183,7 +183,9 @@ pub(super) struct Connections {
     client_out_bytes: usize,
     deferred_bytes: usize,
     clients: usize,
-    /// When the step ends in which those who do not read are found out, if replies wait for room.
+    /// Somebody watches whose events find no room.
+    pub(super) events_wait: bool,
+    /// When the step ends in which those who do not read are found out, if others wait for room.
     pace_until: Option<Instant>,
     /// Clients closed and not mentioned yet.
     cut_off: u64,
@@ -339,9 +341,17 @@ impl Connections {
         self.client_out_bytes <= limits::CLIENT_OUT_LARGE_BELOW
     }
 
+    /// Whether a connection has read enough for more events.
+    pub(super) fn takes_events(&self, id: ConnectionId) -> bool {
+        let plenty = self.client_out_bytes <= limits::WATCH_OUT_BELOW;
+        let high_water = if plenty { limits::WATCH_OUT_HIGH_WATER } else { 1 };
+        self.get(id).is_none_or(|connection| connection.out.unsent_bytes() < high_water)
+    }
+
     /// Closes those who do not read, if others wait for the room they take.
     pub(super) fn cut_off_slow(&mut self, now: Instant) {
-        if self.has_room_for_large() || self.deferring.is_empty() {
+        let others_wait = self.events_wait || !self.deferring.is_empty();
+        if self.has_room_for_large() || !others_wait {
             self.pace_until = None;
         } else if self.pace_until.is_none_or(|until| until <= now) {
             let goes_on = self.pace_until.replace(now.after_ns(PACE_NS)).is_some();
@@ -533,5 +543,35 @@ mod tests {
                 left += taken;
             }
         }
+    }
+
+    #[test]
+    fn who_does_not_read_makes_room_for_those_whose_events_wait() {
+        let mut connections = Connections::default();
+        let id = |slot| ConnectionId::new(slot, 1);
+        let (quick, fill) = (id(0), 100 * 1024);
+        connections.open(quick, Party::Client);
+        let mut slow = Vec::new();
+        while connections.has_room_for_large() {
+            slow.push(id(u32::try_from(slow.len() + 1).expect("some hundreds")));
+            connections.open(slow[slow.len() - 1], Party::Client);
+            connections.write(slow[slow.len() - 1], |out| out.resize(fill, 0));
+        }
+        assert!(connections.takes_events(quick));
+        assert!(slow.iter().all(|id| !connections.takes_events(*id)));
+        let (begin, end) = (Instant::from_ns(0), Instant::from_ns(PACE_NS));
+        let mut closing = Vec::new();
+        connections.cut_off_slow(begin);
+        connections.cut_off_slow(end);
+        connections.take_closing(&mut closing);
+        assert!(closing.is_empty(), "they are in nobody's way");
+        connections.events_wait = true;
+        connections.cut_off_slow(begin);
+        // One of them reads, if not much at a time.
+        connections.sent(slow[0], fill - 1);
+        connections.cut_off_slow(end);
+        connections.take_closing(&mut closing);
+        assert_eq!(closing, slow[1..]);
+        assert!(connections.has_room_for_large());
     }
 }

@@ -274,6 +274,7 @@ impl Node {
         let old = std::mem::replace(&mut self.store, *store);
         assert!(old.applied() < self.store.applied(), "a snapshot never goes back");
         self.wal.drop_in_background(Box::new(old));
+        self.watch_new_store();
         // Whoever waits for an entry below was answered when our leadership ended, or is now.
         self.pending.drop_after(LogIndex::ZERO, &mut self.scratch.lost);
         self.snapshots.configuration = Some((at, head.configuration));

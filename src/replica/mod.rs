@@ -20,6 +20,7 @@
 //! | `leases`, `lease_clock` | what a leader says of leases; when they are due |
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
+//! | `watches` | who hears of changes, and up to where |
 //! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
 //! | `force` | the last survivor of an old cluster begins a new one |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
@@ -59,6 +60,7 @@ mod snapshots;
 mod start;
 mod status;
 mod turn_times;
+mod watches;
 
 pub use connections::{ConnectionId, Flow, Outbox};
 pub use entry::{
@@ -98,6 +100,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use turn_times::Turns;
+use watches::ClientWatches;
 
 /// What a node is told at its start. Chance and wall time enter here, once.
 #[derive(Clone, Debug)]
@@ -253,6 +256,7 @@ pub struct Node {
     receiving: Option<Receiving>,
     transfers: Transfers,
     saves: Saves,
+    watches: ClientWatches,
     turns: Turns,
     /// The last turn.
     now: Instant,
@@ -318,6 +322,7 @@ impl Node {
             receiving: None,
             transfers: Transfers::default(),
             saves: Saves::default(),
+            watches: ClientWatches::new(options.seed, options.working.watch_batch_bytes),
             turns: Turns::default(),
             now,
             dials: Vec::new(),
@@ -377,6 +382,7 @@ impl Node {
     /// The socket of `id` is gone.
     pub fn on_closed(&mut self, id: ConnectionId, now: Instant) {
         let Some(party) = self.connections.close(id) else { return };
+        self.watches.on_closed(id);
         match party {
             Party::Stranger | Party::Client => {}
             Party::PeerIn(peer) | Party::SnapshotIn(peer) => self.peers.lost_inbound(peer, id),
@@ -435,6 +441,7 @@ impl Node {
     /// The kernel took `count` bytes for `id`.
     pub fn sent(&mut self, id: ConnectionId, count: usize) {
         self.connections.sent(id, count);
+        self.unpark_watches(id);
     }
 
     /// Moves the connections that have something new to send to `into`.
@@ -552,6 +559,7 @@ impl Node {
         let ready = self.connections.has_ready_deferred() || self.has_ready_save();
         // A keep-alive may need an entry after the turn's was closed.
         let ready = ready || !self.leases.to_take_back.is_empty();
+        let ready = ready || self.watches.has_work(&self.store, &self.connections);
         let ready =
             ready || (matches!(self.stage, Stage::Member(_)) && self.reads.wait_for_a_turn());
         if self.more_to_apply || farewell_due || job || ready {
@@ -573,6 +581,7 @@ impl Node {
             .min(self.leases_wake_at())
             .min(self.saves.wake_at())
             .min(self.compaction_wake_at())
+            .min(self.watches.wake_at())
             .min(self.transfers.wake_at(self.now))
     }
 }

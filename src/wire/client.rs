@@ -22,6 +22,7 @@
 //!   18      []                                             Snapshot
 //!   19      [consistency: uint, txn: array]               ReadTxn, a Txn that changes nothing
 //!   20..22  leases, see leases.rs
+//!   23..25  watches, see watch.rs
 //!   40..45  members and their leader, see members.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
@@ -84,6 +85,12 @@ pub enum Op {
     LeaseTimeToLive,
     /// Which leases there are.
     LeaseList,
+    /// Hear of changes.
+    Watch,
+    /// Hear of them no more.
+    WatchCancel,
+    /// Up to where everything was heard.
+    WatchProgress,
     /// Who the members are.
     MemberList,
     /// A new member.
@@ -120,6 +127,9 @@ impl Op {
             Op::LeaseKeepAlive => 20,
             Op::LeaseTimeToLive => 21,
             Op::LeaseList => 22,
+            Op::Watch => 23,
+            Op::WatchCancel => 24,
+            Op::WatchProgress => 25,
             Op::MemberList => 40,
             Op::MemberAdd => 41,
             Op::MemberRemove => 42,
@@ -150,6 +160,9 @@ impl Op {
             20 => Some(Op::LeaseKeepAlive),
             21 => Some(Op::LeaseTimeToLive),
             22 => Some(Op::LeaseList),
+            23 => Some(Op::Watch),
+            24 => Some(Op::WatchCancel),
+            25 => Some(Op::WatchProgress),
             40 => Some(Op::MemberList),
             41 => Some(Op::MemberAdd),
             42 => Some(Op::MemberRemove),
@@ -181,6 +194,9 @@ impl Op {
             | Op::LeaseKeepAlive
             | Op::LeaseTimeToLive
             | Op::LeaseList
+            | Op::Watch
+            | Op::WatchCancel
+            | Op::WatchProgress
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove
@@ -491,7 +507,7 @@ pub fn read_txn_request(out: &mut Vec<u8>, id: u64, consistency: Consistency, tx
     frame::finish(out, start);
 }
 
-/// Reads the args of a request with `Op::Status` or `Op::Snapshot`: none yet.
+/// Reads the args of a request with `Op::Status`, `Op::Snapshot` or `Op::WatchProgress`: none yet.
 pub fn decode_status_args(args: &[u8]) -> Result<(), DecodeError> {
     let mut reader = Reader::new(args);
     Fields::open(&mut reader)?.close()?;

@@ -150,6 +150,9 @@ impl<'a> MemberRequest<'a> {
             | Op::LeaseKeepAlive
             | Op::LeaseTimeToLive
             | Op::LeaseList
+            | Op::Watch
+            | Op::WatchCancel
+            | Op::WatchProgress
             | Op::MemberList => return Ok(None),
         };
         fields.close()?;

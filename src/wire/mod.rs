@@ -29,3 +29,4 @@ pub mod reply;
 pub mod results;
 pub mod status;
 mod structs;
+pub mod watch;

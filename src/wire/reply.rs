@@ -19,6 +19,7 @@
 //!   18      [term: uint, index: uint, bytes: uint, crc: uint, offset: uint, piece: bin]
 //!           Snapshot, again and again until the last piece; all zero and empty: not yet
 //!   10, 11, 20..22  leases, see leases.rs
+//!   23..25  watches, see watch.rs
 //!   40..45  members and their leader, see members.rs
 //! ```
 //!
@@ -37,6 +38,7 @@ use super::leases::{self, LeaseList, LeaseTerm, LeaseTimes, Names};
 use super::members::{self, MemberList};
 use super::results::{KeyValue, Kvs, Results};
 use super::status::{self, Status};
+use super::watch::WatchReply;
 
 /// Appends the reply to a Put, as a whole frame.
 #[inline]
@@ -303,6 +305,18 @@ pub enum ReplyBody<'a> {
     Status(Box<Status>),
     /// A piece of a snapshot; more replies follow unless it is the last one.
     Snapshot(SnapshotPiece<'a>),
+    /// Changes that a watch is to hear of; more replies follow.
+    Watch(WatchReply<'a>),
+    /// A watch has ended because the client asked for it.
+    WatchCancel {
+        /// It had not ended before.
+        was_open: bool,
+    },
+    /// How far the watches of the connection are.
+    WatchProgress {
+        /// None of them misses anything up to this revision.
+        revision: Revision,
+    },
     /// Who the members are.
     MemberList(Box<MemberList>),
     /// The members were changed.
@@ -408,6 +422,9 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
         Op::Range => ReplyBody::Range(decode_range(&mut fields)?),
         Op::Status => return Ok(ReplyBody::Status(Box::new(status::decode_status(args)?))),
         Op::Snapshot => ReplyBody::Snapshot(decode_piece(&mut fields)?),
+        Op::Watch => ReplyBody::Watch(WatchReply::decode(&mut fields)?),
+        Op::WatchCancel => ReplyBody::WatchCancel { was_open: fields.flag()? },
+        Op::WatchProgress => ReplyBody::WatchProgress { revision: fields.revision()? },
         Op::MemberList => {
             return Ok(ReplyBody::MemberList(Box::new(members::decode_member_list(args)?)));
         }

@@ -173,7 +173,10 @@ fn decode_result<'a>(reader: &mut Reader<'a>, depth: usize) -> Result<TxnResult<
 }
 
 fn decode_kv<'a>(reader: &mut Reader<'a>) -> Result<KeyValue<'a>, DecodeError> {
-    let mut fields = Fields::open(reader)?;
+    kv_of(Fields::open(reader)?)
+}
+
+pub(super) fn kv_of<'a>(mut fields: Fields<'_, 'a>) -> Result<KeyValue<'a>, DecodeError> {
     let kv = KeyValue {
         key: fields.bin()?,
         value: fields.bin()?,

@@ -32,7 +32,7 @@ const CLIENTS: u32 = 16;
 
 /// How often something was done to the cluster.
 #[derive(Default, Debug)]
-struct Faults {
+pub(super) struct Faults {
     kills: u32,
     stops: u32,
     cuts: u32,
@@ -73,7 +73,7 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
         let ended = witnesses.into_iter().map(|it| it.join().expect("a witness ends"));
         ended.flatten().collect::<Vec<Op>>()
     });
-    let history = History { ops, finals: finals(&mut cluster) };
+    let history = History { ops, finals: finals(&mut cluster), ..History::default() };
     let (asked, committed) = (history.ops.len(), history.finals.commands.len());
     let summary = checker::check(&history).unwrap_or_else(|violation| panic!("{violation:#?}"));
     println!("linearizable: {seconds} s, {faults:?}, {asked} asked, {committed} in the log");
@@ -85,7 +85,7 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
 }
 
 /// Does one harm, waits, takes it back, and lets the cluster work for a while.
-fn harm(cluster: &mut Cluster, dice: &mut Dice, scene: &Scene, faults: &mut Faults) {
+pub(super) fn harm(cluster: &mut Cluster, dice: &mut Dice, scene: &Scene, faults: &mut Faults) {
     let victim = match dice.below(2) {
         0 => cluster.leader_now().unwrap_or(1),
         _ => dice.below(3) + 1,
@@ -121,7 +121,7 @@ fn harm(cluster: &mut Cluster, dice: &mut Dice, scene: &Scene, faults: &mut Faul
 }
 
 /// What the cluster holds in the end: what each node says, and what stands in the log.
-fn finals(cluster: &mut Cluster) -> FinalState {
+pub(super) fn finals(cluster: &mut Cluster) -> FinalState {
     cluster.leader();
     cluster.wait_until_equal();
     let nodes = (1..=3).map(|id| state_of(cluster, id)).collect();

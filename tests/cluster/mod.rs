@@ -21,6 +21,7 @@
 //! | `hostile` | clients that send garbage, and clients that do not read |
 //! | `unfinished` | clients that begin requests and do not end them |
 //! | `introductions` | servers that are met where another was expected |
+//! | `watches` | listeners under faults, slow ones, many of them |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
 //! | `script` | scripts/cluster.sh |
@@ -69,6 +70,7 @@ mod tools;
 mod traced;
 mod turns;
 mod unfinished;
+mod watches;
 mod witnesses;
 
 /// What an environment variable says, which makes a test longer or repeats its choices.

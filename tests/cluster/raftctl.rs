@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What a run of raftctl came to.
-struct Run {
+pub(super) struct Run {
     code: Option<i32>,
     out: Vec<u8>,
     said: String,
@@ -29,7 +29,7 @@ impl Run {
     }
 
     /// Nothing printed, one line that says why, this code.
-    fn fails(&self, code: i32, words: &[&str]) {
+    pub(super) fn fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{}", self.said);
         assert!(self.out.is_empty(), "{}", self.text());
         assert_eq!(self.said.trim_end().lines().count(), 1, "{}", self.said);
@@ -59,12 +59,12 @@ fn raftctl_with(endpoints: &str, words: &[&OsStr], input: &[u8]) -> Run {
     })
 }
 
-fn raftctl(endpoints: &str, line: &str) -> Run {
+pub(super) fn raftctl(endpoints: &str, line: &str) -> Run {
     let words: Vec<&OsStr> = line.split_whitespace().map(OsStr::new).collect();
     raftctl_with(endpoints, &words, b"")
 }
 
-fn endpoints(cluster: &Cluster) -> String {
+pub(super) fn endpoints(cluster: &Cluster) -> String {
     let all: Vec<&str> = cluster.servers.iter().map(Server::listen).collect();
     all.join(",")
 }

@@ -10,3 +10,4 @@ mod honest;
 mod orders;
 mod store;
 mod story;
+mod watching;

@@ -3,8 +3,7 @@
 //! compared with something that it does not know.
 
 use super::checker::{
-    Answer, Command, Consistency, FinalState, History, NodeState, Op, OpKind, Outcome, RangeArgs,
-    Row,
+    Answer, Command, Consistency, History, NodeState, Op, OpKind, Outcome, RangeArgs, Row,
 };
 use crate::dice::Dice;
 use raftd::kv::command::{EntryHeader, encode_command, encode_header};
@@ -47,7 +46,7 @@ pub(super) fn play(plan: Plan) -> History {
         random: Dice(plan.seed),
         now: 0,
         nodes: (0..3).map(|seed| (Store::new(options(seed)), 0)).collect(),
-        history: History { ops: Vec::new(), finals: FinalState::default() },
+        history: History::default(),
     };
     let mut open: Vec<Open> = Vec::new();
     let mut asked = 0;

@@ -1,5 +1,6 @@
 //! Short words for histories written by hand.
 
+use super::checker::watches::Heard;
 use super::checker::{
     Answer, Command, Consistency, FinalState, History, NodeState, Op, OpKind, Outcome, RangeArgs,
     Row, Rule, Summary, check,
@@ -49,7 +50,7 @@ impl Story {
     /// What the log holds in the end.
     pub(super) fn of(log: &[Command]) -> Story {
         let finals = FinalState { commands: log.to_vec(), nodes: Vec::new() };
-        Story(History { ops: Vec::new(), finals })
+        Story(History { finals, ..History::default() })
     }
 
     fn with(mut self, (call, ret): (u64, Option<u64>), kind: OpKind, outcome: Outcome) -> Story {
@@ -103,6 +104,17 @@ impl Story {
     pub(super) fn node(mut self, revision: u64, compact_revision: u64, rows: &[&str]) -> Story {
         let rows = rows.iter().copied().map(row).collect();
         self.0.finals.nodes.push(NodeState { node: 2, revision, compact_revision, rows });
+        self
+    }
+
+    pub(super) fn heard(mut self, heard: Heard) -> Story {
+        self.0.watched.heard.push(heard);
+        self
+    }
+
+    /// A watch that needed a revision heard that all before another one is compacted.
+    pub(super) fn compacted(mut self, needed: u64, compact_revision: u64) -> Story {
+        self.0.watched.compacted.push((needed, compact_revision));
         self
     }
 

@@ -14,4 +14,5 @@ mod semantics;
 mod sessions;
 mod support;
 mod transactions;
+mod watches;
 mod whole_model;

@@ -52,6 +52,7 @@ impl World {
         self.await_answers();
         self.await_peers();
         self.await_readers();
+        self.await_watches();
         self.await_rest();
         if self.options.history_age_ns.is_some() {
             // They are compared as they are now, and one may just have given up what became old.
@@ -282,6 +283,17 @@ impl World {
                     self.run_until(self.now + (election / 10).max(MS));
                 }
             }
+        }
+    }
+
+    /// Every watch hears of everything, wherever it is.
+    fn await_watches(&mut self) {
+        let limit = self.now + AGREES_WITHIN_NS;
+        let nodes = self.machines.iter().filter_map(|it| it.node.as_ref());
+        let newest = nodes.map(|node| node.inspect().store.revision().0).max().unwrap_or(0);
+        while let Some(deaf) = self.deaf_watch(newest) {
+            must!(self.now < limit, "Liveness", "{deaf}");
+            self.run_until(self.now + 20 * MS);
         }
     }
 

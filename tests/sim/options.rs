@@ -120,6 +120,8 @@ pub(crate) struct Clients {
     /// Beside a hundred of these: about leases.
     pub(crate) leases: u64,
     pub(crate) garbage: u64,
+    /// Watches of each.
+    pub(crate) watches: usize,
 }
 
 /// Everything that a seed draws.
@@ -330,6 +332,7 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
         calls: chance.pick(&[0, 40, 100]),
         leases: chance.pick(&[0, 10, 30]),
         garbage: if has(Class::Garbage) { 5_000 } else { 0 },
+        watches: Chance::of(seed, "watches").pick(&[0, 1, 2, 4]),
     }
 }
 
@@ -350,6 +353,7 @@ fn draw_working(
         uncommitted_bytes_max: chance.pick(&[1, 2048, 65_536]),
         entry_bytes_soft_max: chance.pick(&[1, 256, usual.entry_bytes_soft_max]),
         entry_cache_bytes: chance.pick(&[0, 8192, usual.entry_cache_bytes]),
+        watch_batch_bytes: chance.pick(&[1, 512, usual.watch_batch_bytes]),
         ..usual
     };
     // One message, and one entry in it, always go.

@@ -66,6 +66,10 @@ pub(crate) enum Event {
         client: usize,
         request: u64,
     },
+    /// A client sees to its watches.
+    Watch {
+        client: usize,
+    },
     /// A client tries an op again.
     Retry {
         client: usize,

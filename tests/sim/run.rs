@@ -111,6 +111,7 @@ fn check_progress(world: &World, strictly: bool) {
 
 fn check_history(world: &mut World) {
     world.crowd.history.finals = world.finals();
+    world.end_watches();
     match history::check(&world.crowd.history) {
         Ok(summary) => {
             world.coverage.hit_if(summary.unknown_done > 0, Point::UnknownDone);

@@ -98,6 +98,7 @@ impl World {
             Event::Boot { machine } => self.boot(machine),
             Event::Resume { machine } => self.on_resume(machine),
             Event::Ask { client } => self.on_ask(client),
+            Event::Watch { client } => self.on_watch(client),
             Event::Timeout { client, request } => self.on_timeout(client, request),
             Event::Retry { client, op } => self.attempt(client, op),
             Event::Frame { held } => self.on_frame_due(held),

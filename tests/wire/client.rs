@@ -84,6 +84,9 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
         let key = match request.op {
             Op::Status
             | Op::Snapshot
+            | Op::Watch
+            | Op::WatchCancel
+            | Op::WatchProgress
             | Op::OpenSession
             | Op::Compact
             | Op::Txn

@@ -8,3 +8,4 @@ mod leases;
 mod messages;
 pub(crate) mod samples;
 mod transactions;
+mod watches;

@@ -19,8 +19,9 @@ use raftd::wire::members::{self, MemberList, MemberRequest, MemberStatus};
 use raftd::wire::peer::{self, AppendHead};
 use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece, TxnOutcome};
 use raftd::wire::status::{PeerStatus, Status, TurnBucket, TurnTimes};
+use raftd::wire::watch;
 
-use super::transactions;
+use super::{transactions, watches};
 
 /// Where a message stands in a conversation: the same bytes mean different things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,7 +135,7 @@ pub(crate) fn samples() -> Vec<Sample> {
 
 fn all_written() -> impl Iterator<Item = Written> {
     let more = more_messages().into_iter().chain(transactions::samples());
-    more.chain(super::leases::samples())
+    more.chain(super::leases::samples()).chain(watches::samples())
 }
 
 pub(super) type Written = (Kind, &'static str, fn(&mut Vec<u8>));
@@ -476,6 +477,9 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             client::decode_status_args(request.args).map_err(text)?;
             client::snapshot_request(out, request.id);
         }
+        Op::Watch | Op::WatchCancel | Op::WatchProgress => {
+            watches::request_again(out, &request).map_err(text)?;
+        }
         Op::MemberList => {
             client::decode_status_args(request.args).map_err(text)?;
             members::member_list_request(out, request.id);
@@ -539,6 +543,13 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         ReplyBody::LeaseList(list) => leases::lease_list_reply(out, reply.id, &list),
         ReplyBody::Status(status) => reply::status_reply(out, reply.id, &status),
         ReplyBody::Snapshot(piece) => reply::snapshot_reply(out, reply.id, &piece),
+        ReplyBody::Watch(events) => watches::reply_again(out, reply.id, &events),
+        ReplyBody::WatchCancel { was_open } => {
+            watch::watch_cancel_reply(out, reply.id, was_open);
+        }
+        ReplyBody::WatchProgress { revision } => {
+            watch::watch_progress_reply(out, reply.id, revision);
+        }
         ReplyBody::MemberList(list) => members::member_list_reply(out, reply.id, &list),
         ReplyBody::MemberChange { op, index } => {
             members::member_change_reply(out, reply.id, op, index);

@@ -84,6 +84,10 @@ pub(crate) enum Verb {
         #[arg(long, short)]
         interactive: bool,
     },
+    /// Print changes as they happen, until Ctrl-C, which ends a conversation too. If the server
+    /// that serves it is gone another one goes on, and nothing is left out or printed twice.
+    /// --timeout is for the beginning.
+    Watch(WatchArgs),
     /// Give up the history below a revision: it frees memory, and older revisions cannot be read.
     Compact {
         /// The oldest revision that stays readable.
@@ -329,6 +333,27 @@ pub(crate) struct DelArgs {
     #[arg(long)]
     pub(crate) from_key: bool,
     /// Print the keys and the values that were there before.
+    #[arg(long)]
+    pub(crate) prev_kv: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// The key.
+    pub(crate) key: OsString,
+    /// The first key behind the range that begins with KEY.
+    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    pub(crate) range_end: Option<OsString>,
+    /// Every key that begins with KEY; an empty KEY is all keys.
+    #[arg(long, conflicts_with = "from_key")]
+    pub(crate) prefix: bool,
+    /// Every key from KEY on; an empty KEY is all keys.
+    #[arg(long)]
+    pub(crate) from_key: bool,
+    /// From this revision on, as far as it is not compacted; 0: from now on.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
+    pub(crate) rev: Whole,
+    /// Print the keys and the values that were there before, too.
     #[arg(long)]
     pub(crate) prev_kv: bool,
 }

@@ -12,6 +12,7 @@ mod snapshot;
 mod status;
 mod txn;
 mod verbs;
+mod watch;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -74,6 +75,8 @@ fn carry_out(client: &mut Client, output: Format, verb: Verb) -> Result<(Vec<u8>
         Verb::TransferLeader { id } => (members::transfer_leader(client, output, id)?, End::Done),
         Verb::Log(verb) => log::log(output, verb)?,
         Verb::Snapshot(verb) => snapshot::snapshot(client, output, verb)?,
+        // It prints by itself, as long as it goes on.
+        Verb::Watch(args) => (Vec::new(), watch::watch(client.options().clone(), output, &args)?),
         Verb::Completions { shell } => (args::completions(shell), End::Done),
     })
 }

@@ -111,7 +111,7 @@ pub(crate) fn range(format: Format, shown: Shown, range: &Range) -> Vec<u8> {
 }
 
 /// The bytes as they are: what was put comes out.
-fn lines(shown: Shown, kv: &KeyValue) -> Vec<u8> {
+pub(crate) fn lines(shown: Shown, kv: &KeyValue) -> Vec<u8> {
     match shown {
         Shown::Both => [&kv.key, &b"\n"[..], &kv.value, b"\n"].concat(),
         Shown::Keys => [&kv.key, &b"\n"[..]].concat(),

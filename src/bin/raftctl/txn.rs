@@ -156,6 +156,7 @@ fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
         | Verb::Txn { .. }
         | Verb::Compact { .. }
         | Verb::Lease(_)
+        | Verb::Watch(_)
         | Verb::Status
         | Verb::Member(_)
         | Verb::TransferLeader { .. }

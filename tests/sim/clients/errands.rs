@@ -112,6 +112,9 @@ impl World {
             | ReplyBody::LeaseList(_)
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
+            | ReplyBody::Watch(_)
+            | ReplyBody::WatchCancel { .. }
+            | ReplyBody::WatchProgress { .. }
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }

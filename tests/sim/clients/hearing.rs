@@ -67,8 +67,9 @@ impl World {
         }
         let line = self.crowd.clients[client].lines[node].as_mut();
         let line = line.filter(|line| line.pipe == pipe);
+        let awaited = line.is_none_or(|line| line.unanswered.remove(&reply.id));
         must!(
-            line.is_none_or(|line| line.unanswered.remove(&reply.id)),
+            awaited || self.is_watching(client, reply.id),
             "Answered",
             "c{client} hears {} for #{} of n{}, which it did not ask, or has heard",
             Shown(&reply.body),
@@ -77,6 +78,9 @@ impl World {
         );
         if self.crowd.clients[client].opening == Some(reply.id) {
             return self.on_session(client, &reply.body);
+        }
+        if self.hear_watch(client, reply.id, &reply.body) {
+            return;
         }
         if let Some(asked) = self.crowd.clients[client].errands.remove(&reply.id) {
             return self.on_errand(client, asked, &reply.body);
@@ -163,6 +167,9 @@ impl World {
             | ReplyBody::LeaseTimes(..)
             | ReplyBody::LeaseList(_)
             | ReplyBody::Status(_)
+            | ReplyBody::Watch(_)
+            | ReplyBody::WatchCancel { .. }
+            | ReplyBody::WatchProgress { .. }
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
@@ -315,6 +322,7 @@ impl World {
 
     fn forget_attempts(&mut self, client: usize, pipe: PipeKey) {
         self.crowd.clients[client].saves.retain(|_, save| save.pipe != pipe);
+        self.lose_watches(client, pipe);
         let attempts = &mut self.crowd.clients[client].attempts;
         let lost: Vec<u64> = attempts
             .iter()
@@ -365,6 +373,9 @@ impl std::fmt::Display for Shown<'_, '_> {
             ReplyBody::LeaseList(list) => write!(f, "{} leases", list.leases.len()),
             ReplyBody::Status(_) => f.write_str("status"),
             ReplyBody::Snapshot(piece) => write!(f, "{} bytes of a snapshot", piece.bytes.len()),
+            ReplyBody::Watch(_)
+            | ReplyBody::WatchCancel { .. }
+            | ReplyBody::WatchProgress { .. } => f.write_str("watch"),
             ReplyBody::MemberList(_) => f.write_str("members"),
             ReplyBody::MemberChange { index, .. } => write!(f, "members changed at {index}"),
             ReplyBody::Transfer { leader } => write!(f, "{leader} leads"),

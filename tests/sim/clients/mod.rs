@@ -12,6 +12,7 @@ mod errands;
 mod hearing;
 mod leases;
 mod saves;
+mod watching;
 
 use crate::chance::Chance;
 use crate::history::{History, OpKind, RangeArgs};
@@ -24,6 +25,7 @@ use leases::{Holder, Promises};
 use raftd::wire::client::Op;
 use saves::Save;
 use std::collections::{BTreeMap, BTreeSet};
+use watching::Watchers;
 
 /// How long an op is worth anything to anybody.
 const OP_NS: u64 = 4 * SECOND;
@@ -93,6 +95,7 @@ pub(crate) struct Client {
     /// Snapshots on their way.
     saves: BTreeMap<u64, Save>,
     holder: Holder,
+    watchers: Watchers,
 }
 
 impl Client {
@@ -129,6 +132,7 @@ impl Crowd {
     pub(crate) fn new(seed: u64, options: &Options) -> Crowd {
         let count = u64::from(options.clients.count);
         let mut chance = Chance::of(seed, "workload");
+        let mut watching = Chance::of(seed, "watching");
         let mut client = |_| Client {
             chance: chance.split(),
             lines: (0..options.machines()).map(|_| None).collect(),
@@ -142,6 +146,7 @@ impl Crowd {
             errands: BTreeMap::new(),
             saves: BTreeMap::new(),
             holder: Holder::default(),
+            watchers: Watchers::new(watching.split()),
         };
         Crowd {
             clients: (0..count).map(&mut client).collect(),
@@ -172,6 +177,7 @@ impl World {
             let at = self.crowd.clients[client].chance.below(self.crowd.every_ns);
             self.queue.at(at, Event::Ask { client });
         }
+        self.start_watching();
     }
 
     /// A client wants something, and will want something again.

@@ -91,6 +91,9 @@ impl World {
             | ReplyBody::LeaseTimes(..)
             | ReplyBody::LeaseList(_)
             | ReplyBody::Range(_)
+            | ReplyBody::Watch(_)
+            | ReplyBody::WatchCancel { .. }
+            | ReplyBody::WatchProgress { .. }
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }

@@ -14,6 +14,7 @@ mod parts;
 pub(crate) mod product;
 mod reads;
 mod say;
+pub(crate) mod watches;
 mod wgl;
 mod witness;
 
@@ -28,6 +29,7 @@ pub(crate) const REVISION_EMPTY: u64 = 1;
 pub(crate) struct History {
     pub(crate) ops: Vec<Op>,
     pub(crate) finals: FinalState,
+    pub(crate) watched: watches::Watched,
 }
 
 /// One request and what came of it. A retry is an op of its own.
@@ -232,6 +234,8 @@ pub(crate) enum Rule {
     Compaction,
     /// The nodes hold what the log says.
     FinalState,
+    /// A watch hears of every change that it is to hear of, once.
+    Watch,
     /// There is an order of the ops of a key, in real time, that explains all answers.
     Linearizable,
 }

@@ -2,6 +2,7 @@
 //! a key is the list of what it was from which revision on, and nothing is ever forgotten, so that
 //! every answer can be looked up at its revision.
 
+use super::watches::Event;
 use super::{Command, LeaseChange, NodeState, REVISION_EMPTY, Row, from, within};
 use std::collections::BTreeMap;
 
@@ -184,6 +185,23 @@ impl Model {
         })
     }
 
+    /// Every change of the keys of a range that there ever was, with what was there before.
+    pub(super) fn changes<'m>(
+        &'m self,
+        key: &'m [u8],
+        end: &'m [u8],
+    ) -> impl Iterator<Item = Event> {
+        let names = self.keys.range::<[u8], _>(from(key));
+        let names = names.take_while(move |(name, _)| within(name, key, end));
+        names.flat_map(|(name, versions)| {
+            let befores = std::iter::once(None).chain(versions.iter().map(Some));
+            versions.iter().zip(befores).map(|(version, before)| Event {
+                row: version.row(name),
+                before: before.filter(|it| it.live.is_some()).map(|it| it.row(name)),
+            })
+        })
+    }
+
     /// The last change of a key at a revision; 0: there is no such key.
     pub(super) fn mod_revision(&self, key: &[u8], revision: u64) -> u64 {
         self.rows(key, &[], revision).next().map_or(0, |row| row.mod_revision)
@@ -218,6 +236,20 @@ impl Model {
         }
         let (ours, theirs) = ours.iter().zip(&node.rows).find(|(ours, row)| !ours.is(row))?;
         Some(format!("it has {theirs}, not {}", ours.to_row()))
+    }
+}
+
+impl Version {
+    /// As a watch has it: a deleted key has its name and the revision.
+    fn row(&self, name: &[u8]) -> Row {
+        let live = self.live.as_ref();
+        Row {
+            key: name.to_owned(),
+            value: live.map_or_else(Vec::new, |live| live.value.clone()),
+            create_revision: live.map_or(0, |live| live.create_revision),
+            mod_revision: self.from,
+            version: live.map_or(0, |live| live.version),
+        }
     }
 }
 

@@ -8,9 +8,9 @@
 //! Sorting costs the most: O(n log n).
 
 use super::model::{Effect, Model};
-use super::reads;
 use super::{Answer, Command, Consistency, FinalState, History, Op, OpKind, Outcome, Rule};
 use super::{Summary, Violation, as_u64};
+use super::{reads, watches};
 use std::collections::BTreeMap;
 
 /// The log, as the model understands it.
@@ -43,6 +43,7 @@ pub(super) fn check(history: &History) -> Result<(Summary, Done), Violation> {
     in_real_time(ops)?;
     in_order_at_each_node(ops)?;
     reads::check(ops, &log.model)?;
+    watches::check(&history.watched, &log.model)?;
     Ok((summary, done))
 }
 

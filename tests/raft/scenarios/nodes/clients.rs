@@ -113,6 +113,9 @@ impl Nodes {
                 }
                 ReplyBody::Error(error) => Answer::Failed(error),
                 ReplyBody::Status(_)
+                | ReplyBody::Watch(_)
+                | ReplyBody::WatchCancel { .. }
+                | ReplyBody::WatchProgress { .. }
                 | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutIf { .. }
                 | ReplyBody::Compact { .. }
