@@ -179,8 +179,11 @@ fn voters(cluster: &Cluster) -> Vec<u64> {
     members.iter().filter(|it| it.role == "voter").map(|it| it.node.get()).collect()
 }
 
+/// Asks until it is accepted: whoever leads may not have heard yet that the other one has
+/// everything.
 fn let_lead(cluster: &mut Cluster, id: u64) {
-    cluster.client().transfer_leader(NodeId::new(id)).unwrap();
+    let node = NodeId::new(id);
+    eventually("it may lead", PATIENCE, || cluster.client().transfer_leader(node).ok());
     assert_eq!(cluster.leader(), id);
 }
 
