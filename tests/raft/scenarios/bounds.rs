@@ -32,8 +32,10 @@ fn history_goes_when_it_is_old_and_not_before() {
     assert_eq!(first, Some(Answer::Done));
     put(&mut nodes, "k");
     let newest = nodes.status_of(1).revision.0;
-    nodes.pass(3_700 * MS);
     let leader = nodes.leader().expect("elected");
+    nodes.pass(2_300 * MS);
+    assert_eq!(compacted(&nodes, leader), 0, "nothing is old");
+    nodes.pass(1_400 * MS);
     assert!(compacted(&nodes, leader) < newest, "four seconds have not passed");
     // A sixteenth of that until the revision was noted, and the round.
     nodes.pass(700 * MS);
