@@ -52,10 +52,12 @@ fn a_server_alone_wakes_up_to_give_up_its_history_and_then_sleeps() {
     put(&mut nodes, "k");
     put(&mut nodes, "k");
     let newest = nodes.status_of(1).revision.0;
-    nodes.pass(4_500 * MS);
+    nodes.pass(1_500 * MS);
+    assert!(nodes.wakes_within(1, 3 * SECOND), "the history gets old");
+    nodes.pass(3 * SECOND);
     assert_eq!(compacted(&nodes, 1), newest);
     nodes.pass(5 * SECOND);
-    assert!(nodes.sleeps(1), "there is nothing to give up any more");
+    assert!(!nodes.wakes_within(1, 60 * SECOND), "there is nothing to give up any more");
 }
 
 /// Who takes over has seen how old the history is: it does not count anew.
