@@ -116,6 +116,8 @@ impl Woven {
                 let built = tree.root().join(build(tree.root(), suite)?);
                 // Those of the other tree are built in the same place.
                 let program = package.join("target/mutants").join(suite.name());
+                // One that an interrupted run left running cannot be written over.
+                let _ = fs::remove_file(&program);
                 let kept = fs::copy(&built, &program).map(|_| ());
                 let _before = programs.insert(suite.name(), program);
                 kept.map_err(|why| format!("{built:?}: {why}"))
@@ -150,7 +152,8 @@ fn places_of(said: &str) -> impl Iterator<Item = (&str, usize)> {
 fn first_errors(said: &str) -> String {
     let errors = said.lines().skip_while(|line| !line.starts_with("error"));
     let first: Vec<&str> = errors.take(12).collect();
-    format!("it does not compile:\n{}", first.join("\n"))
+    let shown = if first.is_empty() { said.to_owned() } else { first.join("\n") };
+    format!("it does not compile:\n{shown}")
 }
 
 impl Runner {

@@ -32,8 +32,10 @@ fn history_goes_when_it_is_old_and_not_before() {
     assert_eq!(first, Some(Answer::Done));
     put(&mut nodes, "k");
     let newest = nodes.status_of(1).revision.0;
-    nodes.pass(3_700 * MS);
     let leader = nodes.leader().expect("elected");
+    nodes.pass(2_300 * MS);
+    assert_eq!(compacted(&nodes, leader), 0, "nothing is old");
+    nodes.pass(1_400 * MS);
     assert!(compacted(&nodes, leader) < newest, "four seconds have not passed");
     // A sixteenth of that until the revision was noted, and the round.
     nodes.pass(700 * MS);
@@ -51,10 +53,12 @@ fn a_server_alone_wakes_up_to_give_up_its_history_and_then_sleeps() {
     put(&mut nodes, "k");
     put(&mut nodes, "k");
     let newest = nodes.status_of(1).revision.0;
-    nodes.pass(4_500 * MS);
+    nodes.pass(1_500 * MS);
+    assert!(nodes.wakes_within(1, 3 * SECOND), "the history gets old");
+    nodes.pass(3 * SECOND);
     assert_eq!(compacted(&nodes, 1), newest);
     nodes.pass(5 * SECOND);
-    assert!(nodes.sleeps(1), "there is nothing to give up any more");
+    assert!(!nodes.wakes_within(1, 60 * SECOND), "there is nothing to give up any more");
 }
 
 /// Who takes over has seen how old the history is: it does not count anew.

@@ -61,6 +61,12 @@ impl Nodes {
         self.ask(nth, snapshot_request)
     }
 
+    /// Whether a server wants a turn within so long, if nothing happens.
+    pub(in crate::raft) fn wakes_within(&self, nth: usize, ns: u64) -> bool {
+        let node = self.machines[nth - 1].node.as_ref().expect("it is up");
+        node.wake_at() <= self.now.after_ns(ns)
+    }
+
     /// The client at the other end of a connection to `nth` ends it.
     pub(in crate::raft) fn hang_up(&mut self, nth: usize, connection: ConnectionId) {
         self.end_pipes(|end| end == End::Node(nth, connection));
