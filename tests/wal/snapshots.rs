@@ -264,6 +264,16 @@ fn a_piece_that_was_written_and_not_synced_is_synced_before_it_counts() {
     assert_eq!(found, &file);
 }
 
+/// The first half of a snapshot's file has come and is durable.
+fn half_received(disk: &SimDisk, id: SnapshotId, file: &[u8]) -> Driver {
+    let mut driver = filled(disk, 3);
+    driver.wal.begin_part(id);
+    driver.background();
+    assert!(driver.wal.push_part(0, &file[..file.len() / 2]));
+    driver.background();
+    driver
+}
+
 /// Whoever was killed during one transfer after the other kept what it had of each snapshot, until
 /// the first start after one of them was in force.
 #[test]
@@ -271,11 +281,7 @@ fn what_was_received_of_a_snapshot_goes_when_another_one_comes() {
     let (id, file) = others(35);
     let (another, _) = others(20);
     let disk = SimDisk::new(1);
-    let mut driver = filled(&disk, 3);
-    driver.wal.begin_part(id);
-    driver.background();
-    assert!(driver.wal.push_part(0, &file[..file.len() / 2]));
-    driver.background();
+    drop(half_received(&disk, id, &file));
     let parts = || disk.image().keys().filter(|name| name.ends_with(".part")).count();
     let mut driver = Driver::open(&disk).unwrap();
     assert_eq!(parts(), 1, "it may go on");
@@ -291,11 +297,7 @@ fn a_snapshot_that_is_received_again_is_not_removed_for_having_been_given_up() {
     let (id, file) = others(35);
     let (another, _) = others(20);
     let disk = SimDisk::new(1);
-    let mut driver = filled(&disk, 3);
-    driver.wal.begin_part(id);
-    driver.background();
-    assert!(driver.wal.push_part(0, &file[..file.len() / 2]));
-    driver.background();
+    let mut driver = half_received(&disk, id, &file);
     driver.wal.begin_part(another);
     driver.wal.begin_part(id);
     driver.background();
