@@ -292,14 +292,19 @@ impl Node {
             .filter(|member| member.id != self.identity.node)
             .collect();
         // Of a configuration that came to nothing, or of --peers. The removed are told first.
+        let applicant = self.administration.applicant.as_ref().map(|applicant| applicant.id);
         let stray = |peer: &&Peer| {
             let known = before.get(peer.id).or(newest.get(peer.id)).is_some();
-            let speaks = peer.speaks() || peer.applies;
-            !known && !speaks && !newest.has_removed(peer.id)
+            !known && applicant != Some(peer.id) && !newest.has_removed(peer.id)
         };
-        let strays: Vec<NodeId> = self.peers.iter().filter(stray).map(|peer| peer.id).collect();
-        for id in strays {
-            self.forget_peer(id);
+        let strays: Vec<(NodeId, bool)> =
+            self.peers.iter().filter(stray).map(|peer| (peer.id, peer.speaks())).collect();
+        for (id, speaks) in strays {
+            if speaks {
+                self.only_answer(id);
+            } else {
+                self.forget_peer(id);
+            }
         }
         for member in members {
             if let Some(stale) = self.peers.learn(&member, now) {
@@ -351,13 +356,27 @@ impl Node {
         }
     }
 
-    fn forget_peer(&mut self, id: NodeId) {
+    /// It may know of a configuration that we do not. Once it does not speak to us any more, it is
+    /// forgotten.
+    fn only_answer(&mut self, id: NodeId) {
+        self.disconnect(id);
+        if let Some(dialed) = self.peers.only_answer(id) {
+            self.connections.end(dialed);
+        }
+    }
+
+    /// Tells the core that nothing can be sent to this peer any more.
+    fn disconnect(&mut self, id: NodeId) {
         if let Some(peer) = self.peers.get(id)
             && let Outbound::Up { session, .. } = peer.outbound
             && let Stage::Member(raft) = &mut self.stage
         {
             raft.disconnected(id, session);
         }
+    }
+
+    fn forget_peer(&mut self, id: NodeId) {
+        self.disconnect(id);
         for connection in self.peers.forget(id) {
             self.connections.end(connection);
         }

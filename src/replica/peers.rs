@@ -126,6 +126,18 @@ impl Peers {
         }
     }
 
+    /// Dials `id` no more, but goes on to answer it: as if only its own connections were known.
+    /// Returns the one that we dialed.
+    pub(super) fn only_answer(&mut self, id: NodeId) -> Option<ConnectionId> {
+        let peer = self.get_mut(id)?;
+        let dialed = peer.dialed();
+        peer.address.clear();
+        peer.disk_id = None;
+        peer.applies = false;
+        peer.outbound = Outbound::Waiting { until: Instant::ZERO };
+        dialed
+    }
+
     /// Forgets `id` at `at`: it is no member any more.
     pub(super) fn forget_later(&mut self, id: NodeId, at: Instant) {
         if let Some(peer) = self.get_mut(id) {
@@ -191,9 +203,10 @@ impl Peers {
     }
 
     /// Notes that `connection` leads to `id` and that our hello is on its way. Says no if we do not
-    /// know `id` any more.
+    /// want to reach `id` any more.
     pub(super) fn shaking(&mut self, id: NodeId, connection: ConnectionId, now: Instant) -> bool {
-        let Some(peer) = self.get_mut(id) else { return false };
+        let wanted = |peer: &&mut Peer| !peer.address.is_empty();
+        let Some(peer) = self.get_mut(id).filter(wanted) else { return false };
         peer.outbound = Outbound::Shaking { connection, until: now.after_ns(HANDSHAKE_NS) };
         true
     }

@@ -75,6 +75,19 @@ struct Machine {
 }
 
 impl Machine {
+    fn new(seed: u64) -> Machine {
+        Machine {
+            disk: SimDisk::new(seed),
+            node: None,
+            frozen: false,
+            sync_held: false,
+            job: None,
+            background_held: false,
+            background: None,
+            fatal: None,
+        }
+    }
+
     fn lose_power(&mut self) {
         (self.node, self.job, self.background, self.frozen) = (None, None, None, false);
         self.disk.power_loss();
@@ -119,19 +132,9 @@ impl Nodes {
     }
 
     pub(in crate::raft) fn tuned(count: usize, tuning: Tuning) -> Nodes {
-        let machine = |nth| Machine {
-            disk: SimDisk::new(nth),
-            node: None,
-            frozen: false,
-            sync_held: false,
-            job: None,
-            background_held: false,
-            background: None,
-            fatal: None,
-        };
         let mut nodes = Nodes {
             now: Instant::ZERO,
-            machines: (0..u64::try_from(count).unwrap()).map(machine).collect(),
+            machines: (0..u64::try_from(count).unwrap()).map(Machine::new).collect(),
             pipes: Vec::new(),
             cuts: Vec::new(),
             walls: Vec::new(),
@@ -148,6 +151,15 @@ impl Nodes {
         nodes
     }
 
+    /// One more server, which joins a cluster that serves; its number.
+    pub(in crate::raft) fn arrive(&mut self) -> usize {
+        let founders = self.machines.len();
+        self.machines.push(Machine::new(u64::try_from(founders).unwrap()));
+        let nth = self.machines.len();
+        self.boot_with(nth, founders).expect("an empty disk can be opened");
+        nth
+    }
+
     fn has_leader(&self) -> bool {
         self.leader().is_some()
     }
@@ -157,8 +169,12 @@ impl Nodes {
     }
 
     pub(in crate::raft) fn boot(&mut self, nth: usize) -> Result<(), OpenError> {
+        self.boot_with(nth, self.machines.len())
+    }
+
+    /// Starts a server that was told of servers 1 to `count`.
+    fn boot_with(&mut self, nth: usize, count: usize) -> Result<(), OpenError> {
         self.boots += 1;
-        let count = self.machines.len();
         let member = |nth| MemberAddress { id: id(nth), address: format!("sim:{nth}") };
         let options = NodeOptions {
             id: id(nth),
@@ -330,6 +346,11 @@ impl Nodes {
             node.is_some_and(|node| node.status().role == "leader")
         };
         (1..=self.machines.len()).find(leads)
+    }
+
+    /// Whom a server dials, or has dialed.
+    pub(in crate::raft) fn dials_of(&self, nth: usize) -> Vec<NodeId> {
+        self.machines[nth - 1].node.as_ref().expect("it is up").dials().collect()
     }
 
     /// Opens a connection to `nth` as a process of server `from` would, and says hello as the start

@@ -1,7 +1,7 @@
 //! Who may speak as a member: a process of this cluster, on the data directory that the
 //! configuration names.
 
-use super::nodes::{CLUSTER, Nodes, disk_of, id};
+use super::nodes::{Answer, CLUSTER, Nodes, disk_of, id};
 use raftd::types::{ClusterId, DiskId};
 use raftd::wire::error::Error;
 use raftd::wire::hello::{HelloReply, PeerHello, Purpose};
@@ -35,4 +35,34 @@ fn a_member_is_let_in_from_its_own_cluster_and_directory_only() {
     assert!(matches!(moved, HelloReply::Refused(Error::Refused { .. })), "{moved:?}");
     let sound = nodes.say_hello(nth, CLUSTER, hello(genesis, disk));
     assert!(matches!(sound, HelloReply::Welcome(_)), "{sound:?}");
+}
+
+/// A leader that nobody hears adds a server, which learns from it who the members are and dials
+/// it. The addition comes to nothing. The old leader goes on to answer the newcomer, which knows
+/// no better, but does not dial it for ever.
+#[test]
+fn who_was_to_become_a_member_is_dialed_no_more() {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    let old = nodes.leader().expect("elected");
+    let others: Vec<usize> = (1..=3).filter(|nth| *nth != old).collect();
+    let newcomer = nodes.arrive();
+    nodes.pass(50 * MS);
+    others.iter().for_each(|other| nodes.freeze(*other));
+    let added = nodes.add_learner(old, newcomer);
+    nodes.pass_until(|nodes| nodes.dials_of(old).contains(&id(newcomer)));
+    let last = |nodes: &Nodes, nth| nodes.status_of(nth).last_index;
+    nodes.pass_until(|nodes| last(nodes, newcomer) == last(nodes, old));
+    for other in &others {
+        nodes.cut(old, *other);
+        nodes.cut(newcomer, *other);
+    }
+    others.iter().for_each(|other| nodes.thaw(*other));
+    nodes.pass_until(|nodes| nodes.leader().is_some_and(|nth| nth != old));
+    nodes.mend();
+    nodes.pass(1_000 * MS);
+    assert_eq!(nodes.answers.get(&added), Some(&Answer::Failed(Error::OutcomeUnknown)));
+    let members: Vec<_> = others.iter().map(|nth| id(*nth)).collect();
+    assert_eq!(nodes.dials_of(old), members);
+    assert!(nodes.dials_of(newcomer).contains(&id(old)), "it knows no better");
 }

@@ -22,6 +22,13 @@ impl Nodes {
         self.ask(nth, |out, asked| MemberRequest::Remove { node: id(member) }.encode(out, asked)).0
     }
 
+    /// Asks `nth` to add a server that stays a learner; the request's number.
+    pub(in crate::raft) fn add_learner(&mut self, nth: usize, learner: usize) -> u64 {
+        let address = format!("sim:{learner}");
+        let add = MemberRequest::Add { node: id(learner), address: &address, stay: true };
+        self.ask(nth, |out, asked| add.encode(out, asked)).0
+    }
+
     /// Asks `nth`, which leads, to save a snapshot, and hangs up while that asks the others whether
     /// it still does.
     pub(in crate::raft) fn save_and_hang_up(&mut self, nth: usize) {
