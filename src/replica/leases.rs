@@ -173,11 +173,12 @@ impl Node {
 
     /// Takes note of the leases granted by the entries just applied.
     pub(super) fn note_granted_leases(&mut self) {
+        let grace_ms = self.lease_grace_ms();
         let Some(office) = &mut self.leases.office else { return self.leases.granted.clear() };
         for id in self.leases.granted.drain(..) {
             // It may have been revoked since.
             if let Some(row) = self.store.lease(id) {
-                office.granted(&row);
+                office.take_over(&row, grace_ms);
             }
         }
     }
