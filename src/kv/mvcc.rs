@@ -191,12 +191,14 @@ impl Store {
     /// Makes this the first state of a new cluster. Its revision is higher by `bump`, which is more
     /// than the old cluster can have handed out since, and all before it is compacted: who followed
     /// the old cluster hears that it must read again. Its sessions end: what their calls did since
-    /// the snapshot is not known here. Its leases begin their time anew. Panics while a checkpoint
-    /// is pinned.
+    /// the snapshot is not known here. Its leases begin their time anew, and new ones get numbers
+    /// that the old cluster cannot have given: `bump` is more than its grants since, too. Panics
+    /// while a checkpoint is pinned.
     pub fn begin_anew(&mut self, bump: u64) {
         assert!(self.pinned.is_none(), "nobody looks at the state before");
         self.sessions.end_all();
         self.forget_dues();
+        self.leases.skip_grants(bump);
         self.revision = Revision(self.revision.0.saturating_add(bump));
         // Refused if everything before it is compacted already.
         let _compacted = self.compact(self.revision);

@@ -156,7 +156,7 @@ impl Node {
         self.continue_reconfiguration(now);
         self.send_messages();
         self.apply_committed(now);
-        self.note_granted_leases();
+        self.note_changed_leases();
         self.continue_snapshot(now);
         self.continue_receiving(now);
         self.catch_up(now);

@@ -14,6 +14,10 @@ use super::pending::Waiter;
 use crate::kv::{CommandReply, LeaseRow};
 use crate::types::Term;
 
+/// Leases looked at for each that was granted or revoked: enough that those that are known and gone
+/// are not many more than those that are there.
+const LOOKS: usize = 2;
+
 /// How long a lease waits whose entry found no room, or whose leader was busy. Milliseconds.
 const RETRY_MS: u64 = 100;
 
@@ -23,7 +27,7 @@ struct Known {
     /// Which grant it knows.
     grant: u64,
     due_ms: u64,
-    /// When it was kept alive last, or taken over.
+    /// When it was kept alive last; before that, when the office began.
     kept_ms: u64,
     /// Where it stands in the queue.
     queued_ms: Option<u64>,
@@ -40,6 +44,8 @@ pub(super) struct Office {
     pub(super) arming: Option<u64>,
     known: BTreeMap<u64, Known>,
     queue: BTreeSet<(u64, u64)>,
+    /// Where the next look for those that are gone begins.
+    looked_at: u64,
     /// Those about which the turn's entry says something.
     proposed: Vec<u64>,
     /// Nothing is proposed before.
@@ -68,32 +74,24 @@ impl Office {
             arming: Some(0),
             known: BTreeMap::new(),
             queue: BTreeSet::new(),
+            looked_at: 0,
             proposed: Vec::new(),
             retry_ms: 0,
             checkpoint_ms,
         }
     }
 
-    /// Takes over a lease that others granted, unless it is known: it may have been kept alive in
-    /// this term. `grace_ms`: what clients need to find the new leader.
+    /// Takes over a lease, unless it is known: it may have been kept alive in this term.
+    /// `grace_ms`: what clients need to find the new leader; a grant of this term is for longer. A
+    /// grant that was asked for twice is answered twice, and the second time the lease may
+    /// be one that others granted, which somebody keeps alive.
     pub(super) fn take_over(&mut self, row: &LeaseRow, grace_ms: u64) {
-        if self.known.contains_key(&row.id) {
+        if self.known.get(&row.id).is_some_and(|known| known.grant == row.grant) {
             return;
         }
         let due_ms = if row.due_ms == 0 { self.began_ms + row.ttl_s * 1000 } else { row.due_ms };
         let due_ms = due_ms.max(self.began_ms + grace_ms);
         let (grant, kept_ms) = (row.grant, self.began_ms);
-        self.enter(row.id, Known { grant, due_ms, kept_ms, queued_ms: None, under_way: 0 });
-    }
-
-    /// Notes a lease that an entry of this term granted. A grant that was asked for twice is
-    /// answered twice: the second time it may have been kept alive.
-    pub(super) fn granted(&mut self, row: &LeaseRow) {
-        if self.known.get(&row.id).is_some_and(|known| known.grant == row.grant) {
-            return;
-        }
-        let kept_ms = row.due_ms.saturating_sub(row.ttl_s * 1000);
-        let (grant, due_ms) = (row.grant, row.due_ms);
         self.enter(row.id, Known { grant, due_ms, kept_ms, queued_ms: None, under_way: 0 });
     }
 
@@ -182,10 +180,28 @@ impl Office {
         }
     }
 
-    /// A lease that has just come up is gone.
+    /// A lease that stands in no queue is gone.
     pub(super) fn forget(&mut self, id: u64) {
-        let known = self.known.remove(&id).expect("it has come up");
-        assert_eq!((known.queued_ms, known.under_way), (None, 0), "it has come up");
+        let known = self.known.remove(&id).expect("what is forgotten is known");
+        assert_eq!((known.queued_ms, known.under_way), (None, 0), "nothing leads to it");
+    }
+
+    /// Looks at some of the leases that are known, round and round, and forgets those that are
+    /// gone: whoever revokes what is due in centuries would fill the memory. `changes`: how many
+    /// were granted or revoked since the last call.
+    pub(super) fn look_for_gone(&mut self, changes: usize, is_there: impl Fn(u64) -> bool) {
+        for _ in 0..changes * LOOKS {
+            let mut next = self.known.range(self.looked_at..).map(|(id, it)| (*id, it.under_way));
+            let Some((id, under_way)) = next.next() else {
+                self.looked_at = 0;
+                continue;
+            };
+            self.looked_at = id.wrapping_add(1);
+            if under_way == 0 && !is_there(id) {
+                self.unqueue(id);
+                self.forget(id);
+            }
+        }
     }
 
     /// When a lease that was taken over is due.
@@ -227,6 +243,8 @@ pub(super) struct LeaseClock {
     pub(super) office: Option<Office>,
     /// Granted by the entries just applied.
     pub(super) granted: Vec<u64>,
+    /// Grants and revocations among the entries just applied.
+    pub(super) changes: usize,
     /// Kept alive, and the log says when they are due, or is about to: an entry of the next turn is
     /// to take that back, and its stamp must be of that turn, too.
     pub(super) to_take_back: Vec<(u64, Waiter)>,
@@ -243,7 +261,11 @@ impl LeaseClock {
     pub(super) fn on_answer(&mut self, outline: &CommandReply) {
         let Some(office) = &mut self.office else { return };
         match *outline {
-            CommandReply::LeaseGrant { lease, .. } => self.granted.push(lease),
+            CommandReply::LeaseGrant { lease, .. } => {
+                self.granted.push(lease);
+                self.changes += 1;
+            }
+            CommandReply::LeaseRevoke { .. } => self.changes += 1,
             // Of this term, so of this office.
             CommandReply::LeaseExpire { lease, .. }
             | CommandReply::LeaseCheckpoint { lease, .. } => office.settle(lease),
@@ -257,7 +279,6 @@ impl LeaseClock {
             | CommandReply::PutWith { .. }
             | CommandReply::DeleteRangeWith { .. }
             | CommandReply::Txn { .. }
-            | CommandReply::LeaseRevoke { .. }
             | CommandReply::Refused { .. }
             | CommandReply::SessionExpired
             | CommandReply::CallAcknowledged
@@ -279,5 +300,51 @@ impl LeaseClock {
             office.settle(id);
         }
         office.retry_later(now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGAN_MS: u64 = 10_000;
+    const GRACE_MS: u64 = 900;
+
+    fn office() -> Office {
+        Office::new(Term::new(2), BEGAN_MS, u64::MAX)
+    }
+
+    fn row(id: u64, due_ms: u64) -> LeaseRow {
+        LeaseRow { id, grant: id, ttl_s: 3, due_ms }
+    }
+
+    /// A copy of a grant is answered while a new leader still takes over its many leases. It was
+    /// believed to be a grant of this term, due when the table says: at once, if the table does not
+    /// say.
+    #[test]
+    fn the_copy_of_a_grant_makes_no_lease_due_that_is_not_taken_over_yet() {
+        let mut office = office();
+        office.take_over(&row(7, 0), GRACE_MS);
+        assert_eq!(office.due_ms(7), BEGAN_MS + 3_000, "who kept it alive was told so");
+        office.take_over(&row(8, BEGAN_MS - 1_000), GRACE_MS);
+        assert_eq!(office.due_ms(8), BEGAN_MS + GRACE_MS, "its holder has yet to find us");
+        assert!(!office.is_up(BEGAN_MS));
+    }
+    /// A lease that was revoked was known until it would have been due: whoever granted one for a
+    /// thousand years and revoked it, again and again, filled the leader's memory.
+    #[test]
+    fn leases_that_were_revoked_are_forgotten_and_those_that_are_there_are_not() {
+        let (mut office, there) = (office(), 100);
+        for id in 1..=10_000 {
+            office.take_over(&row(id, u64::MAX), GRACE_MS);
+            let changes = if id <= there { 1 } else { 2 };
+            office.look_for_gone(changes, |id| id <= there);
+        }
+        assert!((1..=there).all(|id| office.known.contains_key(&id)));
+        assert!(office.known.len() <= 200, "{} are known", office.known.len());
+        assert_eq!(office.queue.len(), office.known.len());
+        office.propose(1);
+        office.look_for_gone(1_000, |_| false);
+        assert_eq!(office.known.len(), 1, "an entry about it is under way");
     }
 }

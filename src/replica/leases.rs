@@ -171,15 +171,18 @@ impl Node {
         self.leases.office.as_mut().expect("who says it is in office").propose(lease);
     }
 
-    /// Takes note of the leases granted by the entries just applied.
-    pub(super) fn note_granted_leases(&mut self) {
+    /// Takes note of the leases granted and revoked by the entries just applied.
+    pub(super) fn note_changed_leases(&mut self) {
+        let grace_ms = self.lease_grace_ms();
+        let changes = std::mem::take(&mut self.leases.changes);
         let Some(office) = &mut self.leases.office else { return self.leases.granted.clear() };
         for id in self.leases.granted.drain(..) {
             // It may have been revoked since.
             if let Some(row) = self.store.lease(id) {
-                office.granted(&row);
+                office.take_over(&row, grace_ms);
             }
         }
+        office.look_for_gone(changes, |id| self.store.lease(id).is_some());
     }
 
     /// When leases must be looked at.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// raftctl on a terminal of its own.
+/// raftctl on a terminal of its own, which sends it Ctrl-C as a signal.
 struct Conversation {
     keyboard: File,
     child: Child,
@@ -24,8 +24,8 @@ impl Conversation {
         let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
         let theirs =
             || -> Stdio { OpenOptions::new().read(true).write(true).open(&name).unwrap().into() };
-        let child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
-            .args(["--endpoints", endpoints])
+        let child = Command::new("setsid")
+            .args(["--ctty", env!("CARGO_BIN_EXE_raftctl"), "--endpoints", endpoints])
             .env("TERM", "xterm")
             .stdin(theirs())
             .stdout(theirs())
@@ -46,10 +46,11 @@ impl Conversation {
     }
 
     /// Types a line, and waits until the screen shows `answer` behind it.
-    fn say(&mut self, line: &str, answer: &str) {
+    fn say(&mut self, line: impl AsRef<[u8]>, answer: &str) {
         let before = self.screen.lock().unwrap().len();
-        self.keyboard.write_all(line.as_bytes()).unwrap();
-        let what = format!("{answer:?} after {line:?}");
+        self.keyboard.write_all(line.as_ref()).unwrap();
+        let line = line.as_ref().escape_ascii();
+        let what = format!("{answer:?} after {line}");
         eventually(&what, PATIENCE, || {
             self.screen.lock().unwrap()[before..].contains(answer).then_some(())
         });
@@ -76,6 +77,37 @@ fn without_a_verb_there_is_a_conversation_until_it_is_ended() {
     talk.say("exit\r", "");
     let ended = eventually("it ends", PATIENCE, || talk.child.try_wait().unwrap());
     assert_eq!(ended.code(), Some(0));
+}
+
+/// The editor catches Ctrl-C, also while it does not edit: who had begun to watch could neither
+/// stop nor go on, and had to kill raftctl from another terminal.
+#[test]
+fn ctrl_c_ends_what_goes_on_for_ever_and_not_the_conversation() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let endpoint = cluster.servers[0].listen().to_owned();
+    let mut talk = Conversation::begin(&endpoint);
+    talk.say("", "raftd> ");
+    talk.say("put k v\r", "OK");
+    talk.say("watch k --rev 2\r", "PUT\r\nk\r\nv\r\n");
+    talk.say("\x03", "raftd> ");
+    talk.say("lease grant 60 --id 7\r", "lease 7 granted");
+    talk.say("lease keep-alive 7 -o json\r", "\"ttl_s\":60");
+    talk.say("\x03", "raftd> ");
+    talk.say("txn\r", "compares:");
+    talk.say("\x03", "raftd> ");
+    talk.say("txn\r", "compares:");
+    talk.say("\rget k\r\r\r", "SUCCESS\r\n\r\nk\r\nv\r\n");
+    talk.say("get k\r", "k\r\nv\r\n");
+}
+
+/// A byte from a terminal that speaks Latin-1 ended the conversation.
+#[test]
+fn what_is_no_text_is_not_read_and_ends_nothing() {
+    let mut talk = Conversation::begin("127.0.0.1:1");
+    talk.say("", "raftd> ");
+    talk.say(b"put k \xe9\r", "not UTF-8");
+    talk.say("pit\r", "put");
 }
 
 #[test]

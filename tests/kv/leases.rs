@@ -219,6 +219,21 @@ fn a_new_cluster_begins_the_time_of_its_leases_anew() {
     assert_eq!(reloaded(&mut store).state_hash(), store.state_hash());
 }
 
+/// The old cluster has granted more since the snapshot. Its clients, who still keep those leases
+/// alive, or revoke them, would do so to somebody else's.
+#[test]
+fn a_new_cluster_gives_no_lease_a_number_that_the_old_one_can_have_given() {
+    let mut store = store_with(1, 1 << 20);
+    let lease_of = |reply| {
+        let CommandReply::LeaseGrant { lease, .. } = reply else { panic!("{reply:?}") };
+        lease
+    };
+    let before = lease_of(grant(&mut store, 0, 60));
+    store.begin_anew(1000);
+    assert!(lease_of(grant(&mut store, 0, 60)) > before + 1000);
+    assert_eq!(reloaded(&mut store).state_hash(), store.state_hash());
+}
+
 #[test]
 fn a_checkpoint_has_the_leases_as_they_were_though_they_change_while_it_is_written() {
     let mut store = store_with(1, 1 << 20);

@@ -84,9 +84,8 @@ pub(crate) enum Verb {
         #[arg(long, short)]
         interactive: bool,
     },
-    /// Print changes as they happen, until Ctrl-C, which ends a conversation too. If the server
-    /// that serves it is gone another one goes on, and nothing is left out or printed twice.
-    /// --timeout is for the beginning.
+    /// Print changes as they happen, until Ctrl-C. If the server that serves it is gone another one
+    /// goes on, and nothing is left out or printed twice. --timeout is for the beginning.
     Watch(WatchArgs),
     /// Give up the history below a revision: it frees memory, and older revisions cannot be read.
     Compact {

@@ -1,10 +1,12 @@
 //! Verbs one after the other: what raftctl is on a terminal, if it is started without one. What is
 //! typed is kept for the arrow keys and written nowhere: values may be secrets.
 
-use std::io::{IsTerminal, Write};
+use std::ffi::OsString;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::Command;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueEnum};
 use raftd::client::Client;
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
@@ -14,7 +16,7 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Config, Editor, Helper};
 
-use super::args::{Format, Verb};
+use super::args::{Format, LeaseVerb, Verb};
 use super::carry_out;
 use super::exit::{End, Failure};
 use super::txn;
@@ -60,6 +62,10 @@ pub(crate) fn converse(client: &mut Client, format: Format) -> Result<End, Failu
             Ok(line) => line,
             // Ctrl-C gives up the line, Ctrl-D all of it.
             Err(ReadlineError::Interrupted) => continue,
+            Err(ReadlineError::Io(why)) if why.kind() == ErrorKind::InvalidData => {
+                say(&anyhow::anyhow!("what was typed is not UTF-8: write \\xHH within quotes"));
+                continue;
+            }
             Err(ReadlineError::Eof) => return Ok(End::Done),
             Err(why) => return Err(ended(why)),
         };
@@ -69,18 +75,48 @@ pub(crate) fn converse(client: &mut Client, format: Format) -> Result<End, Failu
         // It is only not remembered.
         let _ = editor.add_history_entry(line.as_str());
         match read(&line) {
-            Ok(Line { verb: Spoken::Exit, .. }) => return Ok(End::Done),
-            Ok(Line { output, verb: Spoken::Verb(verb) }) => {
-                answer(client, output.unwrap_or(format), verb)?;
+            Ok((Line { verb: Spoken::Exit, .. }, _)) => return Ok(End::Done),
+            Ok((Line { output, verb: Spoken::Verb(verb) }, words)) => {
+                if takes_the_terminal(&verb) {
+                    let format = output.is_none().then_some(format);
+                    in_a_process(client, format, &words).unwrap_or_else(|why| say(&why));
+                } else {
+                    answer(client, output.unwrap_or(format), verb)?;
+                }
             }
             Err(why) => say(&why),
         }
     }
 }
 
-fn read(line: &str) -> anyhow::Result<Line> {
+/// What a line says, and its words.
+fn read(line: &str) -> anyhow::Result<(Line, Vec<OsString>)> {
     let words = txn::words(line.trim().as_bytes()).context("a quotation does not end")?;
-    Ok(Line::try_parse_from(words)?)
+    Ok((Line::try_parse_from(&words)?, words))
+}
+
+/// Whether a verb goes on until Ctrl-C, or reads lines of its own.
+fn takes_the_terminal(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Watch(_) | Verb::Txn { .. } | Verb::Lease(LeaseVerb::KeepAlive { once: false, .. })
+    )
+}
+
+/// Carries a verb out as a process of its own. Here the editor catches Ctrl-C, and nobody hears of
+/// it before the next line is asked for; there it ends the verb, and the conversation goes on.
+fn in_a_process(client: &Client, format: Option<Format>, words: &[OsString]) -> anyhow::Result<()> {
+    let options = client.options();
+    let program = std::env::current_exe().context("cannot find raftctl itself")?;
+    let mut command = Command::new(program);
+    command.arg("--endpoints").arg(options.endpoints.join(","));
+    command.arg("--timeout").arg(format!("{}ms", options.timeout.as_millis()));
+    if let Some(name) = format.and_then(|format| format.to_possible_value()) {
+        command.arg("--output").arg(name.get_name());
+    }
+    // How it ends, it says itself.
+    command.args(words).status().context("cannot start raftctl")?;
+    Ok(())
 }
 
 fn answer(client: &mut Client, format: Format, verb: Verb) -> Result<(), Failure> {
@@ -147,12 +183,12 @@ mod tests {
 
     #[test]
     fn a_line_is_a_verb_with_its_flags_and_quotation_marks() {
-        let line = read("put \"a key\" value -o json").unwrap();
+        let (line, _) = read("put \"a key\" value -o json").unwrap();
         assert_eq!(line.output, Some(Format::Json));
         let Spoken::Verb(Verb::Put(put)) = line.verb else { panic!("{line:?}") };
         assert_eq!(put.key, "a key");
-        assert!(matches!(read(" exit ").unwrap().verb, Spoken::Exit));
-        assert!(matches!(read("quit").unwrap().verb, Spoken::Exit));
+        assert!(matches!(read(" exit ").unwrap().0.verb, Spoken::Exit));
+        assert!(matches!(read("quit").unwrap().0.verb, Spoken::Exit));
         assert!(read("put \"a").is_err());
         assert!(read("pit a b").unwrap_err().to_string().contains("put"), "it guesses");
     }
