@@ -254,3 +254,34 @@ impl Watch {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::next_frame;
+    use crate::wire::reply::decode_reply;
+    use crate::wire::watch::{WatchHead, watch_reply};
+
+    /// Or what was handed out would come again when another node goes on.
+    #[test]
+    fn the_next_revision_that_is_asked_for_is_behind_all_that_were_handed_out() {
+        let endpoints = vec!["sim:1".to_owned()];
+        let timeout = Duration::from_secs(1);
+        let options = ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) };
+        let wanted = WatchOptions { start: Revision(4), ..WatchOptions::default() };
+        let mut watch = Watch::new(options, wanted);
+        // A node that lags has heard less than what is asked for, and than what another said.
+        for (said, handed_out) in [(2, 3), (7, 7), (5, 7), (8, 8)] {
+            let mut bytes = Vec::new();
+            let head = WatchHead { revision: Revision(said), more: false };
+            watch_reply(&mut bytes, 1, head, [].into_iter());
+            let frame = next_frame(&bytes, usize::MAX >> 1).unwrap().unwrap();
+            let ReplyBody::Watch(reply) = decode_reply(frame.body).unwrap().body else {
+                panic!("it is the reply to a watch");
+            };
+            let Word::Batch(batch) = watch.take(&reply) else { panic!("the batch is whole") };
+            assert_eq!(batch.revision, Revision(handed_out), "after {said}");
+            assert_eq!(watch.wanted.start, Revision(handed_out + 1), "after {said}");
+        }
+    }
+}

@@ -102,4 +102,20 @@ mod tests {
         }
         assert!(fired.iter().all(|fired| *fired));
     }
+
+    #[test]
+    fn after_a_sleep_of_a_whole_horizon_or_more_no_slot_is_left_out() {
+        for (begun, slept) in [(0, SLOTS - 1), (0, SLOTS), (77, SLOTS - 1), (77, 3 * SLOTS + 5)] {
+            let at = |tick: u64| Instant::from_ns((begun + tick) * TICK_NS);
+            let mut wheel = Wheel::new(at(0));
+            for tick in 0..SLOTS {
+                wheel.insert(at(tick), tick);
+            }
+            let mut due = Vec::new();
+            wheel.expire(at(slept), &mut due);
+            due.sort_unstable();
+            assert!(due.iter().copied().eq(0..SLOTS), "after {slept} ticks: {due:?}");
+            assert_eq!(wheel.wake_at(), Instant::FAR);
+        }
+    }
 }

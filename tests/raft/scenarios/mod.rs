@@ -43,6 +43,7 @@ mod compactions;
 mod expect;
 mod forced;
 mod leases;
+mod listeners;
 mod marks;
 pub(crate) mod nodes;
 mod print;

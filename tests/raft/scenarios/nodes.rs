@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 mod clients;
 mod errands;
+mod listeners;
 mod transfers;
 
 pub(in crate::raft) use clients::Answer;
@@ -117,6 +118,10 @@ pub(in crate::raft) struct Nodes {
     slots: u32,
     requests: u64,
     pub(in crate::raft) answers: BTreeMap<u64, Answer>,
+    /// The revisions of the changes that each watch has heard of.
+    pub(in crate::raft) heard: BTreeMap<u64, Vec<u64>>,
+    /// Connections whose other end does not read.
+    unread: Vec<ConnectionId>,
     /// For the next start of each.
     pub(in crate::raft) tuning: Tuning,
 }
@@ -142,6 +147,8 @@ impl Nodes {
             slots: 0,
             requests: 0,
             answers: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            unread: Vec::new(),
             tuning,
         };
         for nth in 1..=count {
@@ -489,13 +496,7 @@ impl Nodes {
         node.take_closing(&mut closing);
         let busy = !dirty.is_empty() || !closing.is_empty();
         for id in dirty {
-            let bytes = node.unsent(id).to_vec();
-            node.sent(id, bytes.len());
-            for pipe in &mut self.pipes {
-                if let Some(side) = pipe.ends.iter().position(|end| *end == End::Node(nth, id)) {
-                    pipe.bytes[1 - side].extend_from_slice(&bytes);
-                }
-            }
+            self.send(nth, id);
         }
         for id in closing {
             self.end_pipes(|end| end == End::Node(nth, id));
@@ -503,6 +504,20 @@ impl Nodes {
             self.machine(nth).node.as_mut().expect("as above").on_closed(id, now);
         }
         busy
+    }
+
+    fn send(&mut self, nth: usize, id: ConnectionId) {
+        if self.unread.contains(&id) {
+            return;
+        }
+        let node = self.machine(nth).node.as_mut().expect("it has something to send");
+        let bytes = node.unsent(id).to_vec();
+        node.sent(id, bytes.len());
+        for pipe in &mut self.pipes {
+            if let Some(side) = pipe.ends.iter().position(|end| *end == End::Node(nth, id)) {
+                pipe.bytes[1 - side].extend_from_slice(&bytes);
+            }
+        }
     }
 
     fn dial(&mut self, from: usize, dial: &Dial) {

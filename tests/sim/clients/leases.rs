@@ -8,7 +8,8 @@
 //! |---|---|
 //! | LeaseNeverEarly | no lease expires before its time has passed, by the fastest clock that is |
 //! |                 | possible, since what was answered was asked for |
-//! | LeaseNotResurrected | whoever asks after somebody was told that it is gone finds it gone |
+//! | LeaseNotResurrected | whoever asks after its end was committed, or somebody was told of it, |
+//! |                 | finds it gone |
 //! | LeaseEnds | what is gone was revoked, or has expired; and what is left alone goes |
 
 use super::Client;
@@ -96,6 +97,8 @@ pub(crate) struct Promises {
     judged: usize,
     /// When the expiry of a lease was committed.
     expired: BTreeMap<u64, u64>,
+    /// When its end was: its expiry, or a revocation.
+    ended: BTreeMap<u64, u64>,
     /// One of them could not be read: who knows what expired in it.
     blind: bool,
     /// The terms in which chosen numbers were granted.
@@ -262,12 +265,11 @@ impl World {
     }
 
     fn judge_alive(&self, asked: &Asked) {
-        let promise = self.crowd.promises.leases.get(&asked.lease);
-        let gone_at = promise.and_then(|promise| promise.gone_at);
+        let gone_at = self.crowd.promises.gone_at(asked.lease);
         must!(
             gone_at.is_none_or(|gone_at| gone_at >= asked.at),
             "LeaseNotResurrected",
-            "{asked:?} found a lease that was gone: {promise:?}"
+            "{asked:?} found a lease that was gone at {gone_at:?}"
         );
     }
 
@@ -283,9 +285,10 @@ impl World {
 
     fn judge_list(&self, asked: &Asked, listed: &[u64]) {
         must!(listed.is_sorted_by(|one, next| one < next), "Answer", "{listed:?} do not ascend");
-        for (lease, promise) in &self.crowd.promises.leases {
+        let promises = &self.crowd.promises;
+        for (lease, promise) in &promises.leases {
             let there = listed.binary_search(lease).is_ok();
-            let gone = promise.gone_at.is_some_and(|gone_at| gone_at < asked.at);
+            let gone = promises.gone_at(*lease).is_some_and(|gone_at| gone_at < asked.at);
             must!(!(there && gone), "LeaseNotResurrected", "{lease} is listed: {promise:?}");
             let lives =
                 promise.granted_at < asked.at && promise.until > self.now && !promise.revoke_asked;
@@ -337,6 +340,12 @@ impl World {
 }
 
 impl Promises {
+    /// Since when nobody may find a lease any more.
+    fn gone_at(&self, lease: u64) -> Option<u64> {
+        let told_at = self.leases.get(&lease).and_then(|promise| promise.gone_at);
+        told_at.into_iter().chain(self.ended.get(&lease).copied()).min()
+    }
+
     /// Looks at a command of an entry that was just committed, and says what is worth noting.
     fn judge(&mut self, command: Command<'_>, term: Term, now: u64) -> Option<Point> {
         match command {
@@ -347,6 +356,7 @@ impl Promises {
             Command::LeaseExpire { term: said_in, lease, .. } if said_in == term => {
                 let later = self.terms.get(&lease).is_some_and(|granted_in| *granted_in < term);
                 self.expired.entry(lease).or_insert(now);
+                self.ended.entry(lease).or_insert(now);
                 let promise = self.leases.get(&lease);
                 let early = promise.is_some_and(|promise| now < promise.until);
                 must!(!early, "LeaseNeverEarly", "{lease} expires at {now}: {promise:?}");
@@ -355,9 +365,12 @@ impl Promises {
             Command::LeaseCheckpoint { term: said_in, due_ms, .. } if said_in == term => {
                 Some(if due_ms == 0 { Point::LeaseTakenBack } else { Point::LeaseNoted })
             }
+            Command::LeaseRevoke { lease } => {
+                self.ended.entry(lease).or_insert(now);
+                None
+            }
             Command::LeaseExpire { .. }
             | Command::LeaseCheckpoint { .. }
-            | Command::LeaseRevoke { .. }
             | Command::Put { .. }
             | Command::DeleteRange { .. }
             | Command::Compact { .. }

@@ -118,8 +118,12 @@ impl Nodes {
                     Answer::Done
                 }
                 ReplyBody::Error(error) => Answer::Failed(error),
+                ReplyBody::Watch(batch) => {
+                    let heard = self.heard.entry(reply.id).or_default();
+                    heard.extend(batch.events().map(|event| event.kv.mod_revision.0));
+                    continue;
+                }
                 ReplyBody::Status(_)
-                | ReplyBody::Watch(_)
                 | ReplyBody::WatchCancel { .. }
                 | ReplyBody::WatchProgress { .. }
                 | ReplyBody::DeleteRange { .. }

@@ -1,0 +1,30 @@
+//! Who listens and does not read.
+
+use super::nodes::{Answer, Nodes, Tuning};
+use raftd::limits::{WATCH_BATCH_BYTES, WATCH_OUT_HIGH_WATER};
+use raftd::wire::client::Command;
+
+const VALUE_BYTES: usize = 10 * 1024;
+/// Four times what is held for a listener.
+const PUTS: usize = 4 * (WATCH_OUT_HIGH_WATER + WATCH_BATCH_BYTES) / VALUE_BYTES;
+
+#[test]
+fn a_listener_that_does_not_read_costs_a_frame_and_hears_the_rest_when_it_does() {
+    let tuning = Tuning { history_bytes_max: 16 * 1024 * 1024, ..Tuning::default() };
+    let mut nodes = Nodes::tuned(1, tuning);
+    let (watch, connection) = nodes.watch_unread(1, "k");
+    let before = nodes.status_of(1).revision.0;
+    for _ in 0..PUTS {
+        let put = Command::Put { key: b"k", value: &[7; VALUE_BYTES] };
+        let put = nodes.command(1, None, put);
+        nodes.pass(0);
+        assert_eq!(nodes.answers.remove(&put), Some(Answer::Done));
+    }
+    let held = nodes.unread_bytes(1, connection);
+    assert!(held >= WATCH_OUT_HIGH_WATER, "{held} bytes: it is not full, and proves nothing");
+    assert!(held < WATCH_OUT_HIGH_WATER + WATCH_BATCH_BYTES + VALUE_BYTES, "{held} bytes");
+    nodes.read_on(1, connection);
+    let newest = nodes.status_of(1).revision.0;
+    let all: Vec<u64> = (before + 1..=newest).collect();
+    assert_eq!((nodes.heard.get(&watch), all.len()), (Some(&all), PUTS));
+}

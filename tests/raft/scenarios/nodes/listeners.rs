@@ -1,0 +1,39 @@
+//! Clients that watch, and do not read what comes.
+
+use super::Nodes;
+use raftd::replica::ConnectionId;
+use raftd::types::Revision;
+use raftd::wire::watch::{WatchArgs, watch_request};
+
+impl Nodes {
+    /// Watches a key from now on, through a new connection whose other end does not read; the
+    /// number of the request.
+    pub(in crate::raft) fn watch_unread(&mut self, nth: usize, key: &str) -> (u64, ConnectionId) {
+        let args = WatchArgs {
+            key: key.as_bytes(),
+            end: b"",
+            start: Revision(0),
+            prev_kv: false,
+            no_put: false,
+            no_delete: false,
+            progress_ms: 0,
+        };
+        let asked = self.ask(nth, |bytes, number| watch_request(bytes, number, &args));
+        self.unread.push(asked.1);
+        self.settle();
+        asked
+    }
+
+    /// What a server holds for the other end of a connection. Bytes.
+    pub(in crate::raft) fn unread_bytes(&self, nth: usize, connection: ConnectionId) -> usize {
+        let node = self.machines[nth - 1].node.as_ref().expect("it is up");
+        node.unsent(connection).len()
+    }
+
+    /// The other end reads from now on.
+    pub(in crate::raft) fn read_on(&mut self, nth: usize, connection: ConnectionId) {
+        self.unread.retain(|id| *id != connection);
+        self.send(nth, connection);
+        self.settle();
+    }
+}
