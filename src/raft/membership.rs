@@ -22,7 +22,7 @@
 use super::Raft;
 use super::configuration::{Configuration, Learner, Learners, Voters, Wish};
 use super::output::ChangeError;
-use super::progress::Peer;
+use super::progress::{Peer, Progress};
 use super::role::{Leader, Role};
 use crate::types::{Instant, LogIndex, LogPosition, NodeId};
 
@@ -209,22 +209,37 @@ impl Raft {
         }
     }
 
-    /// A configuration whose quorum does not answer could never be left again.
+    /// A configuration whose quorum does not answer could never be left again. And one whose quorum
+    /// needs a voter that waits for a snapshot commits nothing until that has come.
     fn check_alive(
         &self,
         leader: &Leader,
         next: &Configuration,
         now: Instant,
     ) -> Result<(), ChangeError> {
-        if next.reached(|id| self.hears(leader, id, now)) {
+        let hears = |id| self.hears(leader, id, now);
+        if next.reached(|id| hears(id) && self.follows(leader, id)) {
             return Ok(());
         }
         let after = match next {
             Configuration::Stable { voters, .. } => voters,
             Configuration::Joint { new, .. } => new,
         };
-        let alive = after.ids().iter().filter(|id| self.hears(leader, **id, now)).count();
+        let behind = |peer: &&Peer| after.contains(peer.id) && !self.follows(leader, peer.id);
+        if next.reached(hears)
+            && let Some(peer) = leader.peers.iter().find(behind)
+        {
+            let entries = self.log.last().index.count_since(peer.match_index);
+            return Err(ChangeError::Behind { id: peer.id, entries });
+        }
+        let alive = after.ids().iter().filter(|id| hears(**id)).count();
         Err(ChangeError::NoQuorum { alive, voters: after.ids().len() })
+    }
+
+    /// Whether entries reach it as they are appended.
+    fn follows(&self, leader: &Leader, id: NodeId) -> bool {
+        let gets_entries = |peer: &Peer| matches!(peer.progress, Progress::Replicate(_));
+        id == self.settings.id || leader.peers.iter().any(|it| it.id == id && gets_entries(it))
     }
 
     fn hears(&self, leader: &Leader, id: NodeId, now: Instant) -> bool {

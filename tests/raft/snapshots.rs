@@ -5,7 +5,7 @@ use super::election::{elect, heartbeat};
 use super::followers::{append, matched};
 use super::server::{Disk, Entry, Server, TIMEOUT_NS, at, disk, id, pos, settings};
 use raftd::raft::message::{AppendOutcome, Message, SnapshotOutcome};
-use raftd::raft::{Install, LogFate, Mark, Notice, PieceVerdict};
+use raftd::raft::{Change, ChangeError, Install, LogFate, Mark, Notice, PieceVerdict};
 use raftd::types::{Instant, LogPosition, SnapshotId, Term};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
@@ -93,6 +93,21 @@ fn it_hears_heartbeats_meanwhile_and_goes_on_with_entries_once_it_has_the_snapsh
         .map(|it| matches!(it, Message::Append { prev, .. } if *prev == pos(5, 2)))
         .collect();
     assert_eq!(prevs, [true], "{left:?}");
+}
+
+/// With 3 gone, every commit needs 2: nothing would be written until its snapshot has come, which
+/// may take minutes. (Seed 3938: a leader removed itself while the third was being sent one.)
+#[test]
+fn no_voter_leaves_while_the_others_need_one_that_waits_for_a_snapshot() {
+    let (mut server, _) = leader_behind(4, pos(2, 1));
+    server.receive(NOW, 3, answer(3, 8, AppendOutcome::Matched { index: at(7) }));
+    for leaves in [1, 3] {
+        let refused = server.raft.plan(NOW, Change::Remove(id(leaves))).unwrap_err();
+        assert_eq!(refused, ChangeError::Behind { id: id(2), entries: 7 }, "{leaves} leaves");
+    }
+    server.raft.plan(NOW, Change::Remove(id(2))).expect("1 and 3 have everything");
+    server.receive(NOW, 2, answer(3, 7, AppendOutcome::Matched { index: at(5) }));
+    server.raft.plan(NOW, Change::Remove(id(3))).expect("2 gets entries again");
 }
 
 #[test]
