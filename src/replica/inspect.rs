@@ -18,6 +18,8 @@ pub struct Inspection<'a> {
     pub store: &'a Store,
     /// Batches of reads for which the rules have not said yet up to where to apply.
     pub reads_unconfirmed: usize,
+    /// Whether it must stop: it takes no more turns, and nothing more leaves it.
+    pub fails: bool,
 }
 
 impl Node {
@@ -28,7 +30,8 @@ impl Node {
             Stage::Alone(_) | Stage::Founding => None,
         };
         let reads_unconfirmed = self.reads.unconfirmed();
-        Inspection { raft, wal: &self.wal, store: &self.store, reads_unconfirmed }
+        let fails = self.fatal.is_some();
+        Inspection { raft, wal: &self.wal, store: &self.store, reads_unconfirmed, fails }
     }
 
     /// Whom it dials, or has dialed.

@@ -55,7 +55,10 @@ impl Proof {
         if let Some(raft) = node.raft {
             self.check_leadership(machine, &mut seen, raft, coverage);
             self.check_configuration(machine, &mut seen, raft, coverage);
-            check_readers(machine, raft, node.reads_unconfirmed);
+            // Who stops in the very turn in which it learns of another leader answers nobody.
+            if !node.fails {
+                check_readers(machine, raft, node.reads_unconfirmed);
+            }
             self.check_commit(machine, &mut seen, (node, raft), disks, coverage);
             mark_points(&seen, raft, coverage);
             seen.marks = *raft.marks();
