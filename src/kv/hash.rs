@@ -23,7 +23,8 @@
 //! subtraction and one addition, and a store loaded from a snapshot arrives at the same value. Only
 //! the newest versions of live keys count: history may be freed at different times (design §12.12).
 //!
-//! This is part of the protocol between members: another formula needs another feature level.
+//! This is part of the protocol between members: another formula has another `FORMULA`, and needs
+//! another feature level, for checkpoints hold the hash too.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -32,6 +33,9 @@ use crate::types::{Revision, SessionId};
 use super::answer::{CommandReply, words_of_reply};
 use super::lease::LeaseRow;
 use super::session::{SessionCounters, SessionRow};
+
+/// The number of this formula. Members compare only hashes of the same one.
+pub const FORMULA: u64 = 1;
 
 /// Domain of a live key.
 const LIVE: u64 = 1;

@@ -64,6 +64,7 @@ pub use command::{
     Command, CommandError, DeleteWith, EntryHeader, PutWith, RangeEnd, SessionCall,
     validate_command,
 };
+pub use hash::FORMULA as STATE_HASH_FORMULA;
 pub use lease::LeaseRow;
 pub use loader::Loader;
 pub use outlet::{Batch, Outlet, Room, WatchEnd, WatchSpec};

@@ -119,7 +119,22 @@ impl Node {
                 return self.connections.write(id, |out| error_reply(out, request, &error));
             }
         };
-        let admitted = match request.op {
+        let served = self.refuse_of_state(request.op);
+        let admitted = served.and_then(|()| self.admit(id, &request, now));
+        if let Err(error) = admitted
+            && !self.holds_clients()
+        {
+            self.connections.write(id, |out| error_reply(out, request.id, &error));
+        }
+    }
+
+    fn admit(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        match request.op {
             Op::Put
             | Op::DeleteRange
             | Op::Compact
@@ -130,26 +145,21 @@ impl Node {
             | Op::DeleteRangeWith
             | Op::Txn
             | Op::LeaseGrant
-            | Op::LeaseRevoke => self.admit_write(id, &request, now),
+            | Op::LeaseRevoke => self.admit_write(id, request, now),
             Op::Range | Op::ReadTxn | Op::LeaseKeepAlive | Op::LeaseTimeToLive | Op::LeaseList => {
-                self.admit_read(id, &request, now)
+                self.admit_read(id, request, now)
             }
-            Op::Watch => self.admit_watch(id, &request, now),
-            Op::WatchCancel => self.cancel_watch(id, &request),
-            Op::WatchProgress => self.answer_watch_progress(id, &request),
+            Op::Watch => self.admit_watch(id, request, now),
+            Op::WatchCancel => self.cancel_watch(id, request),
+            Op::WatchProgress => self.answer_watch_progress(id, request),
             Op::Status => self.answer_status(id, request.id),
-            Op::Snapshot => self.admit_save(id, &request, now),
+            Op::Snapshot => self.admit_save(id, request, now),
             Op::MemberList => self.answer_member_list(id, request.id, now),
             Op::MemberAdd
             | Op::MemberRemove
             | Op::MemberPromote
             | Op::MemberReplace
-            | Op::TransferLeader => self.admit_member_request(id, &request, now),
-        };
-        if let Err(error) = admitted
-            && !self.holds_clients()
-        {
-            self.connections.write(id, |out| error_reply(out, request.id, &error));
+            | Op::TransferLeader => self.admit_member_request(id, request, now),
         }
     }
 

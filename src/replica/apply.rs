@@ -85,6 +85,7 @@ impl Node {
         let sets_the_time = self.sets_the_time();
         while self.store.applied() < commit && self.fatal.is_none() && budget > 0 {
             budget = budget.saturating_sub(self.apply_next());
+            self.note_state_hash();
         }
         self.more_to_apply = self.store.applied() < commit && self.fatal.is_none();
         self.wal.trim_cache(self.store.applied());

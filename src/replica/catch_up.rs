@@ -8,9 +8,11 @@
 
 use super::connections::{ConnectionId, Party};
 use super::peers::HANDSHAKE_NS;
+use super::reload::LostStates;
 use super::snapshots::Worth;
 use super::{Node, Stage};
 use crate::limits;
+use crate::raft::Raft;
 use crate::raft::message::{Message, SnapshotOutcome};
 use crate::types::{Instant, LogIndex, NodeId};
 use crate::wal::{PieceFor, SnapshotCheck, SnapshotSource};
@@ -168,6 +170,12 @@ impl Transfers {
     }
 }
 
+/// Whether a leader's snapshot is to go to this follower: it needs entries that the log no longer
+/// holds, or it has lost its state.
+fn needs_snapshot(raft: &Raft, lost: &LostStates, to: NodeId) -> bool {
+    raft.needs_snapshot(to) || (raft.is_leader() && lost.is_wanted_by(to))
+}
+
 impl Node {
     /// The oldest snapshot that is being sent: the log that goes on from it is still needed.
     pub(super) fn oldest_sent(&self) -> Option<LogIndex> {
@@ -178,21 +186,30 @@ impl Node {
     pub(super) fn catch_up(&mut self, now: Instant) {
         let Stage::Member(raft) = &self.stage else { return };
         let transfers = &mut self.transfers.list;
-        if transfers.is_empty() && raft.awaiting_snapshot().next().is_none() {
+        let lost = &mut self.lost_states;
+        let wanted = lost.wanted().is_some() && raft.is_leader();
+        if transfers.is_empty() && !wanted && raft.awaiting_snapshot().next().is_none() {
             return;
         }
         let node = self.identity.node;
         let patience_ns = self.options.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS;
         let useless = self.snapshots.worth != Worth::Sound;
-        let ended = |it: &Transfer| it.installed || useless || !raft.needs_snapshot(it.to);
-        for transfer in transfers.extract_if(.., |it| ended(it)) {
-            let Transfer { to, source, total, .. } = &transfer;
+        let needs = |lost: &LostStates, to| needs_snapshot(raft, lost, to);
+        let ended = |it: &Transfer| it.installed || useless || !needs(lost, it.to);
+        for transfer in transfers.extract_if(.., |it| ended(it)).collect::<Vec<_>>() {
+            let Transfer { to, source, total, installed, .. } = &transfer;
+            if *installed {
+                lost.has_one(*to);
+            }
             log::info!("ended a transfer node={node} to={to} id={} sent={total}", source.id);
             transfer.connection().into_iter().for_each(|id| self.connections.end(id));
         }
-        for to in raft.awaiting_snapshot() {
+        let wanting = lost.wanting().filter(|_| raft.is_leader());
+        let awaiting = raft.awaiting_snapshot().map(|to| (to, LogIndex::ZERO));
+        for (to, at_least) in awaiting.chain(wanting) {
             if !transfers.iter().any(|transfer| transfer.to == to)
                 && let Some(source) = self.wal.snapshot()
+                && source.id.position.index >= at_least
                 && !useless
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
@@ -207,7 +224,8 @@ impl Node {
             }
             if let Link::Waiting { until } = transfer.link
                 && until <= now
-                && raft.awaiting_snapshot().any(|id| id == transfer.to)
+                && needs(lost, transfer.to)
+                && self.peers.outbound(transfer.to).is_some()
                 && let Some(peer) = self.peers.get(transfer.to)
             {
                 // If the log behind it is gone, it would be followed by another one at once.
@@ -283,7 +301,7 @@ impl Node {
         };
         // Who does not lead any more may be in a term that is not durable yet, and has nothing to
         // say in it.
-        if !raft.needs_snapshot(peer) {
+        if !needs_snapshot(raft, &self.lost_states, peer) {
             return self.connections.end(id);
         }
         transfer.link = Link::Up { connection: id, heard_at: now };
@@ -342,7 +360,7 @@ impl Node {
     pub(super) fn on_piece_read(&mut self, to: NodeId, offset: u64, bytes: &[u8], now: Instant) {
         let Stage::Member(raft) = &self.stage else { return };
         let rate = self.options.snapshots.rate;
-        let leads = raft.needs_snapshot(to);
+        let leads = needs_snapshot(raft, &self.lost_states, to);
         let Some(transfer) = self.transfers.get_mut(to) else { return };
         transfer.reading = false;
         let Link::Up { connection, .. } = transfer.link else { return };

@@ -86,6 +86,10 @@ impl Node {
             self.compaction.note(now, self.store.revision(), age_ns);
         }
         let Stage::Member(raft) = &self.stage else { return };
+        // Not by a state that is lost.
+        if self.lost_states.is_own() {
+            return;
+        }
         if !raft.leader_ready() || self.store.compact_revision() < self.compaction.proposed {
             return;
         }
@@ -105,7 +109,7 @@ impl Node {
     pub(super) fn compaction_wake_at(&self) -> Instant {
         let Some(age_ns) = self.options.history_age_ns else { return Instant::FAR };
         let Stage::Member(raft) = &self.stage else { return Instant::FAR };
-        if !raft.leader_ready() {
+        if !raft.leader_ready() || self.lost_states.is_own() {
             return Instant::FAR;
         }
         let compacted = self.store.compact_revision();

@@ -146,6 +146,7 @@ impl Node {
         self.ask_for_saves();
         self.hand_over_to_leave(now);
         self.hand_over_for_space(now);
+        self.continue_reload(now);
         if let Stage::Member(raft) = &mut self.stage {
             if minds_deadlines(raft, &self.wal) {
                 raft.tick(now);
@@ -165,6 +166,7 @@ impl Node {
         self.follow_committed(now);
         self.continue_handover(now);
         self.release_reads();
+        self.keep_silence();
         self.answer_lost();
         self.serve_reads();
         self.feed_watches(now);

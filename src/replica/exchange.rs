@@ -13,6 +13,7 @@ use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId};
 use crate::wire::peer::{
     AppendHead, AppendWriter, Payload, PeerFrame, decode_peer, encode_message,
 };
+use crate::wire::state::decode_state_word;
 
 impl Node {
     /// A request of the member that dialed us.
@@ -25,6 +26,9 @@ impl Node {
     ) {
         if self.peers.inbound(from) != Some(id) {
             return;
+        }
+        if let Ok(Some(word)) = decode_state_word(body) {
+            return self.on_state_word(from, word, now);
         }
         let Ok(frame) = decode_peer(body, Vec::new()) else {
             log::warn!("closed a peer that sent bytes of no message peer={from}");
@@ -57,8 +61,10 @@ impl Node {
         let room = room_after_overhead(self.wal.room_bytes());
         self.complain_of_size(from, now);
         // Who takes over opens a term with an entry, and then finds no space for others either:
-        // where all are cramped, the leader that there is stays and answers reads.
-        let unable = matches!(frame.message, Message::TimeoutNow { .. }) && self.is_cramped();
+        // where all are cramped, the leader that there is stays and answers reads. And whose state
+        // is lost does not serve.
+        let unable = self.is_cramped() || self.lost_states.is_own();
+        let unable = unable && matches!(frame.message, Message::TimeoutNow { .. });
         if let Stage::Member(raft) = &mut self.stage
             && !unable
         {

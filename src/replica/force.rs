@@ -37,6 +37,7 @@ impl Node {
             )));
         };
         if newest.iter().count() == 1 {
+            self.trust_what_is_left();
             log::warn!(
                 "is a cluster of one already node={node} cluster={} advice=take \
                  --force-new-cluster away",
@@ -81,6 +82,7 @@ impl Node {
         self.wal.set_cluster_id(cluster_id);
         self.genesis = genesis_of(&[&payload[..], &cluster_id.0.to_be_bytes()].concat());
         self.memberships.push(position.index, alone);
+        self.trust_what_is_left();
         self.snapshots.worth = Worth::foreign_if(recovered.snapshot.is_some());
         self.peers = Peers::new(&[], node, self.options.seed);
         self.recovered = Some(recovered);

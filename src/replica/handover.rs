@@ -89,6 +89,7 @@ impl Node {
         let cramped = self.handover.cramped.as_ref().filter(|_| may_try);
         held.min(self.leaving.as_ref().map_or(Instant::FAR, |leaving| leaving.until))
             .min(cramped.map_or(Instant::FAR, |cramped| cramped.try_at))
+            .min(self.reload_wake_at())
     }
 
     /// Somebody wants `target` to lead, or whoever is furthest.
@@ -176,7 +177,7 @@ impl Node {
     }
 
     /// Begins a handover to the likeliest successor, unless one is under way; says to whom.
-    fn hand_over(&mut self, now: Instant) -> Option<NodeId> {
+    pub(super) fn hand_over(&mut self, now: Instant) -> Option<NodeId> {
         let Stage::Member(raft) = &mut self.stage else { return None };
         if raft.transferring_to().is_some() {
             return None;

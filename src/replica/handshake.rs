@@ -384,6 +384,7 @@ impl Node {
         {
             raft.connected(peer, session);
         }
+        self.say_state_hashes(id);
         let said = Introduction {
             node: peer,
             disk_id: welcome.disk_id,

@@ -2,7 +2,7 @@
 //! compares every turn of every node with the proof. Serving needs none of it.
 
 use super::{Node, Stage};
-use crate::kv::Store;
+use crate::kv::{SessionCounters, Store};
 use crate::raft::Raft;
 use crate::types::NodeId;
 use crate::wal::Wal;
@@ -20,6 +20,12 @@ pub struct Inspection<'a> {
     pub reads_unconfirmed: usize,
     /// Whether it must stop: it takes no more turns, and nothing more leaves it.
     pub fails: bool,
+    /// Whether the state is known to differ from the other members', and serves nobody.
+    pub diverged: bool,
+    /// How often it came anew for that reason.
+    pub reloads: u64,
+    /// Whether states differ and no majority agrees: it serves only as a leader.
+    pub disputed: bool,
 }
 
 impl Node {
@@ -30,8 +36,25 @@ impl Node {
             Stage::Alone(_) | Stage::Founding => None,
         };
         let reads_unconfirmed = self.reads.unconfirmed();
-        let fails = self.fatal.is_some();
-        Inspection { raft, wal: &self.wal, store: &self.store, reads_unconfirmed, fails }
+        Inspection {
+            raft,
+            wal: &self.wal,
+            store: &self.store,
+            reads_unconfirmed,
+            fails: self.fatal.is_some(),
+            diverged: self.lost_states.is_own(),
+            reloads: self.lost_states.reloads(),
+            disputed: self.state_hashes.disputed().is_some(),
+        }
+    }
+
+    /// Makes the state another one than the log says, as a fault of the memory or of the rules
+    /// might: for a simulator, which has no other way to. It counts one use of a session too many,
+    /// which no answer shows and the state hash does.
+    #[doc(hidden)]
+    pub fn spoil_state(&mut self) {
+        let SessionCounters { last, uses } = self.store.session_counters();
+        self.store.restore_session_counters(SessionCounters { last, uses: uses + 1 });
     }
 
     /// Whom it dials, or has dialed.

@@ -73,10 +73,10 @@ impl Node {
         self.carry_out_log();
         match verdict {
             None => {}
-            Some(PieceVerdict::Superfluous) => {
+            Some(PieceVerdict::Superfluous) if !self.reloads_from(snapshot.position) => {
                 self.answer_piece(from, snapshot, SnapshotOutcome::Installed);
             }
-            Some(PieceVerdict::Keep) => {
+            Some(PieceVerdict::Keep | PieceVerdict::Superfluous) => {
                 let piece = payloads.first().map_or(&[][..], |payload| payload.bytes);
                 self.keep_piece(id, (from, snapshot), (offset, piece), now);
             }
@@ -216,6 +216,10 @@ impl Node {
     fn end_if_overtaken(&mut self) {
         let Stage::Member(raft) = &self.stage else { return };
         let commit = raft.commit_index();
+        let reloads = |id: SnapshotId| self.reloads_from(id.position);
+        if self.receiving.as_ref().is_some_and(|it| reloads(it.id)) {
+            return;
+        }
         let overtaken = |it: &mut Receiving| !it.accepted && it.id.position.index <= commit;
         if let Some(receiving) = self.receiving.take_if(overtaken) {
             let Receiving { id, from, loading, .. } = receiving;
@@ -229,8 +233,14 @@ impl Node {
     fn install_if_wanted(&mut self, now: Instant) {
         let Some(receiving) = &self.receiving else { return };
         let (id, from) = (receiving.id, receiving.from);
+        let reloads = self.reloads_from(id.position);
         let Stage::Member(raft) = &mut self.stage else { return };
-        match raft.may_install(id.position) {
+        let verdict = match reloads {
+            true if raft.durable() < id.position.index => Install::Later,
+            true => Install::Now(LogFate::Kept),
+            false => raft.may_install(id.position),
+        };
+        match verdict {
             Install::Later => {}
             Install::Never => {
                 let outcome = if raft.commit_index() >= id.position.index {
@@ -266,14 +276,20 @@ impl Node {
             }
         };
         self.end_drafting();
+        let reloads = self.reloads_from(id.position);
         let Stage::Member(raft) = &mut self.stage else { return };
         let at = head.configuration_index;
-        let configuration = (at, membership.configuration());
-        let fate = raft.install_snapshot(now, id.position, configuration);
+        let fate = if reloads {
+            // To the rules nothing happens: what it stands for is committed, and in the log.
+            LogFate::Kept
+        } else {
+            raft.install_snapshot(now, id.position, (at, membership.configuration()))
+        };
         self.wal.install_part(fate == LogFate::Replaced);
         let old = std::mem::replace(&mut self.store, *store);
-        assert!(old.applied() < self.store.applied(), "a snapshot never goes back");
+        assert!(reloads || old.applied() < self.store.applied(), "a snapshot never goes back");
         self.wal.drop_in_background(Box::new(old));
+        self.note_reloaded();
         self.watch_new_store();
         // Whoever waits for an entry below was answered when our leadership ended, or is now.
         self.pending.drop_after(LogIndex::ZERO, &mut self.scratch.lost);

@@ -99,7 +99,8 @@ impl Node {
     /// Begins the leader's office if it has none in its term; whether it is in office.
     fn takes_lease_office(&mut self, now: Instant) -> bool {
         let Stage::Member(raft) = &self.stage else { return false };
-        if !self.sets_the_time() {
+        // Nor does it know of leases whose state is lost.
+        if !self.sets_the_time() || self.lost_states.is_own() {
             self.leases.office = None;
             return false;
         }

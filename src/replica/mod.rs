@@ -21,6 +21,7 @@
 //! | `administration`, `handover` | changes of the members; transfers, SIGTERM |
 //! | `snapshots`, `install`, `catch_up` | snapshots of our own, on their way in, on their way out |
 //! | `watches` | who hears of changes, and up to where |
+//! | `state_hashes`, `reload` | whether all members have the same state; what who has not does |
 //! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
 //! | `force` | the last survivor of an old cluster begins a new one |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
@@ -54,10 +55,12 @@ mod peers;
 mod pending;
 mod quota;
 mod reads;
+mod reload;
 mod restore;
 mod saves;
 mod snapshots;
 mod start;
+mod state_hashes;
 mod status;
 mod turn_times;
 mod watches;
@@ -94,8 +97,10 @@ use lease_clock::LeaseClock;
 use peers::{Outbound, Peers};
 use pending::Pending;
 use reads::Reads;
+use reload::LostStates;
 use saves::Saves;
 use snapshots::Snapshots;
+use state_hashes::StateHashes;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -257,6 +262,8 @@ pub struct Node {
     transfers: Transfers,
     saves: Saves,
     watches: ClientWatches,
+    state_hashes: StateHashes,
+    lost_states: LostStates,
     turns: Turns,
     /// The last turn.
     now: Instant,
@@ -312,6 +319,7 @@ impl Node {
             open: OpenEntry::default(),
             pending: Pending::default(),
             reads: Reads::default(),
+            lost_states: LostStates::new(recovered.diverged),
             recovered: Some(recovered),
             jobs: drive::Jobs::default(),
             scratch: drive::Scratch::default(),
@@ -323,6 +331,7 @@ impl Node {
             transfers: Transfers::default(),
             saves: Saves::default(),
             watches: ClientWatches::new(options.seed, options.working.watch_batch_bytes),
+            state_hashes: StateHashes::new(options.working.state_hash_every),
             turns: Turns::default(),
             now,
             dials: Vec::new(),

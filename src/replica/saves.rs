@@ -214,6 +214,14 @@ impl Node {
         }
     }
 
+    /// Nothing of the state is given away any more. What the core was asked, it still answers.
+    pub(super) fn end_saves(&mut self, error: &Error) {
+        let free = |save: &Save| !matches!(save.step, Step::Confirming(_));
+        while let Some(place) = self.saves.list.iter().position(free) {
+            self.end_save(place, error);
+        }
+    }
+
     fn end_save(&mut self, place: usize, error: &Error) {
         let Waiter { connection, request } = self.saves.list.remove(place).waiter;
         self.connections.answer(connection, |out| error_reply(out, request, error));

@@ -102,6 +102,9 @@ pub(super) enum Worth {
     /// Made under another cluster id or first entry, by a restore or a forced new cluster: nobody
     /// else can take it, so another one follows with the next entry.
     Foreign,
+    /// Made, perhaps, of a state that differed from the other members'. None is made of that state,
+    /// and nobody takes this one.
+    Distrusted,
     /// Its file is damaged. It is made again from what it stands for, without another entry: a
     /// quorum may wait for whoever waits for it.
     Rotted,
@@ -117,6 +120,11 @@ impl Snapshots {
     pub(super) fn wake_at(&self) -> Instant {
         let slice_at = self.drafting.as_ref().map_or(Instant::FAR, |drafting| drafting.slice_at);
         slice_at.min(self.paused_until.unwrap_or(Instant::FAR))
+    }
+
+    /// The state differs from the other members'.
+    pub(super) fn distrust(&mut self) {
+        (self.ready, self.worth) = (None, Worth::Distrusted);
     }
 }
 
@@ -168,9 +176,13 @@ impl Node {
         let entries = applied.get().saturating_sub(last.position.index.get());
         let grown = self.wal.growth() >= last.bytes / 2;
         let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
-        let due = entries > self.options.snapshots.entries && grown && rested;
-        // A client saves what it knows to be written.
-        let wanted = self.saves.wanted();
+        // While states differ and nobody knows which is right, a start is to make ours anew of the
+        // log, and not to find it in a snapshot.
+        let doubtful = self.state_hashes.disputed().is_some() && !self.wal.out_of_space();
+        let due = entries > self.options.snapshots.entries && grown && rested && !doubtful;
+        // A client saves what it knows to be written; a member that lost its state wants one that
+        // leads past where that was.
+        let wanted = self.saves.wanted().max(self.lost_states.wanted());
         let asked = wanted.is_some_and(|it| last.position.index < it && it <= applied);
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
         let idle = idle && self.snapshots.paused_until.is_none();
@@ -179,6 +191,7 @@ impl Node {
             Worth::Sound => false,
             Worth::Foreign => behind,
             Worth::Rotted => true,
+            Worth::Distrusted => return false,
         };
         (due || asked || replaced) && idle && !self.is_receiving()
     }
@@ -276,7 +289,8 @@ pub(super) fn restore(
     options: kv::StoreOptions,
 ) -> Result<(Store, Snapshots), OpenError> {
     let Some(source) = &recovered.snapshot else {
-        return Ok((Store::new(options), Snapshots::default()));
+        let worth = if recovered.diverged { Worth::Distrusted } else { Worth::Sound };
+        return Ok((Store::new(options), Snapshots { worth, ..Snapshots::default() }));
     };
     let (store, head) = load_snapshot(source, options)?;
     let ours =
@@ -287,7 +301,7 @@ pub(super) fn restore(
     recovered.configurations.retain(|(index, _)| *index > known.0);
     recovered.configurations.insert(0, known.clone());
     let configuration = Some(known);
-    let worth = Worth::foreign_if(!ours);
+    let worth = if recovered.diverged { Worth::Distrusted } else { Worth::foreign_if(!ours) };
     Ok((store, Snapshots { configuration, worth, unfounded, ..Snapshots::default() }))
 }
 

@@ -49,6 +49,9 @@ impl Node {
             snapshot_received,
             snapshot_expected,
             turn_times: self.turns.report(),
+            state: self.state_name().to_owned(),
+            state_agreed_index: self.state_hashes.agreed(),
+            state_reloads: self.lost_states.reloads(),
             peers: self.peer_statuses(raft),
         }
     }

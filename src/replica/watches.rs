@@ -287,6 +287,15 @@ impl Node {
         }
     }
 
+    /// Ends all watches, and says why.
+    pub(super) fn end_watches(&mut self, error: &Error) {
+        let names: Vec<Name> = self.watches.open.keys().copied().collect();
+        for name in names {
+            self.connections.write(name.0, |out| error_reply(out, name.1, error));
+            self.watches.forget(name);
+        }
+    }
+
     /// A snapshot's store has taken the place of ours.
     pub(super) fn watch_new_store(&mut self) {
         self.with_watches(|engine, _, outlet| engine.on_store_replaced(outlet));

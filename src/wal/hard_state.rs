@@ -3,7 +3,7 @@
 //! ```text
 //! hs.0, hs.1: two slots of one page; version n is in slot n%2 of both files
 //!  0 8 magic "RAFTDHST"   8 2 version 2
-//! 10 1 flags: bit 0 clean shutdown, bit 1 UNCERTAIN, bit 2 forced     11 5 zero
+//! 10 1 flags: bit 0 clean shutdown, bit 1 UNCERTAIN, bit 2 forced, bit 3 diverged     11 5 zero
 //! 16 8 hs_seq            24 8 term        32 8 vote: 0 none, u64::MAX abstain
 //! 40 8 boot_nonce        48 8 last_durable term   56 8 last_durable index
 //! 64 8 genesis           72 16 room for the bound of an UNCERTAIN tail, zero
@@ -57,6 +57,7 @@ const VERSION_BEFORE: u16 = 1;
 const FLAG_CLEAN: u8 = 1;
 const FLAG_UNCERTAIN: u8 = 2;
 const FLAG_FORCED: u8 = 4;
+const FLAG_DIVERGED: u8 = 8;
 const CRC_AT: usize = 252;
 const CRC_AT_BEFORE: usize = 124;
 /// The names of the two files.
@@ -82,6 +83,9 @@ pub(super) struct Slot {
     pub(super) uncertain: bool,
     /// Whether the server was last started to be a new cluster of its own, and was one then.
     pub(super) forced: bool,
+    /// Whether the state differed from the other members' and has not come anew since. The snapshot
+    /// in force was perhaps made of it, so a start serves nobody until it has another one.
+    pub(super) diverged: bool,
     /// The snapshot in force; all zero if there is none.
     pub(super) snapshot: SnapshotId,
     /// The entry before what the first segment begins with.
@@ -111,6 +115,7 @@ impl Slot {
             (self.clean, FLAG_CLEAN),
             (self.uncertain, FLAG_UNCERTAIN),
             (self.forced, FLAG_FORCED),
+            (self.diverged, FLAG_DIVERGED),
         ];
         page[10] = flags.iter().map(|(set, bit)| u8::from(*set) * bit).sum();
         put_u64(&mut page, 16, self.seq);
@@ -172,6 +177,7 @@ impl Slot {
             clean: page[10] & FLAG_CLEAN != 0,
             uncertain: page[10] & FLAG_UNCERTAIN != 0,
             forced: page[10] & FLAG_FORCED != 0,
+            diverged: page[10] & FLAG_DIVERGED != 0,
             snapshot: if before {
                 SnapshotId::default()
             } else {

@@ -48,6 +48,8 @@ pub struct HardStateContents {
     pub genesis: u64,
     /// Whether the last process ended in order.
     pub clean: bool,
+    /// Whether its state differed from the other members' and has not come anew since.
+    pub diverged: bool,
     /// The snapshot in force; all zero if there is none.
     pub snapshot: SnapshotId,
 }
@@ -121,6 +123,7 @@ pub fn inspect(disk: &dyn Disk) -> Result<Contents, OpenError> {
             last_durable: newest.last_durable,
             genesis: newest.genesis,
             clean: newest.clean,
+            diverged: newest.diverged,
             snapshot: newest.snapshot,
         },
         log: log_contents(disk, &read, &replay, newest.snapshot),

@@ -346,6 +346,11 @@ impl Wal {
         self.wanted.forced = forced;
     }
 
+    /// Notes with the next job whether the state differs from the other members'.
+    pub fn set_diverged(&mut self, diverged: bool) {
+        self.wanted.diverged = diverged;
+    }
+
     /// Asks for a note in the hard state that the process ends in order.
     pub fn stage_shutdown(&mut self) {
         self.wanted.clean = true;

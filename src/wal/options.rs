@@ -49,6 +49,9 @@ pub struct Recovered {
     pub configurations: Vec<(LogIndex, Vec<u8>)>,
     /// Whether the server was last started to be a new cluster of its own, and was one then.
     pub forced: bool,
+    /// Whether its state differed from the other members' and has not come anew since: neither the
+    /// snapshot in force nor what the log makes of it is to be served.
+    pub diverged: bool,
     /// An index known to be committed, at or below the last; not below the snapshot.
     pub commit_index: LogIndex,
     /// The last entry.

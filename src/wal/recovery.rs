@@ -91,6 +91,7 @@ impl Opened {
             commit_index: replay.commit.min(last.index).max(slot.snapshot.position.index),
             last,
             forced: slot.forced,
+            diverged: slot.diverged,
             report,
         }
     }

@@ -384,9 +384,20 @@ impl Wal {
         self.snapshots.draft.as_mut().expect("a snapshot is being written").end();
     }
 
-    /// Gives up the snapshot that is being written, if there is one.
+    /// Gives up the snapshot that is being written, or was and is not in force, if there is one.
     pub fn abandon_draft(&mut self) {
         self.snapshots.abandon_draft();
+        let (wanted, current) = (self.wanted.snapshot, self.snapshots.current.as_ref());
+        let again = current.is_some_and(|source| source.id == wanted);
+        let idle =
+            |switch: &mut Switch| switch.seq.is_none() && (again || switch.source.id != wanted);
+        if let Some(switch) = self.snapshots.switch.take_if(idle) {
+            if switch.source.id == wanted {
+                self.snapshots.current = Some(switch.source);
+            } else {
+                self.snapshots.remove(SNAP, vec![snapshot_name(switch.source.id)], Vec::new());
+            }
+        }
     }
 
     /// The snapshot that was just written comes into force with the next job, and the log will
@@ -409,9 +420,10 @@ impl Wal {
         }
     }
 
-    /// Whether a job is due for the sake of a switch.
+    /// Whether a job is due for the sake of a switch, or of what the state is worth.
     pub fn switch_due(&self) -> bool {
-        self.wanted.snapshot != self.hard_state.written().snapshot
+        let (wanted, written) = (&self.wanted, self.hard_state.written());
+        wanted.snapshot != written.snapshot || wanted.diverged != written.diverged
     }
 
     /// A job was formed: it carries the switch that is wanted.
@@ -529,6 +541,12 @@ impl Wal {
             begin: None,
             dead: Vec::new(),
         };
+        self.wanted.diverged = false;
+        if id == self.wanted.snapshot {
+            // The same bytes came anew: what they were made of was sound.
+            self.snapshots.current = Some(switch.source);
+            return;
+        }
         self.wanted.snapshot = id;
         if replaces_log {
             switch.dead = self.directory.replace(id.position);

@@ -20,6 +20,8 @@
 //! outcome   of a 12: [0, offset] Wanted · [1] Installed · [2] Refused
 //! ```
 //!
+//! 13 and 14 are no messages of the rules: `state.rs`.
+//!
 //! What arrives here has passed every check that one message alone allows: the core can count on
 //! positions that do not overflow and entries whose terms do not go back.
 
@@ -177,7 +179,12 @@ fn write_uints(out: &mut Vec<u8>, numbers: &[u64]) {
     }
 }
 
-fn write_frame(out: &mut Vec<u8>, code: u64, fields: u32, write: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn write_frame(
+    out: &mut Vec<u8>,
+    code: u64,
+    fields: u32,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
     let start = frame::begin(out);
     msgpack::write_array(out, 2);
     msgpack::write_uint(out, code);

@@ -68,6 +68,15 @@ wire_struct! {
         pub snapshot_expected: u64,
         /// How long the turns of its loop took since it started.
         pub turn_times: TurnTimes,
+        /// `sound`; `diverged`: its state differs from a majority's, and it serves nobody until it
+        /// has loaded that anew; `disputed`: states differ, no majority agrees, and only a leader
+        /// serves.
+        pub state: String,
+        /// The last entry at which a majority was found to have its state; 0: none since it
+        /// started.
+        pub state_agreed_index: LogIndex,
+        /// How often it loaded its state anew because it differed, since it started.
+        pub state_reloads: u64,
     }
 }
 

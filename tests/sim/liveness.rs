@@ -36,6 +36,7 @@ impl World {
         self.faults.calm = true;
         self.stop_asking();
         self.mend_all();
+        self.await_states();
         let core = self.choose_core();
         let leader = self.proof.leader();
         self.break_the_rest(&core);
@@ -158,7 +159,7 @@ impl World {
     }
 
     /// A fresh write, asked of the core until it is answered.
-    fn await_service(&mut self, core: &[usize]) -> u64 {
+    pub(crate) fn await_service(&mut self, core: &[usize]) -> u64 {
         let election = self.options.election_timeout_ns;
         let (begun, answered) = (self.now, self.crowd.committed);
         let limit = begun + SERVES_WITHIN * election + CONNECTS_WITHIN_NS + self.transfers_ns();
@@ -194,7 +195,7 @@ impl World {
         2 * pieces * (10 * self.options.disk.sync_ns + 2 * MS)
     }
 
-    fn heal_everybody(&mut self) {
+    pub(crate) fn heal_everybody(&mut self) {
         self.mend_all();
         for machine in 0..self.machines.len() {
             let it = &mut self.machines[machine];

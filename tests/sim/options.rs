@@ -33,9 +33,10 @@ pub(crate) enum Class {
     Transfers,
     Members,
     Saves,
+    States,
 }
 
-pub(crate) const CLASSES: [(Class, &str); 16] = [
+pub(crate) const CLASSES: [(Class, &str); 17] = [
     (Class::Partitions, "partitions"),
     (Class::Frames, "frames"),
     (Class::Streams, "streams"),
@@ -52,6 +53,7 @@ pub(crate) const CLASSES: [(Class, &str); 16] = [
     (Class::Transfers, "transfers"),
     (Class::Members, "members"),
     (Class::Saves, "saves"),
+    (Class::States, "states"),
 ];
 
 /// How far a run may differ from what its seed draws; found by shrinking, or given by hand.
@@ -207,6 +209,7 @@ impl Options {
             quota_bytes,
             working: WorkingLimits {
                 lease_checkpoint_ms: Chance::of(seed, "leases").pick(&[200, 1000, u64::MAX]),
+                state_hash_every: Chance::of(seed, "hashes").pick(&[1, 2, 8, 16]),
                 ..draw_working(
                     seed,
                     &has,
@@ -241,6 +244,10 @@ fn draw_classes(seed: u64, overrides: &Overrides) -> Vec<Class> {
     if classes.contains(&Class::Damage) {
         // The fault atlas counts on who the members are.
         classes.retain(|class| *class != Class::Members);
+    }
+    if classes.contains(&Class::Damage) || classes.contains(&Class::Members) {
+        // A wrong state is told from the right ones by a majority of those who are always there.
+        classes.retain(|class| *class != Class::States);
     }
     if overrides.power_losses.is_some() {
         classes.retain(|class| matches!(class, Class::SmallWindows | Class::Streams));

@@ -27,6 +27,8 @@ pub(crate) struct Scratch {
     closing: Vec<ConnectionId>,
     dials: Vec<Dial>,
     frames: Vec<u8>,
+    /// Its node knew before the turn that its state is another one than the rest's.
+    was_silent: bool,
 }
 
 /// What is left of a turn when its process is to end within it.
@@ -59,6 +61,7 @@ impl World {
         let Some(mut node) = it.node.take() else { return };
         let local = it.clock.read(self.now);
         let woken = it.inbox.is_empty();
+        let was_silent = self.proof.seen[machine].silent;
         self.take_inputs(machine, &mut node, local);
         node.advance(local);
         let inspection = node.inspect();
@@ -67,6 +70,7 @@ impl World {
         self.judge_expiries();
         self.digest(machine);
         let mut countdown = Countdown(self.machines[machine].ends_after.take());
+        self.turn.was_silent = was_silent;
         match self.carry_out(machine, &mut node, local, &mut countdown) {
             None => {}
             Some(ending) => {
@@ -196,7 +200,7 @@ impl World {
             if let Some(ending) = countdown.tick() {
                 return Some(ending);
             }
-            self.flush(machine, node, scratch.dirty[at], &mut scratch.frames);
+            self.flush(machine, node, scratch.dirty[at], scratch);
         }
         node.take_closing(&mut scratch.closing);
         for id in scratch.closing.drain(..) {
@@ -218,7 +222,8 @@ impl World {
     }
 
     /// Writes what a connection has to say.
-    fn flush(&mut self, machine: usize, node: &mut Node, id: ConnectionId, bytes: &mut Vec<u8>) {
+    fn flush(&mut self, machine: usize, node: &mut Node, id: ConnectionId, scratch: &mut Scratch) {
+        let (bytes, was_silent) = (&mut scratch.frames, scratch.was_silent);
         bytes.clear();
         bytes.extend_from_slice(node.unsent(id));
         node.sent(id, bytes.len());
@@ -228,6 +233,7 @@ impl World {
         if self.network.pipes.get(pipe).is_some_and(|it| it.members) {
             self.send_between_members(pipe, side, bytes);
         } else {
+            self.proof.check_silence(machine, was_silent, bytes);
             self.send(pipe, side, bytes.clone());
         }
     }

@@ -10,6 +10,7 @@ use crate::world::{World, id_of};
 use raftd::raft::message::Message;
 use raftd::wire::frame::next_frame;
 use raftd::wire::peer::decode_peer;
+use raftd::wire::state::decode_state_word;
 
 impl World {
     /// `side` writes bytes into a pipe.
@@ -220,12 +221,20 @@ impl World {
         whole: &[u8],
         body: &[u8],
     ) -> bool {
-        let message = decode_peer(body, Vec::new()).expect("a node says what others can read");
-        let message = message.message;
-        say!(self, Who::Node(from), "say", "to n{} {}", to + 1, Brief(&message));
-        self.proof.on_message(from, to, &message, &self.disks, &mut self.coverage);
-        if matches!(message, Message::InstallSnapshot { bytes: 0, .. }) {
-            self.rot_what_is_sent(from);
+        if let Ok(Some(word)) = decode_state_word(body) {
+            say!(self, Who::Node(from), "say", "to n{} {word:?}", to + 1);
+        } else {
+            let message = decode_peer(body, Vec::new()).expect("a node says what others can read");
+            let message = message.message;
+            say!(self, Who::Node(from), "say", "to n{} {}", to + 1, Brief(&message));
+            self.proof.on_message(from, to, &message, &self.disks, &mut self.coverage);
+            if let Message::InstallSnapshot { bytes, .. } = message {
+                if bytes == 0 {
+                    self.rot_what_is_sent(from);
+                } else if self.proof.is_spoiled(from) {
+                    return false;
+                }
+            }
         }
         let weather = &self.network.weather;
         let (drop, duplicate, late) = (weather.drop, weather.duplicate, weather.late);

@@ -7,5 +7,6 @@ mod hostile;
 mod leases;
 mod messages;
 pub(crate) mod samples;
+mod states;
 mod transactions;
 mod watches;

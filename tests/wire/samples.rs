@@ -135,7 +135,7 @@ pub(crate) fn samples() -> Vec<Sample> {
 
 fn all_written() -> impl Iterator<Item = Written> {
     let more = more_messages().into_iter().chain(transactions::samples());
-    more.chain(super::leases::samples()).chain(watches::samples())
+    more.chain(super::leases::samples()).chain(watches::samples()).chain(super::states::samples())
 }
 
 pub(super) type Written = (Kind, &'static str, fn(&mut Vec<u8>));
@@ -315,6 +315,9 @@ pub(crate) fn status() -> Status {
                 TurnBucket { at_most_us: None, cpu: 0, wall: 10 },
             ],
         },
+        state: "sound".to_owned(),
+        state_agreed_index: LogIndex::new(768),
+        state_reloads: 0,
     }
 }
 
@@ -432,7 +435,7 @@ pub(crate) fn decode_and_encode(kind: Kind, body: &[u8]) -> Result<Vec<u8>, Stri
         }
         Kind::Request => request_again(&mut out, body)?,
         Kind::Reply => reply_again(&mut out, body)?,
-        Kind::Peer => peer_again(&mut out, body)?,
+        Kind::Peer => super::states::peer_again(&mut out, body)?,
         Kind::Entry => entry_again(&mut out, body)?,
     }
     Ok(out)
@@ -559,23 +562,6 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn peer_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
-    let frame = peer::decode_peer(body, Vec::new()).map_err(text)?;
-    if let Message::Append { term, session, round, prev, entries, commit } = frame.message {
-        assert_eq!(entries.len(), frame.payloads.len(), "a payload for every entry");
-        let head = AppendHead { term, session, round, prev, commit, count: entries.len() };
-        let payloads = frame.payloads.iter().map(|payload| (payload.crc, payload.bytes));
-        let entries = entries.into_iter().zip(payloads);
-        peer::encode_append(out, &head, entries.map(|(meta, (crc, bytes))| (meta, crc, bytes)));
-    } else if let Message::InstallSnapshot { term, snapshot, offset, bytes: _ } = frame.message {
-        let [piece] = frame.payloads.as_slice() else { panic!("one piece") };
-        peer::encode_piece(out, term, snapshot, offset, piece.bytes);
-    } else {
-        peer::encode_message(out, &frame.message);
-    }
-    Ok(())
-}
-
 fn entry_again(out: &mut Vec<u8>, payload: &[u8]) -> Result<(), String> {
     let mut reader = msgpack::Reader::new(payload);
     command::encode_header(out, command::decode_header(&mut reader).map_err(text)?);
@@ -590,7 +576,7 @@ fn entry_again(out: &mut Vec<u8>, payload: &[u8]) -> Result<(), String> {
 }
 
 /// The error and its cause.
-fn text(error: impl std::error::Error) -> String {
+pub(super) fn text(error: impl std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

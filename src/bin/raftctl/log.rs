@@ -106,13 +106,15 @@ fn head(contents: &Contents) -> Vec<String> {
             identity.node, identity.cluster_id, identity.disk_id, identity.created_unix_ms
         ),
         format!(
-            "hard-state version={} term={} vote={} durable={} genesis={:016x} clean={} snapshot={}",
+            "hard-state version={} term={} vote={} durable={} genesis={:016x} clean={}{} \
+             snapshot={}",
             hard_state.version,
             hard_state.hard_state.term,
             vote(hard_state.hard_state.vote),
             hard_state.last_durable,
             hard_state.genesis,
             hard_state.clean,
+            if hard_state.diverged { " diverged=true" } else { "" },
             hard_state.snapshot,
         ),
         format!(
@@ -187,6 +189,7 @@ fn object(contents: &Contents, entries: &[&EntryContents]) -> Value {
         "durable_index": index(hard_state.last_durable.index),
         "genesis": format!("{:016x}", hard_state.genesis),
         "clean": hard_state.clean,
+        "diverged": hard_state.diverged,
         "snapshot_index": index(hard_state.snapshot.position.index),
         "snapshot_term": hard_state.snapshot.position.term.get(),
         "snapshot_files": contents.snapshot_files.iter().map(file).collect::<Vec<_>>(),

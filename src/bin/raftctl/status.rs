@@ -10,7 +10,8 @@ use super::output::{json_line, table};
 
 type Answer = (String, Result<Status, ConnectionError>);
 
-/// What there is to print, and whether all is well: every endpoint answers, and one leads.
+/// What there is to print, and whether all is well: every endpoint answers, one leads, and none has
+/// another state than the rest.
 pub(crate) fn status(client: &Client, format: Format) -> (Vec<u8>, End) {
     let answers = client.status_all();
     let text = match format {
@@ -28,18 +29,29 @@ fn health(answers: &[Answer]) -> End {
     let reached: Vec<_> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
     if reached.is_empty() {
         End::Unavailable
-    } else if reached.len() == answers.len() && reached.iter().any(|node| node.leader.is_some()) {
+    } else if reached.len() == answers.len()
+        && reached.iter().any(|node| node.leader.is_some())
+        && reached.iter().all(|node| trouble(node).is_none())
+    {
         End::Done
     } else {
         End::Unhealthy
     }
 }
 
+/// What a person should know of its state.
+fn trouble(node: &Status) -> Option<String> {
+    (node.state != "sound").then(|| {
+        let agreed = node.state_agreed_index;
+        format!("state={} agreed={agreed}", node.state)
+    })
+}
+
 fn line((endpoint, answer): &Answer) -> String {
     match answer {
         Ok(node) => format!(
             "{endpoint} {} {} term={} leader={} commit={} applied={} last={} revision={} \
-             hash={:016x} version={}\n",
+             hash={:016x} version={}{}\n",
             node.node,
             node.role,
             node.term,
@@ -50,6 +62,7 @@ fn line((endpoint, answer): &Answer) -> String {
             node.revision,
             node.state_hash,
             node.version,
+            trouble(node).map_or_else(String::new, |trouble| format!(" {trouble}")),
         ),
         Err(why) => format!("{endpoint} error={}\n", text_of(why)),
     }
@@ -84,7 +97,7 @@ fn row((endpoint, answer): &Answer) -> Vec<String> {
             node.revision.to_string(),
             format!("{:016x}", node.state_hash),
             node.version.clone(),
-            String::new(),
+            trouble(node).unwrap_or_default(),
         ]),
         Err(why) => {
             row.resize(HEADINGS.len() - 1, "-".to_owned());
@@ -126,6 +139,9 @@ fn object((endpoint, answer): &Answer) -> Value {
             "snapshot_received": node.snapshot_received,
             "snapshot_expected": node.snapshot_expected,
             "turn_times": turn_times(&node.turn_times),
+            "state": node.state,
+            "state_agreed_index": node.state_agreed_index.get(),
+            "state_reloads": node.state_reloads,
             "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         }),
         Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),

@@ -40,6 +40,7 @@
 mod bounds;
 mod clones;
 mod compactions;
+mod diverged;
 mod expect;
 mod forced;
 mod leases;

@@ -5,6 +5,7 @@
 //! committed too little, and one that can is tortured as much as it bears.
 
 mod partitions;
+mod states;
 
 use crate::chance::{Chance, usize_of};
 use crate::coverage::Point;
@@ -94,6 +95,7 @@ impl World {
             Class::Transfers => self.ask_for_transfer(),
             Class::Members => self.ask_for_change(),
             Class::Saves => self.ask_for_save(),
+            Class::States => self.spoil(),
             Class::Clocks | Class::Garbage | Class::SmallWindows => {}
         }
     }
@@ -133,7 +135,7 @@ impl World {
 
     /// Tells a process to stop: it hands over what it leads, and ends when its clients have gone or
     /// its time is up.
-    fn leave(&mut self, machine: usize) {
+    pub(super) fn leave(&mut self, machine: usize) {
         if self.machines[machine].node.is_none() {
             return;
         }

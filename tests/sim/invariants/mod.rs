@@ -20,6 +20,8 @@
 //! | CommitMonotonic | commit and applied index never go back, applied ≤ commit ≤ last |
 //! | StateMachineSafety | the entry applied at an index is the committed one |
 //! | ReplicaHashEquality | equal applied index: equal state hash |
+//! | StatesAgree | who has another state than the log says finds out, and nobody else does |
+//! | DivergedSilent | who has found out answers nobody from it |
 //! | SnapshotCommitted | what a snapshot stands for is committed |
 //! | SnapshotDurable | a snapshot in force is on the platters, every byte and its name |
 //! | NeededStays | the snapshot in force and the segments of the log are never removed |
@@ -47,6 +49,7 @@ mod members;
 mod messages;
 mod nodes;
 mod recovery;
+mod states;
 
 use crate::chain::{Chain, Ground, Link};
 use raftd::raft::{Configuration, Mark, Marks};
@@ -96,6 +99,11 @@ pub(crate) struct Seen {
     /// The last entry of its snapshot, and the one before its log.
     snapshot: LogIndex,
     base: LogIndex,
+    /// How often its state came anew, and whether it knows that it must.
+    reloads: u64,
+    pub(crate) silent: bool,
+    /// It knows that states differ, and not which is right.
+    disputed: bool,
 }
 
 /// What is known of a machine over all its starts.
@@ -130,6 +138,7 @@ pub(crate) struct Committed {
 pub(crate) struct Proof {
     pub(crate) seen: Vec<Seen>,
     promises: Vec<Promises>,
+    states: Vec<states::State>,
     /// Who led each term.
     pub(crate) leaders: BTreeMap<Term, usize>,
     /// Every entry that any log ever held, by index.
@@ -153,6 +162,7 @@ impl Proof {
         Proof {
             seen: vec![Seen::default(); machines],
             promises: vec![Promises::default(); machines],
+            states: vec![states::State::default(); machines],
             leaders: BTreeMap::new(),
             entries: Vec::new(),
             committed: Vec::new(),

@@ -310,7 +310,7 @@ impl Proof {
         );
         let known = self.hashes.get(usize_of(position.index.get())).copied().flatten();
         must!(
-            known.is_none_or(|known| known == hash),
+            known.is_none_or(|known| known == hash) || self.states[machine].was_spoiled,
             "ReplicaHashEquality",
             "n{name} gives away another state at {position}"
         );
@@ -326,7 +326,8 @@ impl Proof {
     ) {
         let (applied, hash) = (node.store.applied(), node.store.state_hash());
         let name = machine + 1;
-        if applied == seen.applied {
+        let reloaded = self.check_state_known(machine, seen, node, coverage);
+        if applied == seen.applied && !reloaded {
             must!(
                 hash == seen.hash || seen.hash == 0,
                 "StateMachineSafety",
@@ -334,14 +335,20 @@ impl Proof {
             );
             return;
         }
-        must!(applied > seen.applied, "CommitMonotonic", "n{name} applied {}", seen.applied);
+        let goes_on = applied > seen.applied || reloaded;
+        must!(goes_on, "CommitMonotonic", "n{name} applied {}", seen.applied);
         must!(applied <= seen.commit, "CommitMonotonic", "n{name} applied {applied} beyond commit");
         let slot = usize_of(applied.get());
         if self.hashes.len() <= slot {
             self.hashes.resize(slot + 1, None);
         }
-        let known = *self.hashes[slot].get_or_insert(hash);
-        must!(known == hash, "ReplicaHashEquality", "n{name} differs at {applied}");
+        if self.states[machine].spoiled {
+            // A start may have made it of the log alone, or of an older snapshot.
+            self.states[machine].spoiled = self.hashes[slot] != Some(hash);
+        } else {
+            let known = *self.hashes[slot].get_or_insert(hash);
+            must!(known == hash, "ReplicaHashEquality", "n{name} differs at {applied}");
+        }
         let durable = disk.platter(|platter| platter.log.last());
         coverage.hit_if(applied > durable, Point::AppliedBeforeDurable);
         let compacted = node.store.compact_revision().0;

@@ -94,6 +94,7 @@ impl Proof {
         );
         seen.hash = 0;
         self.seen[machine] = seen;
+        self.note_start_of_state(machine, node, coverage);
     }
 
     /// The last entry that `machine` acknowledged and did not take back.

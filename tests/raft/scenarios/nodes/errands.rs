@@ -17,6 +17,11 @@ impl Nodes {
         self.machines[nth - 1].node.as_ref().expect("it is up").inspect().wal.last()
     }
 
+    /// The state of a server is another one from now on, without an entry.
+    pub(in crate::raft) fn spoil(&mut self, nth: usize) {
+        self.machine(nth).node.as_mut().expect("it is up").spoil_state();
+    }
+
     /// Asks `nth` to remove a member; the request's number.
     pub(in crate::raft) fn remove_member(&mut self, nth: usize, member: usize) -> u64 {
         self.ask(nth, |out, asked| MemberRequest::Remove { node: id(member) }.encode(out, asked)).0

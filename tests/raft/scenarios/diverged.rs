@@ -1,0 +1,248 @@
+//! Servers whose state is another one than the log says: they find out, serve nobody, and load it
+//! anew.
+
+use super::nodes::{Answer, Nodes, Tuning};
+use raftd::limits::WorkingLimits;
+use raftd::wire::error::Error;
+
+const MS: u64 = 1_000_000;
+/// The members compare their states every so many entries.
+const EVERY: u64 = 4;
+
+/// So many nodes that compare often, who of them leads, and who not.
+fn cluster(count: usize, snapshot_entries: u64) -> (Nodes, usize, Vec<usize>) {
+    let working = WorkingLimits { state_hash_every: EVERY, ..WorkingLimits::default() };
+    let mut nodes = Nodes::tuned(count, Tuning { snapshot_entries, working, ..Tuning::default() });
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    (nodes, leader, (1..=count).filter(|nth| *nth != leader).collect())
+}
+
+fn put(nodes: &mut Nodes, nth: usize, key: &str) {
+    let put = nodes.put(nth, key);
+    nodes.pass(20 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done), "{key}");
+}
+
+/// Entries up to the next one at which states are compared, and that too; all hear of it.
+fn put_until_compared(nodes: &mut Nodes, leader: usize) {
+    while {
+        put(nodes, leader, "key");
+        !nodes.status_of(leader).applied_index.get().is_multiple_of(EVERY)
+    } {}
+    nodes.pass(100 * MS);
+}
+
+fn reads(nodes: &mut Nodes, nth: usize) -> Option<Answer> {
+    let read = nodes.read(nth, "key");
+    nodes.pass(20 * MS);
+    nodes.answers.get(&read).cloned()
+}
+
+fn is_refused(answer: Option<&Answer>, why_wanted: &str) -> bool {
+    let Some(Answer::Failed(Error::NotReady { why })) = answer else { return false };
+    why.contains(why_wanted)
+}
+
+fn all_agree(nodes: &Nodes, count: usize) {
+    let first = nodes.status_of(1);
+    for nth in 1..=count {
+        let status = nodes.status_of(nth);
+        assert_eq!(status.applied_index, first.applied_index, "node {nth}");
+        assert_eq!(status.state_hash, first.state_hash, "node {nth}");
+        assert_eq!(status.state, "sound", "node {nth}");
+    }
+}
+
+/// The leader's log holds everything, and it has no snapshot: it makes one for whoever asks.
+#[test]
+fn a_follower_that_diverged_serves_nobody_until_it_has_loaded_its_state_anew() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    let odd = others[0];
+    put_until_compared(&mut nodes, leader);
+    let agreed = nodes.status_of(leader).applied_index;
+    assert_eq!(nodes.status_of(odd).state_agreed_index, agreed);
+    nodes.spoil(odd);
+    assert_eq!(nodes.status_of(odd).state, "sound", "nobody knows yet");
+    nodes.hold_background(odd);
+    put_until_compared(&mut nodes, leader);
+    let status = nodes.status_of(odd);
+    assert_eq!((status.state.as_str(), status.state_agreed_index), ("diverged", agreed));
+    let why = format!("differed from that of a majority at entry {}", agreed.advanced_by(EVERY));
+    for _ in 0..3 {
+        let read = reads(&mut nodes, odd);
+        assert!(is_refused(read.as_ref(), &why), "{read:?}");
+        put(&mut nodes, leader, "the others go on");
+    }
+    let (save, _) = nodes.save(odd);
+    nodes.pass(20 * MS);
+    assert!(is_refused(nodes.answers.get(&save), &why), "nor is it given away");
+    let made = nodes.status_of(leader).snapshot_index;
+    assert!(made >= agreed.advanced_by(EVERY), "{made}: it is made because somebody wants it");
+    let before = nodes.status_of(odd).last_index;
+    assert_eq!(before, nodes.status_of(leader).last_index, "it takes entries all the while");
+    nodes.release_background(odd);
+    nodes.pass(1_000 * MS);
+    assert_eq!(nodes.status_of(odd).state_reloads, 1);
+    all_agree(&nodes, 3);
+    assert_eq!(reads(&mut nodes, odd), Some(Answer::Done));
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(odd).state_agreed_index, nodes.status_of(leader).applied_index);
+    assert_eq!(nodes.status_of(odd).state_reloads, 1);
+}
+
+/// A quorum need not be without it: what it has in its log counts, and its vote does.
+#[test]
+fn a_leader_that_diverged_hands_over_and_answers_nobody_from_its_state() {
+    let (mut nodes, old, _) = cluster(3, u64::MAX);
+    put_until_compared(&mut nodes, old);
+    nodes.spoil(old);
+    let term = nodes.status_of(old).term;
+    while nodes.status_of(old).state == "sound" {
+        nodes.put(old, "key");
+        nodes.pass(5 * MS);
+    }
+    let write = nodes.put(old, "key");
+    nodes.pass(20 * MS);
+    let answer = nodes.answers.get(&write);
+    assert!(is_refused(answer, "is loaded anew"), "{answer:?}");
+    nodes.pass(1_000 * MS);
+    let new = nodes.leader().expect("somebody leads");
+    assert_ne!(new, old);
+    assert_eq!(nodes.status_of(new).term, term.next(), "it was asked to");
+    assert_eq!(nodes.status_of(old).state_reloads, 1);
+    all_agree(&nodes, 3);
+    put(&mut nodes, new, "later");
+    assert_eq!(reads(&mut nodes, old), Some(Answer::Done));
+}
+
+/// What was made of a diverged state is on the disk, and would be served after a restart. The note
+/// stays until another snapshot has taken its place.
+#[test]
+fn a_restart_does_not_serve_what_was_made_of_a_diverged_state() {
+    let (mut nodes, leader, others) = cluster(3, 2);
+    let odd = others[0];
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil(odd);
+    nodes.hold_background(leader);
+    let reloads = |nodes: &Nodes| nodes.status_of(odd).state_reloads;
+    (1..EVERY).for_each(|_| put(&mut nodes, leader, "key"));
+    nodes.pass(100 * MS);
+    let status = nodes.status_of(odd);
+    assert!(status.snapshot_index > status.state_agreed_index, "{status:?}");
+    nodes.hold_background(odd);
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(odd).state, "diverged");
+    let spoiled = nodes.status_of(odd).snapshot_index;
+    for _ in 0..2 {
+        nodes.crash(odd);
+        nodes.hold_background(odd);
+        nodes.boot(odd).expect("its disk is well");
+        nodes.pass(100 * MS);
+        let status = nodes.status_of(odd);
+        assert_eq!((status.state.as_str(), status.snapshot_index), ("diverged", spoiled));
+        let read = reads(&mut nodes, odd);
+        assert!(is_refused(read.as_ref(), "before this start"), "{read:?}");
+    }
+    nodes.release_background(odd);
+    nodes.release_background(leader);
+    nodes.pass(1_000 * MS);
+    assert_eq!(reloads(&nodes), 1);
+    all_agree(&nodes, 3);
+    nodes.crash(odd);
+    nodes.boot(odd).expect("its disk is well");
+    nodes.pass(1_000 * MS);
+    all_agree(&nodes, 3);
+    assert_eq!(reads(&mut nodes, odd), Some(Answer::Done));
+}
+
+/// Nobody can say which of two is right. Only the leader answers, nothing is given up, and a server
+/// that starts again makes its state of the log once more.
+#[test]
+fn of_two_that_differ_the_leader_serves_and_the_other_says_why_not() {
+    let (mut nodes, leader, others) = cluster(2, u64::MAX);
+    let other = others[0];
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil(other);
+    put_until_compared(&mut nodes, leader);
+    for nth in [leader, other] {
+        assert_eq!(nodes.status_of(nth).state, "disputed", "node {nth}");
+    }
+    put(&mut nodes, leader, "served");
+    let read = reads(&mut nodes, other);
+    assert!(is_refused(read.as_ref(), "the members' states differ"), "{read:?}");
+    assert_eq!(reads(&mut nodes, leader), Some(Answer::Done));
+    nodes.crash(other);
+    nodes.boot(other).expect("its disk is well");
+    nodes.pass(500 * MS);
+    let leader = nodes.leader().expect("elected");
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(other).state_reloads, 0);
+    all_agree(&nodes, 2);
+    assert_eq!(reads(&mut nodes, other), Some(Answer::Done));
+}
+
+/// One of three is away, and two differ: whoever was right is known when it is back.
+#[test]
+fn a_third_server_that_comes_back_settles_who_of_two_was_right() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    let (odd, away) = (others[0], others[1]);
+    nodes.crash(away);
+    nodes.spoil(odd);
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(odd).state, "disputed");
+    let read = reads(&mut nodes, odd);
+    assert!(is_refused(read.as_ref(), "only the leader"), "{read:?}");
+    nodes.boot(away).expect("its disk is well");
+    nodes.pass(1_000 * MS);
+    assert_eq!(nodes.status_of(odd).state_reloads, 1, "{:?}", nodes.status_of(odd));
+    all_agree(&nodes, 3);
+    assert_eq!(nodes.status_of(leader).state_reloads, 0);
+}
+
+/// The only server that has all that is committed has lost its state: it leads, so that others get
+/// the entries, answers nobody, and makes way.
+#[test]
+fn who_alone_has_the_log_leads_without_a_state_until_another_can() {
+    let (mut nodes, odd, others) = cluster(3, u64::MAX);
+    let (one, behind) = (others[0], others[1]);
+    nodes.crash(behind);
+    put(&mut nodes, odd, "only two have it");
+    nodes.boot(behind).expect("its disk is well");
+    nodes.cut(behind, odd);
+    nodes.cut(behind, one);
+    nodes.spoil(odd);
+    put_until_compared(&mut nodes, odd);
+    nodes.crash(one);
+    nodes.mend();
+    nodes.pass(3_000 * MS);
+    let leader = nodes.leader().expect("two of three are up");
+    assert_eq!(leader, behind, "it has all entries by now");
+    put(&mut nodes, leader, "later");
+    assert_eq!(nodes.status_of(behind).keys, nodes.status_of(odd).keys);
+    nodes.boot(one).expect("its disk is well");
+    nodes.pass(1_000 * MS);
+    let leader = nodes.leader().expect("elected");
+    put_until_compared(&mut nodes, leader);
+    nodes.pass(1_000 * MS);
+    all_agree(&nodes, 3);
+}
+
+/// What was said while two could not reach each other is said again when they can, and not only
+/// once there is another entry to compare at.
+#[test]
+fn whoever_was_cut_off_hears_what_it_missed_without_another_entry() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    let (odd, other) = (others[0], others[1]);
+    nodes.cut(odd, other);
+    nodes.spoil(odd);
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(odd).state, "disputed", "it hears one of two");
+    assert_eq!(nodes.status_of(leader).state, "sound", "it hears both");
+    let last = nodes.status_of(leader).last_index;
+    nodes.mend();
+    nodes.pass(1_000 * MS);
+    assert_eq!(nodes.status_of(odd).state_reloads, 1, "{:?}", nodes.status_of(odd));
+    all_agree(&nodes, 3);
+    assert_eq!(nodes.status_of(leader).last_index, last);
+}
