@@ -271,6 +271,7 @@ impl Node {
         let configuration = (at, membership.configuration());
         let fate = raft.install_snapshot(now, id.position, configuration);
         self.wal.install_part(fate == LogFate::Replaced);
+        self.end_all_ranges();
         let old = std::mem::replace(&mut self.store, *store);
         assert!(old.applied() < self.store.applied(), "a snapshot never goes back");
         self.wal.drop_in_background(Box::new(old));

@@ -46,6 +46,7 @@ mod leases;
 mod marks;
 pub(crate) mod nodes;
 mod print;
+mod ranges;
 mod run;
 mod saves;
 mod script;
