@@ -18,6 +18,8 @@ pub struct Inspection<'a> {
     pub store: &'a Store,
     /// Batches of reads for which the rules have not said yet up to where to apply.
     pub reads_unconfirmed: usize,
+    /// Whether the last turn looked at a key for a range of many.
+    pub ranges_walked: bool,
 }
 
 impl Node {
@@ -28,7 +30,8 @@ impl Node {
             Stage::Alone(_) | Stage::Founding => None,
         };
         let reads_unconfirmed = self.reads.unconfirmed();
-        Inspection { raft, wal: &self.wal, store: &self.store, reads_unconfirmed }
+        let ranges_walked = self.ranges.walked;
+        Inspection { raft, wal: &self.wal, store: &self.store, reads_unconfirmed, ranges_walked }
     }
 
     /// Whom it dials, or has dialed.

@@ -55,6 +55,8 @@ pub(super) struct Ranges {
     kept_bytes: usize,
     /// Steps of this turn that are left for ranges that begin.
     fresh_steps: usize,
+    /// The last turn looked at a key, for a range that began or for one under way.
+    pub(super) walked: bool,
 }
 
 impl Ranges {
@@ -159,10 +161,11 @@ impl Node {
 
     /// Goes on with the ranges under way, each in turn, as far as a turn goes.
     pub(super) fn continue_ranges(&mut self, now: Instant) {
-        self.ranges.fresh_steps = self.options.working.range_steps;
+        let mut steps = self.options.working.range_steps;
+        self.ranges.walked = self.ranges.fresh_steps < steps;
+        self.ranges.fresh_steps = steps;
         self.connections.ranges_wait = false;
         self.end_overtaken();
-        let mut steps = self.options.working.range_steps;
         for _ in 0..self.ranges.list.len() {
             if steps == 0 {
                 break;
@@ -173,6 +176,7 @@ impl Node {
                 Written::Part | Written::Nothing => self.keep_or_refuse(running),
             }
         }
+        self.ranges.walked |= steps < self.options.working.range_steps;
     }
 
     /// Writes the next part of a range, if its client has read enough.
