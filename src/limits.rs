@@ -110,15 +110,38 @@ pub const CLIENT_OUT_FLOOR: usize = 1024;
 pub const CLIENT_OUT_LARGE_BELOW: usize =
     CLIENT_OUT_BYTES_MAX - 2 * (RANGE_REPLY_BYTES_MAX + CONNECTION_OUT_HIGH_WATER);
 
-/// Largest reply to a range while large ones wait. Bytes.
+/// Largest reply to a range or a transaction while large ones wait. Bytes.
 pub const RANGE_REPLY_BYTES_SMALL: usize = 16 * 1024;
+
+/// Keys in one reply to a range, unless a single one is larger: others follow. Bytes.
+pub const RANGE_PART_BYTES: usize = 64 * 1024;
+
+/// What a turn looks at for ranges that it begins, and again for those under way: a step is to look
+/// at a key, and three more to read a version. With a million keys and cold memory some 60 ns each,
+/// so a quarter of a millisecond. `scripts/prove ranges`
+pub const RANGE_STEPS: usize = 4096;
+
+/// Out-buffer size at which a range under way waits. Bytes.
+pub const RANGE_OUT_HIGH_WATER: usize = 2 * RANGE_PART_BYTES;
+
+/// Ranges under way at once; one more gets Busy. Each is looked at in each turn.
+pub const RANGES_MAX: usize = 1024;
+
+/// What all ranges under way keep from turn to turn: which keys they are at, and what they have
+/// sorted so far; what they ask besides is part of `WAITING_READ_BYTES_MAX`. Beyond, who wants more
+/// gets Busy, unless it is alone. Five of the largest sorted ones, or one key of any size. Bytes.
+pub const RANGES_BYTES_MAX: usize = 1536 * 1024;
+
+/// Keys in the answer to a range that is sorted by anything but the key: it is known only at the
+/// end, and until then each takes 16 bytes. `more` says that there are others.
+pub const SORTED_KEYS_MAX: usize = 16 * 1024;
 
 /// Client connections at once; more are refused with an error frame. Descriptors are the other
 /// bound.
 pub const CONNECTIONS_MAX: usize = 8192;
 
-/// Largest reply to one range request or transaction; more is cut, with `more` set. What was there
-/// before and would not fit is not cut: then nothing is done. Bytes.
+/// Largest reply to a transaction: its ranges are cut, with `more` set. What was there before and
+/// would not fit is not cut: then nothing is done. Bytes.
 pub const RANGE_REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// All watches of a node's clients together, with their keys: 18,000 of small keys. More are told
@@ -247,6 +270,7 @@ const _: () = assert!(
         + CLIENT_OUT_COST
         + WAITING_READ_COST
         + WATCHES_BYTES_MAX
+        + RANGES_BYTES_MAX
         + UNCOMMITTED_BYTES_MAX
         + ENTRY_CACHE_BYTES
         < CLIENTS_COST_BYTES_MAX
@@ -306,6 +330,10 @@ pub struct WorkingLimits {
     pub watch_batch_bytes: usize,
     /// See [`STATE_HASH_EVERY`]. The same on all members.
     pub state_hash_every: u64,
+    /// See [`RANGE_STEPS`].
+    pub range_steps: usize,
+    /// See [`RANGE_PART_BYTES`].
+    pub range_part_bytes: usize,
 }
 
 impl Default for WorkingLimits {
@@ -321,6 +349,8 @@ impl Default for WorkingLimits {
             lease_checkpoint_ms: LEASE_CHECKPOINT_MS,
             watch_batch_bytes: WATCH_BATCH_BYTES,
             state_hash_every: STATE_HASH_EVERY,
+            range_steps: RANGE_STEPS,
+            range_part_bytes: RANGE_PART_BYTES,
         }
     }
 }

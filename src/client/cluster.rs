@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::{ClusterId, Revision};
-use crate::wire::client::{Command, Consistency, RangeArgs, RangeEnd};
+use crate::wire::client::{Command, RangeArgs, RangeEnd};
 use crate::wire::error::{Advice, Error as WireError};
-use crate::wire::reply::{RangeReply, ReplyBody};
+use crate::wire::reply::ReplyBody;
 use crate::wire::status::Status;
 
 use super::clock::{Deadline, back_off};
 use super::connection::Connection;
 use super::error::{Attempt, ConnectionError, Error, Why};
-use super::requests::own;
 use super::session::Sessions;
 
 /// One attempt to say hello takes at least and at most this, by the timeout's share of an endpoint:
@@ -47,7 +46,7 @@ pub struct ClientOptions {
 #[derive(Debug)]
 pub struct Client {
     options: ClientOptions,
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// Leaders that were named and are no endpoints, the latest last: when all endpoints have left
     /// the cluster, they lead back to it.
     learned: Vec<String>,
@@ -195,31 +194,6 @@ impl Client {
         Ok(found.kvs.pop())
     }
 
-    /// Reads a range, at one revision, in as many requests as the replies' bound makes necessary.
-    pub fn range(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
-        if args.selection.sorts() {
-            return self.sorted_range(args);
-        }
-        let mut range = self.range_once(args)?;
-        while range.more && (args.limit == 0 || collected(&range) < args.limit) {
-            let Some(last) = range.kvs.last() else { break };
-            // The next key after it in the order of bytes.
-            let mut key = last.key.clone();
-            key.push(0);
-            let revision =
-                if args.revision == Revision(0) { range.revision } else { args.revision };
-            let limit =
-                if args.limit == 0 { 0 } else { args.limit.saturating_sub(collected(&range)) };
-            let next = self.range_once(&RangeArgs { key: &key, revision, limit, ..*args })?;
-            range.more = next.more;
-            if next.kvs.is_empty() {
-                break;
-            }
-            range.kvs.extend(next.kvs);
-        }
-        Ok(range)
-    }
-
     /// What the node at `endpoint` says of itself.
     pub fn status(&self, endpoint: &str) -> Result<Status, ConnectionError> {
         status(endpoint, &self.options)
@@ -241,19 +215,6 @@ impl Client {
                     (endpoint.clone(), status)
                 })
                 .collect()
-        })
-    }
-
-    pub(super) fn range_once(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
-        self.check_size(args.key.len().saturating_add(args.end.len()))?;
-        let intent = match args.consistency {
-            Consistency::Linearizable | Consistency::Lease => Intent::Read,
-            Consistency::Serializable => Intent::ReadHere,
-        };
-        let send = |connection: &mut Connection| connection.range(args);
-        let deadline = self.deadline();
-        self.call(intent, deadline, send, |body| {
-            if let ReplyBody::Range(reply) = body { Some(own_range(&reply)) } else { None }
         })
     }
 
@@ -547,13 +508,4 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         | ReplyBody::WatchProgress { .. }
         | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
     }
-}
-
-fn collected(range: &Range) -> u64 {
-    u64::try_from(range.kvs.len()).unwrap_or(u64::MAX)
-}
-
-fn own_range(reply: &RangeReply<'_>) -> Range {
-    let RangeReply { revision, more, count, .. } = *reply;
-    Range { revision, kvs: reply.kvs().map(own).collect(), more, count }
 }

@@ -20,7 +20,8 @@ use crate::wire::watch::{self, WatchArgs};
 use super::clock::Deadline;
 use super::error::ConnectionError;
 
-/// Largest reply: a range is cut when it reaches its bound, by a last key that may be large. Bytes.
+/// Largest reply: a transaction's is cut when it reaches its bound, by a last key that may be
+/// large. Bytes.
 const REPLY_BYTES_MAX: usize = RANGE_REPLY_BYTES_MAX + REQUEST_BYTES_MAX + 64 * 1024;
 
 /// Bytes read at a time. Bytes: hundreds of small replies.
@@ -108,7 +109,8 @@ impl Connection {
         id
     }
 
-    /// Puts a Range into the send buffer.
+    /// Puts a Range into the send buffer. It is answered by replies of this number until one that
+    /// does not go on.
     pub fn range(&mut self, args: &RangeArgs<'_>) -> u64 {
         let id = self.take_id();
         client::range_request(&mut self.out, id, args);
@@ -214,6 +216,11 @@ impl Connection {
             Err(why) => why.kind() == ErrorKind::WouldBlock,
         };
         self.stream.set_nonblocking(false).is_ok() && idle
+    }
+
+    /// The number of the request made last.
+    pub(super) fn last_id(&self) -> u64 {
+        self.next_id - 1
     }
 
     fn take_id(&mut self) -> u64 {

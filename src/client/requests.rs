@@ -1,15 +1,11 @@
 //! Puts, deletes and reads with all their options, and transactions.
 
-use std::cmp::Ordering;
-
 use crate::types::Revision;
-use crate::wire::client::{
-    Command, Consistency, DeleteWith, Order, PutWith, RangeArgs, Selection, SortBy, Txn,
-};
+use crate::wire::client::{Command, Consistency, DeleteWith, PutWith, Txn};
 use crate::wire::reply::ReplyBody;
 use crate::wire::results::{self, Kvs, Results};
 
-use super::cluster::{Client, Intent, KeyValue, Range};
+use super::cluster::{Client, Intent, KeyValue};
 use super::connection::Connection;
 use super::error::Error;
 
@@ -124,48 +120,6 @@ impl Client {
         self.write(Command::Compact { revision }, |body| {
             if let ReplyBody::Compact { revision } = body { Some(revision) } else { None }
         })
-    }
-
-    /// Reads a range in an order of its own. If one reply does not hold it there is no key to go on
-    /// from: then all of it is read by key, and put into order here.
-    pub(super) fn sorted_range(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
-        let first = self.range_once(args)?;
-        let sent = u64::try_from(first.kvs.len()).unwrap_or(u64::MAX);
-        if !first.more || sent == args.limit {
-            return Ok(first);
-        }
-        let Selection { by, order, .. } = args.selection;
-        let revision = if args.revision == Revision(0) { first.revision } else { args.revision };
-        let mut all = self.range(&RangeArgs {
-            limit: 0,
-            revision,
-            keys_only: args.keys_only && by != SortBy::Value,
-            selection: Selection { by: SortBy::Key, order: Order::Unsorted, ..args.selection },
-            ..*args
-        })?;
-        all.kvs.sort_by(|one, two| match order {
-            Order::Unsorted | Order::Ascend => compare(by, one, two),
-            Order::Descend => compare(by, two, one),
-        });
-        let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-        all.more = args.limit > 0 && limit < all.kvs.len();
-        if args.limit > 0 {
-            all.kvs.truncate(limit);
-        }
-        if args.keys_only {
-            all.kvs.iter_mut().for_each(|kv| kv.value.clear());
-        }
-        Ok(Range { revision: first.revision, ..all })
-    }
-}
-
-fn compare(by: SortBy, one: &KeyValue, two: &KeyValue) -> Ordering {
-    match by {
-        SortBy::Key => one.key.cmp(&two.key),
-        SortBy::Version => one.version.cmp(&two.version),
-        SortBy::Create => one.create_revision.cmp(&two.create_revision),
-        SortBy::Mod => one.mod_revision.cmp(&two.mod_revision),
-        SortBy::Value => one.value.cmp(&two.value),
     }
 }
 

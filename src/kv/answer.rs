@@ -304,6 +304,11 @@ pub fn write_kv(out: &mut Vec<u8>, kv: &KeyValueRef<'_>) {
     msgpack::write_uint(out, lease);
 }
 
+/// What a key and all about it take, at most. Bytes.
+pub(super) fn bytes_of(kv: &KeyValueRef<'_>) -> usize {
+    KV_OVERHEAD_BYTES + kv.key.len() + kv.value.len()
+}
+
 /// An array of kvs whose number is known only at its end.
 #[derive(Debug)]
 #[must_use = "an array that is not finished holds nothing"]
@@ -327,6 +332,11 @@ impl KvArray {
     pub fn push(&mut self, out: &mut Vec<u8>, kv: &KeyValueRef<'_>) {
         write_kv(out, kv);
         self.count += 1;
+    }
+
+    /// Whether it has none yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Ends the array.

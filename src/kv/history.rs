@@ -125,6 +125,15 @@ impl History {
         self.queued_bytes - gone
     }
 
+    /// What is compacted, due above a revision, and not freed. Bytes.
+    pub(super) fn compacted_after(&self, revision: Revision) -> u64 {
+        let count = self.queue.partition_point(|due| due.revision <= revision);
+        let last = count.checked_sub(1).and_then(|at| self.queue.get(at));
+        // What is freed is not in the queue any more: then the first in it tells.
+        let before = last.or_else(|| self.queue.front()).map_or(0, |due| due.bytes_after);
+        self.compacted_bytes.saturating_sub(before)
+    }
+
     /// How many things wait in it.
     pub(super) fn len(&self) -> usize {
         self.queue.len()

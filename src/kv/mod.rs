@@ -44,6 +44,7 @@ mod outlet;
 mod overlap;
 mod quota;
 mod range;
+mod ranking;
 mod select;
 mod session;
 mod slab;
@@ -51,6 +52,7 @@ mod stabbing;
 mod transact;
 mod txn;
 mod versions;
+mod walk;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -72,6 +74,7 @@ pub use range::{KeyValueRef, RangeError, RangeRequest, RangeSummary};
 pub use select::{Order, RevisionSpan, Selection, SortBy};
 pub use session::{KeptReply, SessionCounters, SessionRow};
 pub use txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
+pub use walk::RangeWalk;
 pub use watch::{WatchId, Watches};
 
 use crate::types::{LogIndex, Revision, Term};
@@ -116,6 +119,8 @@ pub struct Store {
     stamp_ms: u64,
     /// The compaction revision of the checkpoint under way: nothing due later is freed.
     pinned: Option<Revision>,
+    /// The revisions that walks read, and how many read each: nothing due later is freed.
+    walks: BTreeMap<Revision, usize>,
     /// Changes from this revision on are to be handed out: neither they nor what they superseded
     /// are freed.
     held: Option<Revision>,
@@ -164,6 +169,7 @@ impl Store {
             term: Term::ZERO,
             stamp_ms: 0,
             pinned: None,
+            walks: BTreeMap::new(),
             held: None,
             found: Vec::new(),
             deleted: Vec::new(),

@@ -239,9 +239,10 @@ impl Store {
         self.free_due(work);
     }
 
-    /// What was due at this revision may be freed: a checkpoint may still need the rest.
+    /// What was due at this revision may be freed: a checkpoint or a walk may still need the rest.
     fn freeable(&self) -> Revision {
-        self.pinned.map_or(self.given_up(), |pinned| pinned.min(self.given_up()))
+        let walks = self.walks.first_key_value().map(|(lowest, _)| *lowest);
+        self.pinned.into_iter().chain(walks).fold(self.given_up(), Revision::min)
     }
 
     /// Frees up to `count` versions or keys that a compaction gave up.

@@ -8,10 +8,11 @@ use std::ops::{Bound, ControlFlow};
 use crate::types::Revision;
 
 use super::Store;
+use super::checkpoint::{SliceLimits, Sliced};
 use super::command::RangeEnd;
 use super::index::KeyHash;
 use super::keys::{KeyEntry, KeyId};
-use super::select::{Best, Selection};
+use super::select::Selection;
 use super::versions::{Version, VersionId};
 
 /// Keys warmed at once: about as many misses as a core keeps in flight..
@@ -130,31 +131,18 @@ impl Store {
     }
 
     /// Visits the selected keys of a range, in ascending order if no other is asked for, until the
-    /// limit, or until `visit` breaks: the key it breaks at counts as left out. Costs a walk over
-    /// the whole range, because all of it is counted.
+    /// limit, or until `visit` breaks: the key it breaks at counts as left out. A walk over the
+    /// whole range at once, because all of it is counted; `walk` does it in slices.
     pub fn range(
         &self,
         request: &RangeRequest<'_>,
         visit: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
     ) -> Result<RangeSummary, RangeError> {
-        let at = self.readable(request.revision)?;
-        let mut walk = Walk { request, visit, count: 0, filtered: 0, taken: 0, stopped: false };
-        if request.selection.sorts() && !request.count_only {
-            let mut best = Best::new(request);
-            self.each_entry(request.key, request.end, |entry| {
-                if let Some(version) = walk.select(self, entry, at) {
-                    best.consider(entry, version);
-                }
-            });
-            for (entry, version) in best.into_sorted() {
-                walk.visit(entry, version);
-            }
-        } else {
-            self.each_entry(request.key, request.end, |entry| walk.consider(self, entry, at));
-        }
-        let Walk { count, filtered, taken, .. } = walk;
-        let more = !request.count_only && taken + filtered < count;
-        Ok(RangeSummary { revision: self.revision, count, more })
+        let mut walk = self.begin_walk(request)?;
+        let mut all = SliceLimits { steps: usize::MAX, bytes: usize::MAX };
+        let sliced = self.walk(request, &mut walk, &mut all, visit);
+        assert_eq!(sliced, Sliced::Done, "a slice without an end holds everything");
+        Ok(walk.summary(request))
     }
 
     /// Looks at the keys of a range that have versions, in ascending order.
@@ -206,75 +194,6 @@ impl Store {
         };
         let bounds = (Bound::Included(key), last);
         self.ordered.range::<[u8], _>(bounds).map(|(name, id)| (&**name, *id))
-    }
-
-    /// The version of a key that a reader at `revision` sees.
-    fn visible_at(&self, entry: &KeyEntry, revision: Revision) -> Option<&Version> {
-        let mut version = self.versions.at(entry.newest);
-        while version.mod_revision > revision.0 {
-            if version.older == VersionId::NONE {
-                return None;
-            }
-            version = self.versions.at(version.older);
-        }
-        if version.is_tombstone() { None } else { Some(version) }
-    }
-}
-
-/// One pass over a range.
-struct Walk<'r, 'v> {
-    request: &'r RangeRequest<'r>,
-    visit: &'v mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
-    count: u64,
-    /// Of those counted, how many the filters leave out.
-    filtered: u64,
-    taken: u64,
-    stopped: bool,
-}
-
-impl Walk<'_, '_> {
-    fn consider(&mut self, store: &Store, entry: &KeyEntry, at: Revision) {
-        let limit = self.request.limit;
-        let full = self.request.count_only || self.stopped || (limit > 0 && self.taken >= limit);
-        if full && at == store.revision && !self.request.selection.filters() {
-            // Counting the present needs no version.
-            self.count += u64::from(entry.is_live());
-            return;
-        }
-        let Some(version) = self.select(store, entry, at) else { return };
-        if !full {
-            self.visit(entry, version);
-        }
-    }
-
-    /// Counts a key; says what is to be answered of it, if anything.
-    fn select<'s>(
-        &mut self,
-        store: &'s Store,
-        entry: &KeyEntry,
-        at: Revision,
-    ) -> Option<&'s Version> {
-        let version = store.visible_at(entry, at)?;
-        self.count += 1;
-        if self.request.selection.takes(version) {
-            return Some(version);
-        }
-        self.filtered += 1;
-        None
-    }
-
-    fn visit(&mut self, entry: &KeyEntry, version: &Version) {
-        if self.stopped {
-            return;
-        }
-        let mut found = key_value(entry, version);
-        if self.request.keys_only {
-            found.value = &[];
-        }
-        match (self.visit)(found) {
-            ControlFlow::Continue(()) => self.taken += 1,
-            ControlFlow::Break(()) => self.stopped = true,
-        }
     }
 }
 

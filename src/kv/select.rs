@@ -1,18 +1,7 @@
 //! Which keys of a range are answered, and in which order: etcd's filters and sorts.
-//!
-//! A sorted answer is known only when the whole range has been seen. What is kept until then are
-//! references, and no more of them than an answer can hold: the best so far, in a heap whose top is
-//! the one to drop. So the memory is bounded by the reply, not by the range.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-
-use crate::limits::RANGE_REPLY_BYTES_MAX;
 use crate::types::Revision;
 
-use super::answer::KV_OVERHEAD_BYTES;
-use super::keys::KeyEntry;
-use super::range::RangeRequest;
 use super::versions::Version;
 
 /// What a range is sorted by.
@@ -126,9 +115,14 @@ impl Selection {
         Selection { by, order, mod_revision: all, create_revision: all }
     };
 
-    /// Whether the order is another than that of the keys.
+    /// Whether the order is known only once all keys have been seen: it is by something else.
     pub fn sorts(&self) -> bool {
-        self.by != SortBy::Key || self.order == Order::Descend
+        self.by != SortBy::Key
+    }
+
+    /// Whether the greatest key comes first.
+    pub fn is_backwards(&self) -> bool {
+        self.by == SortBy::Key && self.order == Order::Descend
     }
 
     /// Whether keys are left out.
@@ -140,90 +134,5 @@ impl Selection {
     pub(super) fn takes(&self, version: &Version) -> bool {
         self.mod_revision.holds(version.mod_revision)
             && self.create_revision.holds(version.create_revision)
-    }
-}
-
-/// A key with a place in the answer.
-struct Ranked<'s> {
-    entry: &'s KeyEntry,
-    version: &'s Version,
-    by: SortBy,
-    descends: bool,
-}
-
-impl Ord for Ranked<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let (one, two) = (self.version, other.version);
-        let order = match self.by {
-            SortBy::Key => self.entry.name().cmp(other.entry.name()),
-            SortBy::Version => one.version.cmp(&two.version),
-            SortBy::Create => one.create_revision.cmp(&two.create_revision),
-            SortBy::Mod => one.mod_revision.cmp(&two.mod_revision),
-            SortBy::Value => one.value().cmp(two.value()),
-        };
-        let order = if self.descends { order.reverse() } else { order };
-        order.then_with(|| self.entry.name().cmp(other.entry.name()))
-    }
-}
-
-impl PartialOrd for Ranked<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ranked<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Ranked<'_> {}
-
-/// The first keys of a sorted answer, as far as they have been seen.
-pub(super) struct Best<'s> {
-    by: SortBy,
-    descends: bool,
-    keys_only: bool,
-    limit: usize,
-    heap: BinaryHeap<Ranked<'s>>,
-    bytes: usize,
-}
-
-impl<'s> Best<'s> {
-    pub(super) fn new(request: &RangeRequest<'_>) -> Best<'s> {
-        let Selection { by, order, .. } = request.selection;
-        let limit = match request.limit {
-            0 => usize::MAX,
-            limit => usize::try_from(limit).unwrap_or(usize::MAX),
-        };
-        let (descends, keys_only) = (order == Order::Descend, request.keys_only);
-        Best { by, descends, keys_only, limit, heap: BinaryHeap::new(), bytes: 0 }
-    }
-
-    pub(super) fn consider(&mut self, entry: &'s KeyEntry, version: &'s Version) {
-        let (by, descends) = (self.by, self.descends);
-        let ranked = Ranked { entry, version, by, descends };
-        self.bytes += self.bytes_of(&ranked);
-        self.heap.push(ranked);
-        while let Some(last) = self.heap.peek() {
-            // What stands before the last one fills a reply by itself: the last one is never sent.
-            let without = self.bytes - self.bytes_of(last);
-            if self.heap.len() <= self.limit && without < RANGE_REPLY_BYTES_MAX {
-                break;
-            }
-            self.bytes = without;
-            self.heap.pop();
-        }
-    }
-
-    /// The keys in the order of the answer.
-    pub(super) fn into_sorted(self) -> impl Iterator<Item = (&'s KeyEntry, &'s Version)> {
-        self.heap.into_sorted_vec().into_iter().map(|ranked| (ranked.entry, ranked.version))
-    }
-
-    fn bytes_of(&self, ranked: &Ranked<'_>) -> usize {
-        let value = if self.keys_only { 0 } else { ranked.version.value().len() };
-        KV_OVERHEAD_BYTES + ranked.entry.name().len() + value
     }
 }

@@ -20,7 +20,7 @@ use crate::limits::RANGE_REPLY_BYTES_MAX;
 use crate::types::Revision;
 
 use super::Store;
-use super::answer::{KV_OVERHEAD_BYTES, KvArray, Refusal, write_kv};
+use super::answer::{KvArray, Refusal, bytes_of, write_kv};
 use super::command::{DeleteWith, PutWith};
 use super::index::KeyHash;
 use super::mvcc::NewValue;
@@ -310,10 +310,6 @@ fn holds_of(compare: &Compare<'_>, kv: &KeyValueRef<'_>) -> bool {
 
 fn check_size(bytes: usize) -> Result<(), Refusal> {
     if bytes <= RANGE_REPLY_BYTES_MAX { Ok(()) } else { Err(Refusal::AnswerTooLarge) }
-}
-
-fn bytes_of(kv: &KeyValueRef<'_>) -> usize {
-    KV_OVERHEAD_BYTES + kv.key.len() + kv.value.len()
 }
 
 fn next_on(way: &mut Way<'_>) -> bool {

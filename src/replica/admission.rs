@@ -350,7 +350,8 @@ impl Node {
         if bytes > max {
             return Err(Error::TooLarge { bytes: as_u64(bytes), max: as_u64(max) });
         }
-        let waiting = self.reads.bytes() + self.connections.deferred_bytes() + bytes;
+        let waiting = self.reads.bytes() + self.connections.deferred_bytes();
+        let waiting = waiting + self.ranges.args_bytes() + bytes;
         if waiting > limits::WAITING_READ_BYTES_MAX {
             return Err(Error::Busy { what: "too many reads wait".into() });
         }

@@ -2,21 +2,20 @@
 //! 2, "if commitIndex > lastApplied".
 
 use super::admission::as_u64;
-use super::connections::{ConnectionId, Deferred};
+use super::connections::{ConnectionId, Deferred, Written};
 use super::pending::Waiter;
 use super::reads::{Asked, ReadBatch};
 use super::{Fatal, Node, Stage};
-use crate::kv::{self, Answer, CommandReply, RangeEnd, RangeError, RangeRequest, Refusal};
+use crate::kv::{self, Answer, CommandReply, RangeError, Refusal};
 use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition};
-use crate::wire::client::{Op, RangeArgs, Txn};
+use crate::wire::client::{Op, Txn};
 use crate::wire::error::Error;
 use crate::wire::leases::{LeaseTerm, lease_revoke_reply, lease_term_reply};
 use crate::wire::reply::{
-    RangeReplyWriter, TxnOutcome, compact_reply, delete_reply, delete_with_reply, error_reply,
-    put_if_reply, put_reply, put_with_reply, session_reply, txn_reply,
+    TxnOutcome, compact_reply, delete_reply, delete_with_reply, error_reply, put_if_reply,
+    put_reply, put_with_reply, session_reply, txn_reply,
 };
-use std::ops::ControlFlow;
 
 /// Entry bytes applied in one turn, so that a node that catches up still hears its leader, and its
 /// clients: 2 ms, if values are of 256 B and nothing is in the caches. Bytes.
@@ -186,6 +185,7 @@ impl Node {
         // linearizable.
         let mut budget = 64;
         while budget > 0
+            && self.ranges.may_begin()
             && let Some((id, deferred)) = self.connections.take_deferred()
         {
             let asked = Asked::decode(deferred.op, &deferred.args);
@@ -227,24 +227,24 @@ impl Node {
 
     /// Answers one read from the applied state, or later if the client does not read fast enough.
     pub(super) fn answer_read(&mut self, id: ConnectionId, request: u64, asked: Asked<'_>) {
-        if let Asked::Lease(asked) = asked {
-            return self.answer_lease(id, request, asked);
-        }
+        let txn = match asked {
+            Asked::Lease(asked) => return self.answer_lease(id, request, asked),
+            Asked::Range(args) => return self.answer_range(id, request, &args),
+            Asked::Txn(txn) => txn,
+        };
         // Large replies wait for room; small ones need not wait for those who do not read.
-        let size = match self.connections.has_room_for_large() {
-            true => ReplySize::Any,
-            false => ReplySize::Small,
+        let most = match self.connections.has_room_for_large() {
+            true => usize::MAX,
+            false => limits::RANGE_REPLY_BYTES_SMALL,
         };
         let store = &self.store;
-        let answered = self.connections.answer_if_read(id, |out| match &asked {
-            Asked::Range(args) => write_range(out, store, request, args, size),
-            Asked::Txn(txn) => write_txn(out, store, request, *txn, size),
-            Asked::Lease(_) => unreachable!("answered above"),
+        let written = self.connections.answer_if_read(id, |out| {
+            let fits = write_txn(out, store, request, txn, most);
+            if fits { Written::Whole } else { Written::Nothing }
         });
-        if !answered {
-            let mut args = Vec::new();
-            asked.encode(&mut args);
-            self.connections.defer(id, Deferred { request, op: asked.op(), args });
+        if written == Written::Nothing {
+            let args = txn.args().to_vec();
+            self.connections.defer(id, Deferred { request, op: Op::ReadTxn, args });
         }
     }
 }
@@ -288,7 +288,7 @@ fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, answer: &Answer<'_>) {
     }
 }
 
-fn error_of_range(why: RangeError) -> Error {
+pub(super) fn error_of_range(why: RangeError) -> Error {
     match why {
         RangeError::Compacted { compact_revision } => Error::Compacted { compact_revision },
         RangeError::Future { revision } => Error::FutureRevision { revision },
@@ -308,71 +308,12 @@ fn error_of_refusal(why: Refusal) -> Error {
     }
 }
 
-/// How much may be written of a reply to a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ReplySize {
-    /// As much as one reply may hold.
-    Any,
-    /// Little, or nothing.
-    Small,
-}
-
-/// `false`: it would be too large for `size`, and nothing is written.
-fn write_range(
-    out: &mut Vec<u8>,
-    store: &kv::Store,
-    id: u64,
-    args: &RangeArgs<'_>,
-    size: ReplySize,
-) -> bool {
-    let request = RangeRequest {
-        key: args.key,
-        end: RangeEnd::from_bytes(args.end),
-        limit: args.limit,
-        revision: args.revision,
-        keys_only: args.keys_only,
-        count_only: args.count_only,
-        selection: args.selection,
-    };
-    let start = out.len();
-    let mut cut = false;
-    let mut writer = RangeReplyWriter::begin(out, id, store.revision());
-    let result = store.range(&request, &mut |found| {
-        // One key always fits, so that asking on from the last key ends.
-        let written = out.len() - start;
-        let bytes = written + found.key.len() + found.value.len();
-        let fits = match size {
-            ReplySize::Any => written <= 64 || bytes <= limits::RANGE_REPLY_BYTES_MAX,
-            ReplySize::Small => bytes <= limits::RANGE_REPLY_BYTES_SMALL,
-        };
-        if !fits {
-            cut = true;
-            return ControlFlow::Break(());
-        }
-        writer.push(out, &found);
-        ControlFlow::Continue(())
-    });
-    if cut && size == ReplySize::Small {
-        out.truncate(start);
-        return false;
-    }
-    match result {
-        Ok(summary) => writer.finish(out, summary.more, summary.count),
-        Err(why) => {
-            out.truncate(start);
-            error_reply(out, id, &error_of_range(why));
-        }
-    }
-    true
-}
-
-/// The same of a reply to a transaction that only reads.
-fn write_txn(out: &mut Vec<u8>, store: &kv::Store, id: u64, txn: Txn<'_>, size: ReplySize) -> bool {
+/// Answers a transaction that only reads. `false`: that would be more than `most` bytes, and
+/// nothing is written.
+fn write_txn(out: &mut Vec<u8>, store: &kv::Store, id: u64, txn: Txn<'_>, most: usize) -> bool {
     let mut results = Vec::new();
     match store.read_txn(txn, &mut results) {
-        Ok(_) if size == ReplySize::Small && results.len() > limits::RANGE_REPLY_BYTES_SMALL => {
-            return false;
-        }
+        Ok(_) if results.len() > most => return false,
         Ok(succeeded) => {
             let outcome = TxnOutcome { revision: store.revision(), succeeded, results: &results };
             txn_reply(out, id, Op::ReadTxn, &outcome);

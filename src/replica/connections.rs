@@ -99,6 +99,17 @@ impl Outbox {
     }
 }
 
+/// How much of a reply is in the out-buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Written {
+    /// All of it: the request is answered.
+    Whole,
+    /// The rest follows in others, as the client reads.
+    Part,
+    /// It must wait.
+    Nothing,
+}
+
 /// A read that is due for a client that does not read fast enough.
 #[derive(Debug)]
 pub(super) struct Deferred {
@@ -185,6 +196,8 @@ pub(super) struct Connections {
     clients: usize,
     /// Somebody watches whose events find no room.
     pub(super) events_wait: bool,
+    /// A range under way finds no room.
+    pub(super) ranges_wait: bool,
     /// When the step ends in which those who do not read are found out, if others wait for room.
     pace_until: Option<Instant>,
     /// Clients closed and not mentioned yet.
@@ -271,16 +284,18 @@ impl Connections {
     }
 
     /// As `answer`, if the client reads fast enough, and if `encode` then says that it has written
-    /// the reply. Else the request goes on waiting, and the answer is `false`.
+    /// all of the reply. Else the request goes on waiting.
     pub(super) fn answer_if_read(
         &mut self,
         id: ConnectionId,
-        encode: impl FnOnce(&mut Vec<u8>) -> bool,
-    ) -> bool {
-        let mut written = false;
+        encode: impl FnOnce(&mut Vec<u8>) -> Written,
+    ) -> Written {
+        let mut written = Written::Nothing;
         self.write_to(id, |connection| {
-            written = connection.reads_fast_enough() && encode(&mut connection.out.bytes);
-            if written {
+            if connection.reads_fast_enough() {
+                written = encode(&mut connection.out.bytes);
+            }
+            if written == Written::Whole {
                 connection.answered();
             }
         });
@@ -341,6 +356,12 @@ impl Connections {
         self.client_out_bytes <= limits::CLIENT_OUT_LARGE_BELOW
     }
 
+    /// Whether a range under way may write to a connection.
+    pub(super) fn takes_part(&self, id: ConnectionId) -> bool {
+        let unsent = |it: &Connection| it.out.unsent_bytes();
+        self.get(id).is_none_or(|it| unsent(it) < limits::RANGE_OUT_HIGH_WATER)
+    }
+
     /// Whether a connection has read enough for more events.
     pub(super) fn takes_events(&self, id: ConnectionId) -> bool {
         let plenty = self.client_out_bytes <= limits::WATCH_OUT_BELOW;
@@ -350,7 +371,7 @@ impl Connections {
 
     /// Closes those who do not read, if others wait for the room they take.
     pub(super) fn cut_off_slow(&mut self, now: Instant) {
-        let others_wait = self.events_wait || !self.deferring.is_empty();
+        let others_wait = self.events_wait || self.ranges_wait || !self.deferring.is_empty();
         if self.has_room_for_large() || !others_wait {
             self.pace_until = None;
         } else if self.pace_until.is_none_or(|until| until <= now) {

@@ -169,6 +169,7 @@ impl Node {
         self.keep_silence();
         self.answer_lost();
         self.serve_reads();
+        self.continue_ranges(now);
         self.feed_watches(now);
         self.refuse_overdue_reads(now);
         self.connections.cut_off_slow(now);

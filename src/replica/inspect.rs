@@ -26,6 +26,8 @@ pub struct Inspection<'a> {
     pub reloads: u64,
     /// Whether states differ and no majority agrees: it serves only as a leader.
     pub disputed: bool,
+    /// Whether the last turn looked at a key for a range of many.
+    pub ranges_walked: bool,
 }
 
 impl Node {
@@ -44,6 +46,7 @@ impl Node {
             fails: self.fatal.is_some(),
             diverged: self.lost_states.is_own(),
             reloads: self.lost_states.reloads(),
+            ranges_walked: self.ranges.walked,
             disputed: self.state_hashes.disputed().is_some(),
         }
     }

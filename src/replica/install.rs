@@ -286,6 +286,8 @@ impl Node {
             raft.install_snapshot(now, id.position, (at, membership.configuration()))
         };
         self.wal.install_part(fate == LogFate::Replaced);
+        let why = "the state came anew in the middle of a range".into();
+        self.end_all_ranges(&Error::NotReady { why });
         let old = std::mem::replace(&mut self.store, *store);
         assert!(reloads || old.applied() < self.store.applied(), "a snapshot never goes back");
         self.wal.drop_in_background(Box::new(old));

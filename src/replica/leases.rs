@@ -24,7 +24,7 @@
 //! `LEASE_CHECKPOINT_MS` for each change, and by what commits take.
 
 use super::admission::as_u64;
-use super::connections::{ConnectionId, Deferred};
+use super::connections::{ConnectionId, Deferred, Written};
 use super::lease_clock::{Due, Office};
 use super::pending::Waiter;
 use super::{Node, Stage};
@@ -220,8 +220,8 @@ impl Node {
         let sent = (small || self.connections.has_room_for_large())
             && self.connections.answer_if_read(id, |out| {
                 out.extend_from_slice(&reply);
-                true
-            });
+                Written::Whole
+            }) == Written::Whole;
         if !sent {
             let mut args = Vec::new();
             asked.encode(&mut args);

@@ -14,6 +14,7 @@
 //! | `admission` | frames to requests; what is refused at the door |
 //! | `complaints` | what was said of other servers lately, and is not said again |
 //! | `pending`, `reads` | who waits for which entry, for which read round |
+//! | `ranges` | answers of any size, a slice a turn |
 //! | `drive` | the core's output against the log and the peers, in the one legal order |
 //! | `apply` | committed entries to the store to replies |
 //! | `compaction`, `quota` | when the history is given up; when a store takes nothing more |
@@ -54,6 +55,7 @@ mod leases;
 mod peers;
 mod pending;
 mod quota;
+mod ranges;
 mod reads;
 mod reload;
 mod restore;
@@ -96,6 +98,7 @@ use install::Receiving;
 use lease_clock::LeaseClock;
 use peers::{Outbound, Peers};
 use pending::Pending;
+use ranges::Ranges;
 use reads::Reads;
 use reload::LostStates;
 use saves::Saves;
@@ -250,6 +253,7 @@ pub struct Node {
     open: OpenEntry,
     pending: Pending,
     reads: Reads,
+    ranges: Ranges,
     /// Restored at start, handed to the core when it is made.
     recovered: Option<Recovered>,
     jobs: drive::Jobs,
@@ -320,6 +324,7 @@ impl Node {
             pending: Pending::default(),
             reads: Reads::default(),
             lost_states: LostStates::new(recovered.diverged),
+            ranges: Ranges::default(),
             recovered: Some(recovered),
             jobs: drive::Jobs::default(),
             scratch: drive::Scratch::default(),
@@ -392,6 +397,7 @@ impl Node {
     pub fn on_closed(&mut self, id: ConnectionId, now: Instant) {
         let Some(party) = self.connections.close(id) else { return };
         self.watches.on_closed(id);
+        self.forget_ranges_of(id);
         match party {
             Party::Stranger | Party::Client => {}
             Party::PeerIn(peer) | Party::SnapshotIn(peer) => self.peers.lost_inbound(peer, id),
@@ -566,6 +572,7 @@ impl Node {
         // Found in `open`, a bootstrap's first job waits for no input.
         let job = self.jobs.ready.is_some();
         let ready = self.connections.has_ready_deferred() || self.has_ready_save();
+        let ready = ready || self.has_ready_range();
         // A keep-alive may need an entry after the turn's was closed.
         let ready = ready || !self.leases.to_take_back.is_empty();
         let ready = ready || self.watches.has_work(&self.store, &self.connections);
@@ -589,6 +596,7 @@ impl Node {
             .min(self.stall_ends_at())
             .min(self.leases_wake_at())
             .min(self.saves.wake_at())
+            .min(self.ranges.wake_at())
             .min(self.compaction_wake_at())
             .min(self.watches.wake_at())
             .min(self.transfers.wake_at(self.now))

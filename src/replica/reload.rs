@@ -267,6 +267,7 @@ impl Node {
         let Some(error) = self.silence() else { return };
         self.end_watches(&error);
         self.end_saves(&error);
+        self.end_all_ranges(&error);
         while let Some(batch) = self.reads.take_oldest() {
             self.refuse_reads(batch, &error);
         }

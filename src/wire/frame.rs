@@ -85,11 +85,6 @@ pub struct FrameStart {
 }
 
 impl FrameStart {
-    /// The frame's size so far, its length included. Bytes.
-    pub fn bytes(&self, out: &[u8]) -> usize {
-        out.len() - self.at
-    }
-
     /// Takes back what the frame has written.
     pub fn abandon(self, out: &mut Vec<u8>) {
         out.truncate(self.at);

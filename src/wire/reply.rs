@@ -11,7 +11,8 @@
 //!    7      [revision: uint, before: array]                PutWith
 //!    8      [revision: uint, deleted: uint, before: array] DeleteRangeWith
 //!    9, 19  [revision: uint, succeeded: bool, results: array]     Txn, ReadTxn, see results.rs
-//!   16      [revision: uint, kvs: array, more: bool, count: uint]     Range
+//!   16      [revision: uint, kvs: array, more: bool, count: uint, goes_on: bool]     Range, again
+//!           and again while it goes on; until then, `more` and `count` say nothing
 //!     kv, and the items of before:
 //!           array(6) [key: bin, value: bin, create_revision: uint, mod_revision: uint,
 //!                     version: uint, lease: uint]
@@ -169,7 +170,7 @@ pub fn error_reply(out: &mut Vec<u8>, id: u64, error: &Error) {
     error::error_reply(out, id, error);
 }
 
-/// Appends the reply to a Range key by key. How many there are is written at the end.
+/// Appends a reply to a Range key by key. How many there are is written at the end.
 #[derive(Debug)]
 #[must_use = "a reply that is not finished has no length"]
 pub struct RangeReplyWriter {
@@ -182,7 +183,7 @@ impl RangeReplyWriter {
     #[inline]
     pub fn begin(out: &mut Vec<u8>, id: u64, revision: Revision) -> RangeReplyWriter {
         let start = begin_reply(out, id, Op::Range);
-        msgpack::write_array(out, 4);
+        msgpack::write_array(out, 5);
         msgpack::write_uint(out, revision.0);
         RangeReplyWriter { start, kvs: KvArray::begin(out) }
     }
@@ -193,22 +194,34 @@ impl RangeReplyWriter {
         self.kvs.push(out, kv);
     }
 
-    /// The reply's size so far. Bytes.
-    pub fn bytes(&self, out: &[u8]) -> usize {
-        self.start.bytes(out)
+    /// Whether it has no key yet.
+    pub fn is_empty(&self) -> bool {
+        self.kvs.is_empty()
     }
 
-    /// Takes the reply back, to answer an error instead.
+    /// Takes the reply back.
     pub fn abandon(self, out: &mut Vec<u8>) {
         self.start.abandon(out);
     }
 
-    /// Ends the reply. `more`: keys of the range were left out. `count`: how many it has in all.
+    /// Ends the last reply. `more`: keys of the range were left out. `count`: how many it has in
+    /// all.
     #[inline]
     pub fn finish(self, out: &mut Vec<u8>, more: bool, count: u64) {
+        self.end(out, (more, count, false));
+    }
+
+    /// Ends a reply that others follow.
+    pub fn finish_part(self, out: &mut Vec<u8>) {
+        self.end(out, (false, 0, true));
+    }
+
+    #[inline]
+    fn end(self, out: &mut Vec<u8>, (more, count, goes_on): (bool, u64, bool)) {
         self.kvs.finish(out);
         fields::write_flag(out, more);
         msgpack::write_uint(out, count);
+        fields::write_flag(out, goes_on);
         frame::finish(out, self.start);
     }
 }
@@ -338,10 +351,12 @@ pub enum ReplyBody<'a> {
 pub struct RangeReply<'a> {
     /// The store's revision.
     pub revision: Revision,
-    /// Whether keys of the range were left out: continue after the last one received.
+    /// Whether keys of the range were left out. Not known while it goes on.
     pub more: bool,
-    /// How many keys the range has in all.
+    /// How many keys the range has in all. Not known while it goes on.
     pub count: u64,
+    /// Whether other replies follow to the same request.
+    pub goes_on: bool,
     kvs: Kvs<'a>,
 }
 
@@ -446,7 +461,8 @@ fn decode_range<'a>(fields: &mut Fields<'_, 'a>) -> Result<RangeReply<'a>, Decod
     let kvs = Kvs::decode(fields)?;
     let more = fields.flag()?;
     let count = fields.uint()?;
-    Ok(RangeReply { revision, more, count, kvs })
+    let goes_on = fields.flag()?;
+    Ok(RangeReply { revision, more, count, goes_on, kvs })
 }
 
 fn decode_piece<'a>(fields: &mut Fields<'_, 'a>) -> Result<SnapshotPiece<'a>, DecodeError> {

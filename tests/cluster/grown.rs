@@ -20,19 +20,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const VALUE_BYTES: usize = 256;
+pub(super) const VALUE_BYTES: usize = 256;
 /// Puts a second, once all keys are there.
 const RATE: u32 = 20_000;
 /// Puts on their way at once.
 const WINDOW: u64 = 512;
 /// The bound on the CPU time of a turn while a snapshot is made. Microseconds.
-const TURN_US: u64 = 5_000;
+pub(super) const TURN_US: u64 = 5_000;
 /// Snapshots that are watched, once all keys are there.
 const SNAPSHOTS: usize = 3;
 
 /// Puts the keys `numbers` on one connection, many at a time, and no more than `RATE` a second if
 /// `steadily`. Stops early if told so.
-fn put(
+pub(super) fn put(
     connection: &mut Connection,
     numbers: impl Iterator<Item = u64>,
     steadily: bool,
@@ -137,7 +137,7 @@ impl Seen {
 }
 
 /// The turns between two looks: those above the bound, and bounds on the percentiles by the clock.
-fn between(before: &TurnTimes, after: &TurnTimes) -> (u64, u64, [Option<u64>; 2]) {
+pub(super) fn between(before: &TurnTimes, after: &TurnTimes) -> (u64, u64, [Option<u64>; 2]) {
     let pairs = before.buckets.iter().zip(&after.buckets);
     let counts: Vec<_> =
         pairs.map(|(b, a)| (a.at_most_us, a.cpu - b.cpu, a.wall - b.wall)).collect();
@@ -158,7 +158,7 @@ fn between(before: &TurnTimes, after: &TurnTimes) -> (u64, u64, [Option<u64>; 2]
 
 /// What the host has taken from this machine since it started, where there is a host. A thread's
 /// CPU time counts it as its own. Milliseconds.
-fn stolen_ms() -> u64 {
+pub(super) fn stolen_ms() -> u64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let ticks = text.split_whitespace().nth(8).and_then(|word| word.parse().ok());
     ticks.map_or(0, |ticks: u64| ticks * 10)

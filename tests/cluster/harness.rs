@@ -437,6 +437,11 @@ pub(super) fn free_address() -> String {
 /// Resident memory of a node, in bytes.
 pub(super) fn resident(cluster: &mut Cluster, id: u64) -> u64 {
     let pid = cluster.server(id).pid().expect("the node runs");
+    resident_of(pid)
+}
+
+/// What a process keeps in memory. Bytes.
+pub(super) fn resident_of(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

@@ -138,20 +138,15 @@ fn state_of(cluster: &mut Cluster, id: u64) -> NodeState {
     let status = server.status().unwrap();
     let mut connection = server.connect().unwrap();
     let mut rows = Vec::new();
+    let deadline = Deadline::after(PATIENCE);
+    let consistency = Consistency::Serializable;
+    connection.range(&RangeArgs { end: &[0], consistency, ..RangeArgs::of_key(&[0]) });
+    connection.flush(deadline).unwrap();
     loop {
-        let deadline = Deadline::after(PATIENCE);
-        let from = rows.last().map_or_else(|| vec![0], next_name);
-        let args = RangeArgs {
-            end: &[0],
-            consistency: Consistency::Serializable,
-            ..RangeArgs::of_key(&from)
-        };
-        connection.range(&args);
-        connection.flush(deadline).unwrap();
         let reply = connection.receive(deadline).unwrap();
         let ReplyBody::Range(range) = reply.body else { panic!("{:?}", reply.body) };
         rows.extend(range.kvs().map(|kv| row_of(&kv)));
-        if !range.more {
+        if !range.goes_on {
             break;
         }
     }
@@ -161,12 +156,6 @@ fn state_of(cluster: &mut Cluster, id: u64) -> NodeState {
         compact_revision: status.compact_revision.0,
         rows,
     }
-}
-
-fn next_name(row: &checker::Row) -> Vec<u8> {
-    let mut name = row.key.clone();
-    name.push(0);
-    name
 }
 
 /// The commands of a dead server's log.

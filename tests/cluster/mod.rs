@@ -15,6 +15,8 @@
 //! | `steady` | nobody is elected under steady load |
 //! | `grown` | many keys: snapshots under load, the disk, the length of turns |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
+//! | `ranges` | ranges of a million keys: the length of turns, the memory; who does not read one |
+//! | `resident` | the memory of 20 million puts, and of a million keys |
 //! | `reads` | linearizable reads on followers, lease reads |
 //! | `leases` | never ended early though leaders die and sleep; many that are idle |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
@@ -59,9 +61,11 @@ mod members;
 mod partition;
 mod patience;
 mod raftctl;
+mod ranges;
 mod reads;
 mod refusals;
 mod repl;
+mod resident;
 pub(crate) mod script;
 mod starting;
 mod steady;

@@ -14,5 +14,6 @@ mod semantics;
 mod sessions;
 mod support;
 mod transactions;
+mod walks;
 mod watches;
 mod whole_model;

@@ -349,21 +349,6 @@ fn filters_leave_keys_out_before_the_limit_and_count_with_all_the_others() {
 }
 
 #[test]
-fn a_sorted_range_keeps_no_more_than_an_answer_holds() {
-    let mut store = store_with(1, 1 << 20);
-    let value = vec![b'v'; RANGE_REPLY_BYTES_MAX / 8];
-    for number in 0..20 {
-        let key = format!("k{number:02}");
-        do_command(&mut store, Command::Put { key: key.as_bytes(), value: &value });
-    }
-    let selection = Selection { by: SortBy::Mod, order: Order::Descend, ..Selection::ALL };
-    let (rows, summary) = read(&store, &RangeRequest { selection, ..everything(0) }).unwrap();
-    let found: Vec<&[u8]> = rows.iter().map(|row| &row.0[..]).collect();
-    assert_eq!(found[..3], [b"k19", b"k18", b"k17"]);
-    assert_eq!((found.len(), summary.more, summary.count), (8, true, 20));
-}
-
-#[test]
 fn what_was_there_before_is_not_cut_and_a_range_is() {
     let mut store = store_with(1, 1 << 30);
     let value = vec![b'v'; RANGE_REPLY_BYTES_MAX / 4];

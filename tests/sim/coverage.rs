@@ -44,6 +44,8 @@ points! {
     SerializableStale = "a serializable read was older than an acknowledged write",
     ReadAtRevision = "a read at an old revision was answered",
     ReadCompacted = "a read at a compacted revision was refused",
+    RangeInParts = "a range was answered in parts",
+    RangeOvertaken = "a range under way was overtaken by compaction",
     ReadFuture = "a read at a future revision was refused",
     Compacted = "the history was compacted",
     ConditionHeld = "a put whose condition held was done",

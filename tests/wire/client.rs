@@ -2,20 +2,22 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
 use raftd::client::{
-    Client, ClientOptions, Connection, Deadline, Error, Order, Selection, prefix_end,
+    Client, ClientOptions, Connection, Deadline, Error, Order, Selection, SortBy, prefix_end,
 };
 use raftd::types::{ClusterId, DiskId, Revision, SessionId};
 use raftd::wire::client::{Consistency, Op, RangeArgs, decode_request};
 use raftd::wire::error::Error as WireError;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{HelloReply, Welcome, decode_hello, encode_hello_reply};
-use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody};
+use raftd::wire::reply::{self, ReplyBody};
 
-use super::samples::{self, node};
+use super::ranges::{Then, range_in_parts, range_of};
+use super::samples::node;
 
 /// What a scripted server does with a request, or with a hello.
 pub(super) enum Act {
@@ -29,6 +31,8 @@ pub(super) enum Act {
     Error(WireError),
     /// Keys, and whether there are more.
     Range(&'static [&'static str], bool),
+    /// Keys in parts; and then the end, or the connection ends.
+    Parts(&'static [&'static [&'static str]], Then),
     HangUp,
     /// Reads the request and keeps quiet until the client goes away.
     Silence,
@@ -120,12 +124,12 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             Act::Open(session) => reply::session_reply(&mut out, request.id, SessionId(session)),
             Act::Error(error) => reply::error_reply(&mut out, request.id, &error),
             Act::Range(keys, more) => {
-                let mut writer = RangeReplyWriter::begin(&mut out, request.id, Revision(9));
-                for key in keys {
-                    writer.push(&mut out, &samples::kv(key.as_bytes(), b"v", [1, 1, 1]));
-                }
-                writer.finish(&mut out, more, 4);
+                range_of(&mut out, request.id, keys).finish(&mut out, more, 4);
             }
+            Act::Parts(parts, then) if range_in_parts(&mut out, request.id, parts, &then) => {
+                return stream.write_all(&out).unwrap();
+            }
+            Act::Parts(..) => {}
             Act::HangUp => return,
             Act::Silence => return drop(read_frame(&mut stream, &mut input)),
             Act::RefuseHello(_) | Act::NoWelcome => unreachable!("only a script's first act"),
@@ -238,7 +242,8 @@ fn a_refusal_for_good_is_not_repeated() {
     let compacted = WireError::Compacted { compact_revision: Revision(7) };
     let server = Server::start(vec![vec![Act::Error(compacted.clone()), Act::Put(2)]]);
     let mut client = client(PATIENT, &[&server.address]);
-    let result = client.get(b"a");
+    let past = RangeArgs { revision: Revision(3), ..RangeArgs::of_key(b"a") };
+    let result = client.range(&past);
     assert!(matches!(&result, Err(Error::Refused { source, .. }) if *source == compacted));
     // And the connection is as good as before.
     assert_eq!(client.put(b"a", b"1").unwrap(), Revision(2));
@@ -293,36 +298,100 @@ fn a_serializable_read_stays_where_it_was_sent() {
     drop(TcpStream::connect(&other.address));
 }
 
-#[test]
-fn a_range_in_pieces_is_put_together() {
-    let pieces =
-        vec![Act::Range(&["a", "b"], true), Act::Range(&["c"], true), Act::Range(&["d"], false)];
-    let server = Server::start(vec![pieces]);
-    let args = RangeArgs { end: b"z", ..RangeArgs::of_key(b"a") };
-    let range = client(PATIENT, &[&server.address]).range(&args).unwrap();
-    let keys: Vec<_> = range.kvs.iter().map(|kv| &kv.key[..]).collect();
-    assert_eq!(keys, [b"a", b"b", b"c", b"d"]);
-    assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, false));
-    let asked: Vec<_> = server.seen().into_iter().map(|(_, key)| key).collect();
-    assert_eq!(asked, [&b"a"[..], b"b\0", b"c\0"]);
+fn keys_of(range: &raftd::client::Range) -> Vec<&[u8]> {
+    range.kvs.iter().map(|kv| &kv.key[..]).collect()
+}
+
+fn asked_of(server: Server) -> Vec<Vec<u8>> {
+    server.seen().into_iter().map(|(_, key)| key).collect()
 }
 
 #[test]
-fn a_sorted_range_that_no_reply_holds_is_read_by_key_and_sorted_here() {
-    let replies = vec![
-        Act::Range(&["d"], true),
-        Act::Range(&["a", "b"], true),
-        Act::Range(&["c", "d"], false),
-    ];
+fn a_range_in_parts_is_put_together() {
+    let server = Server::start(vec![vec![Act::Parts(&[&["a", "b"], &["c"], &["d"]], Then::End)]]);
+    let args = RangeArgs { end: b"z", ..RangeArgs::of_key(b"a") };
+    let range = client(PATIENT, &[&server.address]).range(&args).unwrap();
+    assert_eq!(keys_of(&range), [b"a", b"b", b"c", b"d"]);
+    assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, false));
+    assert_eq!(asked_of(server), [b"a"]);
+}
+
+/// The rest is asked for behind the last key; what each piece counts is its own, so all are counted
+/// in the end.
+#[test]
+fn a_range_that_is_cut_off_goes_on_behind_the_last_key() {
+    let busy = Then::Error(WireError::Busy { what: "too many ranges are under way".into() });
+    let server = Server::start(vec![
+        vec![Act::Parts(&[&["a"], &["b"]], Then::HangUp)],
+        vec![Act::Parts(&[&["c"]], busy), Act::HangUp],
+        vec![Act::Range(&["d"], false), Act::Range(&[], false)],
+    ]);
+    let args = RangeArgs { end: b"z", ..RangeArgs::of_key(b"a") };
+    let range = client(PATIENT, &[&server.address]).range(&args).unwrap();
+    assert_eq!(keys_of(&range), [b"a", b"b", b"c", b"d"]);
+    assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, false));
+    assert_eq!(asked_of(server), [&b"a"[..], b"b\0", b"c\0", b"c\0", b"a"]);
+}
+
+#[test]
+fn a_range_that_is_cut_off_at_its_limit_asks_whether_there_is_more() {
+    let server = Server::start(vec![
+        vec![Act::Parts(&[&["a", "b"]], Then::HangUp)],
+        vec![Act::Range(&["c"], false), Act::Range(&[], false)],
+    ]);
+    let args = RangeArgs { end: b"z", limit: 2, ..RangeArgs::of_key(b"a") };
+    let range = client(PATIENT, &[&server.address]).range(&args).unwrap();
+    assert_eq!(keys_of(&range), [b"a", b"b"]);
+    assert_eq!((range.count, range.more), (4, true));
+    assert_eq!(asked_of(server), [&b"a"[..], b"b\0", b"a"]);
+}
+
+#[test]
+fn a_range_that_compaction_overtook_ends_unless_nothing_of_it_came() {
+    let compacted = || WireError::Compacted { compact_revision: Revision(12) };
+    let server = Server::start(vec![vec![
+        Act::Error(compacted()),
+        Act::Parts(&[&["a"]], Then::Error(compacted())),
+    ]]);
+    let args = RangeArgs { end: b"z", ..RangeArgs::of_key(b"a") };
+    let mut seen = Vec::new();
+    let done = client(PATIENT, &[&server.address]).range_each(&args, &mut |kv| {
+        seen.push(kv.key);
+        ControlFlow::Continue(())
+    });
+    let Err(Error::Refused { source: WireError::Compacted { .. }, .. }) = done else {
+        panic!("{done:?}");
+    };
+    assert_eq!(seen, [b"a"]);
+    assert_eq!(asked_of(server), [b"a", b"a"]);
+}
+
+#[test]
+fn who_wants_no_more_of_a_range_leaves_the_rest_of_it_behind() {
+    let server =
+        Server::start(vec![vec![Act::Parts(&[&["a", "b"], &["c"]], Then::End)], vec![Act::Put(3)]]);
+    let args = RangeArgs { end: b"z", ..RangeArgs::of_key(b"a") };
+    let mut client = Client::at_most_once(ClientOptions {
+        endpoints: vec![server.address.clone()],
+        timeout: PATIENT,
+        cluster_id: ClusterId(0),
+    });
+    let done = client.range_each(&args, &mut |_| ControlFlow::Break(())).unwrap();
+    assert!(done.more);
+    assert_eq!(client.put(b"x", b"1").unwrap(), Revision(3));
+}
+
+#[test]
+fn a_sorted_range_that_no_answer_holds_is_read_by_key_and_sorted_here() {
+    let replies =
+        vec![Act::Range(&["d"], true), Act::Parts(&[&["a", "b"], &["c", "d"]], Then::End)];
     let server = Server::start(vec![replies]);
-    let selection = Selection { order: Order::Descend, ..Selection::ALL };
+    let selection = Selection { by: SortBy::Version, order: Order::Descend, ..Selection::ALL };
     let args = RangeArgs { end: b"z", limit: 3, selection, ..RangeArgs::of_key(b"a") };
     let range = client(PATIENT, &[&server.address]).range(&args).unwrap();
-    let keys: Vec<_> = range.kvs.iter().map(|kv| &kv.key[..]).collect();
-    assert_eq!(keys, [b"d", b"c", b"b"]);
+    assert_eq!(keys_of(&range), [b"d", b"c", b"b"]);
     assert_eq!((range.revision, range.count, range.more), (Revision(9), 4, true));
-    let asked: Vec<_> = server.seen().into_iter().map(|(_, key)| key).collect();
-    assert_eq!(asked, [&b"a"[..], b"a", b"b\0"]);
+    assert_eq!(asked_of(server), [b"a", b"a"]);
 }
 
 #[test]

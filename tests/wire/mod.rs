@@ -6,6 +6,7 @@ mod client_session;
 mod hostile;
 mod leases;
 mod messages;
+mod ranges;
 pub(crate) mod samples;
 mod states;
 mod transactions;

@@ -21,7 +21,7 @@ use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece, TxnOu
 use raftd::wire::status::{PeerStatus, Status, TurnBucket, TurnTimes};
 use raftd::wire::watch;
 
-use super::{transactions, watches};
+use super::{ranges, transactions, watches};
 
 /// Where a message stands in a conversation: the same bytes mean different things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +105,8 @@ pub(crate) fn samples() -> Vec<Sample> {
     add(Kind::Reply, "transfer-leader", &|out| members::transfer_reply(out, 12, node(2)));
     add(Kind::Reply, "put", &|out| reply::put_reply(out, 7, Revision(2)));
     add(Kind::Reply, "delete", &|out| reply::delete_reply(out, 8, Revision(300), 41));
-    add(Kind::Reply, "range", &range_reply);
+    add(Kind::Reply, "range", &ranges::range_reply);
+    add(Kind::Reply, "range-part", &ranges::range_part);
     add(Kind::Reply, "status", &|out| reply::status_reply(out, 10, &status()));
     for (name, error) in errors() {
         add(Kind::Reply, name, &|out| reply::error_reply(out, 7, &error));
@@ -254,13 +255,6 @@ pub(super) fn range_args() -> RangeArgs<'static> {
         count_only: false,
         selection: Selection::ALL,
     }
-}
-
-fn range_reply(out: &mut Vec<u8>) {
-    let mut writer = RangeReplyWriter::begin(out, 9, Revision(5));
-    writer.push(out, &kv(b"a", b"1", [2, 4, 2]));
-    writer.push(out, &kv(b"ab", b"", [3, 3, 1]));
-    writer.finish(out, true, 3);
 }
 
 /// A kv; the numbers are its create and mod revisions and its version.
@@ -516,7 +510,11 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
             for kv in range.kvs() {
                 writer.push(out, &transactions::kv_again(&kv));
             }
-            writer.finish(out, range.more, range.count);
+            if range.goes_on {
+                writer.finish_part(out);
+            } else {
+                writer.finish(out, range.more, range.count);
+            }
         }
         ReplyBody::Compact { revision } => reply::compact_reply(out, reply.id, revision),
         ReplyBody::PutWith { revision, before } => {

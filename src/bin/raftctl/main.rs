@@ -15,6 +15,7 @@ mod verbs;
 mod watch;
 
 use std::io::{ErrorKind, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -81,14 +82,20 @@ fn carry_out(client: &mut Client, output: Format, verb: Verb) -> Result<(Vec<u8>
     })
 }
 
-/// A reader that has seen enough (`raftctl get --prefix "" | head`) is no failure.
 fn print(text: &[u8]) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// Prints, and says whether anybody wants more: a reader that has seen enough (`raftctl get
+/// --prefix "" | head`) is no failure.
+fn print_on(text: &[u8]) -> Result<ControlFlow<()>, Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
-        Err(why) if why.kind() != ErrorKind::BrokenPipe => {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(why) if why.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(why) => {
             let why = Err(why).context("cannot write to standard output");
             why.map_err(|why| Failure { end: End::Refused, why })
         }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

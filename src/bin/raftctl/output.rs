@@ -1,6 +1,6 @@
 //! What the verbs print, in each format. The JSON is documented in protocol.md and stable.
 
-use raftd::client::{DeletedKeys, KeyValue, Put, Range};
+use raftd::client::{DeletedKeys, KeyValue, Put, Range, RangeDone};
 use raftd::types::Revision;
 use serde_json::{Map, Value, json};
 
@@ -91,23 +91,57 @@ pub(crate) fn insert_all_before(object: &mut Map<String, Value>, before: &[KeyVa
     }
 }
 
-pub(crate) fn range(format: Format, shown: Shown, range: &Range) -> Vec<u8> {
-    match format {
-        Format::Simple => range_lines(shown, &range.kvs, range.count),
-        Format::Json => json_line(&json!({
-            "revision": range.revision.0,
-            "count": range.count,
-            "more": range.more,
-            "kvs": range.kvs.iter().map(|kv| kv_json(shown, kv)).collect::<Vec<_>>(),
-        })),
-        Format::Table if shown == Shown::Count => {
-            table(&["COUNT"], &[vec![range.count.to_string()]])
+/// What a read prints, piece by piece.
+#[derive(Debug)]
+pub(crate) struct RangePieces {
+    format: Format,
+    shown: Shown,
+    empty: bool,
+}
+
+impl RangePieces {
+    pub(crate) fn new(format: Format, shown: Shown) -> RangePieces {
+        RangePieces { format, shown, empty: true }
+    }
+
+    /// Appends a key.
+    pub(crate) fn push(&mut self, text: &mut Vec<u8>, kv: &KeyValue) {
+        match self.format {
+            Format::Simple => text.extend_from_slice(&lines(self.shown, kv)),
+            Format::Json => {
+                text.extend_from_slice(if self.empty { b"{\"kvs\":[" } else { b"," });
+                text.extend_from_slice(kv_json(self.shown, kv).to_string().as_bytes());
+            }
+            Format::Table => unreachable!("a table is printed as a whole"),
         }
-        Format::Table => {
-            let rows: Vec<_> = range.kvs.iter().map(kv_row).collect();
-            table(&["KEY", "VALUE", "CREATED", "MODIFIED", "VERSION"], &rows)
+        self.empty = false;
+    }
+
+    /// Appends what is known at the end.
+    pub(crate) fn finish(self, text: &mut Vec<u8>, done: &RangeDone) {
+        let RangeDone { revision, more, count } = *done;
+        match self.format {
+            Format::Simple if self.shown == Shown::Count => {
+                text.extend_from_slice(format!("{count}\n").as_bytes());
+            }
+            Format::Simple => {}
+            Format::Json => {
+                text.extend_from_slice(if self.empty { b"{\"kvs\":[" } else { b"" });
+                let rest =
+                    format!("],\"count\":{count},\"more\":{more},\"revision\":{revision}}}\n");
+                text.extend_from_slice(rest.as_bytes());
+            }
+            Format::Table => unreachable!("a table is printed as a whole"),
         }
     }
+}
+
+pub(crate) fn range_table(shown: Shown, range: &Range) -> Vec<u8> {
+    if shown == Shown::Count {
+        return table(&["COUNT"], &[vec![range.count.to_string()]]);
+    }
+    let rows: Vec<_> = range.kvs.iter().map(kv_row).collect();
+    table(&["KEY", "VALUE", "CREATED", "MODIFIED", "VERSION"], &rows)
 }
 
 /// The bytes as they are: what was put comes out.

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anyhow::Context;
@@ -15,6 +16,9 @@ use raftd::wire::client::Consistency;
 use super::args::{DelArgs, Format, Freshness, GetArgs, PutArgs, SortOrder, SortTarget, Whole};
 use super::exit::{End, Failure};
 use super::output;
+
+/// So much is printed at once. Bytes.
+const PRINTED_BYTES: usize = 64 * 1024;
 
 pub(crate) fn put(client: &mut Client, format: Format, args: PutArgs) -> Result<Vec<u8>, Failure> {
     let key = single_key(&args.key)?;
@@ -61,9 +65,10 @@ fn value_of(value: Option<OsString>) -> Result<Vec<u8>, Failure> {
     }
 }
 
+/// Prints what it reads as it comes; but a table's columns are as wide as what is in them.
 pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<Vec<u8>, Failure> {
     let (key, end) = span(&args.key, reach(args.prefix, args.from_key))?;
-    let range = client.range(&RangeArgs {
+    let asked = RangeArgs {
         key: &key,
         end: &end,
         limit: args.limit.0,
@@ -76,8 +81,35 @@ pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<
         keys_only: args.keys_only,
         count_only: args.count_only,
         selection: selection(&args),
-    })?;
-    Ok(output::range(format, shown(&args), &range))
+    };
+    let shown = shown(&args);
+    if format == Format::Table {
+        return Ok(output::range_table(shown, &client.range(&asked)?));
+    }
+    let (mut pieces, mut text) = (output::RangePieces::new(format, shown), Vec::new());
+    let mut printed = Ok(());
+    let done = client.range_each(&asked, &mut |kv| {
+        pieces.push(&mut text, &kv);
+        if text.len() < PRINTED_BYTES {
+            return ControlFlow::Continue(());
+        }
+        let heard = super::print_on(&text);
+        text.clear();
+        heard.unwrap_or_else(|why| {
+            printed = Err(why);
+            ControlFlow::Break(())
+        })
+    });
+    printed?;
+    match done {
+        Ok(done) => pieces.finish(&mut text, &done),
+        Err(why) => {
+            // What came before belongs to the range.
+            super::print(&text)?;
+            return Err(why.into());
+        }
+    }
+    Ok(text)
 }
 
 /// Which keys the flags ask for, and in which order.

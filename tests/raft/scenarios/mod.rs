@@ -48,6 +48,7 @@ mod listeners;
 mod marks;
 pub(crate) mod nodes;
 mod print;
+mod ranges;
 mod run;
 mod saves;
 mod script;

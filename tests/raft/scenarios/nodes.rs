@@ -412,6 +412,14 @@ impl Nodes {
         self.freeze(nth);
     }
 
+    /// Hands a node what was sent to it, and gives it one turn.
+    pub(in crate::raft) fn one_turn(&mut self, nth: usize) {
+        for pipe in 0..self.pipes.len() {
+            self.deliver_to(pipe, nth);
+        }
+        self.turn(nth);
+    }
+
     pub(in crate::raft) fn pass(&mut self, ns: u64) {
         let until = self.now.after_ns(ns);
         self.settle();

@@ -155,7 +155,9 @@ impl World {
         let mut bytes = Vec::new();
         encode(&mut bytes, request, call, &kind);
         say!(self, Who::Client(client), "ask", "n{} #{request} {}", node + 1, Shown(&kind));
-        let attempt = Attempt { op, node, pipe, row, floor, led, boot, of_call: call.is_some() };
+        let reads_now = matches!(&kind, OpKind::Range(args) if args.revision == 0);
+        let (of_call, rows) = (call.is_some(), Vec::new());
+        let attempt = Attempt { op, node, pipe, row, floor, led, boot, of_call, reads_now, rows };
         it.attempts.insert(request, attempt);
         self.send_request(client, pipe, bytes);
     }

@@ -10,7 +10,7 @@ use crate::trace::{Who, say};
 use crate::world::{World, machine_of};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
-use raftd::wire::reply::{ReplyBody, decode_reply};
+use raftd::wire::reply::{Reply, ReplyBody, decode_reply};
 
 /// What an answer means for the op.
 enum Meaning {
@@ -63,6 +63,9 @@ impl World {
     fn answer(&mut self, client: usize, node: usize, pipe: PipeKey, body: &[u8]) {
         let reply = decode_reply(body).expect("a node says what clients can read");
         if self.is_saving(client, reply.id) && !self.on_save(client, node, &reply) {
+            return;
+        }
+        if self.is_part(client, &reply) {
             return;
         }
         let line = self.crowd.clients[client].lines[node].as_mut();
@@ -128,6 +131,20 @@ impl World {
         }
     }
 
+    /// Whether others follow to the same request. What a part says is kept until then.
+    fn is_part(&mut self, client: usize, reply: &Reply<'_>) -> bool {
+        let ReplyBody::Range(range) = &reply.body else { return false };
+        if !range.goes_on {
+            return false;
+        }
+        must!(!range.is_empty(), "Parts", "c{client} hears a part of #{} without a key", reply.id);
+        self.coverage.hit(Point::RangeInParts);
+        if let Some(attempt) = self.crowd.clients[client].attempts.get_mut(&reply.id) {
+            attempt.rows.extend(range.kvs().map(|kv| row_of(&kv)));
+        }
+        true
+    }
+
     fn meaning(&mut self, client: usize, attempt: &Attempt, body: &ReplyBody<'_>) -> Meaning {
         match body {
             ReplyBody::Put { revision } => Meaning::Done(Answer::Put { revision: revision.0 }),
@@ -138,7 +155,7 @@ impl World {
                 let rows = range.kvs().map(|kv| row_of(&kv));
                 Meaning::Done(Answer::Range {
                     revision: range.revision.0,
-                    rows: rows.collect(),
+                    rows: attempt.rows.iter().cloned().chain(rows).collect(),
                     more: range.more,
                     count: range.count,
                 })
@@ -181,6 +198,10 @@ impl World {
     fn meaning_of_error(&mut self, client: usize, attempt: &Attempt, error: &Error) -> Meaning {
         let it = &mut self.crowd.clients[client];
         match error {
+            // It was under way, and its revision was the newest when it began.
+            Error::Compacted { .. } if attempt.reads_now => {
+                self.coverage.hit(Point::RangeOvertaken);
+            }
             Error::Compacted { compact_revision } => {
                 self.coverage.hit(Point::ReadCompacted);
                 return Meaning::Done(Answer::Compacted { compact_revision: compact_revision.0 });

@@ -15,7 +15,7 @@ mod saves;
 mod watching;
 
 use crate::chance::Chance;
-use crate::history::{History, OpKind, RangeArgs};
+use crate::history::{History, OpKind, RangeArgs, Row};
 use crate::network::PipeKey;
 use crate::options::{Options, SECOND};
 use crate::queue::Event;
@@ -73,6 +73,10 @@ struct Attempt {
     boot: u32,
     /// Whether it is one of a call.
     of_call: bool,
+    /// Whether it is a range of the newest revision.
+    reads_now: bool,
+    /// What the parts of its answer brought so far.
+    rows: Vec<Row>,
 }
 
 #[derive(Debug)]

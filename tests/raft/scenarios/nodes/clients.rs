@@ -3,9 +3,10 @@
 use super::{End, Nodes, Pipe};
 use raftd::kv::LeaseRow;
 use raftd::replica::ConnectionId;
-use raftd::types::ClusterId;
+use raftd::types::{ClusterId, Revision};
 use raftd::wire::client::{
-    Command, RangeArgs, SessionCall, command_request, put_request, range_request, snapshot_request,
+    Command, Consistency, RangeArgs, SessionCall, command_request, put_request, range_request,
+    snapshot_request,
 };
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
@@ -43,6 +44,19 @@ impl Nodes {
     pub(in crate::raft) fn read(&mut self, nth: usize, key: &str) -> u64 {
         let args = RangeArgs::of_key(key.as_bytes());
         self.ask(nth, |bytes, number| range_request(bytes, number, &args)).0
+    }
+
+    /// Asks for all keys as a server has them through a new connection.
+    pub(in crate::raft) fn read_all(&mut self, nth: usize) -> (u64, ConnectionId) {
+        let consistency = Consistency::Serializable;
+        let args = RangeArgs { end: &[0], consistency, ..RangeArgs::of_key(&[0]) };
+        self.ask(nth, |bytes, number| range_request(bytes, number, &args))
+    }
+
+    /// The lowest revision that a server keeps for ranges under way.
+    pub(in crate::raft) fn kept_for_ranges(&self, nth: usize) -> Option<Revision> {
+        let node = self.machines[nth - 1].node.as_ref().expect("it is up");
+        node.inspect().store.kept_for_walks().map(|(lowest, _)| lowest)
     }
 
     /// Asks something about a lease through a new connection; the number of the request.
@@ -106,8 +120,9 @@ impl Nodes {
                 | ReplyBody::PutWith { .. }
                 | ReplyBody::OpenSession { .. }
                 | ReplyBody::LeaseRevoke { .. }
-                | ReplyBody::MemberChange { .. }
-                | ReplyBody::Range(_) => Answer::Done,
+                | ReplyBody::MemberChange { .. } => Answer::Done,
+                ReplyBody::Range(range) if range.goes_on => continue,
+                ReplyBody::Range(_) => Answer::Done,
                 ReplyBody::LeaseTerm { term, .. } => Answer::Term(term),
                 ReplyBody::LeaseTimes(times, _) => Answer::Times(times),
                 ReplyBody::Snapshot(piece) => {

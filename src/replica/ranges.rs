@@ -1,0 +1,305 @@
+//! Ranges, which may be of any size: begun at once, and if a turn does not end one, gone on with in
+//! the turns that follow.
+//!
+//! ```text
+//! asked     → confirmed (`reads`), or at once if it is serializable
+//! begun     → its first part is written; is there more, its revision is pinned in the store
+//! under way → the next part, if the client has read enough of those before; they take turns
+//! ended     → the last part; or an error: the store was replaced, or compaction is so far ahead
+//!             that what the revision keeps from it would be too much
+//! ```
+//!
+//! A range under way keeps no keys but those that it has sorted so far, and where it is. So an
+//! answer costs the server the same memory however long it is, and a client that does not read
+//! costs it what the pinned revision holds back: as much as the history may be, at most.
+
+use super::Node;
+use super::apply::error_of_range;
+use super::connections::{ConnectionId, Deferred, Written};
+use super::pending::Waiter;
+use crate::kv::{RangeEnd, RangeRequest, RangeWalk, SliceLimits, Sliced, Store};
+use crate::limits;
+use crate::types::{Instant, Revision};
+use crate::wire::client::{Op, RangeArgs};
+use crate::wire::error::Error;
+use crate::wire::reply::{RangeReplyWriter, error_reply};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+/// A client that takes no byte for so long is left. Nanoseconds.
+const PATIENCE_NS: u64 = 30_000_000_000;
+
+/// A range under way.
+#[derive(Debug)]
+struct Running {
+    waiter: Waiter,
+    args: Vec<u8>,
+    walk: RangeWalk,
+    /// When the patience with its client ends.
+    due_at: Instant,
+}
+
+impl Running {
+    /// What it asks counts for. Bytes.
+    fn args_bytes(&self) -> usize {
+        self.args.capacity() + size_of::<Running>()
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Ranges {
+    list: VecDeque<Running>,
+    /// What they ask, and what they keep. Bytes.
+    args_bytes: usize,
+    kept_bytes: usize,
+    /// Steps of this turn that are left for ranges that begin.
+    fresh_steps: usize,
+    /// The last turn looked at a key, for a range that began or for one under way.
+    pub(super) walked: bool,
+}
+
+impl Ranges {
+    /// What they ask counts for. Bytes.
+    pub(super) fn args_bytes(&self) -> usize {
+        self.args_bytes
+    }
+
+    /// Whether this turn can begin another.
+    pub(super) fn may_begin(&self) -> bool {
+        self.fresh_steps > 0
+    }
+
+    pub(super) fn wake_at(&self) -> Instant {
+        self.list.iter().map(|running| running.due_at).min().unwrap_or(Instant::FAR)
+    }
+
+    fn push(&mut self, running: Running) {
+        self.args_bytes += running.args_bytes();
+        self.kept_bytes += running.walk.bytes();
+        self.list.push_back(running);
+    }
+
+    fn pop(&mut self) -> Option<Running> {
+        let running = self.list.pop_front()?;
+        self.args_bytes -= running.args_bytes();
+        self.kept_bytes -= running.walk.bytes();
+        Some(running)
+    }
+
+    /// Takes out those for which `ends` holds.
+    fn take_if(&mut self, ends: impl Fn(&Running) -> bool) -> Vec<Running> {
+        let mut taken = Vec::new();
+        for _ in 0..self.list.len() {
+            let Some(running) = self.pop() else { break };
+            if ends(&running) { taken.push(running) } else { self.push(running) }
+        }
+        taken
+    }
+
+    /// Why another one that keeps so many bytes cannot be under way.
+    fn no_room_for(&self, walk: &RangeWalk) -> Option<Error> {
+        let bytes = self.kept_bytes + walk.bytes();
+        let full = self.list.len() >= limits::RANGES_MAX
+            || (bytes > limits::RANGES_BYTES_MAX && !self.list.is_empty());
+        full.then(|| Error::Busy { what: "too many ranges are under way".into() })
+    }
+}
+
+impl Node {
+    /// Answers a range from the applied state, or begins to. Later, if the client does not read
+    /// fast enough or this turn has begun enough.
+    pub(super) fn answer_range(&mut self, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
+        // One key as it is now costs what every request costs.
+        let point = args.end.is_empty() && args.revision == Revision(0);
+        let steps = if point { usize::MAX } else { self.ranges.fresh_steps };
+        // Large replies wait for room; small ones need not wait for those who do not read.
+        let large = self.connections.has_room_for_large();
+        let most = if large { usize::MAX } else { limits::RANGE_REPLY_BYTES_SMALL };
+        let mut left = SliceLimits { steps, bytes: self.options.working.range_part_bytes };
+        let (store, mut begun) = (&self.store, None);
+        let written = match steps {
+            0 => Written::Nothing,
+            _ => self.connections.answer_if_read(id, |out| {
+                let mut walk = match store.begin_walk(&request_of(args)) {
+                    Ok(walk) => walk,
+                    Err(why) => {
+                        error_reply(out, request, &error_of_range(why));
+                        return Written::Whole;
+                    }
+                };
+                let start = out.len();
+                let written = write_part(out, store, request, args, (&mut walk, &mut left));
+                if !large && (written == Written::Part || out.len() - start > most) {
+                    out.truncate(start);
+                    return Written::Nothing;
+                }
+                begun = Some(walk);
+                written
+            }),
+        };
+        if !point {
+            self.ranges.fresh_steps = left.steps;
+        }
+        match (written, begun) {
+            (Written::Part, Some(walk)) => {
+                let mut encoded = Vec::new();
+                args.encode(&mut encoded);
+                self.store.pin_walk(&walk);
+                let waiter = Waiter { connection: id, request };
+                let due_at = self.now.after_ns(PATIENCE_NS);
+                self.keep_or_refuse(Running { waiter, args: encoded, walk, due_at });
+            }
+            (Written::Nothing, _) => {
+                let mut args_again = Vec::new();
+                args.encode(&mut args_again);
+                self.connections.defer(id, Deferred { request, op: Op::Range, args: args_again });
+            }
+            (Written::Whole | Written::Part, _) => {}
+        }
+    }
+
+    /// Goes on with the ranges under way, each in turn, as far as a turn goes.
+    pub(super) fn continue_ranges(&mut self, now: Instant) {
+        let mut steps = self.options.working.range_steps;
+        self.ranges.walked = self.ranges.fresh_steps < steps;
+        self.ranges.fresh_steps = steps;
+        self.connections.ranges_wait = false;
+        self.end_overtaken();
+        for _ in 0..self.ranges.list.len() {
+            if steps == 0 {
+                break;
+            }
+            let Some(mut running) = self.ranges.pop() else { break };
+            match self.continue_range(&mut running, &mut steps, now) {
+                Written::Whole => self.store.unpin_walk(&running.walk),
+                Written::Part | Written::Nothing => self.keep_or_refuse(running),
+            }
+        }
+        self.ranges.walked |= steps < self.options.working.range_steps;
+    }
+
+    /// Writes the next part of a range, if its client has read enough.
+    fn continue_range(
+        &mut self,
+        running: &mut Running,
+        steps: &mut usize,
+        now: Instant,
+    ) -> Written {
+        let Waiter { connection, request } = running.waiter;
+        if !self.connections.takes_part(connection) {
+            if running.due_at <= now {
+                self.connections.end(connection);
+            }
+            return Written::Nothing;
+        }
+        if !self.connections.has_room_for_large() {
+            self.connections.ranges_wait = true;
+            return Written::Nothing;
+        }
+        let args = RangeArgs::decode(&running.args).expect("it was encoded when it was begun");
+        let bytes = self.options.working.range_part_bytes;
+        let mut left = SliceLimits { steps: *steps, bytes };
+        let (store, walk) = (&self.store, &mut running.walk);
+        let written = self.connections.answer_if_read(connection, |out| {
+            write_part(out, store, request, &args, (walk, &mut left))
+        });
+        *steps = left.steps;
+        running.due_at = now.after_ns(PATIENCE_NS);
+        written
+    }
+
+    /// Keeps a range for the next turn, or says that there is no room for what it would keep.
+    fn keep_or_refuse(&mut self, running: Running) {
+        match self.ranges.no_room_for(&running.walk) {
+            None => self.ranges.push(running),
+            Some(error) => self.end_range(&running, &error),
+        }
+    }
+
+    fn end_range(&mut self, running: &Running, error: &Error) {
+        self.store.unpin_walk(&running.walk);
+        let Waiter { connection, request } = running.waiter;
+        self.connections.answer(connection, |out| error_reply(out, request, error));
+    }
+
+    /// Ends the ranges of the lowest revisions while they hold back too much of what is compacted.
+    fn end_overtaken(&mut self) {
+        while let Some((lowest, bytes)) = self.store.kept_for_walks()
+            && bytes > self.options.history_bytes_max
+        {
+            let compact_revision = self.store.compact_revision();
+            let overtaken = self.ranges.take_if(|running| running.walk.at() == lowest);
+            assert!(!overtaken.is_empty(), "a revision is kept for a range under way");
+            let (node, count) = (self.identity.node, overtaken.len());
+            log::debug!("ended ranges node={node} count={count} at={lowest} held_bytes={bytes}");
+            for running in overtaken {
+                self.end_range(&running, &Error::Compacted { compact_revision });
+            }
+        }
+    }
+
+    /// The store that they read counts no more, or another one is about to take its place.
+    pub(super) fn end_all_ranges(&mut self, error: &Error) {
+        for running in self.ranges.take_if(|_| true) {
+            self.end_range(&running, error);
+        }
+    }
+
+    /// Nobody reads the ranges of a connection that is gone.
+    pub(super) fn forget_ranges_of(&mut self, id: ConnectionId) {
+        for running in self.ranges.take_if(|running| running.waiter.connection == id) {
+            self.store.unpin_walk(&running.walk);
+        }
+    }
+
+    /// Whether a range can go on, so that the next turn must not wait.
+    pub(super) fn has_ready_range(&self) -> bool {
+        let ready = |running: &Running| self.connections.takes_part(running.waiter.connection);
+        self.connections.has_room_for_large() && self.ranges.list.iter().any(ready)
+    }
+}
+
+fn request_of<'a>(args: &RangeArgs<'a>) -> RangeRequest<'a> {
+    RangeRequest {
+        key: args.key,
+        end: RangeEnd::from_bytes(args.end),
+        limit: args.limit,
+        revision: args.revision,
+        keys_only: args.keys_only,
+        count_only: args.count_only,
+        selection: args.selection,
+    }
+}
+
+/// Writes what a slice of the walk brings. A slice that brings no key, and is not the last one,
+/// leaves nothing to say.
+fn write_part(
+    out: &mut Vec<u8>,
+    store: &Store,
+    id: u64,
+    args: &RangeArgs<'_>,
+    (walk, left): (&mut RangeWalk, &mut SliceLimits),
+) -> Written {
+    let request = request_of(args);
+    let mut writer = RangeReplyWriter::begin(out, id, walk.revision());
+    let sliced = store.walk(&request, walk, left, &mut |found| {
+        writer.push(out, &found);
+        ControlFlow::Continue(())
+    });
+    match sliced {
+        Sliced::Done => {
+            let summary = walk.summary(&request);
+            writer.finish(out, summary.more, summary.count);
+            Written::Whole
+        }
+        Sliced::More if writer.is_empty() => {
+            writer.abandon(out);
+            Written::Part
+        }
+        Sliced::More => {
+            writer.finish_part(out);
+            Written::Part
+        }
+    }
+}

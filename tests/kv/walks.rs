@@ -1,0 +1,189 @@
+//! Ranges in slices, while the store changes between two of them.
+
+use std::ops::ControlFlow;
+
+use raftd::kv::{
+    Order, RangeEnd, RangeRequest, RangeSummary, RangeWalk, RevisionSpan, Selection, SliceLimits,
+    Sliced, SortBy, Store,
+};
+use raftd::limits::SORTED_KEYS_MAX;
+use raftd::types::Revision;
+
+use super::support::{self, Owned, Random, Row, everything};
+
+const KEYS: u64 = 60;
+
+fn some_selection(random: &mut Random, newest: u64) -> Selection {
+    let by = [SortBy::Key, SortBy::Version, SortBy::Create, SortBy::Mod, SortBy::Value];
+    let order = [Order::Unsorted, Order::Ascend, Order::Descend];
+    let mut span = || match random.below(4) {
+        0 => RevisionSpan { min: Revision(random.below(newest)), max: Revision(0) },
+        1 => RevisionSpan { min: Revision(0), max: Revision(random.below(newest)) },
+        _ => RevisionSpan::default(),
+    };
+    let (mod_revision, create_revision) = (span(), span());
+    let by = if random.one_in(2) { SortBy::Key } else { by[random.size_below(5)] };
+    Selection { by, order: order[random.size_below(3)], mod_revision, create_revision }
+}
+
+fn row_of(found: &raftd::kv::KeyValueRef<'_>) -> Row {
+    let (create, modified) = (found.create_revision.0, found.mod_revision.0);
+    (found.key.to_vec(), found.value.to_vec(), create, modified, found.version)
+}
+
+/// What the next slice brings.
+fn slice(
+    store: &Store,
+    request: &RangeRequest<'_>,
+    walk: &mut RangeWalk,
+    mut left: SliceLimits,
+) -> (Vec<Row>, Sliced) {
+    let mut rows = Vec::new();
+    let bytes_max = left.bytes;
+    let sliced = store.walk(request, walk, &mut left, &mut |found| {
+        rows.push(row_of(&found));
+        ControlFlow::Continue(())
+    });
+    let bytes: usize = rows.iter().map(|row| row.0.len() + row.1.len()).sum();
+    assert!(rows.len() <= 1 || bytes <= bytes_max, "{bytes} in a slice of {bytes_max}");
+    (rows, sliced)
+}
+
+/// Changes, and all the forgetting that they allow.
+fn change(store: &mut Store, random: &mut Random) {
+    let key = support::some_key(random, KEYS);
+    let value = vec![b'v'; random.size_below(40)];
+    let command = match random.below(10) {
+        0..=5 => Owned::Put { key, value },
+        6 | 7 => Owned::Delete { key, end: vec![] },
+        8 => Owned::Delete { end: support::some_key(random, KEYS), key },
+        _ => Owned::Compact { revision: Revision(store.revision().0 - random.below(5).min(1)) },
+    };
+    support::apply(store, &[command]);
+    store.tidy(usize::MAX);
+}
+
+/// The range as a whole, the moment it is asked, is the model: what comes in slices is the same,
+/// whatever is put, deleted, compacted and freed meanwhile.
+#[test]
+fn a_range_in_slices_is_the_range_as_it_was_when_it_began() {
+    let (mut slices, mut behind, mut sorted, mut many) = (0, 0, 0, 0);
+    for seed in 0..400 {
+        let mut random = Random(seed);
+        let mut store = support::store_with(seed, 1 << 30);
+        for _ in 0..random.below(200) {
+            change(&mut store, &mut random);
+        }
+        let key = if random.one_in(2) { vec![0] } else { support::some_key(&mut random, KEYS) };
+        let end =
+            if random.one_in(2) { vec![0] } else { support::some_end(&mut random, &key, KEYS) };
+        let oldest = store.compact_revision().0.max(1);
+        let past = oldest + random.below(store.revision().0 - oldest + 1);
+        let request = RangeRequest {
+            key: &key,
+            end: RangeEnd::from_bytes(&end),
+            limit: if random.one_in(2) { 0 } else { random.below(20) },
+            revision: Revision(if random.one_in(2) { 0 } else { past }),
+            keys_only: random.one_in(4),
+            count_only: random.one_in(6),
+            selection: some_selection(&mut random, store.revision().0 + 1),
+        };
+        let expected = support::read(&store, &request).unwrap();
+        let mut walk = store.begin_walk(&request).unwrap();
+        store.pin_walk(&walk);
+        let left = SliceLimits { steps: 1 + random.size_below(30), bytes: random.size_below(300) };
+        let mut rows = Vec::new();
+        loop {
+            let (more, sliced) = slice(&store, &request, &mut walk, left);
+            rows.extend(more);
+            slices += 1;
+            if sliced == Sliced::Done {
+                break;
+            }
+            for _ in 0..random.below(8) {
+                change(&mut store, &mut random);
+            }
+            behind += u64::from(walk.at() < store.compact_revision());
+        }
+        sorted += u64::from(request.selection.sorts());
+        many += u64::from(rows.len() > 10);
+        let found: (Vec<Row>, RangeSummary) = (rows, walk.summary(&request));
+        assert_eq!(found, expected, "seed {seed}: {request:?} in {left:?}");
+        store.unpin_walk(&walk);
+        store.tidy(usize::MAX);
+        assert_eq!(store.kept_for_walks(), None);
+        let compacted = store.compact_revision();
+        assert!(walk.at() >= compacted || support::read(&store, &everything(walk.at().0)).is_err());
+    }
+    assert!(slices > 5_000 && behind > 500, "{slices} slices, {behind} behind a compaction");
+    assert!(sorted > 100 && many > 40, "{sorted} sorted, {many} of many keys");
+}
+
+/// A key that was put for ever since is not followed to the end in one slice.
+#[test]
+fn a_long_history_of_one_key_takes_many_slices() {
+    let mut store = support::store_with(1, 1 << 30);
+    let put = |key: &str| Owned::Put { key: key.into(), value: b"old".to_vec() };
+    support::apply(&mut store, &[put("a"), put("b"), put("c")]);
+    let request = everything(4);
+    let mut walk = store.begin_walk(&request).unwrap();
+    store.pin_walk(&walk);
+    for _ in 0..1000 {
+        support::apply(&mut store, &[put("b")]);
+    }
+    let (mut rows, mut slices) = (Vec::new(), 0);
+    let left = SliceLimits { steps: 30, bytes: 1000 };
+    loop {
+        let (more, sliced) = slice(&store, &request, &mut walk, left);
+        rows.extend(more);
+        slices += 1;
+        if sliced == Sliced::Done {
+            break;
+        }
+    }
+    let keys: Vec<_> = rows.iter().map(|row| (&row.0[..], row.3)).collect();
+    assert_eq!(keys, [(&b"a"[..], 2), (b"b", 3), (b"c", 4)]);
+    assert!(slices > 1000 / 30, "{slices}");
+}
+
+#[test]
+fn what_a_walk_holds_back_is_counted_and_freed_after_it() {
+    let mut store = support::store_with(1, 1 << 30);
+    let put = |at: u64| Owned::Put { key: format!("k{at}").into_bytes(), value: vec![b'v'; 100] };
+    support::apply(&mut store, &(0..100).map(put).collect::<Vec<_>>());
+    let walk = store.begin_walk(&everything(0)).unwrap();
+    store.pin_walk(&walk);
+    assert_eq!(store.kept_for_walks(), Some((walk.at(), 0)));
+    support::apply(&mut store, &(0..100).map(put).collect::<Vec<_>>());
+    let revision = store.revision();
+    support::apply(&mut store, &[Owned::Compact { revision }]);
+    store.tidy(usize::MAX);
+    let uncompacted = store.footprint().uncompacted;
+    let (_, bytes) = store.kept_for_walks().unwrap();
+    assert_eq!(uncompacted, 100);
+    assert!(bytes > 99 * 100 && bytes < 100 * 300, "{bytes}");
+    store.unpin_walk(&walk);
+    store.tidy(usize::MAX);
+    assert_eq!(store.footprint().uncompacted, 0);
+}
+
+#[test]
+fn a_sorted_range_keeps_no_more_keys_than_its_answer_has() {
+    let mut store = support::store_with(1, 1 << 30);
+    let put = |at: usize| Owned::Put { key: format!("k{at:06}").into_bytes(), value: vec![] };
+    support::apply(&mut store, &(0..SORTED_KEYS_MAX + 10).map(put).collect::<Vec<_>>());
+    let selection = Selection { by: SortBy::Mod, order: Order::Descend, ..Selection::ALL };
+    for (limit, expected) in [(0, SORTED_KEYS_MAX), (3, 3)] {
+        let request = RangeRequest { limit, selection, ..everything(0) };
+        let mut walk = store.begin_walk(&request).unwrap();
+        let mut all = SliceLimits { steps: usize::MAX, bytes: usize::MAX };
+        let mut keys = 0;
+        let sliced = store.walk(&request, &mut walk, &mut all, &mut |_| {
+            keys += 1;
+            ControlFlow::Continue(())
+        });
+        assert_eq!((sliced, keys), (Sliced::Done, expected));
+        assert!(walk.bytes() <= 16 * expected.max(4), "{} bytes", walk.bytes());
+        assert!(walk.summary(&request).more);
+    }
+}

@@ -1,0 +1,56 @@
+//! Ranges that take many turns, of clients that go away, and of a server whose state comes anew.
+
+use super::nodes::{Answer, Nodes, Tuning};
+use raftd::limits::WorkingLimits;
+use raftd::replica::ConnectionId;
+use raftd::types::Revision;
+
+const MS: u64 = 1_000_000;
+
+/// A node with twenty keys that looks at one key in several turns.
+fn with_keys() -> Nodes {
+    let working = WorkingLimits { range_steps: 1, range_part_bytes: 1, ..WorkingLimits::default() };
+    let mut nodes = Nodes::tuned(1, Tuning { working, ..Tuning::default() });
+    nodes.pass(500 * MS);
+    for number in 0..20 {
+        nodes.put(1, &format!("k{number:02}"));
+        nodes.pass(10 * MS);
+    }
+    nodes
+}
+
+/// Asks for all keys, and waits until that is under way.
+fn begin(nodes: &mut Nodes) -> (u64, ConnectionId) {
+    let asked = nodes.read_all(1);
+    for _ in 0..20 {
+        nodes.one_turn(1);
+        if nodes.kept_for_ranges(1).is_some() {
+            return asked;
+        }
+    }
+    panic!("it is answered at once");
+}
+
+#[test]
+fn a_range_takes_many_turns_and_then_lets_go() {
+    let mut nodes = with_keys();
+    let (number, _) = begin(&mut nodes);
+    assert_eq!(nodes.kept_for_ranges(1), Some(Revision(21)));
+    let put = nodes.put(1, "k00");
+    nodes.pass(500 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    assert_eq!(nodes.answers.get(&number), Some(&Answer::Done));
+    assert_eq!(nodes.kept_for_ranges(1), None);
+}
+
+#[test]
+fn a_client_that_goes_away_ends_its_range() {
+    let mut nodes = with_keys();
+    let (_, connection) = begin(&mut nodes);
+    let (other, _) = nodes.read_all(1);
+    nodes.one_turn(1);
+    nodes.hang_up(1, connection);
+    nodes.pass(500 * MS);
+    assert_eq!(nodes.kept_for_ranges(1), None);
+    assert_eq!(nodes.answers.get(&other), Some(&Answer::Done), "it is not in its way");
+}
