@@ -20,6 +20,7 @@ use crate::kv::Sliced;
 use crate::raft::message::{Message, SnapshotOutcome};
 use crate::raft::{Install, LogFate, PieceVerdict};
 use crate::types::{Instant, LogIndex, NodeId, SnapshotId};
+use crate::wire::error::Error;
 use crate::wire::peer::{PeerFrame, decode_peer};
 
 /// The snapshot that is being received.

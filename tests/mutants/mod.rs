@@ -27,7 +27,10 @@ fn every_planted_bug_finds_its_place() {
             assert_ne!(changed, source, "`{}` changes nothing", mutant.name);
             assert!(effects.insert(changed), "`{}` does what another does", mutant.name);
         }
-        assert!(!mutant.caught_by.is_empty(), "who notices `{}`?", mutant.name);
+        let (name, caught_by) = (&mutant.name, &mutant.caught_by);
+        assert!(!caught_by.is_empty(), "who notices `{name}`?");
+        // They would take too long, and are left out.
+        assert!(!caught_by.starts_with("cluster::"), "`{name}` counts on real processes");
     }
 }
 
