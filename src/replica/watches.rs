@@ -25,6 +25,9 @@ use crate::wire::watch::{
 /// Nobody hears more often that nothing happened. Nanoseconds.
 const PROGRESS_NS_MIN: u64 = 100_000_000;
 
+/// So many watches at most are told so in one turn, a millisecond's work.
+const PROGRESS_PER_TURN: usize = 1024;
+
 /// What a watch takes beside its keys: its places in the tables. 10,000 of keys of 17 bytes cost
 /// 3.3 MB. Bytes.
 const WATCH_BYTES: usize = 304;
@@ -268,9 +271,11 @@ impl Node {
             Stage::Member(raft) => raft.leader().is_some(),
             Stage::Alone(_) | Stage::Founding => false,
         };
-        while let Some((due_at, name)) = self.watches.due.first().copied()
-            && due_at <= now
-        {
+        for _ in 0..PROGRESS_PER_TURN {
+            let Some((due_at, name)) = self.watches.due.first().copied() else { return };
+            if due_at > now {
+                return;
+            }
             self.watches.due.remove(&(due_at, name));
             let open = self.watches.open.get_mut(&name).expect("it is due as long as it is open");
             open.due_at = now.after_ns(open.progress_ns);
