@@ -22,7 +22,7 @@
 use super::Raft;
 use super::configuration::{Configuration, Learner, Learners, Voters, Wish};
 use super::output::ChangeError;
-use super::progress::{Peer, Progress};
+use super::progress::Peer;
 use super::role::{Leader, Role};
 use crate::types::{Instant, LogIndex, LogPosition, NodeId};
 
@@ -218,14 +218,14 @@ impl Raft {
         now: Instant,
     ) -> Result<(), ChangeError> {
         let hears = |id| self.hears(leader, id, now);
-        if next.reached(|id| hears(id) && self.follows(leader, id)) {
+        if next.reached(|id| hears(id) && !self.needs_snapshot(id)) {
             return Ok(());
         }
         let after = match next {
             Configuration::Stable { voters, .. } => voters,
             Configuration::Joint { new, .. } => new,
         };
-        let behind = |peer: &&Peer| after.contains(peer.id) && !self.follows(leader, peer.id);
+        let behind = |peer: &&Peer| after.contains(peer.id) && self.needs_snapshot(peer.id);
         if next.reached(hears)
             && let Some(peer) = leader.peers.iter().find(behind)
         {
@@ -234,12 +234,6 @@ impl Raft {
         }
         let alive = after.ids().iter().filter(|id| hears(**id)).count();
         Err(ChangeError::NoQuorum { alive, voters: after.ids().len() })
-    }
-
-    /// Whether entries reach it as they are appended.
-    fn follows(&self, leader: &Leader, id: NodeId) -> bool {
-        let gets_entries = |peer: &Peer| matches!(peer.progress, Progress::Replicate(_));
-        id == self.settings.id || leader.peers.iter().any(|it| it.id == id && gets_entries(it))
     }
 
     fn hears(&self, leader: &Leader, id: NodeId, now: Instant) -> bool {

@@ -205,6 +205,8 @@ impl World {
         }
         let all: Vec<usize> = (0..self.machines.len()).collect();
         self.heal(&all);
+        // Of the core somebody may leave yet. (Seed 19042: a core of one was removed.)
+        self.crowd.reach = all;
     }
 
     fn await_agreement(&mut self) {
