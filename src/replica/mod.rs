@@ -26,6 +26,7 @@
 //! | `saves`, `restore` | snapshots for clients; a new cluster's directory out of one |
 //! | `force` | the last survivor of an old cluster begins a new one |
 //! | `entry`, `status` | the configuration's stored form; what the node says of itself |
+//! | `wake` | when the node wants another turn |
 //! | `turn_times` | how long the loop's turns take |
 //! | `inspect` | what it holds, for whoever checks it from outside |
 //!
@@ -65,6 +66,7 @@ mod start;
 mod state_hashes;
 mod status;
 mod turn_times;
+mod wake;
 mod watches;
 
 pub use connections::{ConnectionId, Flow, Outbox};
@@ -564,42 +566,6 @@ impl Node {
     fn fail(&mut self, fatal: Fatal) {
         // The first reason is the cause; what follows are its consequences.
         self.fatal.get_or_insert(fatal);
-    }
-
-    /// When `advance` must be called even if nothing happens.
-    pub fn wake_at(&self) -> Instant {
-        let farewell_due = self.farewell == Farewell::Asked && !self.jobs.in_flight;
-        // Found in `open`, a bootstrap's first job waits for no input.
-        let job = self.jobs.ready.is_some();
-        let ready = self.connections.has_ready_deferred() || self.has_ready_save();
-        let ready = ready || self.has_ready_range();
-        // A keep-alive may need an entry after the turn's was closed.
-        let ready = ready || !self.leases.to_take_back.is_empty();
-        let ready = ready || self.watches.has_work(&self.store, &self.connections);
-        let ready =
-            ready || (matches!(self.stage, Stage::Member(_)) && self.reads.wait_for_a_turn());
-        if self.more_to_apply || farewell_due || job || ready {
-            return Instant::ZERO;
-        }
-        let core = match &self.stage {
-            Stage::Member(raft) if drive::minds_deadlines(raft, &self.wal) => raft.wake_at(),
-            Stage::Member(_) | Stage::Alone(_) | Stage::Founding => Instant::FAR,
-        };
-        let snapshots = self.snapshots.wake_at().min(self.receiving_wake_at());
-        core.min(self.peers.wake_at())
-            .min(self.jobs.wake_at())
-            .min(self.administration.wake_at())
-            .min(self.handover_wake_at())
-            .min(snapshots)
-            .min(self.reads_wake_at())
-            .min(self.connections.wake_at())
-            .min(self.stall_ends_at())
-            .min(self.leases_wake_at())
-            .min(self.saves.wake_at())
-            .min(self.ranges.wake_at())
-            .min(self.compaction_wake_at())
-            .min(self.watches.wake_at())
-            .min(self.transfers.wake_at(self.now))
     }
 }
 

@@ -3,8 +3,8 @@
 //! get no larger go on, and the refusing ends by itself when there is room again.
 //!
 //! Only who admits requests looks: the quota is a flag, so no entry's outcome may depend on it.
-//! What is under way when the bound is reached comes in: `limits::UNCOMMITTED_BYTES_MAX` of commands
-//! at most, each of which may make a key that costs more to keep than the command is long.
+//! What is under way when the bound is reached comes in: `limits::UNCOMMITTED_BYTES_MAX` of
+//! commands at most, each of which may make a key that costs more to keep than the command is long.
 
 use super::Node;
 use crate::wire::error::Error;

@@ -103,7 +103,7 @@ impl World {
     /// A node that has done what there was to do sleeps until something comes or is due.
     fn check_rest(&mut self, machine: usize, node: &Node, local: Instant, woken: bool) {
         let it = &mut self.machines[machine];
-        // A large range is looked at turn by turn; whether it ends is asked by whoever waits for it.
+        // A large range is looked at turn by turn; whether it ends is for whoever waits for it.
         if node.wake_at() > local || node.inspect().ranges_walked {
             it.restless_turns = 0;
         } else if woken {

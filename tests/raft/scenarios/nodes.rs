@@ -9,15 +9,12 @@ use raftd::limits::WorkingLimits;
 use raftd::replica::{ConnectionId, Dial, Fatal, Node, NodeOptions, SnapshotOptions, Start};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{BackgroundJob, Job, OpenError};
-use raftd::wire::frame::next_frame;
-use raftd::wire::hello::{
-    Hello, HelloReply, PeerHello, Purpose, Sender, decode_hello_reply, encode_hello,
-};
 use raftd::wire::status::Status;
 use std::collections::BTreeMap;
 
 mod clients;
 mod errands;
+mod greetings;
 mod listeners;
 mod transfers;
 
@@ -353,53 +350,6 @@ impl Nodes {
             node.is_some_and(|node| node.status().role == "leader")
         };
         (1..=self.machines.len()).find(leads)
-    }
-
-    /// Whom a server dials, or has dialed.
-    pub(in crate::raft) fn dials_of(&self, nth: usize) -> Vec<NodeId> {
-        self.machines[nth - 1].node.as_ref().expect("it is up").dials().collect()
-    }
-
-    /// Opens a connection to `nth` as a process of server `from` would, and says hello as the start
-    /// that `boot_nonce` names. Its answer.
-    pub(in crate::raft) fn greet(
-        &mut self,
-        nth: usize,
-        from: usize,
-        boot_nonce: u64,
-    ) -> HelloReply {
-        let hello = PeerHello {
-            node: id(from),
-            to: id(nth),
-            disk_id: disk_of(from),
-            boot_nonce,
-            genesis: 0,
-            members: Vec::new(),
-            purpose: Purpose::Replication,
-        };
-        self.say_hello(nth, CLUSTER, hello)
-    }
-
-    /// Opens a connection to `nth` and says this. Its answer.
-    pub(in crate::raft) fn say_hello(
-        &mut self,
-        nth: usize,
-        cluster_id: ClusterId,
-        hello: PeerHello,
-    ) -> HelloReply {
-        let (connection, now) = (self.next_id(), self.now);
-        let sender = Sender::Peer(hello);
-        let hello = Hello { version_min: 1, version_max: 1, cluster_id, sender, auth: Vec::new() };
-        let mut bytes = Vec::new();
-        encode_hello(&mut bytes, &hello);
-        let node = self.machine(nth).node.as_mut().expect("it is up");
-        node.on_accepted(connection);
-        let taken = node.on_bytes(connection, &bytes, now);
-        assert_eq!(taken.bytes, bytes.len());
-        let frame = next_frame(node.unsent(connection), usize::MAX >> 1).unwrap();
-        let reply = decode_hello_reply(frame.expect("it answers").body).unwrap();
-        self.settle();
-        reply
     }
 
     /// Lets `nth` take what is there and one turn, and stops it before anything leaves.
