@@ -129,8 +129,10 @@ impl History {
     pub(super) fn compacted_after(&self, revision: Revision) -> u64 {
         let count = self.queue.partition_point(|due| due.revision <= revision);
         let last = count.checked_sub(1).and_then(|at| self.queue.get(at));
-        // What is freed is not in the queue any more: then the first in it tells.
-        let before = last.or_else(|| self.queue.front()).map_or(0, |due| due.bytes_after);
+        // What is freed is not in the queue any more: then the first in it tells, and if there is
+        // none, all is freed.
+        let before = last.or_else(|| self.queue.front());
+        let before = before.map_or(self.compacted_bytes, |due| due.bytes_after);
         self.compacted_bytes.saturating_sub(before)
     }
 

@@ -22,6 +22,8 @@ pub struct Inspection<'a> {
     pub fails: bool,
     /// Whether the state is known to differ from the other members', and serves nobody.
     pub diverged: bool,
+    /// Whether the hard state says so, as it is to be written next.
+    pub diverged_noted: bool,
     /// How often it came anew for that reason.
     pub reloads: u64,
     /// Whether states differ and no majority agrees: it serves only as a leader.
@@ -45,6 +47,7 @@ impl Node {
             reads_unconfirmed,
             fails: self.fatal.is_some(),
             diverged: self.lost_states.is_own(),
+            diverged_noted: self.wal.notes_divergence(),
             reloads: self.lost_states.reloads(),
             ranges_walked: self.ranges.walked,
             disputed: self.state_hashes.disputed().is_some(),

@@ -351,6 +351,11 @@ impl Wal {
         self.wanted.diverged = diverged;
     }
 
+    /// Whether the hard state says that the state differs, as it is to be written next.
+    pub fn notes_divergence(&self) -> bool {
+        self.wanted.diverged
+    }
+
     /// Asks for a note in the hard state that the process ends in order.
     pub fn stage_shutdown(&mut self) {
         self.wanted.clean = true;

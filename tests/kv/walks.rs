@@ -165,6 +165,11 @@ fn what_a_walk_holds_back_is_counted_and_freed_after_it() {
     store.unpin_walk(&walk);
     store.tidy(usize::MAX);
     assert_eq!(store.footprint().uncompacted, 0);
+    // All that was compacted is freed: nobody holds anything back. (Seed 525.)
+    let walk = store.begin_walk(&everything(0)).unwrap();
+    store.pin_walk(&walk);
+    assert_eq!(store.kept_for_walks(), Some((walk.at(), 0)));
+    store.unpin_walk(&walk);
 }
 
 #[test]

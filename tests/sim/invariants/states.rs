@@ -16,6 +16,8 @@ pub(super) struct State {
     pub(super) was_spoiled: bool,
     /// The server has found out, and has not loaded it anew.
     diverged: bool,
+    /// Its disk may say so: it has found out since the start before, or began with the note.
+    noted: bool,
 }
 
 impl Proof {
@@ -59,6 +61,15 @@ impl Proof {
             "n{} holds its state for another one than the rest's, and it is not",
             machine + 1
         );
+        must!(
+            node.diverged_noted == node.diverged,
+            "StatesAgree",
+            "n{}: its state differs: {}, what it notes: {}",
+            machine + 1,
+            node.diverged,
+            node.diverged_noted
+        );
+        state.noted |= node.diverged;
         if node.diverged && !state.diverged {
             coverage.hit(Point::StateDiverged);
             coverage.hit_if(node.raft.is_some_and(Raft::is_leader), Point::StateDivergedLeader);
@@ -98,7 +109,8 @@ impl Proof {
         }
     }
 
-    /// A process that starts with a note that its state is another one.
+    /// A process that starts with a note that its state is another one. The note may have outlived
+    /// the state: what took it back was not durable when the process ended (seed 354).
     pub(super) fn note_start_of_state(
         &mut self,
         machine: usize,
@@ -106,6 +118,11 @@ impl Proof {
         coverage: &mut Coverage,
     ) {
         coverage.hit_if(node.diverged, Point::StartedDiverged);
+        let state = &mut self.states[machine];
+        let known = !node.diverged || state.noted;
+        must!(known, "StatesAgree", "n{} starts with a note that nobody wrote", machine + 1);
+        (state.diverged, state.noted) = (node.diverged, node.diverged);
+        state.spoiled |= node.diverged;
         // Whether it was spoiled is not known before it has applied something: `check_applied`.
         self.seen[machine].silent = node.diverged;
     }
