@@ -1,6 +1,6 @@
 //! The memory of a server: after many overwrites it is what it was, and what a key costs.
 //!
-//! `RESIDENT_PUTS=20000000` and `RESIDENT_KEYS=1000000` measure, in a release build; a few show
+//! `RESIDENT_PUTS=100000000` and `RESIDENT_KEYS=1000000` measure, in a release build; a few show
 //! that it works.
 
 use super::harness::{Cluster, PATIENCE, Shape, resident, resident_of};
