@@ -85,11 +85,16 @@ impl History {
 
     /// Counts everything due at `revision` as gone.
     pub(super) fn compact(&mut self, revision: Revision) {
-        let count = self.queue.partition_point(|due| due.revision <= revision);
-        if let Some(last) = count.checked_sub(1).and_then(|at| self.queue.get(at)) {
-            assert!(self.compacted_bytes <= last.bytes_after);
-            self.compacted_bytes = last.bytes_after;
+        if let Some(gone) = self.last_due(revision).map(|last| last.bytes_after) {
+            assert!(self.compacted_bytes <= gone);
+            self.compacted_bytes = gone;
         }
+    }
+
+    /// The last thing in the queue that is due at `revision`.
+    fn last_due(&self, revision: Revision) -> Option<&Due> {
+        let count = self.queue.partition_point(|due| due.revision <= revision);
+        count.checked_sub(1).and_then(|at| self.queue.get(at))
     }
 
     /// Takes the next thing that can go and the revision it was due at, now that the store is
@@ -119,19 +124,16 @@ impl History {
 
     /// What a compaction to a revision leaves. Bytes.
     pub(super) fn bytes_left_by(&self, revision: Revision) -> u64 {
-        let count = self.queue.partition_point(|due| due.revision <= revision);
-        let last = count.checked_sub(1).and_then(|at| self.queue.get(at));
+        let last = self.last_due(revision);
         let gone = last.map_or(0, |last| last.bytes_after).max(self.compacted_bytes);
         self.queued_bytes - gone
     }
 
     /// What is compacted, due above a revision, and not freed. Bytes.
     pub(super) fn compacted_after(&self, revision: Revision) -> u64 {
-        let count = self.queue.partition_point(|due| due.revision <= revision);
-        let last = count.checked_sub(1).and_then(|at| self.queue.get(at));
         // What is freed is not in the queue any more: then the first in it tells, and if there is
         // none, all is freed.
-        let before = last.or_else(|| self.queue.front());
+        let before = self.last_due(revision).or_else(|| self.queue.front());
         let before = before.map_or(self.compacted_bytes, |due| due.bytes_after);
         self.compacted_bytes.saturating_sub(before)
     }
