@@ -8,8 +8,10 @@
 //!
 //! Why half: while the next one is written, the last one and the log behind it are still there. So
 //! the disk holds two snapshots, half of one as log, and what is written meanwhile, for which the
-//! hurry leaves the other half: three in all, unless the log grows by more than that within the
-//! interval or before the entries are many.
+//! hurry leaves the other half: three in all. Where the disk is slow and the load is not, the log
+//! grew by more than that while the last one was made: then the next one begins so much earlier,
+//! though not before a quarter. Three do not suffice if even that is too late, or if the log grows
+//! so much within the interval or before the entries are many.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -32,6 +34,8 @@ const PAUSE_NS: u64 = 1_000_000_000;
 /// 100 to 200 µs.
 const UNHURRIED_PART: u64 = 16;
 const HURRIED_SLICES: usize = 4;
+/// What the log may grow while a snapshot is made is a guess: this part of the last one is spare.
+const SPARE_PART: u64 = 8;
 /// Blocks that wait for the disk before the cursor waits too.
 const BACKLOG_MAX: usize = 2;
 
@@ -82,6 +86,10 @@ pub(super) struct Snapshots {
     ready: Option<SnapshotId>,
     /// When the next one may begin.
     next_at: Instant,
+    /// What the log had grown by when the one under way was begun, and what it grew by while the
+    /// last one was made. Bytes.
+    grown_before: u64,
+    grown_meanwhile: u64,
     /// The last attempt failed: until when no other is made, whatever asks for one.
     paused_until: Option<Instant>,
     /// The configuration of the snapshot in force: its entry may be gone from the log.
@@ -174,7 +182,7 @@ impl Node {
         let applied = self.store.applied();
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
-        let grown = self.wal.growth() >= last.bytes / 2;
+        let grown = self.wal.growth() >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
         let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
         // While states differ and nobody knows which is right, a start is to make ours anew of the
         // log, and not to find it in a snapshot.
@@ -216,9 +224,11 @@ impl Node {
         self.wal.begin_draft(LogPosition::new(term, index), configuration);
         let checkpoint = self.store.begin_checkpoint();
         let last_bytes = self.wal.snapshot().map(|source| source.id.bytes).unwrap_or_default();
-        let hurry_at = self.wal.growth() + last_bytes / UNHURRIED_PART;
+        let grown = self.wal.growth();
+        let hurry_at = grown + last_bytes / UNHURRIED_PART;
         let block = Vec::new();
         self.snapshots.drafting = Some(Drafting { checkpoint, block, slice_at: now, hurry_at });
+        self.snapshots.grown_before = grown;
         self.snapshots.next_at = now.after_ns(self.options.snapshots.interval_ns);
     }
 
@@ -250,6 +260,8 @@ impl Node {
         let Some(id) = ready.take_if(|id| id.position.index <= durable) else { return };
         let (node, floor) = (self.identity.node, self.compaction_floor(id));
         log::info!("made a snapshot node={node} id={id} floor={floor}");
+        let grown = self.wal.growth().saturating_sub(self.snapshots.grown_before);
+        self.snapshots.grown_meanwhile = grown;
         self.wal.adopt_draft(floor);
         let next = self.snapshots.configuration_next.take();
         self.snapshots.configuration = Some(next.expect("it was noted when this one was begun"));
@@ -281,6 +293,13 @@ impl Node {
         let streamed = raft.lowest_match().filter(near);
         sent.into_iter().chain(streamed).fold(index, LogIndex::min)
     }
+}
+
+/// How much the log grows by before the next snapshot is due, after one of `bytes` and if it is to
+/// grow by `meanwhile` until that one is in force. Bytes.
+fn growth_wanted(bytes: u64, meanwhile: u64) -> u64 {
+    let room = (bytes - bytes / SPARE_PART).saturating_sub(meanwhile);
+    room.clamp(bytes / 4, bytes / 2)
 }
 
 /// The store that the data directory stands for before its log: loaded, or empty. Blocks.
@@ -407,4 +426,19 @@ impl Loading {
 /// When the slice after one at `now` is due.
 pub(super) fn next_slice(now: Instant) -> Instant {
     now.after_ns(SLICE_PERIOD_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::growth_wanted;
+
+    #[test]
+    fn a_snapshot_begins_so_early_that_the_log_stays_below_one() {
+        assert_eq!(growth_wanted(0, 0), 0);
+        assert_eq!(growth_wanted(800, 0), 400, "half, on a disk that follows");
+        assert_eq!(growth_wanted(800, 300), 400);
+        assert_eq!(growth_wanted(800, 400), 300, "and with an eighth to spare below the whole");
+        assert_eq!(growth_wanted(800, 500), 200);
+        assert_eq!(growth_wanted(800, u64::MAX), 200, "but never for less than a quarter");
+    }
 }
