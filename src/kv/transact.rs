@@ -24,7 +24,7 @@ use super::answer::{KvArray, Refusal, bytes_of, write_kv};
 use super::command::{DeleteWith, PutWith};
 use super::index::KeyHash;
 use super::mvcc::NewValue;
-use super::range::{KeyValueRef, RangeRequest, key_value};
+use super::range::{KeyValueRef, RangeError, RangeRequest, key_value};
 use super::txn::{Compare, Operand, Relation, Request, Txn};
 
 /// Which branches are taken, in the order in which they are met.
@@ -36,6 +36,15 @@ type Way<'p> = std::slice::Iter<'p, bool>;
 /// Bytes of an answer that are left for ranges.
 struct Room(usize);
 
+/// What was found of a transaction before it is done.
+struct Found {
+    /// What its requests answer of the time before them.
+    bytes: usize,
+    /// The first range that cannot be read. Puts that cannot be done go before it, wherever they
+    /// stand, as with etcd.
+    unreadable: Option<RangeError>,
+}
+
 impl Store {
     /// Sets a key as asked for; answers what was there before into `body`.
     pub(super) fn put_with(
@@ -44,6 +53,8 @@ impl Store {
         put: &PutWith<'_>,
         body: &mut Vec<u8>,
     ) -> Result<Revision, Refusal> {
+        // Of two faults etcd names the lease of a put by itself, and the key of one in a transaction.
+        self.check_lease(put)?;
         self.check_put(hash, put)?;
         let revision = self.revision.next();
         self.set_with(revision, hash, put, body);
@@ -125,18 +136,18 @@ impl Store {
 
     /// Whether everything on the path can be done. Says what is left for ranges of the answer.
     fn check(&self, txn: Txn<'_>, path: &Path) -> Result<Room, Refusal> {
-        let mut bytes = 0;
-        self.check_branch(txn, &mut path.iter(), &mut bytes)?;
-        check_size(bytes)?;
-        Ok(Room(RANGE_REPLY_BYTES_MAX - bytes))
+        let mut found = Found { bytes: 0, unreadable: None };
+        self.check_branch(txn, &mut path.iter(), &mut found)?;
+        found.unreadable.map_or(Ok(()), |why| Err(Refusal::Range(why)))?;
+        check_size(found.bytes)?;
+        Ok(Room(RANGE_REPLY_BYTES_MAX - found.bytes))
     }
 
-    /// Adds what the requests answer of the time before them to `bytes`.
     fn check_branch(
         &self,
         txn: Txn<'_>,
         way: &mut Way<'_>,
-        bytes: &mut usize,
+        found: &mut Found,
     ) -> Result<(), Refusal> {
         for request in txn.branch(next_on(way)) {
             match request {
@@ -145,14 +156,15 @@ impl Store {
                     self.check_put(hash, &put)?;
                     if put.prev_kv {
                         let before = self.get_hashed(hash, put.key);
-                        *bytes += before.map_or(0, |kv| bytes_of(&kv));
+                        found.bytes += before.map_or(0, |kv| bytes_of(&kv));
                     }
                 }
-                Request::Delete(delete) => *bytes += self.bytes_before_delete(&delete),
+                Request::Delete(delete) => found.bytes += self.bytes_before_delete(&delete),
                 Request::Range(range) => {
-                    self.readable(range.revision).map_err(Refusal::Range)?;
+                    let unreadable = self.readable(range.revision).err();
+                    found.unreadable = found.unreadable.or(unreadable);
                 }
-                Request::Txn(inner) => self.check_branch(inner, way, bytes)?,
+                Request::Txn(inner) => self.check_branch(inner, way, found)?,
             }
         }
         Ok(())
@@ -163,6 +175,10 @@ impl Store {
         if keeps && self.get_hashed(hash, put.key).is_none() {
             return Err(Refusal::KeyNotFound);
         }
+        self.check_lease(put)
+    }
+
+    fn check_lease(&self, put: &PutWith<'_>) -> Result<(), Refusal> {
         let there = put.lease == 0 || self.leases.has(put.lease);
         if there { Ok(()) } else { Err(Refusal::LeaseNotFound) }
     }

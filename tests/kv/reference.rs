@@ -184,7 +184,14 @@ impl Reference {
     pub(super) fn apply(&mut self, request: &Request) -> std::result::Result<Result, Refusal> {
         let mut path = Vec::new();
         self.choose(request, &mut path);
+        if let Request::Put(put) = request
+            && put.lease != 0
+            && !self.leases.contains_key(&put.lease)
+        {
+            return Err(Refusal::LeaseNotFound);
+        }
         self.check(request, &mut path.iter())?;
+        self.check_ranges(request, &mut path.iter())?;
         let next = self.revision + 1;
         Ok(self.run(request, next, &mut path.iter()))
     }
@@ -239,9 +246,6 @@ impl Reference {
                     return Err(Refusal::LeaseNotFound);
                 }
             }
-            Request::Range(range) => {
-                self.readable(range.revision).map_err(Refusal::Range)?;
-            }
             Request::Grant { lease, .. } => {
                 if self.leases.contains_key(lease) {
                     return Err(Refusal::LeaseExists);
@@ -252,11 +256,27 @@ impl Reference {
                     return Err(Refusal::LeaseNotFound);
                 }
             }
-            Request::Delete(_) | Request::Say { .. } => {}
+            Request::Range(_) | Request::Delete(_) | Request::Say { .. } => {}
             Request::Txn(txn) => {
                 for request in if *path.next().unwrap() { &txn.then } else { &txn.otherwise } {
                     self.check(request, path)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ranges(
+        &self,
+        request: &Request,
+        path: &mut std::slice::Iter<'_, bool>,
+    ) -> std::result::Result<(), Refusal> {
+        if let Request::Range(range) = request {
+            self.readable(range.revision).map_err(Refusal::Range)?;
+        }
+        if let Request::Txn(txn) = request {
+            for request in if *path.next().unwrap() { &txn.then } else { &txn.otherwise } {
+                self.check_ranges(request, path)?;
             }
         }
         Ok(())

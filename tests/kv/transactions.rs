@@ -155,6 +155,18 @@ fn a_put_that_keeps_something_wants_the_key() {
     assert_eq!(do_command(&mut store, Command::PutWith(keep)), missing);
     let lease = PutWith { key: b"a", value: b"v", ignore_lease: true, ..PutWith::default() };
     assert_eq!(do_command(&mut store, Command::PutWith(lease)), missing);
+    // Of two faults, a put by itself hears of the lease; in a transaction, of the key.
+    let both = PutWith { lease: 7, ..keep };
+    let no_lease = refused(Refusal::LeaseNotFound);
+    assert_eq!(do_command(&mut store, Command::PutWith(both)), no_lease);
+    let inside = args(TxnParts { then: &[Request::Put(both)], ..TxnParts::default() });
+    let inside = Command::Txn(Txn::from_args(&inside).unwrap());
+    assert_eq!(do_command(&mut store, inside), missing);
+    // And it goes before a range that cannot be read, also if that comes first.
+    let later = Request::Range(RangeRequest { revision: Revision(9), ..everything(0) });
+    let behind = args(TxnParts { then: &[later, Request::Put(keep)], ..TxnParts::default() });
+    let behind = Command::Txn(Txn::from_args(&behind).unwrap());
+    assert_eq!(do_command(&mut store, behind), missing);
     apply(&mut store, &[put("a", "v")]);
     let (reply, body) = do_command(&mut store, Command::PutWith(PutWith { prev_kv: true, ..keep }));
     assert_eq!(reply, CommandReply::PutWith { revision: Revision(3) });
