@@ -284,11 +284,13 @@ impl Node {
 
     /// What a snapshot must stand for to take the place of our state, though it is not ahead of us:
     /// it leads past where we diverged, and past what we made a snapshot of, and our log goes on
-    /// from it.
+    /// from it. Where nothing of that is known it stands for one entry at least: a leader that never
+    /// made one takes a wish for none to be granted.
     fn reload_floor(&self, raft: &Raft) -> Option<LogIndex> {
         let reload = self.lost_states.own.as_ref()?;
         let made = self.wal.snapshot().map_or(LogIndex::ZERO, |source| source.id.position.index);
-        Some(reload.found_at.max(raft.base().index).max(made))
+        let first = LogIndex::ZERO.next();
+        Some(reload.found_at.max(raft.base().index).max(made).max(first))
     }
 
     /// Whether this snapshot takes the place of our state, though it is not ahead of us.

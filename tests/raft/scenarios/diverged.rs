@@ -156,6 +156,27 @@ fn a_restart_does_not_serve_what_was_made_of_a_diverged_state() {
     assert_eq!(reads(&mut nodes, odd), Some(Answer::Done));
 }
 
+/// Where nobody ever made a snapshot there is none to lead past: any will do, but one there must be.
+/// Seed 30575.
+#[test]
+fn a_restart_without_any_snapshot_brings_one() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    let odd = others[0];
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil(odd);
+    nodes.hold_background(leader);
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(odd).state, "diverged");
+    // Nobody knows any more at which entry.
+    (1..=3).for_each(|nth| nodes.crash(nth));
+    (1..=3).for_each(|nth| nodes.boot(nth).expect("its disk is well"));
+    nodes.release_background(leader);
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.status_of(odd).state_reloads, 1);
+    all_agree(&nodes, 3);
+    assert_eq!(reads(&mut nodes, odd), Some(Answer::Done));
+}
+
 /// Nobody can say which of two is right. Only the leader answers, nothing is given up, and a server
 /// that starts again makes its state of the log once more.
 #[test]
