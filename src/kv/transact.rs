@@ -53,7 +53,7 @@ impl Store {
         put: &PutWith<'_>,
         body: &mut Vec<u8>,
     ) -> Result<Revision, Refusal> {
-        // Of two faults etcd names the lease of a put by itself, and the key of one in a transaction.
+        // Of two faults etcd names the lease here, and the key in a transaction.
         self.check_lease(put)?;
         self.check_put(hash, put)?;
         let revision = self.revision.next();

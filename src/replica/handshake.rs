@@ -353,6 +353,9 @@ impl Node {
             self.connections.end(id);
             return self.on_applicant_welcome(peer, &welcome, now);
         }
+        if !self.is_shaking(peer, id) && !self.transfers.is_shaking(id) {
+            return self.connections.end(id); // nobody waits for it any more
+        }
         let known = self.peers.get(peer).and_then(|peer| peer.disk_id);
         let checked = if welcome.node != peer || welcome.cluster_id != self.identity.cluster_id {
             Err(Objection::NotMe { ours: welcome.node, asked: peer })

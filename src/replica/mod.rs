@@ -377,15 +377,16 @@ impl Node {
 
     /// A dial has failed; it is tried again later.
     pub fn on_dial_failed(&mut self, peer: NodeId, now: Instant, why: &str) {
+        // Of a transfer, or begun before the peer was forgotten and came again.
+        if self.peers.get(peer).is_some_and(|known| known.outbound != Outbound::Dialing) {
+            return self.on_transfer_dial_failed(peer, now);
+        }
         if self.peers.get(peer).is_some_and(|peer| peer.applies) {
             // It may be about to start: tried again until its time is up.
             self.note_applicant(peer, why);
             return self.peers.lost_outbound(peer, now);
         }
         let node = self.identity.node;
-        if self.peers.get(peer).is_some_and(|known| known.outbound != Outbound::Dialing) {
-            return self.on_transfer_dial_failed(peer, now);
-        }
         if let Some(known) = self.peers.get_mut(peer)
             && !std::mem::replace(&mut known.complained, true)
         {

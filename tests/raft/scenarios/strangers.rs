@@ -66,3 +66,27 @@ fn who_was_to_become_a_member_is_dialed_no_more() {
     assert_eq!(nodes.dials_of(old), members);
     assert!(nodes.dials_of(newcomer).contains(&id(old)), "it knows no better");
 }
+
+/// A server is to be added, forgotten before it answers, and to be added again: two dials are under
+/// way, and the first fails last. That ends nothing of the second, whose handshake goes on and is
+/// ended in time; else its answer would come from a server that nobody knows. Seed 29279.
+#[test]
+fn a_dial_that_fails_late_does_not_touch_the_next_one() {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let newcomer = nodes.arrive();
+    nodes.freeze(newcomer);
+    let added = nodes.add_learner(leader, newcomer);
+    nodes.pass(10 * MS);
+    nodes.fail_dial(leader, newcomer);
+    nodes.pass_until(|nodes| nodes.answers.contains_key(&added));
+    assert!(matches!(nodes.answers[&added], Answer::Failed(_)), "it did not answer");
+    nodes.pass(20 * MS);
+    nodes.thaw(newcomer);
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.dials_of(leader).len(), 2, "the other members");
+    let again = nodes.add_learner(leader, newcomer);
+    nodes.pass_until(|nodes| nodes.answers.contains_key(&again));
+    assert_eq!(nodes.answers[&again], Answer::Done);
+}

@@ -17,6 +17,8 @@ enum Meaning {
     Done(Answer),
     Refused,
     Unknown,
+    /// It was done, and nobody will ever know what it saw.
+    Forgotten,
 }
 
 impl World {
@@ -128,6 +130,10 @@ impl World {
                 self.coverage.hit(Point::OutcomeUnknown);
                 self.retry_unknown(client, attempt.op);
             }
+            Meaning::Forgotten => {
+                self.no_longer_wanted(client, attempt.op);
+                self.crowd.committed += 1;
+            }
         }
     }
 
@@ -210,10 +216,10 @@ impl World {
                 self.coverage.hit(Point::ReadFuture);
                 return Meaning::Done(Answer::Future { revision: revision.0 });
             }
-            // A copy of a call whose answer was large: it was done, and nobody knows what it saw.
+            // A copy of a call whose answer was large. Whoever asks again hears the same: seed 11586.
             Error::AnswerNotKept { .. } if attempt.of_call => {
                 self.coverage.hit(Point::AnswerNotKept);
-                return Meaning::Unknown;
+                return Meaning::Forgotten;
             }
             Error::OutcomeUnknown => return Meaning::Unknown,
             Error::NotLeader { leader } => {

@@ -13,6 +13,14 @@ impl Nodes {
         self.machines[nth - 1].node.as_ref().expect("it is up").dials().collect()
     }
 
+    /// A dial of `nth` fails that was under way.
+    pub(in crate::raft) fn fail_dial(&mut self, nth: usize, to: usize) {
+        let now = self.now;
+        let node = self.machine(nth).node.as_mut().expect("it is up");
+        node.on_dial_failed(id(to), now, "no answer in time");
+        self.settle();
+    }
+
     /// Opens a connection to `nth` as a process of server `from` would, and says hello as the start
     /// that `boot_nonce` names. Its answer.
     pub(in crate::raft) fn greet(
