@@ -284,8 +284,7 @@ impl Node {
 
     /// What a snapshot must stand for to take the place of our state, though it is not ahead of us:
     /// it leads past where we diverged, and past what we made a snapshot of, and our log goes on
-    /// from it. Where nothing of that is known it stands for one entry at least: a leader that never
-    /// made one takes a wish for none to be granted.
+    /// from it. If nothing of that is known, one entry at least: for entry 0 no leader makes one.
     fn reload_floor(&self, raft: &Raft) -> Option<LogIndex> {
         let reload = self.lost_states.own.as_ref()?;
         let made = self.wal.snapshot().map_or(LogIndex::ZERO, |source| source.id.position.index);

@@ -156,8 +156,8 @@ fn a_restart_does_not_serve_what_was_made_of_a_diverged_state() {
     assert_eq!(reads(&mut nodes, odd), Some(Answer::Done));
 }
 
-/// Where nobody ever made a snapshot there is none to lead past: any will do, but one there must be.
-/// Seed 30575.
+/// Where nobody ever made a snapshot there is none to lead past: any will do, but one there must
+/// be. Seed 30575.
 #[test]
 fn a_restart_without_any_snapshot_brings_one() {
     let (mut nodes, leader, others) = cluster(3, u64::MAX);

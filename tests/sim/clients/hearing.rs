@@ -95,15 +95,8 @@ impl World {
         }
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&reply.id) else { return };
         must!(attempt.node == node, "NoPhantom", "n{} answers for another", node + 1);
-        say!(
-            self,
-            Who::Client(client),
-            "hear",
-            "n{} #{} {}",
-            node + 1,
-            reply.id,
-            Shown(&reply.body)
-        );
+        let shown = Shown(&reply.body);
+        say!(self, Who::Client(client), "hear", "n{} #{} {shown}", node + 1, reply.id);
         if attempt.of_call && self.knows_answer(client, &attempt, &reply.body) {
             return;
         }
@@ -216,7 +209,7 @@ impl World {
                 self.coverage.hit(Point::ReadFuture);
                 return Meaning::Done(Answer::Future { revision: revision.0 });
             }
-            // A copy of a call whose answer was large. Whoever asks again hears the same: seed 11586.
+            // A copy of a call whose answer was large. Who asks again hears the same: seed 11586.
             Error::AnswerNotKept { .. } if attempt.of_call => {
                 self.coverage.hit(Point::AnswerNotKept);
                 return Meaning::Forgotten;
