@@ -119,6 +119,53 @@ fn a_range_in_slices_is_the_range_as_it_was_when_it_began() {
     assert!(sorted > 100 && many > 40, "{sorted} sorted, {many} of many keys");
 }
 
+/// Gives up all there is, and uses what is freed for something else.
+fn give_up_everything(store: &mut Store) {
+    support::apply(store, &[support::delete("\0", "\0"), support::put("last", "xxx")]);
+    let newest = store.revision().0;
+    support::apply(store, &[support::compact(newest)]);
+    store.tidy(usize::MAX);
+    let others = (0..60).map(|at| support::put(&format!("o{at:02}"), "xxx"));
+    support::apply(store, &others.collect::<Vec<_>>());
+}
+
+/// Three ranges, two of them of the same moment, one of which is left in the middle. What each of
+/// the others is still to read is there until it has been read, however far compaction is.
+#[test]
+fn compaction_never_overtakes_a_range_that_is_being_read() {
+    let mut store = support::store_with(1, 1 << 30);
+    let names: Vec<String> = (0..20).map(|at| format!("k{at:02}")).collect();
+    let put_all = |store: &mut Store, value: &str| {
+        let puts: Vec<Owned> = names.iter().map(|name| support::put(name, value)).collect();
+        support::apply(store, &puts);
+    };
+    let begin = |store: &mut Store| {
+        let moment = support::read(store, &everything(0)).unwrap().0;
+        let mut walk = store.begin_walk(&everything(0)).unwrap();
+        store.pin_walk(&walk);
+        let few = SliceLimits { steps: 30, bytes: usize::MAX };
+        let (rows, sliced) = slice(store, &everything(0), &mut walk, few);
+        assert!(sliced == Sliced::More && !rows.is_empty(), "it is in the middle");
+        (walk, moment, rows)
+    };
+    put_all(&mut store, "one");
+    let (left, ..) = begin(&mut store);
+    let early = begin(&mut store);
+    put_all(&mut store, "two");
+    let late = begin(&mut store);
+    give_up_everything(&mut store);
+    store.unpin_walk(&left);
+    for (mut walk, moment, mut rows) in [early, late] {
+        give_up_everything(&mut store);
+        assert!(walk.at() < store.compact_revision());
+        let rest = SliceLimits { steps: usize::MAX, bytes: usize::MAX };
+        rows.extend(slice(&store, &everything(0), &mut walk, rest).0);
+        assert_eq!(rows, moment);
+        store.unpin_walk(&walk);
+    }
+    assert_eq!(store.kept_for_walks(), None);
+}
+
 /// A key that was put for ever since is not followed to the end in one slice.
 #[test]
 fn a_long_history_of_one_key_takes_many_slices() {
