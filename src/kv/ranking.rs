@@ -76,11 +76,11 @@ impl Ranking {
         if self.heap.len() < self.keys_max {
             self.heap.push(ranked);
             slice.spend(self.depth());
-            self.sift_up(store, self.heap.len() - 1);
-        } else if self.compare(store, &ranked, &self.heap[0]).is_lt() {
+            self.sift_up(store, self.heap.len() - 1, slice);
+        } else if self.compare(store, (&ranked, &self.heap[0]), slice).is_lt() {
             self.heap[0] = ranked;
             slice.spend(2 * self.depth());
-            self.sift_down(store, 0, self.heap.len());
+            self.sift_down(store, (0, self.heap.len()), slice);
         }
     }
 
@@ -96,7 +96,7 @@ impl Ranking {
             slice.spend(2 * self.depth());
             unordered -= 1;
             self.heap.swap(0, unordered);
-            self.sift_down(store, 0, unordered);
+            self.sift_down(store, (0, unordered), slice);
         }
         unordered
     }
@@ -106,10 +106,10 @@ impl Ranking {
         usize::try_from(self.heap.len().max(2).ilog2()).expect("at most 64")
     }
 
-    fn sift_up(&mut self, store: &Store, mut at: usize) {
+    fn sift_up(&mut self, store: &Store, mut at: usize, slice: &mut Slice<'_>) {
         while at > 0 {
             let above = (at - 1) / 2;
-            if self.compare(store, &self.heap[at], &self.heap[above]).is_le() {
+            if self.compare_at(store, (at, above), slice).is_le() {
                 break;
             }
             self.heap.swap(at, above);
@@ -118,16 +118,15 @@ impl Ranking {
     }
 
     /// Moves one down within the first `count`.
-    fn sift_down(&mut self, store: &Store, mut at: usize, count: usize) {
+    fn sift_down(&mut self, store: &Store, (mut at, count): (usize, usize), slice: &mut Slice<'_>) {
         loop {
             let (left, right) = (2 * at + 1, 2 * at + 2);
             if left >= count {
                 break;
             }
-            let goes_right =
-                right < count && self.compare(store, &self.heap[right], &self.heap[left]).is_gt();
+            let goes_right = right < count && self.compare_at(store, (right, left), slice).is_gt();
             let below = if goes_right { right } else { left };
-            if self.compare(store, &self.heap[below], &self.heap[at]).is_le() {
+            if self.compare_at(store, (below, at), slice).is_le() {
                 break;
             }
             self.heap.swap(at, below);
@@ -135,16 +134,35 @@ impl Ranking {
         }
     }
 
+    fn compare_at(
+        &self,
+        store: &Store,
+        (one, two): (usize, usize),
+        slice: &mut Slice<'_>,
+    ) -> Ordering {
+        self.compare(store, (&self.heap[one], &self.heap[two]), slice)
+    }
+
     /// Which of two comes first. Equals are in the order of their keys, whichever way it goes.
-    fn compare(&self, store: &Store, one: &Ranked, two: &Ranked) -> Ordering {
+    /// Counts what may have to be looked at: large values may differ in the last byte, or nowhere.
+    fn compare(
+        &self,
+        store: &Store,
+        (one, two): (&Ranked, &Ranked),
+        slice: &mut Slice<'_>,
+    ) -> Ordering {
         let name = |ranked: &Ranked| store.keys.at(ranked.key).name();
         let value = |ranked: &Ranked| store.versions.at(ranked.version).value();
+        let mut compare = |one: &[u8], two: &[u8]| {
+            slice.spend_bytes(one.len().min(two.len()));
+            one.cmp(two)
+        };
         let order = match self.by {
-            SortBy::Key => name(one).cmp(name(two)),
+            SortBy::Key => compare(name(one), name(two)),
             SortBy::Version | SortBy::Create | SortBy::Mod => one.rank.cmp(&two.rank),
-            SortBy::Value => value(one).cmp(value(two)),
+            SortBy::Value => compare(value(one), value(two)),
         };
         let order = if self.descends { order.reverse() } else { order };
-        order.then_with(|| name(one).cmp(name(two)))
+        order.then_with(|| compare(name(one), name(two)))
     }
 }

@@ -31,6 +31,9 @@ use super::versions::{Version, VersionId};
 /// A version lies elsewhere than its key, and its value elsewhere again. Steps.
 const VERSION_STEPS: usize = 3;
 
+/// What is copied, or held against as much, in the time that a step takes. Bytes.
+const STEP_BYTES: usize = 256;
+
 /// A range under way.
 #[derive(Debug)]
 pub struct RangeWalk {
@@ -98,6 +101,11 @@ impl Slice<'_> {
         self.left.steps = self.left.steps.saturating_sub(steps);
     }
 
+    /// So many bytes were looked at, or copied.
+    pub(super) fn spend_bytes(&mut self, bytes: usize) {
+        self.spend(bytes / STEP_BYTES);
+    }
+
     /// Whether a key of so many bytes still fits.
     fn takes(&mut self, bytes: usize) -> bool {
         if bytes > self.left.bytes && !self.empty {
@@ -105,6 +113,7 @@ impl Slice<'_> {
             return false;
         }
         self.left.bytes = self.left.bytes.saturating_sub(bytes);
+        self.spend_bytes(bytes);
         self.empty = false;
         true
     }

@@ -193,6 +193,33 @@ fn a_long_history_of_one_key_takes_many_slices() {
     assert!(slices > 1000 / 30, "{slices}");
 }
 
+/// A key was a few steps, whatever there was to copy for it or to compare: so a turn copied as much
+/// as there was room for, and compared as many megabytes with each other as it had steps.
+#[test]
+fn large_values_take_more_slices_to_copy_and_to_compare() {
+    const VALUE_BYTES: usize = 64 * 1024;
+    let mut store = support::store_with(1, 1 << 30);
+    let value = "v".repeat(VALUE_BYTES);
+    let puts = (0..64).map(|at| support::put(&format!("k{at:02}"), &value));
+    support::apply(&mut store, &puts.collect::<Vec<_>>());
+    let left = SliceLimits { steps: 4096, bytes: usize::MAX };
+    for (by, least) in [(SortBy::Key, 4), (SortBy::Value, 20)] {
+        let selection = Selection { by, ..Selection::ALL };
+        let request = RangeRequest { selection, ..everything(0) };
+        let mut walk = store.begin_walk(&request).unwrap();
+        let mut slices = 0;
+        loop {
+            let (rows, sliced) = slice(&store, &request, &mut walk, left);
+            assert!(rows.len() * VALUE_BYTES <= 4096 * 256, "{} keys in one slice", rows.len());
+            slices += 1;
+            if sliced == Sliced::Done {
+                break;
+            }
+        }
+        assert!(slices >= least, "{slices} slices by {by:?}");
+    }
+}
+
 #[test]
 fn what_a_walk_holds_back_is_counted_and_freed_after_it() {
     let mut store = support::store_with(1, 1 << 30);
