@@ -26,7 +26,7 @@ use crate::wire::reply::{RangeReplyWriter, error_reply};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-/// A client that takes no byte for so long is left. Nanoseconds.
+/// A client that has not read enough for the next part after so long is left. Nanoseconds.
 const PATIENCE_NS: u64 = 30_000_000_000;
 
 /// A range under way.
@@ -194,6 +194,8 @@ impl Node {
             return Written::Nothing;
         }
         if !self.connections.has_room_for_large() {
+            // Its client has read enough, and is not to blame.
+            running.due_at = now.after_ns(PATIENCE_NS);
             self.connections.ranges_wait = true;
             return Written::Nothing;
         }

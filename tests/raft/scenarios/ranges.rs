@@ -4,13 +4,15 @@ use super::nodes::{Answer, Nodes, Tuning};
 use raftd::limits::WorkingLimits;
 use raftd::replica::ConnectionId;
 use raftd::types::Revision;
+use raftd::wire::client::Command;
 
 const MS: u64 = 1_000_000;
 
 /// A node with twenty keys that looks at one key in several turns.
 fn with_keys() -> Nodes {
     let working = WorkingLimits { range_steps: 1, range_part_bytes: 1, ..WorkingLimits::default() };
-    let mut nodes = Nodes::tuned(1, Tuning { working, ..Tuning::default() });
+    let segment_bytes = 16 << 20;
+    let mut nodes = Nodes::tuned(1, Tuning { segment_bytes, working, ..Tuning::default() });
     nodes.pass(500 * MS);
     for number in 0..20 {
         nodes.put(1, &format!("k{number:02}"));
@@ -53,4 +55,26 @@ fn a_client_that_goes_away_ends_its_range() {
     nodes.pass(500 * MS);
     assert_eq!(nodes.kept_for_ranges(1), None);
     assert_eq!(nodes.answers.get(&other), Some(&Answer::Done), "it is not in its way");
+}
+
+/// Others read large values, slowly enough that there is never room for more. Whose range waited
+/// for that was looked at in turn after turn once its client's patience seemed to be at an end,
+/// though that had read everything.
+#[test]
+fn a_range_that_waits_for_room_lets_the_server_sleep() {
+    let mut nodes = with_keys();
+    nodes.command(1, None, Command::Put { key: b"large", value: &vec![7; 1_500_000] });
+    nodes.pass(500 * MS);
+    let (number, _) = begin(&mut nodes);
+    let others: Vec<ConnectionId> = (0..25).map(|_| nodes.read_unread(1, "large", 10)).collect();
+    for _ in 0..31 * 4 {
+        nodes.pass(250 * MS);
+        others.iter().for_each(|other| nodes.take_some(1, *other, 70_000));
+        assert_eq!(nodes.answers.get(&number), None, "there was room");
+    }
+    nodes.pass(5 * MS);
+    assert!(nodes.sleeps(1), "it wants to be woken in the past");
+    others.iter().for_each(|other| nodes.hang_up(1, *other));
+    nodes.pass(500 * MS);
+    assert_eq!(nodes.answers.get(&number), Some(&Answer::Done));
 }

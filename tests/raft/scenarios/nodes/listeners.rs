@@ -3,6 +3,7 @@
 use super::Nodes;
 use raftd::replica::ConnectionId;
 use raftd::types::Revision;
+use raftd::wire::client::{RangeArgs, range_request};
 use raftd::wire::watch::{WatchArgs, watch_request};
 
 impl Nodes {
@@ -22,6 +23,33 @@ impl Nodes {
         self.unread.push(asked.1);
         self.settle();
         asked
+    }
+
+    /// Asks for a key so many times through a new connection whose other end reads only what a test
+    /// says.
+    pub(in crate::raft) fn read_unread(
+        &mut self,
+        nth: usize,
+        key: &str,
+        times: usize,
+    ) -> ConnectionId {
+        let args = RangeArgs::of_key(key.as_bytes());
+        let (_, connection) = self.ask(nth, |bytes, number| {
+            (0..times).for_each(|_| range_request(bytes, number, &args));
+        });
+        self.unread.push(connection);
+        connection
+    }
+
+    /// The other end takes so many bytes, and they are lost.
+    pub(in crate::raft) fn take_some(
+        &mut self,
+        nth: usize,
+        connection: ConnectionId,
+        bytes: usize,
+    ) {
+        let node = self.machine(nth).node.as_mut().expect("it is up");
+        node.sent(connection, bytes.min(node.unsent(connection).len()));
     }
 
     /// What a server holds for the other end of a connection. Bytes.
