@@ -113,7 +113,7 @@ impl Client {
             let (key, end) = way.rest();
             let limit = args.limit.saturating_sub(way.received);
             let rest = RangeArgs { key: &key, end: &end, limit, revision: way.revision, ..*args };
-            let streamed = self.stream(&rest, &mut |revision, kv| {
+            let streamed = self.stream(&rest, way.named, &mut |revision, kv| {
                 if way.received == 0 {
                     way.named = revision;
                     way.revision =
@@ -135,23 +135,25 @@ impl Client {
         // The last part, without a key, was lost: whether there is more is to be asked.
         let (key, end) = way.rest();
         let one = RangeArgs { key: &key, end: &end, limit: 1, revision: way.revision, ..*args };
-        let more = !way.is_over() && !self.collect(&one)?.kvs.is_empty();
+        let more = !way.is_over() && !self.collect(&one, way.named)?.kvs.is_empty();
         self.whole(&way, more)
     }
 
     /// What is known of a range that came in pieces: the count of each is its own.
     fn whole(&mut self, way: &Way<'_>, more: bool) -> Result<RangeDone, Error> {
         let (revision, count_only) = (way.revision, true);
-        let all = self.collect(&RangeArgs { limit: 0, revision, count_only, ..way.args })?;
+        let args = RangeArgs { limit: 0, revision, count_only, ..way.args };
+        let all = self.collect(&args, way.named)?;
         let revision = if way.received == 0 { all.revision } else { way.named };
         Ok(RangeDone { revision, more, count: all.count })
     }
 
-    /// One request and all its parts, from the beginning again if it is cut off.
-    fn collect(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
+    /// One request and all its parts, from the beginning again if it is cut off. `made` as for
+    /// `first_part`.
+    fn collect(&mut self, args: &RangeArgs<'_>, made: Revision) -> Result<Range, Error> {
         loop {
             let mut kvs = Vec::new();
-            let streamed = self.stream(args, &mut |_, kv| {
+            let streamed = self.stream(args, made, &mut |_, kv| {
                 kvs.push(kv);
                 ControlFlow::Continue(())
             })?;
@@ -161,13 +163,15 @@ impl Client {
         }
     }
 
-    /// One request: hands out the keys of its parts, with the store's revision.
+    /// One request: hands out the keys of its parts, with the store's revision. `made` as for
+    /// `first_part`.
     fn stream(
         &mut self,
         args: &RangeArgs<'_>,
+        made: Revision,
         each: &mut dyn FnMut(Revision, KeyValue) -> ControlFlow<()>,
     ) -> Result<Streamed, Error> {
-        let mut part = self.first_part(args)?;
+        let mut part = self.first_part(args, made)?;
         loop {
             let revision = part.done.revision;
             if part.kvs.into_iter().try_for_each(|kv| each(revision, kv)).is_break() {
@@ -190,14 +194,15 @@ impl Client {
         }
     }
 
-    /// Asks until somebody begins to answer.
-    fn first_part(&mut self, args: &RangeArgs<'_>) -> Result<Part, Error> {
+    /// Asks until somebody begins to answer. `made`: a revision that a server has named, so that
+    /// all others make it too; 0 is none.
+    fn first_part(&mut self, args: &RangeArgs<'_>, made: Revision) -> Result<Part, Error> {
         self.check_size(args.key.len().saturating_add(args.end.len()))?;
         let intent = match args.consistency {
             Consistency::Linearizable | Consistency::Lease => Intent::Read,
             Consistency::Serializable => Intent::ReadHere,
         };
-        let mut overtaken = 0;
+        let (mut overtaken, lag_ends) = (0, self.deadline());
         loop {
             let send = |connection: &mut Connection| connection.range(args);
             let asked = self.call(intent, self.deadline(), send, |body| {
@@ -209,6 +214,13 @@ impl Client {
                     if args.revision == Revision(0) && overtaken < OVERTAKEN_MAX =>
                 {
                     overtaken += 1;
+                }
+                // This one lags: it, or another one, has it soon.
+                Err(Error::Refused { source: WireError::FutureRevision { .. }, .. })
+                    if args.revision <= made && !lag_ends.has_passed() =>
+                {
+                    self.connection = None;
+                    back_off(lag_ends);
                 }
                 asked => return asked,
             }
@@ -241,7 +253,7 @@ impl Client {
     /// Reads a range in an order of its own. If there are more than a server sorts, all of it is
     /// read by key, and put into order here.
     fn sorted_range(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
-        let first = self.collect(args)?;
+        let first = self.collect(args, Revision(0))?;
         let sent = u64::try_from(first.kvs.len()).unwrap_or(u64::MAX);
         if !first.more || sent == args.limit {
             return Ok(first);

@@ -333,6 +333,28 @@ fn a_range_that_is_cut_off_goes_on_behind_the_last_key() {
     assert_eq!(asked_of(server), [&b"a"[..], b"b\0", b"c\0", b"c\0", b"a"]);
 }
 
+/// What a server is asked that had not applied the revision which another one had answered from: it
+/// refused that, and the range failed in the middle.
+#[test]
+fn a_range_that_goes_on_at_a_server_that_lags_waits_until_one_does_not() {
+    let lags = || WireError::FutureRevision { revision: Revision(8) };
+    let server = Server::start(vec![
+        vec![Act::Parts(&[&["a"]], Then::HangUp)],
+        vec![Act::Error(lags())],
+        vec![Act::Range(&["b"], false)],
+        vec![Act::Error(lags())],
+        vec![Act::Range(&[], false), Act::Error(lags())],
+    ]);
+    let consistency = Consistency::Serializable;
+    let args = RangeArgs { end: b"z", consistency, ..RangeArgs::of_key(b"a") };
+    let mut client = client(PATIENT, &[&server.address]);
+    let range = client.range(&args).unwrap();
+    assert_eq!(keys_of(&range), [b"a", b"b"]);
+    let future = client.range(&RangeArgs { revision: Revision(10), ..args });
+    assert!(matches!(&future, Err(Error::Refused { source, .. }) if *source == lags()));
+    assert_eq!(asked_of(server), [&b"a"[..], b"a\0", b"a\0", b"a", b"a", b"a"]);
+}
+
 #[test]
 fn a_range_that_is_cut_off_at_its_limit_asks_whether_there_is_more() {
     let server = Server::start(vec![
