@@ -187,9 +187,11 @@ impl Node {
         }
     }
 
-    /// Nothing that was made of the state counts any more, what is on the disk included.
+    /// Nothing that was made of the state counts any more, what is on the disk included; nor is
+    /// anybody answered who waits for an entry that this turn applies.
     fn lose_state(&mut self, found_at: LogIndex) {
         self.lost_states.own = Some(Reload { found_at, try_at: self.now });
+        self.leave_waiting();
         self.state_hashes.forget_own();
         self.wal.set_diverged(true);
         self.end_drafting();
@@ -278,7 +280,12 @@ impl Node {
             let (id, request) = (waiter.connection, waiter.request);
             self.connections.answer(id, |out| error_reply(out, request, &error));
         }
-        // Their commands may be done yet, by others.
+        self.leave_waiting();
+    }
+
+    /// Whoever waits for an entry is not answered from this state. Their commands may be done yet,
+    /// by others.
+    fn leave_waiting(&mut self) {
         self.pending.drop_after(LogIndex::ZERO, &mut self.scratch.lost);
     }
 

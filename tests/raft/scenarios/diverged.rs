@@ -116,6 +116,31 @@ fn a_leader_that_diverged_hands_over_and_answers_nobody_from_its_state() {
     assert_eq!(reads(&mut nodes, old), Some(Answer::Done));
 }
 
+/// It heard that its state was wrong, and that an entry was committed, in one turn: the client that
+/// waited for the entry was still answered from that state.
+#[test]
+fn who_waits_when_a_state_is_found_out_is_not_answered_from_it() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil(leader);
+    (1..EVERY).for_each(|_| put(&mut nodes, leader, "key"));
+    nodes.put(leader, "what the others have after this is another state");
+    while !nodes.status_of(leader).applied_index.get().is_multiple_of(EVERY) {
+        others.iter().for_each(|other| nodes.one_turn(*other));
+        nodes.one_turn(leader);
+    }
+    let waits = nodes.put(leader, "key");
+    nodes.one_turn(leader);
+    nodes.freeze(leader);
+    nodes.pass(50 * MS);
+    assert_eq!(nodes.status_of(leader).state, "sound", "it has heard nothing");
+    nodes.thaw(leader);
+    assert_eq!(nodes.status_of(leader).state, "diverged");
+    assert_eq!(nodes.answers.get(&waits), Some(&Answer::Failed(Error::OutcomeUnknown)));
+    nodes.pass(1_000 * MS);
+    all_agree(&nodes, 3);
+}
+
 /// What was made of a diverged state is on the disk, and would be served after a restart. The note
 /// stays until another snapshot has taken its place.
 #[test]
