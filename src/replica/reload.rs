@@ -201,6 +201,16 @@ impl Node {
 
     /// Why this server serves nobody, if so.
     pub(super) fn silence(&self) -> Option<Error> {
+        let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
+        // In a dispute the leader goes on.
+        if leads && !self.lost_states.is_own() {
+            return None;
+        }
+        self.doubt()
+    }
+
+    /// Why the state may be another one than it should be, if so.
+    fn doubt(&self) -> Option<Error> {
         if let Some(reload) = &self.lost_states.own {
             let found = match reload.found_at {
                 LogIndex::ZERO => "before this start".to_owned(),
@@ -213,11 +223,11 @@ impl Node {
             return Some(Error::NotReady { why: why.into() });
         }
         let since = self.state_hashes.disputed()?;
-        let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
         let why = format!(
-            "the members' states differ at entry {since}; only the leader serves meanwhile"
+            "the members' states differ at entry {since}; only the leader serves meanwhile, and no \
+             snapshot is saved"
         );
-        (!leads).then(|| Error::NotReady { why: why.into() })
+        Some(Error::NotReady { why: why.into() })
     }
 
     /// What is known of the state, for people.
@@ -229,9 +239,10 @@ impl Node {
         }
     }
 
-    /// Whether a request is about the state, and not about the server or the members.
+    /// Refuses a request that is about the state, and not about the server or the members, if that
+    /// is not to be served.
     pub(super) fn refuse_of_state(&self, op: Op) -> Result<(), Error> {
-        let about_state = match op {
+        let why = match op {
             Op::Put
             | Op::DeleteRange
             | Op::Compact
@@ -249,8 +260,10 @@ impl Node {
             | Op::LeaseTimeToLive
             | Op::LeaseList
             | Op::Watch
-            | Op::WatchProgress
-            | Op::Snapshot => true,
+            | Op::WatchProgress => self.silence(),
+            // A file stays, and it would be this server's snapshot too: a restart makes its state
+            // of that, and not of the log.
+            Op::Snapshot => self.doubt(),
             Op::WatchCancel
             | Op::Status
             | Op::MemberList
@@ -258,17 +271,19 @@ impl Node {
             | Op::MemberRemove
             | Op::MemberPromote
             | Op::MemberReplace
-            | Op::TransferLeader => false,
+            | Op::TransferLeader => None,
         };
-        self.silence().filter(|_| about_state).map_or(Ok(()), Err)
+        why.map_or(Ok(()), Err)
     }
 
     /// Whoever waits for something of the state hears that there is none. Before anything of this
     /// turn is answered.
     pub(super) fn keep_silence(&mut self) {
+        if let Some(error) = self.doubt() {
+            self.end_saves(&error);
+        }
         let Some(error) = self.silence() else { return };
         self.end_watches(&error);
-        self.end_saves(&error);
         self.end_all_ranges(&error);
         while let Some(batch) = self.reads.take_oldest() {
             self.refuse_reads(batch, &error);

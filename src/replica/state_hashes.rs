@@ -16,8 +16,9 @@
 //! two stories. The leader goes on, since what clients heard so far was its story mostly, and
 //! writes need somebody; the others are silent, say why, and serve again when a quorum agrees with
 //! them. A server that starts again makes its state anew of its log, so meanwhile no snapshots are
-//! made. A leader still sends those that it has: a follower that needs one may be needed to commit,
-//! and what clients heard was the leader's story.
+//! made, and none are saved. But a leader sends one, and makes it, to a follower that needs it or
+//! has lost its state: that may be needed to commit, or to settle who is right, and what clients
+//! heard was the leader's story.
 //!
 //! **What a hash does not see**: a value that rots in memory keeps what it once added to the sum,
 //! and is found when it is written out, for whoever loads a snapshot computes the hash anew. What

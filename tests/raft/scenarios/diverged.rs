@@ -228,6 +228,35 @@ fn of_two_that_differ_the_leader_serves_and_the_other_says_why_not() {
     assert_eq!(reads(&mut nodes, other), Some(Answer::Done));
 }
 
+/// Whoever saved it made a snapshot of it, which was the server's own from then on: so a restart
+/// found the state in there again, and did not make it anew of the log.
+#[test]
+fn nobody_saves_a_state_that_may_be_wrong() {
+    let (mut nodes, leader, others) = cluster(2, u64::MAX);
+    put_until_compared(&mut nodes, leader);
+    nodes.hold_background(leader);
+    let (waits, _) = nodes.save(leader);
+    nodes.pass(50 * MS);
+    nodes.spoil(leader);
+    put_until_compared(&mut nodes, leader);
+    let (late, _) = nodes.save(leader);
+    nodes.release_background(leader);
+    nodes.pass(1_500 * MS);
+    for save in [waits, late] {
+        let answer = nodes.answers.get(&save);
+        assert!(is_refused(answer, "the members' states differ"), "{answer:?}");
+    }
+    put(&mut nodes, leader, "served");
+    for nth in [leader, others[0]] {
+        nodes.crash(nth);
+        nodes.boot(nth).expect("its disk is well");
+        nodes.pass(1_000 * MS);
+    }
+    let leader = nodes.leader().expect("elected");
+    put_until_compared(&mut nodes, leader);
+    all_agree(&nodes, 2);
+}
+
 /// One of three is away, and two differ: whoever was right is known when it is back.
 #[test]
 fn a_third_server_that_comes_back_settles_who_of_two_was_right() {
