@@ -187,7 +187,7 @@ impl Node {
         let Stage::Member(raft) = &self.stage else { return };
         let transfers = &mut self.transfers.list;
         let lost = &mut self.lost_states;
-        let wanted = lost.wanted().is_some() && raft.is_leader();
+        let wanted = lost.wanting().next().is_some() && raft.is_leader();
         if transfers.is_empty() && !wanted && raft.awaiting_snapshot().next().is_none() {
             return;
         }

@@ -82,11 +82,6 @@ impl LostStates {
         self.reloads
     }
 
-    /// The entry that a leader's snapshot must stand for, if somebody wants one.
-    pub(super) fn wanted(&self) -> Option<LogIndex> {
-        self.wanted.iter().map(|it| it.at_least).max()
-    }
-
     /// Who wants a snapshot that stands for at least some entry.
     pub(super) fn wanting(&self) -> impl Iterator<Item = (NodeId, LogIndex)> {
         self.wanted.iter().map(|it| (it.by, it.at_least))

@@ -190,8 +190,9 @@ impl Node {
         let due = entries > self.options.snapshots.entries && grown && rested && !doubtful;
         // A client saves what it knows to be written; a member that lost its state wants one that
         // leads past where that was.
-        let wanted = self.saves.wanted().max(self.lost_states.wanted());
-        let asked = wanted.is_some_and(|it| last.position.index < it && it <= applied);
+        let lost = self.lost_states.wanting().map(|(_, at_least)| at_least);
+        let mut wanted = self.saves.wanted().into_iter().chain(lost);
+        let asked = wanted.any(|it| last.position.index < it && it <= applied);
         let idle = self.snapshots.drafting.is_none() && !self.wal.snapshot_under_way();
         let idle = idle && self.snapshots.paused_until.is_none();
         let behind = last.position.index < applied;

@@ -1,6 +1,7 @@
 //! Clients that save a snapshot, from servers that have other things to do.
 
 use super::nodes::{Answer, Nodes, Tuning};
+use raftd::types::LogIndex;
 use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
@@ -44,6 +45,18 @@ fn a_client_that_hangs_up_while_its_server_loses_its_leader_stops_nobody() {
     nodes.hang_up(leader, connection);
     nodes.pass(2_000 * MS);
     assert_eq!(nodes.status_of(leader).role, "pre-candidate", "no quorum hears it");
+}
+
+/// The highest entry that anybody wanted was asked for, and nobody got a snapshot until that was
+/// applied: so a member that asked for one of far off kept every client waiting.
+#[test]
+fn a_member_that_wants_what_cannot_be_made_keeps_no_client_waiting() {
+    let (mut nodes, leader, others) = cluster();
+    nodes.forge_wanted((others[0], leader), LogIndex::new(1_000_000));
+    nodes.pass(5 * MS);
+    let (save, _) = nodes.save(leader);
+    nodes.pass(500 * MS);
+    assert_eq!(nodes.answers.get(&save), Some(&Answer::Done));
 }
 
 /// Where a follower cannot reach its leader, and the leader reaches it, all goes on but its

@@ -10,6 +10,7 @@ use raftd::types::{EntryKind, LogIndex, LogPosition};
 use raftd::wire::client::snapshot_request;
 use raftd::wire::members::MemberRequest;
 use raftd::wire::peer::{AppendHead, encode_append};
+use raftd::wire::state::{StateWord, encode_state_word};
 
 impl Nodes {
     /// The last entry of a server's log.
@@ -77,12 +78,25 @@ impl Nodes {
         let head = AppendHead { term, session, round, prev, commit, count: entries.len() };
         let mut bytes = Vec::new();
         encode_append(&mut bytes, &head, entries.into_iter());
+        self.forge((from, to), &bytes);
+    }
+
+    /// Server `from` says to `to` that it has lost its state, and wants a snapshot of this entry at
+    /// least.
+    pub(in crate::raft) fn forge_wanted(&mut self, ends: (usize, usize), at_least: LogIndex) {
+        let mut bytes = Vec::new();
+        encode_state_word(&mut bytes, StateWord::Wanted { at_least });
+        self.forge(ends, &bytes);
+    }
+
+    /// Server `from` sends this to `to` as a request.
+    fn forge(&mut self, (from, to): (usize, usize), bytes: &[u8]) {
         // Who dialed is the first end, and requests go to the other.
         let is = |ends: [End; 2]| {
             let [End::Node(one, _), End::Node(other, _)] = ends else { return false };
             (one, other) == (from, to)
         };
         let pipe = self.pipes.iter_mut().rfind(|pipe| is(pipe.ends));
-        pipe.expect("they are connected").bytes[1].extend_from_slice(&bytes);
+        pipe.expect("they are connected").bytes[1].extend_from_slice(bytes);
     }
 }
