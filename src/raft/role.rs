@@ -95,8 +95,8 @@ pub(super) struct Leader {
     pub(super) reads: Reads,
     /// A handover under way.
     pub(super) transfer: Option<Transfer>,
-    /// Who did not take over when it was asked to.
-    pub(super) passed_over: Option<NodeId>,
+    /// Who did not take over when they were asked to, the last one last.
+    pub(super) passed_over: Vec<NodeId>,
     pub(super) heartbeat_at: Instant,
 }
 
@@ -317,7 +317,7 @@ impl Raft {
             membership: Membership::new(),
             reads: Reads::default(),
             transfer: None,
-            passed_over: None,
+            passed_over: Vec::new(),
             heartbeat_at: now.after_ns(self.settings.heartbeat_ns),
         });
         self.follow_configuration(now, prev);

@@ -22,6 +22,7 @@ use super::progress::Peer;
 use super::role::{Leader, Role};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::types::{Instant, LogPosition, LogRange, NodeId, Term};
+use std::cmp::Reverse;
 
 impl Raft {
     /// Begins to hand over to `target`. Ends with the leadership, or with
@@ -68,7 +69,8 @@ impl Raft {
     }
 
     /// As leader, the connected voter that is furthest and stays a voter. Others come before one
-    /// that has no room for entries, and before who was asked last and did not take over.
+    /// that has no room for entries, and before those who were asked and did not take over, of whom
+    /// it is the turn of who was asked longest ago: any of them may be unable for ever.
     pub fn successor(&self, now: Instant) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };
         let configuration = self.log.configuration();
@@ -77,8 +79,9 @@ impl Raft {
             let answers = peer.session.is_some() && now.ns_since(peer.heard_at) < timeout;
             answers && configuration.keeps_vote(peer.id)
         });
-        let willing = |peer: &Peer| leader.passed_over != Some(peer.id) && !peer.lacks_room();
-        able.max_by_key(|peer| (willing(peer), peer.match_index)).map(|peer| peer.id)
+        let asked = |peer: &Peer| leader.passed_over.iter().position(|id| *id == peer.id);
+        able.max_by_key(|peer| (!peer.lacks_room(), Reverse(asked(peer)), peer.match_index))
+            .map(|peer| peer.id)
     }
 
     /// Gives up what has become pointless, and tells a target that has everything.
@@ -97,7 +100,8 @@ impl Raft {
             (peer, session, electable, now < transfer.deadline)
         else {
             *slot = None;
-            *passed_over = Some(target);
+            passed_over.retain(|id| *id != target);
+            passed_over.push(target);
             self.output.notices.push(Notice::TransferFailed { term, target });
             return;
         };

@@ -42,6 +42,28 @@ fn who_did_not_take_over_is_not_asked_again_before_others() {
     assert_ne!(first, second);
 }
 
+/// Two that could not take over were asked in turns, and nobody else was. So where three of seven
+/// had lost their states and one of them led, it led for ever, and served nobody.
+#[test]
+fn whoever_did_not_take_over_is_asked_again_after_all_others() {
+    let mut town = Town::new(5);
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        let now = town.now;
+        let next = town.server(1).raft.successor(now).expect("all are connected");
+        asked.push(next);
+        town.send_away(&[next.get()]);
+        town.server(1).raft.transfer(now, next).expect("its connection stands");
+        town.now = now.after_ns(TIMEOUT_NS);
+        town.run();
+        town.bring_back();
+        town.heartbeat(1);
+    }
+    let (first, again) = asked.split_at(4);
+    assert_eq!(first, again, "the others are asked, one after the other");
+    assert!((2..=5).all(|number| first.contains(&id(number))), "{first:?}");
+}
+
 #[test]
 fn a_leader_that_is_elected_again_has_forgotten_its_handover() {
     let mut town = Town::new(3);
