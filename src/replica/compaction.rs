@@ -40,6 +40,11 @@ impl Compaction {
         self.proposed = Revision(0);
     }
 
+    /// The state is lost, and with it what its revisions meant.
+    pub(super) fn forget_all(&mut self) {
+        *self = Compaction::default();
+    }
+
     /// What was proposed did not enter the log.
     pub(super) fn refused(&mut self, now: Instant) {
         self.forget();
@@ -81,15 +86,15 @@ impl Compaction {
 impl Node {
     /// Proposes a compaction when one is due.
     pub(super) fn propose_compaction(&mut self, now: Instant) {
+        // A state that is lost may have other revisions.
+        if self.lost_states.is_own() {
+            return;
+        }
         let age_ns = self.options.history_age_ns;
         if let Some(age_ns) = age_ns {
             self.compaction.note(now, self.store.revision(), age_ns);
         }
         let Stage::Member(raft) = &self.stage else { return };
-        // Not by a state that is lost.
-        if self.lost_states.is_own() {
-            return;
-        }
         if !raft.leader_ready() || self.store.compact_revision() < self.compaction.proposed {
             return;
         }

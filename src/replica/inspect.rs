@@ -63,6 +63,12 @@ impl Node {
         self.store.restore_session_counters(SessionCounters { last, uses: uses + 1 });
     }
 
+    /// The same, and every answer shows it: the revisions are others, and sessions are gone.
+    #[doc(hidden)]
+    pub fn spoil_revision(&mut self, by: u64) {
+        self.store.begin_anew(by);
+    }
+
     /// Whom it dials, or has dialed.
     pub fn dials(&self) -> impl Iterator<Item = NodeId> {
         self.peers.iter().filter(|peer| !peer.address.is_empty()).map(|peer| peer.id)

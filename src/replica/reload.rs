@@ -189,6 +189,7 @@ impl Node {
         self.leave_waiting();
         self.state_hashes.forget_own();
         self.wal.set_diverged(true);
+        self.compaction.forget_all();
         self.end_drafting();
         self.wal.abandon_draft();
         self.snapshots.distrust();

@@ -141,6 +141,38 @@ fn who_waits_when_a_state_is_found_out_is_not_answered_from_it() {
     all_agree(&nodes, 3);
 }
 
+/// Which revision was newest when, in the state that was lost, was believed of the new one. Once it
+/// led, the server gave up history up to a revision that nobody had made, which was refused; it
+/// waited for that in all its turns, and gave up nothing any more.
+#[test]
+fn how_old_the_history_of_a_lost_state_was_is_forgotten() {
+    let working = WorkingLimits { state_hash_every: EVERY, ..WorkingLimits::default() };
+    let history_age_ns = Some(4_000 * MS);
+    let mut nodes = Nodes::tuned(3, Tuning { history_age_ns, working, ..Tuning::default() });
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let odd = leader % 3 + 1;
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil_revision(odd, 1_000);
+    nodes.pass(300 * MS);
+    put_until_compared(&mut nodes, leader);
+    nodes.pass(1_000 * MS);
+    assert_eq!(nodes.status_of(odd).state_reloads, 1);
+    while nodes.leader() != Some(odd) {
+        let other = nodes.leader().expect("elected");
+        nodes.crash(other);
+        nodes.boot(other).expect("its disk is well");
+        nodes.pass(1_500 * MS);
+    }
+    nodes.pass(4_000 * MS);
+    put(&mut nodes, odd, "key");
+    nodes.pass(5_000 * MS);
+    let status = nodes.status_of(odd);
+    assert_eq!((status.role.as_str(), status.state.as_str()), ("leader", "sound"));
+    assert_eq!(status.compact_revision, status.revision);
+    assert!(nodes.sleeps(odd), "it wants to be woken in the past");
+}
+
 /// What was made of a diverged state is on the disk, and would be served after a restart. The note
 /// stays until another snapshot has taken its place.
 #[test]

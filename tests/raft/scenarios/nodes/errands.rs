@@ -23,6 +23,11 @@ impl Nodes {
         self.machine(nth).node.as_mut().expect("it is up").spoil_state();
     }
 
+    /// The same, and its revision is higher by so much.
+    pub(in crate::raft) fn spoil_revision(&mut self, nth: usize, by: u64) {
+        self.machine(nth).node.as_mut().expect("it is up").spoil_revision(by);
+    }
+
     /// Asks `nth` to remove a member; the request's number.
     pub(in crate::raft) fn remove_member(&mut self, nth: usize, member: usize) -> u64 {
         self.ask(nth, |out, asked| MemberRequest::Remove { node: id(member) }.encode(out, asked)).0
