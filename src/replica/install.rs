@@ -293,6 +293,7 @@ impl Node {
         assert!(reloads || old.applied() < self.store.applied(), "a snapshot never goes back");
         self.wal.drop_in_background(Box::new(old));
         self.note_reloaded();
+        self.state_hashes.forget_own();
         self.watch_new_store();
         // Whoever waits for an entry below was answered when our leadership ended, or is now.
         self.pending.drop_after(LogIndex::ZERO, &mut self.scratch.lost);

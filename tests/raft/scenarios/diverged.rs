@@ -353,3 +353,30 @@ fn whoever_was_cut_off_hears_what_it_missed_without_another_entry() {
     all_agree(&nodes, 3);
     assert_eq!(nodes.status_of(leader).last_index, last);
 }
+
+/// A snapshot had taken the place of a state that was wrong, and what had been noted of that one
+/// still counted: as soon as another member said again what it had noted there, the server took its
+/// new state for wrong, and served nobody.
+#[test]
+fn what_was_noted_of_a_state_is_forgotten_when_a_snapshot_takes_its_place() {
+    let (mut nodes, leader, others) = cluster(3, 2);
+    let (odd, other) = (others[0], others[1]);
+    nodes.cut(odd, other);
+    nodes.spoil(odd);
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(odd).state, "disputed", "it hears one of two");
+    nodes.cut(odd, leader);
+    let last = nodes.status_of(odd).last_index;
+    for _ in 0..40 {
+        put(&mut nodes, leader, &"k".repeat(3_000));
+    }
+    nodes.mend();
+    nodes.cut(odd, other);
+    nodes.pass(2_000 * MS);
+    let status = nodes.status_of(odd);
+    assert!(status.snapshot_index > last, "the log from there on is gone: {status:?}");
+    nodes.mend();
+    nodes.pass(1_000 * MS);
+    assert_eq!(nodes.status_of(odd).state_reloads, 0);
+    all_agree(&nodes, 3);
+}
