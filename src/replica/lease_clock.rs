@@ -81,6 +81,11 @@ impl Office {
         }
     }
 
+    /// Of how many leases it knows.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// Takes over a lease, unless it is known: it may have been kept alive in this term.
     /// `grace_ms`: what clients need to find the new leader; a grant of this term is for longer. A
     /// grant that was asked for twice is answered twice, and the second time the lease may

@@ -400,3 +400,20 @@ fn a_leader_with_many_leases_takes_over_all_of_them_and_sleeps() {
     assert_eq!((nodes.lease_of(new, first), nodes.lease_of(new, last)), (None, None));
     assert!(nodes.sleeps(new));
 }
+
+/// It was freed in the turn in which the leader saw that it was none any more: of a million leases
+/// that took a tenth of a second, and nobody was served meanwhile.
+#[test]
+fn what_a_leader_knew_of_many_leases_is_freed_in_the_background() {
+    let (mut nodes, leader, others) = cluster(NEVER);
+    for lease in 1..=600 {
+        nodes.command(leader, None, Command::LeaseGrant { lease, ttl_s: 1_000 });
+    }
+    nodes.pass(500 * MS);
+    assert!(nodes.lease_of(leader, 600).is_some());
+    nodes.hold_background(leader);
+    others.iter().for_each(|other| nodes.cut(leader, *other));
+    nodes.pass(1_000 * MS);
+    assert_ne!(nodes.status_of(leader).role, "leader");
+    nodes.end_one_background(leader);
+}
