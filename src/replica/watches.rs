@@ -7,7 +7,7 @@
 //! all connections together hold much, only those are written to that have read everything; and
 //! when they hold so much that nobody can be, those are closed that do not read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::connections::{ConnectionId, Connections};
 use super::{Node, Stage};
@@ -27,6 +27,10 @@ const PROGRESS_NS_MIN: u64 = 100_000_000;
 
 /// So many watches at most are told so in one turn, a millisecond's work.
 const PROGRESS_PER_TURN: usize = 1024;
+
+/// So many watches at most of connections that are gone are forgotten in one turn, 1 to 3 ms: to
+/// leave the index costs more than a word.
+const FORGOTTEN_PER_TURN: usize = 512;
 
 /// What a watch takes beside its keys: its places in the tables. 10,000 of keys of 17 bytes cost
 /// 3.3 MB. Bytes.
@@ -52,6 +56,11 @@ pub(super) struct ClientWatches {
     due: BTreeSet<(Instant, Name)>,
     /// Connections with events that wait for them to read.
     parked: BTreeSet<ConnectionId>,
+    /// Connections that are gone, and have watches.
+    gone: VecDeque<ConnectionId>,
+    /// What this turn said last of the progress of a connection's watches: all of them are looked
+    /// at for it, and it may be asked thousands of times.
+    said: Option<(ConnectionId, Revision)>,
     bytes: usize,
 }
 
@@ -62,6 +71,8 @@ impl ClientWatches {
             open: BTreeMap::new(),
             due: BTreeSet::new(),
             parked: BTreeSet::new(),
+            gone: VecDeque::new(),
+            said: None,
             bytes: 0,
         }
     }
@@ -79,13 +90,29 @@ impl ClientWatches {
         true
     }
 
-    /// Ends the watches of a connection that is gone.
+    /// The watches of a connection that is gone end, a slice a turn. What they hear until then goes
+    /// nowhere.
     pub(super) fn on_closed(&mut self, connection: ConnectionId) {
-        let names: Vec<Name> = self.of(connection).map(|(name, _)| name).collect();
-        for name in names {
-            self.forget(name);
+        if self.of(connection).next().is_some() {
+            self.gone.push_back(connection);
         }
         self.parked.remove(&connection);
+    }
+
+    fn forget_gone(&mut self) {
+        let mut left = FORGOTTEN_PER_TURN;
+        while left > 0
+            && let Some(connection) = self.gone.pop_front()
+        {
+            let names: Vec<Name> = self.of(connection).map(|(name, _)| name).take(left).collect();
+            left -= names.len();
+            for name in names {
+                self.forget(name);
+            }
+            if left == 0 {
+                self.gone.push_front(connection);
+            }
+        }
     }
 
     fn unpark(&mut self, connection: ConnectionId) {
@@ -93,9 +120,31 @@ impl ClientWatches {
         ids.into_iter().for_each(|id| self.engine.unpark(id));
     }
 
+    /// Up to which revision no watch of a connection misses anything.
+    fn heard_by(&mut self, connection: ConnectionId, store: &Store) -> Revision {
+        if let Some((_, revision)) = self.said.filter(|(to, _)| *to == connection) {
+            return revision;
+        }
+        let heard = self.of(connection).filter_map(|(_, watch)| self.engine.heard(store, watch));
+        let revision = heard.min().unwrap_or(store.revision());
+        self.said = Some((connection, revision));
+        revision
+    }
+
+    /// A watch of a connection was opened.
+    fn note_opened(&mut self, connection: ConnectionId, watch: WatchId, store: &Store) {
+        if let Some((to, revision)) = &mut self.said
+            && *to == connection
+            && let Some(heard) = self.engine.heard(store, watch)
+        {
+            *revision = heard.min(*revision);
+        }
+    }
+
     /// Whether the next turn must not wait.
     pub(super) fn has_work(&self, store: &Store, connections: &Connections) -> bool {
-        !self.open.is_empty() && connections.has_room_for_large() && self.engine.has_work(store)
+        let feeds = !self.open.is_empty() && connections.has_room_for_large();
+        !self.gone.is_empty() || (feeds && self.engine.has_work(store))
     }
 
     /// When somebody is to hear that nothing happened.
@@ -184,6 +233,7 @@ impl Node {
         }
         let open = Open { id: watch, bytes, progress_ns, due_at };
         self.watches.open.insert(name, open);
+        self.watches.note_opened(id, watch, &self.store);
         // Of what comes in this turn it is to hear, even if it is compacted in the same.
         self.store.hold_changes(self.watches.engine.first_unheard());
         let newest = self.store.revision();
@@ -223,15 +273,15 @@ impl Node {
         request: &Request<'_>,
     ) -> Result<(), Error> {
         decode_status_args(request.args).map_err(|why| bad(&why))?;
-        let heard = |(_, watch)| self.watches.engine.heard(&self.store, watch);
-        let least = self.watches.of(id).filter_map(heard).min();
-        let revision = least.unwrap_or(self.store.revision());
+        let revision = self.watches.heard_by(id, &self.store);
         self.connections.write(id, |out| watch_progress_reply(out, request.id, revision));
         Ok(())
     }
 
     /// Hands out what was applied, and lets those behind read on.
     pub(super) fn feed_watches(&mut self, now: Instant) {
+        self.watches.said = None;
+        self.watches.forget_gone();
         if self.watches.open.is_empty() {
             self.connections.events_wait = false;
             return self.store.hold_changes(None);
@@ -307,5 +357,61 @@ impl Node {
         self.store.hold_changes(self.watches.engine.first_unheard());
         let count = self.watches.open.len();
         log::debug!("watches go on with a snapshot count={count}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::StoreOptions;
+
+    fn open(watches: &mut ClientWatches, store: &Store, name: Name, start: Revision) {
+        let (key, end) = (&b"key"[..], RangeEnd::Key);
+        let (prev_kv, no_put, no_delete) = (false, false, false);
+        let spec = WatchSpec { key, end, start, prev_kv, no_put, no_delete };
+        let id = watches.engine.open(store, &spec, name);
+        watches.open.insert(name, Open { id, bytes: 7, progress_ns: 0, due_at: Instant::FAR });
+        watches.bytes += 7;
+        watches.note_opened(name.0, id, store);
+    }
+
+    fn empty() -> (Store, ClientWatches, [ConnectionId; 2]) {
+        let store = Store::new(StoreOptions { index_seed: 1, history_bytes_max: 1 });
+        (store, ClientWatches::new(1, 1), [1, 2].map(|slot| ConnectionId::new(slot, 1)))
+    }
+
+    /// Ten thousand watches of one connection ended in the turn that saw it go, and all others
+    /// waited for that.
+    #[test]
+    fn the_watches_of_a_connection_that_is_gone_are_forgotten_a_slice_a_turn() {
+        let (store, mut watches, [gone, stays]) = empty();
+        let few = u64::try_from(FORGOTTEN_PER_TURN + 5).expect("some");
+        for name in (0..few).map(|nth| (gone, nth)).chain([(stays, 1)]) {
+            open(&mut watches, &store, name, Revision(0));
+        }
+        let connections = Connections::default();
+        watches.on_closed(gone);
+        for left in [6, 1] {
+            assert!(watches.has_work(&store, &connections), "there is more to forget");
+            watches.forget_gone();
+            assert_eq!((watches.open.len(), watches.bytes), (left, 7 * left));
+            assert_eq!(watches.engine.len(), left);
+        }
+        assert!(!watches.has_work(&store, &connections));
+        assert!(watches.open.contains_key(&(stays, 1)));
+    }
+
+    /// Each question looked at all watches of the connection, and a turn may take thousands.
+    #[test]
+    fn progress_that_is_asked_for_again_in_a_turn_is_not_looked_up_again() {
+        let (store, mut watches, [one, other]) = empty();
+        open(&mut watches, &store, (one, 1), Revision(0));
+        assert_eq!(watches.heard_by(one, &store), Revision(1));
+        open(&mut watches, &store, (one, 2), Revision(1));
+        assert_eq!(watches.heard_by(one, &store), Revision(0), "it has heard nothing yet");
+        watches.forget((one, 2));
+        assert_eq!(watches.heard_by(one, &store), Revision(0), "it was not looked up");
+        assert_eq!(watches.heard_by(other, &store), Revision(1), "another one's was");
+        assert_eq!(watches.heard_by(one, &store), Revision(1));
     }
 }
