@@ -144,6 +144,10 @@ pub const CONNECTIONS_MAX: usize = 8192;
 /// would not fit is not cut: then nothing is done. Bytes.
 pub const RANGE_REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Largest reply: a transaction's is cut when it reaches its bound, by a last key that may be
+/// large. Bytes.
+pub const REPLY_BYTES_MAX: usize = RANGE_REPLY_BYTES_MAX + REQUEST_BYTES_MAX + 64 * 1024;
+
 /// All watches of a node's clients together, with their keys: 18,000 of small keys. More are told
 /// to come back. Bytes.
 pub const WATCHES_BYTES_MAX: usize = 6 * 1024 * 1024;

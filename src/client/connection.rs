@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use crate::limits::{HELLO_BYTES_MAX, RANGE_REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::limits::{HELLO_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::types::ClusterId;
 use crate::wire::client::{self, Command, Consistency, RangeArgs, SessionCall, Txn};
 use crate::wire::frame::next_frame;
@@ -19,10 +19,6 @@ use crate::wire::watch::{self, WatchArgs};
 
 use super::clock::Deadline;
 use super::error::ConnectionError;
-
-/// Largest reply: a transaction's is cut when it reaches its bound, by a last key that may be
-/// large. Bytes.
-const REPLY_BYTES_MAX: usize = RANGE_REPLY_BYTES_MAX + REQUEST_BYTES_MAX + 64 * 1024;
 
 /// Bytes read at a time. Bytes: hundreds of small replies.
 const READ_BYTES: usize = 64 * 1024;

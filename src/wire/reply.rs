@@ -377,14 +377,23 @@ impl<'a> RangeReply<'a> {
     }
 }
 
-/// Reads the body of a reply.
-pub fn decode_reply(body: &[u8]) -> Result<Reply<'_>, DecodeError> {
+/// Reads of the body of a reply to which request it is, and of which kind: an op, or an error.
+pub fn reply_head(body: &[u8]) -> Result<(u64, u64), DecodeError> {
     let mut reader = Reader::new(body);
+    read_head(&mut reader)
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Result<(u64, u64), DecodeError> {
     if reader.array()? != 3 {
         return Err(DecodeError::Inconsistent { what: "a reply has three parts" });
     }
-    let id = reader.uint()?;
-    let kind = reader.uint()?;
+    Ok((reader.uint()?, reader.uint()?))
+}
+
+/// Reads the body of a reply.
+pub fn decode_reply(body: &[u8]) -> Result<Reply<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    let (id, kind) = read_head(&mut reader)?;
     if kind == error::KIND_ERROR {
         let error = error::decode_error(reader.rest())?;
         return Ok(Reply { id, body: ReplyBody::Error(error) });
