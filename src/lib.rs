@@ -13,7 +13,8 @@
 //! net/                     mio, sockets, names; has never heard of Raft
 //! server/    THE SHELL     the loop, the clock, the threads
 //! client/                  a blocking client
-//! bin/                     raftd, raftctl
+//! gateway/                 etcd's API by gRPC, on an asynchronous runtime; a feature of its own
+//! bin/                     raftd, raftctl, raftd-gateway
 //! ```
 //!
 //! # One PUT
@@ -62,6 +63,8 @@
 pub mod client;
 pub mod codec;
 pub mod config;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod kv;
 pub mod limits;
 pub mod net;

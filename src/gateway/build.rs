@@ -1,0 +1,26 @@
+//! Compiles the .proto files of the gateway, without `protoc`. Whoever builds without the gateway
+//! waits for nothing here.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for read in ["src/gateway/build.rs", "src/gateway/proto"] {
+        println!("cargo::rerun-if-changed={read}");
+    }
+    compile()
+}
+
+#[cfg(feature = "gateway")]
+fn compile() -> Result<(), Box<dyn Error>> {
+    let files = ["mvccpb.proto", "etcdserverpb.proto", "health.proto"];
+    let files = protox::compile(files, ["src/gateway/proto"])?;
+    // Bytes instead of vectors: a value goes from one socket to the other without a copy of its
+    // own.
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    Ok(())
+}
+
+#[cfg(not(feature = "gateway"))]
+fn compile() -> Result<(), Box<dyn Error>> {
+    Ok(())
+}

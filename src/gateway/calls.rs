@@ -1,0 +1,328 @@
+//! A request until it is answered: find who can do it, repeat what is safe, say what came of it.
+//!
+//! A write is a call of a session and so is done once, however often it has to be sent
+//! (`sessions`). Its client hears that it was not done only if that is certain; else it hears
+//! `request timed out`, which etcd's clients take for "perhaps". A read is repeated until the time
+//! is up. What is neither (changes of the members) is sent again only if it was certainly not done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tonic::Request;
+
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::types::{NodeId, Revision, SessionId};
+use crate::wire::client::{Command, command_request};
+use crate::wire::error::{Advice, Error as WireError, KIND_ERROR};
+use crate::wire::reply::{ReplyBody, decode_reply, reply_head};
+
+use super::failure::{Failure, NO_LEADER, TOO_LARGE, known, unreadable};
+use super::link::{Link, Lost};
+use super::nodes::Nodes;
+use super::proto::etcdserverpb::ResponseHeader;
+use super::sessions::{Call, Sessions};
+
+/// How long a request may take: what etcd's do with its default timeouts, 5 s and two elections.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// Redirects followed at once; after that two nodes probably name each other, and we wait as well.
+const REDIRECTS_AT_ONCE: u32 = 3;
+
+/// Keys and values of one request: what a node takes, less 64 bytes for the op, the call of a
+/// session, and lengths. Bytes.
+const CONTENT_BYTES_MAX: usize = REQUEST_BYTES_MAX - 64;
+
+/// The cluster, as all services know it.
+pub(super) struct Cluster {
+    /// Whom to ask.
+    pub(super) nodes: Arc<Nodes>,
+    sessions: Arc<Sessions>,
+}
+
+/// Who is to answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Whom {
+    /// The leader.
+    Leader,
+    /// Any node, the home node first.
+    Home,
+}
+
+/// Whether a request that was sent may be sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Repeat {
+    /// It is harmless.
+    Freely,
+    /// Not if it was perhaps done.
+    IfNotDone,
+}
+
+/// What a node answered.
+pub(super) struct Answer {
+    /// The reply's body.
+    pub(super) body: Bytes,
+    /// Who answered.
+    pub(super) node: NodeId,
+}
+
+/// What is to be done about an error.
+enum Then {
+    /// It is the answer.
+    Refuse(WireError),
+    /// Ask again: the leader that was named, or after a while.
+    AtOnce,
+    Later,
+    /// Perhaps it was done.
+    Doubt,
+}
+
+impl Answer {
+    /// Reads the reply.
+    pub(super) fn reply(&self) -> Result<ReplyBody<'_>, tonic::Status> {
+        decode_reply(&self.body).map(|reply| reply.body).map_err(|why| unreadable(&why))
+    }
+}
+
+impl Cluster {
+    /// The cluster that is reached at these addresses.
+    pub(super) fn start(addresses: &[String]) -> Cluster {
+        Cluster { nodes: Nodes::start(addresses), sessions: Arc::default() }
+    }
+
+    /// Refuses a request that is to be refused while nobody is known to lead.
+    pub(super) fn check_leader<T>(&self, request: &Request<T>) -> Result<(), tonic::Status> {
+        if wants_leader(request) && self.nodes.leader_now().is_none() {
+            return Err(known(NO_LEADER));
+        }
+        Ok(())
+    }
+
+    /// What leads an answer that shows the store at `revision`.
+    pub(super) fn header(&self, node: NodeId, revision: Revision) -> ResponseHeader {
+        self.nodes.note_revision(revision);
+        ResponseHeader { revision: number(revision.0), ..self.bare_header(node.get()) }
+    }
+
+    /// The same in the name of the home node.
+    pub(super) fn header_of_home(&self, revision: Revision) -> ResponseHeader {
+        self.nodes.note_revision(revision);
+        ResponseHeader { revision: number(revision.0), ..self.bare_header(self.nodes.home_id()) }
+    }
+
+    /// What leads an answer that shows nothing of the store.
+    pub(super) fn bare_header(&self, member_id: u64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.nodes.short_cluster_id(),
+            member_id,
+            revision: 0,
+            raft_term: self.nodes.term(),
+        }
+    }
+
+    /// Does a command once. `bytes`: its keys and values.
+    pub(super) async fn write(
+        &self,
+        bytes: usize,
+        command: Command<'_>,
+    ) -> Result<Answer, tonic::Status> {
+        check_size(bytes)?;
+        let done = timeout(REQUEST_TIMEOUT, self.write_until_done(bytes, command)).await;
+        done.unwrap_or(Err(Failure::TimedOut)).map_err(Into::into)
+    }
+
+    async fn write_until_done(
+        &self,
+        bytes: usize,
+        command: Command<'_>,
+    ) -> Result<Answer, Failure> {
+        let mut call = self.begin().await?;
+        let mut doubt = false;
+        let mut redirects = 0;
+        loop {
+            let link = self.nodes.leader().await;
+            let encode = |out: &mut Vec<u8>, id| {
+                command_request(out, id, Some(call.number()), command);
+            };
+            let body = match link.ask(bytes, encode).await {
+                Ok(body) => body,
+                Err(lost) => {
+                    doubt |= lost == Lost::Unanswered;
+                    continue;
+                }
+            };
+            let Some(error) = error_of(&body) else {
+                return Ok(Answer { body, node: link.node() });
+            };
+            if error == WireError::SessionExpired {
+                call.session_is_over();
+                // Unused for so long that it has ended; or an earlier copy may have been done.
+                if doubt {
+                    return Err(Failure::TimedOut);
+                }
+                call = self.begin().await?;
+                continue;
+            }
+            match self.judge(&link, error) {
+                // A copy that was refused says nothing of those before it.
+                Then::Refuse(why) if doubt && !is_of_the_store(&why) => {
+                    return Err(Failure::TimedOut);
+                }
+                Then::Refuse(why) => return Err(Failure::Refused(why)),
+                Then::AtOnce if redirects < REDIRECTS_AT_ONCE => redirects += 1,
+                Then::AtOnce | Then::Later => self.nodes.pause().await,
+                Then::Doubt => doubt = true,
+            }
+        }
+    }
+
+    /// A call that was never made before, in a session that is opened for it if need be.
+    async fn begin(&self) -> Result<Call, Failure> {
+        loop {
+            if let Some(call) = self.sessions.try_begin() {
+                return Ok(call);
+            }
+            if self.sessions.are_all_open() {
+                self.sessions.room().await;
+                continue;
+            }
+            let _turn = self.sessions.turn_to_open().await;
+            // Another one may have opened it meanwhile.
+            if let Some(call) = self.sessions.try_begin() {
+                return Ok(call);
+            }
+            let session = self.open_session().await?;
+            self.sessions.add(session);
+        }
+    }
+
+    /// Opens a session. If the answer is lost another one is opened; the first ends unused.
+    async fn open_session(&self) -> Result<SessionId, Failure> {
+        let encode = |out: &mut Vec<u8>, id| command_request(out, id, None, Command::OpenSession);
+        let answer = self.until_answered(Whom::Leader, Repeat::Freely, 0, encode).await?;
+        match decode_reply(&answer.body).map(|reply| reply.body) {
+            Ok(ReplyBody::OpenSession { session }) => Ok(session),
+            Ok(_) | Err(_) => Err(Failure::TimedOut),
+        }
+    }
+
+    /// Asks until somebody answers. `bytes`: the request's keys and values.
+    pub(super) async fn ask(
+        &self,
+        whom: Whom,
+        repeat: Repeat,
+        bytes: usize,
+        encode: impl Fn(&mut Vec<u8>, u64),
+    ) -> Result<Answer, tonic::Status> {
+        check_size(bytes)?;
+        self.try_ask(whom, repeat, bytes, encode).await.map_err(Into::into)
+    }
+
+    /// The same for who says why not in words of its own.
+    pub(super) async fn try_ask(
+        &self,
+        whom: Whom,
+        repeat: Repeat,
+        bytes: usize,
+        encode: impl Fn(&mut Vec<u8>, u64),
+    ) -> Result<Answer, Failure> {
+        let asked = self.until_answered(whom, repeat, bytes, encode);
+        timeout(REQUEST_TIMEOUT, asked).await.unwrap_or(Err(Failure::TimedOut))
+    }
+
+    async fn until_answered(
+        &self,
+        whom: Whom,
+        repeat: Repeat,
+        bytes: usize,
+        encode: impl Fn(&mut Vec<u8>, u64),
+    ) -> Result<Answer, Failure> {
+        let mut attempts = 0;
+        let mut redirects = 0;
+        loop {
+            let link = match whom {
+                Whom::Leader => self.nodes.leader().await,
+                Whom::Home => self.nodes.home(attempts).await,
+            };
+            attempts += 1;
+            let body = match link.ask(bytes, &encode).await {
+                Ok(body) => body,
+                Err(Lost::Unanswered) if repeat == Repeat::IfNotDone => {
+                    return Err(Failure::TimedOut);
+                }
+                Err(Lost::Unanswered | Lost::Unsent) => continue,
+            };
+            let Some(error) = error_of(&body) else {
+                return Ok(Answer { body, node: link.node() });
+            };
+            match self.judge(&link, error) {
+                Then::Refuse(why) => return Err(Failure::Refused(why)),
+                Then::AtOnce if redirects < REDIRECTS_AT_ONCE => redirects += 1,
+                Then::Doubt if repeat == Repeat::IfNotDone => return Err(Failure::TimedOut),
+                Then::AtOnce | Then::Later | Then::Doubt => self.nodes.pause().await,
+            }
+        }
+    }
+
+    /// What an error means, beside what it means for the request: who leads.
+    fn judge(&self, link: &Link, error: WireError) -> Then {
+        if let WireError::NotLeader { leader } = error {
+            self.nodes.redirect(link, leader);
+            return Then::AtOnce;
+        }
+        // Its copy was done, or will never be: no copy that follows knows more.
+        let settled =
+            matches!(error, WireError::CallAcknowledged | WireError::AnswerNotKept { .. });
+        match error.advice() {
+            // Somebody has to free space first.
+            Advice::AskAgain if error == WireError::NoSpace => Then::Refuse(error),
+            Advice::AskAgain => Then::Later,
+            Advice::GiveUp => Then::Refuse(error),
+            Advice::Unknown if settled => Then::Refuse(error),
+            Advice::Unknown => Then::Doubt,
+        }
+    }
+}
+
+/// The error in a reply's body, if it is one.
+fn error_of(body: &Bytes) -> Option<WireError> {
+    let (_, kind) = reply_head(body).ok()?;
+    if kind != KIND_ERROR {
+        return None;
+    }
+    match decode_reply(body).map(|reply| reply.body) {
+        Ok(ReplyBody::Error(error)) => Some(error),
+        // What cannot be read promises nothing.
+        Ok(_) | Err(_) => Some(WireError::OutcomeUnknown),
+    }
+}
+
+/// Whether an error is what became of the request where it was applied, and so of every copy of it.
+fn is_of_the_store(error: &WireError) -> bool {
+    matches!(
+        error,
+        WireError::KeyNotFound
+            | WireError::LeaseNotFound
+            | WireError::LeaseExists
+            | WireError::TooManyLeases { .. }
+            | WireError::AnswerTooLarge { .. }
+            | WireError::Compacted { .. }
+            | WireError::FutureRevision { .. }
+    )
+}
+
+/// A request beyond the protocol's bound would only make the node hang up.
+fn check_size(bytes: usize) -> Result<(), tonic::Status> {
+    if bytes <= CONTENT_BYTES_MAX { Ok(()) } else { Err(known(TOO_LARGE)) }
+}
+
+/// Whether a client asks to hear when nobody leads, instead of waiting.
+pub(super) fn wants_leader<T>(request: &Request<T>) -> bool {
+    request.metadata().get("hasleader").is_some_and(|value| value == "true")
+}
+
+/// A number of ours as one of etcd's, which have a sign.
+pub(super) fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

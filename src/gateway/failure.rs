@@ -1,0 +1,101 @@
+//! What clients hear when something is not done: etcd's codes and texts, which its clients compare.
+
+use tonic::{Code, Status};
+
+use crate::wire::error::Error as WireError;
+use crate::wire::fields::DecodeError;
+
+/// Why a request to the cluster has no answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Failure {
+    /// It was refused: certainly not done.
+    Refused(WireError),
+    /// Nobody answered in time, or nobody knows the end: perhaps done.
+    TimedOut,
+}
+
+/// An error that etcd's clients know: the text behind `etcdserver: `.
+pub(super) type Known = (Code, &'static str);
+
+pub(super) const KEY_MISSING: Known = (Code::InvalidArgument, "key is not provided");
+pub(super) const KEY_NOT_FOUND: Known = (Code::InvalidArgument, "key not found");
+pub(super) const VALUE_GIVEN: Known = (Code::InvalidArgument, "value is provided");
+pub(super) const LEASE_GIVEN: Known = (Code::InvalidArgument, "lease is provided");
+pub(super) const TOO_MANY_OPS: Known =
+    (Code::InvalidArgument, "too many operations in txn request");
+pub(super) const DUPLICATE_KEY: Known =
+    (Code::InvalidArgument, "duplicate key given in txn request");
+pub(super) const INVALID_SORT: Known = (Code::InvalidArgument, "invalid sort option");
+pub(super) const BAD_URLS: Known = (Code::InvalidArgument, "given member URLs are invalid");
+pub(super) const TOO_LARGE: Known = (Code::InvalidArgument, "request is too large");
+pub(super) const COMPACTED: Known =
+    (Code::OutOfRange, "mvcc: required revision has been compacted");
+pub(super) const FUTURE_REVISION: Known =
+    (Code::OutOfRange, "mvcc: required revision is a future revision");
+pub(super) const LEASE_TTL_TOO_LARGE: Known = (Code::OutOfRange, "too large lease TTL");
+pub(super) const NO_SPACE: Known = (Code::ResourceExhausted, "mvcc: database space exceeded");
+pub(super) const TOO_MANY_REQUESTS: Known = (Code::ResourceExhausted, "too many requests");
+pub(super) const LEASE_NOT_FOUND: Known = (Code::NotFound, "requested lease not found");
+pub(super) const MEMBER_NOT_FOUND: Known = (Code::NotFound, "member not found");
+pub(super) const LEASE_EXISTS: Known = (Code::FailedPrecondition, "lease already exists");
+pub(super) const PEER_URL_EXISTS: Known = (Code::FailedPrecondition, "Peer URLs already exists");
+pub(super) const NOT_A_LEARNER: Known =
+    (Code::FailedPrecondition, "can only promote a learner member");
+pub(super) const LEARNER_NOT_READY: Known =
+    (Code::FailedPrecondition, "can only promote a learner member which is in sync with leader");
+pub(super) const CLUSTER_MISMATCH: Known = (Code::FailedPrecondition, "cluster ID mismatch");
+pub(super) const BAD_TRANSFEREE: Known = (Code::FailedPrecondition, "bad leader transferee");
+pub(super) const NO_LEADER: Known = (Code::Unavailable, "no leader");
+pub(super) const TIMED_OUT: Known = (Code::Unavailable, "request timed out");
+
+/// The error as it goes out.
+pub(super) fn known((code, text): Known) -> Status {
+    Status::new(code, format!("etcdserver: {text}"))
+}
+
+/// A node has answered what is no answer to what it was asked.
+pub(super) fn unexpected() -> Status {
+    Status::internal("raftd: a node answered something else")
+}
+
+/// A node has answered what cannot be read.
+pub(super) fn unreadable(why: &DecodeError) -> Status {
+    Status::internal(format!("raftd: a node answered what cannot be read: {why}"))
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Status {
+        match failure {
+            Failure::Refused(why) => refusal(&why),
+            Failure::TimedOut => known(TIMED_OUT),
+        }
+    }
+}
+
+fn refusal(why: &WireError) -> Status {
+    match why {
+        WireError::KeyNotFound => known(KEY_NOT_FOUND),
+        WireError::LeaseNotFound => known(LEASE_NOT_FOUND),
+        WireError::LeaseExists => known(LEASE_EXISTS),
+        WireError::Compacted { .. } => known(COMPACTED),
+        WireError::FutureRevision { .. } => known(FUTURE_REVISION),
+        WireError::TooLarge { .. } => known(TOO_LARGE),
+        WireError::NoSpace | WireError::OverQuota { .. } => known(NO_SPACE),
+        WireError::Busy { .. } | WireError::TooManyLeases { .. } => known(TOO_MANY_REQUESTS),
+        WireError::WrongCluster { .. } => known(CLUSTER_MISMATCH),
+        WireError::NotLeader { .. }
+        | WireError::NotReady { .. }
+        | WireError::OutcomeUnknown
+        | WireError::SessionExpired
+        | WireError::CallAcknowledged
+        | WireError::AnswerNotKept { .. } => known(TIMED_OUT),
+        WireError::AnswerTooLarge { .. } => Status::resource_exhausted(format!("raftd: {why}")),
+        WireError::BadRequest { .. } => Status::invalid_argument(format!("raftd: {why}")),
+        WireError::Refused { .. } | WireError::Removed { .. } => {
+            Status::failed_precondition(format!("raftd: {why}"))
+        }
+        WireError::WrongNode { .. } | WireError::Unsupported { .. } | WireError::Other { .. } => {
+            Status::unknown(format!("raftd: {why}"))
+        }
+    }
+}

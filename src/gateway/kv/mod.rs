@@ -1,0 +1,83 @@
+//! The KV service.
+mod check;
+mod range;
+pub(super) mod translate;
+mod txn;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::calls::{Cluster, number};
+use super::failure::unexpected;
+use super::proto::etcdserverpb::kv_server::Kv;
+use super::proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+};
+use crate::wire::client::Command;
+use crate::wire::reply::ReplyBody;
+
+/// Keys, by etcd's names.
+pub(super) struct KvService(pub(super) Arc<Cluster>);
+
+#[async_trait]
+impl Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        self.0.check_leader(&request)?;
+        range::range(&self.0, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        self.0.check_leader(&request)?;
+        let put = translate::put(request.get_ref())?;
+        let bytes = put.key.len() + put.value.len();
+        let answer = self.0.write(bytes, Command::PutWith(put)).await?;
+        let ReplyBody::PutWith { revision, before } = answer.reply()? else {
+            return Err(unexpected());
+        };
+        Ok(Response::new(PutResponse {
+            header: Some(self.0.header(answer.node, revision)),
+            prev_kv: before.map(|kv| translate::key_value(&answer.body, &kv)),
+        }))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        self.0.check_leader(&request)?;
+        let delete = translate::delete(request.get_ref())?;
+        let bytes = delete.key.len() + delete.end.as_bytes().len();
+        let answer = self.0.write(bytes, Command::DeleteRangeWith(delete)).await?;
+        let ReplyBody::DeleteRangeWith { revision, deleted, before } = answer.reply()? else {
+            return Err(unexpected());
+        };
+        let prev_kvs = before.iter().map(|kv| translate::key_value(&answer.body, &kv)).collect();
+        Ok(Response::new(DeleteRangeResponse {
+            header: Some(self.0.header(answer.node, revision)),
+            deleted: number(deleted),
+            prev_kvs,
+        }))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        self.0.check_leader(&request)?;
+        txn::txn(&self.0, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        self.0.check_leader(&request)?;
+        // That memory is given back at once is no promise of ours: `physical` waits for nothing.
+        let revision = translate::revision(request.get_ref().revision);
+        let answer = self.0.write(0, Command::Compact { revision }).await?;
+        let ReplyBody::Compact { revision } = answer.reply()? else { return Err(unexpected()) };
+        Ok(Response::new(CompactionResponse { header: Some(self.0.header(answer.node, revision)) }))
+    }
+}

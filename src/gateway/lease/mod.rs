@@ -1,0 +1,127 @@
+//! The Lease service.
+mod keep_alive;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::calls::{Answer, Cluster, Repeat, Whom, number};
+use super::failure::{LEASE_TTL_TOO_LARGE, known, unexpected};
+use super::kv::translate;
+use super::proto::etcdserverpb::lease_server::Lease;
+use super::proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use crate::limits::LEASE_TTL_S_MAX;
+use crate::wire::client::{Command, Consistency};
+use crate::wire::leases::{LeaseRequest, lease_request};
+use crate::wire::reply::ReplyBody;
+
+use keep_alive::KeepAlives;
+
+/// Leases, by etcd's names.
+pub(super) struct LeaseService(pub(super) Arc<Cluster>);
+
+#[async_trait]
+impl Lease for LeaseService {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        self.0.check_leader(&request)?;
+        let LeaseGrantRequest { ttl, id } = *request.get_ref();
+        // What is too short is raised by the cluster, which knows what is.
+        let ttl_s = u64::try_from(ttl).unwrap_or(0);
+        if ttl_s > LEASE_TTL_S_MAX {
+            return Err(known(LEASE_TTL_TOO_LARGE));
+        }
+        let command = Command::LeaseGrant { lease: id.cast_unsigned(), ttl_s };
+        let answer = self.0.write(0, command).await?;
+        let ReplyBody::LeaseTerm { term, .. } = answer.reply()? else { return Err(unexpected()) };
+        Ok(Response::new(LeaseGrantResponse {
+            header: Some(self.0.header(answer.node, term.revision)),
+            id: term.lease.cast_signed(),
+            ttl: number(term.ttl_s),
+            error: String::new(),
+        }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        self.0.check_leader(&request)?;
+        let lease = request.get_ref().id.cast_unsigned();
+        let answer = self.0.write(0, Command::LeaseRevoke { lease }).await?;
+        let ReplyBody::LeaseRevoke { revision } = answer.reply()? else {
+            return Err(unexpected());
+        };
+        let header = Some(self.0.header(answer.node, revision));
+        Ok(Response::new(LeaseRevokeResponse { header }))
+    }
+
+    type LeaseKeepAliveStream = KeepAlives;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<KeepAlives>, Status> {
+        self.0.check_leader(&request)?;
+        Ok(Response::new(KeepAlives::new(Arc::clone(&self.0), request.into_inner())))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        self.0.check_leader(&request)?;
+        let LeaseTimeToLiveRequest { id, keys } = *request.get_ref();
+        let asked = LeaseRequest::TimeToLive { lease: id.cast_unsigned(), keys };
+        let answer = ask(&self.0, Whom::Leader, &asked).await?;
+        let ReplyBody::LeaseTimes(times, names) = answer.reply()? else {
+            return Err(unexpected());
+        };
+        let header = Some(self.0.header(answer.node, times.revision));
+        if times.ttl_s == 0 {
+            // There is no such lease.
+            let answer = LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() };
+            return Ok(Response::new(answer));
+        }
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header,
+            id,
+            ttl: number(times.left_ms / 1000),
+            granted_ttl: number(times.ttl_s),
+            keys: names.iter().map(|name| translate::slice(&answer.body, name)).collect(),
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        self.0.check_leader(&request)?;
+        let mut leases: Vec<LeaseStatus> = Vec::new();
+        let mut after = 0;
+        loop {
+            let asked = LeaseRequest::List { after, consistency: Consistency::Linearizable };
+            let answer = ask(&self.0, Whom::Leader, &asked).await?;
+            let ReplyBody::LeaseList(list) = answer.reply()? else { return Err(unexpected()) };
+            leases.extend(list.leases.iter().map(|id| LeaseStatus { id: id.cast_signed() }));
+            match list.leases.last() {
+                Some(last) if list.more => after = *last,
+                Some(_) | None => {
+                    let header = Some(self.0.header(answer.node, list.revision));
+                    return Ok(Response::new(LeaseLeasesResponse { header, leases }));
+                }
+            }
+        }
+    }
+}
+
+async fn ask(cluster: &Cluster, whom: Whom, request: &LeaseRequest) -> Result<Answer, Status> {
+    let encode = |out: &mut Vec<u8>, id| lease_request(out, id, request);
+    cluster.ask(whom, Repeat::Freely, 0, encode).await
+}

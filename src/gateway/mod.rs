@@ -1,0 +1,164 @@
+//! `raftd-gateway`: etcd's version 3 API in front of a raftd cluster.
+//!
+//! It translates and holds no state of its own beyond open streams: everything that means something
+//! lives in raftd, and any number of gateways may serve one cluster.
+//!
+//! ```text
+//! kv lease watch members maintenance health     the services: etcd's words into ours, and back
+//! calls      a request until it is answered     sessions   writes that are done once
+//! nodes      whom to ask                        link       one connection, everybody's requests
+//! failure    etcd's errors, word for word       exact      the one error that tonic makes itself
+//! channel    a stream that a task feeds         proto      etcd's messages
+//! options    flags
+//! ```
+//!
+//! One Put: `kv` checks it in etcd's words → `calls` gives it a number in a session → `link`
+//! appends it to what goes to the leader with the next system call → the leader's reply is handed
+//! to whoever waits → `kv` writes etcd's answer, whose keys and values are slices of that reply.
+//!
+//! One thread. What a request costs here is mostly HTTP/2; the runtime for it (tokio) is compiled
+//! into nothing but this program. Whoever needs more than one core of it starts another gateway.
+mod calls;
+mod channel;
+mod exact;
+mod failure;
+mod health;
+mod kv;
+mod lease;
+mod link;
+mod maintenance;
+mod members;
+mod nodes;
+mod options;
+pub mod proto;
+mod sessions;
+mod watch;
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use calls::Cluster;
+use exact::Exact;
+use health::HealthService;
+use kv::KvService;
+use lease::LeaseService;
+use maintenance::MaintenanceService;
+use members::MemberService;
+use proto::etcdserverpb::cluster_server::ClusterServer;
+use proto::etcdserverpb::kv_server::KvServer;
+use proto::etcdserverpb::lease_server::LeaseServer;
+use proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use proto::etcdserverpb::watch_server::WatchServer;
+use proto::health::health_server::HealthServer;
+use watch::WatchService;
+
+pub use options::{Options, Parsed, UsageError};
+
+/// Largest message of a client: a request and half a mebibyte, as etcd's. Bytes.
+const MESSAGE_BYTES_MAX: usize = crate::limits::REQUEST_BYTES_MAX + 512 * 1024;
+
+/// Requests and streams of one client's connection at once. etcd's clients open thousands of
+/// watches on one.
+const STREAMS_MAX: u32 = 32 * 1024;
+
+/// Streams of one connection that their client has ended before they were looked at; beyond, the
+/// connection ends. Clients that end thousands of watches at once are no attack.
+const RESETS_MAX: usize = 4096;
+
+/// What may come of one stream, and of one connection, before it is taken: a request of middle
+/// size. Bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// A connection whose client says nothing is asked whether it is there, and ends if it is not.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long requests that are under way may take when the gateway is to stop.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why the gateway cannot serve.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The server failed.
+    Serve(tonic::transport::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            ServeError::Serve(_) => f.write_str("cannot serve"),
+        }
+    }
+}
+
+impl Error for ServeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ServeError::Listen { source, .. } => Some(source),
+            ServeError::Serve(source) => Some(source),
+        }
+    }
+}
+
+/// Serves until `stop` comes.
+pub async fn serve(options: &Options, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let listen = |source| ServeError::Listen { address: options.listen.clone(), source };
+    let listener = TcpListener::bind(&options.listen).await.map_err(listen)?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let cluster = Arc::new(Cluster::start(&options.cluster));
+    log::info!("listening address={} cluster={}", options.listen, options.cluster.join(","));
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        // Dropping the other end stops it as well.
+        let _stop = stopped.await;
+    };
+    let server = router(options, &cluster).serve_with_incoming_shutdown(incoming, stopped);
+    let mut server = std::pin::pin!(server);
+    tokio::select! {
+        served = &mut server => return served.map_err(ServeError::Serve),
+        () = stop => drop(stopping),
+    }
+    // Streams that would go on for ever are cut.
+    timeout(GRACE, server).await.unwrap_or(Ok(())).map_err(ServeError::Serve)
+}
+
+fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server::Router {
+    let max = MESSAGE_BYTES_MAX;
+    let shared = || Arc::clone(cluster);
+    let watch = WatchService {
+        cluster: shared(),
+        progress_ms: u64::try_from(options.watch_progress.as_millis()).unwrap_or(u64::MAX),
+        waiting: Arc::default(),
+    };
+    let members = MemberService { cluster: shared(), client_url: options.advertise.clone() };
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(Exact(KvServer::new(KvService(shared())).max_decoding_message_size(max)))
+        .add_service(Exact(WatchServer::new(watch).max_decoding_message_size(max)))
+        .add_service(Exact(LeaseServer::new(LeaseService(shared()))))
+        .add_service(Exact(ClusterServer::new(members)))
+        .add_service(Exact(MaintenanceServer::new(MaintenanceService(shared()))))
+        .add_service(HealthServer::new(HealthService(shared())))
+}

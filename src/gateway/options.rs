@@ -1,0 +1,124 @@
+//! The flags of `raftd-gateway`.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::types::is_address;
+
+/// What `raftd-gateway` was told to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// The address to accept clients on, `host:port`. `--listen`.
+    pub listen: String,
+    /// Where the nodes of the cluster accept connections; some are enough. `--cluster`.
+    pub cluster: Vec<String>,
+    /// Where clients reach this gateway, as a URL. `--advertise`.
+    pub advertise: String,
+    /// How often a watch says that nothing happens, if its client asks for that.
+    /// `--watch-progress-interval`.
+    pub watch_progress: Duration,
+}
+
+/// What the command line asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Parsed {
+    /// Serve so.
+    Serve(Options),
+    /// Print this text and exit 0.
+    Print(String),
+}
+
+/// Why a command line was refused: one line that says what to write instead.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, UsageError> {
+    Err(UsageError(why.into()))
+}
+
+fn flags() -> getopts::Options {
+    let mut flags = getopts::Options::new();
+    flags.optopt(
+        "",
+        "listen",
+        "address to accept clients on (default 127.0.0.1:2379)",
+        "HOST:PORT",
+    );
+    flags.optopt(
+        "",
+        "cluster",
+        "where the nodes listen, some are enough; the first is asked for what any node can answer \
+         (default 127.0.0.1:7101)",
+        "HOST:PORT,…",
+    );
+    flags.optopt(
+        "",
+        "advertise",
+        "where clients reach this gateway, shown as the members' client URL (default: --listen)",
+        "http://HOST:PORT",
+    );
+    flags.optopt(
+        "",
+        "watch-progress-interval",
+        "seconds after which a watch says that nothing happens, if asked to (default 600)",
+        "SECONDS",
+    );
+    flags.optflag("h", "help", "this text");
+    flags.optflag("V", "version", "the version");
+    flags
+}
+
+impl Options {
+    /// Reads the command line, without the program's name.
+    pub fn parse(arguments: &[String]) -> Result<Parsed, UsageError> {
+        let flags = flags();
+        let matches = match flags.parse(arguments) {
+            Ok(matches) => matches,
+            Err(why) => return refuse(format!("{why}; see raftd-gateway --help")),
+        };
+        if matches.opt_present("help") {
+            let brief = "raftd-gateway: etcd's version 3 API in front of a raftd cluster";
+            return Ok(Parsed::Print(flags.usage(brief)));
+        }
+        if matches.opt_present("version") {
+            let version = concat!("raftd-gateway ", env!("CARGO_PKG_VERSION"), "\n");
+            return Ok(Parsed::Print(version.to_owned()));
+        }
+        if let Some(stray) = matches.free.first() {
+            return refuse(format!("{stray:?} is no flag; see raftd-gateway --help"));
+        }
+        let text =
+            |flag, default: &str| matches.opt_str(flag).unwrap_or_else(|| default.to_owned());
+        let listen = text("listen", "127.0.0.1:2379");
+        if !is_address(&listen) {
+            return refuse(format!("--listen {listen:?} is not HOST:PORT"));
+        }
+        let cluster: Vec<String> =
+            text("cluster", "127.0.0.1:7101").split(',').map(str::to_owned).collect();
+        if let Some(wrong) = cluster.iter().find(|address| !is_address(address)) {
+            return refuse(format!("--cluster has {wrong:?}, which is not HOST:PORT"));
+        }
+        let advertise = text("advertise", &format!("http://{listen}"));
+        if !advertise.starts_with("http://") && !advertise.starts_with("https://") {
+            return refuse(format!("--advertise {advertise:?} is not http://HOST:PORT"));
+        }
+        let seconds = text("watch-progress-interval", "600");
+        let watch_progress = match seconds.parse() {
+            Ok(seconds @ 1..=86_400) => Duration::from_secs(seconds),
+            Ok(_) | Err(_) => {
+                return refuse(format!(
+                    "--watch-progress-interval {seconds:?} is not a number from 1 to 86400"
+                ));
+            }
+        };
+        Ok(Parsed::Serve(Options { listen, cluster, advertise, watch_progress }))
+    }
+}

@@ -1,0 +1,25 @@
+//! What tonic and prost make of the .proto files beside this one: messages, servers, and clients
+//! for the tests.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::as_conversions,
+    clippy::too_many_lines,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated"
+)]
+
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}

@@ -1,0 +1,404 @@
+//! The watches of one stream: requests come in, responses go out, and no task for either.
+//!
+//! ```text
+//! client → requests → watchers → Link::watch → node
+//! client ← ready    ← watchers ← inbox       ← node
+//! ```
+//!
+//! The stream is moved when its client takes a response, sends a request, or a node has said
+//! something. All that concerns it passes the one inbox, in the order in which it came: so a word
+//! of how far the watches are never overtakes their events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::codegen::tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use crate::gateway::calls::Cluster;
+use crate::gateway::failure::{COMPACTED, NO_LEADER, known};
+use crate::gateway::link::Link;
+use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
+use crate::gateway::proto::etcdserverpb::{
+    ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
+};
+use crate::types::Revision;
+use crate::wire::error::{Advice, Error as WireError};
+use crate::wire::reply::{ReplyBody, decode_reply};
+
+use super::inbox::{Asking, Inbox, Item, Waiting};
+use super::watcher::{TooLarge, Watcher, compacted, ended};
+
+/// What stands for no watch, or for all of them.
+const NO_WATCH: i64 = -1;
+
+const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
+/// Waits before a node is asked again that could not serve: the first, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The watches of one stream.
+pub(in crate::gateway) struct Watching {
+    cluster: Arc<Cluster>,
+    /// How often those hear that nothing happens who ask for that. Milliseconds.
+    progress_ms: u64,
+    /// `None` once the client has said all.
+    requests: Option<Streaming<WatchRequest>>,
+    inbox: Arc<Inbox>,
+    watchers: BTreeMap<i64, Watcher>,
+    ready: VecDeque<WatchResponse>,
+    next_id: i64,
+    /// How often nodes were asked.
+    times: u64,
+    /// Watches that no node has been asked for.
+    unasked: VecDeque<i64>,
+    /// Attempts in vain since a node has served, and the wait before the next.
+    attempts: u32,
+    pause: Option<Pause>,
+    progress: Option<Round>,
+    rounds: u64,
+    /// The client has asked for another round meanwhile.
+    progress_again: bool,
+    /// When nobody leads, for clients that want to hear of it.
+    leaderless: Option<Pause>,
+}
+
+/// A question of how far all watches are.
+struct Round {
+    number: u64,
+    answers_missing: usize,
+    least: Revision,
+}
+
+impl Watching {
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        waiting: &Arc<Waiting>,
+        progress_ms: u64,
+        requests: Streaming<WatchRequest>,
+    ) -> Watching {
+        Watching {
+            cluster,
+            progress_ms,
+            requests: Some(requests),
+            inbox: Inbox::new(waiting),
+            watchers: BTreeMap::new(),
+            ready: VecDeque::new(),
+            next_id: 0,
+            times: 0,
+            unasked: VecDeque::new(),
+            attempts: 0,
+            pause: None,
+            progress: None,
+            rounds: 0,
+            progress_again: false,
+            leaderless: None,
+        }
+    }
+
+    /// Ends the stream when nobody has led for longer than elections take.
+    pub(super) fn ends_without_leader(mut self) -> Watching {
+        let nodes = Arc::clone(&self.cluster.nodes);
+        self.leaderless = Some(Box::pin(async move { nodes.leaderless().await }));
+        self
+    }
+
+    /// What leads a response by which the store is at `revision`.
+    fn header(&self, revision: Revision) -> ResponseHeader {
+        self.cluster.header_of_home(revision)
+    }
+
+    fn newest(&self) -> Revision {
+        self.cluster.nodes.revision()
+    }
+
+    // ---- what the client says -----------------------------------------------------------------
+
+    fn on_request(&mut self, request: WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => self.create(request),
+            Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => self.ask_progress(),
+            None => {}
+        }
+    }
+
+    fn create(&mut self, request: WatchCreateRequest) {
+        let start = request.start_revision;
+        let mut watcher = Watcher::new(request.watch_id, request);
+        if watcher.is_empty() {
+            return self.refuse(EMPTY_RANGE);
+        }
+        if start < 0 {
+            return self.refuse(known(COMPACTED).message());
+        }
+        if watcher.id() == 0 {
+            while self.watchers.contains_key(&self.next_id) {
+                self.next_id += 1;
+            }
+            watcher.rename(self.next_id);
+            self.next_id += 1;
+        } else if self.watchers.contains_key(&watcher.id()) {
+            return self.refuse(DUPLICATE_ID);
+        }
+        self.unasked.push_back(watcher.id());
+        self.watchers.insert(watcher.id(), watcher);
+    }
+
+    fn refuse(&mut self, why: &str) {
+        let header = self.header(self.newest());
+        self.ready.push_back(WatchResponse {
+            created: true,
+            cancel_reason: why.to_owned(),
+            ..ended(header, NO_WATCH)
+        });
+    }
+
+    /// Ends a watch. Of one that does not exist nothing is said.
+    fn cancel(&mut self, watch: i64) {
+        if self.watchers.remove(&watch).is_some() {
+            let header = self.header(self.newest());
+            self.ready.push_back(ended(header, watch));
+        }
+    }
+
+    /// Asks all nodes that serve this stream how far its watches are. If that is not known of one
+    /// of them, nothing is said: clients ask again.
+    fn ask_progress(&mut self) {
+        // One round at a time: who asks often is to hear something at all.
+        self.progress_again = self.progress.is_some();
+        if self.progress_again {
+            return;
+        }
+        let mut links: Vec<Link> = Vec::new();
+        for watcher in self.watchers.values() {
+            let Some(link) = watcher.link_if_whole() else { return };
+            if !links.iter().any(|it| it.is(link)) {
+                links.push(link.clone());
+            }
+        }
+        if links.is_empty() {
+            return;
+        }
+        self.rounds += 1;
+        let (number, answers_missing) = (self.rounds, links.len());
+        self.progress = Some(Round { number, answers_missing, least: Revision(u64::MAX) });
+        for link in links {
+            link.progress(self.inbox.progress_sink(number));
+        }
+    }
+
+    // ---- what the nodes say -------------------------------------------------------------------
+
+    fn on_item(&mut self, item: Item) {
+        match item {
+            Item::Reply(asking, body) => self.on_reply(asking, &body),
+            Item::Lost(asking) => self.on_lost(asking),
+            Item::Progress { round, reply } => self.on_progress(round, reply.as_ref()),
+        }
+    }
+
+    fn on_lost(&mut self, asking: Asking) {
+        if let Some(watcher) = self.asked(asking) {
+            watcher.lost();
+            self.unasked.push_back(asking.watch);
+        }
+    }
+
+    /// The watch, if nobody was asked for it since.
+    fn asked(&mut self, asking: Asking) -> Option<&mut Watcher> {
+        let watcher = self.watchers.get_mut(&asking.watch);
+        watcher.filter(|watcher| watcher.is_asked(asking.time))
+    }
+
+    fn on_reply(&mut self, asking: Asking, body: &Bytes) {
+        let newest = self.newest();
+        let header = |revision| self.cluster.header_of_home(revision);
+        let watcher = self.watchers.get_mut(&asking.watch);
+        let Some(watcher) = watcher.filter(|watcher| watcher.is_asked(asking.time)) else {
+            return;
+        };
+        match decode_reply(body).map(|reply| reply.body) {
+            Ok(ReplyBody::Watch(reply)) => {
+                self.attempts = 0;
+                let taken = watcher.take(body, &reply, newest, header, &mut self.ready);
+                if let Err(TooLarge) = taken {
+                    self.end(asking.watch, "raftd: one revision has too many events");
+                }
+            }
+            Ok(ReplyBody::Error(error)) => self.on_error(asking, &error),
+            Ok(_) => self.end(asking.watch, "raftd: a node answered something else"),
+            Err(why) => {
+                let why = format!("raftd: a node answered what cannot be read: {why}");
+                self.end(asking.watch, &why);
+            }
+        }
+    }
+
+    fn on_error(&mut self, asking: Asking, error: &WireError) {
+        if let WireError::Compacted { compact_revision } = error {
+            let header = self.header(self.newest());
+            if let Some(watcher) = self.watchers.remove(&asking.watch) {
+                if !watcher.is_created() {
+                    let watch_id = asking.watch;
+                    self.ready.push_back(WatchResponse {
+                        header: Some(header),
+                        watch_id,
+                        created: true,
+                        ..WatchResponse::default()
+                    });
+                }
+                self.ready.push_back(compacted(header, asking.watch, *compact_revision));
+            }
+            return;
+        }
+        match error.advice() {
+            Advice::AskAgain | Advice::Unknown => {
+                self.on_lost(asking);
+                self.wait_before_asking();
+            }
+            Advice::GiveUp => self.end(asking.watch, &format!("raftd: {error}")),
+        }
+    }
+
+    fn end(&mut self, watch: i64, why: &str) {
+        if self.watchers.remove(&watch).is_some() {
+            let header = self.header(self.newest());
+            let cancel_reason = why.to_owned();
+            self.ready.push_back(WatchResponse { cancel_reason, ..ended(header, watch) });
+        }
+    }
+
+    fn on_progress(&mut self, number: u64, reply: Option<&Bytes>) {
+        let Some(round) = self.progress.as_mut().filter(|round| round.number == number) else {
+            return;
+        };
+        let reply = reply.and_then(|body| decode_reply(body).ok());
+        if let Some(ReplyBody::WatchProgress { revision }) = reply.map(|reply| reply.body) {
+            round.least = round.least.min(revision);
+            round.answers_missing -= 1;
+            if round.answers_missing > 0 {
+                return;
+            }
+            let least = round.least;
+            self.say_progress(least);
+        }
+        self.progress = None;
+        if self.progress_again {
+            self.ask_progress();
+        }
+    }
+
+    /// Says that no watch misses anything up to a revision, if that says something to all of them.
+    fn say_progress(&mut self, revision: Revision) {
+        // Whoever has heard more would seem to go back; whoever waits for a revision to come, or
+        // for a node, is not there yet.
+        let is_there = |watcher: &Watcher| {
+            watcher.link_if_whole().is_some() && watcher.is_just_before(revision)
+        };
+        if self.watchers.values().all(is_there) {
+            self.watchers.values_mut().for_each(|watcher| watcher.has_heard(revision));
+            let header = Some(self.header(revision));
+            let watch_id = NO_WATCH;
+            self.ready.push_back(WatchResponse { header, watch_id, ..WatchResponse::default() });
+        }
+    }
+
+    // ---- whom to ask --------------------------------------------------------------------------
+
+    fn wait_before_asking(&mut self) {
+        let pause = PAUSE_MIN.saturating_mul(1 << self.attempts.min(10)).min(PAUSE_MAX);
+        self.attempts = self.attempts.saturating_add(1);
+        let nodes = Arc::clone(&self.cluster.nodes);
+        self.pause = Some(Box::pin(async move { nodes.pause_for(pause).await }));
+    }
+
+    /// Asks for the watches that no node is asked for.
+    fn ask(&mut self) {
+        while let Some(id) = self.unasked.pop_front() {
+            let Some(watcher) = self.watchers.get_mut(&id) else { continue };
+            self.times += 1;
+            let sink = self.inbox.sink(Asking { watch: id, time: self.times });
+            let attempts = usize::try_from(self.attempts).unwrap_or(0);
+            let asked = self.cluster.nodes.home_now(attempts).and_then(|link| {
+                let number = link.watch(&watcher.args(self.progress_ms), sink)?;
+                Some((link, number))
+            });
+            let Some((link, number)) = asked else {
+                self.unasked.push_front(id);
+                return self.wait_before_asking();
+            };
+            watcher.asked(link, number, self.times);
+        }
+    }
+
+    /// Moves on until nothing is left to do, or there is something for the client.
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        while self.ready.is_empty() {
+            if self.hear_client(context)? {
+                continue;
+            }
+            if let Some(item) = self.inbox.take(context) {
+                self.on_item(item);
+                continue;
+            }
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(context).is_pending() {
+                    break;
+                }
+                self.pause = None;
+            }
+            if self.unasked.is_empty() {
+                break;
+            }
+            self.ask();
+        }
+        Ok(())
+    }
+
+    /// Takes a request of the client. Whether there was one.
+    fn hear_client(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
+        let Some(requests) = &mut self.requests else { return Ok(false) };
+        match Pin::new(requests).poll_next(context) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(None) => {
+                // It still listens.
+                self.requests = None;
+                Ok(false)
+            }
+            Poll::Ready(Some(Err(why))) => Err(why),
+            Poll::Ready(Some(Ok(request))) => {
+                self.on_request(request);
+                Ok(true)
+            }
+        }
+    }
+}
+
+impl Stream for Watching {
+    type Item = Result<WatchResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(leaderless) = &mut self.leaderless
+            && leaderless.as_mut().poll(context).is_ready()
+        {
+            self.leaderless = None;
+            return Poll::Ready(Some(Err(known(NO_LEADER))));
+        }
+        if let Err(why) = self.advance(context) {
+            return Poll::Ready(Some(Err(why)));
+        }
+        match self.ready.pop_front() {
+            Some(response) => Poll::Ready(Some(Ok(response))),
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! One watch of a client: what it is to hear, and how far it has heard.
+
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+use crate::gateway::calls::number;
+use crate::gateway::kv::translate;
+use crate::gateway::link::Link;
+use crate::gateway::proto::etcdserverpb::watch_create_request::FilterType;
+use crate::gateway::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchResponse};
+use crate::gateway::proto::mvccpb::Event;
+use crate::gateway::proto::mvccpb::event::EventType;
+use crate::limits::REQUEST_BYTES_MAX;
+use crate::types::Revision;
+use crate::wire::watch::{WatchArgs, WatchEvent, WatchReply};
+
+/// Events of one response to a client that takes fragments: etcd's. Bytes.
+const FRAGMENT_BYTES: usize = REQUEST_BYTES_MAX;
+
+/// What an event takes beside its keys and values, about. Bytes.
+const EVENT_BYTES: usize = 64;
+
+/// What the events of one revision may take. Bytes.
+const PART_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// A watch.
+pub(super) struct Watcher {
+    /// The client's number for it.
+    id: i64,
+    key: Bytes,
+    end: Bytes,
+    prev_kv: bool,
+    no_put: bool,
+    no_delete: bool,
+    /// Whether to say that nothing happens.
+    progress_notify: bool,
+    /// Whether events of one revision may come in several responses.
+    fragment: bool,
+    /// Everything below was handed out, or is not to be heard of; 0: that is not known yet.
+    next: Revision,
+    /// Whether the client has been told that it is open.
+    created: bool,
+    asked: Option<Asked>,
+    /// Events whose revision is not whole yet.
+    part: Vec<Event>,
+    part_bytes: usize,
+}
+
+/// At which node it is open.
+struct Asked {
+    link: Link,
+    /// The watch's number there.
+    id: u64,
+    /// Which asking it is.
+    time: u64,
+    /// The node has said that it is open.
+    greeted: bool,
+}
+
+/// The events of one revision are too many.
+pub(super) struct TooLarge;
+
+impl Watcher {
+    /// What a client asks for. It is not asked of any node yet.
+    pub(super) fn new(id: i64, request: WatchCreateRequest) -> Watcher {
+        let WatchCreateRequest { key, range_end, start_revision, filters, .. } = request;
+        let leaves_out = |filter: FilterType| filters.contains(&i32::from(filter));
+        Watcher {
+            id,
+            // Whoever names no key means the first there can be.
+            key: if key.is_empty() { Bytes::from_static(&[0]) } else { key },
+            end: range_end,
+            prev_kv: request.prev_kv,
+            no_put: leaves_out(FilterType::Noput),
+            no_delete: leaves_out(FilterType::Nodelete),
+            progress_notify: request.progress_notify,
+            fragment: request.fragment,
+            next: translate::revision(start_revision),
+            created: false,
+            asked: None,
+            part: Vec::new(),
+            part_bytes: 0,
+        }
+    }
+
+    /// The client's number for it.
+    pub(super) fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Gives it another number.
+    pub(super) fn rename(&mut self, id: i64) {
+        self.id = id;
+    }
+
+    /// Whether there can be no key in its range.
+    pub(super) fn is_empty(&self) -> bool {
+        !matches!(&self.end[..], [] | [0]) && self.end <= self.key
+    }
+
+    /// What to ask of a node.
+    pub(super) fn args(&self, progress_ms: u64) -> WatchArgs<'_> {
+        WatchArgs {
+            key: &self.key,
+            end: &self.end,
+            start: self.next,
+            prev_kv: self.prev_kv,
+            no_put: self.no_put,
+            no_delete: self.no_delete,
+            progress_ms: if self.progress_notify { progress_ms } else { 0 },
+        }
+    }
+
+    /// It was asked of a node.
+    pub(super) fn asked(&mut self, link: Link, id: u64, time: u64) {
+        self.asked = Some(Asked { link, id, time, greeted: false });
+    }
+
+    /// Whether this asking is the last one.
+    pub(super) fn is_asked(&self, time: u64) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.time == time)
+    }
+
+    /// Nothing more comes of the last asking.
+    pub(super) fn lost(&mut self) {
+        self.asked = None;
+        self.part.clear();
+        self.part_bytes = 0;
+    }
+
+    /// Whether the client has been told that it is open.
+    pub(super) fn is_created(&self) -> bool {
+        self.created
+    }
+
+    /// Where it is open, if all of what it has got has been handed out.
+    pub(super) fn link_if_whole(&self) -> Option<&Link> {
+        let asked = self.asked.as_ref().filter(|asked| asked.greeted)?;
+        self.part.is_empty().then_some(&asked.link)
+    }
+
+    /// Whether it waits for nothing up to `revision`, and has handed out nothing behind it.
+    pub(super) fn is_just_before(&self, revision: Revision) -> bool {
+        self.created && self.next <= revision.next()
+    }
+
+    /// It misses nothing up to `revision`.
+    pub(super) fn has_heard(&mut self, revision: Revision) {
+        self.next = self.next.max(revision.next());
+    }
+
+    /// Takes a reply of its node. `newest`: the newest revision that a client can have heard of.
+    pub(super) fn take(
+        &mut self,
+        body: &Bytes,
+        reply: &WatchReply<'_>,
+        newest: Revision,
+        header: impl Fn(Revision) -> ResponseHeader,
+        out: &mut VecDeque<WatchResponse>,
+    ) -> Result<(), TooLarge> {
+        let Some(asked) = &mut self.asked else { return Ok(()) };
+        if !std::mem::replace(&mut asked.greeted, true) {
+            self.greet(reply.revision, newest, header, out);
+            return Ok(());
+        }
+        for event in reply.events() {
+            self.keep(body, &event);
+        }
+        if self.part_bytes > PART_BYTES_MAX {
+            return Err(TooLarge);
+        }
+        if reply.more {
+            return Ok(());
+        }
+        self.part_bytes = 0;
+        if !self.part.is_empty() {
+            self.hand_out(header(reply.revision), out);
+        } else if self.progress_notify && self.is_just_before(reply.revision) {
+            out.push_back(self.response(header(reply.revision)));
+        }
+        self.has_heard(reply.revision);
+        Ok(())
+    }
+
+    /// The node has opened it, at `revision` if it was asked for what is new.
+    fn greet(
+        &mut self,
+        revision: Revision,
+        newest: Revision,
+        header: impl Fn(Revision) -> ResponseHeader,
+        out: &mut VecDeque<WatchResponse>,
+    ) {
+        let newest = newest.max(revision);
+        if self.next == Revision(0) {
+            // The node may be behind what the client has seen by another one.
+            self.next = newest.next();
+        }
+        if !std::mem::replace(&mut self.created, true) {
+            out.push_back(WatchResponse { created: true, ..self.response(header(newest)) });
+        }
+    }
+
+    fn keep(&mut self, body: &Bytes, event: &WatchEvent<'_>) {
+        if event.kv.mod_revision < self.next {
+            return;
+        }
+        let r#type = if event.is_delete() { EventType::Delete } else { EventType::Put };
+        let before = event.before.as_ref();
+        let size = |kv: &crate::wire::results::KeyValue<'_>| kv.key.len() + kv.value.len();
+        self.part_bytes += EVENT_BYTES + size(&event.kv) + before.map_or(0, size);
+        self.part.push(Event {
+            r#type: i32::from(r#type),
+            kv: Some(translate::key_value(body, &event.kv)),
+            prev_kv: before.map(|kv| translate::key_value(body, kv)),
+        });
+    }
+
+    /// Hands out the events of whole revisions.
+    fn hand_out(&mut self, header: ResponseHeader, out: &mut VecDeque<WatchResponse>) {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        for event in std::mem::take(&mut self.part) {
+            let size = |kv: &Option<crate::gateway::proto::mvccpb::KeyValue>| {
+                kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len())
+            };
+            let size = EVENT_BYTES + size(&event.kv) + size(&event.prev_kv);
+            if self.fragment && !events.is_empty() && bytes + size > FRAGMENT_BYTES {
+                let events = std::mem::take(&mut events);
+                out.push_back(WatchResponse { fragment: true, events, ..self.response(header) });
+                bytes = 0;
+            }
+            bytes += size;
+            events.push(event);
+        }
+        out.push_back(WatchResponse { events, ..self.response(header) });
+    }
+
+    /// A response that says nothing yet.
+    fn response(&self, header: ResponseHeader) -> WatchResponse {
+        WatchResponse { header: Some(header), watch_id: self.id, ..WatchResponse::default() }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(Asked { link, id, .. }) = &self.asked {
+            link.forget_watch(*id);
+        }
+    }
+}
+
+/// A response that says that a watch is not, or not any more.
+pub(super) fn ended(header: ResponseHeader, watch_id: i64) -> WatchResponse {
+    WatchResponse { header: Some(header), watch_id, canceled: true, ..WatchResponse::default() }
+}
+
+/// The same, because what it has not got is compacted.
+pub(super) fn compacted(
+    header: ResponseHeader,
+    watch_id: i64,
+    compact_revision: Revision,
+) -> WatchResponse {
+    let compact_revision = number(compact_revision.0);
+    let header = ResponseHeader { revision: 0, ..header };
+    WatchResponse { compact_revision, ..ended(header, watch_id) }
+}

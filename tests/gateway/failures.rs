@@ -1,0 +1,109 @@
+//! Nodes that die, requests that are no requests.
+
+use super::harness::Cluster;
+use super::program::{Gateway, block_on, put, with_gateway};
+use raftd::gateway::proto::etcdserverpb::RangeRequest;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use tonic::Code;
+
+#[test]
+fn writes_go_on_when_the_leader_dies_and_each_is_done_once() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let gateway = Gateway::start(&cluster);
+    block_on(async {
+        let clients = gateway.clients().await;
+        let writers: Vec<_> = (0..20)
+            .map(|writer| {
+                let clients = clients.clone();
+                tokio::spawn(async move {
+                    for number in 0..50 {
+                        let key = format!("count/{writer}");
+                        clients.put(put(&key, &number.to_string())).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        clients.put_key("begun", "yes").await;
+        cluster.server(leader).kill();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        for writer in 0..20 {
+            let key = format!("count/{writer}");
+            let found = clients.range(super::program::get(&key)).await.unwrap();
+            let kv = &found.kvs[0];
+            assert_eq!((&kv.value[..], kv.version), (&b"49"[..], 50), "{key}");
+        }
+    });
+    let text = cluster.server(leader).log_text();
+    assert!(!text.is_empty());
+}
+
+#[test]
+fn without_a_majority_a_client_hears_so_if_it_wants_to() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let gateway = Gateway::start(&cluster);
+    block_on(async {
+        let clients = gateway.clients().await;
+        clients.put_key("a", "1").await;
+        let others = cluster.others(leader);
+        for other in others {
+            cluster.server(other).kill();
+        }
+        let deadline = raftd::client::Deadline::after(super::harness::PATIENCE);
+        loop {
+            let mut request = tonic::Request::new(put("a", "2"));
+            request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+            let why = clients.kv().put(request).await.unwrap_err();
+            if (why.code(), why.message()) == (Code::Unavailable, "etcdserver: no leader") {
+                break;
+            }
+            assert!(!deadline.has_passed(), "{why:?}");
+        }
+        // What one node has it still shows to whoever is content with that.
+        let here = RangeRequest { serializable: true, ..super::program::get("a") };
+        assert_eq!(clients.range(here).await.unwrap().count, 1);
+        let why = clients.put(put("a", "2")).await.unwrap_err();
+        assert_eq!(
+            (why.code(), why.message()),
+            (Code::Unavailable, "etcdserver: request timed out")
+        );
+    });
+}
+
+#[test]
+fn what_is_no_request_harms_nobody() {
+    with_gateway(1, |clients, gateway| async move {
+        for garbage in [&b"\0\0\0\0\0\0\0\0\0"[..], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 5000]] {
+            let mut stream = TcpStream::connect(&gateway.address).unwrap();
+            // It may hang up in the middle.
+            let _sent = stream.write_all(garbage);
+            let _ended = stream.read_to_end(&mut Vec::new());
+        }
+        // Half a request, left open.
+        let half = TcpStream::connect(&gateway.address).unwrap();
+        (&half).write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        assert_eq!(clients.put_key("a", "1").await, 2);
+        let large = put("a", &"v".repeat(3 * 1024 * 1024));
+        let why = clients.put(large).await.unwrap_err();
+        assert_eq!(why.code(), Code::ResourceExhausted);
+        let text = "grpc: received message larger than max (3145736 vs. 2097152)";
+        assert_eq!(why.message(), text);
+        assert_eq!(clients.value("a").await.as_deref(), Some("1"));
+    });
+}
+
+#[test]
+fn a_gateway_ends_when_it_is_told_to() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let mut gateway = Gateway::start(&cluster);
+    block_on(async {
+        gateway.clients().await.put_key("a", "1").await;
+    });
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_for_end(), Some(0));
+}

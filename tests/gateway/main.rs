@@ -1,0 +1,36 @@
+//! The gateway: real clusters, the real program before them, and clients made from the same .proto
+//! files.
+//!
+//! | file | what |
+//! |---|---|
+//! | `program` | the gateway's process, and clients of it |
+//! | `kv` | puts, reads, deletes, compaction |
+//! | `txn` | transactions |
+//! | `lease` | leases, kept alive and left alone |
+//! | `watch` | watches, from then and from now on |
+//! | `operators` | members, status, hashes, snapshots, health |
+//! | `failures` | nodes that die, requests that are no requests |
+#![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
+
+// Whole clusters, as the tests of the server start them; not all of what those need is needed here.
+#[path = "../cluster/harness.rs"]
+#[allow(clippy::wildcard_enum_match_arm, reason = "any other answer fails the test")]
+#[allow(dead_code, reason = "made for more tests than these")]
+mod harness;
+#[path = "../cluster/links.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
+mod links;
+#[path = "../cluster/patience.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
+mod patience;
+#[path = "../cluster/turns.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
+mod turns;
+
+mod failures;
+mod kv;
+mod lease;
+mod operators;
+mod program;
+mod txn;
+mod watch;

@@ -1,0 +1,137 @@
+//! Members, status, hashes, snapshots, health.
+
+use super::harness::{Cluster, PATIENCE};
+use super::program::{Gateway, block_on, refused, with_gateway};
+use raftd::gateway::proto::etcdserverpb::{
+    AlarmRequest, DefragmentRequest, HashKvRequest, HashRequest, MemberAddRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest,
+    SnapshotRequest, StatusRequest,
+};
+use raftd::gateway::proto::health::HealthCheckRequest;
+use sha2::{Digest, Sha256};
+use tonic::Code;
+
+#[test]
+fn members_come_and_go() {
+    let mut cluster = Cluster::start(3);
+    cluster.leader();
+    let gateway = Gateway::start_with(&cluster, &["--advertise", "http://gateway:2379"]);
+    let joiner = cluster.start_joiner();
+    let address = cluster.server(joiner).listen().to_owned();
+    block_on(async {
+        let clients = gateway.clients().await;
+        let list = MemberListRequest { linearizable: true };
+        let listed = clients.cluster().member_list(list).await.unwrap().into_inner();
+        assert_eq!(listed.header.unwrap().revision, 0);
+        let ids: Vec<u64> = listed.members.iter().map(|it| it.id).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        let first = &listed.members[0];
+        assert_eq!(first.client_urls, ["http://gateway:2379"]);
+        assert_eq!(first.peer_urls, [format!("http://{}", cluster.servers[0].listen())]);
+        let add =
+            |url: &str| MemberAddRequest { peer_urls: vec![url.to_owned()], is_learner: true };
+        let known = clients.cluster().member_add(add(&first.peer_urls[0])).await;
+        let text = "etcdserver: Peer URLs already exists";
+        refused(known, Code::FailedPrecondition, text);
+        let odd = clients.cluster().member_add(add("nonsense")).await;
+        refused(odd, Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+        let added = clients.cluster().member_add(add(&format!("http://{address}"))).await;
+        let added = added.unwrap().into_inner();
+        let member = added.member.unwrap();
+        assert_eq!((member.id, member.is_learner, added.members.len()), (joiner, true, 4));
+        let text = "etcdserver: can only promote a learner member";
+        let voter = clients.cluster().member_promote(MemberPromoteRequest { id: 1 }).await;
+        refused(voter, Code::FailedPrecondition, text);
+        let deadline = raftd::client::Deadline::after(PATIENCE);
+        loop {
+            let promote = MemberPromoteRequest { id: joiner };
+            match clients.cluster().member_promote(promote).await {
+                Ok(promoted) => {
+                    let members = promoted.into_inner().members;
+                    assert!(members.iter().all(|member| !member.is_learner), "{members:?}");
+                    break;
+                }
+                Err(why) => {
+                    let text = "etcdserver: can only promote a learner member which is in sync \
+                                with leader";
+                    assert_eq!((why.code(), why.message()), (Code::FailedPrecondition, text));
+                    assert!(!deadline.has_passed(), "it catches up");
+                }
+            }
+        }
+        let gone = clients.cluster().member_remove(MemberRemoveRequest { id: joiner }).await;
+        assert_eq!(gone.unwrap().into_inner().members.len(), 3);
+        let gone = clients.cluster().member_remove(MemberRemoveRequest { id: joiner }).await;
+        refused(gone, Code::NotFound, "etcdserver: member not found");
+    });
+}
+
+#[test]
+fn the_state_of_the_cluster_is_told() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let gateway = Gateway::start(&cluster);
+    block_on(async {
+        let clients = gateway.clients().await;
+        let revision = clients.put_key("a", "1").await;
+        let maintenance = || clients.maintenance();
+        let status = maintenance().status(StatusRequest {}).await.unwrap().into_inner();
+        assert_eq!((status.version.as_str(), status.leader), ("3.5.13", leader));
+        let shown = status.header.unwrap().member_id;
+        assert_eq!(shown, leader, "etcdctl looks for the leader among its endpoints");
+        assert!(status.errors.is_empty() && status.db_size > 0 && status.raft_term > 0);
+        assert!(status.raft_applied_index <= status.raft_index);
+        let alarms = maintenance().alarm(AlarmRequest::default()).await.unwrap();
+        assert!(alarms.into_inner().alarms.is_empty());
+        let done = maintenance().defragment(DefragmentRequest {}).await.unwrap();
+        assert_eq!(done.into_inner().header, None);
+        maintenance().hash(HashRequest {}).await.unwrap();
+        let hash = |revision| {
+            let mut maintenance = maintenance();
+            async move {
+                let hashed = maintenance.hash_kv(HashKvRequest { revision }).await;
+                hashed.map(tonic::Response::into_inner)
+            }
+        };
+        let before = hash(0).await.unwrap();
+        assert!(before.hash_revision <= revision);
+        clients.put_key("a", "2").await;
+        assert_eq!(hash(revision).await.unwrap().hash, hash(revision).await.unwrap().hash);
+        assert_ne!(hash(revision + 1).await.unwrap().hash, hash(revision).await.unwrap().hash);
+        let text = "etcdserver: mvcc: required revision is a future revision";
+        refused(hash(100).await, Code::OutOfRange, text);
+        let other = cluster.others(leader)[0];
+        let to = |target_id| {
+            let mut maintenance = maintenance();
+            async move { maintenance.move_leader(MoveLeaderRequest { target_id }).await }
+        };
+        refused(to(99).await, Code::FailedPrecondition, "etcdserver: bad leader transferee");
+        assert_eq!(to(other).await.unwrap().into_inner().header, None);
+        let named = HealthCheckRequest { service: "etcdserverpb.KV".to_owned() };
+        refused(clients.health().check(named).await, Code::NotFound, "unknown service");
+    });
+    assert_ne!(cluster.leader(), leader);
+}
+
+#[test]
+fn a_snapshot_has_the_form_that_etcds_clients_want() {
+    with_gateway(3, |clients, _gateway| async move {
+        for number in 0..50 {
+            clients.put_key(&format!("k/{number}"), &"v".repeat(10_000)).await;
+        }
+        let mut pieces =
+            clients.maintenance().snapshot(SnapshotRequest {}).await.unwrap().into_inner();
+        let mut file = Vec::new();
+        let mut left = u64::MAX;
+        while let Some(piece) = pieces.message().await.unwrap() {
+            assert!(piece.remaining_bytes <= left && piece.header.is_none());
+            left = piece.remaining_bytes;
+            file.extend_from_slice(&piece.blob);
+        }
+        assert_eq!(left, 0);
+        assert_eq!(file.len() % 512, 32);
+        assert!(file.len() > 500_000, "it has all values");
+        let (content, hash) = file.split_at(file.len() - 32);
+        assert_eq!(Sha256::digest(content)[..], *hash);
+    });
+}
