@@ -11,19 +11,22 @@ usage() {
 scripts/cluster.sh [COMMAND]
 
   demo         three fresh nodes: write, kill the leader, read everything back, restart (default)
-  up [N]       start N nodes (default 3), or those of the last `up` that are down
+  up [N] [--gateway]
+               start N nodes (default 3), or those of the last `up` that are down;
+               with --gateway etcd's API before them, on GATEWAY_LISTEN
   status       what every node says of itself
   kill ID      kill -9 a node
   start ID     start a node that is down
   pause ID     stop a node in mid-air (SIGSTOP)
   resume ID    let it go on
-  down         stop every node; the data stays
+  down         stop every node and the gateway; the data stays
   help         this text
 
   CLUSTER_DIR        where data and logs are kept             (default target/cluster)
   CLUSTER_PORT_BASE  the first node's port                    (default 7101)
   CLUSTER_BIN        a directory with raftd and raftctl, instead of building them
   RAFTD_FLAGS        more flags for every node, see raftd --help
+  GATEWAY_LISTEN     where the gateway takes clients          (default 127.0.0.1:2379)
 END
 }
 
@@ -32,6 +35,8 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 BIN=${CLUSTER_BIN:-$TARGET/release}
 RAFTD=$BIN/raftd
 RAFTCTL=$BIN/raftctl
+GATEWAY=$BIN/raftd-gateway
+LISTEN=${GATEWAY_LISTEN:-127.0.0.1:2379}
 DIR=${CLUSTER_DIR:-$ROOT/target/cluster}
 [[ $DIR == /* ]] || DIR=$PWD/$DIR
 BASE=${CLUSTER_PORT_BASE:-7101}
@@ -138,18 +143,40 @@ launch() {
     wait_until 5 test -s "$DIR/$id.pid" || die "cannot start node $id"
 }
 
+launch_gateway() {
+    local port=${LISTEN##*:}
+    is_down gateway || return 0
+    port_taken "$port" && die "port $port of the gateway is taken by $(port_owner "$port"); stop it"
+    rm -f "$DIR/gateway.pid"
+    (
+        me=$BASHPID
+        printf '%s %s\n' "$me" "$(started_at "$me")" >"$DIR/gateway.pid"
+        [[ -z $LOCK ]] || exec {LOCK}>&-
+        exec {IDLE}<&-
+        exec nohup "$GATEWAY" --listen "$LISTEN" --cluster "$(endpoints $(all_ids))"
+    ) >>"$DIR/gateway.log" 2>&1 </dev/null &
+    disown $!
+    wait_until 5 gateway_listens_or_died || true
+    is_up gateway && port_taken "$port" ||
+        { tail -n 3 "$DIR/gateway.log" >&2; die "the gateway did not start"; }
+}
+
+gateway_listens_or_died() {
+    [[ -s $DIR/gateway.pid ]] && { port_taken "${LISTEN##*:}" || is_down gateway; }
+}
+
 stop_all() {
     local id pid
-    for id in $(all_ids); do
+    for id in gateway $(all_ids); do
         pid=$(pid_of "$id") || continue
         # A paused node hears TERM only when it goes on.
         kill -TERM "$pid" && kill -CONT "$pid" || true
     done
-    for id in $(all_ids); do
+    for id in gateway $(all_ids); do
         # It writes down what it has first, and takes 5 s for that at most.
         if ! wait_until 8 is_down "$id"; then
             pid=$(pid_of "$id") && kill -KILL "$pid" || true
-            wait_until 5 is_down "$id" || die "node $id does not end"
+            wait_until 5 is_down "$id" || die "$id does not end"
         fi
         rm -f "$DIR/$id.pid"
     done
@@ -252,17 +279,22 @@ all_equal() {
 
 # ---- commands ---------------------------------------------------------------------------------
 
+# build [gateway]: what is to be started.
 build() {
-    local started
+    local started features=ctl programs=(--bin raftd --bin raftctl)
+    if [[ ${1:-} == gateway ]]; then
+        features+=,gateway programs+=(--bin raftd-gateway)
+    fi
     if [[ -n ${CLUSTER_BIN:-} ]]; then
         [[ -x $RAFTD && -x $RAFTCTL ]] || die "there is no raftd or raftctl in $CLUSTER_BIN"
+        [[ ${1:-} != gateway || -x $GATEWAY ]] || die "there is no raftd-gateway in $CLUSTER_BIN"
         return
     fi
     command -v cargo >/dev/null || die "cargo is not here: install Rust, see https://rustup.rs"
     started=$(now_us)
     say "building raftd and raftctl (the first time takes a minute) …"
     cargo build --quiet --release --manifest-path "$ROOT/Cargo.toml" \
-        --no-default-features --features ctl --bin raftd --bin raftctl
+        --no-default-features --features "$features" "${programs[@]}"
     say "built in $((($(now_us) - started) / 1000000)) s"
 }
 
@@ -275,7 +307,10 @@ known() {
 }
 
 cmd_up() {
-    local id taken='' wanted=${1:-}
+    local id taken='' wanted='' gateway=''
+    for id in "$@"; do
+        if [[ $id == --gateway ]]; then gateway=gateway; else wanted=$id; fi
+    done
     [[ -z $wanted || $wanted =~ ^[1-9]$ ]] || die "up takes a number of nodes from 1 to 9"
     lock 60
     if remember; then
@@ -288,11 +323,12 @@ cmd_up() {
         mkdir -p "$DIR"
         printf '%s %s\n' "$COUNT" "$BASE" >"$DIR/shape"
     fi
-    build
+    build "$gateway"
     for id in $(all_ids); do is_up "$id" || launch "$id"; done
     wait_until 15 leads_or_dies || { tails; die "no leader within 15 s"; }
     [[ -n $LEADER ]] || { tails; die "a node did not start"; }
     ctl --output table status || true
+    [[ -z $gateway ]] || { launch_gateway; say "etcd's API is on $LISTEN"; }
     say "logs and data are in $DIR; raftctl is $RAFTCTL"
 }
 
@@ -477,7 +513,7 @@ cmd_demo() {
 
 case ${1:-demo} in
 demo) cmd_demo ;;
-up) cmd_up "${2:-}" ;;
+up) cmd_up "${@:2}" ;;
 down) cmd_down ;;
 status)
     remember || die "there is no cluster in $DIR; scripts/cluster.sh up starts one"
