@@ -14,12 +14,12 @@ use tonic::Request;
 
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::{NodeId, Revision, SessionId};
-use crate::wire::client::{Command, command_request};
+use crate::wire::client::{Command, RangeArgs, command_request, range_request};
 use crate::wire::error::{Advice, Error as WireError, KIND_ERROR};
 use crate::wire::reply::{ReplyBody, decode_reply, reply_head};
 
-use super::failure::{Failure, NO_LEADER, TOO_LARGE, known, unreadable};
-use super::link::{Link, Lost};
+use super::failure::{CONNECTION_LOST, Failure, NO_LEADER, TOO_LARGE, known, unreadable};
+use super::link::{Link, Lost, Replies};
 use super::nodes::Nodes;
 use super::proto::etcdserverpb::ResponseHeader;
 use super::sessions::{Call, Sessions};
@@ -67,6 +67,13 @@ pub(super) struct Answer {
     pub(super) node: NodeId,
 }
 
+/// The answer to a range, which comes in as many replies as it takes, all of one revision.
+pub(super) struct Parts {
+    node: NodeId,
+    first: Option<Bytes>,
+    others: Replies,
+}
+
 /// What is to be done about an error.
 enum Then {
     /// It is the answer.
@@ -82,6 +89,24 @@ impl Answer {
     /// Reads the reply.
     pub(super) fn reply(&self) -> Result<ReplyBody<'_>, tonic::Status> {
         decode_reply(&self.body).map(|reply| reply.body).map_err(|why| unreadable(&why))
+    }
+}
+
+impl Parts {
+    /// The next reply. Each has its time, however many there are. The last one says that it is.
+    pub(super) async fn next(&mut self) -> Result<Answer, tonic::Status> {
+        let node = self.node;
+        if let Some(body) = self.first.take() {
+            return Ok(Answer { body, node });
+        }
+        let Ok(next) = timeout(REQUEST_TIMEOUT, self.others.next()).await else {
+            return Err(Failure::TimedOut.into());
+        };
+        let body = next.map_err(|_| known(CONNECTION_LOST))?;
+        match error_of(&body) {
+            Some(why) => Err(Failure::Refused(why).into()),
+            None => Ok(Answer { body, node }),
+        }
     }
 }
 
@@ -200,7 +225,8 @@ impl Cluster {
     /// Opens a session. If the answer is lost another one is opened; the first ends unused.
     async fn open_session(&self) -> Result<SessionId, Failure> {
         let encode = |out: &mut Vec<u8>, id| command_request(out, id, None, Command::OpenSession);
-        let answer = self.until_answered(Whom::Leader, Repeat::Freely, 0, encode).await?;
+        let ask = |link| ask_once(link, 0, &encode);
+        let (answer, ()) = self.until_answered(Whom::Leader, Repeat::Freely, ask).await?;
         match decode_reply(&answer.body).map(|reply| reply.body) {
             Ok(ReplyBody::OpenSession { session }) => Ok(session),
             Ok(_) | Err(_) => Err(Failure::TimedOut),
@@ -227,17 +253,40 @@ impl Cluster {
         bytes: usize,
         encode: impl Fn(&mut Vec<u8>, u64),
     ) -> Result<Answer, Failure> {
-        let asked = self.until_answered(whom, repeat, bytes, encode);
-        timeout(REQUEST_TIMEOUT, asked).await.unwrap_or(Err(Failure::TimedOut))
+        let ask = |link| ask_once(link, bytes, &encode);
+        let asked = timeout(REQUEST_TIMEOUT, self.until_answered(whom, repeat, ask)).await;
+        asked.unwrap_or(Err(Failure::TimedOut)).map(|(answer, ())| answer)
     }
 
-    async fn until_answered(
+    /// Asks for a range until somebody begins to answer.
+    pub(super) async fn range(
+        &self,
+        whom: Whom,
+        args: &RangeArgs<'_>,
+    ) -> Result<Parts, tonic::Status> {
+        let bytes = args.key.len() + args.end.len();
+        check_size(bytes)?;
+        let ask = |link: Link| async move {
+            let encode = |out: &mut Vec<u8>, id| range_request(out, id, args);
+            let mut others = link.ask_for_replies(bytes, encode).await?;
+            Ok((others.next().await?, others))
+        };
+        let asked = self.until_answered(whom, Repeat::Freely, ask);
+        let begun = timeout(REQUEST_TIMEOUT, asked).await.unwrap_or(Err(Failure::TimedOut));
+        let (Answer { body, node }, others) = begun?;
+        Ok(Parts { node, first: Some(body), others })
+    }
+
+    /// Asks until somebody answers. `ask` does so once, and may bring more than the reply.
+    async fn until_answered<T, F>(
         &self,
         whom: Whom,
         repeat: Repeat,
-        bytes: usize,
-        encode: impl Fn(&mut Vec<u8>, u64),
-    ) -> Result<Answer, Failure> {
+        ask: impl Fn(Link) -> F,
+    ) -> Result<(Answer, T), Failure>
+    where
+        F: Future<Output = Result<(Bytes, T), Lost>>,
+    {
         let mut attempts = 0;
         let mut redirects = 0;
         loop {
@@ -246,15 +295,15 @@ impl Cluster {
                 Whom::Home => self.nodes.home(attempts).await,
             };
             attempts += 1;
-            let body = match link.ask(bytes, &encode).await {
-                Ok(body) => body,
+            let (body, more) = match ask(link.clone()).await {
+                Ok(answered) => answered,
                 Err(Lost::Unanswered) if repeat == Repeat::IfNotDone => {
                     return Err(Failure::TimedOut);
                 }
                 Err(Lost::Unanswered | Lost::Unsent) => continue,
             };
             let Some(error) = error_of(&body) else {
-                return Ok(Answer { body, node: link.node() });
+                return Ok((Answer { body, node: link.node() }, more));
             };
             match self.judge(&link, error) {
                 Then::Refuse(why) => return Err(Failure::Refused(why)),
@@ -283,6 +332,14 @@ impl Cluster {
             Advice::Unknown => Then::Doubt,
         }
     }
+}
+
+async fn ask_once(
+    link: Link,
+    bytes: usize,
+    encode: &impl Fn(&mut Vec<u8>, u64),
+) -> Result<(Bytes, ()), Lost> {
+    link.ask(bytes, encode).await.map(|body| (body, ()))
 }
 
 /// The error in a reply's body, if it is one.

@@ -47,10 +47,17 @@ pub(super) const CLUSTER_MISMATCH: Known = (Code::FailedPrecondition, "cluster I
 pub(super) const BAD_TRANSFEREE: Known = (Code::FailedPrecondition, "bad leader transferee");
 pub(super) const NO_LEADER: Known = (Code::Unavailable, "no leader");
 pub(super) const TIMED_OUT: Known = (Code::Unavailable, "request timed out");
+pub(super) const CONNECTION_LOST: Known =
+    (Code::Unavailable, "request timed out, possibly due to connection lost");
 
 /// The error as it goes out.
 pub(super) fn known((code, text): Known) -> Status {
     Status::new(code, format!("etcdserver: {text}"))
+}
+
+/// Whether it is this error.
+pub(super) fn is_known(why: &Status, (code, text): Known) -> bool {
+    why.code() == code && why.message().strip_prefix("etcdserver: ") == Some(text)
 }
 
 /// A node has answered what is no answer to what it was asked.

@@ -1,19 +1,16 @@
-//! Reads that may be larger than one reply of a node.
-//!
-//! A node cuts a reply at `RANGE_REPLY_BYTES_MAX`; etcd does not. So what was cut is read on, at
-//! the revision of the first reply, and put together here.
+//! Reads, however much they find: the replies of a node are put together here.
 
 use bytes::Bytes;
 use std::cmp::Ordering;
 use tonic::{Code, Status};
 
-use crate::gateway::calls::{Answer, Cluster, Repeat, Whom, number};
-use crate::gateway::failure::{COMPACTED, Known, known, unexpected};
+use crate::gateway::calls::{Cluster, Whom, number};
+use crate::gateway::failure::{COMPACTED, CONNECTION_LOST, Known, is_known, unexpected};
 use crate::gateway::proto::etcdserverpb::{RangeRequest, RangeResponse};
 use crate::gateway::proto::mvccpb::KeyValue;
 use crate::types::{NodeId, Revision};
 use crate::wire::client::{
-    Consistency, Order, RangeArgs, RangeRequest as Range, Selection, SortBy, range_request,
+    Consistency, Order, RangeArgs, RangeRequest as Range, Selection, SortBy,
 };
 use crate::wire::reply::ReplyBody;
 
@@ -22,30 +19,26 @@ use super::translate;
 /// All keys of one answer together. etcd's own bound is what a message may have, 2 GiB. Bytes.
 const GATHERED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// A read of what is there now begins anew so often, if what it has begun with is compacted
-/// meanwhile.
+/// A read begins anew so often: if its node is lost in the middle of the answer, or if it is of
+/// what is there now, and that is compacted meanwhile.
 const ATTEMPTS: u32 = 3;
 
 const TOO_MUCH: Known = (Code::ResourceExhausted, "raftd: the answer has more than 256 MiB");
 
-/// What was found so far.
+/// What was found.
 struct Found {
     node: NodeId,
     revision: Revision,
     kvs: Vec<KeyValue>,
     more: bool,
     count: u64,
-    bytes: usize,
 }
 
 impl Found {
-    fn number_of_kvs(&self) -> u64 {
-        u64::try_from(self.kvs.len()).unwrap_or(u64::MAX)
-    }
-
-    /// Whether a reply was full before the limit was reached.
+    /// Whether keys are missing that no limit leaves out.
     fn is_cut(&self, limit: u64) -> bool {
-        self.more && !self.kvs.is_empty() && (limit == 0 || self.number_of_kvs() < limit)
+        let found = u64::try_from(self.kvs.len()).unwrap_or(u64::MAX);
+        self.more && !self.kvs.is_empty() && (limit == 0 || found < limit)
     }
 }
 
@@ -59,14 +52,9 @@ pub(super) async fn range(
         if request.serializable { Consistency::Serializable } else { Consistency::Linearizable };
     let mut attempts = 1;
     let found = loop {
-        match gather(cluster, &asked, consistency).await {
-            Err(why) if asked.revision == Revision(0) && is_compacted(&why) => {
-                if attempts == ATTEMPTS {
-                    return Err(why);
-                }
-                attempts += 1;
-            }
-            found @ (Ok(_) | Err(_)) => break found?,
+        match find(cluster, &asked, consistency).await {
+            Err(why) if attempts < ATTEMPTS && is_worth_another(&asked, &why) => attempts += 1,
+            found => break found?,
         }
     };
     Ok(RangeResponse {
@@ -77,53 +65,24 @@ pub(super) async fn range(
     })
 }
 
-fn is_compacted(why: &Status) -> bool {
-    let compacted = known(COMPACTED);
-    why.code() == compacted.code() && why.message() == compacted.message()
+fn is_worth_another(asked: &Range<'_>, why: &Status) -> bool {
+    is_known(why, CONNECTION_LOST) || asked.revision == Revision(0) && is_known(why, COMPACTED)
 }
 
-async fn gather(
+async fn find(
     cluster: &Cluster,
     asked: &Range<'_>,
     consistency: Consistency,
 ) -> Result<Found, Status> {
-    let first = read(cluster, asked, consistency).await?;
-    if !first.is_cut(asked.limit) {
-        return Ok(first);
-    }
-    if asked.selection.sorts() {
-        return sort(cluster, asked, consistency, first.revision).await;
-    }
-    read_on(cluster, asked, consistency, first).await
-}
-
-/// Reads what is behind a reply that was full.
-async fn read_on(
-    cluster: &Cluster,
-    asked: &Range<'_>,
-    consistency: Consistency,
-    mut found: Found,
-) -> Result<Found, Status> {
-    let revision = if asked.revision == Revision(0) { found.revision } else { asked.revision };
-    while found.is_cut(asked.limit) {
-        let Some(last) = found.kvs.last() else { break };
-        // The next key after it in the order of bytes.
-        let key = [&last.key[..], &[0]].concat();
-        let limit = asked.limit.saturating_sub(found.number_of_kvs());
-        let next =
-            read(cluster, &Range { key: &key, revision, limit, ..*asked }, consistency).await?;
-        found.more = next.more && !next.kvs.is_empty();
-        found.bytes += next.bytes;
-        found.kvs.extend(next.kvs);
-        if found.bytes > GATHERED_BYTES_MAX {
-            return Err(Status::new(TOO_MUCH.0, TOO_MUCH.1));
-        }
+    let found = read(cluster, asked, consistency).await?;
+    if asked.selection.sorts() && found.is_cut(asked.limit) {
+        return sort(cluster, asked, consistency, found.revision).await;
     }
     Ok(found)
 }
 
-/// A sorted range that is cut has no key to go on from: all of it is read by key, and put into
-/// order here.
+/// A node sorts `SORTED_KEYS_MAX` keys; etcd any number. If there are more, all of them are read by
+/// key, and put into order here.
 async fn sort(
     cluster: &Cluster,
     asked: &Range<'_>,
@@ -139,8 +98,9 @@ async fn sort(
         selection: Selection { by: SortBy::Key, order: Order::Unsorted, ..asked.selection },
         ..*asked
     };
-    let first = read(cluster, &by_key, consistency).await?;
-    let mut all = read_on(cluster, &by_key, consistency, first).await?;
+    let mut all = read(cluster, &by_key, consistency).await?;
+    // Who watches from there on misses nothing; it may be older than what was newest just now.
+    all.revision = newest;
     all.kvs.sort_by(|one, two| match order {
         Order::Unsorted | Order::Ascend => compare(by, one, two),
         Order::Descend => compare(by, two, one),
@@ -179,15 +139,20 @@ async fn read(
         Consistency::Serializable => Whom::Home,
         Consistency::Linearizable | Consistency::Lease => Whom::Leader,
     };
-    let encode = |out: &mut Vec<u8>, id| range_request(out, id, &args);
-    let answer = cluster.ask(whom, Repeat::Freely, key.len() + end.len(), encode).await?;
-    found(&answer)
-}
-
-fn found(answer: &Answer) -> Result<Found, Status> {
-    let ReplyBody::Range(reply) = answer.reply()? else { return Err(unexpected()) };
-    let mut kvs = Vec::with_capacity(reply.len());
-    kvs.extend(reply.kvs().map(|kv| translate::key_value(&answer.body, &kv)));
-    let (node, bytes) = (answer.node, answer.body.len());
-    Ok(Found { node, revision: reply.revision, kvs, more: reply.more, count: reply.count, bytes })
+    let mut parts = cluster.range(whom, &args).await?;
+    let mut kvs = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let answer = parts.next().await?;
+        let ReplyBody::Range(reply) = answer.reply()? else { return Err(unexpected()) };
+        bytes += answer.body.len();
+        if bytes > GATHERED_BYTES_MAX {
+            return Err(Status::new(TOO_MUCH.0, TOO_MUCH.1));
+        }
+        kvs.extend(reply.kvs().map(|kv| translate::key_value(&answer.body, &kv)));
+        if !reply.goes_on {
+            let (node, revision) = (answer.node, reply.revision);
+            return Ok(Found { node, revision, kvs, more: reply.more, count: reply.count });
+        }
+    }
 }

@@ -8,14 +8,15 @@
 //! ```text
 //! asked, not answered   room for ROOM requests, a large one counts for several: whoever comes
 //!                       later waits, and with it its client, whose stream is not read on
-//! read, not handed out  nothing: a reply goes to whoever waits, a watch's to an inbox of bounded
-//!                       size, see watch/inbox.rs
+//! read, not handed out  nothing: a reply goes to whoever waits, a range's to a queue and a watch's
+//!                       to an inbox of bounded size, see replies.rs and watch/inbox.rs
 //! ```
 //!
 //! Replies are slices of what was read, not copies.
 
 mod greet;
 mod pump;
+mod replies;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::limits::CONNECTION_REQUESTS_MAX;
 use crate::types::{ClusterId, NodeId};
@@ -40,6 +41,7 @@ use crate::gateway::watch::inbox::{ProgressSink, Sink, Taken};
 
 pub(super) use greet::greet;
 use pump::Pump;
+pub(super) use replies::Replies;
 
 /// Bytes read at a time: hundreds of small replies.
 const READ_BYTES: usize = 64 * 1024;
@@ -127,6 +129,8 @@ enum Waiting {
         oneshot::Sender<Bytes>,
         #[expect(dead_code, reason = "it is held, not looked at")] Option<OwnedSemaphorePermit>,
     ),
+    /// For as many as one request has: a range. Whoever waits says when it was the last.
+    Replies(mpsc::Sender<Bytes>),
     /// For as many as come: a watch.
     Watch(Sink),
     /// For how far all watches of the link are.
@@ -175,11 +179,15 @@ impl Link {
         bytes: usize,
         encode: impl FnOnce(&mut Vec<u8>, u64),
     ) -> Result<Bytes, Lost> {
-        let units = u32::try_from((1 + bytes / ROOM_BYTES).min(ROOM)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.shared.room);
-        let permit = room.acquire_many_owned(units).await.map_err(|_| Lost::Unsent)?;
+        let permit = self.room(bytes).await?;
         let answer = self.send(Some(permit), encode)?;
         answer.await.map_err(|_| Lost::Unanswered)
+    }
+
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Lost> {
+        let units = u32::try_from((1 + bytes / ROOM_BYTES).min(ROOM)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.shared.room);
+        room.acquire_many_owned(units).await.map_err(|_| Lost::Unsent)
     }
 
     /// Sends a small request past those that wait for room.
@@ -263,6 +271,7 @@ impl Waiting {
         match self {
             // Whoever waits hears that nobody will answer.
             Waiting::Reply(tell, _) => drop(tell),
+            Waiting::Replies(queue) => drop(queue),
             Waiting::Watch(sink) => sink.lose(),
             Waiting::Progress(sink) => sink.take(None),
         }
@@ -304,20 +313,26 @@ impl State {
     /// Gives a reply to whoever waits for it. Nobody does for what comes to a watch that was ended.
     fn hand_out(&mut self, body: Bytes) -> Result<(), LinkError> {
         let (id, kind) = reply_head(&body).map_err(LinkError::Reply)?;
-        if let Some(Waiting::Watch(sink)) = self.waiting.get_mut(&id) {
-            match sink.take(body) {
+        match self.waiting.get_mut(&id) {
+            Some(Waiting::Watch(sink)) => match sink.take(body) {
                 Taken::Gladly if kind == u64::from(Op::Watch.code()) => {}
                 // An error is the last that comes.
                 Taken::Gladly => drop(self.waiting.remove(&id)),
                 Taken::TooMuch => self.cancel_watch(id),
+            },
+            Some(Waiting::Replies(queue)) => {
+                // One that is missing is seen where they are read.
+                if queue.try_send(body).is_err() {
+                    self.waiting.remove(&id);
+                }
             }
-            return Ok(());
-        }
-        match self.waiting.remove(&id) {
-            // Whoever asked may have gone.
-            Some(Waiting::Reply(tell, _)) => drop(tell.send(body)),
-            Some(Waiting::Progress(sink)) => sink.take(Some(body)),
-            Some(Waiting::Watch(_)) | None => {}
+            Some(Waiting::Reply(..) | Waiting::Progress(_)) => match self.waiting.remove(&id) {
+                // Whoever asked may have gone.
+                Some(Waiting::Reply(tell, _)) => drop(tell.send(body)),
+                Some(Waiting::Progress(sink)) => sink.take(Some(body)),
+                Some(Waiting::Replies(_) | Waiting::Watch(_)) | None => {}
+            },
+            None => {}
         }
         Ok(())
     }

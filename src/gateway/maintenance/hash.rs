@@ -4,52 +4,46 @@
 use crc32fast::Hasher;
 use tonic::Status;
 
-use crate::gateway::calls::{Cluster, Repeat, Whom, number};
+use crate::gateway::calls::{Cluster, Whom, number};
 use crate::gateway::failure::unexpected;
 use crate::gateway::kv::translate;
 use crate::gateway::proto::etcdserverpb::HashKvResponse;
 use crate::types::Revision;
-use crate::wire::client::{Consistency, RangeArgs, range_request};
+use crate::wire::client::{Consistency, RangeArgs};
 use crate::wire::reply::{RangeReply, ReplyBody};
 
 /// Reads everything, reply by reply: nothing is gathered.
 pub(super) async fn hash_kv(cluster: &Cluster, revision: i64) -> Result<HashKvResponse, Status> {
     let (_, status) = super::status(cluster, Whom::Home).await?;
-    let mut revision = translate::revision(revision);
+    let asked = translate::revision(revision);
+    let args = RangeArgs {
+        end: &[0],
+        revision: asked,
+        // A node that is behind has no such revision yet.
+        consistency: Consistency::Linearizable,
+        ..RangeArgs::of_key(&[0])
+    };
+    let mut parts = cluster.range(Whom::Home, &args).await?;
     let mut hasher = Hasher::new();
-    let mut key = vec![0];
-    let header = loop {
-        let args = RangeArgs {
-            end: &[0],
-            revision,
-            // A node that is behind has no such revision yet.
-            consistency: Consistency::Linearizable,
-            ..RangeArgs::of_key(&key)
-        };
-        let encode = |out: &mut Vec<u8>, id| range_request(out, id, &args);
-        let answer = cluster.ask(Whom::Home, Repeat::Freely, key.len(), encode).await?;
+    let (node, newest) = loop {
+        let answer = parts.next().await?;
         let ReplyBody::Range(reply) = answer.reply()? else { return Err(unexpected()) };
-        if revision == Revision(0) {
-            revision = reply.revision;
-        }
-        let last = add(&mut hasher, &reply);
-        match last.filter(|_| reply.more) {
-            // The next key after it in the order of bytes.
-            Some(last) => key = [last, &[0]].concat(),
-            None => break cluster.header(answer.node, reply.revision),
+        add(&mut hasher, &reply);
+        if !reply.goes_on {
+            break (answer.node, reply.revision);
         }
     };
+    let revision = if asked == Revision(0) { newest } else { asked };
     Ok(HashKvResponse {
-        header: Some(header),
+        header: Some(cluster.header(node, newest)),
         hash: hasher.finalize(),
         compact_revision: number(status.compact_revision.0),
         hash_revision: number(revision.0),
     })
 }
 
-/// Adds what a reply has. Returns its last key.
-fn add<'a>(hasher: &mut Hasher, reply: &RangeReply<'a>) -> Option<&'a [u8]> {
-    let mut last = None;
+/// Adds what a reply has.
+fn add(hasher: &mut Hasher, reply: &RangeReply<'_>) {
     for kv in reply.kvs() {
         let numbers = [kv.create_revision.0, kv.mod_revision.0, kv.version, kv.lease];
         let lengths = [kv.key.len(), kv.value.len()].map(|it| u64::try_from(it).unwrap_or(0));
@@ -58,7 +52,5 @@ fn add<'a>(hasher: &mut Hasher, reply: &RangeReply<'a>) -> Option<&'a [u8]> {
         }
         hasher.update(kv.key);
         hasher.update(kv.value);
-        last = Some(kv.key);
     }
-    last
 }
