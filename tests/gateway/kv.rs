@@ -1,10 +1,12 @@
 //! Puts, reads, deletes, compaction.
 
 use super::program::{get, get_prefix, line, prefix_end, put, refused, with_gateway};
+use super::txn::put_op;
 use raftd::gateway::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use raftd::gateway::proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest,
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
+use raftd::limits::SORTED_KEYS_MAX;
 use tonic::Code;
 
 #[test]
@@ -103,6 +105,30 @@ fn a_range_larger_than_a_nodes_reply_is_whole() {
         let sorted = clients.range(RangeRequest { limit: 39, sort_target, ..all }).await.unwrap();
         assert_eq!((sorted.kvs.len(), sorted.more, sorted.count), (39, true, 40));
         assert!(sorted.kvs.is_sorted_by(|one, next| one.value < next.value));
+    });
+}
+
+#[test]
+fn any_number_of_keys_is_sorted() {
+    with_gateway(1, |clients, _gateway| async move {
+        // More than a node sorts.
+        let keys = SORTED_KEYS_MAX + 1;
+        let puts: Vec<_> = (0..keys)
+            .map(|key| put_op(&format!("many/{key:05}"), &format!("{:05}", keys - key)))
+            .collect();
+        for some in puts.chunks(128) {
+            let txn = TxnRequest { success: some.to_vec(), ..TxnRequest::default() };
+            clients.kv().txn(txn).await.unwrap();
+        }
+        let sort_target = i32::from(SortTarget::Value);
+        let by_value = RangeRequest { sort_target, ..get_prefix("many/") };
+        let found = clients.range(by_value.clone()).await.unwrap();
+        assert_eq!((found.kvs.len(), found.more), (keys, false));
+        assert!(found.kvs.is_sorted_by(|one, next| one.value < next.value));
+        let limit = i64::try_from(keys).unwrap() - 1;
+        let most = clients.range(RangeRequest { limit, ..by_value }).await.unwrap();
+        assert_eq!((most.kvs.len(), most.more), (keys - 1, true));
+        assert_eq!(most.kvs, found.kvs[..keys - 1]);
     });
 }
 

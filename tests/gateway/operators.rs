@@ -98,6 +98,12 @@ fn the_state_of_the_cluster_is_told() {
         clients.put_key("a", "2").await;
         assert_eq!(hash(revision).await.unwrap().hash, hash(revision).await.unwrap().hash);
         assert_ne!(hash(revision + 1).await.unwrap().hash, hash(revision).await.unwrap().hash);
+        // What takes several replies counts to the last of them.
+        for key in ["b", "c", "d"] {
+            clients.put_key(key, &"v".repeat(60_000)).await;
+        }
+        let last = clients.put_key("d", &"w".repeat(60_000)).await;
+        assert_ne!(hash(last).await.unwrap().hash, hash(last - 1).await.unwrap().hash);
         let text = "etcdserver: mvcc: required revision is a future revision";
         refused(hash(100).await, Code::OutOfRange, text);
         let other = cluster.others(leader)[0];

@@ -13,7 +13,7 @@ fn op(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
 
-fn put_op(key: &str, value: &str) -> RequestOp {
+pub(crate) fn put_op(key: &str, value: &str) -> RequestOp {
     op(Request::RequestPut(put(key, value)))
 }
 

@@ -320,12 +320,11 @@ impl State {
                 Taken::Gladly => drop(self.waiting.remove(&id)),
                 Taken::TooMuch => self.cancel_watch(id),
             },
-            Some(Waiting::Replies(queue)) => {
-                // One that is missing is seen where they are read.
-                if queue.try_send(body).is_err() {
-                    self.waiting.remove(&id);
-                }
-            }
+            Some(Waiting::Replies(queue)) => match queue.try_send(body) {
+                Ok(()) => {}
+                // That one is missing is seen where they are read.
+                Err(_) => drop(self.waiting.remove(&id)),
+            },
             Some(Waiting::Reply(..) | Waiting::Progress(_)) => match self.waiting.remove(&id) {
                 // Whoever asked may have gone.
                 Some(Waiting::Reply(tell, _)) => drop(tell.send(body)),
