@@ -1,6 +1,7 @@
 //! Members, status, hashes, snapshots, health.
 
 use super::harness::{Cluster, PATIENCE};
+use super::patience::eventually;
 use super::program::{Gateway, block_on, refused, with_gateway};
 use raftd::gateway::proto::etcdserverpb::{
     AlarmRequest, DefragmentRequest, HashKvRequest, HashRequest, MemberAddRequest,
@@ -9,6 +10,7 @@ use raftd::gateway::proto::etcdserverpb::{
 };
 use raftd::gateway::proto::health::HealthCheckRequest;
 use sha2::{Digest, Sha256};
+use std::net::TcpStream;
 use tonic::Code;
 
 #[test]
@@ -18,6 +20,8 @@ fn members_come_and_go() {
     let gateway = Gateway::start_with(&cluster, &["--advertise", "http://gateway:2379"]);
     let joiner = cluster.start_joiner();
     let address = cluster.server(joiner).listen().to_owned();
+    // It is asked who it is once, without patience.
+    eventually("the joiner listens", PATIENCE, || TcpStream::connect(&address).ok());
     block_on(async {
         let clients = gateway.clients().await;
         let list = MemberListRequest { linearizable: true };
