@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 #[cfg(feature = "gateway")]
 fn compile() -> Result<(), Box<dyn Error>> {
-    let files = ["mvccpb.proto", "etcdserverpb.proto", "health.proto"];
+    let files = ["mvccpb.proto", "etcdserverpb.proto", "health.proto", "raftd.proto"];
     let files = protox::compile(files, ["src/gateway/proto"])?;
     // Bytes instead of vectors: a value goes from one socket to the other without a copy of its
     // own.

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! kv lease watch members maintenance health     the services: etcd's words into ours, and back
+//! v1                                            the same in fewer words of our own
 //! calls      a request until it is answered     sessions   writes that are done once
 //! nodes      whom to ask                        link       one connection, everybody's requests
 //! failure    etcd's errors, word for word       exact      the one error that tonic makes itself
@@ -32,6 +33,7 @@ mod nodes;
 mod options;
 pub mod proto;
 mod sessions;
+mod v1;
 mod watch;
 
 use std::error::Error;
@@ -58,6 +60,9 @@ use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::etcdserverpb::watch_server::WatchServer;
 use proto::health::health_server::HealthServer;
+use proto::raftd::admin_server::AdminServer;
+use proto::raftd::kv_server::KvServer as V1Server;
+use v1::AdminService;
 use watch::WatchService;
 
 pub use options::{Options, Parsed, UsageError};
@@ -147,7 +152,9 @@ fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server
         progress_ms: u64::try_from(options.watch_progress.as_millis()).unwrap_or(u64::MAX),
         waiting: Arc::default(),
     };
-    let members = MemberService { cluster: shared(), client_url: options.advertise.clone() };
+    let members = || MemberService { cluster: shared(), client_url: options.advertise.clone() };
+    let admin = AdminService { cluster: shared(), members: members() };
+    let v1 = v1::Service::new(cluster, watch.clone());
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -158,7 +165,9 @@ fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server
         .add_service(Exact(KvServer::new(KvService(shared())).max_decoding_message_size(max)))
         .add_service(Exact(WatchServer::new(watch).max_decoding_message_size(max)))
         .add_service(Exact(LeaseServer::new(LeaseService(shared()))))
-        .add_service(Exact(ClusterServer::new(members)))
+        .add_service(Exact(ClusterServer::new(members())))
         .add_service(Exact(MaintenanceServer::new(MaintenanceService(shared()))))
+        .add_service(Exact(V1Server::new(v1).max_decoding_message_size(max)))
+        .add_service(Exact(AdminServer::new(admin)))
         .add_service(HealthServer::new(HealthService(shared())))
 }

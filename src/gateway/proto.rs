@@ -20,6 +20,10 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+pub mod raftd {
+    tonic::include_proto!("raftd.v1");
+}
+
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }

@@ -9,6 +9,7 @@
 //! | `lease` | leases, kept alive and left alone |
 //! | `watch` | watches, from then and from now on |
 //! | `operators` | members, status, hashes, snapshots, health |
+//! | `own` | raftd's own services |
 //! | `failures` | nodes that die, requests that are no requests |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
@@ -31,6 +32,7 @@ mod failures;
 mod kv;
 mod lease;
 mod operators;
+mod own;
 mod program;
 mod txn;
 mod watch;

@@ -12,6 +12,8 @@ use raftd::gateway::proto::etcdserverpb::{
 };
 use raftd::gateway::proto::health::HealthCheckRequest;
 use raftd::gateway::proto::health::health_client::HealthClient;
+use raftd::gateway::proto::raftd::admin_client::AdminClient;
+use raftd::gateway::proto::raftd::kv_client::KvClient as OwnClient;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -127,6 +129,14 @@ impl Clients {
 
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn own(&self) -> OwnClient<Channel> {
+        OwnClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone())
     }
 
     pub(crate) fn health(&self) -> HealthClient<Channel> {

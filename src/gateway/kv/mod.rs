@@ -1,6 +1,6 @@
 //! The KV service.
 mod check;
-mod range;
+pub(super) mod range;
 pub(super) mod translate;
 mod txn;
 
@@ -15,7 +15,7 @@ use super::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
-use crate::wire::client::Command;
+use crate::wire::client::{Command, Consistency};
 use crate::wire::reply::ReplyBody;
 
 /// Keys, by etcd's names.
@@ -28,7 +28,13 @@ impl Kv for KvService {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         self.0.check_leader(&request)?;
-        range::range(&self.0, request.get_ref()).await.map(Response::new)
+        let request = request.get_ref();
+        let consistency = if request.serializable {
+            Consistency::Serializable
+        } else {
+            Consistency::Linearizable
+        };
+        range::range(&self.0, request, consistency).await.map(Response::new)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

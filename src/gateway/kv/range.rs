@@ -42,14 +42,13 @@ impl Found {
     }
 }
 
-/// Does a read.
-pub(super) async fn range(
+/// Does a read. `consistency`, whatever the request says of it.
+pub(in crate::gateway) async fn range(
     cluster: &Cluster,
     request: &RangeRequest,
+    consistency: Consistency,
 ) -> Result<RangeResponse, Status> {
     let asked = translate::range(request)?;
-    let consistency =
-        if request.serializable { Consistency::Serializable } else { Consistency::Linearizable };
     let mut attempts = 1;
     let found = loop {
         match find(cluster, &asked, consistency).await {

@@ -91,7 +91,7 @@ impl Stream for KeepAlives {
     }
 }
 
-async fn keep_alive(cluster: Arc<Cluster>, id: i64) -> Answered {
+pub(super) async fn keep_alive(cluster: Arc<Cluster>, id: i64) -> Answered {
     let asked = LeaseRequest::KeepAlive { lease: id.cast_unsigned() };
     let answer = ask(&cluster, Whom::Leader, &asked).await?;
     let ReplyBody::LeaseTerm { term, .. } = answer.reply()? else { return Err(unexpected()) };

@@ -10,8 +10,8 @@ use super::failure::{LEASE_TTL_TOO_LARGE, known, unexpected};
 use super::kv::translate;
 use super::proto::etcdserverpb::lease_server::Lease;
 use super::proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use crate::limits::LEASE_TTL_S_MAX;
@@ -23,6 +23,13 @@ use keep_alive::KeepAlives;
 
 /// Leases, by etcd's names.
 pub(super) struct LeaseService(pub(super) Arc<Cluster>);
+
+impl LeaseService {
+    /// Begins a lease's time anew. Of one that is not there the answer has a time to live of 0.
+    pub(super) async fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+        keep_alive::keep_alive(Arc::clone(&self.0), id).await
+    }
+}
 
 #[async_trait]
 impl Lease for LeaseService {

@@ -12,18 +12,39 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::calls::{Cluster, wants_leader};
-use super::proto::etcdserverpb::WatchRequest;
 use super::proto::etcdserverpb::watch_server::Watch;
+use super::proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use inbox::Waiting;
-use stream::Watching;
+pub(super) use stream::Watching;
 
 /// Watches, by etcd's names.
+#[derive(Clone)]
 pub(super) struct WatchService {
     pub(super) cluster: Arc<Cluster>,
     /// How often a client hears that nothing happens, if it asks for that. Milliseconds.
     pub(super) progress_ms: u64,
     /// What waits in the inboxes of all streams.
     pub(super) waiting: Arc<Waiting>,
+}
+
+impl WatchService {
+    /// A stream with one watch, of which its client says nothing more.
+    pub(super) fn open_one(&self, request: Request<WatchCreateRequest>) -> Watching {
+        let ends_without_leader = wants_leader(&request);
+        let mut stream = self.stream(None, ends_without_leader);
+        stream.create(request.into_inner());
+        stream
+    }
+
+    fn stream(
+        &self,
+        requests: Option<Streaming<WatchRequest>>,
+        ends_without_leader: bool,
+    ) -> Watching {
+        let cluster = Arc::clone(&self.cluster);
+        let stream = Watching::new(cluster, &self.waiting, self.progress_ms, requests);
+        if ends_without_leader { stream.ends_without_leader() } else { stream }
+    }
 }
 
 #[async_trait]
@@ -35,10 +56,6 @@ impl Watch for WatchService {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Watching>, Status> {
         let ends_without_leader = wants_leader(&request);
-        let cluster = Arc::clone(&self.cluster);
-        let requests = request.into_inner();
-        let stream = Watching::new(cluster, &self.waiting, self.progress_ms, requests);
-        let stream = if ends_without_leader { stream.ends_without_leader() } else { stream };
-        Ok(Response::new(stream))
+        Ok(Response::new(self.stream(Some(request.into_inner()), ends_without_leader)))
     }
 }

@@ -83,12 +83,12 @@ impl Watching {
         cluster: Arc<Cluster>,
         waiting: &Arc<Waiting>,
         progress_ms: u64,
-        requests: Streaming<WatchRequest>,
+        requests: Option<Streaming<WatchRequest>>,
     ) -> Watching {
         Watching {
             cluster,
             progress_ms,
-            requests: Some(requests),
+            requests,
             inbox: Inbox::new(waiting),
             watchers: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -131,7 +131,7 @@ impl Watching {
         }
     }
 
-    fn create(&mut self, request: WatchCreateRequest) {
+    pub(super) fn create(&mut self, request: WatchCreateRequest) {
         let start = request.start_revision;
         let mut watcher = Watcher::new(request.watch_id, request);
         if watcher.is_empty() {
