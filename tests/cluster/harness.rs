@@ -403,7 +403,7 @@ impl Drop for Server {
 
 /// Says loudly that a test cannot be run by this user on this machine. Where everything must be
 /// run, in CI, that is a failure.
-pub(super) fn not_tested(why: &str) {
+pub(crate) fn not_tested(why: &str) {
     // To the descriptor itself: what a passing test prints is not shown.
     let _closed = writeln!(std::io::stderr(), "NOT TESTED: {why}");
     assert!(std::env::var_os("CI").is_none(), "CI must test everything: {why}");
@@ -422,7 +422,7 @@ pub(super) fn strace_works() -> bool {
 
 /// An address that nobody listens on. Below the ports that the system gives to outgoing
 /// connections, so that nobody takes it while its node is down.
-pub(super) fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = u16::try_from(std::process::id() % 97).unwrap() * 100;
     loop {

@@ -10,9 +10,12 @@
 //! | `watch` | watches, from then and from now on |
 //! | `operators` | members, status, hashes, snapshots, health |
 //! | `own` | raftd's own services |
+//! | `differential` | the same requests before a real etcd |
 //! | `failures` | nodes that die, requests that are no requests |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
+#[path = "../dice.rs"]
+mod dice;
 // Whole clusters, as the tests of the server start them; not all of what those need is needed here.
 #[path = "../cluster/harness.rs"]
 #[allow(clippy::wildcard_enum_match_arm, reason = "any other answer fails the test")]
@@ -28,6 +31,7 @@ mod patience;
 #[allow(dead_code, reason = "made for more tests than these")]
 mod turns;
 
+mod differential;
 mod failures;
 mod kv;
 mod lease;

@@ -111,6 +111,11 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// Over a connection of one's own.
+    pub(crate) fn over(channel: Channel) -> Clients {
+        Clients { channel }
+    }
+
     pub(crate) fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }

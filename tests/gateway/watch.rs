@@ -32,13 +32,13 @@ impl Stream for Said {
 }
 
 /// A stream of watches.
-struct Watches {
+pub(crate) struct Watches {
     say: mpsc::UnboundedSender<WatchRequest>,
     heard: Streaming<WatchResponse>,
 }
 
 impl Watches {
-    async fn open(clients: &Clients) -> Watches {
+    pub(crate) async fn open(clients: &Clients) -> Watches {
         let (say, said) = mpsc::unbounded_channel();
         let heard = clients.watch().watch(Said(said)).await.unwrap().into_inner();
         Watches { say, heard }
@@ -49,14 +49,14 @@ impl Watches {
     }
 
     /// Asks for a watch, and waits until it is open.
-    async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
+    pub(crate) async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
         self.say(RequestUnion::CreateRequest(request));
         let created = self.next().await;
         assert!(created.created && created.events.is_empty(), "{created:?}");
         created
     }
 
-    async fn next(&mut self) -> WatchResponse {
+    pub(crate) async fn next(&mut self) -> WatchResponse {
         let next = tokio::time::timeout(PATIENCE, self.heard.message()).await;
         next.expect("something is heard").unwrap().expect("the stream goes on")
     }
