@@ -38,10 +38,22 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
-    pub(crate) async fn open(clients: &Clients) -> Watches {
+    async fn open(clients: &Clients) -> Watches {
         let (say, said) = mpsc::unbounded_channel();
         let heard = clients.watch().watch(Said(said)).await.unwrap().into_inner();
         Watches { say, heard }
+    }
+
+    /// The same with one watch, which is asked for at once: etcd's servers say nothing before.
+    pub(crate) async fn open_with(clients: &Clients, request: WatchCreateRequest) -> Watches {
+        let (say, said) = mpsc::unbounded_channel();
+        let request_union = Some(RequestUnion::CreateRequest(request));
+        say.send(WatchRequest { request_union }).unwrap();
+        let heard = clients.watch().watch(Said(said)).await.unwrap().into_inner();
+        let mut watches = Watches { say, heard };
+        let created = watches.next().await;
+        assert!(created.created && created.events.is_empty(), "{created:?}");
+        watches
     }
 
     fn say(&self, request: RequestUnion) {
@@ -49,7 +61,7 @@ impl Watches {
     }
 
     /// Asks for a watch, and waits until it is open.
-    pub(crate) async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
+    async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
         self.say(RequestUnion::CreateRequest(request));
         let created = self.next().await;
         assert!(created.created && created.events.is_empty(), "{created:?}");

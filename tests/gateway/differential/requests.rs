@@ -104,13 +104,18 @@ impl Requests {
     }
 
     fn range(&mut self) -> RangeRequest {
+        let sort_order = self.seldom(|it| i32::try_from(it.number(3)).unwrap());
+        let sort_target = self.seldom(|it| i32::try_from(it.number(5)).unwrap());
+        // A limit on what is sorted without an order is another one with etcd: README says which.
+        let limited = sort_order != 0 || sort_target == 0;
         RangeRequest {
             key: self.key(),
             range_end: self.end(),
-            limit: self.seldom(|it| it.number(5) - 1),
-            revision: self.seldom(Requests::revision),
-            sort_order: self.seldom(|it| i32::try_from(it.number(3)).unwrap()),
-            sort_target: self.seldom(|it| i32::try_from(it.number(5)).unwrap()),
+            limit: if limited { self.seldom(|it| it.number(5) - 1) } else { 0 },
+            // Below 0 etcd takes it for 0, but in transactions only until the first compaction.
+            revision: self.seldom(Requests::revision).max(0),
+            sort_order,
+            sort_target,
             serializable: self.dice.once_in(5),
             keys_only: self.dice.once_in(5),
             count_only: self.dice.once_in(8),
