@@ -133,7 +133,7 @@ async fn next(heard: &mut Streaming<WatchResponse>) -> WatchResponse {
 
 #[test]
 fn a_watch_hears_from_its_revision_on() {
-    with_gateway(3, |clients, _gateway| async move {
+    with_gateway(1, |clients, _gateway| async move {
         let mut kv = clients.own();
         kv.put(put("w/a", "1")).await.unwrap();
         kv.put(put("w/b", "2")).await.unwrap();
