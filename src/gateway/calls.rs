@@ -370,7 +370,7 @@ fn is_of_the_store(error: &WireError) -> bool {
 }
 
 /// A request beyond the protocol's bound would only make the node hang up.
-fn check_size(bytes: usize) -> Result<(), tonic::Status> {
+pub(super) fn check_size(bytes: usize) -> Result<(), tonic::Status> {
     if bytes <= CONTENT_BYTES_MAX { Ok(()) } else { Err(known(TOO_LARGE)) }
 }
 

@@ -82,6 +82,11 @@ impl Gateway {
         status.code()
     }
 
+    /// What it has said.
+    pub(crate) fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     /// Its resident memory. Bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

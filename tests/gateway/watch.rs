@@ -213,6 +213,21 @@ fn a_watch_of_what_is_compacted_is_told_so() {
     });
 }
 
+/// The node hung up on it, and did so again whenever it was asked anew: whoever shared the
+/// connection was cut off with it.
+#[test]
+fn a_watch_that_no_node_takes_is_refused_and_harms_nobody() {
+    with_gateway(1, |clients, gateway| async move {
+        let mut watches = Watches::open(&clients).await;
+        let key = vec![b'k'; 1800 * 1024].into();
+        let large = watches.create(WatchCreateRequest { key, ..Default::default() }).await;
+        let reason = "etcdserver: request is too large";
+        assert_eq!((large.watch_id, large.canceled, &*large.cancel_reason), (-1, true, reason));
+        assert_eq!(clients.put_key("a", "1").await, 2);
+        assert!(!gateway.log_text().contains("connection lost"));
+    });
+}
+
 #[test]
 fn progress_is_said_when_asked_for_and_never_before_the_events() {
     with_gateway(3, |clients, _gateway| async move {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use crate::gateway::calls::Cluster;
+use crate::gateway::calls::{Cluster, check_size};
 use crate::gateway::failure::{COMPACTED, NO_LEADER, known};
 use crate::gateway::link::Link;
 use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
@@ -133,12 +133,16 @@ impl Watching {
 
     pub(super) fn create(&mut self, request: WatchCreateRequest) {
         let start = request.start_revision;
+        let fits = check_size(request.key.len() + request.range_end.len());
         let mut watcher = Watcher::new(request.watch_id, request);
         if watcher.is_empty() {
             return self.refuse(EMPTY_RANGE);
         }
         if start < 0 {
             return self.refuse(known(COMPACTED).message());
+        }
+        if let Err(why) = fits {
+            return self.refuse(why.message());
         }
         if watcher.id() == 0 {
             while self.watchers.contains_key(&self.next_id) {
