@@ -3,6 +3,7 @@
 //! 0 stopped by a signal · 2 wrong flags · 3 cannot serve (the line says why)
 
 use raftd::gateway::{Options, Parsed, serve};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Err(error) => return say(USAGE, &error.to_string()),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    raise_descriptor_limit();
     log::info!("starting version={} pid={}", env!("CARGO_PKG_VERSION"), std::process::id());
     match run(&options) {
         Ok(()) => {
@@ -37,6 +39,13 @@ fn main() -> ExitCode {
         }
         Err(error) => say(REFUSED, &whole_story(&*error)),
     }
+}
+
+/// A client is a descriptor: takes as many as the system allows this process.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _as_before = setrlimit(Resource::Nofile, raised);
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {

@@ -9,8 +9,8 @@
 //! calls      a request until it is answered     sessions   writes that are done once
 //! nodes      whom to ask                        link       one connection, everybody's requests
 //! failure    etcd's errors, word for word       exact      the one error that tonic makes itself
-//! channel    a stream that a task feeds         proto      etcd's messages
-//! options    flags
+//! channel    a stream that a task feeds         incoming   clients that connect
+//! options    flags                              proto      etcd's messages
 //! ```
 //!
 //! One Put: `kv` checks it in etcd's words → `calls` gives it a number in a session → `link`
@@ -24,6 +24,7 @@ mod channel;
 mod exact;
 mod failure;
 mod health;
+mod incoming;
 mod kv;
 mod lease;
 mod link;
@@ -45,11 +46,11 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use calls::Cluster;
 use exact::Exact;
 use health::HealthService;
+use incoming::Incoming;
 use kv::KvService;
 use lease::LeaseService;
 use maintenance::MaintenanceService;
@@ -126,7 +127,7 @@ impl Error for ServeError {
 pub async fn serve(options: &Options, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let listen = |source| ServeError::Listen { address: options.listen.clone(), source };
     let listener = TcpListener::bind(&options.listen).await.map_err(listen)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Incoming::of(listener);
     let cluster = Arc::new(Cluster::start(&options.cluster));
     log::info!("listening address={} cluster={}", options.listen, options.cluster.join(","));
     let (stopping, stopped) = oneshot::channel::<()>();

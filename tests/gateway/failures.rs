@@ -1,10 +1,12 @@
 //! Nodes that die, requests that are no requests.
 
-use super::harness::Cluster;
+use super::harness::{Cluster, PATIENCE};
+use super::patience::{breathe, eventually, now};
 use super::program::{Gateway, block_on, put, with_gateway};
 use raftd::gateway::proto::etcdserverpb::RangeRequest;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 use tonic::Code;
 
 #[test]
@@ -53,7 +55,7 @@ fn without_a_majority_a_client_hears_so_if_it_wants_to() {
         for other in others {
             cluster.server(other).kill();
         }
-        let deadline = raftd::client::Deadline::after(super::harness::PATIENCE);
+        let deadline = raftd::client::Deadline::after(PATIENCE);
         loop {
             let mut request = tonic::Request::new(put("a", "2"));
             request.metadata_mut().insert("hasleader", "true".parse().unwrap());
@@ -93,6 +95,45 @@ fn what_is_no_request_harms_nobody() {
         let text = "grpc: received message larger than max (3145736 vs. 2097152)";
         assert_eq!(why.message(), text);
         assert_eq!(clients.value("a").await.as_deref(), Some("1"));
+    });
+}
+
+/// Without a descriptor for a client it asked the system again at once, for ever.
+#[test]
+fn clients_wait_while_there_is_no_descriptor_for_them() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let gateway = Gateway::start_after(&cluster, "ulimit -n 40", &[]);
+    block_on(async {
+        let clients = gateway.clients().await;
+        let crowd: Vec<_> =
+            (0..60).map(|_| TcpStream::connect(&gateway.address).unwrap()).collect();
+        let said = || gateway.log_text().matches("cannot accept").count();
+        eventually("it says so", PATIENCE, || (said() > 0).then_some(()));
+        let (begun_at, before) = (now(), gateway.processor_time());
+        breathe(Duration::from_millis(500));
+        let (taken, hundredths) =
+            (gateway.processor_time() - before, begun_at.elapsed().as_millis() / 10);
+        assert!(u128::from(taken) < hundredths / 2, "{taken} of {hundredths} hundredths");
+        // Who is served goes on.
+        assert_eq!(clients.put_key("a", "1").await, 2);
+        drop(crowd);
+        assert_eq!(gateway.clients().await.put_key("a", "2").await, 3);
+        assert_eq!(said(), 1);
+    });
+}
+
+#[test]
+fn there_are_as_many_descriptors_as_the_system_allows() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let gateway = Gateway::start_after(&cluster, "ulimit -Sn 40", &[]);
+    block_on(async {
+        gateway.clients().await.put_key("a", "1").await;
+        let _crowd: Vec<_> =
+            (0..60).map(|_| TcpStream::connect(&gateway.address).unwrap()).collect();
+        assert_eq!(gateway.clients().await.put_key("a", "2").await, 3);
+        assert!(!gateway.log_text().contains("cannot accept"));
     });
 }
 

@@ -39,10 +39,17 @@ impl Gateway {
 
     /// Starts one with more flags.
     pub(crate) fn start_with(cluster: &Cluster, flags: &[&str]) -> Gateway {
+        Gateway::start_after(cluster, ":", flags)
+    }
+
+    /// Starts one in a shell that does something before.
+    pub(crate) fn start_after(cluster: &Cluster, before: &str, flags: &[&str]) -> Gateway {
         let address = free_address();
         let log = cluster.folder().join(format!("gateway-{}.log", address.replace(':', "-")));
         let nodes: Vec<&str> = cluster.servers.iter().map(|server| server.listen()).collect();
-        let child = Command::new(env!("CARGO_BIN_EXE_raftd-gateway"))
+        let child = Command::new("sh")
+            .args(["-c", &format!("{before} && exec \"$0\" \"$@\"")])
+            .arg(env!("CARGO_BIN_EXE_raftd-gateway"))
             .args(["--listen", &address, "--cluster", &nodes.join(",")])
             .args(flags)
             .stdin(Stdio::null())
@@ -85,6 +92,14 @@ impl Gateway {
     /// What it has said.
     pub(crate) fn log_text(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The processor's time that it has taken, in hundredths of a second.
+    pub(crate) fn processor_time(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name, which may have spaces: the state is the third field, these are 14 and 15.
+        let fields = stat.rsplit(") ").next().unwrap().split(' ');
+        fields.skip(11).take(2).map(|time| time.parse::<u64>().unwrap()).sum()
     }
 
     /// Its resident memory. Bytes.
