@@ -1,6 +1,6 @@
 //! Watches, from then and from now on.
 
-use super::harness::{Cluster, PATIENCE};
+use super::harness::{Cluster, PATIENCE, Shape};
 use super::program::{Clients, Gateway, block_on, prefix_end, put, with_gateway};
 use raftd::gateway::proto::etcdserverpb::request_op::Request;
 use raftd::gateway::proto::etcdserverpb::watch_create_request::FilterType;
@@ -281,6 +281,33 @@ fn a_watch_says_by_itself_that_nothing_happens() {
         clients.put_key("w/a", "then").await;
         let expected = format!("put w/a=then @{start_revision}");
         assert_eq!(lines(&later.events(1).await), [expected]);
+    });
+}
+
+/// Watches stayed at the first node, which was cut off from the others, and heard nothing any more.
+#[test]
+fn watches_leave_a_node_that_is_cut_off_from_the_others() {
+    let mut cluster = Cluster::start_shaped(3, &Shape { cuttable: true, ..Shape::default() });
+    cluster.leader();
+    let gateway = Gateway::start(&cluster);
+    block_on(async {
+        let clients = gateway.clients().await;
+        let deadline = raftd::client::Deadline::after(PATIENCE);
+        let mut watches = loop {
+            let mut watches = Watches::open(&clients).await;
+            if watches.create(of_prefix("w/")).await.header.unwrap().member_id == 1 {
+                break watches;
+            }
+            assert!(!deadline.has_passed(), "the first node is the home node");
+        };
+        let links = cluster.links.as_ref().unwrap();
+        links.cut(1, &[2, 3]);
+        clients.put_key("w/a", "1").await;
+        assert_eq!(lines(&watches.events(1).await), ["put w/a=1 @2"]);
+        // The node is not left again and again.
+        let left = gateway.log_text().matches("hears no leader, and others do").count();
+        assert_eq!(left, 1);
+        links.heal();
     });
 }
 

@@ -61,6 +61,8 @@ pub(super) enum LinkError {
     Closed,
     /// The node has said nothing for too long.
     Silent,
+    /// The node hears no leader, and another one does.
+    CutOff,
     /// The node does not take us.
     Refused(WireError),
     /// A frame of an impossible length.
@@ -75,6 +77,7 @@ impl fmt::Display for LinkError {
             LinkError::Io(why) => write!(f, "{why}"),
             LinkError::Closed => f.write_str("the node hung up"),
             LinkError::Silent => f.write_str("the node does not answer"),
+            LinkError::CutOff => f.write_str("the node hears no leader, and others do"),
             LinkError::Refused(why) => write!(f, "the node refused: {why}"),
             LinkError::Frame(why) => write!(f, "the node does not speak raftd's protocol: {why}"),
             LinkError::Reply(why) => write!(f, "the node does not speak raftd's protocol: {why}"),
@@ -227,6 +230,12 @@ impl Link {
     /// Ends a watch. Nothing comes to its sink any more.
     pub(super) fn forget_watch(&self, watch: u64) {
         self.shared.state().cancel_watch(watch);
+    }
+
+    /// Whether anybody watches by it.
+    pub(super) fn has_watches(&self) -> bool {
+        let state = self.shared.state();
+        state.waiting.values().any(|waiting| matches!(waiting, Waiting::Watch(_)))
     }
 
     /// Ends the connection, and whatever waits for it.

@@ -23,6 +23,10 @@ const PROBE_LEADERLESS: Duration = Duration::from_millis(20);
 /// asks another one.
 const SILENCE_MAX: Duration = Duration::from_millis(1500);
 
+/// A node that hears no leader at so many looks in a row, while another node does, is cut off from
+/// the others: what watches there would wait for ever.
+const DEAF_LOOKS_MAX: u32 = 3;
+
 /// Longest time for a connection and its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -63,17 +67,26 @@ impl Nodes {
 
     /// Looks at a node again and again, until it is lost. Answers why it is.
     async fn keep(self: &Arc<Nodes>, link: &Link) -> LinkError {
+        let mut deaf_looks = 0;
         loop {
             let Ok(answer) = link.ask_at_once(status_request) else { return LinkError::Closed };
             match timeout(SILENCE_MAX, answer).await {
                 Ok(Ok(body)) => match decode_reply(&body).map(|reply| reply.body) {
-                    Ok(ReplyBody::Status(status)) => self.note(link, status),
+                    Ok(ReplyBody::Status(status)) => {
+                        let hears = status.leader.is_some();
+                        self.note(link, status);
+                        let is_deaf = !hears && self.leader_now().is_some();
+                        deaf_looks = if is_deaf { deaf_looks + 1 } else { 0 };
+                    }
                     Ok(ReplyBody::Error(why)) => return LinkError::Refused(why),
                     Ok(_) => return LinkError::Closed,
                     Err(why) => return LinkError::Reply(why),
                 },
                 Ok(Err(_)) => return LinkError::Closed,
                 Err(_) => return LinkError::Silent,
+            }
+            if deaf_looks >= DEAF_LOOKS_MAX && link.has_watches() {
+                return LinkError::CutOff;
             }
             let leaderless = self.known().standing().leader.is_none();
             let interval = if leaderless { PROBE_LEADERLESS } else { PROBE };
