@@ -103,7 +103,8 @@ fn what_is_no_request_harms_nobody() {
 fn clients_wait_while_there_is_no_descriptor_for_them() {
     let mut cluster = Cluster::start(1);
     cluster.leader();
-    let gateway = Gateway::start_after(&cluster, "ulimit -n 40", &[]);
+    let node = cluster.servers[0].listen().to_owned();
+    let gateway = Gateway::start_after("ulimit -n 40", &cluster, &[&node], &[]);
     block_on(async {
         let clients = gateway.clients().await;
         let crowd: Vec<_> =
@@ -127,7 +128,8 @@ fn clients_wait_while_there_is_no_descriptor_for_them() {
 fn there_are_as_many_descriptors_as_the_system_allows() {
     let mut cluster = Cluster::start(1);
     cluster.leader();
-    let gateway = Gateway::start_after(&cluster, "ulimit -Sn 40", &[]);
+    let node = cluster.servers[0].listen().to_owned();
+    let gateway = Gateway::start_after("ulimit -Sn 40", &cluster, &[&node], &[]);
     block_on(async {
         gateway.clients().await.put_key("a", "1").await;
         let _crowd: Vec<_> =
@@ -135,6 +137,24 @@ fn there_are_as_many_descriptors_as_the_system_allows() {
         assert_eq!(gateway.clients().await.put_key("a", "2").await, 3);
         assert!(!gateway.log_text().contains("cannot accept"));
     });
+}
+
+/// It was given up and found anew every second, and each time in two lines.
+#[test]
+fn a_member_that_is_down_is_not_given_up() {
+    let mut cluster = Cluster::start(3);
+    cluster.leader();
+    let [node, down] = [0, 2].map(|at: usize| cluster.servers[at].listen().to_owned());
+    let gateway = Gateway::start_after("export RUST_LOG=raftd=debug", &cluster, &[&node], &[]);
+    let said = |words: &str| {
+        let text = gateway.log_text();
+        text.lines().filter(|line| line.contains(words) && line.contains(&down)).count()
+    };
+    eventually("it is found", PATIENCE, || (said("connected node=n3") > 0).then_some(()));
+    cluster.server(3).kill();
+    // Three times as often as it takes to give up.
+    eventually("it is tried", PATIENCE, || (said("cannot connect") > 60).then_some(()));
+    assert_eq!(said("given up"), 0);
 }
 
 #[test]

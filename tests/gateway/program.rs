@@ -39,14 +39,19 @@ impl Gateway {
 
     /// Starts one with more flags.
     pub(crate) fn start_with(cluster: &Cluster, flags: &[&str]) -> Gateway {
-        Gateway::start_after(cluster, ":", flags)
+        let nodes: Vec<&str> = cluster.servers.iter().map(|server| server.listen()).collect();
+        Gateway::start_after(":", cluster, &nodes, flags)
     }
 
-    /// Starts one in a shell that does something before.
-    pub(crate) fn start_after(cluster: &Cluster, before: &str, flags: &[&str]) -> Gateway {
+    /// Starts one that knows these nodes, in a shell that does something before.
+    pub(crate) fn start_after(
+        before: &str,
+        cluster: &Cluster,
+        nodes: &[&str],
+        flags: &[&str],
+    ) -> Gateway {
         let address = free_address();
         let log = cluster.folder().join(format!("gateway-{}.log", address.replace(':', "-")));
-        let nodes: Vec<&str> = cluster.servers.iter().map(|server| server.listen()).collect();
         let child = Command::new("sh")
             .args(["-c", &format!("{before} && exec \"$0\" \"$@\"")])
             .arg(env!("CARGO_BIN_EXE_raftd-gateway"))

@@ -30,8 +30,8 @@ const DEAF_LOOKS_MAX: u32 = 3;
 /// Longest time for a connection and its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// So many attempts in vain, and a node that the flags do not name is given up: it has left. Who
-/// has not will be named again by the others.
+/// So many attempts in vain, and a node is given up that neither the flags name nor a node that can
+/// be asked: it has left.
 const ATTEMPTS_MAX: u32 = 20;
 
 /// Without a leader for so long, who asked to hear of it hears of it: three election timeouts.
@@ -41,7 +41,7 @@ impl Nodes {
     /// Keeps a link to a node for as long as it is known.
     pub(super) async fn tend(self: Arc<Nodes>, address: String) {
         let mut attempts = 0;
-        while attempts < ATTEMPTS_MAX || self.is_named(&address) {
+        while attempts < ATTEMPTS_MAX || self.is_wanted(&address) {
             match timeout(CONNECT_TIMEOUT, Link::open(&address, self.cluster_id())).await {
                 Ok(Ok(link)) => {
                     log::info!("connected node={} address={address}", link.node());
@@ -61,8 +61,12 @@ impl Nodes {
         log::info!("given up address={address}");
     }
 
-    fn is_named(&self, address: &str) -> bool {
-        self.known().nodes.iter().any(|node| node.named && node.address == address)
+    /// Whether the flags name it, or a node does that can be asked.
+    fn is_wanted(&self, address: &str) -> bool {
+        self.known().nodes.iter().any(|node| {
+            let mut peers = node.status.iter().flat_map(|status| &status.peers);
+            node.named && node.address == address || peers.any(|peer| peer.address == address)
+        })
     }
 
     /// Looks at a node again and again, until it is lost. Answers why it is.
