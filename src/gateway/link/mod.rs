@@ -345,3 +345,33 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl Link {
+    /// A link on which nothing is sent, and nothing comes by itself.
+    pub(super) fn to_nobody() -> Link {
+        let welcome = Welcome {
+            version: 1,
+            cluster_id: ClusterId(1),
+            node: NodeId::new(1).unwrap(),
+            disk_id: crate::types::DiskId(1),
+            boot_nonce: 1,
+            genesis: 0,
+            members: Vec::new(),
+            request_bytes_max: 0,
+            feature_level: 0,
+        };
+        let room = Arc::new(Semaphore::new(ROOM));
+        let (state, gone) = (State::default().into(), Notify::new());
+        Link { shared: Arc::new(Shared { address: String::new(), welcome, room, state, gone }) }
+    }
+
+    /// Takes a reply as if it had come; tells its body.
+    pub(super) fn hear(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let mut frame = Vec::new();
+        encode(&mut frame);
+        let body = Bytes::from(frame).slice(crate::wire::frame::LENGTH_BYTES..);
+        self.shared.state().hand_out(body.clone()).unwrap();
+        body
+    }
+}

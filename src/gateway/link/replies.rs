@@ -50,34 +50,11 @@ impl Drop for Replies {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::{Notify, Semaphore};
-
     use super::*;
-    use crate::gateway::link::{ROOM, Shared, State};
-    use crate::types::{ClusterId, DiskId, NodeId, Revision};
+    use crate::gateway::link::ROOM;
+    use crate::types::Revision;
     use crate::wire::client::{RangeArgs, range_request};
-    use crate::wire::frame::LENGTH_BYTES;
-    use crate::wire::hello::Welcome;
     use crate::wire::reply::RangeReplyWriter;
-
-    fn link() -> Link {
-        let welcome = Welcome {
-            version: 1,
-            cluster_id: ClusterId(1),
-            node: NodeId::new(1).unwrap(),
-            disk_id: DiskId(1),
-            boot_nonce: 1,
-            genesis: 0,
-            members: Vec::new(),
-            request_bytes_max: 0,
-            feature_level: 0,
-        };
-        let room = Arc::new(Semaphore::new(ROOM));
-        let (state, gone) = (State::default().into(), Notify::new());
-        Link { shared: Arc::new(Shared { address: String::new(), welcome, room, state, gone }) }
-    }
 
     async fn ask(link: &Link) -> Replies {
         let encode = |out: &mut Vec<u8>, id| range_request(out, id, &RangeArgs::of_key(b"a"));
@@ -86,11 +63,7 @@ mod tests {
 
     /// One more part comes; tells its body.
     fn part(link: &Link, id: u64, revision: u64) -> Bytes {
-        let mut out = Vec::new();
-        RangeReplyWriter::begin(&mut out, id, Revision(revision)).finish_part(&mut out);
-        let body = Bytes::from(out).slice(LENGTH_BYTES..);
-        link.shared.state().hand_out(body.clone()).unwrap();
-        body
+        link.hear(|out| RangeReplyWriter::begin(out, id, Revision(revision)).finish_part(out))
     }
 
     fn run(test: impl Future<Output = ()>) {
@@ -100,7 +73,7 @@ mod tests {
     #[test]
     fn each_request_gets_all_its_replies_in_their_order() {
         run(async {
-            let link = link();
+            let link = Link::to_nobody();
             let (mut one, mut two) = (ask(&link).await, ask(&link).await);
             let sent = [(1, 5), (2, 6), (1, 7), (1, 8)].map(|(id, at)| part(&link, id, at));
             for body in [&sent[0], &sent[2], &sent[3]] {
@@ -113,7 +86,7 @@ mod tests {
     #[test]
     fn whoever_goes_leaves_nothing_behind() {
         run(async {
-            let link = link();
+            let link = Link::to_nobody();
             let replies = ask(&link).await;
             part(&link, 1, 5);
             drop(replies);
@@ -127,7 +100,7 @@ mod tests {
     #[test]
     fn what_came_before_the_link_was_lost_is_not_taken_for_all() {
         run(async {
-            let link = link();
+            let link = Link::to_nobody();
             let mut replies = ask(&link).await;
             let body = part(&link, 1, 5);
             link.close();
@@ -139,7 +112,7 @@ mod tests {
     #[test]
     fn whoever_does_not_take_is_lost_and_costs_no_more() {
         run(async {
-            let link = link();
+            let link = Link::to_nobody();
             let mut replies = ask(&link).await;
             for _ in 0..REPLIES_MAX + 2 {
                 part(&link, 1, 5);

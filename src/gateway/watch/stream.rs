@@ -74,6 +74,8 @@ pub(in crate::gateway) struct Watching {
 /// A question of how far all watches are.
 struct Round {
     number: u64,
+    /// How often nodes had been asked for watches when it began: of a later one it says nothing.
+    times: u64,
     answers_missing: usize,
     least: Revision,
 }
@@ -194,7 +196,8 @@ impl Watching {
         }
         self.rounds += 1;
         let (number, answers_missing) = (self.rounds, links.len());
-        self.progress = Some(Round { number, answers_missing, least: Revision(u64::MAX) });
+        let (times, least) = (self.times, Revision(u64::MAX));
+        self.progress = Some(Round { number, times, answers_missing, least });
         for link in links {
             link.progress(self.inbox.progress_sink(number));
         }
@@ -292,8 +295,8 @@ impl Watching {
             if round.answers_missing > 0 {
                 return;
             }
-            let least = round.least;
-            self.say_progress(least);
+            let (least, times) = (round.least, round.times);
+            self.say_progress(least, times);
         }
         self.progress = None;
         if self.progress_again {
@@ -302,11 +305,13 @@ impl Watching {
     }
 
     /// Says that no watch misses anything up to a revision, if that says something to all of them.
-    fn say_progress(&mut self, revision: Revision) {
+    /// `times`: the last asking of which the nodes that were questioned know.
+    fn say_progress(&mut self, revision: Revision, times: u64) {
         // Whoever has heard more would seem to go back; whoever waits for a revision to come, or
         // for a node, is not there yet.
         let is_there = |watcher: &Watcher| {
-            watcher.link_if_whole().is_some() && watcher.is_just_before(revision)
+            let is_whole = watcher.link_if_whole().is_some();
+            is_whole && watcher.was_asked_by(times) && watcher.is_just_before(revision)
         };
         if self.watchers.values().all(is_there) {
             self.watchers.values_mut().for_each(|watcher| watcher.has_heard(revision));
@@ -404,5 +409,69 @@ impl Stream for Watching {
             Some(response) => Poll::Ready(Some(Ok(response))),
             None => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tonic::body::Body;
+    use tonic::codec::Codec;
+    use tonic_prost::ProstCodec;
+
+    use super::*;
+    use crate::wire::watch::{WatchHead, watch_progress_reply, watch_reply};
+
+    fn watching() -> Watching {
+        let cluster = Arc::new(Cluster::start(&[]));
+        let decoder = ProstCodec::<WatchResponse, WatchRequest>::default().decoder();
+        let requests = Streaming::new_request(decoder, Body::empty(), None, None);
+        Watching::new(cluster, &Arc::default(), 0, requests)
+    }
+
+    /// Asks a node for a watch, which opens it at `revision`. Answers its number there.
+    fn open(watching: &mut Watching, link: &Link, start_revision: i64, revision: u64) -> u64 {
+        let key = "a".into();
+        watching.create(WatchCreateRequest { key, start_revision, ..Default::default() });
+        let watch = watching.unasked.pop_front().unwrap();
+        watching.times += 1;
+        let time = watching.times;
+        let sink = watching.inbox.sink(Asking { watch, time });
+        let watcher = watching.watchers.get_mut(&watch).unwrap();
+        let number = link.watch(&watcher.args(0), sink).unwrap();
+        watcher.asked(link.clone(), number, time);
+        let head = WatchHead { revision: Revision(revision), more: false };
+        link.hear(|out| watch_reply(out, number, head, [].into_iter()));
+        hear(watching);
+        number
+    }
+
+    /// Takes what has come.
+    fn hear(watching: &mut Watching) {
+        let context = Context::from_waker(Waker::noop());
+        while let Some(item) = watching.inbox.take(&context) {
+            watching.on_item(item);
+        }
+    }
+
+    /// A stream whose watches move from one node to another has some at each for a while. What the
+    /// one said was taken for a watch that was opened at the other since: it never got what it had
+    /// not got by then.
+    #[test]
+    fn progress_is_not_said_of_a_watch_that_is_newer_than_the_question() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut watching = watching();
+            let (one, other) = (Link::to_nobody(), Link::to_nobody());
+            let number = open(&mut watching, &one, 0, 5);
+            watching.ask_progress();
+            open(&mut watching, &other, 3, 2);
+            one.hear(|out| watch_progress_reply(out, number + 1, Revision(9)));
+            hear(&mut watching);
+            let said: Vec<i64> = watching.ready.iter().map(|it| it.watch_id).collect();
+            assert_eq!(said, [0, 1], "both are open, and that is all");
+            assert_eq!(watching.watchers[&1].args(0).start, Revision(3));
+        });
     }
 }

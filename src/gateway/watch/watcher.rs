@@ -121,6 +121,11 @@ impl Watcher {
         self.asked.as_ref().is_some_and(|asked| asked.time == time)
     }
 
+    /// Whether it was asked for by then, and not since.
+    pub(super) fn was_asked_by(&self, time: u64) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.time <= time)
+    }
+
     /// Nothing more comes of the last asking.
     pub(super) fn lost(&mut self) {
         self.asked = None;
