@@ -19,8 +19,10 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        check_name(request.get_ref())?;
-        Ok(Response::new(response(self.0.nodes.leader_now().is_some())))
+        if !is_known(request.get_ref()) {
+            return Err(Status::not_found("unknown service"));
+        }
+        Ok(Response::new(response(status(self.0.nodes.leader_now().is_some()))))
     }
 
     type WatchStream = Channel<HealthCheckResponse>;
@@ -29,12 +31,17 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        check_name(request.get_ref())?;
+        let is_known = is_known(request.get_ref());
         let mut standing = self.0.nodes.standing();
         Ok(Response::new(Channel::fed(|out| async move {
+            if !is_known {
+                // Some day there might be one: the stream goes on.
+                let _gone = out.send(Ok(response(ServingStatus::ServiceUnknown))).await;
+                return out.closed().await;
+            }
             loop {
                 let served = standing.borrow_and_update().leader.is_some();
-                if out.send(Ok(response(served))).await.is_err() {
+                if out.send(Ok(response(status(served)))).await.is_err() {
                     return;
                 }
                 let other = standing.wait_for(|it| it.leader.is_some() != served);
@@ -47,11 +54,14 @@ impl Health for HealthService {
     }
 }
 
-fn check_name(request: &HealthCheckRequest) -> Result<(), Status> {
-    if request.service.is_empty() { Ok(()) } else { Err(Status::not_found("unknown service")) }
+fn is_known(request: &HealthCheckRequest) -> bool {
+    request.service.is_empty()
 }
 
-fn response(served: bool) -> HealthCheckResponse {
-    let status = if served { ServingStatus::Serving } else { ServingStatus::NotServing };
+fn status(served: bool) -> ServingStatus {
+    if served { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: i32::from(status) }
 }

@@ -9,6 +9,7 @@ use raftd::gateway::proto::etcdserverpb::{
     SnapshotRequest, StatusRequest,
 };
 use raftd::gateway::proto::health::HealthCheckRequest;
+use raftd::gateway::proto::health::health_check_response::ServingStatus;
 use sha2::{Digest, Sha256};
 use std::net::TcpStream;
 use tonic::Code;
@@ -121,6 +122,22 @@ fn the_state_of_the_cluster_is_told() {
         refused(clients.health().check(named).await, Code::NotFound, "unknown service");
     });
     assert_ne!(cluster.leader(), leader);
+}
+
+#[test]
+fn health_is_watched_and_of_a_service_that_is_not_there_that_is_said() {
+    with_gateway(1, |clients, _gateway| async move {
+        let watch = |service: &str| {
+            let request = HealthCheckRequest { service: service.to_owned() };
+            let mut health = clients.health();
+            async move { health.watch(request).await.unwrap().into_inner() }
+        };
+        let mut all = watch("").await;
+        assert_eq!(all.message().await.unwrap().unwrap().status, i32::from(ServingStatus::Serving));
+        let mut named = watch("etcdserverpb.KV").await;
+        let unknown = i32::from(ServingStatus::ServiceUnknown);
+        assert_eq!(named.message().await.unwrap().unwrap().status, unknown);
+    });
 }
 
 #[test]
