@@ -182,6 +182,21 @@ fn many_watches_share_a_stream() {
 }
 
 #[test]
+fn a_watch_that_ends_before_it_is_open_is_said_to_be_open_first() {
+    with_gateway(1, |clients, _gateway| async move {
+        let mut watches = Watches::open(&clients).await;
+        let watch_id = 7;
+        let request = WatchCreateRequest { watch_id, ..of_prefix("w/") };
+        watches.say(RequestUnion::CreateRequest(request));
+        watches.say(RequestUnion::CancelRequest(WatchCancelRequest { watch_id }));
+        let opened = watches.next().await;
+        assert_eq!((opened.watch_id, opened.created, opened.canceled), (7, true, false));
+        let ended = watches.next().await;
+        assert_eq!((ended.watch_id, ended.created, ended.canceled), (7, false, true));
+    });
+}
+
+#[test]
 fn filters_leave_out_and_all_keys_can_be_watched() {
     with_gateway(1, |clients, _gateway| async move {
         let mut watches = Watches::open(&clients).await;

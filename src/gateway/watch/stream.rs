@@ -170,10 +170,22 @@ impl Watching {
 
     /// Ends a watch. Of one that does not exist nothing is said.
     fn cancel(&mut self, watch: i64) {
-        if self.watchers.remove(&watch).is_some() {
-            let header = self.header(self.newest());
-            self.ready.push_back(ended(header, watch));
+        let header = self.header(self.newest());
+        self.end(ended(header, watch));
+    }
+
+    /// Ends the watch that a response is of, if there is one. Whoever waits for it to open hears that
+    /// first.
+    fn end(&mut self, last: WatchResponse) {
+        let watch_id = last.watch_id;
+        let Some(watcher) = self.watchers.remove(&watch_id) else { return };
+        if !watcher.is_created() {
+            let header = Some(self.header(self.newest()));
+            let created =
+                WatchResponse { header, watch_id, created: true, ..WatchResponse::default() };
+            self.ready.push_back(created);
         }
+        self.ready.push_back(last);
     }
 
     /// Asks all nodes that serve this stream how far its watches are. If that is not known of one
@@ -238,14 +250,14 @@ impl Watching {
                 self.attempts = 0;
                 let taken = watcher.take(body, &reply, newest, header, &mut self.ready);
                 if let Err(TooLarge) = taken {
-                    self.end(asking.watch, "raftd: one revision has too many events");
+                    self.end_because(asking.watch, "raftd: one revision has too many events");
                 }
             }
             Ok(ReplyBody::Error(error)) => self.on_error(asking, &error),
-            Ok(_) => self.end(asking.watch, "raftd: a node answered something else"),
+            Ok(_) => self.end_because(asking.watch, "raftd: a node answered something else"),
             Err(why) => {
                 let why = format!("raftd: a node answered what cannot be read: {why}");
-                self.end(asking.watch, &why);
+                self.end_because(asking.watch, &why);
             }
         }
     }
@@ -253,35 +265,21 @@ impl Watching {
     fn on_error(&mut self, asking: Asking, error: &WireError) {
         if let WireError::Compacted { compact_revision } = error {
             let header = self.header(self.newest());
-            if let Some(watcher) = self.watchers.remove(&asking.watch) {
-                if !watcher.is_created() {
-                    let watch_id = asking.watch;
-                    self.ready.push_back(WatchResponse {
-                        header: Some(header),
-                        watch_id,
-                        created: true,
-                        ..WatchResponse::default()
-                    });
-                }
-                self.ready.push_back(compacted(header, asking.watch, *compact_revision));
-            }
-            return;
+            return self.end(compacted(header, asking.watch, *compact_revision));
         }
         match error.advice() {
             Advice::AskAgain | Advice::Unknown => {
                 self.on_lost(asking);
                 self.wait_before_asking();
             }
-            Advice::GiveUp => self.end(asking.watch, &format!("raftd: {error}")),
+            Advice::GiveUp => self.end_because(asking.watch, &format!("raftd: {error}")),
         }
     }
 
-    fn end(&mut self, watch: i64, why: &str) {
-        if self.watchers.remove(&watch).is_some() {
-            let header = self.header(self.newest());
-            let cancel_reason = why.to_owned();
-            self.ready.push_back(WatchResponse { cancel_reason, ..ended(header, watch) });
-        }
+    fn end_because(&mut self, watch: i64, why: &str) {
+        let header = self.header(self.newest());
+        let cancel_reason = why.to_owned();
+        self.end(WatchResponse { cancel_reason, ..ended(header, watch) });
     }
 
     fn on_progress(&mut self, number: u64, reply: Option<&Bytes>) {
