@@ -366,6 +366,11 @@ impl Link {
         Link { shared: Arc::new(Shared { address: String::new(), welcome, room, state, gone }) }
     }
 
+    /// How many wait for replies.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.state().waiting.len()
+    }
+
     /// Takes a reply as if it had come; tells its body.
     pub(super) fn hear(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
         let mut frame = Vec::new();

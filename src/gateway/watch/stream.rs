@@ -432,6 +432,15 @@ mod tests {
     fn open(watching: &mut Watching, link: &Link, start_revision: i64, revision: u64) -> u64 {
         let key = "a".into();
         watching.create(WatchCreateRequest { key, start_revision, ..Default::default() });
+        let number = ask(watching, link);
+        let head = WatchHead { revision: Revision(revision), more: false };
+        link.hear(|out| watch_reply(out, number, head, [].into_iter()));
+        hear(watching);
+        number
+    }
+
+    /// Asks a node for the next watch. Answers its number there.
+    fn ask(watching: &mut Watching, link: &Link) -> u64 {
         let watch = watching.unasked.pop_front().unwrap();
         watching.times += 1;
         let time = watching.times;
@@ -439,9 +448,6 @@ mod tests {
         let watcher = watching.watchers.get_mut(&watch).unwrap();
         let number = link.watch(&watcher.args(0), sink).unwrap();
         watcher.asked(link.clone(), number, time);
-        let head = WatchHead { revision: Revision(revision), more: false };
-        link.hear(|out| watch_reply(out, number, head, [].into_iter()));
-        hear(watching);
         number
     }
 
@@ -453,13 +459,37 @@ mod tests {
         }
     }
 
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test);
+    }
+
+    /// While there is no node to ask, a watch can be ended and asked for again by the same name: it
+    /// was asked for twice then, and the first was never ended at its node.
+    #[test]
+    fn a_watch_is_open_at_one_node_once() {
+        run(async {
+            let mut watching = watching();
+            let link = Link::to_nobody();
+            let request = WatchCreateRequest { watch_id: 7, ..Default::default() };
+            watching.create(request.clone());
+            watching.cancel(7);
+            watching.create(request);
+            while !watching.unasked.is_empty() {
+                ask(&mut watching, &link);
+            }
+            assert_eq!(link.waiting(), 1);
+            watching.cancel(7);
+            assert_eq!(link.waiting(), 0);
+        });
+    }
+
     /// A stream whose watches move from one node to another has some at each for a while. What the
     /// one said was taken for a watch that was opened at the other since: it never got what it had
     /// not got by then.
     #[test]
     fn progress_is_not_said_of_a_watch_that_is_newer_than_the_question() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        run(async {
             let mut watching = watching();
             let (one, other) = (Link::to_nobody(), Link::to_nobody());
             let number = open(&mut watching, &one, 0, 5);

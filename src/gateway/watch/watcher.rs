@@ -46,7 +46,7 @@ pub(super) struct Watcher {
     part_bytes: usize,
 }
 
-/// At which node it is open.
+/// At which node it is open, until this is dropped.
 struct Asked {
     link: Link,
     /// The watch's number there.
@@ -246,11 +246,9 @@ impl Watcher {
     }
 }
 
-impl Drop for Watcher {
+impl Drop for Asked {
     fn drop(&mut self) {
-        if let Some(Asked { link, id, .. }) = &self.asked {
-            link.forget_watch(*id);
-        }
+        self.link.forget_watch(self.id);
     }
 }
 
