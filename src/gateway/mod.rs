@@ -39,6 +39,7 @@ mod watch;
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +109,16 @@ pub enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ServeError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            ServeError::Listen { address, source } => {
+                let advice = if source.kind() == ErrorKind::AddrInUse {
+                    "stop what uses it, or choose another --listen"
+                } else if source.kind() == ErrorKind::PermissionDenied {
+                    "choose a --listen port from 1024 on"
+                } else {
+                    "choose an address of this machine with --listen"
+                };
+                write!(f, "cannot listen on {address} ({advice})")
+            }
             ServeError::Serve(_) => f.write_str("cannot serve"),
         }
     }
@@ -117,7 +127,8 @@ impl fmt::Display for ServeError {
 impl Error for ServeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            ServeError::Listen { source, .. } => Some(source),
+            // What stands in our own text is not said again.
+            ServeError::Listen { .. } => None,
             ServeError::Serve(source) => Some(source),
         }
     }

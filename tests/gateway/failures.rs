@@ -158,6 +158,22 @@ fn a_member_that_is_down_is_not_given_up() {
 }
 
 #[test]
+fn a_gateway_that_cannot_listen_says_what_to_do() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let taken = Gateway::start(&cluster);
+    block_on(async {
+        taken.clients().await.put_key("a", "1").await;
+    });
+    let before = format!("set -- --listen {}", taken.address);
+    let mut second = Gateway::start_after(&before, &cluster, &[], &[]);
+    assert_eq!(second.wait_for_end(), Some(3));
+    let advice = "(stop what uses it, or choose another --listen)";
+    let line = format!("raftd-gateway: cannot listen on {} {advice}", taken.address);
+    assert_eq!(second.log_text().lines().last(), Some(&*line));
+}
+
+#[test]
 fn a_gateway_ends_when_it_is_told_to() {
     let mut cluster = Cluster::start(1);
     cluster.leader();
