@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::task::JoinHandle;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use crate::gateway::calls::{Cluster, Whom, number};
-use crate::gateway::failure::unexpected;
+use crate::gateway::failure::{Failure, unexpected};
 use crate::gateway::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::wire::leases::LeaseRequest;
 use crate::wire::reply::ReplyBody;
@@ -20,7 +21,6 @@ use super::ask;
 /// all of its leases alive by one stream.
 const UNDER_WAY_MAX: usize = 64;
 
-type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 type Answered = Result<LeaseKeepAliveResponse, Status>;
 
 /// The answers of one stream.
@@ -33,8 +33,19 @@ pub(in crate::gateway) struct KeepAlives {
 
 /// A request's place in the order of answers.
 enum Turn {
-    Waits(Answering),
+    Waits(Asking),
     Has(Answered),
+}
+
+/// A request under way, until this is dropped. It has a task of its own: the stream is not moved
+/// while its client does not read, and what waits for room on a link is given room whether it is
+/// moved or not, and would keep it from all others.
+struct Asking(JoinHandle<Answered>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl KeepAlives {
@@ -59,8 +70,8 @@ impl KeepAlives {
                 }
                 Poll::Ready(Some(Ok(request))) => {
                     let cluster = Arc::clone(&self.cluster);
-                    let answering = Box::pin(keep_alive(cluster, request.id));
-                    self.under_way.push_back(Turn::Waits(answering));
+                    let asking = Asking(tokio::spawn(keep_alive(cluster, request.id)));
+                    self.under_way.push_back(Turn::Waits(asking));
                 }
             }
         }
@@ -73,10 +84,11 @@ impl Stream for KeepAlives {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.take_requests(context);
         for turn in &mut self.under_way {
-            if let Turn::Waits(answering) = turn
-                && let Poll::Ready(answer) = answering.as_mut().poll(context)
+            if let Turn::Waits(asking) = turn
+                && let Poll::Ready(ended) = Pin::new(&mut asking.0).poll(context)
             {
-                *turn = Turn::Has(answer);
+                // It is not awaited once it is aborted.
+                *turn = Turn::Has(ended.unwrap_or_else(|_| Err(Failure::TimedOut.into())));
             }
         }
         match self.under_way.pop_front() {
@@ -101,4 +113,66 @@ pub(super) async fn keep_alive(cluster: Arc<Cluster>, id: i64) -> Answered {
         id,
         ttl: number(term.ttl_s),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tonic::codec::{Codec, EncodeBody};
+    use tonic::codegen::tokio_stream;
+    use tonic_prost::ProstCodec;
+
+    use super::*;
+    use crate::gateway::link::{Link, ROOM};
+    use crate::types::Revision;
+    use crate::wire::client::{Op, status_request};
+    use crate::wire::leases::{LeaseTerm, lease_term_reply};
+
+    /// As many requests as one stream has under way.
+    fn requests() -> Streaming<LeaseKeepAliveRequest> {
+        let mut codec = ProstCodec::<LeaseKeepAliveRequest, LeaseKeepAliveRequest>::default();
+        let said = vec![Ok(LeaseKeepAliveRequest { id: 1 }); UNDER_WAY_MAX];
+        let said = tokio_stream::iter(said);
+        let body = EncodeBody::new_client(codec.encoder(), said, None, None);
+        Streaming::new_request(codec.decoder(), body, None, None)
+    }
+
+    /// Streams that waited for room, and whose clients did not read on, kept the room that they were
+    /// given then: enough of them, and nobody could ask the leader any more.
+    #[test]
+    fn who_does_not_read_keeps_no_room_from_others() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let cluster = Arc::new(Cluster::start(&[]));
+            let link = Link::to_nobody();
+            cluster.nodes.take_for_leader(&link);
+            let all_room = link.fill();
+            let streams = ROOM / UNDER_WAY_MAX + 1;
+            let mut streams: Vec<KeepAlives> =
+                (0..streams).map(|_| KeepAlives::new(Arc::clone(&cluster), requests())).collect();
+            poll_fn(|context| {
+                for stream in &mut streams {
+                    assert!(Pin::new(stream).poll_next(context).is_pending());
+                }
+                Poll::Ready(())
+            })
+            .await;
+            drop(all_room);
+            let other = link.clone();
+            let other = tokio::spawn(async move { other.ask(1, status_request).await.map(|_| ()) });
+            let term = LeaseTerm { revision: Revision(1), lease: 1, ttl_s: 60 };
+            // The node answers whatever it was asked. A task of each request has its turn meanwhile.
+            for _ in 0..ROOM {
+                if other.is_finished() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+                for id in 0..2 * u64::try_from(ROOM).unwrap() {
+                    link.hear(|out| lease_term_reply(out, id, Op::LeaseKeepAlive, &term));
+                }
+            }
+            panic!("nobody else can ask the leader");
+        });
+    }
 }

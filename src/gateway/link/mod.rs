@@ -47,7 +47,7 @@ pub(super) use replies::Replies;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Requests in flight: what a node reads on with, less those that take no room here.
-const ROOM: usize = CONNECTION_REQUESTS_MAX - 96;
+pub(super) const ROOM: usize = CONNECTION_REQUESTS_MAX - 96;
 
 /// A request counts once more for each so many bytes: 16 MB in all. Bytes.
 const ROOM_BYTES: usize = 4096;
@@ -364,6 +364,12 @@ impl Link {
         let room = Arc::new(Semaphore::new(ROOM));
         let (state, gone) = (State::default().into(), Notify::new());
         Link { shared: Arc::new(Shared { address: String::new(), welcome, room, state, gone }) }
+    }
+
+    /// Takes all room.
+    pub(super) fn fill(&self) -> OwnedSemaphorePermit {
+        let room = u32::try_from(ROOM).unwrap();
+        Arc::clone(&self.shared.room).try_acquire_many_owned(room).unwrap()
     }
 
     /// How many wait for replies.

@@ -243,6 +243,17 @@ impl Nodes {
     }
 }
 
+#[cfg(test)]
+impl Nodes {
+    /// Takes it that this link leads to the leader.
+    pub(super) fn take_for_leader(&self, link: &Link) {
+        let (address, named) = (String::new(), true);
+        let mut known = self.known();
+        known.nodes.push(Node { address, named, link: Some(link.clone()), status: None });
+        known.leader = Some(link.node());
+    }
+}
+
 impl Known {
     fn links(&self) -> impl Iterator<Item = &Link> {
         self.nodes.iter().filter_map(|node| node.link.as_ref()).filter(|link| link.is_open())
