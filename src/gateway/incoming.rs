@@ -1,5 +1,5 @@
-//! Clients that connect. While there is no descriptor for one more, they wait in the system's queue:
-//! tonic alone would try again at once, for ever, and nobody else would be served much.
+//! Clients that connect. While there is no descriptor for one more, they wait in the system's
+//! queue: tonic alone would try again at once, for ever, and nobody else would be served much.
 
 use std::io;
 use std::pin::Pin;

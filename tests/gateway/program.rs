@@ -102,7 +102,7 @@ impl Gateway {
     /// The processor's time that it has taken, in hundredths of a second.
     pub(crate) fn processor_time(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // Behind the name, which may have spaces: the state is the third field, these are 14 and 15.
+        // Behind the name, which may have spaces, is the third field; these are 14 and 15.
         let fields = stat.rsplit(") ").next().unwrap().split(' ');
         fields.skip(11).take(2).map(|time| time.parse::<u64>().unwrap()).sum()
     }

@@ -138,8 +138,8 @@ mod tests {
         Streaming::new_request(codec.decoder(), body, None, None)
     }
 
-    /// Streams that waited for room, and whose clients did not read on, kept the room that they were
-    /// given then: enough of them, and nobody could ask the leader any more.
+    /// Streams that waited for room, and whose clients did not read on, kept the room that they
+    /// were given then: enough of them, and nobody could ask the leader any more.
     #[test]
     fn who_does_not_read_keeps_no_room_from_others() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -162,7 +162,7 @@ mod tests {
             let other = link.clone();
             let other = tokio::spawn(async move { other.ask(1, status_request).await.map(|_| ()) });
             let term = LeaseTerm { revision: Revision(1), lease: 1, ttl_s: 60 };
-            // The node answers whatever it was asked. A task of each request has its turn meanwhile.
+            // The node answers whatever it was asked; the tasks have their turns meanwhile.
             for _ in 0..ROOM {
                 if other.is_finished() {
                     return;

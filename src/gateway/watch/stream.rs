@@ -174,8 +174,8 @@ impl Watching {
         self.end(ended(header, watch));
     }
 
-    /// Ends the watch that a response is of, if there is one. Whoever waits for it to open hears that
-    /// first.
+    /// Ends the watch that a response is of, if there is one. Whoever waits for it to open hears
+    /// that first.
     fn end(&mut self, last: WatchResponse) {
         let watch_id = last.watch_id;
         let Some(watcher) = self.watchers.remove(&watch_id) else { return };
