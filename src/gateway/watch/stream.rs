@@ -425,7 +425,7 @@ mod tests {
         let cluster = Arc::new(Cluster::start(&[]));
         let decoder = ProstCodec::<WatchResponse, WatchRequest>::default().decoder();
         let requests = Streaming::new_request(decoder, Body::empty(), None, None);
-        Watching::new(cluster, &Arc::default(), 0, requests)
+        Watching::new(cluster, &Arc::default(), 0, Some(requests))
     }
 
     /// Asks a node for a watch, which opens it at `revision`. Answers its number there.
