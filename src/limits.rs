@@ -215,6 +215,36 @@ pub const LEASES_MAX: usize = 1 << 20;
 /// than most are left alone that are kept alive at all: etcd's. Milliseconds of stamps.
 pub const LEASE_CHECKPOINT_MS: u64 = 5 * 60 * 1000;
 
+/// Longest name of a user or a role. Bytes: more than anybody types.
+pub const AUTH_NAME_BYTES_MAX: usize = 255;
+
+/// Roles of one user, and permissions of one role: each check looks at some of them.
+pub const USER_ROLES_MAX: usize = 64;
+/// See [`USER_ROLES_MAX`].
+pub const ROLE_PERMISSIONS_MAX: usize = 1024;
+
+/// All users and roles together, with what each costs to keep: a change of one of them walks over
+/// all, in a millisecond at most. Some 4,000 users, or 10,000 permissions. Bytes.
+pub const AUTH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Salt of a password, and nonce of a login: as RFC 5802's, from 16 on, so that none comes twice.
+/// Bytes.
+pub const SALT_BYTES_MAX: usize = 64;
+/// See [`SALT_BYTES_MAX`].
+pub const NONCE_BYTES_MIN: usize = 16;
+/// See [`SALT_BYTES_MAX`].
+pub const NONCE_BYTES_MAX: usize = 64;
+
+/// Rounds that a password is hashed with, which whoever logs in spends, and nobody else: RFC 7677
+/// asks for no fewer; more would let a false server keep a client busy for a minute.
+pub const PASSWORD_ROUNDS_MIN: u64 = 4096;
+/// See [`PASSWORD_ROUNDS_MIN`].
+pub const PASSWORD_ROUNDS_MAX: u64 = 10_000_000;
+
+/// Rounds for a password that is set: some 20 ms where the processor hashes by itself, 80 where
+/// not.
+pub const PASSWORD_ROUNDS_DEFAULT: u64 = 100_000;
+
 /// A piece of a snapshot's file as the leader sends it: large enough that waiting for its sync
 /// costs little (some 3 ms, 80 MB/s), small enough to be lost. Bytes.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;

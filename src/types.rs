@@ -226,6 +226,24 @@ impl Revision {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct SessionId(pub u64);
 
+/// A user with a certain password, as the log names whoever asks for something: given in the order
+/// of the log, with a user and with each new password, and never twice. So it is of no use any more
+/// once the user is gone or has another password.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Credential(pub u64);
+
+impl Credential {
+    /// Nobody's.
+    pub const NONE: Credential = Credential(0);
+    /// The cluster's own: no client ever has it.
+    pub const CLUSTER: Credential = Credential(1);
+
+    /// Whether it is anybody's.
+    pub const fn is_some(self) -> bool {
+        self.0 != Credential::NONE.0
+    }
+}
+
 /// What an entry holds, as the record on disk and the message on the wire number it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EntryKind {
@@ -357,7 +375,7 @@ macro_rules! display_number {
         }
     )*};
 }
-display_number!(Term, LogIndex, Revision, JobSeq, SessionId);
+display_number!(Term, LogIndex, Revision, JobSeq, SessionId, Credential);
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

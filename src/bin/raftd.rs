@@ -167,6 +167,7 @@ fn node_options(
         disk_id_if_new: DiskId((u128::from(high) << 64) | u128::from(low)),
         boot_nonce: random_u64()?,
         seed,
+        login_secret: random_key()?,
         unix_ms: unix_ms(),
         election_timeout_ns: config.election_timeout_ns,
         heartbeat_ns: config.heartbeat_ns,
@@ -185,6 +186,14 @@ fn node_options(
             ..SnapshotOptions::default()
         },
     })
+}
+
+fn random_key() -> Result<[u8; 32], (u8, String)> {
+    let mut key = [0; 32];
+    for part in key.chunks_exact_mut(8) {
+        part.copy_from_slice(&random_u64()?.to_le_bytes());
+    }
+    Ok(key)
 }
 
 /// All chance of the process enters here. Linux getrandom(2).

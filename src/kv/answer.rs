@@ -19,6 +19,7 @@
 use crate::codec::msgpack;
 use crate::types::{Revision, SessionId};
 
+pub use super::auth::{Access, AuthRefusal, Denial, Permission};
 use super::range::{KeyValueRef, RangeError};
 
 /// What a kv takes beside its key and value, at most. Bytes.
@@ -116,6 +117,13 @@ pub enum CommandReply {
         /// How long it lives without being kept alive; 0: there is no such lease. Seconds.
         ttl_s: u64,
     },
+    /// Answer to `Auth`.
+    Auth {
+        /// The store's revision: such a change makes none.
+        revision: Revision,
+        /// How often users and roles were changed.
+        auth_revision: u64,
+    },
     /// Answer to a leader's command in an entry of another term. Nothing was done.
     Void {
         /// The lease it names.
@@ -154,6 +162,10 @@ pub enum Refusal {
     Range(RangeError),
     /// What was there before, which it asks for, is larger than an answer may be.
     AnswerTooLarge,
+    /// It changes users or roles, and they are not so.
+    Auth(AuthRefusal),
+    /// Whoever asks may not. Of a call in a session no note is made: the same one may be done later.
+    Denied(Denial),
 }
 
 impl CommandReply {
@@ -172,6 +184,7 @@ impl CommandReply {
             | CommandReply::LeaseRevoke { .. }
             | CommandReply::LeaseExpire { .. }
             | CommandReply::LeaseCheckpoint { .. }
+            | CommandReply::Auth { .. }
             | CommandReply::Void { .. }
             | CommandReply::Refused { .. }
             | CommandReply::SessionExpired
@@ -192,6 +205,10 @@ const DELETE_RANGE_WITH: u64 = 8;
 const TXN: u64 = 9;
 const LEASE_GRANT: u64 = 10;
 const LEASE_REVOKE: u64 = 11;
+const AUTH: u64 = 14;
+
+/// How it says that users and roles are the reason.
+const REFUSED_BY_AUTH: u64 = 8;
 
 /// How it names what a `RangeError` is.
 const COMPACTED: u64 = 1;
@@ -223,6 +240,10 @@ pub(super) fn words_of_reply(reply: &CommandReply) -> [u64; 4] {
         CommandReply::Refused { why: Refusal::AnswerTooLarge } => [REFUSED, 0, 5, 0],
         CommandReply::Refused { why: Refusal::LeaseExists } => [REFUSED, 0, 6, 0],
         CommandReply::Refused { why: Refusal::TooManyLeases } => [REFUSED, 0, 7, 0],
+        CommandReply::Refused { why: Refusal::Auth(why) } => {
+            [REFUSED, 0, REFUSED_BY_AUTH, why.code()]
+        }
+        CommandReply::Auth { revision, auth_revision } => [AUTH, revision.0, auth_revision, 0],
         CommandReply::LeaseGrant { revision, lease, ttl_s } => {
             [LEASE_GRANT, revision.0, lease, ttl_s]
         }
@@ -231,6 +252,7 @@ pub(super) fn words_of_reply(reply: &CommandReply) -> [u64; 4] {
         | CommandReply::LeaseExpire { .. }
         | CommandReply::LeaseCheckpoint { .. }
         | CommandReply::Void { .. }
+        | CommandReply::Refused { why: Refusal::Denied(_) }
         | CommandReply::SessionExpired
         | CommandReply::CallAcknowledged
         | CommandReply::AnswerNotKept { .. } => {
@@ -263,6 +285,10 @@ pub(super) fn reply_of_words(words: [u64; 4]) -> Option<CommandReply> {
         [REFUSED, 0, 7, 0] => CommandReply::Refused { why: Refusal::TooManyLeases },
         [LEASE_GRANT, _, lease, ttl_s] => CommandReply::LeaseGrant { revision, lease, ttl_s },
         [LEASE_REVOKE, _, 0, 0] => CommandReply::LeaseRevoke { revision },
+        [AUTH, _, auth_revision, 0] => CommandReply::Auth { revision, auth_revision },
+        [REFUSED, 0, REFUSED_BY_AUTH, code] => {
+            CommandReply::Refused { why: Refusal::Auth(AuthRefusal::from_code(code)?) }
+        }
         [REFUSED, number, code, 0] => {
             CommandReply::Refused { why: Refusal::Range(error_of_words(code, number)?) }
         }

@@ -16,7 +16,8 @@ use crate::types::{LogIndex, LogPosition, Revision, Term};
 
 use super::Store;
 use super::answer::{Answer, CommandReply, Refusal, revision_of_reply};
-use super::command::{self, Command, CommandError, SessionCall};
+use super::auth::{Asker, AuthChange};
+use super::command::{self, Command, CommandError, Issued, SessionCall};
 use super::index::KeyHash;
 use super::lease::{NewLease, Said};
 use super::session::Standing;
@@ -75,12 +76,9 @@ impl Store {
             group.touch(self);
             self.free_due(group.spent());
             group.touch_places(self);
-            for (hash, call, command) in group.commands() {
+            for (hash, issued) in group.commands() {
                 body.clear();
-                let outline = match call {
-                    None => self.execute(hash, command, &mut body),
-                    Some(call) => self.execute_once(hash, call, command, &mut body),
-                };
+                let outline = self.execute_issued(hash, issued, &mut body);
                 reply(Answer { outline, body: &body });
             }
         }
@@ -98,18 +96,38 @@ impl Store {
         self.applied = index;
     }
 
+    /// Executes a command if whoever asks may, by the rights that the command before it has left. A
+    /// command without the right changes nothing, and its session has never heard of it.
+    #[inline]
+    fn execute_issued(
+        &mut self,
+        hash: KeyHash,
+        issued: Issued<'_>,
+        body: &mut Vec<u8>,
+    ) -> CommandReply {
+        let Issued { asker, call, command } = issued;
+        if let Err(why) = self.judge(asker, &command) {
+            return CommandReply::Refused { why: Refusal::Denied(why) };
+        }
+        match call {
+            None => self.execute(hash, asker, command, body),
+            Some(call) => self.execute_once(hash, (asker, call), command, body),
+        }
+    }
+
     /// Executes a call of a session unless it was before: then its first reply is all it makes. The
     /// test and the note that makes the next test fail are one step, with nothing between.
     fn execute_once(
         &mut self,
         hash: KeyHash,
-        call: SessionCall,
+        (asker, call): (Asker, SessionCall),
         command: Command<'_>,
         body: &mut Vec<u8>,
     ) -> CommandReply {
-        match self.sessions.begin(call, self.stamp_ms) {
+        let owner = self.auth.is_enabled().then_some(asker.login);
+        match self.sessions.begin(call, self.stamp_ms, owner) {
             Standing::New => {
-                let reply = self.execute(hash, command, body);
+                let reply = self.execute(hash, asker, command, body);
                 self.sessions.keep(call, reply, body);
                 reply
             }
@@ -125,7 +143,13 @@ impl Store {
     }
 
     #[inline]
-    fn execute(&mut self, hash: KeyHash, command: Command<'_>, body: &mut Vec<u8>) -> CommandReply {
+    fn execute(
+        &mut self,
+        hash: KeyHash,
+        asker: Asker,
+        command: Command<'_>,
+        body: &mut Vec<u8>,
+    ) -> CommandReply {
         match command {
             Command::Put { key, value } => {
                 CommandReply::Put { revision: self.put(hash, key, value) }
@@ -139,7 +163,8 @@ impl Store {
                 CommandReply::Compact { revision: self.revision, refused }
             }
             Command::OpenSession => {
-                CommandReply::OpenSession { session: self.sessions.open(self.stamp_ms) }
+                let session = self.sessions.open(self.stamp_ms, asker.login);
+                CommandReply::OpenSession { session }
             }
             Command::PutIf { key, value, mod_revision } => {
                 let refused = self.put_if(hash, key, value, mod_revision).err();
@@ -174,6 +199,16 @@ impl Store {
             Command::LeaseExpire { lease, .. } | Command::LeaseCheckpoint { lease, .. } => {
                 CommandReply::Void { lease }
             }
+            Command::Auth(change) => self.change_auth(change),
+        }
+    }
+
+    fn change_auth(&mut self, change: AuthChange<'_>) -> CommandReply {
+        let changed = self.auth.change(&change.verb());
+        let (revision, auth_revision) = (self.revision, self.auth.revision());
+        match changed {
+            Ok(()) => CommandReply::Auth { revision, auth_revision },
+            Err(why) => CommandReply::Refused { why: Refusal::Auth(why) },
         }
     }
 
@@ -185,6 +220,7 @@ impl Store {
 
 /// A few commands on their way into the store.
 struct Group<'a> {
+    askers: [Asker; GROUP],
     commands: [Command<'a>; GROUP],
     calls: [Option<SessionCall>; GROUP],
     hashes: [KeyHash; GROUP],
@@ -195,7 +231,8 @@ impl<'a> Group<'a> {
     fn new() -> Group<'a> {
         let filler = Command::Compact { revision: Revision(0) };
         let hashes = [KeyHash::default(); GROUP];
-        Group { commands: [filler; GROUP], calls: [None; GROUP], hashes, count: 0 }
+        let (askers, calls) = ([Asker::NOBODY; GROUP], [None; GROUP]);
+        Group { askers, commands: [filler; GROUP], calls, hashes, count: 0 }
     }
 
     fn read(&mut self, store: &Store, reader: &mut Reader<'a>) -> Result<(), CommandError> {
@@ -204,7 +241,8 @@ impl<'a> Group<'a> {
             if reader.is_empty() {
                 break;
             }
-            (self.calls[at], *place) = command::decode_next(reader)?;
+            let issued = command::decode_issued(reader)?;
+            (self.askers[at], self.calls[at], *place) = (issued.asker, issued.call, issued.command);
             self.hashes[at] = match *place {
                 Command::Put { key, .. }
                 | Command::DeleteRange { key, .. }
@@ -217,15 +255,19 @@ impl<'a> Group<'a> {
                 | Command::LeaseGrant { .. }
                 | Command::LeaseRevoke { .. }
                 | Command::LeaseExpire { .. }
-                | Command::LeaseCheckpoint { .. } => KeyHash::default(),
+                | Command::LeaseCheckpoint { .. }
+                | Command::Auth(_) => KeyHash::default(),
             };
             self.count += 1;
         }
         Ok(())
     }
 
-    fn commands(&self) -> impl Iterator<Item = (KeyHash, Option<SessionCall>, Command<'a>)> {
-        (0..self.count).map(|at| (self.hashes[at], self.calls[at], self.commands[at]))
+    fn commands(&self) -> impl Iterator<Item = (KeyHash, Issued<'a>)> {
+        (0..self.count).map(|at| {
+            let (asker, call, command) = (self.askers[at], self.calls[at], self.commands[at]);
+            (self.hashes[at], Issued { asker, call, command })
+        })
     }
 
     /// How many versions to free before the commands: as many as they will queue, range deletes and
@@ -243,7 +285,8 @@ impl<'a> Group<'a> {
             Command::Compact { .. }
             | Command::OpenSession
             | Command::LeaseGrant { .. }
-            | Command::LeaseCheckpoint { .. } => 0,
+            | Command::LeaseCheckpoint { .. }
+            | Command::Auth(_) => 0,
         });
         each.sum()
     }

@@ -1,21 +1,24 @@
 //! Store ⇄ bytes: the state at one revision, written and read in slices while the store serves.
 //!
 //! ```text
-//! checkpoint  header lease* (key version+)* (session reply*)* end
+//! checkpoint  header (role permission*)* user* lease* (key version+)* (session reply*)* end
 //!                                                MessagePack values in a row, to the last byte
-//! header      01 array(7) [format: uint = 3, revision, compact_revision, stamp_ms,
-//!                          newest session ever opened, how often sessions were used,
-//!                          how many leases were granted]
+//! header      01 array(10) [format: uint = 4, revision, compact_revision, stamp_ms,
+//!                           newest session ever opened, how often sessions were used,
+//!                           how many leases were granted, whether rights count: 0 or 1,
+//!                           auth_revision, newest credential ever given]
+//! role, permission, user                         09, 0a, 08, see auth/rows.rs
 //! lease       07 array(4) [id, grant, ttl_s, due_ms]    ascending; the keys that hang on it say so
 //! key         02 bin                             ascending
 //! version     03 array(5) [mod_revision, create_revision, version, lease, value: bin]
 //!                                                of the key before, newest first; a tombstone has
 //!                                                create_revision 0, version 0, lease 0, no value
-//! session     05 array(4) [id, acknowledged, used, used_ms]      in the order of their places
+//! session     05 array(5) [id, acknowledged, used, used_ms, owner]   in the order of their places
 //! reply       06 array(6) [sequence, op, revision, a, b, body: bin]     kept for the session
 //!                                                before, ascending; op, a and b as the state hash
 //!                                                has them
-//! end         04 array(6) [leases, keys, versions, sessions, replies, state_hash: uint]
+//! end         04 array(9) [roles, permissions, users, leases, keys, versions, sessions, replies,
+//!                          state_hash: uint]
 //! ```
 //!
 //! It holds every version and tombstone above the compaction revision, and of each key the newest
@@ -28,7 +31,8 @@
 //! cursor may come to a key long after the pin: it passes over what is newer. Only compaction takes
 //! versions away, so while a checkpoint is pinned nothing is freed that was not due at its
 //! compaction revision. Readers see a later compaction at once; its memory comes back afterwards.
-//! A session or a lease is copied aside when it changes for the first time after the pin.
+//! A session or a lease is copied aside when it changes for the first time after the pin; users and
+//! roles are, all of them, when one does.
 //!
 //! Why not fork, or a persistent tree: `fork` stops the loop for as long as it takes to copy page
 //! tables, and doubles the memory under writes; a persistent tree makes every put pay.
@@ -42,12 +46,13 @@ use crate::types::{LogIndex, Revision};
 
 use super::Store;
 use super::answer::words_of_reply;
+use super::auth::{AuthNumbers, RoleRow, write_permission};
 use super::lease::LeaseRow;
 use super::session::{KeptReply, SessionCounters, SessionRow};
 use super::versions::{Version, VersionId};
 
 /// The version of the format above.
-pub const CHECKPOINT_FORMAT: u64 = 3;
+pub const CHECKPOINT_FORMAT: u64 = 4;
 
 pub(super) const HEADER: u8 = 1;
 pub(super) const KEY: u8 = 2;
@@ -56,13 +61,18 @@ pub(super) const END: u8 = 4;
 pub(super) const SESSION: u8 = 5;
 pub(super) const REPLY: u8 = 6;
 pub(super) const LEASE: u8 = 7;
+pub(super) const USER: u8 = 8;
+pub(super) const ROLE: u8 = 9;
+pub(super) const PERMISSION: u8 = 10;
 
 /// What a slice may cost: whichever of the two is used up first ends it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SliceLimits {
-    /// Leases, keys, versions and sessions looked at; when reading, replies too.
+    /// Users, roles, leases, keys, versions and sessions looked at; when reading, permissions and
+    /// replies too.
     pub steps: usize,
-    /// Bytes written or read, unless a single version, or what is kept for a session, is larger.
+    /// Bytes written or read, unless a single version, what is kept for a session, or a role is
+    /// larger.
     pub bytes: usize,
 }
 
@@ -84,9 +94,13 @@ pub struct Checkpoint {
     stamp_ms: u64,
     counters: SessionCounters,
     grants: u64,
+    numbers: AuthNumbers,
     state_hash: u64,
     applied: LogIndex,
     cursor: Cursor,
+    roles: u64,
+    permissions: u64,
+    users: u64,
     leases: u64,
     keys: u64,
     versions: u64,
@@ -98,6 +112,10 @@ pub struct Checkpoint {
 #[derive(Debug)]
 enum Cursor {
     Header,
+    /// With the first role behind this name; the empty one: with the first of all.
+    RoleBehind(Box<str>),
+    /// The same of users.
+    UserBehind(Box<str>),
     /// With the first lease at or behind this number.
     LeaseFrom(u64),
     /// With the first key behind this one; `None`: with the first of all.
@@ -151,15 +169,20 @@ impl Store {
         self.pinned = Some(self.compact_revision);
         self.pin_sessions();
         self.leases.pin();
+        self.auth.pin();
         Checkpoint {
             revision: self.revision,
             compact_revision: self.compact_revision,
             stamp_ms: self.stamp_ms,
             counters: self.session_counters(),
             grants: self.lease_grants(),
+            numbers: self.auth.numbers(),
             state_hash: self.state_hash(),
             applied: self.applied,
             cursor: Cursor::Header,
+            roles: 0,
+            permissions: 0,
+            users: 0,
             leases: 0,
             keys: 0,
             versions: 0,
@@ -174,6 +197,7 @@ impl Store {
         self.pinned = None;
         self.unpin_sessions();
         self.leases.unpin();
+        self.auth.unpin();
     }
 
     /// Appends the next slice of a checkpoint of this store to `out`. It always ends between two
@@ -192,8 +216,10 @@ impl Store {
                 Cursor::Header => {
                     slice.count_step();
                     checkpoint.write_header(slice.out);
-                    Cursor::LeaseFrom(0)
+                    Cursor::RoleBehind(Box::default())
                 }
+                Cursor::RoleBehind(name) => self.write_role(checkpoint, &mut slice, &name),
+                Cursor::UserBehind(name) => self.write_user(checkpoint, &mut slice, &name),
                 Cursor::LeaseFrom(first) => {
                     slice.count_step();
                     match self.leases.pinned_from(first) {
@@ -232,12 +258,39 @@ impl Store {
         match checkpoint.cursor {
             Cursor::Done => Sliced::Done,
             Cursor::Header
+            | Cursor::RoleBehind(_)
+            | Cursor::UserBehind(_)
             | Cursor::LeaseFrom(_)
             | Cursor::Behind(_)
             | Cursor::Within { .. }
             | Cursor::SessionFrom(_)
             | Cursor::End => Sliced::More,
         }
+    }
+
+    fn write_role(&self, to: &mut Checkpoint, slice: &mut Slice<'_>, behind: &str) -> Cursor {
+        slice.count_step();
+        let Some(RoleRow { name, role }) = self.auth.pinned_role(behind) else {
+            return Cursor::UserBehind(Box::default());
+        };
+        to.roles += 1;
+        slice.out.push(ROLE);
+        msgpack::write_bin(slice.out, name.as_bytes());
+        for permission in role.permissions() {
+            to.permissions += 1;
+            slice.out.push(PERMISSION);
+            write_permission(slice.out, &permission);
+        }
+        Cursor::RoleBehind(name.into())
+    }
+
+    fn write_user(&self, to: &mut Checkpoint, slice: &mut Slice<'_>, behind: &str) -> Cursor {
+        slice.count_step();
+        let Some(row) = self.auth.pinned_user(behind) else { return Cursor::LeaseFrom(0) };
+        to.users += 1;
+        slice.out.push(USER);
+        row.write(slice.out);
+        Cursor::UserBehind(row.name.into())
     }
 
     /// Walks the keys behind `behind` to the end of the slice. The map is searched and a key copied
@@ -316,8 +369,11 @@ impl Checkpoint {
         let SessionCounters { last, uses } = self.counters;
         let (revision, compacted) = (self.revision.0, self.compact_revision.0);
         let Checkpoint { stamp_ms, grants, .. } = *self;
-        let numbers = [CHECKPOINT_FORMAT, revision, compacted, stamp_ms, last.0, uses, grants];
-        write_numbers(out, HEADER, &numbers);
+        let AuthNumbers { enabled, revision: changes, credentials } = self.numbers;
+        let format = CHECKPOINT_FORMAT;
+        let store = [format, revision, compacted, stamp_ms, last.0, uses, grants];
+        let auth = [u64::from(enabled), changes, credentials];
+        write_numbers(out, HEADER, &[&store[..], &auth].concat());
     }
 
     fn write_lease(&mut self, out: &mut Vec<u8>, row: Option<LeaseRow>) {
@@ -333,7 +389,8 @@ impl Checkpoint {
         replies: impl Iterator<Item = KeptReply<'a>>,
     ) {
         self.sessions += 1;
-        write_numbers(out, SESSION, &[row.id.0, row.acknowledged, row.used, row.used_ms]);
+        let SessionRow { id, acknowledged, used, used_ms, owner } = row;
+        write_numbers(out, SESSION, &[id.0, acknowledged, used, used_ms, owner.0]);
         for KeptReply { sequence, outline, body } in replies {
             self.replies += 1;
             let [op, revision, a, b] = words_of_reply(&outline);
@@ -345,8 +402,11 @@ impl Checkpoint {
     }
 
     fn write_end(&self, out: &mut Vec<u8>) {
-        let &Checkpoint { leases, keys, versions, sessions, replies, state_hash, .. } = self;
-        write_numbers(out, END, &[leases, keys, versions, sessions, replies, state_hash]);
+        let &Checkpoint { roles, permissions, users, leases, keys, .. } = self;
+        let &Checkpoint { versions, sessions, replies, state_hash, .. } = self;
+        let auth = [roles, permissions, users];
+        let store = [leases, keys, versions, sessions, replies, state_hash];
+        write_numbers(out, END, &[&auth[..], &store].concat());
     }
 }
 

@@ -8,7 +8,7 @@
 //!   02      array(2) [key: bin, end: bin]       DeleteRange
 //!   03      array(1) [revision: uint]           Compact
 //!   04      array(5) [session: uint, sequence: uint, acknowledged: uint, op, args]     InSession:
-//!                                               any of these but 04, 05, 12, 13, done once
+//!                                               any of these but 04, 05, 12, 13, 15, done once
 //!   05      array(0) []                         OpenSession
 //!   06      array(3) [key: bin, value: bin, mod_revision: uint]     PutIf
 //!   07      array(6) [key: bin, value: bin, lease: uint, prev_kv: bool, ignore_value: bool,
@@ -19,13 +19,17 @@
 //!   11      array(1) [lease: uint]                                  LeaseRevoke
 //!   12      array(3) [term: uint, lease: uint, grant: uint]         LeaseExpire
 //!   13      array(4) [term: uint, lease: uint, grant: uint, due_ms: uint]       LeaseCheckpoint
+//!   14      array                               Auth, see auth/change.rs
+//!   15      array(4) [login: uint, acting: uint, op, args]    As: any of these but 12, 13, 15
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
 //!
-//! 12 and 13 are the leader's own: no client's request becomes one.
+//! 12, 13 and 15 are the leader's own: no client's request becomes one. 15 says who asks: the leader
+//! puts it in front of what comes from whoever has logged in.
 //!
 //! A command in a session is the plain command behind its call (`04 95 session sequence
-//! acknowledged`), so reading one costs nothing to the others.
+//! acknowledged`), so reading one costs nothing to the others. So it is with one behind its asker
+//! (`0f 94 login acting`).
 //!
 //! Reading is strict: another version, operation, arity or type, an empty key or a byte too many is
 //! an error. At admission it refuses the request; at apply it stops the node, because one node that
@@ -36,7 +40,9 @@ use crate::codec::msgpack::{self, Reader};
 use crate::limits::{LEASE_TTL_S_MAX, SESSION_WINDOW};
 use crate::types::{Revision, SessionId, Term};
 
+pub use super::auth::{Access, Asker, AuthChange, AuthVerb, PasswordProof, Permission};
 pub use super::command_error::CommandError;
+pub use super::issued::{ASKER_BYTES_MAX, Issued, decode_issued, encode_asker};
 pub use super::range::RangeRequest;
 pub use super::select::{Order, RevisionSpan, Selection, SortBy};
 pub use super::txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
@@ -57,6 +63,8 @@ const OP_LEASE_GRANT: u8 = 10;
 const OP_LEASE_REVOKE: u8 = 11;
 const OP_LEASE_EXPIRE: u8 = 12;
 const OP_LEASE_CHECKPOINT: u8 = 13;
+const OP_AUTH: u8 = 14;
+pub(super) const OP_AS: u8 = 15;
 
 /// The last call of a session. Nobody makes as many, and what follows it can be counted as well.
 const SEQUENCE_MAX: u64 = 1 << 62;
@@ -145,6 +153,8 @@ pub enum Command<'a> {
         /// Which grant of it. It may have ended meanwhile, and been made anew.
         grant: u64,
     },
+    /// Changes users or roles, or whether rights count.
+    Auth(AuthChange<'a>),
     /// Says when a lease is due. Void in an entry of another term.
     LeaseCheckpoint {
         /// The term of the leader that says it.
@@ -172,7 +182,8 @@ impl Command<'_> {
             | Command::DeleteRangeWith(_)
             | Command::Txn(_)
             | Command::LeaseGrant { .. }
-            | Command::LeaseRevoke { .. } => false,
+            | Command::LeaseRevoke { .. }
+            | Command::Auth(_) => false,
         }
     }
 }
@@ -285,7 +296,7 @@ pub fn decode_header(reader: &mut Reader<'_>) -> Result<EntryHeader, CommandErro
     Ok(EntryHeader { stamp_ms: reader.uint()? })
 }
 
-/// Reads the next command of a payload, and which call of a session it is, if it is in one.
+/// Reads the next command of a client, and which call of a session it is, if it is in one.
 #[inline]
 pub fn decode_next<'a>(
     reader: &mut Reader<'a>,
@@ -306,7 +317,8 @@ pub fn decode_next<'a>(
         | Command::DeleteRangeWith(_)
         | Command::Txn(_)
         | Command::LeaseGrant { .. }
-        | Command::LeaseRevoke { .. }) => Ok((Some(call), command)),
+        | Command::LeaseRevoke { .. }
+        | Command::Auth(_)) => Ok((Some(call), command)),
     }
 }
 
@@ -355,6 +367,7 @@ pub fn decode_command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, Comman
         OP_LEASE_GRANT | OP_LEASE_REVOKE | OP_LEASE_EXPIRE | OP_LEASE_CHECKPOINT => {
             decode_lease_command(op, reader)
         }
+        OP_AUTH => Ok(Command::Auth(AuthChange::decode(reader)?)),
         op => Err(CommandError::Operation { op }),
     }
 }
@@ -488,6 +501,10 @@ pub fn encode_command(out: &mut Vec<u8>, command: Command<'_>) {
         }
         Command::LeaseCheckpoint { term, lease, grant, due_ms } => {
             write_numbers(out, OP_LEASE_CHECKPOINT, &[term.get(), lease, grant, due_ms]);
+        }
+        Command::Auth(change) => {
+            out.push(OP_AUTH);
+            out.extend_from_slice(change.args());
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use crate::codec::msgpack::DecodeError;
 use crate::limits::{
-    LEASE_TTL_S_MAX, SESSION_WINDOW, TXN_DEPTH_MAX, TXN_OPS_MAX, TXN_OPS_TOTAL_MAX,
+    AUTH_NAME_BYTES_MAX, LEASE_TTL_S_MAX, SESSION_WINDOW, TXN_DEPTH_MAX, TXN_OPS_MAX,
+    TXN_OPS_TOTAL_MAX,
 };
 
 use super::command::{FORMAT_VERSION, SessionCall};
@@ -55,6 +56,11 @@ pub enum CommandError {
         /// It.
         found: u64,
     },
+    /// A name of a user or a role that is too long, or no UTF-8.
+    Name {
+        /// How many bytes it has.
+        bytes: usize,
+    },
     /// A put that keeps the value and brings one.
     ValueGiven,
     /// A put that keeps the lease and brings one.
@@ -95,6 +101,10 @@ impl fmt::Display for CommandError {
                 write!(f, "the command has {bytes} bytes, more than {bytes_max}")
             }
             CommandError::Number { of, found } => write!(f, "{found} is no {of}"),
+            CommandError::Name { bytes } => write!(
+                f,
+                "a name of {bytes} bytes is not UTF-8, or has more than {AUTH_NAME_BYTES_MAX}"
+            ),
             CommandError::ValueGiven => f.write_str("a put that keeps the value brings a value"),
             CommandError::LeaseGiven => f.write_str("a put that keeps the lease brings a lease"),
             CommandError::TooManyOperations => write!(
@@ -131,6 +141,7 @@ impl Error for CommandError {
             | CommandError::Trailing { .. }
             | CommandError::TooLarge { .. }
             | CommandError::Number { .. }
+            | CommandError::Name { .. }
             | CommandError::ValueGiven
             | CommandError::LeaseGiven
             | CommandError::TooManyOperations

@@ -1,10 +1,10 @@
 //! The state hash: equal on two nodes that have applied the same log to the same index.
 //!
 //! ```text
-//! state_hash   = live + leases + sessions + store                        wrapping u64 sums
+//! state_hash   = live + leases + sessions + auth + store                 wrapping u64 sums
 //! live         = sum over live keys of H(1, X(key), create, mod, version, lease, X(value))
 //! leases       = sum over leases of H(5, id, grant, ttl_s, due_ms, 0, 0)
-//! sessions     = sum over sessions of H(3, id, acknowledged, used, used_ms, replies, 0)
+//! sessions     = sum over sessions of H(3, id, acknowledged, used, used_ms, replies, owner)
 //! replies      = sum over kept replies of H(4, sequence, op, revision, a, b, X(body))
 //!                a and b: Put, PutWith 0, 0 · DeleteRange, DeleteRangeWith deleted, 0
 //!                PutIf done 0, 0, else 1, mod_revision · Txn succeeded, 0
@@ -12,9 +12,13 @@
 //!                refused, op 0: 1 or 2, 0 with that revision before them · with revision 0:
 //!                3, 0 no such key · 4, 0 no such lease · 5, 0 the answer is too large
 //!                6, 0 there is such a lease · 7, 0 too many leases
-//!                LeaseGrant lease, ttl_s · LeaseRevoke 0, 0
+//!                8 and the number of what users and roles refuse
+//!                LeaseGrant lease, ttl_s · LeaseRevoke 0, 0 · Auth auth_revision, 0
 //!                X(body): of a reply without one, or whose body is not kept, 0
-//! store        = H(2, revision, compact_revision, last_session, session_uses, grants, 0)
+//! auth         = sum over users of H(6, X(user), 0, 0, 0, 0, 0)          as checkpoints have it
+//!              + sum over roles of H(7, X(name), X(permissions), 0, 0, 0, 0)       one by one
+//! store        = H(2, revision, compact_revision, last_session, session_uses, grants, numbers)
+//! numbers      = H(8, enabled, auth_revision, credentials, 0, 0, 0), or 0 before any change of these
 //! H(a, …, g)   = X(the seven as u64, little-endian, 56 bytes)
 //! X(bytes)     = XXH3, 64 bits, seed 0
 //! ```
@@ -31,6 +35,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::types::{Revision, SessionId};
 
 use super::answer::{CommandReply, words_of_reply};
+use super::auth::AuthNumbers;
 use super::lease::LeaseRow;
 use super::session::{SessionCounters, SessionRow};
 
@@ -47,6 +52,12 @@ const SESSION: u64 = 3;
 const REPLY: u64 = 4;
 /// Domain of a lease.
 const LEASE: u64 = 5;
+/// Domain of a user.
+const USER: u64 = 6;
+/// Domain of a role.
+const ROLE: u64 = 7;
+/// Domain of the numbers beside them.
+const AUTH: u64 = 8;
 
 /// The newest version of a live key, as far as it is hashed.
 pub(super) struct LiveVersion<'a> {
@@ -70,9 +81,25 @@ pub(super) fn of_store(
     compact_revision: Revision,
     sessions: SessionCounters,
     grants: u64,
+    auth: AuthNumbers,
 ) -> u64 {
     let SessionCounters { last: SessionId(last), uses } = sessions;
-    of_words([STORE, revision.0, compact_revision.0, last, uses, grants, 0])
+    let AuthNumbers { enabled, revision: changes, credentials } = auth;
+    let numbers = match auth.are_first() {
+        true => 0,
+        false => of_words([AUTH, u64::from(enabled), changes, credentials, 0, 0, 0]),
+    };
+    of_words([STORE, revision.0, compact_revision.0, last, uses, grants, numbers])
+}
+
+/// What a user adds to the state hash, as a checkpoint has it.
+pub(super) fn of_user(row: &[u8]) -> u64 {
+    of_words([USER, xxh3_64(row), 0, 0, 0, 0, 0])
+}
+
+/// What a role and its permissions add to the state hash.
+pub(super) fn of_role(name: &str, permissions: &[u8]) -> u64 {
+    of_words([ROLE, xxh3_64(name.as_bytes()), xxh3_64(permissions), 0, 0, 0, 0])
 }
 
 /// What a lease adds to the state hash. The keys that hang on it say so themselves.
@@ -83,8 +110,8 @@ pub(super) fn of_lease(row: &LeaseRow) -> u64 {
 
 /// What a session adds to the state hash, `replies` being the sum over those kept for it.
 pub(super) fn of_session(row: &SessionRow, replies: u64) -> u64 {
-    let SessionRow { id: SessionId(id), acknowledged, used, used_ms } = *row;
-    of_words([SESSION, id, acknowledged, used, used_ms, replies, 0])
+    let SessionRow { id: SessionId(id), acknowledged, used, used_ms, owner } = *row;
+    of_words([SESSION, id, acknowledged, used, used_ms, replies, owner.0])
 }
 
 /// What the reply to call `sequence` adds to its session's sum, `body` being what is kept of it.

@@ -10,13 +10,15 @@ use crate::limits::{
     KEPT_ANSWER_BYTES_MAX, KEPT_ANSWERS_BYTES_MAX, LEASE_TTL_S_MAX, LEASES_MAX, SESSION_WINDOW,
     SESSIONS_MAX,
 };
-use crate::types::{LogIndex, Revision, SessionId};
+use crate::types::{Credential, LogIndex, Revision, SessionId};
 
 use super::answer::{CommandReply, reply_of_words};
+use super::auth::{AuthNumbers, Restored};
 use super::checkpoint::{
-    CHECKPOINT_FORMAT, CheckpointError, END, HEADER, KEY, LEASE, REPLY, SESSION, SliceLimits,
-    Sliced, VERSION,
+    CHECKPOINT_FORMAT, CheckpointError, END, HEADER, KEY, LEASE, PERMISSION, REPLY, ROLE, SESSION,
+    SliceLimits, Sliced, USER, VERSION,
 };
+use super::command::CommandError;
 use super::hash::{self, LiveVersion};
 use super::keys::KeyId;
 use super::lease::LeaseRow;
@@ -33,6 +35,9 @@ pub struct Loader {
     counters: SessionCounters,
     /// The last lease read; 0 before the first.
     lease: u64,
+    roles: u64,
+    permissions: u64,
+    users: u64,
     leases: u64,
     keys: u64,
     versions: u64,
@@ -47,6 +52,8 @@ pub struct Loader {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Header,
+    Roles,
+    Users,
     Leases,
     Keys,
     Sessions,
@@ -103,6 +110,16 @@ fn check(holds: bool, what: &'static str) -> Result<(), CheckpointError> {
     if holds { Ok(()) } else { Err(CheckpointError::Inconsistent { what }) }
 }
 
+/// What came of reading a user or a role.
+fn restored(read: Restored) -> Result<(), CheckpointError> {
+    match read {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(what)) => Err(CheckpointError::Inconsistent { what }),
+        Err(CommandError::Malformed(why)) => Err(CheckpointError::Value(why)),
+        Err(_) => Err(CheckpointError::Inconsistent { what: "a user or a role that nobody made" }),
+    }
+}
+
 impl Loader {
     /// An empty store, to be filled with a checkpoint of the state after `applied`.
     pub fn new(options: StoreOptions, applied: LogIndex) -> Loader {
@@ -115,6 +132,9 @@ impl Loader {
             session: None,
             counters: SessionCounters::default(),
             lease: 0,
+            roles: 0,
+            permissions: 0,
+            users: 0,
             leases: 0,
             keys: 0,
             versions: 0,
@@ -173,14 +193,25 @@ impl Loader {
         let kind = reader.fixint()?;
         match (self.stage, kind) {
             (Stage::Header, HEADER) => self.header(reader),
-            (Stage::Leases, LEASE) => self.lease(reader),
-            (Stage::Leases | Stage::Keys, KEY) => self.key(reader.bin()?),
+            (Stage::Roles, ROLE | PERMISSION) => self.role(kind, reader),
+            (Stage::Roles | Stage::Users, USER) => self.user(reader),
+            (Stage::Roles | Stage::Users | Stage::Leases, LEASE) => self.lease(reader),
+            (Stage::Roles | Stage::Users | Stage::Leases | Stage::Keys, KEY) => {
+                self.key(reader.bin()?)
+            }
             (Stage::Keys, VERSION) => self.version(reader),
-            (Stage::Leases | Stage::Keys | Stage::Sessions, SESSION) => self.session(reader),
             (Stage::Sessions, REPLY) => self.reply(reader),
-            (Stage::Leases | Stage::Keys | Stage::Sessions, END) => self.end(reader),
+            (
+                Stage::Roles | Stage::Users | Stage::Leases | Stage::Keys | Stage::Sessions,
+                SESSION,
+            ) => self.session(reader),
+            (Stage::Roles | Stage::Users | Stage::Leases | Stage::Keys | Stage::Sessions, END) => {
+                self.end(reader)
+            }
             (
                 Stage::Header
+                | Stage::Roles
+                | Stage::Users
                 | Stage::Leases
                 | Stage::Keys
                 | Stage::Sessions
@@ -199,7 +230,7 @@ impl Loader {
         if found != CHECKPOINT_FORMAT {
             return Err(CheckpointError::Format { found });
         }
-        check(fields == 7, "its header has seven fields")?;
+        check(fields == 10, "its header has ten fields")?;
         let (revision, compacted) = (reader.uint()?, reader.uint()?);
         check(compacted <= revision, "it is compacted beyond its revision")?;
         check(0 < revision && revision < u64::MAX, "no store has its revision")?;
@@ -208,11 +239,34 @@ impl Loader {
         self.store.stamp_ms = reader.uint()?;
         self.counters = SessionCounters { last: SessionId(reader.uint()?), uses: reader.uint()? };
         self.store.leases.restore_grants(reader.uint()?);
-        self.stage = Stage::Leases;
+        let (enabled, changes, credentials) = (reader.uint()?, reader.uint()?, reader.uint()?);
+        check(enabled <= 1, "rights count or they do not")?;
+        check(changes > 0, "users and roles have no such revision")?;
+        check(credentials >= Credential::CLUSTER.0, "the cluster has a credential")?;
+        let numbers = AuthNumbers { enabled: enabled == 1, revision: changes, credentials };
+        self.store.auth.restore_numbers(numbers);
+        self.stage = Stage::Roles;
         Ok(())
     }
 
+    fn role(&mut self, kind: u8, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        if kind == ROLE {
+            self.roles += 1;
+            restored(self.store.auth.restore_role(reader))
+        } else {
+            self.permissions += 1;
+            restored(self.store.auth.restore_permission(reader))
+        }
+    }
+
+    fn user(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.stage = Stage::Users;
+        self.users += 1;
+        restored(self.store.auth.restore_user(reader))
+    }
+
     fn lease(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.stage = Stage::Leases;
         check(reader.array()? == 4, "a lease has four fields")?;
         let (id, grant) = (reader.uint()?, reader.uint()?);
         let (ttl_s, due_ms) = (reader.uint()?, reader.uint()?);
@@ -297,15 +351,18 @@ impl Loader {
     fn session(&mut self, reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
         self.close_key()?;
         self.stage = Stage::Sessions;
-        check(reader.array()? == 4, "a session has four fields")?;
+        check(reader.array()? == 5, "a session has five fields")?;
         let (id, acknowledged) = (SessionId(reader.uint()?), reader.uint()?);
         let (used, used_ms) = (reader.uint()?, reader.uint()?);
+        let owner = Credential(reader.uint()?);
+        let given = owner.0 <= self.store.auth.numbers().credentials;
+        check(given, "a session of a credential that nobody gave")?;
         let opened = SessionId(0) < id && id <= self.counters.last;
         check(opened && 0 < used && used <= self.counters.uses, "a session beyond its counters")?;
         let before = self.session.as_ref().map(|session| place_of(session.row.id));
         check(before.is_none_or(|before| before < place_of(id)), "its sessions do not ascend")?;
         self.close_session()?;
-        let row = SessionRow { id, acknowledged, used, used_ms };
+        let row = SessionRow { id, acknowledged, used, used_ms, owner };
         self.session = Some(LoadedSession { row, replies: Vec::new(), body_bytes: 0 });
         self.sessions += 1;
         Ok(())
@@ -349,13 +406,17 @@ impl Loader {
         self.store.restore_session_counters(self.counters);
         let uses = self.store.sessions().map(|(row, _)| row.used);
         check(uses.is_sorted_by(|one, next| one < next), "two sessions were used at once")?;
-        check(reader.array()? == 6, "its end has six fields")?;
-        let mut counts = [0; 5];
+        check(reader.array()? == 9, "its end has nine fields")?;
+        let mut counts = [0; 8];
         for count in &mut counts {
             *count = reader.uint()?;
         }
-        let found = [self.leases, self.keys, self.versions, self.sessions, self.replies];
+        let Loader { roles, permissions, users, leases, keys, .. } = *self;
+        let Loader { versions, sessions, replies, .. } = *self;
+        let found = [roles, permissions, users, leases, keys, versions, sessions, replies];
         check(counts == found, "it does not hold what it says")?;
+        let settled = self.store.auth.settle_restored();
+        settled.map_err(|what| CheckpointError::Inconsistent { what })?;
         check(reader.uint()? == self.store.state_hash(), "its state has another hash")?;
         self.stage = Stage::History;
         Ok(())

@@ -10,6 +10,7 @@
 //!       ── leases     lease → its time, the keys that hang on it
 //!       ── changes    every change that is not compacted, in that order: what watches read
 //!       ── sessions   session → its latest replies: a retried command is answered, not applied
+//!       ── auth       users, roles, rights: who may do what
 //! ```
 //!
 //! The model is etcd's. The empty store has revision 1. A request that changes anything makes the
@@ -30,12 +31,14 @@ pub mod answer;
 pub mod command;
 
 mod apply;
+mod auth;
 mod changes;
 mod checkpoint;
 mod command_error;
 mod hash;
 mod history;
 mod index;
+mod issued;
 mod keys;
 mod lease;
 mod loader;
@@ -60,6 +63,10 @@ use std::fmt;
 
 pub use answer::{Answer, CommandReply, Refusal};
 pub use apply::ApplyError;
+pub use auth::{
+    Access, Asker, Auth, AuthChange, AuthNumbers, AuthRefusal, AuthVerb, Denial, PasswordProof,
+    Permission, Rights, Role, User,
+};
 pub use changes::{ChangeCursor, Event};
 pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint, CheckpointError, SliceLimits, Sliced};
 pub use command::{
@@ -110,6 +117,7 @@ pub struct Store {
     history_bytes_max: u64,
     sessions: Sessions,
     leases: Leases,
+    auth: Auth,
     live: Live,
     revision: Revision,
     compact_revision: Revision,
@@ -162,6 +170,7 @@ impl Store {
             history_bytes_max,
             sessions: Sessions::new(),
             leases: Leases::new(),
+            auth: Auth::new(),
             live: Live::default(),
             revision: REVISION_EMPTY,
             compact_revision: Revision(0),
@@ -197,14 +206,21 @@ impl Store {
         self.stamp_ms
     }
 
-    /// A hash over the live keys, the leases, the client sessions, the revision and the compaction
-    /// revision: equal on every node at the same applied index. `kv/hash.rs` has the formula.
+    /// A hash over the live keys, the leases, the client sessions, users and roles, the revision and
+    /// the compaction revision: equal on every node at the same applied index. `kv/hash.rs` has the formula.
     pub fn state_hash(&self) -> u64 {
         let counters = self.sessions.counters();
         let grants = self.leases.grants();
-        let store = hash::of_store(self.revision, self.compact_revision, counters, grants);
+        let numbers = self.auth.numbers();
+        let store = hash::of_store(self.revision, self.compact_revision, counters, grants, numbers);
         let tables = self.sessions.hash().wrapping_add(self.leases.hash());
+        let tables = tables.wrapping_add(self.auth.hash());
         self.live.hash.wrapping_add(tables).wrapping_add(store)
+    }
+
+    /// Users, roles and their rights.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
     }
 
     /// Superseded versions and tombstones that are not compacted, and the ring of changes, with

@@ -199,6 +199,7 @@ impl Store {
         self.sessions.end_all();
         self.forget_dues();
         self.leases.skip_grants(bump);
+        self.auth.skip_credentials(bump);
         self.revision = Revision(self.revision.0.saturating_add(bump));
         // Refused if everything before it is compacted already.
         let _compacted = self.compact(self.revision);

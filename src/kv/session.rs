@@ -28,7 +28,7 @@ use crate::limits::{
     KEPT_ANSWER_BYTES_MAX, KEPT_ANSWER_OVERHEAD_BYTES, KEPT_ANSWERS_BYTES_MAX, SESSION_IDLE_MS,
     SESSION_WINDOW, SESSIONS_MAX,
 };
-use crate::types::SessionId;
+use crate::types::{Credential, SessionId};
 
 use super::answer::CommandReply;
 use super::command::SessionCall;
@@ -55,6 +55,8 @@ pub struct SessionRow {
     pub used: u64,
     /// The leader's stamp then. Milliseconds.
     pub used_ms: u64,
+    /// Who had logged in when it was opened. While rights count, nobody else makes a call in it.
+    pub owner: Credential,
 }
 
 /// What sessions count on from.
@@ -215,7 +217,7 @@ impl Sessions {
     }
 
     /// Makes a session, for which another one may have to end.
-    pub(super) fn open(&mut self, stamp_ms: u64) -> SessionId {
+    pub(super) fn open(&mut self, stamp_ms: u64, owner: Credential) -> SessionId {
         if self.count == SESSIONS_MAX {
             self.end(self.oldest);
         }
@@ -226,16 +228,28 @@ impl Sessions {
         let id = SessionId(id);
         self.counters.last = id;
         self.counters.uses += 1;
-        let row = SessionRow { id, acknowledged: 0, used: self.counters.uses, used_ms: stamp_ms };
+        let (used, used_ms) = (self.counters.uses, stamp_ms);
+        let row = SessionRow { id, acknowledged: 0, used, used_ms, owner };
         self.insert(row, Kept::default());
         id
     }
 
     /// Notes that a session is used and what it has acknowledged; says whether the call is new.
-    /// After `New` its reply must be kept before anything else happens here.
-    pub(super) fn begin(&mut self, call: SessionCall, stamp_ms: u64) -> Standing {
+    /// After `New` its reply must be kept before anything else happens here. For all but its
+    /// `owner`, if that counts, there is no such session: else they could read its replies, and use
+    /// up the numbers of its calls.
+    pub(super) fn begin(
+        &mut self,
+        call: SessionCall,
+        stamp_ms: u64,
+        owner: Option<Credential>,
+    ) -> Standing {
         let place = place_of(call.session);
-        if self.at(place).is_none_or(|session| session.row.id != call.session) {
+        let is_it = |session: &Session| {
+            let theirs = owner.is_some_and(|owner| owner != session.row.owner);
+            session.row.id == call.session && !theirs
+        };
+        if !self.at(place).is_some_and(is_it) {
             return Standing::Expired;
         }
         self.set_aside(place);

@@ -192,6 +192,11 @@ impl<T: Copy> Watches<T> {
         self.free.push(id.slot);
     }
 
+    /// What a watch is of: the first key, and where the range ends. `None`: it has ended.
+    pub fn range_of(&self, id: WatchId) -> Option<(&[u8], RangeEnd<'_>)> {
+        self.get(id).map(|it| (&*it.key, RangeEnd::from_bytes(&it.end)))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()

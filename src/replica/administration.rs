@@ -14,6 +14,7 @@ use super::entry::{Member, Membership, Standing};
 use super::peers::{Outbound, Peer};
 use super::pending::Waiter;
 use super::{Node, Stage};
+use crate::kv::Asker;
 use crate::raft::{Change, ChangeError, Configuration, Learner, Wish};
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, NodeId};
 use crate::wire::client::{Op, Request};
@@ -79,6 +80,7 @@ impl Node {
     pub(super) fn admit_member_request(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
@@ -86,6 +88,7 @@ impl Node {
             .map_err(|error| Error::BadRequest { why: error.to_string().into() })?
             .expect("admission sends these ops here");
         self.check_leader(now)?;
+        self.check_rights(asker, |rights| rights.administer())?;
         let waiter = Waiter { connection: id, request: request.id };
         match asked {
             MemberRequest::Transfer { node } => self.begin_transfer(waiter, node, now)?,
@@ -411,10 +414,12 @@ impl Node {
     pub(super) fn answer_member_list(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         request: u64,
         now: Instant,
     ) -> Result<(), Error> {
         self.check_leader(now)?;
+        self.check_rights(asker, |_| Ok(()))?;
         let Stage::Member(raft) = &self.stage else { return Err(self.not_leader(None)) };
         let own = self.identity.node;
         let membership = self.memberships.newest();

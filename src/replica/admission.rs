@@ -5,13 +5,15 @@
 use super::connections::{ConnectionId, Flow, Party, counts_as_client};
 use super::drive::{minds_deadlines, room_after_overhead};
 use super::pending::Waiter;
-use super::reads::{Asked, By};
+use super::reads::{Asked, By, Gathered};
 use super::{Node, Stage, Taken};
-use crate::kv;
+use crate::kv::command::ASKER_BYTES_MAX;
+use crate::kv::{self, Asker};
 use crate::limits;
 use crate::raft::ProposeError;
 use crate::types::{EntryKind, Instant, LogIndex, NodeId};
 use crate::wal::Shortage;
+use crate::wire::auth::AuthRequest;
 use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_read_txn, decode_request};
 use crate::wire::error::Error;
 use crate::wire::frame::{FrameError, next_frame};
@@ -119,18 +121,22 @@ impl Node {
                 return self.connections.write(id, |out| error_reply(out, request, &error));
             }
         };
-        let served = self.refuse_of_state(request.op);
-        let admitted = served.and_then(|()| self.admit(id, &request, now));
+        let number = request.id;
+        let admitted = self.identify(id, request).and_then(|(asker, request)| {
+            self.refuse_of_state(request.op)?;
+            self.admit(id, asker, &request, now)
+        });
         if let Err(error) = admitted
             && !self.holds_clients()
         {
-            self.connections.write(id, |out| error_reply(out, request.id, &error));
+            self.connections.write(id, |out| error_reply(out, number, &error));
         }
     }
 
     fn admit(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
@@ -145,27 +151,36 @@ impl Node {
             | Op::DeleteRangeWith
             | Op::Txn
             | Op::LeaseGrant
-            | Op::LeaseRevoke => self.admit_write(id, request, now),
-            Op::Range | Op::ReadTxn | Op::LeaseKeepAlive | Op::LeaseTimeToLive | Op::LeaseList => {
-                self.admit_read(id, request, now)
-            }
-            Op::Watch => self.admit_watch(id, request, now),
+            | Op::LeaseRevoke
+            | Op::Auth => self.admit_write(id, asker, request, now),
+            Op::Range
+            | Op::ReadTxn
+            | Op::LeaseKeepAlive
+            | Op::LeaseTimeToLive
+            | Op::LeaseList
+            | Op::Login
+            | Op::AuthRead => self.admit_read(id, asker, request, now),
+            Op::LoginProof => self.prove_login(id, request),
+            Op::Watch => self.admit_watch(id, asker, request, now),
             Op::WatchCancel => self.cancel_watch(id, request),
             Op::WatchProgress => self.answer_watch_progress(id, request),
+            // Whoever looks for the leader, or asks whether all is well, need not be known.
             Op::Status => self.answer_status(id, request.id),
-            Op::Snapshot => self.admit_save(id, request, now),
-            Op::MemberList => self.answer_member_list(id, request.id, now),
+            Op::Snapshot => self.admit_save(id, asker, request, now),
+            Op::MemberList => self.answer_member_list(id, asker, request.id, now),
             Op::MemberAdd
             | Op::MemberRemove
             | Op::MemberPromote
             | Op::MemberReplace
-            | Op::TransferLeader => self.admit_member_request(id, request, now),
+            | Op::TransferLeader => self.admit_member_request(id, asker, request, now),
+            Op::As => unreachable!("whom it is for was found before"),
         }
     }
 
     fn admit_write(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
@@ -177,9 +192,11 @@ impl Node {
         }
         let (call, command) = kv::command::read_command(request.command, max)
             .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
+        self.check_command(asker, &command)?;
         self.check_quota(request.command)?;
         let raised = self.admit_grant(call, command)?;
         let bytes = raised.as_ref().map_or(bytes, Vec::len);
+        let bytes = if asker.login.is_some() { bytes + ASKER_BYTES_MAX } else { bytes };
         if self.open.payload.len() + bytes > self.limits.entry_bytes_soft_max {
             self.close_entry(now);
         }
@@ -187,7 +204,7 @@ impl Node {
             return Err(self.stall(bytes, now));
         }
         let command = raised.as_deref().unwrap_or(request.command);
-        self.gather(command, Waiter { connection: id, request: request.id }, now);
+        self.gather(asker, command, Waiter { connection: id, request: request.id }, now);
         self.connections.wait(id);
         Ok(())
     }
@@ -268,12 +285,13 @@ impl Node {
         self.stall.moved_at.after_ns(self.options.election_timeout_ns / 2)
     }
 
-    /// Adds a command to the turn's entry.
-    pub(super) fn gather(&mut self, command: &[u8], waiter: Waiter, now: Instant) {
+    /// Adds a command to the turn's entry, behind who asks for it.
+    pub(super) fn gather(&mut self, asker: Asker, command: &[u8], waiter: Waiter, now: Instant) {
         if self.open.payload.is_empty() {
             let header = kv::EntryHeader { stamp_ms: self.stamp_ms(now) };
             kv::command::encode_header(&mut self.open.payload, header);
         }
+        kv::command::encode_asker(&mut self.open.payload, asker);
         self.open.payload.extend_from_slice(command);
         self.open.waiters.push(waiter);
     }
@@ -341,10 +359,12 @@ impl Node {
     fn admit_read(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
         let (consistency, asked) = decode_read(request)?;
+        self.check_read(asker, &asked)?;
         // Two keys of any size that a put may have.
         let (bytes, max) = (request.args.len(), 2 * self.limits.request_bytes_max + 64);
         if bytes > max {
@@ -358,7 +378,7 @@ impl Node {
         let by = match consistency {
             Consistency::Serializable => {
                 self.connections.wait(id);
-                self.answer_read(id, request.id, asked);
+                self.answer_read(id, request.id, asker, asked);
                 return Ok(());
             }
             Consistency::Linearizable => By::Round,
@@ -366,7 +386,8 @@ impl Node {
         };
         self.check_who_answers(&asked, now)?;
         self.connections.wait(id);
-        self.reads.gather(by, id, request.id, &asked);
+        let waiter = Waiter { connection: id, request: request.id };
+        self.reads.gather(by, &Gathered { waiter, asker, asked: &asked });
         Ok(())
     }
 
@@ -379,9 +400,10 @@ impl Node {
                 Ok(())
             }
             Asked::Lease(LeaseRequest::TimeToLive { .. }) => self.check_leader(now),
-            Asked::Lease(LeaseRequest::List { .. }) | Asked::Range(_) | Asked::Txn(_) => {
-                self.check_leader_known(now)
-            }
+            Asked::Lease(LeaseRequest::List { .. })
+            | Asked::Range(_)
+            | Asked::Txn(_)
+            | Asked::Auth(_) => self.check_leader_known(now),
         }
     }
 
@@ -444,6 +466,11 @@ fn decode_read<'a>(request: &Request<'a>) -> Result<(Consistency, Asked<'a>), Er
             LeaseRequest::List { consistency, .. } => consistency,
         };
         return Ok((consistency, Asked::Lease(asked)));
+    }
+    if matches!(request.op, Op::Login | Op::AuthRead) {
+        let asked = AuthRequest::decode(request.op, request.args);
+        let asked = asked.map_err(|why| bad(why.to_string()))?.expect("it is one of these");
+        return Ok((Consistency::Linearizable, Asked::Auth(asked)));
     }
     let args = RangeArgs::decode(request.args).map_err(|why| bad(why.to_string()))?;
     Ok((args.consistency, Asked::Range(args)))

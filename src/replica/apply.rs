@@ -6,9 +6,10 @@ use super::connections::{ConnectionId, Deferred, Written};
 use super::pending::Waiter;
 use super::reads::{Asked, ReadBatch};
 use super::{Fatal, Node, Stage};
-use crate::kv::{self, Answer, CommandReply, RangeError, Refusal};
+use crate::kv::{self, Answer, Asker, CommandReply, RangeError, Refusal};
 use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition};
+use crate::wire::auth::auth_reply;
 use crate::wire::client::{Op, Txn};
 use crate::wire::error::Error;
 use crate::wire::leases::{LeaseTerm, lease_revoke_reply, lease_term_reply};
@@ -148,9 +149,13 @@ impl Node {
         let waiters = self.pending.take(position, &mut self.scratch.lost);
         let mut asking = waiters.iter();
         let (connections, leases) = (&mut self.connections, &mut self.leases);
+        let compaction = &mut self.compaction;
         let applied = self.store.apply(position, payload, &mut |answer| {
             leases.on_answer(&answer.outline);
             if let Some(waiter) = asking.next() {
+                if waiter.connection == ConnectionId::NOBODY {
+                    compaction.on_own_answer(&answer.outline);
+                }
                 connections.answer(waiter.connection, |out| write_reply(out, waiter, &answer));
             }
         });
@@ -173,10 +178,11 @@ impl Node {
     /// Serves the reads whose index is applied.
     pub(super) fn serve_reads(&mut self) {
         while let Some(batch) = self.reads.take_ready(self.store.applied()) {
-            for group in batch.reads().chunks(READ_GROUP) {
+            for (nth, group) in batch.reads().chunks(READ_GROUP).enumerate() {
                 self.store.warm(group.iter().filter_map(|read| batch.asked(read).key()));
-                for read in group {
-                    self.answer_read(read.connection, read.request, batch.asked(read));
+                for (at, read) in group.iter().enumerate() {
+                    let asker = batch.asker(nth * READ_GROUP + at);
+                    self.answer_read(read.connection, read.request, asker, batch.asked(read));
                 }
             }
             self.reads.recycle(batch);
@@ -189,7 +195,7 @@ impl Node {
             && let Some((id, deferred)) = self.connections.take_deferred()
         {
             let asked = Asked::decode(deferred.op, &deferred.args);
-            self.answer_read(id, deferred.request, asked);
+            self.answer_read(id, deferred.request, deferred.asker, asked);
             budget -= 1;
         }
     }
@@ -226,10 +232,21 @@ impl Node {
     }
 
     /// Answers one read from the applied state, or later if the client does not read fast enough.
-    pub(super) fn answer_read(&mut self, id: ConnectionId, request: u64, asked: Asked<'_>) {
+    pub(super) fn answer_read(
+        &mut self,
+        id: ConnectionId,
+        request: u64,
+        asker: Asker,
+        asked: Asked<'_>,
+    ) {
+        if let Err(error) = self.may_read(asker, &asked) {
+            return self.connections.answer(id, |out| error_reply(out, request, &error));
+        }
+        let waiter = Waiter { connection: id, request };
         let txn = match asked {
-            Asked::Lease(asked) => return self.answer_lease(id, request, asked),
-            Asked::Range(args) => return self.answer_range(id, request, &args),
+            Asked::Lease(asked) => return self.answer_lease(waiter, asker, asked),
+            Asked::Range(args) => return self.answer_range(waiter, asker, &args),
+            Asked::Auth(asked) => return self.answer_auth(id, request, asked),
             Asked::Txn(txn) => txn,
         };
         // Large replies wait for room; small ones need not wait for those who do not read.
@@ -244,7 +261,7 @@ impl Node {
         });
         if written == Written::Nothing {
             let args = txn.args().to_vec();
-            self.connections.defer(id, Deferred { request, op: Op::ReadTxn, args });
+            self.connections.defer(id, Deferred { request, op: Op::ReadTxn, asker, args });
         }
     }
 }
@@ -271,6 +288,9 @@ fn write_reply(out: &mut Vec<u8>, waiter: &Waiter, answer: &Answer<'_>) {
             lease_term_reply(out, id, Op::LeaseGrant, &LeaseTerm { revision, lease, ttl_s });
         }
         CommandReply::LeaseRevoke { revision } => lease_revoke_reply(out, id, revision),
+        CommandReply::Auth { revision, auth_revision } => {
+            auth_reply(out, id, revision, auth_revision);
+        }
         // Who waits for one has asked for a keep-alive.
         CommandReply::LeaseCheckpoint { revision, lease, ttl_s } => {
             lease_term_reply(out, id, Op::LeaseKeepAlive, &LeaseTerm { revision, lease, ttl_s });
@@ -305,6 +325,8 @@ fn error_of_refusal(why: Refusal) -> Error {
         Refusal::AnswerTooLarge => {
             Error::AnswerTooLarge { max: as_u64(limits::RANGE_REPLY_BYTES_MAX) }
         }
+        Refusal::Auth(why) => Error::Auth { why },
+        Refusal::Denied(why) => Error::Denied { why },
     }
 }
 

@@ -4,7 +4,8 @@
 use super::connections::ConnectionId;
 use super::pending::Waiter;
 use super::{Node, Stage};
-use crate::kv;
+use crate::kv::command::ASKER_BYTES_MAX;
+use crate::kv::{self, CommandReply, Refusal};
 use crate::types::{Instant, Revision};
 use std::collections::VecDeque;
 
@@ -43,6 +44,14 @@ impl Compaction {
     /// The state is lost, and with it what its revisions meant.
     pub(super) fn forget_all(&mut self) {
         *self = Compaction::default();
+    }
+
+    /// What a leader's own command came to. A compaction that was proposed while rights did not
+    /// count, and applied after they did, was nobody's.
+    pub(super) fn on_own_answer(&mut self, outline: &CommandReply) {
+        if let CommandReply::Refused { why: Refusal::Denied(_) } = outline {
+            self.forget();
+        }
     }
 
     /// What was proposed did not enter the log.
@@ -103,10 +112,13 @@ impl Node {
         let Some(revision) = self.store.compaction_due().max(outlived) else { return };
         let mut command = Vec::new();
         kv::command::encode_command(&mut command, kv::Command::Compact { revision });
-        if !self.has_room_for(command.len()) {
+        let asker = self.cluster_asker();
+        let bytes = command.len() + if asker.login.is_some() { ASKER_BYTES_MAX } else { 0 };
+        if !self.has_room_for(bytes) {
             return self.compaction.refused(now);
         }
-        self.gather(&command, Waiter { connection: ConnectionId::NOBODY, request: 0 }, now);
+        let nobody = Waiter { connection: ConnectionId::NOBODY, request: 0 };
+        self.gather(asker, &command, nobody, now);
         self.compaction.proposed = revision;
     }
 

@@ -6,8 +6,11 @@
 //! `CLIENT_OUT_BYTES_MAX`: large replies wait for room. Who keeps others waiting because it does
 //! not read is closed, and its bytes are dropped at once.
 
+use super::identity::Proving;
+use super::outbox::{Outbox, SPARE_BYTES_MAX};
+use crate::kv::Asker;
 use crate::limits;
-use crate::types::{Instant, NodeId};
+use crate::types::{Credential, Instant, NodeId};
 use crate::wire::client::Op;
 use std::collections::VecDeque;
 
@@ -16,9 +19,6 @@ const PACE_NS: u64 = 500_000_000;
 
 /// Who takes less in a step does not read. Bytes.
 const PACE_BYTES: u64 = 64 * 1024;
-
-/// An empty buffer is kept for reuse up to this, while there is plenty of room. Bytes.
-const SPARE_BYTES_MAX: usize = 64 * 1024;
 
 /// Between two lines about clients that do not read. Nanoseconds.
 const LINES_APART_NS: u64 = 1_000_000_000;
@@ -64,41 +64,6 @@ pub(super) enum Party {
     SnapshotOut(NodeId),
 }
 
-/// Bytes that wait for the socket.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Outbox {
-    /// What is still to be written.
-    pub fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    /// Notes that the kernel took `count` bytes; the buffer is reused once it is empty.
-    pub fn advance(&mut self, count: usize) {
-        self.sent += count;
-        assert!(self.sent <= self.bytes.len(), "the kernel cannot take more than it was offered");
-        if self.sent == self.bytes.len() {
-            self.bytes.clear();
-            self.sent = 0;
-            if self.bytes.capacity() > 4 * limits::CONNECTION_OUT_HIGH_WATER {
-                self.bytes.shrink_to(limits::CONNECTION_OUT_HIGH_WATER);
-            }
-        } else if self.sent >= SPARE_BYTES_MAX && self.sent >= self.bytes.len() / 2 {
-            // Whoever is always a little behind would make it grow for ever.
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
-        }
-    }
-
-    fn unsent_bytes(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-}
-
 /// How much of a reply is in the out-buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Written {
@@ -115,6 +80,7 @@ pub(super) enum Written {
 pub(super) struct Deferred {
     pub(super) request: u64,
     pub(super) op: Op,
+    pub(super) asker: Asker,
     pub(super) args: Vec<u8>,
 }
 
@@ -132,6 +98,9 @@ pub(super) struct Connection {
     /// Where it comes from, if it was accepted and anybody knows.
     pub(super) origin: String,
     pub(super) out: Outbox,
+    /// Who has logged in.
+    pub(super) login: Credential,
+    proving: Option<Box<Proving>>,
     /// Requests admitted and not answered yet.
     pub(super) waiting: usize,
     pub(super) deferred: VecDeque<Deferred>,
@@ -194,6 +163,8 @@ pub(super) struct Connections {
     client_out_bytes: usize,
     deferred_bytes: usize,
     clients: usize,
+    /// Those who have logged in.
+    logins: usize,
     /// Somebody watches whose events find no room.
     pub(super) events_wait: bool,
     /// A range under way finds no room.
@@ -221,6 +192,8 @@ impl Connections {
             party,
             origin: String::new(),
             out: Outbox::default(),
+            login: Credential::NONE,
+            proving: None,
             waiting: 0,
             deferred: VecDeque::new(),
             taken: 0,
@@ -239,7 +212,34 @@ impl Connections {
         }
         self.deferred_bytes -= connection.deferred.iter().map(Deferred::bytes).sum::<usize>();
         self.clients -= usize::from(connection.party == Party::Client);
+        self.logins -= usize::from(connection.login.is_some());
         Some(connection.party)
+    }
+
+    /// Whether anybody has logged in.
+    #[inline]
+    pub(super) fn has_logins(&self) -> bool {
+        self.logins > 0
+    }
+
+    /// Notes that a proof is awaited from a connection; one that was awaited before is not any more.
+    pub(super) fn set_proving(&mut self, id: ConnectionId, proving: Proving) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.proving = Some(Box::new(proving));
+        }
+    }
+
+    /// What a connection is to prove, for once.
+    pub(super) fn take_proving(&mut self, id: ConnectionId) -> Option<Box<Proving>> {
+        self.get_mut(id)?.proving.take()
+    }
+
+    /// Notes who has logged in.
+    pub(super) fn set_login(&mut self, id: ConnectionId, login: Credential) {
+        let Some(connection) = self.get_mut(id) else { return };
+        let before = std::mem::replace(&mut connection.login, login);
+        self.logins += usize::from(login.is_some());
+        self.logins -= usize::from(before.is_some());
     }
 
     /// The connection, unless it has ended.
@@ -546,25 +546,6 @@ pub enum Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// It is always a little behind, and never empty.
-    #[test]
-    fn every_byte_leaves_once_and_in_order_however_much_is_taken() {
-        let byte = |at: usize| u8::try_from(at % 251).expect("below 251");
-        for taken in [1_000, 50_000, 70_000, 150_000] {
-            let mut out = Outbox::default();
-            let (mut written, mut left) = (0, 0);
-            while left < 1_000_000 {
-                out.bytes.extend((written..left + 200_000).map(byte));
-                written = left + 200_000;
-                let unsent = out.unsent();
-                assert_eq!(unsent.len(), written - left);
-                assert!(unsent.iter().zip(left..).all(|(found, at)| *found == byte(at)));
-                out.advance(taken);
-                left += taken;
-            }
-        }
-    }
 
     #[test]
     fn who_does_not_read_makes_room_for_those_whose_events_wait() {

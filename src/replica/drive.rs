@@ -158,6 +158,7 @@ impl Node {
         self.send_messages();
         self.apply_committed(now);
         self.note_changed_leases();
+        self.deny_saves();
         self.continue_snapshot(now);
         self.continue_receiving(now);
         self.catch_up(now);

@@ -28,7 +28,7 @@ use super::connections::{ConnectionId, Deferred, Written};
 use super::lease_clock::{Due, Office};
 use super::pending::Waiter;
 use super::{Node, Stage};
-use crate::kv::{self, Command, LeaseRow};
+use crate::kv::{self, Asker, Command, LeaseRow};
 use crate::limits;
 use crate::types::{Instant, Revision};
 use crate::wire::client::Op;
@@ -181,7 +181,7 @@ impl Node {
         let mut command = Vec::with_capacity(SAID_BYTES_MAX);
         kv::command::encode_command(&mut command, said);
         assert!(command.len() <= SAID_BYTES_MAX, "four numbers and two bytes");
-        self.gather(&command, waiter, self.now);
+        self.gather(Asker::NOBODY, &command, waiter, self.now);
         self.leases.office.as_mut().expect("who says it is in office").propose(lease);
     }
 
@@ -213,7 +213,8 @@ impl Node {
     }
 
     /// Answers what is asked about leases, now that a round has confirmed the leader.
-    pub(super) fn answer_lease(&mut self, id: ConnectionId, request: u64, asked: LeaseRequest) {
+    pub(super) fn answer_lease(&mut self, waiter: Waiter, asker: Asker, asked: LeaseRequest) {
+        let Waiter { connection: id, request } = waiter;
         let mut reply = Vec::new();
         let answered = match asked {
             LeaseRequest::KeepAlive { lease } => return self.keep_alive(id, request, lease),
@@ -238,7 +239,7 @@ impl Node {
         if !sent {
             let mut args = Vec::new();
             asked.encode(&mut args);
-            self.connections.defer(id, Deferred { request, op: asked.op(), args });
+            self.connections.defer(id, Deferred { request, op: asked.op(), asker, args });
         }
     }
 

@@ -8,10 +8,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `connections` | who is at the other end, what waits to be sent, bounds |
+//! | `connections`, `outbox` | who is at the other end, what waits to be sent, bounds |
 //! | `handshake`, `peers`, `bootstrap` | who may speak, when to dial, how a cluster begins |
 //! | `boots` | two processes that run as one server |
 //! | `admission` | frames to requests; what is refused at the door |
+//! | `identity` | who asks, and whether it may |
 //! | `complaints` | what was said of other servers lately, and is not said again |
 //! | `pending`, `reads` | who waits for which entry, for which read round |
 //! | `ranges` | answers of any size, a slice a turn |
@@ -49,10 +50,12 @@ mod exchange;
 mod force;
 mod handover;
 mod handshake;
+mod identity;
 mod inspect;
 mod install;
 mod lease_clock;
 mod leases;
+mod outbox;
 mod peers;
 mod pending;
 mod quota;
@@ -69,11 +72,12 @@ mod turn_times;
 mod wake;
 mod watches;
 
-pub use connections::{ConnectionId, Flow, Outbox};
+pub use connections::{ConnectionId, Flow};
 pub use entry::{
     ConfigurationError, Member, Membership, Standing, decode_members, encode_members, genesis_of,
 };
 pub use inspect::Inspection;
+pub use outbox::Outbox;
 pub use peers::Dial;
 pub use restore::{Begun, NewMember, restore_member};
 pub use snapshots::{SnapshotOptions, load_snapshot};
@@ -96,6 +100,7 @@ use complaints::Complaints;
 use connections::{Connections, Party, counts_as_client};
 use entry::Memberships;
 use handover::{Handover, Leaving};
+use identity::Secret;
 use install::Receiving;
 use lease_clock::LeaseClock;
 use peers::{Outbound, Peers};
@@ -113,7 +118,7 @@ use turn_times::Turns;
 use watches::ClientWatches;
 
 /// What a node is told at its start. Chance and wall time enter here, once.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NodeOptions {
     /// This server.
     pub id: NodeId,
@@ -130,6 +135,8 @@ pub struct NodeOptions {
     pub boot_nonce: u64,
     /// Seeds election timeouts, jitter, salts and the hash index.
     pub seed: u64,
+    /// What logins are asked to sign is made of: random, and nobody may know it.
+    pub login_secret: [u8; 32],
     /// Milliseconds since 1970 at the start: for people who look at a data directory.
     pub unix_ms: u64,
     /// Drawn from [t, 2t). Nanoseconds.
@@ -250,6 +257,7 @@ pub struct Node {
     wal: Wal,
     store: Store,
     connections: Connections,
+    secret: Secret,
     peers: Peers,
     complaints: Complaints,
     open: OpenEntry,
@@ -320,6 +328,7 @@ impl Node {
             wal,
             store,
             connections: Connections::default(),
+            secret: Secret::new(options.login_secret),
             peers: Peers::new(&members, options.id, options.seed),
             complaints: Complaints::default(),
             open: OpenEntry::default(),

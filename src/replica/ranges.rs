@@ -17,7 +17,7 @@ use super::Node;
 use super::apply::error_of_range;
 use super::connections::{ConnectionId, Deferred, Written};
 use super::pending::Waiter;
-use crate::kv::{RangeEnd, RangeRequest, RangeWalk, SliceLimits, Sliced, Store};
+use crate::kv::{Asker, RangeEnd, RangeRequest, RangeWalk, SliceLimits, Sliced, Store};
 use crate::limits;
 use crate::types::{Instant, Revision};
 use crate::wire::client::{Op, RangeArgs};
@@ -109,7 +109,8 @@ impl Ranges {
 impl Node {
     /// Answers a range from the applied state, or begins to. Later, if the client does not read
     /// fast enough or this turn has begun enough.
-    pub(super) fn answer_range(&mut self, id: ConnectionId, request: u64, args: &RangeArgs<'_>) {
+    pub(super) fn answer_range(&mut self, waiter: Waiter, asker: Asker, args: &RangeArgs<'_>) {
+        let Waiter { connection: id, request } = waiter;
         // One key as it is now costs what every request costs.
         let point = args.end.is_empty() && args.revision == Revision(0);
         let steps = if point { usize::MAX } else { self.ranges.fresh_steps };
@@ -146,14 +147,14 @@ impl Node {
                 let mut encoded = Vec::new();
                 args.encode(&mut encoded);
                 self.store.pin_walk(&walk);
-                let waiter = Waiter { connection: id, request };
                 let due_at = self.now.after_ns(PATIENCE_NS);
                 self.keep_or_refuse(Running { waiter, args: encoded, walk, due_at });
             }
             (Written::Nothing, _) => {
                 let mut args_again = Vec::new();
                 args.encode(&mut args_again);
-                self.connections.defer(id, Deferred { request, op: Op::Range, args: args_again });
+                let (op, args) = (Op::Range, args_again);
+                self.connections.defer(id, Deferred { request, op, asker, args });
             }
             (Written::Whole | Written::Part, _) => {}
         }

@@ -2,9 +2,12 @@
 //! reads of a turn share one look at the lease, and wait together. Thesis §6.4.
 
 use super::connections::ConnectionId;
+use super::pending::Waiter;
 use crate::codec::msgpack::Reader;
+use crate::kv::Asker;
 use crate::raft::ReadTicket;
 use crate::types::{Instant, LogIndex, Revision};
+use crate::wire::auth::AuthRequest;
 use crate::wire::client::{Consistency, Op, RangeArgs, Selection, Txn};
 use crate::wire::leases::LeaseRequest;
 use std::collections::VecDeque;
@@ -29,6 +32,16 @@ pub(super) enum Asked<'a> {
     Txn(Txn<'a>),
     /// Something about leases.
     Lease(LeaseRequest),
+    /// Something about users and roles, or how to log in.
+    Auth(AuthRequest<'a>),
+}
+
+/// A read that is to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gathered<'a> {
+    pub(super) waiter: Waiter,
+    pub(super) asker: Asker,
+    pub(super) asked: &'a Asked<'a>,
 }
 
 impl<'a> Asked<'a> {
@@ -36,7 +49,7 @@ impl<'a> Asked<'a> {
     pub(super) fn key(&self) -> Option<&'a [u8]> {
         match self {
             Asked::Range(args) => Some(args.key),
-            Asked::Txn(_) | Asked::Lease(_) => None,
+            Asked::Txn(_) | Asked::Lease(_) | Asked::Auth(_) => None,
         }
     }
 
@@ -45,6 +58,7 @@ impl<'a> Asked<'a> {
             Asked::Range(_) => Op::Range,
             Asked::Txn(_) => Op::ReadTxn,
             Asked::Lease(asked) => asked.op(),
+            Asked::Auth(asked) => asked.op(),
         }
     }
 
@@ -54,6 +68,7 @@ impl<'a> Asked<'a> {
             Asked::Range(args) => args.encode(out),
             Asked::Txn(txn) => out.extend_from_slice(txn.args()),
             Asked::Lease(asked) => asked.encode(out),
+            Asked::Auth(asked) => asked.encode(out),
         }
     }
 
@@ -63,6 +78,8 @@ impl<'a> Asked<'a> {
             Asked::Txn(Txn::decode(&mut Reader::new(bytes)).expect(OURS))
         } else if let Some(asked) = LeaseRequest::decode(op, bytes).expect(OURS) {
             Asked::Lease(asked)
+        } else if let Some(asked) = AuthRequest::decode(op, bytes).expect(OURS) {
+            Asked::Auth(asked)
         } else {
             Asked::Range(RangeArgs::decode(bytes).expect(OURS))
         }
@@ -104,11 +121,20 @@ struct PlainArgs {
 pub(super) struct ReadBatch {
     arena: Vec<u8>,
     reads: Vec<Read>,
+    /// Who asks, of as many as there are; behind them nobody has said who it is. So they cost
+    /// nothing where nobody does.
+    askers: Vec<Asker>,
 }
 
 impl ReadBatch {
     /// Adds a read.
-    fn push(&mut self, connection: ConnectionId, request: u64, asked: &Asked<'_>) {
+    fn push(&mut self, read: &Gathered<'_>) {
+        let Gathered { waiter: Waiter { connection, request }, asker, asked } = read;
+        let (connection, request) = (*connection, *request);
+        if *asker != Asker::NOBODY {
+            self.askers.resize(self.reads.len(), Asker::NOBODY);
+            self.askers.push(*asker);
+        }
         let start = self.arena.len();
         let kept = match asked {
             Asked::Range(args) if args.selection == Selection::ALL => {
@@ -119,7 +145,7 @@ impl ReadBatch {
                 let args = PlainArgs { limit, revision, consistency, keys_only, count_only };
                 Kept::Plain { args, end_start }
             }
-            Asked::Range(_) | Asked::Txn(_) | Asked::Lease(_) => {
+            Asked::Range(_) | Asked::Txn(_) | Asked::Lease(_) | Asked::Auth(_) => {
                 asked.encode(&mut self.arena);
                 Kept::Encoded { op: asked.op() }
             }
@@ -135,6 +161,11 @@ impl ReadBatch {
     /// The reads, in order of arrival.
     pub(super) fn reads(&self) -> &[Read] {
         &self.reads
+    }
+
+    /// Who asks the `nth` read.
+    pub(super) fn asker(&self, nth: usize) -> Asker {
+        self.askers.get(nth).copied().unwrap_or(Asker::NOBODY)
     }
 
     /// What a read of this batch asks.
@@ -159,12 +190,14 @@ impl ReadBatch {
 
     /// What its reads count for. Bytes.
     fn bytes(&self) -> usize {
-        self.arena.len() + self.reads.len() * size_of::<Read>()
+        let askers = self.askers.len() * size_of::<Asker>();
+        self.arena.len() + self.reads.len() * size_of::<Read>() + askers
     }
 
     fn clear(&mut self) {
         self.arena.clear();
         self.reads.clear();
+        self.askers.clear();
     }
 
     fn is_small(&self) -> bool {
@@ -220,10 +253,10 @@ impl Reads {
     }
 
     /// Adds a read to those of the turn.
-    pub(super) fn gather(&mut self, by: By, id: ConnectionId, request: u64, asked: &Asked<'_>) {
+    pub(super) fn gather(&mut self, by: By, read: &Gathered<'_>) {
         let batch = self.gathering(by);
         let before = batch.bytes();
-        batch.push(id, request, asked);
+        batch.push(read);
         let added = batch.bytes() - before;
         self.bytes += added;
     }

@@ -256,7 +256,12 @@ impl Node {
             | Op::LeaseTimeToLive
             | Op::LeaseList
             | Op::Watch
-            | Op::WatchProgress => self.silence(),
+            | Op::WatchProgress
+            | Op::Auth
+            | Op::Login
+            | Op::LoginProof
+            | Op::AuthRead
+            | Op::As => self.silence(),
             // A file stays, and it would be this server's snapshot too: a restart makes its state
             // of that, and not of the log.
             Op::Snapshot => self.doubt(),

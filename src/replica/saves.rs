@@ -12,8 +12,10 @@
 //! server, and keep it from making its own snapshots.
 
 use super::connections::ConnectionId;
+use super::identity::denied;
 use super::pending::Waiter;
 use super::{Node, Stage};
+use crate::kv::{Asker, Denial};
 use crate::limits;
 use crate::raft::ReadTicket;
 use crate::types::{Instant, LogIndex};
@@ -53,6 +55,7 @@ struct Save {
     /// Its name to the record.
     number: u64,
     waiter: Waiter,
+    asker: Asker,
     step: Step,
     /// When a word is due, or the patience ends.
     due_at: Instant,
@@ -98,12 +101,16 @@ impl Node {
     pub(super) fn admit_save(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
         decode_status_args(request.args)
             .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
         self.check_leader_known(now)?;
+        if self.knows_rights() {
+            self.may_save(asker).map_err(denied)?;
+        }
         if self.saves.list.len() >= limits::SNAPSHOT_SAVES_MAX {
             return Err(Error::Busy { what: "other clients save snapshots".into() });
         }
@@ -111,7 +118,7 @@ impl Node {
         self.connections.wait(id);
         self.saves.begun += 1;
         let (number, due_at) = (self.saves.begun, now.after_ns(WORD_NS));
-        self.saves.list.push(Save { number, waiter, step: Step::Asked, due_at });
+        self.saves.list.push(Save { number, waiter, asker, step: Step::Asked, due_at });
         Ok(())
     }
 
@@ -143,13 +150,14 @@ impl Node {
             let asked = matches!(save.step, Step::Confirming(_));
             asked || connections.get(save.waiter.connection).is_some()
         });
-        let in_force = self.wal.snapshot();
+        let (in_force, applied) = (self.wal.snapshot(), self.store.applied());
         let room = connections.has_room_for_large();
         let mut pieces = Vec::new();
         for save in &mut self.saves.list {
             let id = save.waiter.connection;
             if let (Step::Confirmed(index), Some(source)) = (&save.step, in_force)
                 && source.id.position.index >= *index
+                && applied >= *index
             {
                 log::info!("sends a snapshot to a client id={}", source.id);
                 save.step = Step::Sending { source: source.clone(), sent: 0, reading: false };
@@ -179,6 +187,29 @@ impl Node {
         for (number, source, offset, length) in pieces {
             self.wal.read_piece(PieceFor::Client(number), &source, offset, length);
         }
+    }
+
+    /// Whoever may not have the store hears so once this server has applied all that was committed
+    /// when it asked. Before a snapshot is made for it.
+    pub(super) fn deny_saves(&mut self) {
+        while let Some((place, why)) = self.denied_save() {
+            self.end_save(place, &denied(why));
+        }
+    }
+
+    fn denied_save(&self) -> Option<(usize, Denial)> {
+        let applied = self.store.applied();
+        let mut all = self.saves.list.iter().enumerate();
+        all.find_map(|(place, save)| match save.step {
+            Step::Confirmed(index) if index <= applied => {
+                Some((place, self.may_save(save.asker).err()?))
+            }
+            Step::Asked
+            | Step::Confirming(_)
+            | Step::Lost
+            | Step::Confirmed(_)
+            | Step::Sending { .. } => None,
+        })
     }
 
     /// A piece was read.

@@ -10,8 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::connections::{ConnectionId, Connections};
+use super::identity::denied;
 use super::{Node, Stage};
-use crate::kv::{Batch, Outlet, RangeEnd, Room, Store, WatchEnd, WatchId, WatchSpec, Watches};
+use crate::kv::{
+    Asker, Batch, Denial, Outlet, RangeEnd, Room, Store, WatchEnd, WatchId, WatchSpec, Watches,
+};
 use crate::limits;
 use crate::types::{Instant, Revision};
 use crate::wire::client::{Request, decode_status_args};
@@ -37,12 +40,13 @@ const FORGOTTEN_PER_TURN: usize = 512;
 const WATCH_BYTES: usize = 304;
 
 /// A watch's name.
-type Name = (ConnectionId, u64);
+pub(super) type Name = (ConnectionId, u64);
 
 /// What is known of a watch here.
 #[derive(Debug)]
 struct Open {
     id: WatchId,
+    asker: Asker,
     bytes: usize,
     /// From one word to the next; 0: there are none.
     progress_ns: u64,
@@ -61,6 +65,8 @@ pub(super) struct ClientWatches {
     /// What this turn said last of the progress of a connection's watches: all of them are looked
     /// at for it, and it may be asked thousands of times.
     said: Option<(ConnectionId, Revision)>,
+    /// The changes of rights by which they were judged last; `None`: they are to be judged.
+    judged: Option<u64>,
     bytes: usize,
 }
 
@@ -73,6 +79,7 @@ impl ClientWatches {
             parked: BTreeSet::new(),
             gone: VecDeque::new(),
             said: None,
+            judged: None,
             bytes: 0,
         }
     }
@@ -139,6 +146,22 @@ impl ClientWatches {
         {
             *revision = heard.min(*revision);
         }
+    }
+
+    /// Whether rights have changed since this was asked.
+    pub(super) fn must_judge(&mut self, changes: u64) -> bool {
+        self.judged.replace(changes) != Some(changes)
+    }
+
+    /// The watches that may not go on, while rights count.
+    pub(super) fn denied(&self, store: &Store) -> Vec<(Name, Denial)> {
+        let judge = |open: &Open| {
+            let (key, end) = self.engine.range_of(open.id)?;
+            let rights = store.auth().rights(open.asker);
+            rights.and_then(|rights| rights.read(key, end)).err()
+        };
+        let all = self.open.iter();
+        all.filter_map(|(name, open)| Some((*name, judge(open)?))).collect()
     }
 
     /// Whether the next turn must not wait.
@@ -208,6 +231,7 @@ impl Node {
     pub(super) fn admit_watch(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         request: &Request<'_>,
         now: Instant,
     ) -> Result<(), Error> {
@@ -217,6 +241,7 @@ impl Node {
         if self.watches.open.contains_key(&name) {
             return Err(Error::BadRequest { why: "a watch has this id".into() });
         }
+        self.may_watch(asker, args.key, RangeEnd::from_bytes(args.end)).map_err(denied)?;
         let bytes = WATCH_BYTES + 2 * (args.key.len() + args.end.len());
         if self.watches.bytes + bytes > limits::WATCHES_BYTES_MAX {
             return Err(Error::Busy { what: "too many watches".into() });
@@ -231,7 +256,7 @@ impl Node {
         if progress_ns > 0 {
             self.watches.due.insert((due_at, name));
         }
-        let open = Open { id: watch, bytes, progress_ns, due_at };
+        let open = Open { id: watch, asker, bytes, progress_ns, due_at };
         self.watches.open.insert(name, open);
         self.watches.note_opened(id, watch, &self.store);
         // Of what comes in this turn it is to hear, even if it is compacted in the same.
@@ -286,6 +311,7 @@ impl Node {
             self.connections.events_wait = false;
             return self.store.hold_changes(None);
         }
+        self.judge_watches();
         self.with_watches(|engine, store, outlet| engine.advance(store, outlet));
         self.say_progress(now);
         self.connections.events_wait = self.watches.engine.has_work(&self.store);
@@ -345,14 +371,18 @@ impl Node {
     /// Ends all watches, and says why.
     pub(super) fn end_watches(&mut self, error: &Error) {
         let names: Vec<Name> = self.watches.open.keys().copied().collect();
-        for name in names {
-            self.connections.write(name.0, |out| error_reply(out, name.1, error));
-            self.watches.forget(name);
-        }
+        names.into_iter().for_each(|name| self.end_watch(name, error));
+    }
+
+    /// Ends a watch, and says why.
+    pub(super) fn end_watch(&mut self, name: Name, error: &Error) {
+        self.connections.write(name.0, |out| error_reply(out, name.1, error));
+        self.watches.forget(name);
     }
 
     /// A snapshot's store has taken the place of ours.
     pub(super) fn watch_new_store(&mut self) {
+        self.watches.judged = None;
         self.with_watches(|engine, _, outlet| engine.on_store_replaced(outlet));
         self.store.hold_changes(self.watches.engine.first_unheard());
         let count = self.watches.open.len();
@@ -370,7 +400,8 @@ mod tests {
         let (prev_kv, no_put, no_delete) = (false, false, false);
         let spec = WatchSpec { key, end, start, prev_kv, no_put, no_delete };
         let id = watches.engine.open(store, &spec, name);
-        watches.open.insert(name, Open { id, bytes: 7, progress_ns: 0, due_at: Instant::FAR });
+        let (asker, due_at) = (Asker::NOBODY, Instant::FAR);
+        watches.open.insert(name, Open { id, asker, bytes: 7, progress_ns: 0, due_at });
         watches.bytes += 7;
         watches.note_opened(name.0, id, store);
     }

@@ -14,6 +14,7 @@
 //!    9      see kv/txn.rs                                  Txn
 //!   10      [lease: uint, ttl_s: uint]                     LeaseGrant
 //!   11      [lease: uint]                                  LeaseRevoke
+//!   14      users and roles, see auth.rs
 //!   16      [key: bin, end: bin, limit: uint, revision: uint, consistency: uint,
 //!            keys_only: bool, count_only: bool]            Range
 //!            and perhaps, behind them, [sort_by: uint, order: uint, min_mod: uint, max_mod: uint,
@@ -23,6 +24,7 @@
 //!   19      [consistency: uint, txn: array]               ReadTxn, a Txn that changes nothing
 //!   20..22  leases, see leases.rs
 //!   23..25  watches, see watch.rs
+//!   26..29  who asks, users and roles, see auth.rs
 //!   40..45  members and their leader, see members.rs
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
@@ -42,8 +44,9 @@ use super::fields::{self, DecodeError, Fields};
 use super::frame::{self, FrameStart};
 
 pub use crate::kv::command::{
-    Command, Compare, DeleteWith, Operand, Order, PutWith, RangeEnd, RangeRequest, Relation,
-    Request as TxnRequest, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts,
+    Access, AuthChange, AuthVerb, Command, Compare, DeleteWith, Operand, Order, PasswordProof,
+    Permission, PutWith, RangeEnd, RangeRequest, Relation, Request as TxnRequest, RevisionSpan,
+    Selection, SessionCall, SortBy, Txn, TxnParts,
 };
 
 /// What a request wants. Below 16 are the commands of the log.
@@ -71,6 +74,8 @@ pub enum Op {
     LeaseGrant,
     /// End a lease, and delete the keys that hang on it.
     LeaseRevoke,
+    /// Change users or roles, or whether rights count.
+    Auth,
     /// Read the keys of a range.
     Range,
     /// The node's own view of itself.
@@ -91,6 +96,14 @@ pub enum Op {
     WatchCancel,
     /// Up to where everything was heard.
     WatchProgress,
+    /// Say who one is.
+    Login,
+    /// Prove it.
+    LoginProof,
+    /// Which users and roles there are.
+    AuthRead,
+    /// Do a request for somebody.
+    As,
     /// Who the members are.
     MemberList,
     /// A new member.
@@ -120,6 +133,7 @@ impl Op {
             Op::Txn => 9,
             Op::LeaseGrant => 10,
             Op::LeaseRevoke => 11,
+            Op::Auth => 14,
             Op::Range => 16,
             Op::Status => 17,
             Op::Snapshot => 18,
@@ -130,6 +144,10 @@ impl Op {
             Op::Watch => 23,
             Op::WatchCancel => 24,
             Op::WatchProgress => 25,
+            Op::Login => 26,
+            Op::LoginProof => 27,
+            Op::AuthRead => 28,
+            Op::As => 29,
             Op::MemberList => 40,
             Op::MemberAdd => 41,
             Op::MemberRemove => 42,
@@ -153,6 +171,7 @@ impl Op {
             9 => Some(Op::Txn),
             10 => Some(Op::LeaseGrant),
             11 => Some(Op::LeaseRevoke),
+            14 => Some(Op::Auth),
             16 => Some(Op::Range),
             17 => Some(Op::Status),
             18 => Some(Op::Snapshot),
@@ -163,6 +182,10 @@ impl Op {
             23 => Some(Op::Watch),
             24 => Some(Op::WatchCancel),
             25 => Some(Op::WatchProgress),
+            26 => Some(Op::Login),
+            27 => Some(Op::LoginProof),
+            28 => Some(Op::AuthRead),
+            29 => Some(Op::As),
             40 => Some(Op::MemberList),
             41 => Some(Op::MemberAdd),
             42 => Some(Op::MemberRemove),
@@ -186,7 +209,8 @@ impl Op {
             | Op::DeleteRangeWith
             | Op::Txn
             | Op::LeaseGrant
-            | Op::LeaseRevoke => true,
+            | Op::LeaseRevoke
+            | Op::Auth => true,
             Op::Range
             | Op::Status
             | Op::Snapshot
@@ -197,6 +221,10 @@ impl Op {
             | Op::Watch
             | Op::WatchCancel
             | Op::WatchProgress
+            | Op::Login
+            | Op::LoginProof
+            | Op::AuthRead
+            | Op::As
             | Op::MemberList
             | Op::MemberAdd
             | Op::MemberRemove

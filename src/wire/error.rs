@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::codec::msgpack::{self, Reader};
+use crate::kv::answer::{AuthRefusal, Denial};
 use crate::types::{ClusterId, NodeId, Revision};
 
 use super::fields::{self, DecodeError, Fields};
@@ -130,6 +131,18 @@ pub enum Error {
         /// What they may take. Bytes.
         max: u64,
     },
+    /// Code 24. Whoever asks may not. Details: 1 it has no such right, 2 it has not logged in, 3 its
+    /// login has ended.
+    Denied {
+        /// Why not.
+        why: Denial,
+    },
+    /// Code 25. Users and roles are not so, or a login failed. Details: which, see
+    /// `AuthRefusal::code`.
+    Auth {
+        /// What is wrong.
+        why: AuthRefusal,
+    },
     /// A code that this version does not know.
     Other {
         /// The code.
@@ -203,6 +216,8 @@ impl Error {
             Error::LeaseExists => 21,
             Error::TooManyLeases { .. } => 22,
             Error::OverQuota { .. } => 23,
+            Error::Denied { .. } => 24,
+            Error::Auth { .. } => 25,
             Error::Other { code, .. } => *code,
         }
     }
@@ -237,7 +252,9 @@ impl Error {
             | Error::LeaseExists
             | Error::TooManyLeases { .. }
             | Error::AnswerTooLarge { .. }
-            | Error::OverQuota { .. } => Advice::GiveUp,
+            | Error::OverQuota { .. }
+            | Error::Denied { .. }
+            | Error::Auth { .. } => Advice::GiveUp,
             Error::OutcomeUnknown
             | Error::SessionExpired
             | Error::CallAcknowledged
@@ -295,6 +312,8 @@ impl fmt::Display for Error {
                 f,
                 "the keys take {bytes} of {max} bytes; delete some, or raise --quota-bytes"
             ),
+            Error::Denied { why } => write!(f, "{why}"),
+            Error::Auth { why } => write!(f, "{why}"),
             Error::Other { code, text, .. } => write!(f, "error {code}: {text}"),
         }
     }
@@ -345,6 +364,8 @@ fn write_details(out: &mut Vec<u8>, error: &Error) {
         Error::AnswerTooLarge { max } | Error::TooManyLeases { max } => {
             write_numbers(out, &[*max]);
         }
+        Error::Denied { why } => write_numbers(out, &[code_of_denial(*why)]),
+        Error::Auth { why } => write_numbers(out, &[why.code()]),
         Error::WrongCluster { ours } => {
             msgpack::write_array(out, 1);
             msgpack::write_bin(out, &ours.0.to_be_bytes());
@@ -418,8 +439,27 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         21 => Error::LeaseExists,
         22 => Error::TooManyLeases { max: details.uint()? },
         23 => Error::OverQuota { bytes: details.uint()?, max: details.uint()? },
+        24 => return Ok(denial_of_code(details.uint()?).map(|why| Error::Denied { why })),
+        25 => return Ok(AuthRefusal::from_code(details.uint()?).map(|why| Error::Auth { why })),
         _ => return Ok(None),
     }))
+}
+
+const fn code_of_denial(why: Denial) -> u64 {
+    match why {
+        Denial::NotPermitted => 1,
+        Denial::NoUser => 2,
+        Denial::LoginEnded => 3,
+    }
+}
+
+const fn denial_of_code(code: u64) -> Option<Denial> {
+    match code {
+        1 => Some(Denial::NotPermitted),
+        2 => Some(Denial::NoUser),
+        3 => Some(Denial::LoginEnded),
+        _ => None,
+    }
 }
 
 fn node(details: &mut Fields<'_, '_>) -> Result<NodeId, DecodeError> {

@@ -17,6 +17,7 @@
 //! and borrow from the frame; rare ones with many fields (hello, welcome, status) are serde
 //! structures of `structs.rs`. Nothing here panics on bytes from outside, allocates by a length
 //! from outside, or recurses deeper than its own types.
+pub mod auth;
 pub mod client;
 pub mod error;
 pub mod fields;
@@ -27,6 +28,7 @@ pub mod members;
 pub mod peer;
 pub mod reply;
 pub mod results;
+pub mod scram;
 pub mod state;
 pub mod status;
 mod structs;

@@ -21,16 +21,18 @@
 //!           Snapshot, again and again until the last piece; all zero and empty: not yet
 //!   10, 11, 20..22  leases, see leases.rs
 //!   23..25  watches, see watch.rs
+//!   14, 26..28      who asks, users and roles, see auth.rs
 //!   40..45  members and their leader, see members.rs
 //! ```
 //!
-//! A command in a session is answered as the command by itself.
+//! A command in a session is answered as the command by itself, and so is a request for somebody.
 
 use crate::codec::msgpack::{self, Reader};
 use crate::kv::KeyValueRef;
 use crate::kv::answer::KvArray;
 use crate::types::{LogIndex, NodeId, Revision, SessionId, SnapshotId};
 
+use super::auth::{self, AuthAnswer, LoginChallenge, LoginDone};
 use super::client::Op;
 use super::error::{self, Error};
 use super::fields::{self, DecodeError, Fields};
@@ -330,6 +332,19 @@ pub enum ReplyBody<'a> {
         /// None of them misses anything up to this revision.
         revision: Revision,
     },
+    /// Users or roles were changed, or whether rights count.
+    Auth {
+        /// The store's revision.
+        revision: Revision,
+        /// How often users and roles were changed.
+        auth_revision: u64,
+    },
+    /// How to prove a password.
+    Login(LoginChallenge<'a>),
+    /// Whoever asked has logged in.
+    LoginProof(LoginDone),
+    /// Which users and roles there are.
+    AuthRead(Box<AuthAnswer>),
     /// Who the members are.
     MemberList(Box<MemberList>),
     /// The members were changed.
@@ -439,7 +454,11 @@ fn decode_args(op: Op, mut reader: Reader<'_>) -> Result<ReplyBody<'_>, DecodeEr
             ReplyBody::LeaseTimes(times, names)
         }
         Op::LeaseList => ReplyBody::LeaseList(leases::decode_list(&mut fields)?),
-        Op::InSession => {
+        Op::Auth => ReplyBody::Auth { revision: fields.revision()?, auth_revision: fields.uint()? },
+        Op::Login => ReplyBody::Login(auth::decode_challenge(&mut fields)?),
+        Op::LoginProof => ReplyBody::LoginProof(auth::decode_login_done(&mut fields)?),
+        Op::AuthRead => ReplyBody::AuthRead(Box::new(auth::decode_answer(&mut fields)?)),
+        Op::InSession | Op::As => {
             let found = u64::from(op.code());
             return Err(DecodeError::Range { what: "the kind of a reply", found });
         }

@@ -135,6 +135,7 @@ impl World {
             disk_id_if_new: DiskId(u128::from(it.chance.draw())),
             boot_nonce: it.chance.draw(),
             seed: it.chance.draw(),
+            login_secret: [7; 32],
             unix_ms,
             election_timeout_ns: options.election_timeout_ns,
             heartbeat_ns: options.heartbeat_ns,

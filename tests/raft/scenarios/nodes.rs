@@ -188,6 +188,7 @@ impl Nodes {
             disk_id_if_new: DiskId(u128::from(self.boots)),
             boot_nonce: self.boots,
             seed: self.boots,
+            login_secret: [7; 32],
             unix_ms: 1_000,
             election_timeout_ns: self.tuning.election_timeout_ns,
             heartbeat_ns: self.tuning.election_timeout_ns / 5,

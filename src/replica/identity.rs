@@ -1,0 +1,357 @@
+//! Who asks: logins, and whether whoever asks may.
+//!
+//! ```text
+//! Login       a read like others, so that a user that was just made, or a password that was just
+//!             changed, is known: answered by a challenge
+//! LoginProof  at once: whoever proves the password has its credential until the connection ends
+//! As          a request for somebody, by a gateway that has logged in as `root` may
+//! ```
+//!
+//! A right is asked for twice. At the door, if this is a leader that has applied what those before
+//! it committed, so that nobody fills the log or the queues with what is refused anyway; and where
+//! the request is done: a command in the store as it is applied, a read where it is answered, a
+//! watch whenever rights have changed. Only the latter counts. What a leader does at once, changes
+//! of the members say, is asked for once, and only a leader that knows answers.
+//!
+//! While rights do not count and nobody has logged in, all of this is one comparison.
+
+use super::Node;
+use super::connections::ConnectionId;
+use super::reads::Asked;
+use crate::kv::{Asker, AuthRefusal, Command, Denial, PasswordProof, RangeEnd, Rights};
+use crate::limits::PASSWORD_ROUNDS_DEFAULT;
+use crate::types::Credential;
+use crate::wire::auth::{
+    AuthAnswer, AuthRequest, GrantedPermission, LoginChallenge, LoginDone, auth_read_reply,
+    decode_as, decode_login_proof, login_proof_reply, login_reply,
+};
+use crate::wire::client::{Op, Request};
+use crate::wire::error::Error;
+use crate::wire::leases::LeaseRequest;
+use crate::wire::reply::error_reply;
+use crate::wire::scram::{Exchange, Key, hmac};
+
+/// The user whose password vouches for what is said of users that there are not.
+const ROOT: &str = "root";
+
+/// Salt of a user that there is not: as long as that of one there is. Bytes.
+const DECOY_SALT_BYTES: usize = 16;
+
+/// What a node knows that nobody can guess.
+pub(super) struct Secret {
+    key: Key,
+    nonces: u64,
+}
+
+impl Secret {
+    pub(super) fn new(key: Key) -> Secret {
+        Secret { key, nonces: 0 }
+    }
+
+    /// Chance that no other login of this server gets.
+    fn nonce(&mut self, boot_nonce: u64) -> Key {
+        self.nonces += 1;
+        hmac(&self.key, &[b"nonce", &boot_nonce.to_be_bytes(), &self.nonces.to_be_bytes()])
+    }
+}
+
+/// A login that waits for its proof.
+#[derive(Debug)]
+pub(super) struct Proving {
+    user: Box<str>,
+    client_nonce: Box<[u8]>,
+    server_nonce: Key,
+    salt: Box<[u8]>,
+    rounds: u64,
+    /// What the proof is held against, and whose it is; `None`: whatever comes proves nothing.
+    kept: Option<(Credential, Key, Key)>,
+}
+
+impl Proving {
+    /// Who has logged in, if this proves it.
+    fn judge(&self, proof: &Key) -> Option<LoginDone> {
+        let (credential, stored_key, server_key) = self.kept.as_ref()?;
+        let exchange = Exchange {
+            user: &self.user,
+            client_nonce: &self.client_nonce,
+            server_nonce: &self.server_nonce,
+            salt: &self.salt,
+            rounds: self.rounds,
+        };
+        let proves = exchange.proves(stored_key, proof);
+        let signature = exchange.signed_by(server_key);
+        proves.then_some(LoginDone { signature, credential: *credential })
+    }
+}
+
+pub(super) fn denied(why: Denial) -> Error {
+    Error::Denied { why }
+}
+
+impl Node {
+    /// Whether it makes a difference who asks.
+    #[inline]
+    fn minds_who_asks(&self) -> bool {
+        self.store.auth().is_enabled() || self.connections.has_logins()
+    }
+
+    /// Who asks, and for what.
+    #[inline]
+    pub(super) fn identify<'a>(
+        &self,
+        id: ConnectionId,
+        request: Request<'a>,
+    ) -> Result<(Asker, Request<'a>), Error> {
+        if request.op != Op::As && !self.minds_who_asks() {
+            return Ok((Asker::NOBODY, request));
+        }
+        let login = self.connections.get(id).map_or(Credential::NONE, |it| it.login);
+        if request.op != Op::As {
+            return Ok((Asker { login, acting: Credential::NONE }, request));
+        }
+        let (acting, inner) = decode_as(&request)
+            .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
+        // Whoever acts for nobody has no right of its own either.
+        let asker = if acting.is_some() { Asker { login, acting } } else { Asker::NOBODY };
+        Ok((asker, inner))
+    }
+
+    /// Whether this leader has applied all that those before it committed. What clients were told
+    /// since, it has told them.
+    pub(super) fn knows_rights(&self) -> bool {
+        self.sets_the_time()
+    }
+
+    /// At the door: whether a command need not enter the log.
+    #[inline]
+    pub(super) fn check_command(&self, asker: Asker, command: &Command<'_>) -> Result<(), Error> {
+        if !self.store.auth().is_enabled() || !self.knows_rights() {
+            return Ok(());
+        }
+        self.store.judge(asker, command).map_err(denied)
+    }
+
+    /// At the door: whether a read need not wait.
+    #[inline]
+    pub(super) fn check_read(&self, asker: Asker, asked: &Asked<'_>) -> Result<(), Error> {
+        if !self.store.auth().is_enabled() || !self.knows_rights() {
+            return Ok(());
+        }
+        self.judge_read(asker, asked)
+    }
+
+    /// Whether whoever asks may read that from the store as it is.
+    #[inline]
+    pub(super) fn may_read(&self, asker: Asker, asked: &Asked<'_>) -> Result<(), Error> {
+        if self.store.auth().is_enabled() { self.judge_read(asker, asked) } else { Ok(()) }
+    }
+
+    fn judge_read(&self, asker: Asker, asked: &Asked<'_>) -> Result<(), Error> {
+        let rights = || self.store.auth().rights(asker);
+        let judged = match asked {
+            Asked::Range(args) => {
+                rights().and_then(|it| it.read(args.key, RangeEnd::from_bytes(args.end)))
+            }
+            Asked::Txn(txn) => self.store.judge_read_txn(asker, *txn),
+            Asked::Lease(LeaseRequest::TimeToLive { lease, keys: true }) => {
+                self.store.judge_lease_keys(asker, *lease)
+            }
+            Asked::Lease(
+                LeaseRequest::KeepAlive { .. }
+                | LeaseRequest::TimeToLive { keys: false, .. }
+                | LeaseRequest::List { .. },
+            ) => rights().map(|_| ()),
+            Asked::Auth(request) => self.judge_auth_read(asker, request),
+        };
+        judged.map_err(denied)
+    }
+
+    /// A user may see itself and its roles, and `root` may see all.
+    fn judge_auth_read(&self, asker: Asker, request: &AuthRequest<'_>) -> Result<(), Denial> {
+        let auth = self.store.auth();
+        // Whoever wants to log in need not have.
+        if let AuthRequest::Login { .. } = request {
+            return Ok(());
+        }
+        let Err(why) = auth.rights(asker)?.administer() else { return Ok(()) };
+        let own = if asker.acting.is_some() { asker.acting } else { asker.login };
+        let own = auth.name_of(own);
+        let sees = match request {
+            AuthRequest::User { name } => own == Some(name),
+            AuthRequest::Role { name } => {
+                let user = own.and_then(|own| auth.user(own));
+                user.is_some_and(|user| user.roles().any(|role| role == *name))
+            }
+            AuthRequest::Login { .. }
+            | AuthRequest::Status
+            | AuthRequest::Users
+            | AuthRequest::Roles => false,
+        };
+        if sees { Ok(()) } else { Err(why) }
+    }
+
+    /// Whether whoever asks may watch a range, as far as this server knows.
+    pub(super) fn may_watch(
+        &self,
+        asker: Asker,
+        key: &[u8],
+        end: RangeEnd<'_>,
+    ) -> Result<(), Denial> {
+        let auth = self.store.auth();
+        if auth.is_enabled() { auth.rights(asker)?.read(key, end) } else { Ok(()) }
+    }
+
+    /// Whether whoever asks may have all of the store, as far as this server knows.
+    pub(super) fn may_save(&self, asker: Asker) -> Result<(), Denial> {
+        let auth = self.store.auth();
+        if auth.is_enabled() { auth.rights(asker)?.administer() } else { Ok(()) }
+    }
+
+    /// Whether a leader may do at once what is asked: `judge` says whether the rights suffice.
+    pub(super) fn check_rights(
+        &self,
+        asker: Asker,
+        judge: impl FnOnce(Rights<'_>) -> Result<(), Denial>,
+    ) -> Result<(), Error> {
+        if !self.knows_rights() {
+            let why = "this leader has just begun".into();
+            return Err(Error::NotReady { why });
+        }
+        let auth = self.store.auth();
+        if !auth.is_enabled() {
+            return Ok(());
+        }
+        auth.rights(asker).and_then(judge).map_err(denied)
+    }
+
+    /// Answers what was asked about users and roles, or how a password is to be proved.
+    pub(super) fn answer_auth(&mut self, id: ConnectionId, request: u64, asked: AuthRequest<'_>) {
+        let mut reply = Vec::new();
+        let answered = match asked {
+            AuthRequest::Login { user, nonce } => {
+                self.challenge(id, request, (user, nonce), &mut reply)
+            }
+            AuthRequest::Status
+            | AuthRequest::User { .. }
+            | AuthRequest::Users
+            | AuthRequest::Role { .. }
+            | AuthRequest::Roles => {
+                self.auth_answer(&asked).map(|it| auth_read_reply(&mut reply, request, &it))
+            }
+        };
+        if let Err(error) = answered {
+            error_reply(&mut reply, request, &error);
+        }
+        self.connections.answer(id, |out| out.extend_from_slice(&reply));
+    }
+
+    fn auth_answer(&self, asked: &AuthRequest<'_>) -> Result<AuthAnswer, Error> {
+        let auth = self.store.auth();
+        let mut answer = AuthAnswer {
+            revision: self.store.revision(),
+            auth_revision: auth.revision(),
+            enabled: auth.is_enabled(),
+            ..AuthAnswer::default()
+        };
+        match asked {
+            AuthRequest::User { name } => {
+                let user = auth.user(name).ok_or(Error::Auth { why: AuthRefusal::UserNotFound })?;
+                answer.credential = user.credential();
+                answer.has_password = user.password().is_some();
+                answer.names = user.roles().map(str::to_owned).collect();
+            }
+            AuthRequest::Users => {
+                answer.names = auth.users().map(|(name, _)| name.to_owned()).collect();
+            }
+            AuthRequest::Role { name } => {
+                let role = auth.role(name).ok_or(Error::Auth { why: AuthRefusal::RoleNotFound })?;
+                answer.permissions =
+                    role.permissions().map(|it| GrantedPermission::of(&it)).collect();
+            }
+            AuthRequest::Roles => {
+                answer.names = auth.roles().map(|(name, _)| name.to_owned()).collect();
+            }
+            AuthRequest::Status | AuthRequest::Login { .. } => {}
+        }
+        Ok(answer)
+    }
+
+    /// Asks whoever wants to log in for a proof. Whether there is such a user it does not say: one
+    /// that there is not, or that has no password, is asked as any other.
+    fn challenge(
+        &mut self,
+        id: ConnectionId,
+        request: u64,
+        (user, client_nonce): (&str, &[u8]),
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let auth = self.store.auth();
+        if !auth.is_enabled() {
+            return Err(Error::Auth { why: AuthRefusal::AuthNotEnabled });
+        }
+        let server_nonce = self.secret.nonce(self.boot_nonce);
+        let found = auth.user(user).and_then(|it| Some((it.credential(), it.password()?)));
+        let (salt, rounds, kept) = match found {
+            Some((credential, proof)) => {
+                let PasswordProof { salt, rounds, stored_key, server_key } = proof;
+                (salt.into(), rounds, Some((credential, *stored_key, *server_key)))
+            }
+            None => (self.decoy_salt(user), PASSWORD_ROUNDS_DEFAULT, None),
+        };
+        let challenge = LoginChallenge { nonce: &server_nonce, salt: &salt, rounds };
+        login_reply(reply, request, &challenge);
+        let (user, client_nonce) = (user.into(), client_nonce.into());
+        let proving = Proving { user, client_nonce, server_nonce, salt, rounds, kept };
+        self.connections.set_proving(id, proving);
+        Ok(())
+    }
+
+    /// The same on all servers as long as `root` keeps its password, as that of a user that there
+    /// is, and nobody can tell it from one.
+    fn decoy_salt(&self, user: &str) -> Box<[u8]> {
+        let root = self.store.auth().user(ROOT).and_then(|root| root.password());
+        let vouches = root.map_or([0; 32], |root| *root.server_key);
+        hmac(&vouches, &[b"salt", user.as_bytes()])[..DECOY_SALT_BYTES].into()
+    }
+
+    /// Judges a proof: the connection has the rights of its user from then on.
+    pub(super) fn prove_login(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+    ) -> Result<(), Error> {
+        let proof = decode_login_proof(request.args)
+            .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
+        let Some(proving) = self.connections.take_proving(id) else {
+            return Err(Error::BadRequest { why: "a proof of what was not asked for".into() });
+        };
+        let auth = self.store.auth();
+        // Another password may have been set since.
+        let done = proving.judge(&proof).filter(|done| auth.name_of(done.credential).is_some());
+        let Some(done) = done else {
+            log::debug!("refused a login node={} user={}", self.identity.node, proving.user);
+            return Err(Error::Auth { why: AuthRefusal::AuthFailed });
+        };
+        self.connections.set_login(id, done.credential);
+        self.connections.write(id, |out| login_proof_reply(out, request.id, &done));
+        Ok(())
+    }
+
+    /// Ends the watches of those who may read no more what they watch. Before they hear of anything
+    /// that was done since. However many watches there are, it looks at all of them: some 5 ms for
+    /// as many as there may be, once for each turn in which rights have changed.
+    pub(super) fn judge_watches(&mut self) {
+        let auth = self.store.auth();
+        if !self.watches.must_judge(auth.changes()) || !auth.is_enabled() {
+            return;
+        }
+        for (name, why) in self.watches.denied(&self.store) {
+            self.end_watch(name, &denied(why));
+        }
+    }
+
+    /// Who the cluster itself is to the store.
+    pub(super) fn cluster_asker(&self) -> Asker {
+        if self.store.auth().is_enabled() { Asker::CLUSTER } else { Asker::NOBODY }
+    }
+}
