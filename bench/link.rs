@@ -160,6 +160,10 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<(usize, Answer<'_>)> {
         | ReplyBody::Watch(_)
         | ReplyBody::WatchCancel { .. }
         | ReplyBody::WatchProgress { .. }
+        | ReplyBody::Auth { .. }
+        | ReplyBody::Login(_)
+        | ReplyBody::LoginProof(_)
+        | ReplyBody::AuthRead(_)
         | ReplyBody::Snapshot(_)
         | ReplyBody::MemberList(_)
         | ReplyBody::MemberChange { .. }

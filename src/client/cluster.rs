@@ -438,11 +438,14 @@ fn is_of_the_store(error: &WireError) -> bool {
         | WireError::TooManyLeases { .. }
         | WireError::AnswerTooLarge { .. }
         | WireError::Compacted { .. }
-        | WireError::FutureRevision { .. } => true,
+        | WireError::FutureRevision { .. }
+        | WireError::Auth { .. } => true,
         WireError::NotLeader { .. }
         | WireError::Busy { .. }
         | WireError::NoSpace
         | WireError::OverQuota { .. }
+        // It is found before the call is looked for.
+        | WireError::Denied { .. }
         | WireError::NotReady { .. }
         | WireError::BadRequest { .. }
         | WireError::TooLarge { .. }
@@ -506,6 +509,10 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
         | ReplyBody::Watch(_)
         | ReplyBody::WatchCancel { .. }
         | ReplyBody::WatchProgress { .. }
+        | ReplyBody::Auth { .. }
+        | ReplyBody::Login(_)
+        | ReplyBody::LoginProof(_)
+        | ReplyBody::AuthRead(_)
         | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
     }
 }

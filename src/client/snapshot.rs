@@ -137,6 +137,10 @@ fn receive(
             | ReplyBody::Watch(_)
             | ReplyBody::WatchCancel { .. }
             | ReplyBody::WatchProgress { .. }
+            | ReplyBody::Auth { .. }
+            | ReplyBody::Login(_)
+            | ReplyBody::LoginProof(_)
+            | ReplyBody::AuthRead(_)
             | ReplyBody::Range(_)
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)

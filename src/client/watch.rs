@@ -227,6 +227,10 @@ impl Watch {
             | ReplyBody::Snapshot(_)
             | ReplyBody::WatchCancel { .. }
             | ReplyBody::WatchProgress { .. }
+            | ReplyBody::Auth { .. }
+            | ReplyBody::Login(_)
+            | ReplyBody::LoginProof(_)
+            | ReplyBody::AuthRead(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
             | ReplyBody::Transfer { .. } => {

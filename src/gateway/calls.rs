@@ -366,6 +366,7 @@ fn is_of_the_store(error: &WireError) -> bool {
             | WireError::AnswerTooLarge { .. }
             | WireError::Compacted { .. }
             | WireError::FutureRevision { .. }
+            | WireError::Auth { .. }
     )
 }
 

@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 
+use crate::wire::auth::{AuthRefusal, Denial};
 use crate::wire::error::Error as WireError;
 use crate::wire::fields::DecodeError;
 
@@ -96,6 +97,8 @@ fn refusal(why: &WireError) -> Status {
         | WireError::SessionExpired
         | WireError::CallAcknowledged
         | WireError::AnswerNotKept { .. } => known(TIMED_OUT),
+        WireError::Denied { why } => known(known_denial(*why)),
+        WireError::Auth { why } => known(known_auth(*why)),
         WireError::AnswerTooLarge { .. } => Status::resource_exhausted(format!("raftd: {why}")),
         WireError::BadRequest { .. } => Status::invalid_argument(format!("raftd: {why}")),
         WireError::Refused { .. } | WireError::Removed { .. } => {
@@ -105,4 +108,37 @@ fn refusal(why: &WireError) -> Status {
             Status::unknown(format!("raftd: {why}"))
         }
     }
+}
+
+const fn known_denial(why: Denial) -> Known {
+    match why {
+        Denial::NotPermitted => (Code::PermissionDenied, "permission denied"),
+        Denial::NoUser => (Code::InvalidArgument, "user name is empty"),
+        Denial::LoginEnded => (Code::Unauthenticated, "invalid auth token"),
+    }
+}
+
+const fn known_auth(why: AuthRefusal) -> Known {
+    let text = match why {
+        AuthRefusal::UserEmpty => return (Code::InvalidArgument, "user name is empty"),
+        AuthRefusal::RoleEmpty => return (Code::InvalidArgument, "role name is empty"),
+        AuthRefusal::AuthFailed => {
+            let text = "authentication failed, invalid user ID or password";
+            return (Code::InvalidArgument, text);
+        }
+        AuthRefusal::InvalidAuthMgmt => {
+            return (Code::InvalidArgument, "invalid auth management");
+        }
+        AuthRefusal::TooMuch => return TOO_MANY_REQUESTS,
+        AuthRefusal::RootUserNotExist => "root user does not exist",
+        AuthRefusal::RootRoleNotExist => "root user does not have root role",
+        AuthRefusal::UserAlreadyExist => "user name already exists",
+        AuthRefusal::UserNotFound => "user name not found",
+        AuthRefusal::RoleAlreadyExist => "role name already exists",
+        AuthRefusal::RoleNotFound => "role name not found",
+        AuthRefusal::RoleNotGranted => "role is not granted to the user",
+        AuthRefusal::PermissionNotGranted => "permission is not granted to the role",
+        AuthRefusal::AuthNotEnabled => "authentication is not enabled",
+    };
+    (Code::FailedPrecondition, text)
 }

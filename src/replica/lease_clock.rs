@@ -284,6 +284,7 @@ impl LeaseClock {
             | CommandReply::PutWith { .. }
             | CommandReply::DeleteRangeWith { .. }
             | CommandReply::Txn { .. }
+            | CommandReply::Auth { .. }
             | CommandReply::Refused { .. }
             | CommandReply::SessionExpired
             | CommandReply::CallAcknowledged

@@ -20,6 +20,7 @@
 //! `scram.rs` says what is proved. An As is answered as the request inside it.
 
 use crate::codec::msgpack::{self, Reader};
+pub use crate::kv::answer::{AuthRefusal, Denial};
 use crate::kv::answer::{Access, Permission};
 use crate::limits::{AUTH_NAME_BYTES_MAX, NONCE_BYTES_MAX, NONCE_BYTES_MIN, SALT_BYTES_MAX};
 use crate::types::{Credential, Revision};

@@ -153,6 +153,11 @@ impl<'a> MemberRequest<'a> {
             | Op::Watch
             | Op::WatchCancel
             | Op::WatchProgress
+            | Op::Auth
+            | Op::Login
+            | Op::LoginProof
+            | Op::AuthRead
+            | Op::As
             | Op::MemberList => return Ok(None),
         };
         fields.close()?;

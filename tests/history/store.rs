@@ -235,6 +235,7 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             | CommandReply::LeaseRevoke { .. }
             | CommandReply::LeaseExpire { .. }
             | CommandReply::LeaseCheckpoint { .. }
+            | CommandReply::Auth { .. }
             | CommandReply::Void { .. }
             | CommandReply::Refused { .. }
             | CommandReply::SessionExpired

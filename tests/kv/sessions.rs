@@ -255,6 +255,7 @@ impl SessionModel {
                 | CommandReply::LeaseRevoke { .. }
                 | CommandReply::LeaseExpire { .. }
                 | CommandReply::LeaseCheckpoint { .. }
+                | CommandReply::Auth { .. }
                 | CommandReply::Void { .. }
                 | CommandReply::Refused { .. }
                 | CommandReply::SessionExpired

@@ -91,6 +91,11 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             | Op::Watch
             | Op::WatchCancel
             | Op::WatchProgress
+            | Op::Auth
+            | Op::Login
+            | Op::LoginProof
+            | Op::AuthRead
+            | Op::As
             | Op::OpenSession
             | Op::Compact
             | Op::Txn

@@ -49,7 +49,7 @@ impl Store {
                 rights.write(delete.key, delete.end)
             }
             Command::Txn(txn) => self.judge_txn(&rights, txn),
-            Command::LeaseRevoke { lease } => self.judge_lease(&rights, lease),
+            Command::LeaseRevoke { lease } => self.judge_revocation(&rights, lease),
             Command::Compact { .. } | Command::Auth(_) => rights.administer(),
             // Whoever is a user.
             Command::OpenSession
@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Whether somebody may delete all keys that hang on a lease.
-    fn judge_lease(&self, rights: &Rights<'_>, lease: u64) -> Result<(), Denial> {
+    fn judge_revocation(&self, rights: &Rights<'_>, lease: u64) -> Result<(), Denial> {
         match rights {
             Rights::All => Ok(()),
             Rights::Of(_) => {
@@ -90,7 +90,7 @@ impl Store {
         if put.prev_kv {
             rights.read(put.key, RangeEnd::Key)?;
         }
-        if put.lease == 0 { Ok(()) } else { self.judge_lease(rights, put.lease) }
+        if put.lease == 0 { Ok(()) } else { self.judge_revocation(rights, put.lease) }
     }
 
     fn judge_txn(&self, rights: &Rights<'_>, txn: Txn<'_>) -> Result<(), Denial> {

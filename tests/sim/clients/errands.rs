@@ -115,6 +115,10 @@ impl World {
             | ReplyBody::Watch(_)
             | ReplyBody::WatchCancel { .. }
             | ReplyBody::WatchProgress { .. }
+            | ReplyBody::Auth { .. }
+            | ReplyBody::Login(_)
+            | ReplyBody::LoginProof(_)
+            | ReplyBody::AuthRead(_)
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }

@@ -186,6 +186,10 @@ impl World {
             | ReplyBody::Watch(_)
             | ReplyBody::WatchCancel { .. }
             | ReplyBody::WatchProgress { .. }
+            | ReplyBody::Auth { .. }
+            | ReplyBody::Login(_)
+            | ReplyBody::LoginProof(_)
+            | ReplyBody::AuthRead(_)
             | ReplyBody::Snapshot(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }
@@ -396,6 +400,9 @@ impl std::fmt::Display for Shown<'_, '_> {
             ReplyBody::Watch(_)
             | ReplyBody::WatchCancel { .. }
             | ReplyBody::WatchProgress { .. } => f.write_str("watch"),
+            ReplyBody::Auth { auth_revision, .. } => write!(f, "auth at {auth_revision}"),
+            ReplyBody::Login(_) | ReplyBody::LoginProof(_) => f.write_str("login"),
+            ReplyBody::AuthRead(_) => f.write_str("users and roles"),
             ReplyBody::MemberList(_) => f.write_str("members"),
             ReplyBody::MemberChange { index, .. } => write!(f, "members changed at {index}"),
             ReplyBody::Transfer { leader } => write!(f, "{leader} leads"),

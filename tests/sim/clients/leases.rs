@@ -371,6 +371,7 @@ impl Promises {
             }
             Command::LeaseExpire { .. }
             | Command::LeaseCheckpoint { .. }
+            | Command::Auth(_)
             | Command::Put { .. }
             | Command::DeleteRange { .. }
             | Command::Compact { .. }

@@ -94,6 +94,10 @@ impl World {
             | ReplyBody::Watch(_)
             | ReplyBody::WatchCancel { .. }
             | ReplyBody::WatchProgress { .. }
+            | ReplyBody::Auth { .. }
+            | ReplyBody::Login(_)
+            | ReplyBody::LoginProof(_)
+            | ReplyBody::AuthRead(_)
             | ReplyBody::Status(_)
             | ReplyBody::MemberList(_)
             | ReplyBody::MemberChange { .. }

@@ -27,7 +27,7 @@ pub(crate) fn owned(command: kv::Command<'_>, term: Term) -> Option<Command> {
             Command::Delete { key: key.to_vec(), end }
         }
         kv::Command::Compact { revision } => Command::Compact { revision: revision.0 },
-        kv::Command::OpenSession => return None,
+        kv::Command::OpenSession | kv::Command::Auth(_) => return None,
         kv::Command::LeaseGrant { lease, .. } => Command::Lease(LeaseChange::Grant { lease }),
         kv::Command::LeaseRevoke { lease } => Command::Lease(LeaseChange::Revoke { lease }),
         kv::Command::LeaseExpire { term: said_in, lease, grant } if said_in == term => {

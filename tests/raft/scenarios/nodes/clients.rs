@@ -141,6 +141,10 @@ impl Nodes {
                 ReplyBody::Status(_)
                 | ReplyBody::WatchCancel { .. }
                 | ReplyBody::WatchProgress { .. }
+                | ReplyBody::Auth { .. }
+                | ReplyBody::Login(_)
+                | ReplyBody::LoginProof(_)
+                | ReplyBody::AuthRead(_)
                 | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutIf { .. }
                 | ReplyBody::Compact { .. }
