@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::{ClusterId, Revision};
+use crate::wire::auth::Denial;
 use crate::wire::client::{Command, RangeArgs, RangeEnd};
 use crate::wire::error::{Advice, Error as WireError};
 use crate::wire::reply::ReplyBody;
@@ -13,6 +14,7 @@ use crate::wire::status::Status;
 use super::clock::{Deadline, back_off};
 use super::connection::Connection;
 use super::error::{Attempt, ConnectionError, Error, Why};
+use super::login::Login;
 use super::session::Sessions;
 
 /// One attempt to say hello takes at least and at most this, by the timeout's share of an endpoint:
@@ -40,6 +42,17 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// The cluster it must be; 0 is any.
     pub cluster_id: ClusterId,
+    /// As whom it logs in, if rights count there.
+    pub login: Option<Login>,
+}
+
+impl ClientOptions {
+    /// Whether an answer says that the login was of a time before, and another one may help.
+    pub(super) fn must_log_in(&self, error: &WireError) -> bool {
+        let stale = WireError::Denied { why: Denial::LoginEnded };
+        let before = WireError::Denied { why: Denial::NoUser };
+        self.login.is_some() && (*error == stale || *error == before)
+    }
 }
 
 /// A client of a cluster. One request at a time; see `Connection` for more.
@@ -320,6 +333,9 @@ impl Client {
             return Err(unexpected());
         }
         if let ReplyBody::Error(error) = reply.body {
+            if self.options.must_log_in(&error) {
+                return Err(not_done(&endpoint, Why::Answer(error)));
+            }
             let failure = judge(intent, endpoint, error);
             if let Failure::Refused { .. } = failure {
                 self.connection = Some(connection);
@@ -401,8 +417,12 @@ impl Client {
         let patience = deadline.at_most(share.clamp(HELLO_TIMEOUT_MIN, HELLO_TIMEOUT_MAX));
         // What a session's calls did is known in the cluster that opened it, and in no other.
         let cluster_id = self.sessions.cluster_id().unwrap_or(self.options.cluster_id);
-        Connection::open(&endpoint, cluster_id, patience)
-            .map_err(|why| not_done(&endpoint, Why::Connection(why)))
+        let login = self.options.login.as_ref();
+        let opened = Connection::open_as(&endpoint, cluster_id, login, patience);
+        opened.map_err(|why| match why.login_refusal() {
+            Some((endpoint, source)) => Failure::Refused { endpoint, source },
+            None => not_done(&endpoint, Why::Connection(why)),
+        })
     }
 }
 

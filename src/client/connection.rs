@@ -8,17 +8,20 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::limits::{HELLO_BYTES_MAX, REPLY_BYTES_MAX};
-use crate::types::ClusterId;
+use crate::types::{ClusterId, Credential};
+use crate::wire::auth::{self, AuthRequest, in_name_of};
 use crate::wire::client::{self, Command, Consistency, RangeArgs, SessionCall, Txn};
 use crate::wire::frame::next_frame;
 use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
 use crate::wire::leases::{self, LeaseRequest};
 use crate::wire::members::{self, MemberRequest};
 use crate::wire::reply::{Reply, decode_reply};
+use crate::wire::scram::Key;
 use crate::wire::watch::{self, WatchArgs};
 
 use super::clock::Deadline;
 use super::error::ConnectionError;
+use super::login::Login;
 
 /// Bytes read at a time. Bytes: hundreds of small replies.
 const READ_BYTES: usize = 64 * 1024;
@@ -36,6 +39,7 @@ pub struct Connection {
     next_id: u64,
     out: Vec<u8>,
     input: Input,
+    acting: Option<Credential>,
 }
 
 impl Connection {
@@ -68,10 +72,30 @@ impl Connection {
         let endpoint = endpoint.to_owned();
         match reply {
             HelloReply::Welcome(welcome) => {
-                Ok(Connection { endpoint, stream, welcome, next_id: 1, out, input })
+                Ok(Connection { endpoint, stream, welcome, next_id: 1, out, input, acting: None })
             }
             HelloReply::Refused(source) => Err(ConnectionError::Refused { endpoint, source }),
         }
+    }
+
+    /// The same, and logs in, if there is somebody to log in as and rights count.
+    pub fn open_as(
+        endpoint: &str,
+        cluster_id: ClusterId,
+        login: Option<&Login>,
+        deadline: Deadline,
+    ) -> Result<Connection, ConnectionError> {
+        let mut connection = Connection::open(endpoint, cluster_id, deadline)?;
+        if let Some(login) = login {
+            connection.log_in(login, deadline)?;
+        }
+        Ok(connection)
+    }
+
+    /// Whom the requests made from now on are for: what only a user with the role `root` may say.
+    /// `Some(NONE)`: for nobody, who has no rights; `None`: for whoever has logged in.
+    pub fn act_for(&mut self, acting: Option<Credential>) {
+        self.acting = acting;
     }
 
     /// Where it was opened to.
@@ -86,94 +110,78 @@ impl Connection {
 
     /// Puts a Put into the send buffer; the reply will carry the number returned.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> u64 {
-        let id = self.take_id();
-        client::put_request(&mut self.out, id, key, value);
-        id
+        self.request(|out, id| client::put_request(out, id, key, value))
     }
 
     /// Puts a command into the send buffer, as a call of a session or by itself.
     pub fn command(&mut self, call: Option<SessionCall>, command: Command<'_>) -> u64 {
-        let id = self.take_id();
-        client::command_request(&mut self.out, id, call, command);
-        id
+        self.request(|out, id| client::command_request(out, id, call, command))
     }
 
     /// Puts a DeleteRange into the send buffer.
     pub fn delete_range(&mut self, key: &[u8], end: &[u8]) -> u64 {
-        let id = self.take_id();
-        client::delete_request(&mut self.out, id, key, end);
-        id
+        self.request(|out, id| client::delete_request(out, id, key, end))
     }
 
     /// Puts a Range into the send buffer. It is answered by replies of this number until one that
     /// does not go on.
     pub fn range(&mut self, args: &RangeArgs<'_>) -> u64 {
-        let id = self.take_id();
-        client::range_request(&mut self.out, id, args);
-        id
+        self.request(|out, id| client::range_request(out, id, args))
     }
 
     /// Puts a ReadTxn into the send buffer.
     pub fn read_txn(&mut self, consistency: Consistency, txn: Txn<'_>) -> u64 {
-        let id = self.take_id();
-        client::read_txn_request(&mut self.out, id, consistency, txn);
-        id
+        self.request(|out, id| client::read_txn_request(out, id, consistency, txn))
     }
 
     /// Puts a request about leases into the send buffer.
     pub fn lease(&mut self, request: &LeaseRequest) -> u64 {
-        let id = self.take_id();
-        leases::lease_request(&mut self.out, id, request);
-        id
+        self.request(|out, id| leases::lease_request(out, id, request))
+    }
+
+    /// Puts a question about users and roles into the send buffer, or the beginning of a login.
+    pub fn auth(&mut self, request: &AuthRequest<'_>) -> u64 {
+        self.request(|out, id| auth::auth_request(out, id, request))
+    }
+
+    /// Puts what proves a password into the send buffer.
+    pub(super) fn login_proof(&mut self, proof: &Key) -> u64 {
+        self.request(|out, id| auth::login_proof_request(out, id, proof))
     }
 
     /// Puts a Status into the send buffer.
     pub fn status(&mut self) -> u64 {
-        let id = self.take_id();
-        client::status_request(&mut self.out, id);
-        id
+        self.request(client::status_request)
     }
 
     /// Puts a Snapshot into the send buffer. It is answered by many replies of this number.
     pub fn snapshot(&mut self) -> u64 {
-        let id = self.take_id();
-        client::snapshot_request(&mut self.out, id);
-        id
+        self.request(client::snapshot_request)
     }
 
     /// Puts a Watch into the send buffer. It is answered by many replies of this number.
     pub fn watch(&mut self, args: &WatchArgs<'_>) -> u64 {
-        let id = self.take_id();
-        watch::watch_request(&mut self.out, id, args);
-        id
+        self.request(|out, id| watch::watch_request(out, id, args))
     }
 
     /// Puts a WatchCancel into the send buffer.
     pub fn cancel_watch(&mut self, watch: u64) -> u64 {
-        let id = self.take_id();
-        watch::watch_cancel_request(&mut self.out, id, watch);
-        id
+        self.request(|out, id| watch::watch_cancel_request(out, id, watch))
     }
 
     /// Puts a WatchProgress into the send buffer.
     pub fn watch_progress(&mut self) -> u64 {
-        let id = self.take_id();
-        watch::watch_progress_request(&mut self.out, id);
-        id
+        self.request(watch::watch_progress_request)
     }
 
     /// Puts a request to change the members or the leader into the send buffer.
     pub fn member_request(&mut self, request: &MemberRequest<'_>) -> u64 {
-        let id = self.take_id();
-        request.encode(&mut self.out, id);
-        id
+        self.request(|out, id| request.encode(out, id))
     }
 
     /// Puts a MemberList into the send buffer.
     pub fn member_list(&mut self) -> u64 {
-        let id = self.take_id();
-        members::member_list_request(&mut self.out, id);
-        id
+        self.request(members::member_list_request)
     }
 
     /// Sends the buffer. After an error the last request in it was not wholly sent.
@@ -219,9 +227,13 @@ impl Connection {
         self.next_id - 1
     }
 
-    fn take_id(&mut self) -> u64 {
-        let id = self.next_id;
+    fn request(&mut self, encode: impl FnOnce(&mut Vec<u8>, u64)) -> u64 {
+        let (id, from) = (self.next_id, self.out.len());
         self.next_id += 1;
+        encode(&mut self.out, id);
+        if let Some(acting) = self.acting {
+            in_name_of(&mut self.out, from, acting);
+        }
         id
     }
 }

@@ -62,6 +62,11 @@ pub enum ConnectionError {
         /// Why it is none.
         source: FrameError,
     },
+    /// Whoever answers does not know the password that it is to know: no server of the cluster.
+    Impostor {
+        /// The endpoint.
+        endpoint: String,
+    },
     /// A body that is not the reply it should be.
     Reply {
         /// The endpoint.
@@ -69,6 +74,14 @@ pub enum ConnectionError {
         /// Why not; `None` if it is a reply to something else.
         source: Option<DecodeError>,
     },
+}
+
+impl ConnectionError {
+    /// What a server has said of the login, if that is why: asking others, or again, is in vain.
+    pub(super) fn login_refusal(&self) -> Option<(String, WireError)> {
+        let ConnectionError::Refused { endpoint, source } = self else { return None };
+        matches!(source, WireError::Auth { .. }).then(|| (endpoint.clone(), source.clone()))
+    }
 }
 
 impl fmt::Display for ConnectionError {
@@ -84,6 +97,9 @@ impl fmt::Display for ConnectionError {
                 write!(f, "{endpoint} took too long: {doing}")
             }
             ConnectionError::Closed { endpoint } => write!(f, "{endpoint} closed the connection"),
+            ConnectionError::Impostor { endpoint } => {
+                write!(f, "{endpoint} does not know the password, and may be no server of yours")
+            }
             ConnectionError::Frame { endpoint, .. } | ConnectionError::Reply { endpoint, .. } => {
                 write!(f, "{endpoint} does not speak raftd's protocol")
             }
@@ -103,6 +119,7 @@ impl StdError for ConnectionError {
             ConnectionError::Resolve { source: None, .. }
             | ConnectionError::Reply { source: None, .. }
             | ConnectionError::TimedOut { .. }
+            | ConnectionError::Impostor { .. }
             | ConnectionError::Closed { .. } => None,
         }
     }

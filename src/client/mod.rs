@@ -10,11 +10,13 @@
 //! is a call of a session and is done once (`session`). A client made by `at_most_once` has no
 //! session: then a write whose answer did not come is `Error::OutcomeUnknown`, and only the caller
 //! knows whether twice is fine.
+mod auth;
 mod clock;
 mod cluster;
 mod connection;
 mod error;
 mod leases;
+mod login;
 mod members;
 mod ranges;
 mod requests;
@@ -22,16 +24,20 @@ mod session;
 mod snapshot;
 mod watch;
 
+pub use crate::wire::auth::{AuthAnswer, AuthRefusal, AuthRequest, Denial, GrantedPermission};
 pub use crate::wire::client::{
-    Command, Compare, DeleteWith, Operand, Order, PutWith, RangeArgs, RangeEnd, RangeRequest,
-    Relation, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts, TxnRequest,
+    Access, AuthVerb, Command, Compare, DeleteWith, Operand, Order, Permission, PutWith, RangeArgs,
+    RangeEnd, RangeRequest, Relation, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts,
+    TxnRequest,
 };
 pub use crate::wire::leases::{LeaseList, LeaseTerm, LeaseTimes};
+pub use auth::AuthChanged;
 pub use clock::{Deadline, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
 pub use leases::LeaseFound;
+pub use login::{Login, NewPassword};
 pub use members::find_cluster;
 pub use ranges::RangeDone;
 pub use requests::{DeletedKeys, Put, TxnDone, TxnResult};

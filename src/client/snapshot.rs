@@ -62,12 +62,16 @@ impl Client {
         for turn in 0.. {
             let endpoint = &options.endpoints[turn % options.endpoints.len()];
             let patience = deadline.at_most(options.timeout);
-            let ended = match Connection::open(endpoint, options.cluster_id, patience) {
+            let (cluster_id, login) = (options.cluster_id, options.login.as_ref());
+            let ended = match Connection::open_as(endpoint, cluster_id, login, patience) {
                 Ok(connection) => receive(connection, &mut || self.deadline(), take),
-                Err(why) => {
-                    let (endpoint, why) = (endpoint.clone(), Why::Connection(why));
-                    End::Broke { begun: false, attempt: Attempt { endpoint, why } }
-                }
+                Err(why) => match why.login_refusal() {
+                    Some((endpoint, source)) => End::Refused(Error::Refused { endpoint, source }),
+                    None => {
+                        let (endpoint, why) = (endpoint.clone(), Why::Connection(why));
+                        End::Broke { begun: false, attempt: Attempt { endpoint, why } }
+                    }
+                },
             };
             match ended {
                 End::Whole(id) => return Ok(Some(id)),

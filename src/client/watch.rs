@@ -123,6 +123,11 @@ impl Watch {
         loop {
             let Some(mut line) = self.line.take() else {
                 if let Err(attempt) = self.open(deadline) {
+                    if let Why::Connection(why) = &attempt.why
+                        && let Some((endpoint, source)) = why.login_refusal()
+                    {
+                        return Err(Error::Refused { endpoint, source });
+                    }
                     self.last_words.insert(attempt.endpoint, attempt.why);
                     if self.turn.is_multiple_of(self.options.endpoints.len()) {
                         back_off(deadline);
@@ -165,7 +170,8 @@ impl Watch {
         self.turn += 1;
         let failed = |why| Attempt { endpoint: endpoint.clone(), why: Why::Connection(why) };
         let patience = deadline.at_most(HELLO_TIMEOUT_MAX);
-        let opened = Connection::open(endpoint, self.cluster_id, patience);
+        let login = self.options.login.as_ref();
+        let opened = Connection::open_as(endpoint, self.cluster_id, login, patience);
         let mut connection = opened.map_err(failed)?;
         let WatchOptions { key, end, start, prev_kv, no_put, no_delete } = &self.wanted;
         let id = connection.watch(&WatchArgs {
@@ -206,6 +212,9 @@ impl Watch {
             ReplyBody::Watch(heard) => self.take(&heard),
             // Who was removed knows no better than who has stopped: the others go on.
             ReplyBody::Error(source @ WireError::Removed { .. }) => Word::Lost(Why::Answer(source)),
+            ReplyBody::Error(source) if self.options.must_log_in(&source) => {
+                Word::Lost(Why::Answer(source))
+            }
             ReplyBody::Error(source) => match source.advice() {
                 Advice::AskAgain | Advice::Unknown => Word::Lost(Why::Answer(source)),
                 Advice::GiveUp => Word::Over(Error::Refused { endpoint, source }),
@@ -271,7 +280,7 @@ mod tests {
     fn the_next_revision_that_is_asked_for_is_behind_all_that_were_handed_out() {
         let endpoints = vec!["sim:1".to_owned()];
         let timeout = Duration::from_secs(1);
-        let options = ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) };
+        let options = ClientOptions { endpoints, timeout, cluster_id: ClusterId(0), login: None };
         let wanted = WatchOptions { start: Revision(4), ..WatchOptions::default() };
         let mut watch = Watch::new(options, wanted);
         // A node that lags has heard less than what is asked for, and than what another said.

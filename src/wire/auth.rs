@@ -20,14 +20,14 @@
 //! `scram.rs` says what is proved. An As is answered as the request inside it.
 
 use crate::codec::msgpack::{self, Reader};
-pub use crate::kv::answer::{AuthRefusal, Denial};
 use crate::kv::answer::{Access, Permission};
+pub use crate::kv::answer::{AuthRefusal, Denial};
 use crate::limits::{AUTH_NAME_BYTES_MAX, NONCE_BYTES_MAX, NONCE_BYTES_MIN, SALT_BYTES_MAX};
 use crate::types::{Credential, Revision};
 
 use super::client::{Op, Request, begin_request};
 use super::fields::{self, DecodeError, Fields};
-use super::frame::{self, FrameStart};
+use super::frame::{self, LENGTH_BYTES};
 use super::reply::begin_reply;
 use super::scram::Key;
 
@@ -165,20 +165,21 @@ fn key(fields: &mut Fields<'_, '_>) -> Result<Key, DecodeError> {
     bytes.try_into().map_err(|_| DecodeError::Range { what: "the length of a key", found })
 }
 
-/// Begins an As around a request, which is appended from its op on.
-fn begin_as(out: &mut Vec<u8>, id: u64, acting: Credential) -> FrameStart {
-    let start = begin_request(out, id, Op::As);
-    msgpack::write_array(out, 3);
-    msgpack::write_uint(out, acting.0);
-    start
-}
-
-/// Appends a request that was encoded as a whole frame, for whom it is asked: as a whole frame.
-/// `request` is the frame's body.
-pub fn as_request(out: &mut Vec<u8>, acting: Credential, request: &Request<'_>) {
-    let start = begin_as(out, request.id, acting);
-    out.extend_from_slice(request.command);
-    frame::finish(out, start);
+/// Makes a request for somebody of the one that was appended as a whole frame at `from`, and with
+/// which the buffer ends. `NONE`: it is for nobody, who has no rights.
+pub fn in_name_of(out: &mut Vec<u8>, from: usize, acting: Credential) {
+    const OURS: &str = "a whole frame was appended";
+    let body_at = from + LENGTH_BYTES;
+    let mut reader = Reader::new(&out[body_at..]);
+    reader.array().expect(OURS);
+    reader.uint().expect(OURS);
+    let op_at = out.len() - reader.rest().len();
+    let mut before = vec![Op::As.code()];
+    msgpack::write_array(&mut before, 3);
+    msgpack::write_uint(&mut before, acting.0);
+    out.splice(op_at..op_at, before);
+    let bytes = u32::try_from(out.len() - body_at).expect("limits.rs bounds every message");
+    out[from..body_at].copy_from_slice(&bytes.to_le_bytes());
 }
 
 /// Reads an As: for whom it is, and the request inside. The latter ends where the former does.

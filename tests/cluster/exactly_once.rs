@@ -29,7 +29,7 @@ fn endpoints(cluster: &Cluster) -> Vec<String> {
 
 fn patient_client(cluster: &Cluster) -> Client {
     let (endpoints, cluster_id) = (endpoints(cluster), ClusterId(0));
-    Client::new(ClientOptions { endpoints, timeout: PATIENCE, cluster_id })
+    Client::new(ClientOptions { endpoints, timeout: PATIENCE, cluster_id, login: None })
 }
 
 /// Reads the counter and puts one more, until nobody else was faster.

@@ -57,7 +57,8 @@ fn a_follower_that_does_not_read_neither_slows_the_leader_nor_fills_its_memory()
     let leader = cluster.leader();
     let endpoints = vec![cluster.server(leader).listen().to_owned()];
     let timeout = Duration::from_secs(5);
-    let mut client = Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) });
+    let mut client =
+        Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0), login: None });
     let large = vec![b'x'; 1 << 20];
     for _ in 0..40 {
         client.put(b"k", &large).unwrap();

@@ -189,6 +189,7 @@ impl Cluster {
             endpoints,
             timeout: Duration::from_secs(5),
             cluster_id: ClusterId(0),
+            login: None,
         })
     }
 

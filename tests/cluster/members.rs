@@ -148,7 +148,7 @@ impl Book {
     fn client(&self) -> Client {
         let endpoints = self.addresses.lock().unwrap().clone();
         let timeout = Duration::from_secs(5);
-        Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) })
+        Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0), login: None })
     }
 }
 

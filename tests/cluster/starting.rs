@@ -85,6 +85,7 @@ fn a_lone_node_serves_as_a_cluster_of_one() {
         endpoints: vec![address],
         timeout: PATIENCE,
         cluster_id: ClusterId(0),
+        login: None,
     });
     put_and_get(&mut client, "alone", "1");
     server.kill();

@@ -39,7 +39,12 @@ const WITNESSES: u32 = 8;
 fn options_of(nodes: &[(String, AtomicU32)], first: usize) -> ClientOptions {
     let mut endpoints: Vec<String> = nodes.iter().map(|(address, _)| address.clone()).collect();
     endpoints.rotate_left(first % nodes.len());
-    ClientOptions { endpoints, timeout: Duration::from_secs(5), cluster_id: ClusterId(0) }
+    ClientOptions {
+        endpoints,
+        timeout: Duration::from_secs(5),
+        cluster_id: ClusterId(0),
+        login: None,
+    }
 }
 
 #[test]
@@ -225,7 +230,8 @@ fn a_listener_that_does_not_read_costs_little_and_is_told_where_to_go_on() {
     slow.watch(&watch_of(b"f"));
     slow.flush(Deadline::after(PATIENCE)).unwrap();
     let endpoints = vec![cluster.server(1).listen().to_owned()];
-    let options = ClientOptions { endpoints, timeout: PATIENCE, cluster_id: ClusterId(0) };
+    let options =
+        ClientOptions { endpoints, timeout: PATIENCE, cluster_id: ClusterId(0), login: None };
     let wanted = WatchOptions { key: b"f".to_vec(), ..WatchOptions::default() };
     let mut quick = Watch::new(options, wanted);
     let heard = |watch: &mut Watch| watch.next(Deadline::after(PATIENCE)).unwrap().expect("soon");

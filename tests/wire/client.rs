@@ -178,7 +178,7 @@ pub(super) const PATIENT: Duration = Duration::from_secs(30);
 
 pub(super) fn options(timeout: Duration, endpoints: &[&str]) -> ClientOptions {
     let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
-    ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) }
+    ClientOptions { endpoints, timeout, cluster_id: ClusterId(0), login: None }
 }
 
 fn client(timeout: Duration, endpoints: &[&str]) -> Client {
@@ -402,6 +402,7 @@ fn who_wants_no_more_of_a_range_leaves_the_rest_of_it_behind() {
         endpoints: vec![server.address.clone()],
         timeout: PATIENT,
         cluster_id: ClusterId(0),
+        login: None,
     });
     let done = client.range_each(&args, &mut |_| ControlFlow::Break(())).unwrap();
     assert!(done.more);

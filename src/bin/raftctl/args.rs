@@ -10,6 +10,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use raftd::types::{NodeId, is_address};
 
+use super::auth::{OfAuth, OfRole, OfUser};
+
 const AFTER_HELP: &str = "\
 Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
 number of keys. json is stable; `protocol.md` documents it. table is for reading.
@@ -51,6 +53,19 @@ pub(crate) struct Cli {
     /// How long the command may take: 5s, 500ms, 2m.
     #[arg(long, global = true, default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
+    /// Who asks; without a password behind a colon, and without --password, it is asked for on the
+    /// terminal.
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME[:PASSWORD]",
+        env = "RAFTCTL_USER",
+        hide_env_values = true
+    )]
+    pub(crate) user: Option<String>,
+    /// Its password. Others of this machine may see it in the list of processes.
+    #[arg(long, global = true)]
+    pub(crate) password: Option<String>,
     /// What to do; without it, on a terminal, raftctl asks for one after the other.
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
@@ -106,6 +121,15 @@ pub(crate) enum Verb {
         /// Its number; without it, whoever's log is furthest.
         id: Option<NodeNumber>,
     },
+    /// Whether whoever asks needs a right.
+    #[command(subcommand)]
+    Auth(OfAuth),
+    /// Show or change users.
+    #[command(subcommand)]
+    User(OfUser),
+    /// Show or change roles, which users have.
+    #[command(subcommand)]
+    Role(OfRole),
     /// Save the store to a file, check such a file, make a cluster from it.
     #[command(subcommand)]
     Snapshot(SnapshotVerb),
@@ -117,6 +141,31 @@ pub(crate) enum Verb {
         /// The shell.
         shell: Shell,
     },
+}
+
+impl Verb {
+    /// Whether it is for a server that runs.
+    pub(crate) fn asks_the_cluster(&self) -> bool {
+        match self {
+            Verb::Put(_)
+            | Verb::Get(_)
+            | Verb::Del(_)
+            | Verb::Txn { .. }
+            | Verb::Watch(_)
+            | Verb::Compact { .. }
+            | Verb::Lease(_)
+            | Verb::Member(_)
+            | Verb::TransferLeader { .. }
+            | Verb::Auth(_)
+            | Verb::User(_)
+            | Verb::Role(_)
+            | Verb::Snapshot(SnapshotVerb::Save { .. }) => true,
+            Verb::Status
+            | Verb::Snapshot(SnapshotVerb::Restore(_) | SnapshotVerb::Verify { .. })
+            | Verb::Log(_)
+            | Verb::Completions { .. } => false,
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]

@@ -1,10 +1,12 @@
 //! raftctl: puts, gets, deletes, status, members and disasters from the command line.
 mod args;
+mod auth;
 mod exit;
 mod leases;
 mod log;
 mod members;
 mod output;
+mod password;
 mod repl;
 mod restore;
 mod save;
@@ -51,8 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<End, Failure> {
-    let options =
-        ClientOptions { endpoints: cli.endpoints, timeout: cli.timeout, cluster_id: ClusterId(0) };
+    // Whoever only reads a directory or a file need not be known.
+    let asks = cli.verb.as_ref().is_none_or(Verb::asks_the_cluster);
+    let login = if asks { password::login(cli.user, cli.password)? } else { None };
+    let (endpoints, timeout, cluster_id) = (cli.endpoints, cli.timeout, ClusterId(0));
+    let options = ClientOptions { endpoints, timeout, cluster_id, login };
     let mut client = Client::new(options);
     let Some(verb) = cli.verb else { return repl::converse(&mut client, cli.output) };
     let (text, end) = carry_out(&mut client, cli.output, verb)?;
@@ -74,6 +79,9 @@ fn carry_out(client: &mut Client, output: Format, verb: Verb) -> Result<(Vec<u8>
         Verb::Status => status::status(client, output),
         Verb::Member(verb) => (members::member(client, output, verb)?, End::Done),
         Verb::TransferLeader { id } => (members::transfer_leader(client, output, id)?, End::Done),
+        Verb::Auth(verb) => (auth::auth(client, output, verb)?, End::Done),
+        Verb::User(verb) => (auth::user(client, output, verb)?, End::Done),
+        Verb::Role(verb) => (auth::role(client, output, verb)?, End::Done),
         Verb::Log(verb) => log::log(output, verb)?,
         Verb::Snapshot(verb) => snapshot::snapshot(client, output, verb)?,
         // It prints by itself, as long as it goes on.

@@ -111,6 +111,10 @@ fn in_a_process(client: &Client, format: Option<Format>, words: &[OsString]) -> 
     let mut command = Command::new(program);
     command.arg("--endpoints").arg(options.endpoints.join(","));
     command.arg("--timeout").arg(format!("{}ms", options.timeout.as_millis()));
+    if let Some(login) = &options.login {
+        // The environment of a process is its owner's; its arguments are everybody's.
+        command.env("RAFTCTL_USER", format!("{}:{}", login.user(), login.password()));
+    }
     if let Some(name) = format.and_then(|format| format.to_possible_value()) {
         command.arg("--output").arg(name.get_name());
     }

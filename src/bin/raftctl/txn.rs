@@ -161,6 +161,9 @@ fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
         | Verb::Member(_)
         | Verb::TransferLeader { .. }
         | Verb::Snapshot(_)
+        | Verb::Auth(_)
+        | Verb::User(_)
+        | Verb::Role(_)
         | Verb::Log(_)
         | Verb::Completions { .. } => {
             anyhow::bail!("a request is put, get or del, without conditions")

@@ -305,7 +305,9 @@ impl Auth {
         self.role(name).ok_or(AuthRefusal::RoleNotFound)?;
         let tables = self.tables_mut();
         tables.roles.remove(name);
-        tables.users.values_mut().for_each(|user| drop(user.roles.remove(name)));
+        for user in tables.users.values_mut() {
+            user.roles.remove(name);
+        }
         self.commit();
         Ok(())
     }
