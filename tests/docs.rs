@@ -114,6 +114,15 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("TXN_DEPTH_MAX", limits::TXN_DEPTH_MAX),
         ("LEASE_TTL_S_MAX", usize::try_from(limits::LEASE_TTL_S_MAX).unwrap()),
         ("LEASES_MAX", limits::LEASES_MAX),
+        ("AUTH_NAME_BYTES_MAX", limits::AUTH_NAME_BYTES_MAX),
+        ("AUTH_BYTES_MAX", limits::AUTH_BYTES_MAX),
+        ("USER_ROLES_MAX", limits::USER_ROLES_MAX),
+        ("ROLE_PERMISSIONS_MAX", limits::ROLE_PERMISSIONS_MAX),
+        ("SALT_BYTES_MAX", limits::SALT_BYTES_MAX),
+        ("NONCE_BYTES_MIN", limits::NONCE_BYTES_MIN),
+        ("NONCE_BYTES_MAX", limits::NONCE_BYTES_MAX),
+        ("PASSWORD_ROUNDS_MIN", usize::try_from(limits::PASSWORD_ROUNDS_MIN).unwrap()),
+        ("PASSWORD_ROUNDS_MAX", usize::try_from(limits::PASSWORD_ROUNDS_MAX).unwrap()),
         ("SNAPSHOT_SAVES_MAX", limits::SNAPSHOT_SAVES_MAX),
         ("SNAPSHOT_PIECE_BYTES_MAX", limits::SNAPSHOT_PIECE_BYTES_MAX),
         ("ENTRIES_MAX", peer::ENTRIES_MAX),
@@ -137,7 +146,7 @@ fn the_errors_are_the_ones_in_the_sources() {
         assert_eq!(cells[1], error.advice().code().to_string(), "the advice of {name}");
         codes.insert(error.code());
     }
-    assert_eq!(codes, (1..=23).collect(), "an error of every code");
+    assert_eq!(codes, (1..=25).collect(), "an error of every code");
     // The forms without details that the samples do not show.
     assert_eq!(Error::NotLeader { leader: None }.code(), 1);
 }

@@ -10,6 +10,7 @@ use raftd::types::{
     ClusterId, DiskId, EntryKind, LogIndex, LogPosition, NodeId, Revision, SessionId, SnapshotId,
     Term,
 };
+use raftd::wire::auth::{AuthRefusal, Denial};
 use raftd::wire::client::{self, Consistency, Op, RangeArgs, Selection};
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
@@ -21,7 +22,7 @@ use raftd::wire::reply::{self, RangeReplyWriter, ReplyBody, SnapshotPiece, TxnOu
 use raftd::wire::status::{PeerStatus, Status, TurnBucket, TurnTimes};
 use raftd::wire::watch;
 
-use super::{ranges, transactions, watches};
+use super::{auth, ranges, transactions, watches};
 
 /// Where a message stands in a conversation: the same bytes mean different things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,7 +137,8 @@ pub(crate) fn samples() -> Vec<Sample> {
 
 fn all_written() -> impl Iterator<Item = Written> {
     let more = more_messages().into_iter().chain(transactions::samples());
-    more.chain(super::leases::samples()).chain(watches::samples()).chain(super::states::samples())
+    let more = more.chain(super::leases::samples()).chain(watches::samples());
+    more.chain(super::states::samples()).chain(auth::samples())
 }
 
 pub(super) type Written = (Kind, &'static str, fn(&mut Vec<u8>));
@@ -340,6 +342,8 @@ pub(crate) fn errors() -> Vec<(&'static str, Error)> {
         ("too-many-leases", Error::TooManyLeases { max: 1_048_576 }),
         ("answer-too-large", Error::AnswerTooLarge { max: 4_194_304 }),
         ("over-quota", Error::OverQuota { bytes: 9_000, max: 8_192 }),
+        ("denied", Error::Denied { why: Denial::NotPermitted }),
+        ("auth-refused", Error::Auth { why: AuthRefusal::RoleNotFound }),
     ]
 }
 
@@ -435,7 +439,7 @@ pub(crate) fn decode_and_encode(kind: Kind, body: &[u8]) -> Result<Vec<u8>, Stri
     Ok(out)
 }
 
-fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
+pub(super) fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
     let request = client::decode_request(body).map_err(text)?;
     match request.op {
         Op::Put
@@ -448,7 +452,8 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         | Op::DeleteRangeWith
         | Op::Txn
         | Op::LeaseGrant
-        | Op::LeaseRevoke => {
+        | Op::LeaseRevoke
+        | Op::Auth => {
             command::validate_command(request.command, 1_572_864).map_err(text)?;
             let mut reader = msgpack::Reader::new(request.command);
             let (call, command) = command::decode_next(&mut reader).map_err(text)?;
@@ -476,6 +481,9 @@ fn request_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         }
         Op::Watch | Op::WatchCancel | Op::WatchProgress => {
             watches::request_again(out, &request).map_err(text)?;
+        }
+        Op::Login | Op::LoginProof | Op::AuthRead | Op::As => {
+            auth::auth_request_again(out, &request)?;
         }
         Op::MemberList => {
             client::decode_status_args(request.args).map_err(text)?;
@@ -551,6 +559,10 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         ReplyBody::WatchProgress { revision } => {
             watch::watch_progress_reply(out, reply.id, revision);
         }
+        body @ (ReplyBody::Auth { .. }
+        | ReplyBody::Login(_)
+        | ReplyBody::LoginProof(_)
+        | ReplyBody::AuthRead(_)) => auth::auth_reply_again(out, reply.id, &body),
         ReplyBody::MemberList(list) => members::member_list_reply(out, reply.id, &list),
         ReplyBody::MemberChange { op, index } => {
             members::member_change_reply(out, reply.id, op, index);
@@ -564,11 +576,12 @@ fn entry_again(out: &mut Vec<u8>, payload: &[u8]) -> Result<(), String> {
     let mut reader = msgpack::Reader::new(payload);
     command::encode_header(out, command::decode_header(&mut reader).map_err(text)?);
     while !reader.is_empty() {
-        let (call, command) = command::decode_next(&mut reader).map_err(text)?;
-        if let Some(call) = call {
+        let issued = command::decode_issued(&mut reader).map_err(text)?;
+        command::encode_asker(out, issued.asker);
+        if let Some(call) = issued.call {
             command::encode_call(out, call);
         }
-        command::encode_command(out, command);
+        command::encode_command(out, issued.command);
     }
     Ok(())
 }
