@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use raftd::kv::{
-    CheckpointError, Command, CommandReply, Loader, PutWith, SessionCall, SliceLimits, Sliced,
-    Store, StoreOptions,
+    Access, Asker, AuthVerb, CheckpointError, Command, CommandReply, Loader, Permission, PutWith,
+    SessionCall, SliceLimits, Sliced, Store, StoreOptions,
 };
 use raftd::types::{LogIndex, Revision, SessionId};
 
+use super::auth::{PASSWORD, change};
 use super::sessions::{Item, apply_at, call};
 use super::support::{self, Owned, Random, compact, delete, put, put_if, store_with};
 use super::transactions::do_call;
@@ -19,7 +20,7 @@ const ALL: SliceLimits = SliceLimits { steps: usize::MAX, bytes: usize::MAX };
 const OPTIONS: StoreOptions = StoreOptions { index_seed: 77, history_bytes_max: 20_000 };
 
 /// A checkpoint as it stands in a format's golden file.
-const GOLDEN: &str = include_str!("golden/checkpoint-3.hex");
+const GOLDEN: &str = include_str!("golden/checkpoint-4.hex");
 
 pub(super) fn checkpoint_at_once(store: &mut Store) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -71,7 +72,7 @@ fn everything(store: &Store) -> impl PartialEq + std::fmt::Debug {
         .leases(0)
         .map(|row| (row, store.lease_keys(row.id).map(<[u8]>::to_vec).collect::<BTreeSet<_>>()))
         .collect();
-    let numbers = (store.session_counters(), store.lease_grants());
+    let numbers = (store.session_counters(), store.lease_grants(), store.auth().numbers());
     (figures, store.compaction_due(), reads, sessions, leases, numbers)
 }
 
@@ -271,6 +272,22 @@ fn golden_store() -> Store {
     do_call(&mut store, None, Command::LeaseGrant { lease: 0, ttl_s: 5 });
     let hung = PutWith { key: b"hung", value: b"v", lease: 300, ..PutWith::default() };
     do_call(&mut store, None, Command::PutWith(hung));
+    let grant = |key, end, access| {
+        let permission = Permission { key, end, access };
+        AuthVerb::RoleGrantPermission { role: "r", permission }
+    };
+    for verb in [
+        AuthVerb::RoleAdd { name: "r" },
+        grant(b"a", b"b", Access::Read),
+        grant(b"c", b"", Access::ReadWrite),
+        AuthVerb::UserAdd { name: "root", password: Some(PASSWORD) },
+        AuthVerb::UserAdd { name: "alice", password: None },
+        AuthVerb::UserGrantRole { user: "root", role: "root" },
+        AuthVerb::UserGrantRole { user: "alice", role: "r" },
+        AuthVerb::Enable,
+    ] {
+        change(&mut store, Asker::NOBODY, &verb).unwrap();
+    }
     store
 }
 
@@ -279,7 +296,7 @@ fn the_stored_form_never_changes() {
     let hex: String =
         checkpoint_at_once(&mut golden_store()).iter().map(|byte| format!("{byte:02x}")).collect();
     if std::env::var_os("UPDATE").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kv/golden/checkpoint-3.hex");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kv/golden/checkpoint-4.hex");
         std::fs::write(path, format!("{hex}\n")).unwrap();
     }
     assert_eq!(hex, GOLDEN.trim());

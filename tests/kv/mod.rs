@@ -2,14 +2,17 @@
 //! stored.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod auth;
 mod checkpoint;
 mod determinism;
 mod formats;
+mod gate;
 mod leases;
 mod memory;
 mod model;
 mod quota;
 mod reference;
+mod rights;
 mod semantics;
 mod sessions;
 mod support;

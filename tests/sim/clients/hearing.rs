@@ -254,6 +254,8 @@ impl World {
             | Error::TooManyLeases { .. }
             | Error::AnswerNotKept { .. }
             | Error::AnswerTooLarge { .. }
+            | Error::Denied { .. }
+            | Error::Auth { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
             }
