@@ -19,6 +19,7 @@
 //! | `resident` | the memory of 20 million puts, and of a million keys |
 //! | `reads` | linearizable reads on followers, lease reads |
 //! | `leases` | never ended early though leaders die and sleep; many that are idle |
+//! | `auth` | users and rights: who is refused where, what outlives restarts and restores |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
 //! | `unfinished` | clients that begin requests and do not end them |
@@ -39,6 +40,7 @@
 #![expect(clippy::print_stdout, reason = "measured figures are for whoever runs the test")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "any other answer fails the test")]
 
+mod auth;
 mod catching_up;
 mod chaos;
 mod chaos_ledger;

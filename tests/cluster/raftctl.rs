@@ -20,11 +20,11 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         std::str::from_utf8(&self.out).unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.out).unwrap()
     }
 
@@ -40,7 +40,7 @@ impl Run {
 }
 
 /// Runs raftctl against `endpoints` with `input` on its standard input.
-fn raftctl_with(endpoints: &str, words: &[&OsStr], input: &[u8]) -> Run {
+pub(super) fn raftctl_with(endpoints: &str, words: &[&OsStr], input: &[u8]) -> Run {
     let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
         .args(["--endpoints", endpoints])
         .args(words)
@@ -69,7 +69,7 @@ pub(super) fn endpoints(cluster: &Cluster) -> String {
     all.join(",")
 }
 
-fn done(run: &Run) -> &str {
+pub(super) fn done(run: &Run) -> &str {
     assert_eq!(run.code, Some(0), "{}", run.said);
     assert!(run.said.is_empty(), "{}", run.said);
     run.text()
