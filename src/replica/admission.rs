@@ -192,7 +192,7 @@ impl Node {
         }
         let (call, command) = kv::command::read_command(request.command, max)
             .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
-        self.check_command(asker, &command)?;
+        self.check_command(asker, &command, now)?;
         self.check_quota(request.command)?;
         let raised = self.admit_grant(call, command)?;
         let bytes = raised.as_ref().map_or(bytes, Vec::len);
@@ -364,7 +364,7 @@ impl Node {
         now: Instant,
     ) -> Result<(), Error> {
         let (consistency, asked) = decode_read(request)?;
-        self.check_read(asker, &asked)?;
+        self.check_read(asker, &asked, now)?;
         // Two keys of any size that a put may have.
         let (bytes, max) = (request.args.len(), 2 * self.limits.request_bytes_max + 64);
         if bytes > max {

@@ -7,20 +7,21 @@
 //! As          a request for somebody, by a gateway that has logged in as `root` may
 //! ```
 //!
-//! A right is asked for twice. At the door, if this is a leader that has applied what those before
-//! it committed, so that nobody fills the log or the queues with what is refused anyway; and where
-//! the request is done: a command in the store as it is applied, a read where it is answered, a
-//! watch whenever rights have changed. Only the latter counts. What a leader does at once, changes
-//! of the members say, is asked for once, and only a leader that knows answers.
+//! A right is asked for twice. At the door, by a leader that certainly knows what anybody was told
+//! of rights, so that nobody fills the log or the queues with what is refused anyway; and where the
+//! request is done: a command in the store as it is applied, a read where it is answered, a watch
+//! whenever rights have changed. Only the latter counts. What a leader does at once, changes of the
+//! members say, is asked for once, and only a leader that has applied what those before it
+//! committed answers.
 //!
 //! While rights do not count and nobody has logged in, all of this is one comparison.
 
-use super::Node;
 use super::connections::ConnectionId;
 use super::reads::Asked;
+use super::{Node, Stage};
 use crate::kv::{Asker, AuthRefusal, Command, Denial, PasswordProof, RangeEnd, Rights};
 use crate::limits::PASSWORD_ROUNDS_DEFAULT;
-use crate::types::Credential;
+use crate::types::{Credential, Instant};
 use crate::wire::auth::{
     AuthAnswer, AuthRequest, GrantedPermission, LoginChallenge, LoginDone, auth_read_reply,
     decode_as, decode_login_proof, login_proof_reply, login_reply,
@@ -116,16 +117,23 @@ impl Node {
         Ok((asker, inner))
     }
 
-    /// Whether this leader has applied all that those before it committed. What clients were told
-    /// since, it has told them.
-    pub(super) fn knows_rights(&self) -> bool {
-        self.sets_the_time()
+    /// Whether this is a leader that has applied all that those before it committed, and nobody
+    /// leads in its place: what clients were told since, it has told them. A leader that was
+    /// replaced would refuse what somebody may do by now.
+    pub(super) fn knows_rights(&self, now: Instant) -> bool {
+        let Stage::Member(raft) = &self.stage else { return false };
+        self.sets_the_time() && raft.holds_lease(now)
     }
 
     /// At the door: whether a command need not enter the log.
     #[inline]
-    pub(super) fn check_command(&self, asker: Asker, command: &Command<'_>) -> Result<(), Error> {
-        if !self.store.auth().is_enabled() || !self.knows_rights() {
+    pub(super) fn check_command(
+        &self,
+        asker: Asker,
+        command: &Command<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        if !self.store.auth().is_enabled() || !self.knows_rights(now) {
             return Ok(());
         }
         self.store.judge(asker, command).map_err(denied)
@@ -133,8 +141,13 @@ impl Node {
 
     /// At the door: whether a read need not wait.
     #[inline]
-    pub(super) fn check_read(&self, asker: Asker, asked: &Asked<'_>) -> Result<(), Error> {
-        if !self.store.auth().is_enabled() || !self.knows_rights() {
+    pub(super) fn check_read(
+        &self,
+        asker: Asker,
+        asked: &Asked<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        if !self.store.auth().is_enabled() || !self.knows_rights(now) {
             return Ok(());
         }
         self.judge_read(asker, asked)
@@ -213,7 +226,7 @@ impl Node {
         asker: Asker,
         judge: impl FnOnce(Rights<'_>) -> Result<(), Denial>,
     ) -> Result<(), Error> {
-        if !self.knows_rights() {
+        if !self.sets_the_time() {
             let why = "this leader has just begun".into();
             return Err(Error::NotReady { why });
         }

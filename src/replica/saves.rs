@@ -108,7 +108,7 @@ impl Node {
         decode_status_args(request.args)
             .map_err(|error| Error::BadRequest { why: error.to_string().into() })?;
         self.check_leader_known(now)?;
-        if self.knows_rights() {
+        if self.knows_rights(now) {
             self.may_save(asker).map_err(denied)?;
         }
         if self.saves.list.len() >= limits::SNAPSHOT_SAVES_MAX {

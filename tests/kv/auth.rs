@@ -46,14 +46,14 @@ pub(super) fn change(store: &mut Store, asker: Asker, verb: &AuthVerb<'_>) -> Re
     let command = Command::Auth(AuthChange::from_args(&args).unwrap());
     let (reply, body) = ask(store, asker, None, command);
     assert!(body.is_empty());
-    match reply {
-        CommandReply::Auth { revision, auth_revision } => {
-            assert_eq!((revision, auth_revision), (store.revision(), store.auth().revision()));
-            Ok(auth_revision)
-        }
-        CommandReply::Refused { why } => Err(why),
-        other => panic!("{verb:?} was answered {other:?}"),
+    if let CommandReply::Refused { why } = reply {
+        return Err(why);
     }
+    let CommandReply::Auth { revision, auth_revision } = reply else {
+        panic!("{verb:?} was answered {reply:?}")
+    };
+    assert_eq!((revision, auth_revision), (store.revision(), store.auth().revision()));
+    Ok(auth_revision)
 }
 
 fn add_user(store: &mut Store, name: &str) -> Credential {

@@ -181,9 +181,10 @@ fn a_command_is_judged_by_the_rights_that_the_one_before_it_left() {
 #[test]
 fn a_session_is_its_owners_alone() {
     let (mut store, root, alice) = guarded();
-    let open = |store: &mut Store, asker| match done(store, asker, Command::OpenSession) {
-        CommandReply::OpenSession { session } => session,
-        other => panic!("{other:?}"),
+    let open = |store: &mut Store, asker| {
+        let reply = done(store, asker, Command::OpenSession);
+        let CommandReply::OpenSession { session } = reply else { panic!("{reply:?}") };
+        session
     };
     let session = open(&mut store, root);
     let call = Some(SessionCall { session, sequence: 1, acknowledged: 0 });

@@ -15,6 +15,9 @@ use super::support::{Random, store_with};
 const USERS: [&str; 4] = ["root", "alice", "bob", "carol"];
 const ROLES: [&str; 4] = ["root", "r", "s", "t"];
 
+/// A key, and where a range of it ends.
+type Place = (Vec<u8>, Vec<u8>);
+
 #[derive(Default)]
 struct User {
     credential: u64,
@@ -27,7 +30,7 @@ struct Model {
     revision: u64,
     credentials: u64,
     users: BTreeMap<&'static str, User>,
-    roles: BTreeMap<&'static str, BTreeMap<(Vec<u8>, Vec<u8>), Access>>,
+    roles: BTreeMap<&'static str, BTreeMap<Place, Access>>,
 }
 
 /// Whether a range holds a key.
@@ -72,24 +75,19 @@ impl Model {
         if self.may(user, wanted, key, end) { Ok(()) } else { Err(Denial::NotPermitted) }
     }
 
-    fn commit(&mut self) {
-        self.revision += 1;
+    fn enable(&mut self) -> bool {
+        let root = self.users.get("root");
+        self.enabled |= root.is_some_and(|root| root.roles.contains("root"));
+        self.enabled
     }
 
     /// Does a change, if it can be done.
     fn change(&mut self, verb: &AuthVerb<'static>) -> bool {
         let root = ("root", "root");
         match *verb {
-            AuthVerb::Enable => {
-                let can = self.users.get("root").is_some_and(|root| root.roles.contains("root"));
-                self.enabled |= can;
-                return can || self.enabled;
-            }
+            AuthVerb::Enable => return self.enable(),
             AuthVerb::Disable => {
-                if self.enabled {
-                    self.enabled = false;
-                    self.commit();
-                }
+                self.revision += u64::from(std::mem::replace(&mut self.enabled, false));
                 return true;
             }
             AuthVerb::UserAdd { name, .. } => {
@@ -152,7 +150,7 @@ impl Model {
                 }
             }
         }
-        self.commit();
+        self.revision += 1;
         true
     }
 }
@@ -212,10 +210,11 @@ fn check(store: &mut Store, model: &Model, random: &mut Random) -> usize {
     let expected = model.judge(credential, Access::Write, key, end);
     let end = RangeEnd::from_bytes(end);
     let (answered, _) = ask(store, asker, None, Command::DeleteRange { key, end });
-    let found = match answered {
-        CommandReply::Refused { why: Refusal::Denied(why) } => Err(why),
-        CommandReply::DeleteRange { .. } => Ok(()),
-        other => panic!("{other:?}"),
+    let found = if let CommandReply::Refused { why: Refusal::Denied(why) } = answered {
+        Err(why)
+    } else {
+        assert!(matches!(answered, CommandReply::DeleteRange { .. }), "{answered:?}");
+        Ok(())
     };
     assert_eq!(found, expected, "{credential} deletes {key:?} {end:?}");
     let seen = [Ok(()), Err(Denial::NoUser), Err(Denial::LoginEnded), Err(Denial::NotPermitted)];

@@ -16,7 +16,7 @@ scripts/sim --seed N [--trace] [--options] [--no-shrink]
   --options         print what the seed draws
   --without A,B     leave these kinds of faults out: partitions frames streams crashes pauses
                     slow-nodes slow-disks disk-errors full-disks damage clocks garbage
-                    small-windows transfers members saves states
+                    small-windows transfers members saves states rights
   --nodes N         so many nodes, whatever the seed draws
   --clients N       so many clients
   --horizon-ms N    the safety phase ends then

@@ -8,10 +8,11 @@ use crate::history::product::owned;
 use crate::history::{Command, FinalState, NodeState, Row};
 use crate::invariants::{Proof, broken, must};
 use crate::machine::Machine;
+use crate::rights::{Rights, allows, follow};
 use crate::world::{World, id_of};
 use calls::Calls;
 use raftd::codec::msgpack::Reader;
-use raftd::kv::command::{decode_header, decode_next};
+use raftd::kv::command::{Issued, decode_header, decode_issued};
 use raftd::kv::{self, RangeEnd, RangeRequest, Selection};
 use raftd::replica::Inspection;
 use raftd::types::{LogIndex, Revision};
@@ -28,6 +29,11 @@ impl World {
         let source = self.machines.iter().enumerate().position(sound);
         let source = source.expect("the atlas leaves a majority sound");
         let mut finals = FinalState::default();
+        let node = self.machines[source].node.as_ref().expect("it runs");
+        let found = commands_of(&node.inspect(), &self.proof);
+        finals.commands = found.commands;
+        self.coverage.hit_if(found.shared, Point::MultiCommandEntry);
+        self.coverage.hit_if(found.repeated, Point::CallRepeated);
         for (machine, it) in self.machines.iter().enumerate() {
             let Some(node) = it.node.as_ref().filter(|_| members[machine]) else { continue };
             let node = node.inspect();
@@ -38,12 +44,13 @@ impl World {
             let used = usize_of(node.wal.log_bytes() / self.options.segment_bytes);
             let made = it.disk.segments();
             must!(made <= used + 3, "ResourceBounds", "{made} segments for a log of {used}");
-            if machine == source {
-                let found = commands_of(&node, &self.proof);
-                finals.commands = found.commands;
-                self.coverage.hit_if(found.shared, Point::MultiCommandEntry);
-                self.coverage.hit_if(found.repeated, Point::CallRepeated);
-            }
+            let differ = found.rights.differ(node.store);
+            must!(
+                !differ,
+                "FinalState",
+                "n{} has other users or roles than the log says",
+                machine + 1
+            );
             finals.nodes.push(NodeState {
                 node: u32::try_from(machine + 1).expect("few nodes"),
                 revision: node.store.revision().0,
@@ -64,6 +71,8 @@ struct Found {
     shared: bool,
     /// Whether a call was there twice.
     repeated: bool,
+    /// Users and roles in the end.
+    rights: Rights,
 }
 
 fn commands_of(node: &Inspection<'_>, proof: &Proof) -> Found {
@@ -89,13 +98,19 @@ fn commands_of(node: &Inspection<'_>, proof: &Proof) -> Found {
         decode_header(&mut reader).expect("an applied entry has a header");
         let before = found.commands.len();
         while !reader.rest().is_empty() {
-            let next = decode_next(&mut reader);
-            let (call, command) = next.expect("an applied entry holds commands");
-            if command == kv::Command::OpenSession {
-                calls.open();
+            let next = decode_issued(&mut reader);
+            let issued = next.expect("an applied entry holds commands");
+            if !allows(&found.rights, &issued) {
+                continue;
             }
+            let Issued { asker, call, command } = issued;
+            if command == kv::Command::OpenSession {
+                calls.open(asker.login);
+            }
+            follow(&mut found.rights, &command);
             let Some(command) = owned(command, term) else { continue };
-            if call.is_none_or(|call| calls.is_new(call)) {
+            let owner = Some(asker.login).filter(|_| found.rights.enabled);
+            if call.is_none_or(|call| calls.is_new(call, owner)) {
                 found.commands.push(command);
             } else {
                 found.repeated = true;

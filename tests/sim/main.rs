@@ -11,6 +11,7 @@
 //! | `wires`, `network/` | connections, and what becomes of bytes and frames |
 //! | `disk/` | pages, platters, names, damage |
 //! | `clients/`, `history/`, `finals` | who asks; whether the answers can be true |
+//! | `rights/` | who may do what, as the log says it |
 //! | `faults/`, `liveness` | what breaks; what must work when the rest is broken for ever |
 //! | `invariants/`, `chain` | what must be true after every turn |
 //! | `coverage`, `trace` | states that must be reached; what happened |
@@ -43,6 +44,7 @@ mod options;
 mod power;
 mod queue;
 mod report;
+mod rights;
 mod run;
 mod runner;
 mod shrink;

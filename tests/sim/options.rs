@@ -34,9 +34,10 @@ pub(crate) enum Class {
     Members,
     Saves,
     States,
+    Rights,
 }
 
-pub(crate) const CLASSES: [(Class, &str); 17] = [
+pub(crate) const CLASSES: [(Class, &str); 18] = [
     (Class::Partitions, "partitions"),
     (Class::Frames, "frames"),
     (Class::Streams, "streams"),
@@ -54,6 +55,7 @@ pub(crate) const CLASSES: [(Class, &str); 17] = [
     (Class::Members, "members"),
     (Class::Saves, "saves"),
     (Class::States, "states"),
+    (Class::Rights, "rights"),
 ];
 
 /// How far a run may differ from what its seed draws; found by shrinking, or given by hand.
@@ -121,6 +123,8 @@ pub(crate) struct Clients {
     pub(crate) calls: u64,
     /// Beside a hundred of these: about leases.
     pub(crate) leases: u64,
+    /// And by guests, or about users and roles.
+    pub(crate) rights: u64,
     pub(crate) garbage: u64,
     /// Watches of each.
     pub(crate) watches: usize,
@@ -277,6 +281,8 @@ fn draw_bounds(seed: u64, clients: &Clients) -> (Option<u64>, Option<u64>) {
     let age_ns = Some(age_ns).filter(|_| chance.one_in(3));
     let quota =
         chance.between(clients.keys.div_ceil(2), clients.keys) * (270 + clients.value_bytes / 2);
+    // What guests put takes nothing from the others.
+    let quota = if clients.rights > 0 { quota + 8 * 320 } else { quota };
     let deletes = 100 - clients.puts - clients.gets - clients.ranges;
     (age_ns, Some(quota).filter(|_| chance.one_in(3) && deletes >= 5))
 }
@@ -328,6 +334,7 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
     let count = u32::try_from(chance.between(2, 8)).expect("few");
     let puts = chance.between(25, 60);
     let gets = chance.between(15, 30);
+    let rights = Chance::of(seed, "rights").pick(&[15, 30, 60]);
     Clients {
         count,
         per_second: chance.between(108, 140),
@@ -341,6 +348,7 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
         conditions: chance.pick(&[0, 10, 40]),
         calls: chance.pick(&[0, 40, 100]),
         leases: chance.pick(&[0, 10, 30]),
+        rights: if has(Class::Rights) { rights } else { 0 },
         garbage: if has(Class::Garbage) { 5_000 } else { 0 },
         watches: Chance::of(seed, "watches").pick(&[0, 1, 2, 4]),
     }

@@ -67,7 +67,7 @@ impl World {
         let inspection = node.inspect();
         self.proof.after_turn(machine, &inspection, &self.disks, &mut self.coverage);
         self.check_leases(machine, &node);
-        self.judge_expiries();
+        self.judge_committed();
         self.digest(machine);
         let mut countdown = Countdown(self.machines[machine].ends_after.take());
         self.turn.was_silent = was_silent;

@@ -225,7 +225,10 @@ mod tests {
     use super::super::change::{AuthVerb, Permission};
     use super::*;
 
-    fn auth_of(roles: &[(&str, &[(&str, &str, Access)])]) -> Auth {
+    /// A role and its permissions.
+    type Given<'a> = (&'a str, &'a [(&'a str, &'a str, Access)]);
+
+    fn auth_of(roles: &[Given<'_>]) -> Auth {
         let mut auth = Auth::new();
         auth.change(&AuthVerb::UserAdd { name: "u", password: None }).unwrap();
         for (role, permissions) in roles {

@@ -8,9 +8,10 @@ use crate::history::{self, Command, Consistency, Op, OpKind, Outcome};
 use crate::network::{End, PipeKey};
 use crate::options::MS;
 use crate::queue::Event;
+use crate::rights::Needs;
 use crate::trace::{Who, say};
 use crate::world::World;
-use raftd::types::{ClusterId, Revision};
+use raftd::types::{ClusterId, Credential, Revision};
 use raftd::wire::client::{self as wire, RangeArgs, SessionCall};
 use raftd::wire::hello::{Hello, Sender, encode_hello};
 use std::collections::BTreeSet;
@@ -157,8 +158,26 @@ impl World {
         say!(self, Who::Client(client), "ask", "n{} #{request} {}", node + 1, Shown(&kind));
         let reads_now = matches!(&kind, OpKind::Range(args) if args.revision == 0);
         let (of_call, rows) = (call.is_some(), Vec::new());
-        let attempt = Attempt { op, node, pipe, row, floor, led, boot, of_call, reads_now, rows };
-        it.attempts.insert(request, attempt);
+        let stale = matches!(&kind, OpKind::Range(args)
+            if args.consistency == Consistency::Serializable);
+        let asker = self.usual_asker(client, node);
+        let (needs, moment) = (Needs::default(), self.rights_floor(node, !stale));
+        let attempt = Attempt {
+            op,
+            node,
+            pipe,
+            row,
+            floor,
+            led,
+            boot,
+            of_call,
+            reads_now,
+            rows,
+            asker,
+            needs,
+            moment,
+        };
+        self.crowd.clients[client].attempts.insert(request, attempt);
         self.send_request(client, pipe, bytes);
     }
 
@@ -166,8 +185,7 @@ impl World {
     pub(super) fn send_request(&mut self, client: usize, pipe: PipeKey, bytes: Vec<u8>) -> u64 {
         self.crowd.clients[client].requests += 1;
         let request = self.crowd.clients[client].requests;
-        let mut lines = self.crowd.clients[client].lines.iter_mut().flatten();
-        let line = lines.find(|line| line.pipe == pipe).expect("it asks on one of its own");
+        let line = self.crowd.clients[client].line_mut(pipe).expect("it asks on one of its own");
         line.unanswered.insert(request);
         let patience = self.options.clients.timeout_ns;
         self.queue.at(self.now + patience, Event::Timeout { client, request });
@@ -180,13 +198,14 @@ impl World {
         if self.crowd.clients[client].lines[node].is_some() {
             return true;
         }
-        let line = self.connect(client, node);
-        let connected = line.is_some();
-        self.crowd.clients[client].lines[node] = line;
-        connected
+        let Some(line) = self.connect(client, node) else { return false };
+        let pipe = line.pipe;
+        self.crowd.clients[client].lines[node] = Some(line);
+        self.log_in_as_root(client, pipe);
+        true
     }
 
-    fn connect(&mut self, client: usize, node: usize) -> Option<Line> {
+    pub(super) fn connect(&mut self, client: usize, node: usize) -> Option<Line> {
         let place = self.machines.len();
         let cut = self.network.links.is_cut(place, node) || self.network.links.is_cut(node, place);
         if cut || self.machines[node].node.is_none() {
@@ -211,7 +230,8 @@ impl World {
         );
         self.send(pipe, 0, bytes);
         let (input, unanswered) = (Vec::new(), BTreeSet::new());
-        Some(Line { pipe, input, greeted: false, unanswered })
+        let (login, proving) = (Credential::NONE, None);
+        Some(Line { pipe, input, greeted: false, unanswered, login, proving })
     }
 
     /// An attempt came to nothing that anybody knows of: a client that insists would drown the
@@ -270,7 +290,7 @@ impl World {
     }
 }
 
-fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &OpKind) {
+pub(super) fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &OpKind) {
     match kind {
         OpKind::Change(command) => {
             // A copy of a call must be the same command.
@@ -310,7 +330,7 @@ fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &O
 }
 
 /// Whether a change is sent in the form that answers what was there: about every other one.
-fn wants_to_know(command: &Command) -> bool {
+pub(super) fn wants_to_know(command: &Command) -> bool {
     let bytes = match command {
         Command::Put { value, .. } | Command::PutIf { value, .. } => value,
         Command::Delete { key, .. } => key,

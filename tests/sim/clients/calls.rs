@@ -24,6 +24,8 @@ pub(super) struct Session {
     open: BTreeSet<u64>,
     /// One that it does not want any more.
     over: Option<Over>,
+    /// It is another login's: no more calls of it.
+    lost: bool,
 }
 
 /// A call that is over: its op, the call, what it was.
@@ -59,11 +61,12 @@ impl World {
         if matches!(wanted.kind, OpKind::Range(_)) || it.chance.below(100) >= share {
             return;
         }
-        if it.opening.is_none() && (it.sessions.is_empty() || it.chance.one_in(60)) {
+        let none = it.sessions.last().is_none_or(|session| session.lost);
+        if it.opening.is_none() && (none || it.chance.one_in(60)) {
             self.open_session(client);
         }
         let it = &mut self.crowd.clients[client];
-        let Some(session) = it.sessions.last_mut() else { return };
+        let Some(session) = it.sessions.last_mut().filter(|it| !it.lost) else { return };
         if session.calls - session.acknowledged() < SESSION_WINDOW {
             session.calls += 1;
             session.open.insert(session.calls);
@@ -93,7 +96,7 @@ impl World {
             self.coverage.hit(Point::SessionOpened);
             let mut known = self.crowd.clients.iter().flat_map(|it| &it.sessions);
             must!(known.all(|it| it.id != id), "ExactlyOnce", "session {id} was opened twice");
-            let session = Session { id, calls: 0, open: BTreeSet::new(), over: None };
+            let session = Session { id, calls: 0, open: BTreeSet::new(), over: None, lost: false };
             self.crowd.clients[client].sessions.push(session);
         }
     }
@@ -153,6 +156,20 @@ impl World {
         }
     }
 
+    /// A session is gone, and what became of its calls nobody knows: what is still wanted is asked
+    /// for anew.
+    pub(super) fn lose_session(&mut self, client: usize, op: u64) {
+        let it = &mut self.crowd.clients[client];
+        let wanted = it.wanted.get_mut(&op);
+        if let Some(call) = wanted.and_then(|wanted| wanted.call.take()) {
+            let session = it.sessions.iter_mut().find(|session| session.id == call.session);
+            let session = session.expect("it was opened");
+            session.open.remove(&call.sequence);
+            session.lost = true;
+        }
+        self.retry_unknown(client, op);
+    }
+
     /// Whether an answer to a copy of a call tells nothing new: it must be the same answer.
     pub(super) fn knows_answer(
         &mut self,
@@ -162,7 +179,10 @@ impl World {
     ) -> bool {
         let open = self.crowd.clients[client].wanted.contains_key(&attempt.op);
         if let ReplyBody::Error(Error::CallAcknowledged) = body {
-            must!(!open, "ExactlyOnce", "c{client} acknowledged nothing of the kind");
+            // What is asked for anew is no call any more.
+            let wanted = self.crowd.clients[client].wanted.get(&attempt.op);
+            let calls = wanted.is_some_and(|wanted| wanted.call.is_some());
+            must!(!calls, "ExactlyOnce", "c{client} acknowledged nothing of the kind");
             self.coverage.hit(Point::CallLate);
             return true;
         }

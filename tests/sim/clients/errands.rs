@@ -91,6 +91,7 @@ impl World {
                 | Error::NotReady { .. }
                 | Error::NoSpace
                 | Error::Removed { .. }
+                | Error::Denied { .. }
                 | Error::OutcomeUnknown,
             ) => {
                 let handover = asked == Op::TransferLeader;

@@ -1,11 +1,12 @@
 //! What clients hear.
 
-use super::{Attempt, Line};
+use super::{Attempt, GUEST_OP, Line};
 use crate::coverage::Point;
 use crate::history::product::{answer_of, read_of, row_of};
 use crate::history::{Answer, Command, Consistency, OpKind, Outcome};
 use crate::invariants::must;
 use crate::network::PipeKey;
+use crate::options::Class;
 use crate::trace::{Who, say};
 use crate::world::{World, machine_of};
 use raftd::wire::error::Error;
@@ -19,6 +20,8 @@ enum Meaning {
     Unknown,
     /// It was done, and nobody will ever know what it saw.
     Forgotten,
+    /// Whether it was done nobody will ever know: its session is another login's.
+    SessionLost,
 }
 
 impl World {
@@ -28,8 +31,9 @@ impl World {
         if it.nonsense.as_ref().is_some_and(|line| line.pipe == pipe) {
             return self.nonsense_answered(client, bytes);
         }
-        let Some(node) = it.lines.iter().position(|line| is(line.as_ref(), pipe)) else { return };
-        let line = it.lines[node].as_mut().expect("it was just found");
+        let usual = it.lines.iter().position(|line| is(line.as_ref(), pipe));
+        let node = usual.unwrap_or(it.guest.node);
+        let Some(line) = it.line_mut(pipe) else { return };
         line.input.extend_from_slice(bytes);
         let mut input = std::mem::take(&mut line.input);
         let mut greeted = line.greeted;
@@ -41,7 +45,7 @@ impl World {
             }
         }
         input.drain(..taken);
-        if let Some(line) = self.crowd.clients[client].lines[node].as_mut() {
+        if let Some(line) = self.crowd.clients[client].line_mut(pipe) {
             line.input = input;
             line.greeted = greeted;
         }
@@ -70,8 +74,7 @@ impl World {
         if self.is_part(client, &reply) {
             return;
         }
-        let line = self.crowd.clients[client].lines[node].as_mut();
-        let line = line.filter(|line| line.pipe == pipe);
+        let line = self.crowd.clients[client].line_mut(pipe);
         let awaited = line.is_none_or(|line| line.unanswered.remove(&reply.id));
         must!(
             awaited || self.is_watching(client, reply.id),
@@ -81,10 +84,22 @@ impl World {
             reply.id,
             node + 1
         );
+        if self.on_login(client, pipe, &reply) {
+            return;
+        }
+        if let ReplyBody::Error(Error::Denied { why }) = reply.body
+            && !self.crowd.clients[client].guest.is_on(pipe)
+        {
+            self.on_denied(client, pipe, why);
+        }
         if self.crowd.clients[client].opening == Some(reply.id) {
             return self.on_session(client, &reply.body);
         }
-        if self.hear_watch(client, reply.id, &reply.body) {
+        if self.hear_watch(client, reply.id, &reply.body)
+            || self.hear_guest(client, reply.id, &reply.body)
+            || self.on_look(client, reply.id, &reply.body)
+            || self.on_change(client, reply.id, &reply.body)
+        {
             return;
         }
         if let Some(asked) = self.crowd.clients[client].errands.remove(&reply.id) {
@@ -97,20 +112,27 @@ impl World {
         must!(attempt.node == node, "NoPhantom", "n{} answers for another", node + 1);
         let shown = Shown(&reply.body);
         say!(self, Who::Client(client), "hear", "n{} #{} {shown}", node + 1, reply.id);
+        self.judge_right(&attempt, &reply.body);
         if attempt.of_call && self.knows_answer(client, &attempt, &reply.body) {
             return;
         }
         let meaning = self.meaning(client, &attempt, &reply.body);
+        self.take_meaning(client, &attempt, meaning);
+    }
+
+    fn take_meaning(&mut self, client: usize, attempt: &Attempt, meaning: Meaning) {
         let row = &mut self.crowd.history.ops[attempt.row];
         match meaning {
             Meaning::Done(answer) => {
                 row.ret = Some(self.now);
                 row.outcome = Outcome::Answered(answer);
                 (row.node, row.boot) = (u32_of(attempt.node + 1), attempt.boot);
-                self.no_longer_wanted(client, attempt.op);
-                self.crowd.clients[client].prefers = attempt.node;
-                self.crowd.committed += 1;
-                self.look_at_answer(client, &attempt);
+                if attempt.op != GUEST_OP {
+                    self.no_longer_wanted(client, attempt.op);
+                    self.crowd.clients[client].prefers = attempt.node;
+                    self.crowd.committed += 1;
+                }
+                self.look_at_answer(client, attempt);
             }
             // Another copy of the call may be under way.
             Meaning::Refused if attempt.of_call => self.retry(client, attempt.op),
@@ -127,6 +149,7 @@ impl World {
                 self.no_longer_wanted(client, attempt.op);
                 self.crowd.committed += 1;
             }
+            Meaning::SessionLost => self.lose_session(client, attempt.op),
         }
     }
 
@@ -219,6 +242,13 @@ impl World {
                 return Meaning::Forgotten;
             }
             Error::OutcomeUnknown => return Meaning::Unknown,
+            // It was opened before rights counted, or before root got the same password anew.
+            Error::SessionExpired if attempt.of_call && self.options.has(Class::Rights) => {
+                self.coverage.hit(Point::SessionLost);
+                return Meaning::SessionLost;
+            }
+            // What it takes to be served was judged before.
+            Error::Denied { .. } => {}
             Error::NotLeader { leader } => {
                 let read = matches!(self.crowd.history.ops[attempt.row].kind, OpKind::Range(_));
                 self.coverage.hit_if(read && attempt.led, Point::ReadDropped);
@@ -254,7 +284,6 @@ impl World {
             | Error::TooManyLeases { .. }
             | Error::AnswerNotKept { .. }
             | Error::AnswerTooLarge { .. }
-            | Error::Denied { .. }
             | Error::Auth { .. }
             | Error::Other { .. } => {
                 crate::invariants::broken("Answer", format!("a sound request got: {error}"))
@@ -317,12 +346,17 @@ impl World {
         opening.take_if(|asked| *asked == request);
         self.crowd.clients[client].errands.remove(&request);
         self.crowd.clients[client].holder.give_up(request);
+        self.crowd.clients[client].guest.give_up(request);
         let Some(attempt) = self.crowd.clients[client].attempts.remove(&request) else { return };
         self.coverage.hit(Point::TimedOut);
         let it = &mut self.crowd.clients[client];
         it.prefers = it.chance.pick(&self.crowd.reach);
         if it.chance.one_in(2) {
-            self.drop_line(client, attempt.node);
+            if attempt.op == GUEST_OP {
+                self.leave_as_guest(client);
+            } else {
+                self.drop_line(client, attempt.node);
+            }
         }
         self.retry_unknown(client, attempt.op);
     }
@@ -337,16 +371,20 @@ impl World {
     /// The connection is over: whatever waited on it has an unknown outcome.
     pub(crate) fn client_lost(&mut self, client: usize, pipe: PipeKey) {
         let it = &mut self.crowd.clients[client];
-        for line in it.lines.iter_mut().chain([&mut it.nonsense]) {
+        let guests = it.guest.is_on(pipe);
+        for line in it.lines.iter_mut().chain([&mut it.nonsense, &mut it.guest.line]) {
             if is(line.as_ref(), pipe) {
                 *line = None;
             }
         }
         it.prefers = it.chance.pick(&self.crowd.reach);
         self.forget_attempts(client, pipe);
+        if guests {
+            self.forget_guest(client);
+        }
     }
 
-    fn forget_attempts(&mut self, client: usize, pipe: PipeKey) {
+    pub(super) fn forget_attempts(&mut self, client: usize, pipe: PipeKey) {
         self.crowd.clients[client].saves.retain(|_, save| save.pipe != pipe);
         self.lose_watches(client, pipe);
         let attempts = &mut self.crowd.clients[client].attempts;

@@ -19,8 +19,6 @@ use crate::invariants::{broken, must};
 use crate::options::{MS, SECOND};
 use crate::trace::{Who, say};
 use crate::world::{World, machine_of};
-use raftd::codec::msgpack::Reader;
-use raftd::kv::command::{decode_header, decode_next};
 use raftd::kv::{Command, PutWith};
 use raftd::types::Term;
 use raftd::wire::client::{Consistency, command_request};
@@ -93,14 +91,12 @@ struct Promise {
 pub(crate) struct Promises {
     leases: BTreeMap<u64, Promise>,
     chosen: u64,
-    /// Committed entries that were looked at.
-    judged: usize,
     /// When the expiry of a lease was committed.
     expired: BTreeMap<u64, u64>,
     /// When its end was: its expiry, or a revocation.
     ended: BTreeMap<u64, u64>,
     /// One of them could not be read: who knows what expired in it.
-    blind: bool,
+    pub(crate) blind: bool,
     /// The terms in which chosen numbers were granted.
     terms: BTreeMap<u64, Term>,
 }
@@ -234,6 +230,7 @@ impl World {
                 | Error::NotReady { .. }
                 | Error::Removed { .. }
                 | Error::OutcomeUnknown
+                | Error::Denied { .. }
         ) || (asked.wish == Wish::Hang && matches!(error, Error::OverQuota { .. }));
         must!(sound, "Answer", "{asked:?} was refused: {error}");
         let it = &mut self.crowd.clients[client];
@@ -296,30 +293,6 @@ impl World {
         }
     }
 
-    /// Looks at what was committed since the last turn.
-    pub(crate) fn judge_expiries(&mut self) {
-        let (proof, promises) = (&self.proof, &mut self.crowd.promises);
-        while let Some(payload) = proof.payloads.get(promises.judged) {
-            let term = proof.committed[promises.judged].link.term;
-            promises.judged += 1;
-            let Some(payload) = payload else {
-                promises.blind = true;
-                continue;
-            };
-            if payload.is_empty() {
-                continue;
-            }
-            let mut reader = Reader::new(payload);
-            decode_header(&mut reader).expect("a committed entry has a header");
-            while !reader.rest().is_empty() {
-                let next = decode_next(&mut reader);
-                let (_, command) = next.expect("a committed entry holds commands");
-                let point = promises.judge(command, term, self.now);
-                point.into_iter().for_each(|point| self.coverage.hit(point));
-            }
-        }
-    }
-
     /// What nobody keeps alive goes, from every member that runs, once it has heard of it: within
     /// `within_ns` beside its own time by the slowest clock.
     pub(crate) fn await_expiries(&mut self, within_ns: u64) {
@@ -347,7 +320,7 @@ impl Promises {
     }
 
     /// Looks at a command of an entry that was just committed, and says what is worth noting.
-    fn judge(&mut self, command: Command<'_>, term: Term, now: u64) -> Option<Point> {
+    pub(crate) fn judge(&mut self, command: Command<'_>, term: Term, now: u64) -> Option<Point> {
         match command {
             Command::LeaseGrant { lease, .. } => {
                 self.terms.insert(lease, term);

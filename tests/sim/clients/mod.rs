@@ -9,9 +9,13 @@
 mod asking;
 mod calls;
 mod errands;
+mod guests;
 mod hearing;
 mod leases;
+mod logins;
+mod looks;
 mod saves;
+mod stewards;
 mod watching;
 
 use crate::chance::Chance;
@@ -19,9 +23,14 @@ use crate::history::{History, OpKind, RangeArgs, Row};
 use crate::network::PipeKey;
 use crate::options::{Options, SECOND};
 use crate::queue::Event;
+use crate::rights::{Ledger, Needs};
 use crate::world::World;
 use calls::{Call, Session};
+use guests::Guest;
 use leases::{Holder, Promises};
+use logins::Proving;
+use raftd::kv::Asker;
+use raftd::types::Credential;
 use raftd::wire::client::Op;
 use saves::Save;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +38,9 @@ use watching::Watchers;
 
 /// How long an op is worth anything to anybody.
 const OP_NS: u64 = 4 * SECOND;
+
+/// What a guest asks is asked once: it is no op that is wanted until it is done.
+const GUEST_OP: u64 = 0;
 
 /// A connection of a client.
 #[derive(Debug)]
@@ -38,6 +50,10 @@ pub(crate) struct Line {
     greeted: bool,
     /// What was asked on it and not answered.
     unanswered: BTreeSet<u64>,
+    /// Who the server has said it is.
+    login: Credential,
+    /// A login that is under way.
+    proving: Option<Proving>,
 }
 
 /// What a client wants.
@@ -77,6 +93,11 @@ struct Attempt {
     reads_now: bool,
     /// What the parts of its answer brought so far.
     rows: Vec<Row>,
+    /// Who asks, if the client knows what the server knows of that, and what it takes.
+    asker: Option<Asker>,
+    needs: Needs,
+    /// The earliest moment that it can be judged by.
+    moment: usize,
 }
 
 #[derive(Debug)]
@@ -100,6 +121,7 @@ pub(crate) struct Client {
     saves: BTreeMap<u64, Save>,
     holder: Holder,
     watchers: Watchers,
+    guest: Guest,
 }
 
 impl Client {
@@ -124,6 +146,7 @@ pub(crate) struct Crowd {
     /// The last change of each key, as far as anybody was told; 0: it is gone.
     known: BTreeMap<Vec<u8>, u64>,
     pub(crate) promises: Promises,
+    pub(crate) ledger: Ledger,
     pub(crate) asking: bool,
     /// Attempts with an unknown outcome before a client gives an op up.
     pub(crate) patience: u32,
@@ -137,6 +160,7 @@ impl Crowd {
         let count = u64::from(options.clients.count);
         let mut chance = Chance::of(seed, "workload");
         let mut watching = Chance::of(seed, "watching");
+        let mut guests = Chance::of(seed, "guests");
         let mut client = |_| Client {
             chance: chance.split(),
             lines: (0..options.machines()).map(|_| None).collect(),
@@ -151,6 +175,7 @@ impl Crowd {
             saves: BTreeMap::new(),
             holder: Holder::default(),
             watchers: Watchers::new(watching.split()),
+            guest: Guest::new(guests.split()),
         };
         Crowd {
             clients: (0..count).map(&mut client).collect(),
@@ -162,6 +187,7 @@ impl Crowd {
             told: 1,
             known: BTreeMap::new(),
             promises: Promises::default(),
+            ledger: Ledger::new(),
             asking: true,
             patience: 2,
             reach: (0..options.machines()).collect(),
@@ -198,6 +224,14 @@ impl World {
         let share = self.options.clients.leases;
         if share > 0 && self.crowd.clients[client].chance.below(100) < share {
             self.ask_about_leases(client);
+        }
+        let share = self.options.clients.rights;
+        if share > 0 && self.crowd.clients[client].guest.chance.below(100) < share {
+            if self.crowd.clients[client].guest.chance.one_in(5) {
+                self.change_rights(client);
+            } else {
+                self.act_as_guest(client);
+            }
         }
         let garbage = self.options.clients.garbage;
         if self.crowd.clients[client].chance.hit(garbage) {
@@ -242,6 +276,7 @@ impl World {
         let clients = self.crowd.clients.iter().enumerate();
         let mut lines = clients.flat_map(|(client, it)| {
             let lines = it.lines.iter().enumerate();
+            let lines = lines.chain([(it.guest.node, &it.guest.line)]);
             lines.filter_map(move |(node, line)| Some((client, node, line.as_ref()?)))
         });
         lines.find_map(|(client, node, line)| {
@@ -257,6 +292,7 @@ impl World {
             client.wanted.clear();
             client.attempts.clear();
             client.holder.stop();
+            client.guest.stop();
             client.sessions.iter_mut().for_each(Session::give_up);
         }
     }

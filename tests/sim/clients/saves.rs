@@ -75,6 +75,7 @@ impl World {
                 | Error::Refused { .. }
                 | Error::NotReady { .. }
                 | Error::NoSpace
+                | Error::Denied { .. }
                 | Error::Removed { .. },
             ) => drop(saves.remove(&reply.id)),
             other @ (ReplyBody::Error(_)

@@ -172,7 +172,8 @@ impl World {
             let cancelled = watching.cancelled.iter().map(|cancelled| cancelled.watch);
             open.chain(cancelled).any(|watch| watch == request)
         };
-        self.crowd.clients[client].watchers.all.iter().any(watches)
+        let it = &self.crowd.clients[client];
+        it.watchers.all.iter().any(watches) || it.guest.is_watching(request)
     }
 
     /// Whether an answer is for a watch; then it is taken.
@@ -237,7 +238,12 @@ impl World {
         }
         let elsewhere = matches!(
             body,
-            ReplyBody::Error(Error::NotReady { .. } | Error::Busy { .. } | Error::Removed { .. })
+            ReplyBody::Error(
+                Error::NotReady { .. }
+                    | Error::Busy { .. }
+                    | Error::Removed { .. }
+                    | Error::Denied { .. }
+            )
         );
         must!(elsewhere, "Answer", "a watch was answered: {body:?}");
     }
@@ -269,6 +275,7 @@ impl World {
     pub(crate) fn end_watches(&mut self) {
         for client in &mut self.crowd.clients {
             let heard = client.watchers.all.drain(..).map(|watching| watching.listener.heard);
+            let heard = heard.chain(client.guest.end_watch());
             self.crowd.history.watched.heard.extend(heard);
         }
     }

@@ -96,6 +96,10 @@ impl World {
             Class::Members => self.ask_for_change(),
             Class::Saves => self.ask_for_save(),
             Class::States => self.spoil(),
+            Class::Rights => {
+                let client = self.faults.chance.index(self.crowd.clients.len());
+                self.change_rights(client);
+            }
             Class::Clocks | Class::Garbage | Class::SmallWindows => {}
         }
     }

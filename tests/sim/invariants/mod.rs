@@ -35,6 +35,7 @@
 //! | SavedWhole | a snapshot that a client saves loads, and holds what it knew to be written |
 //! | ExactlyOnce | a call of a session is done once, and all its copies get the same answer |
 //! | LeaseNeverEarly, LeaseNotResurrected, LeaseEnds | see `clients/leases.rs` |
+//! | NoRightNoService | see `rights/mod.rs` |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making |
 //! | Rest | a node with nothing new to look at does not ask for turn after turn |
