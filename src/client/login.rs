@@ -110,8 +110,8 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 }
 
 impl Connection {
-    /// Logs in on a connection with nothing in flight. `None`: rights do not count there, and nobody
-    /// needs to.
+    /// Logs in on a connection with nothing in flight. `None`: rights do not count there, and
+    /// nobody needs to.
     pub fn log_in(
         &mut self,
         login: &Login,

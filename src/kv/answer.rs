@@ -164,7 +164,8 @@ pub enum Refusal {
     AnswerTooLarge,
     /// It changes users or roles, and they are not so.
     Auth(AuthRefusal),
-    /// Whoever asks may not. Of a call in a session no note is made: the same one may be done later.
+    /// Whoever asks may not. Of a call in a session no note is made: the same one may be done
+    /// later.
     Denied(Denial),
 }
 

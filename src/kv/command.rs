@@ -24,8 +24,8 @@
 //! end       empty: the one key; a single zero byte: every key from `key` on; else [key, end)
 //! ```
 //!
-//! 12, 13 and 15 are the leader's own: no client's request becomes one. 15 says who asks: the leader
-//! puts it in front of what comes from whoever has logged in.
+//! 12, 13 and 15 are the leader's own: no client's request becomes one. 15 says who asks: the
+//! leader puts it in front of what comes from whoever has logged in.
 //!
 //! A command in a session is the plain command behind its call (`04 95 session sequence
 //! acknowledged`), so reading one costs nothing to the others. So it is with one behind its asker

@@ -206,8 +206,9 @@ impl Store {
         self.stamp_ms
     }
 
-    /// A hash over the live keys, the leases, the client sessions, users and roles, the revision and
-    /// the compaction revision: equal on every node at the same applied index. `kv/hash.rs` has the formula.
+    /// A hash over the live keys, the leases, the client sessions, users and roles, the revision
+    /// and the compaction revision: equal on every node at the same applied index. `kv/hash.rs` has
+    /// the formula.
     pub fn state_hash(&self) -> u64 {
         let counters = self.sessions.counters();
         let grants = self.leases.grants();

@@ -222,7 +222,8 @@ impl Connections {
         self.logins > 0
     }
 
-    /// Notes that a proof is awaited from a connection; one that was awaited before is not any more.
+    /// Notes that a proof is awaited from a connection; one that was awaited before is not any
+    /// more.
     pub(super) fn set_proving(&mut self, id: ConnectionId, proving: Proving) {
         if let Some(connection) = self.get_mut(id) {
             connection.proving = Some(Box::new(proving));

@@ -131,8 +131,8 @@ pub enum Error {
         /// What they may take. Bytes.
         max: u64,
     },
-    /// Code 24. Whoever asks may not. Details: 1 it has no such right, 2 it has not logged in, 3 its
-    /// login has ended.
+    /// Code 24. Whoever asks may not. Details: 1 it has no such right, 2 it has not logged in, 3
+    /// its login has ended.
     Denied {
         /// Why not.
         why: Denial,

@@ -2,7 +2,7 @@
 //! (RFC 7677), in frames of our own.
 //!
 //! ```text
-//! salted      = PBKDF2(password, salt, rounds)            the client spends the rounds, nobody else
+//! salted      = PBKDF2(password, salt, rounds)            the client alone spends the rounds
 //! client_key  = HMAC(salted, "Client Key")                server_key = HMAC(salted, "Server Key")
 //! stored_key  = SHA256(client_key)                        stored_key and server_key: in the log
 //! said        = "raftd login 1", then user, client nonce, server nonce, salt, each behind its

@@ -1,6 +1,7 @@
 //! Guests: every client has a connection beside its usual ones, on which it logs in as whoever it
-//! likes, or not at all, and asks for what it may or may not: for itself, or for somebody else. What
-//! it asks of keys are rows of the history like all others: what is denied was certainly not done.
+//! likes, or not at all, and asks for what it may or may not: for itself, or for somebody else.
+//! What it asks of keys are rows of the history like all others: what is denied was certainly not
+//! done.
 
 use super::asking::{encode, wants_to_know};
 use super::logins::{Name, PASSWORDS, ROOT_PASSWORD, comes_and_goes, knows};

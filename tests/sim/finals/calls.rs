@@ -23,8 +23,8 @@ impl Calls {
         self.0.push(Known { owner, ..Known::default() });
     }
 
-    /// Whether a call is to be done: it is not if it was, or if its client wants no answer to it; or
-    /// if `asker`, should that count, has not opened its session.
+    /// Whether a call is to be done: it is not if it was, or if its client wants no answer to it;
+    /// or if `asker`, should that count, has not opened its session.
     pub(super) fn is_new(&mut self, call: SessionCall, asker: Option<Credential>) -> bool {
         let nth = usize_of(call.session.0).checked_sub(1);
         let Some(known) = nth.and_then(|nth| self.0.get_mut(nth)) else { return false };
