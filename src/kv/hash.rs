@@ -18,7 +18,7 @@
 //! auth         = sum over users of H(6, X(user), 0, 0, 0, 0, 0)          as checkpoints have it
 //!              + sum over roles of H(7, X(name), X(permissions), 0, 0, 0, 0)    one by one
 //! store        = H(2, revision, compact_revision, last_session, session_uses, grants, numbers)
-//! numbers      = H(8, enabled, auth_revision, credentials, 0, 0, 0), or 0 before any change of these
+//! numbers      = H(8, enabled, auth_revision, credentials, 0, 0, 0); 0 before any change of these
 //! H(a, …, g)   = X(the seven as u64, little-endian, 56 bytes)
 //! X(bytes)     = XXH3, 64 bits, seed 0
 //! ```

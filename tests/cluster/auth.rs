@@ -98,6 +98,7 @@ fn raftctl_makes_users_and_roles_in_etcdctls_words() {
     as_alice(&at, "compact 2").fails(1, &["permission denied"]);
     as_alice(&at, "user list").fails(1, &["permission denied"]);
     assert_eq!(done(&as_alice(&at, "user get alice")), "User: alice\nRoles: app\n");
+    as_alice(&at, "user get root").fails(1, &["permission denied"]);
     let found = as_alice(&at, "role get app");
     let expected = "Role app\nKV Read:\n\t[a/, a0) (prefix a/)\n\tb\nKV Write:\n\t[a/, a0) (prefix \
                     a/)\n";
@@ -178,8 +179,11 @@ fn what_only_root_may_is_done_for_nobody_else() {
     assert_eq!(why(alice.transfer_leader(None)), NOT_PERMITTED);
     assert_eq!(why(alice.read_auth(&AuthRequest::Status)), NOT_PERMITTED);
     assert_eq!(why(alice.change_auth(&AuthVerb::Disable)), NOT_PERMITTED);
-    let mut nobody = |_: raftd::client::Piece<'_>| panic!("a piece of the store for alice");
-    assert_eq!(why(alice.snapshot(&mut nobody)), NOT_PERMITTED);
+    for id in 1..=3 {
+        let mut alice = client_as(&cluster, &[id], "alice", ALICE);
+        let mut nobody = |_: raftd::client::Piece<'_>| panic!("a piece of the store for alice");
+        assert_eq!(why(alice.snapshot(&mut nobody)), NOT_PERMITTED, "from server {id}");
+    }
     assert_eq!(why(cluster.client().member_list()), NO_USER);
     assert_eq!(alice.member_list().unwrap().members.len(), 3);
     assert!(root.read_auth(&AuthRequest::Status).unwrap().enabled);
@@ -381,6 +385,21 @@ fn a_restored_cluster_knows_its_users() {
     alice.put(b"a/1", b"v").unwrap();
     assert_eq!(why(alice.put(b"b", b"v")), NOT_PERMITTED);
     assert_eq!(why(other.client().get(b"a/1")), NO_USER);
+}
+
+/// The leader compacts in nobody's name, or in the cluster's: then it may.
+#[test]
+fn the_history_goes_also_while_rights_count() {
+    let flags = ["--history-bytes", "4096"].map(str::to_owned).to_vec();
+    let mut cluster = Cluster::start_shaped(1, &Shape { flags, ..Shape::default() });
+    guard(&mut cluster);
+    let mut alice = client_as(&cluster, &[1], "alice", ALICE);
+    let compacted = |cluster: &Cluster| cluster.servers[0].status().unwrap().compact_revision;
+    let before = compacted(&cluster);
+    eventually("the history is given up", PATIENCE, || {
+        alice.put(b"a/1", &[0; 1024]).unwrap();
+        (compacted(&cluster) > before).then_some(())
+    });
 }
 
 #[test]

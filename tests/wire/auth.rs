@@ -1,9 +1,15 @@
 //! The examples of logins, users and roles in protocol.md; whatever is said of them, there and
 //! back.
 
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
+
+use raftd::client::{Connection, ConnectionError, Deadline, Login};
 use raftd::codec::msgpack::{self, Reader};
 use raftd::kv::command::{self, Asker, EntryHeader};
-use raftd::types::{Credential, Revision};
+use raftd::limits::{PASSWORD_ROUNDS_MAX, PASSWORD_ROUNDS_MIN};
+use raftd::types::{ClusterId, Credential, Revision};
 use raftd::wire::auth::{
     self, AuthAnswer, AuthRequest, GrantedPermission, LoginChallenge, LoginDone, decode_as,
     decode_login_proof, in_name_of,
@@ -11,8 +17,10 @@ use raftd::wire::auth::{
 use raftd::wire::client::{
     self, Access, AuthChange, AuthVerb, Command, Op, PasswordProof, Permission, Request,
 };
+use raftd::wire::hello::{HelloReply, encode_hello_reply};
 use raftd::wire::reply::ReplyBody;
 
+use super::client::{PATIENT, read_frame, welcome};
 use super::samples::{Kind, Written, request_again, text};
 
 const SALT: &[u8] = &[0x11; 16];
@@ -163,4 +171,48 @@ fn a_request_for_somebody_is_the_request_itself_inside() {
     let itself = client::decode_request(&plain[4..]).unwrap();
     assert_eq!((acting, inner), (Credential(1 << 40), itself));
     assert_eq!(Reader::new(inner.args).array(), Ok(2));
+}
+
+/// A client logs in at a server that asks for so many rounds and signs anything with `KEY`.
+fn logs_in_at_an_impostor(rounds: u64) -> Result<Option<Credential>, ConnectionError> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let impostor = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut input = Vec::new();
+        read_frame(&mut stream, &mut input).unwrap();
+        let mut out = Vec::new();
+        encode_hello_reply(&mut out, &HelloReply::Welcome(welcome()));
+        stream.write_all(&out).unwrap();
+        let asked = read_frame(&mut stream, &mut input).unwrap();
+        let id = client::decode_request(&asked).unwrap().id;
+        out.clear();
+        auth::login_reply(&mut out, id, &LoginChallenge { nonce: NONCE, salt: SALT, rounds });
+        stream.write_all(&out).unwrap();
+        // Whoever sees through it sends no proof.
+        let proof = read_frame(&mut stream, &mut input)?;
+        let request = client::decode_request(&proof).unwrap();
+        assert!(!request.args.windows(6).any(|bytes| bytes == b"secret"));
+        out.clear();
+        let done = LoginDone { signature: KEY, credential: Credential(2) };
+        auth::login_proof_reply(&mut out, request.id, &done);
+        stream.write_all(&out).unwrap();
+        Some(())
+    });
+    let deadline = Deadline::after(PATIENT);
+    let mut connection = Connection::open(&address, ClusterId(0), deadline).unwrap();
+    let logged_in = connection.log_in(&Login::new("root", "secret"), deadline);
+    drop(connection);
+    let proved = impostor.join().unwrap().is_some();
+    assert_eq!(proved, rounds <= PASSWORD_ROUNDS_MAX);
+    logged_in
+}
+
+/// A server that does not know what belongs to the password is none of the cluster's.
+#[test]
+fn a_client_believes_no_server_that_does_not_know_its_password() {
+    for rounds in [PASSWORD_ROUNDS_MIN, PASSWORD_ROUNDS_MAX + 1] {
+        let logged_in = logs_in_at_an_impostor(rounds);
+        assert!(matches!(logged_in, Err(ConnectionError::Impostor { .. })), "{logged_in:?}");
+    }
 }

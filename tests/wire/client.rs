@@ -143,7 +143,7 @@ fn key_of(request: &Request<'_>) -> Vec<u8> {
 }
 
 /// The body of the next frame; `None` when the client has hung up.
-fn read_frame(stream: &mut TcpStream, input: &mut Vec<u8>) -> Option<Vec<u8>> {
+pub(super) fn read_frame(stream: &mut TcpStream, input: &mut Vec<u8>) -> Option<Vec<u8>> {
     loop {
         if let Some(frame) = next_frame(input, 1 << 24).unwrap() {
             let (body, consumed) = (frame.body.to_vec(), frame.consumed);
@@ -158,7 +158,7 @@ fn read_frame(stream: &mut TcpStream, input: &mut Vec<u8>) -> Option<Vec<u8>> {
     }
 }
 
-fn welcome() -> Welcome {
+pub(super) fn welcome() -> Welcome {
     Welcome {
         version: 1,
         cluster_id: ClusterId(5),
