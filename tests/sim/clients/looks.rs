@@ -27,7 +27,7 @@ type Shown = Result<Result<AuthAnswer, AuthRefusal>, Denial>;
 
 fn shown_by(body: &ReplyBody<'_>) -> Option<Shown> {
     if let ReplyBody::AuthRead(answer) = body {
-        Some(Ok(Ok(answer.clone())))
+        Some(Ok(Ok((**answer).clone())))
     } else if let ReplyBody::Error(Error::Auth { why }) = body {
         Some(Ok(Err(*why)))
     } else if let ReplyBody::Error(Error::Denied { why }) = body {
