@@ -119,40 +119,16 @@ fn receive(
             Ok(reply) => reply,
             Err(why) => return broke(expected, Why::Connection(why)),
         };
-        let piece = match reply.body {
-            ReplyBody::Snapshot(piece) if reply.id == id => piece,
-            ReplyBody::Error(source) if source.advice() == Advice::AskAgain => {
-                return broke(expected, Why::Answer(source));
-            }
-            ReplyBody::Error(source) => return End::Refused(Error::Refused { endpoint, source }),
-            ReplyBody::Snapshot(_)
-            | ReplyBody::Put { .. }
-            | ReplyBody::DeleteRange { .. }
-            | ReplyBody::OpenSession { .. }
-            | ReplyBody::PutIf { .. }
-            | ReplyBody::Compact { .. }
-            | ReplyBody::PutWith { .. }
-            | ReplyBody::DeleteRangeWith { .. }
-            | ReplyBody::Txn { .. }
-            | ReplyBody::LeaseTerm { .. }
-            | ReplyBody::LeaseRevoke { .. }
-            | ReplyBody::LeaseTimes(..)
-            | ReplyBody::LeaseList(_)
-            | ReplyBody::Watch(_)
-            | ReplyBody::WatchCancel { .. }
-            | ReplyBody::WatchProgress { .. }
-            | ReplyBody::Auth { .. }
-            | ReplyBody::Login(_)
-            | ReplyBody::LoginProof(_)
-            | ReplyBody::AuthRead(_)
-            | ReplyBody::Range(_)
-            | ReplyBody::Status(_)
-            | ReplyBody::MemberList(_)
-            | ReplyBody::MemberChange { .. }
-            | ReplyBody::Transfer { .. } => {
+        let piece = match piece_of(reply.body, &endpoint) {
+            Ok(piece) if reply.id == id => piece,
+            Ok(_) => {
                 let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
                 return broke(expected, Why::Connection(why));
             }
+            Err(Why::Answer(source)) if source.advice() != Advice::AskAgain => {
+                return End::Refused(Error::Refused { endpoint, source });
+            }
+            Err(why) => return broke(expected, why),
         };
         let goes = if piece.snapshot == SnapshotId::default() {
             take(Piece::NotYet { endpoint: &endpoint })
@@ -169,6 +145,41 @@ fn receive(
                 return End::Whole(piece.snapshot);
             }
             Goes::On => {}
+        }
+    }
+}
+
+/// What a reply brings of the file; else why it brings nothing.
+fn piece_of<'a>(body: ReplyBody<'a>, endpoint: &str) -> Result<SnapshotPiece<'a>, Why> {
+    match body {
+        ReplyBody::Snapshot(piece) => Ok(piece),
+        ReplyBody::Error(source) => Err(Why::Answer(source)),
+        ReplyBody::Put { .. }
+        | ReplyBody::DeleteRange { .. }
+        | ReplyBody::OpenSession { .. }
+        | ReplyBody::PutIf { .. }
+        | ReplyBody::Compact { .. }
+        | ReplyBody::PutWith { .. }
+        | ReplyBody::DeleteRangeWith { .. }
+        | ReplyBody::Txn { .. }
+        | ReplyBody::LeaseTerm { .. }
+        | ReplyBody::LeaseRevoke { .. }
+        | ReplyBody::LeaseTimes(..)
+        | ReplyBody::LeaseList(_)
+        | ReplyBody::Watch(_)
+        | ReplyBody::WatchCancel { .. }
+        | ReplyBody::WatchProgress { .. }
+        | ReplyBody::Auth { .. }
+        | ReplyBody::Login(_)
+        | ReplyBody::LoginProof(_)
+        | ReplyBody::AuthRead(_)
+        | ReplyBody::Range(_)
+        | ReplyBody::Status(_)
+        | ReplyBody::MemberList(_)
+        | ReplyBody::MemberChange { .. }
+        | ReplyBody::Transfer { .. } => {
+            let endpoint = endpoint.to_owned();
+            Err(Why::Connection(ConnectionError::Reply { endpoint, source: None }))
         }
     }
 }

@@ -439,6 +439,8 @@ fn decode_details(code: u64, details: &mut Fields<'_, '_>) -> Result<Option<Erro
         21 => Error::LeaseExists,
         22 => Error::TooManyLeases { max: details.uint()? },
         23 => Error::OverQuota { bytes: details.uint()?, max: details.uint()? },
+        // A reason of a version to come, or what is left of one when it is said again.
+        24 | 25 if details.is_empty() => return Ok(None),
         24 => return Ok(denial_of_code(details.uint()?).map(|why| Error::Denied { why })),
         25 => return Ok(AuthRefusal::from_code(details.uint()?).map(|why| Error::Auth { why })),
         _ => return Ok(None),

@@ -26,6 +26,7 @@ pub mod hello;
 pub mod leases;
 pub mod members;
 pub mod peer;
+mod read_txn;
 pub mod reply;
 pub mod results;
 pub mod scram;

@@ -83,7 +83,6 @@ impl Model {
 
     /// Does a change, if it can be done.
     fn change(&mut self, verb: &AuthVerb<'static>) -> bool {
-        let root = ("root", "root");
         match *verb {
             AuthVerb::Enable => return self.enable(),
             AuthVerb::Disable => {
@@ -116,7 +115,7 @@ impl Model {
                 }
             }
             AuthVerb::UserRevokeRole { user, role } => {
-                if self.enabled && (user, role) == root {
+                if self.enabled && (user, role) == ("root", "root") {
                     return false;
                 }
                 if !self.users.get_mut(user).is_some_and(|user| user.roles.remove(role)) {

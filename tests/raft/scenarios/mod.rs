@@ -49,6 +49,7 @@ mod marks;
 pub(crate) mod nodes;
 mod print;
 mod ranges;
+mod rights;
 mod run;
 mod saves;
 mod script;

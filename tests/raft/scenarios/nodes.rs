@@ -16,6 +16,7 @@ mod clients;
 mod errands;
 mod greetings;
 mod listeners;
+mod logins;
 mod transfers;
 
 pub(in crate::raft) use clients::Answer;

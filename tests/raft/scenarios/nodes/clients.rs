@@ -3,7 +3,7 @@
 use super::{End, Nodes, Pipe};
 use raftd::kv::LeaseRow;
 use raftd::replica::ConnectionId;
-use raftd::types::{ClusterId, Revision};
+use raftd::types::{ClusterId, Credential, Revision};
 use raftd::wire::client::{
     Command, Consistency, RangeArgs, SessionCall, command_request, put_request, range_request,
     snapshot_request,
@@ -20,6 +20,9 @@ pub(in crate::raft) enum Answer {
     Done,
     Term(LeaseTerm),
     Times(LeaseTimes),
+    /// How a password is to be proved: the nonce, the salt and the rounds.
+    Challenge(Vec<u8>, Vec<u8>, u64),
+    LoggedIn(Credential),
     Failed(Error),
 }
 
@@ -120,7 +123,12 @@ impl Nodes {
                 | ReplyBody::PutWith { .. }
                 | ReplyBody::OpenSession { .. }
                 | ReplyBody::LeaseRevoke { .. }
+                | ReplyBody::Auth { .. }
                 | ReplyBody::MemberChange { .. } => Answer::Done,
+                ReplyBody::Login(it) => {
+                    Answer::Challenge(it.nonce.to_vec(), it.salt.to_vec(), it.rounds)
+                }
+                ReplyBody::LoginProof(done) => Answer::LoggedIn(done.credential),
                 ReplyBody::Range(range) if range.goes_on => continue,
                 ReplyBody::Range(_) => Answer::Done,
                 ReplyBody::LeaseTerm { term, .. } => Answer::Term(term),
@@ -141,9 +149,6 @@ impl Nodes {
                 ReplyBody::Status(_)
                 | ReplyBody::WatchCancel { .. }
                 | ReplyBody::WatchProgress { .. }
-                | ReplyBody::Auth { .. }
-                | ReplyBody::Login(_)
-                | ReplyBody::LoginProof(_)
                 | ReplyBody::AuthRead(_)
                 | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutIf { .. }

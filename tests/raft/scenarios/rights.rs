@@ -1,0 +1,264 @@
+//! Who may do what, with whole nodes: what a server does at once, and what it says by itself.
+
+use super::nodes::{Answer, Nodes, Tuning};
+use raftd::kv::{Access, AuthChange, AuthRefusal, AuthVerb, Denial, Permission, PutWith};
+use raftd::limits::PASSWORD_ROUNDS_MIN;
+use raftd::replica::ConnectionId;
+use raftd::types::Revision;
+use raftd::wire::auth::in_name_of;
+use raftd::wire::client::{
+    Command, Consistency, RangeArgs, command_request, put_request, range_request, snapshot_request,
+};
+use raftd::wire::error::Error;
+use raftd::wire::leases::{LeaseRequest, lease_request};
+use raftd::wire::members::MemberRequest;
+use raftd::wire::scram::PasswordKeys;
+use raftd::wire::watch::{WatchArgs, watch_request};
+
+const MS: u64 = 1_000_000;
+const SALT: &[u8] = &[0x11; 16];
+
+fn keys(user: &str) -> PasswordKeys {
+    PasswordKeys::derive(user.as_bytes(), SALT, PASSWORD_ROUNDS_MIN)
+}
+
+fn answer(nodes: &mut Nodes, request: u64) -> Answer {
+    nodes.pass(100 * MS);
+    nodes.answers.remove(&request).expect("it is answered")
+}
+
+fn denied(why: Denial) -> Answer {
+    Answer::Failed(Error::Denied { why })
+}
+
+fn encode_change(bytes: &mut Vec<u8>, number: u64, verb: &AuthVerb<'_>) {
+    let mut args = Vec::new();
+    verb.encode(&mut args);
+    let change = AuthChange::from_args(&args).unwrap();
+    command_request(bytes, number, None, Command::Auth(change));
+}
+
+/// A change by whoever has logged in.
+fn change(nodes: &mut Nodes, connection: ConnectionId, verb: &AuthVerb<'_>) {
+    let asked = nodes.ask_on(connection, |bytes, number| encode_change(bytes, number, verb));
+    assert_eq!(answer(nodes, asked), Answer::Done, "{verb:?}");
+}
+
+fn put(nodes: &mut Nodes, connection: ConnectionId, key: &[u8]) -> Answer {
+    let put = nodes.ask_on(connection, |bytes, number| put_request(bytes, number, key, b"v"));
+    answer(nodes, put)
+}
+
+/// Asks for b, which alice may not read.
+fn read_b(nodes: &mut Nodes, connection: ConnectionId, consistency: Consistency) -> u64 {
+    let args = RangeArgs { consistency, ..RangeArgs::of_key(b"b") };
+    nodes.ask_on(connection, |bytes, number| range_request(bytes, number, &args))
+}
+
+const GRANT: AuthVerb<'static> = AuthVerb::RoleGrantPermission {
+    role: "r",
+    permission: Permission { key: b"b", end: b"", access: Access::ReadWrite },
+};
+
+/// Three servers whose rights count, with root, and alice, who may read and write a; which leads.
+/// Users have their names for passwords.
+fn guarded(tuning: Tuning) -> (Nodes, usize) {
+    let mut nodes = Nodes::tuned(3, tuning);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let (root, alice) = (keys("root"), keys("alice"));
+    let add = |name, keys| {
+        let password = Some(PasswordKeys::to_keep(keys, SALT, PASSWORD_ROUNDS_MIN));
+        AuthVerb::UserAdd { name, password }
+    };
+    let permission = Permission { key: b"a", end: b"", access: Access::ReadWrite };
+    for verb in [
+        add("root", &root),
+        add("alice", &alice),
+        AuthVerb::UserGrantRole { user: "root", role: "root" },
+        AuthVerb::RoleAdd { name: "r" },
+        AuthVerb::RoleGrantPermission { role: "r", permission },
+        AuthVerb::UserGrantRole { user: "alice", role: "r" },
+        AuthVerb::Enable,
+    ] {
+        let mut args = Vec::new();
+        verb.encode(&mut args);
+        let change = AuthChange::from_args(&args).unwrap();
+        let asked = nodes.command(leader, None, Command::Auth(change));
+        assert_eq!(answer(&mut nodes, asked), Answer::Done, "{verb:?}");
+    }
+    (nodes, leader)
+}
+
+#[test]
+fn only_root_saves_the_store_and_moves_the_leadership() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    for nth in 1..=3 {
+        let (alice, _) = nodes.log_in(nth, "alice", &keys("alice"));
+        let save = nodes.ask_on(alice, snapshot_request);
+        assert_eq!(answer(&mut nodes, save), denied(Denial::NotPermitted), "server {nth}");
+        let (save, _) = nodes.save(nth);
+        assert_eq!(answer(&mut nodes, save), denied(Denial::NoUser), "server {nth}");
+        let (root, _) = nodes.log_in(nth, "root", &keys("root"));
+        let save = nodes.ask_on(root, snapshot_request);
+        nodes.pass(2_000 * MS);
+        assert_eq!(nodes.answers.remove(&save), Some(Answer::Done), "server {nth}");
+    }
+    let (alice, _) = nodes.log_in(leader, "alice", &keys("alice"));
+    let transfer = MemberRequest::Transfer { node: None };
+    let asked = nodes.ask_on(alice, |bytes, number| transfer.encode(bytes, number));
+    assert_eq!(answer(&mut nodes, asked), denied(Denial::NotPermitted));
+}
+
+#[test]
+fn every_server_judges_reads_where_it_answers_them() {
+    let (mut nodes, _) = guarded(Tuning::default());
+    for nth in 1..=3 {
+        let (alice, credential) = nodes.log_in(nth, "alice", &keys("alice"));
+        let (root, _) = nodes.log_in(nth, "root", &keys("root"));
+        for consistency in
+            [Consistency::Linearizable, Consistency::Lease, Consistency::Serializable]
+        {
+            let read = read_b(&mut nodes, alice, consistency);
+            assert_eq!(answer(&mut nodes, read), denied(Denial::NotPermitted), "server {nth}");
+            // Both at once, so that they are answered together.
+            let (theirs, own) =
+                (read_b(&mut nodes, root, consistency), read_b(&mut nodes, alice, consistency));
+            assert_eq!(answer(&mut nodes, theirs), Answer::Done, "server {nth}");
+            assert_eq!(answer(&mut nodes, own), denied(Denial::NotPermitted), "server {nth}");
+        }
+        let args = RangeArgs::of_key(b"b");
+        let read = nodes.ask_on(root, |bytes, number| {
+            let from = bytes.len();
+            range_request(bytes, number, &args);
+            in_name_of(bytes, from, credential);
+        });
+        assert_eq!(answer(&mut nodes, read), denied(Denial::NotPermitted), "server {nth}");
+    }
+}
+
+#[test]
+fn who_may_not_read_its_keys_hears_only_of_the_lease() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let (alice, _) = nodes.log_in(leader, "alice", &keys("alice"));
+    let grant = Command::LeaseGrant { lease: 7, ttl_s: 60 };
+    let hang = PutWith { key: b"b", lease: 7, ..PutWith::default() };
+    for command in [grant, Command::PutWith(hang)] {
+        let asked =
+            nodes.ask_on(root, |bytes, number| command_request(bytes, number, None, command));
+        assert!(!matches!(answer(&mut nodes, asked), Answer::Failed(_)), "{command:?}");
+    }
+    for (keys, expected) in [(true, Some(denied(Denial::NotPermitted))), (false, None)] {
+        let look = LeaseRequest::TimeToLive { lease: 7, keys };
+        let asked = nodes.ask_on(alice, |bytes, number| lease_request(bytes, number, &look));
+        let found = answer(&mut nodes, asked);
+        let times = matches!(found, Answer::Times(_));
+        assert!(expected.map_or(times, |expected| expected == found), "keys={keys}: {found:?}");
+    }
+}
+
+/// The leader compacts in nobody's name, or in the cluster's: then it may.
+#[test]
+fn the_history_goes_also_while_rights_count() {
+    let (mut nodes, leader) = guarded(Tuning { history_bytes_max: 4096, ..Tuning::default() });
+    let (alice, _) = nodes.log_in(leader, "alice", &keys("alice"));
+    for _ in 0..100 {
+        assert_eq!(put(&mut nodes, alice, b"a"), Answer::Done);
+    }
+    for nth in 1..=3 {
+        assert!(nodes.status_of(nth).compact_revision > Revision(1), "server {nth}");
+    }
+}
+
+#[test]
+fn a_proof_is_of_the_password_of_then_and_now() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let failed = Answer::Failed(Error::Auth { why: AuthRefusal::AuthFailed });
+    let (connection, challenge) = nodes.challenge(leader, "alice");
+    let another = keys("another");
+    assert_eq!(nodes.prove("alice", &another, (connection, &challenge)), failed);
+    let (connection, challenge) = nodes.challenge(leader, "alice");
+    let password = another.to_keep(SALT, PASSWORD_ROUNDS_MIN);
+    change(&mut nodes, root, &AuthVerb::UserChangePassword { name: "alice", password });
+    assert_eq!(nodes.prove("alice", &keys("alice"), (connection, &challenge)), failed);
+    nodes.log_in(leader, "alice", &another);
+}
+
+/// Whether there is such a user nobody hears who cannot prove its password.
+#[test]
+fn a_user_that_there_is_not_is_asked_as_any_other() {
+    let (mut nodes, _) = guarded(Tuning::default());
+    let mut salts = Vec::new();
+    for nth in 1..=3 {
+        for user in ["mallory", "mallory", "trudy"] {
+            let (connection, challenge) = nodes.challenge(nth, user);
+            let Answer::Challenge(_, salt, _) = &challenge else { panic!("{challenge:?}") };
+            salts.push((user, salt.clone()));
+            let proved = nodes.prove(user, &keys(user), (connection, &challenge));
+            assert_eq!(proved, Answer::Failed(Error::Auth { why: AuthRefusal::AuthFailed }));
+        }
+    }
+    for (one, other) in salts.iter().flat_map(|one| salts.iter().map(move |other| (one, other))) {
+        assert_eq!(one.0 == other.0, one.1 == other.1, "{one:?} {other:?}");
+        assert_eq!(one.1.len(), SALT.len());
+    }
+}
+
+#[test]
+fn a_watch_ends_before_it_hears_of_what_came_behind_its_right() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let mut watches = Vec::new();
+    for nth in 1..=3 {
+        let (alice, _) = nodes.log_in(nth, "alice", &keys("alice"));
+        let args = WatchArgs {
+            key: b"a",
+            end: b"",
+            start: Revision(0),
+            prev_kv: false,
+            no_put: false,
+            no_delete: false,
+            progress_ms: 0,
+        };
+        watches.push(nodes.ask_on(alice, |bytes, number| watch_request(bytes, number, &args)));
+    }
+    assert_eq!(put(&mut nodes, root, b"a"), Answer::Done);
+    let (user, role) = ("alice", "r");
+    // Both in one turn of everybody.
+    let revoke = AuthVerb::UserRevokeRole { user, role };
+    let revoked = nodes.ask_on(root, |bytes, number| {
+        encode_change(bytes, number, &revoke);
+        put_request(bytes, number + 1000, b"a", b"secret");
+    });
+    assert_eq!(answer(&mut nodes, revoked), Answer::Done);
+    for watch in watches {
+        assert_eq!(nodes.heard.get(&watch), Some(&vec![2]), "watch {watch}");
+        assert_eq!(nodes.answers.get(&watch), Some(&denied(Denial::NotPermitted)));
+    }
+}
+
+/// Somebody else leads by now, and has granted it.
+#[test]
+fn a_leader_that_was_replaced_denies_nobody() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let (alice, _) = nodes.log_in(leader, "alice", &keys("alice"));
+    let others = (1..=3).filter(|nth| *nth != leader);
+    others.for_each(|other| nodes.cut(leader, other));
+    nodes.freeze(leader);
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    let next = nodes.leader().expect("elected");
+    let (root, _) = nodes.log_in(next, "root", &keys("root"));
+    change(&mut nodes, root, &GRANT);
+    let read = read_b(&mut nodes, alice, Consistency::Linearizable);
+    nodes.thaw(leader);
+    nodes.pass(2_000 * MS);
+    let found = nodes.answers.get(&read);
+    let passes = matches!(found, None | Some(Answer::Failed(Error::NotLeader { .. })));
+    assert!(passes, "{found:?}");
+    nodes.mend();
+    nodes.pass(3_000 * MS);
+    let read = read_b(&mut nodes, alice, Consistency::Linearizable);
+    assert_eq!(answer(&mut nodes, read), Answer::Done);
+}
