@@ -14,6 +14,7 @@
 //! | `failover` | how long nobody can write when the leader dies |
 //! | `steady` | nobody is elected under steady load |
 //! | `grown` | many keys: snapshots under load, the disk, the length of turns |
+//! | `filled` | memory that the host of a virtual machine has filled |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
 //! | `ranges` | ranges of a million keys: the length of turns, the memory; who does not read one |
 //! | `resident` | the memory of 20 million puts, and of a million keys |
@@ -47,6 +48,7 @@ mod descriptors;
 mod disk;
 mod exactly_once;
 mod failover;
+mod filled;
 mod gate;
 mod grey;
 mod grown;

@@ -254,9 +254,14 @@ impl Nodes {
         self.machine(nth).frozen = true;
     }
 
+    /// The process goes on with the next turn that it is given.
+    pub(in crate::raft) fn wake(&mut self, nth: usize) {
+        self.machine(nth).frozen = false;
+    }
+
     /// The process goes on: a turn takes first what has come meanwhile.
     pub(in crate::raft) fn thaw(&mut self, nth: usize) {
-        self.machine(nth).frozen = false;
+        self.wake(nth);
         for pipe in 0..self.pipes.len() {
             self.deliver_to(pipe, nth);
         }

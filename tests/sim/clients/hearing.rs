@@ -87,6 +87,7 @@ impl World {
         if self.hear_watch(client, reply.id, &reply.body) {
             return;
         }
+        self.crowd.clients[client].leaving.remove(&reply.id);
         if let Some(asked) = self.crowd.clients[client].errands.remove(&reply.id) {
             return self.on_errand(client, asked, &reply.body);
         }

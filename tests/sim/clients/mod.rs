@@ -22,6 +22,7 @@ use crate::queue::Event;
 use crate::world::World;
 use calls::{Call, Session};
 use leases::{Holder, Promises};
+use raftd::types::NodeId;
 use raftd::wire::client::Op;
 use saves::Save;
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +97,8 @@ pub(crate) struct Client {
     opening: Option<u64>,
     /// Requests about the cluster itself.
     errands: BTreeMap<u64, Op>,
+    /// Who is to be removed by requests that were not answered; they may arrive yet.
+    leaving: BTreeMap<u64, NodeId>,
     /// Snapshots on their way.
     saves: BTreeMap<u64, Save>,
     holder: Holder,
@@ -148,6 +151,7 @@ impl Crowd {
             sessions: Vec::new(),
             opening: None,
             errands: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             saves: BTreeMap::new(),
             holder: Holder::default(),
             watchers: Watchers::new(watching.split()),
