@@ -186,7 +186,9 @@ impl Node {
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
         let growth = self.wal.growth();
-        let entries = entries.max(growth / ENTRY_BYTES);
+        // What is not committed makes the log grow as well, and another snapshot of one state frees
+        // nothing of it.
+        let entries = if entries == 0 { 0 } else { entries.max(growth / ENTRY_BYTES) };
         let grown = growth >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
         let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
         // While states differ and nobody knows which is right, a start is to make ours anew of the

@@ -240,6 +240,16 @@ impl Nodes {
         self.machine(nth).disk.set_space(Some(0));
     }
 
+    /// So many bytes are left on the disk of a server.
+    pub(in crate::raft) fn leave_space(&mut self, nth: usize, bytes: u64) {
+        self.machine(nth).disk.set_space(Some(bytes));
+    }
+
+    /// There is room again.
+    pub(in crate::raft) fn empty_disk(&mut self, nth: usize) {
+        self.machine(nth).disk.set_space(None);
+    }
+
     /// How many writes found no room on the disk of a server.
     pub(in crate::raft) fn writes_refused(&mut self, nth: usize) -> u64 {
         self.machine(nth).disk.writes_refused()
