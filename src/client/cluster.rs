@@ -424,38 +424,8 @@ fn refused(endpoint: String, source: WireError, doubt: Option<Attempt>) -> Error
         return Error::AnswerNotKept { revision };
     }
     match doubt {
-        Some(attempt) if !is_of_the_store(&source) => Error::OutcomeUnknown { attempt },
+        Some(attempt) if !source.is_of_the_store() => Error::OutcomeUnknown { attempt },
         Some(_) | None => Error::Refused { endpoint, source },
-    }
-}
-
-/// Whether an error is what became of the request where it was applied, and so of every copy of it.
-fn is_of_the_store(error: &WireError) -> bool {
-    match error {
-        WireError::KeyNotFound
-        | WireError::LeaseNotFound
-        | WireError::LeaseExists
-        | WireError::TooManyLeases { .. }
-        | WireError::AnswerTooLarge { .. }
-        | WireError::Compacted { .. }
-        | WireError::FutureRevision { .. } => true,
-        WireError::NotLeader { .. }
-        | WireError::Busy { .. }
-        | WireError::NoSpace
-        | WireError::OverQuota { .. }
-        | WireError::NotReady { .. }
-        | WireError::BadRequest { .. }
-        | WireError::TooLarge { .. }
-        | WireError::OutcomeUnknown
-        | WireError::WrongCluster { .. }
-        | WireError::WrongNode { .. }
-        | WireError::Unsupported { .. }
-        | WireError::Refused { .. }
-        | WireError::SessionExpired
-        | WireError::CallAcknowledged
-        | WireError::Removed { .. }
-        | WireError::AnswerNotKept { .. }
-        | WireError::Other { .. } => false,
     }
 }
 
