@@ -453,29 +453,11 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
     connection.flush(deadline)?;
     let endpoint = endpoint.to_owned();
     let reply = connection.receive(deadline)?;
-    match reply.body {
-        ReplyBody::Status(status) if reply.id == id => Ok(*status),
-        ReplyBody::Error(source) => Err(ConnectionError::Refused { endpoint, source }),
-        ReplyBody::Status(_)
-        | ReplyBody::Snapshot(_)
-        | ReplyBody::MemberList(_)
-        | ReplyBody::MemberChange { .. }
-        | ReplyBody::Transfer { .. }
-        | ReplyBody::Put { .. }
-        | ReplyBody::DeleteRange { .. }
-        | ReplyBody::OpenSession { .. }
-        | ReplyBody::PutIf { .. }
-        | ReplyBody::Compact { .. }
-        | ReplyBody::PutWith { .. }
-        | ReplyBody::DeleteRangeWith { .. }
-        | ReplyBody::Txn { .. }
-        | ReplyBody::LeaseTerm { .. }
-        | ReplyBody::LeaseRevoke { .. }
-        | ReplyBody::LeaseTimes(..)
-        | ReplyBody::LeaseList(_)
-        | ReplyBody::Watch(_)
-        | ReplyBody::WatchCancel { .. }
-        | ReplyBody::WatchProgress { .. }
-        | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
+    if let ReplyBody::Error(source) = reply.body {
+        return Err(ConnectionError::Refused { endpoint, source });
     }
+    let (true, ReplyBody::Status(status)) = (reply.id == id, reply.body) else {
+        return Err(ConnectionError::Reply { endpoint, source: None });
+    };
+    Ok(*status)
 }
