@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! types limits config      words, bounds, flags
+//! program                  what a program that serves begins and ends with
 //! raft/      THE RULES     positions only: (index, term), never a payload byte; no IO, no clock
 //! wal/       THE RECORD    the durable log: format, jobs for the disk, recovery
 //! kv/        THE MEANING   a multi-version store; deterministic
@@ -68,6 +69,7 @@ pub mod gateway;
 pub mod kv;
 pub mod limits;
 pub mod net;
+pub mod program;
 pub mod raft;
 pub mod replica;
 pub mod server;

@@ -106,6 +106,8 @@ fn receive(
         let attempt = Attempt { endpoint: endpoint.clone(), why };
         End::Broke { begun: begun > 0, attempt }
     };
+    let unasked =
+        || Why::Connection(ConnectionError::Reply { endpoint: endpoint.clone(), source: None });
     let id = connection.snapshot();
     if let Err(why) = connection.flush(patience()) {
         return broke(0, Why::Connection(why));
@@ -115,36 +117,16 @@ fn receive(
             Ok(reply) => reply,
             Err(why) => return broke(expected, Why::Connection(why)),
         };
-        let piece = match reply.body {
-            ReplyBody::Snapshot(piece) if reply.id == id => piece,
-            ReplyBody::Error(source) if source.advice() == Advice::AskAgain => {
-                return broke(expected, Why::Answer(source));
-            }
-            ReplyBody::Error(source) => return End::Refused(Error::Refused { endpoint, source }),
-            ReplyBody::Snapshot(_)
-            | ReplyBody::Put { .. }
-            | ReplyBody::DeleteRange { .. }
-            | ReplyBody::OpenSession { .. }
-            | ReplyBody::PutIf { .. }
-            | ReplyBody::Compact { .. }
-            | ReplyBody::PutWith { .. }
-            | ReplyBody::DeleteRangeWith { .. }
-            | ReplyBody::Txn { .. }
-            | ReplyBody::LeaseTerm { .. }
-            | ReplyBody::LeaseRevoke { .. }
-            | ReplyBody::LeaseTimes(..)
-            | ReplyBody::LeaseList(_)
-            | ReplyBody::Watch(_)
-            | ReplyBody::WatchCancel { .. }
-            | ReplyBody::WatchProgress { .. }
-            | ReplyBody::Range(_)
-            | ReplyBody::Status(_)
-            | ReplyBody::MemberList(_)
-            | ReplyBody::MemberChange { .. }
-            | ReplyBody::Transfer { .. } => {
-                let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
-                return broke(expected, Why::Connection(why));
-            }
+        if let ReplyBody::Error(source) = reply.body {
+            return match source.advice() {
+                Advice::AskAgain => broke(expected, Why::Answer(source)),
+                Advice::GiveUp | Advice::Unknown => {
+                    End::Refused(Error::Refused { endpoint, source })
+                }
+            };
+        }
+        let (true, ReplyBody::Snapshot(piece)) = (reply.id == id, reply.body) else {
+            return broke(expected, unasked());
         };
         let goes = if piece.snapshot == SnapshotId::default() {
             take(Piece::NotYet { endpoint: &endpoint })
@@ -152,8 +134,7 @@ fn receive(
             expected += u64::try_from(piece.bytes.len()).unwrap_or(u64::MAX);
             take(Piece::Bytes(piece))
         } else {
-            let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
-            return broke(expected, Why::Connection(why));
+            return broke(expected, unasked());
         };
         match goes {
             Goes::Nowhere => return End::Unwanted,

@@ -67,7 +67,7 @@ use proto::raftd::kv_server::KvServer as V1Server;
 use v1::AdminService;
 use watch::WatchService;
 
-pub use options::{Options, Parsed, UsageError};
+pub use options::Options;
 
 /// Largest message of a client: a request and half a mebibyte, as etcd's. Bytes.
 const MESSAGE_BYTES_MAX: usize = crate::limits::REQUEST_BYTES_MAX + 512 * 1024;

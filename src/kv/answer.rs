@@ -22,7 +22,7 @@ use crate::types::{Revision, SessionId};
 use super::range::{KeyValueRef, RangeError};
 
 /// What a kv takes beside its key and value, at most. Bytes.
-pub(super) const KV_OVERHEAD_BYTES: usize = 1 + 2 * 5 + 4 * 9;
+const KV_OVERHEAD_BYTES: usize = 1 + 2 * 5 + 4 * 9;
 
 /// What a command answers; the same on every node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -27,6 +27,7 @@ pub mod members;
 pub mod peer;
 pub mod reply;
 pub mod results;
+pub mod sorting;
 pub mod state;
 pub mod status;
 mod structs;

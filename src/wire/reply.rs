@@ -27,7 +27,6 @@
 //! A command in a session is answered as the command by itself.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::kv::KeyValueRef;
 use crate::kv::answer::KvArray;
 use crate::types::{LogIndex, NodeId, Revision, SessionId, SnapshotId};
 
@@ -190,7 +189,7 @@ impl RangeReplyWriter {
 
     /// Appends one key.
     #[inline]
-    pub fn push(&mut self, out: &mut Vec<u8>, kv: &KeyValueRef<'_>) {
+    pub fn push(&mut self, out: &mut Vec<u8>, kv: &KeyValue<'_>) {
         self.kvs.push(out, kv);
     }
 

@@ -3,12 +3,12 @@
 use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use raftd::client::{Client, Connection, ConnectionError, Deadline};
+use raftd::program::raise_descriptor_limit;
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
 use raftd::wire::reply::ReplyBody;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,13 +93,6 @@ fn never_reads(cluster: &mut Cluster, id: u64) -> Connection {
 /// Connections that say nothing. This process holds their other ends.
 const IDLE_CONNECTIONS: usize = 2000;
 
-/// Lets this process open as many descriptors as it may.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).unwrap();
-}
-
 fn send_garbage(address: &str, seed: u64) {
     let mut bytes = garbage(seed, 700);
     // A small length first, so that the garbage is a whole frame half of the time.
@@ -136,7 +129,7 @@ fn with_big_values(cluster: &mut Cluster) -> (u64, Client) {
 
 #[test]
 fn attackers_are_hung_up_on_and_nobody_else_feels_them() {
-    raise_descriptor_limit();
+    assert!(raise_descriptor_limit() > IDLE_CONNECTIONS, "see ulimit -Hn");
     let mut attacked = Cluster::start_alone(3);
     let mut calm = attacked.start_beside(3);
     let (leader, mut client) = with_big_values(&mut attacked);

@@ -133,6 +133,15 @@ impl Nodes {
         Nodes::tuned(count, Tuning::default())
     }
 
+    /// Three servers, who of them leads, and who does not.
+    pub(in crate::raft) fn cluster() -> (Nodes, usize, [usize; 2]) {
+        let mut nodes = Nodes::new(3);
+        nodes.pass(200_000_000);
+        let leader = nodes.leader().expect("elected");
+        let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
+        (nodes, leader, [others[0], others[1]])
+    }
+
     pub(in crate::raft) fn tuned(count: usize, tuning: Tuning) -> Nodes {
         let mut nodes = Nodes {
             now: Instant::ZERO,
