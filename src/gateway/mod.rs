@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! kv lease watch members maintenance health     the services: etcd's words into ours, and back
+//! concurrency                                   locks and elections, by means of those
 //! v1                                            the same in fewer words of our own
 //! calls      a request until it is answered     sessions   writes that are done once
 //! nodes      whom to ask                        link       one connection, everybody's requests
@@ -21,6 +22,7 @@
 //! into nothing but this program. Whoever needs more than one core of it starts another gateway.
 mod calls;
 mod channel;
+mod concurrency;
 mod exact;
 mod failure;
 mod health;
@@ -49,6 +51,7 @@ use tokio::time::timeout;
 use tonic::transport::Server;
 
 use calls::Cluster;
+use concurrency::{ElectionService, LockService, Stores};
 use exact::Exact;
 use health::HealthService;
 use incoming::Incoming;
@@ -64,6 +67,8 @@ use proto::etcdserverpb::watch_server::WatchServer;
 use proto::health::health_server::HealthServer;
 use proto::raftd::admin_server::AdminServer;
 use proto::raftd::kv_server::KvServer as V1Server;
+use proto::v3electionpb::election_server::ElectionServer;
+use proto::v3lockpb::lock_server::LockServer;
 use v1::AdminService;
 use watch::WatchService;
 
@@ -167,6 +172,7 @@ fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server
     let members = || MemberService { cluster: shared(), client_url: options.advertise.clone() };
     let admin = AdminService { cluster: shared(), members: members() };
     let v1 = v1::Service::new(cluster, watch.clone());
+    let stores = Stores::new(cluster, watch.clone());
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -179,6 +185,8 @@ fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server
         .add_service(Exact(LeaseServer::new(LeaseService(shared()))))
         .add_service(Exact(ClusterServer::new(members())))
         .add_service(Exact(MaintenanceServer::new(MaintenanceService(shared()))))
+        .add_service(Exact(LockServer::new(LockService(Arc::clone(&stores)))))
+        .add_service(Exact(ElectionServer::new(ElectionService(stores))))
         .add_service(Exact(V1Server::new(v1).max_decoding_message_size(max)))
         .add_service(Exact(AdminServer::new(admin)))
         .add_service(HealthServer::new(HealthService(shared())))

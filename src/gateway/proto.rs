@@ -24,6 +24,14 @@ pub mod raftd {
     tonic::include_proto!("raftd.v1");
 }
 
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }

@@ -8,6 +8,7 @@
 //! | `txn` | transactions |
 //! | `lease` | leases, kept alive and left alone |
 //! | `watch` | watches, from then and from now on |
+//! | `concurrency` | locks and elections |
 //! | `operators` | members, status, hashes, snapshots, health |
 //! | `own` | raftd's own services |
 //! | `differential` | the same requests before a real etcd |
@@ -31,6 +32,7 @@ mod patience;
 #[allow(dead_code, reason = "made for more tests than these")]
 mod turns;
 
+mod concurrency;
 mod differential;
 mod failures;
 mod kv;
