@@ -59,6 +59,7 @@ use kv::KvService;
 use lease::LeaseService;
 use maintenance::MaintenanceService;
 use members::MemberService;
+use proto::DESCRIPTORS;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
@@ -190,4 +191,14 @@ fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server
         .add_service(Exact(V1Server::new(v1).max_decoding_message_size(max)))
         .add_service(Exact(AdminServer::new(admin)))
         .add_service(HealthServer::new(HealthService(shared())))
+        .add_service(reflection().build_v1().expect(OWN))
+        .add_service(reflection().build_v1alpha().expect(OWN))
+}
+
+/// Why the descriptors can be read.
+const OWN: &str = "they were written by the compiler of our own .proto files";
+
+/// What tells clients which services there are, and of which messages.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS)
 }

@@ -35,3 +35,6 @@ pub mod v3electionpb {
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
+
+/// All of the above as a `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");

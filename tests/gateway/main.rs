@@ -10,6 +10,7 @@
 //! | `watch` | watches, from then and from now on |
 //! | `concurrency` | locks and elections |
 //! | `operators` | members, status, hashes, snapshots, health |
+//! | `reflection` | what is served |
 //! | `own` | raftd's own services |
 //! | `differential` | the same requests before a real etcd |
 //! | `failures` | nodes that die, requests that are no requests |
@@ -40,5 +41,6 @@ mod lease;
 mod operators;
 mod own;
 mod program;
+mod reflection;
 mod txn;
 mod watch;

@@ -171,6 +171,11 @@ impl Clients {
         ElectionClient::new(self.channel.clone())
     }
 
+    /// The connection, for a client that is made elsewhere.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     pub(crate) fn own(&self) -> OwnClient<Channel> {
         OwnClient::new(self.channel.clone())
     }
