@@ -9,6 +9,8 @@
 //! | `lease` | leases, kept alive and left alone |
 //! | `watch` | watches, from then and from now on |
 //! | `concurrency` | locks and elections |
+//! | `web` | a client of HTTP |
+//! | `http` | JSON, health, version, numbers |
 //! | `operators` | members, status, hashes, snapshots, health |
 //! | `reflection` | what is served |
 //! | `own` | raftd's own services |
@@ -36,6 +38,7 @@ mod turns;
 mod concurrency;
 mod differential;
 mod failures;
+mod http;
 mod kv;
 mod lease;
 mod operators;
@@ -44,3 +47,4 @@ mod program;
 mod reflection;
 mod txn;
 mod watch;
+mod web;

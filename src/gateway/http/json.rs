@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codegen::http::request::Parts;
@@ -131,7 +131,7 @@ async fn many(
     let message = read(&rpc.request, &gather(body).await?)?;
     let codec = JsonCodec::many(rpc.response.clone());
     let begun = client.server_streaming(asked(parts, message), rpc.path.clone(), codec).await;
-    Ok(lines(begun))
+    Ok(lines(begun, None))
 }
 
 async fn both(
@@ -143,9 +143,10 @@ async fn both(
     let mut values = Values::of(body, rpc.request.clone());
     // Whoever begins with nonsense hears so.
     let first = values.next().await?;
-    let said = asked(parts, Said::of(first, values));
+    let (tell, trouble) = oneshot::channel();
+    let said = asked(parts, Said::of(first, values, tell));
     let codec = JsonCodec::many(rpc.response.clone());
-    Ok(lines(client.streaming(said, rpc.path.clone(), codec).await))
+    Ok(lines(client.streaming(said, rpc.path.clone(), codec).await, Some(trouble)))
 }
 
 /// A request, with whatever of its headers is meant for the service: as etcd has it, the token of
@@ -173,10 +174,13 @@ fn in_our_words(why: Status) -> Status {
     why
 }
 
-fn lines(begun: Result<tonic::Response<Streaming<Bytes>>, Status>) -> Response<Body> {
+fn lines(
+    begun: Result<tonic::Response<Streaming<Bytes>>, Status>,
+    trouble: Option<oneshot::Receiver<Status>>,
+) -> Response<Body> {
     match begun {
         Ok(heard) => {
-            let lines = Lines(Some(heard.into_inner()));
+            let lines = Lines { heard: Some(heard.into_inner()), trouble };
             stream(StatusCode::OK, Body::new(StreamBody::new(lines)))
         }
         Err(why) => stream_error(&why),
@@ -184,22 +188,41 @@ fn lines(begun: Result<tonic::Response<Streaming<Bytes>>, Status>) -> Response<B
 }
 
 /// The answers of a stream, and why it has ended.
-struct Lines(Option<Streaming<Bytes>>);
+struct Lines {
+    /// `None` once it has.
+    heard: Option<Streaming<Bytes>>,
+    /// What is wrong with the requests: whoever has hung up in the middle of one is noticed by
+    /// nothing else.
+    trouble: Option<oneshot::Receiver<Status>>,
+}
+
+impl Lines {
+    fn poll_trouble(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let Some(trouble) = &mut self.trouble else { return Poll::Pending };
+        match ready!(Pin::new(trouble).poll(context)) {
+            Ok(why) => Poll::Ready(why),
+            Err(_) => {
+                // All requests were said.
+                self.trouble = None;
+                Poll::Pending
+            }
+        }
+    }
+}
 
 impl Stream for Lines {
     type Item = Result<Frame<Bytes>, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(heard) = &mut self.0 else { return Poll::Ready(None) };
-        let line = match ready!(Pin::new(heard).poll_next(context)) {
-            Some(Ok(line)) => Some(line),
-            Some(Err(why)) => {
-                self.0 = None;
-                Some(stream_end(&in_our_words(why)))
-            }
-            None => None,
+        let Some(heard) = &mut self.heard else { return Poll::Ready(None) };
+        let why = match Pin::new(heard).poll_next(context) {
+            Poll::Ready(Some(Ok(line))) => return Poll::Ready(Some(Ok(Frame::data(line)))),
+            Poll::Ready(Some(Err(why))) => in_our_words(why),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => ready!(self.poll_trouble(context)),
         };
-        Poll::Ready(line.map(|line| Ok(Frame::data(line))))
+        self.heard = None;
+        Poll::Ready(Some(Ok(Frame::data(stream_end(&why)))))
     }
 }
 
@@ -207,10 +230,15 @@ impl Stream for Lines {
 struct Said(mpsc::Receiver<DynamicMessage>);
 
 impl Said {
-    /// The first one, and those behind it up to what is none.
-    fn of(first: Option<DynamicMessage>, values: Values) -> Said {
+    /// The first one, and those behind it. Says so if something is wrong with them.
+    fn of(first: Option<DynamicMessage>, values: Values, tell: oneshot::Sender<Status>) -> Said {
         let (say, said) = mpsc::channel(1);
-        tokio::spawn(say_all(first, values, say));
+        tokio::spawn(async move {
+            if let Err(why) = say_all(first, values, say).await {
+                // Whoever asked may have gone.
+                let _gone = tell.send(why);
+            }
+        });
         Said(said)
     }
 }
@@ -230,15 +258,41 @@ async fn say_all(
     first: Option<DynamicMessage>,
     mut values: Values,
     say: mpsc::Sender<DynamicMessage>,
-) {
+) -> Result<(), Status> {
     let mut next = first;
     while let Some(value) = next {
         if say.send(value).await.is_err() {
-            return;
+            return Ok(());
         }
         next = tokio::select! {
-            value = values.next() => value.unwrap_or_default(),
-            () = say.closed() => return,
+            value = values.next() => value?,
+            () = say.closed() => return Ok(()),
         };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::proto::DESCRIPTORS;
+
+    #[test]
+    fn every_method_of_a_service_that_is_served_has_its_paths() {
+        let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+        let json = Json::new(Routes::default(), &pool);
+        let not_served = ["MemberUpdate", "Downgrade"];
+        for (path, service, method) in PATHS {
+            let served = pool.get_service_by_name(service).is_some();
+            let expected = served && !not_served.contains(&method);
+            assert_eq!(json.rpc(path).is_some(), expected, "{path} {service}/{method}");
+        }
+        for service in pool.services().filter(|it| it.full_name().starts_with("etcdserverpb")) {
+            for method in service.methods() {
+                let (service, method) = (service.full_name(), method.name());
+                let found = PATHS.iter().any(|(_, one, other)| (*one, *other) == (service, method));
+                assert!(found, "{service}/{method} has no path");
+            }
+        }
     }
 }

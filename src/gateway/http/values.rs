@@ -8,6 +8,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::Body as _;
 
 use crate::gateway::MESSAGE_BYTES_MAX;
 
@@ -22,6 +23,10 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The whole body.
 pub(super) async fn gather(body: Body) -> Result<Bytes, Status> {
+    // Whoever says before how much comes need not send it.
+    if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes > BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
     match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(why)) if why.is::<LengthLimitError>() => Err(too_large()),
