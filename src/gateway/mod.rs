@@ -176,7 +176,7 @@ fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server
     let metrics = Metrics::new(&pool);
     let waiting: Arc<Waiting> = Arc::default();
     let routes = routes(options, cluster, &metrics, &waiting);
-    let http = Http::new(routes.clone(), &pool, Arc::clone(cluster), metrics, waiting);
+    let http = Http::new(routes.clone().prepare(), &pool, Arc::clone(cluster), metrics, waiting);
     Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
