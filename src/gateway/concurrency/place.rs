@@ -23,7 +23,7 @@ use super::caller::{Caller, Prefix, created_at, delete, get, put, put_at, revisi
 
 /// So often a place is tried to be given up; each attempt has as long as a request. Beyond, it goes
 /// with its lease.
-const LEAVE_ATTEMPTS: u32 = 10;
+const LEAVE_ATTEMPTS: u32 = 3;
 
 /// A place. If it is dropped it is given up.
 pub(super) struct Place {
