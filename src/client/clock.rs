@@ -1,4 +1,4 @@
-//! The client's time: deadlines, and waits between attempts.
+//! The client's time: deadlines, waits between attempts, and what loads are measured with.
 
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -49,6 +49,24 @@ impl Deadline {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// Nanoseconds since it was started: what latencies are measured with.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts counting.
+    pub fn start() -> Clock {
+        Clock { start: now() }
+    }
+
+    /// Nanoseconds since the start.
+    pub fn now_ns(self) -> u64 {
+        u64::try_from(now().duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
