@@ -165,9 +165,14 @@ impl Ledger {
         self.advance();
     }
 
-    /// A put is done once more: an earlier copy of it may be done later.
-    pub fn repeat(&mut self) {
+    /// A put may have been done that was not acknowledged, or may be done twice.
+    pub fn doubt(&mut self) {
         self.unknown += 1;
+    }
+
+    /// How many puts were numbered.
+    pub fn puts(&self) -> u64 {
+        self.last.0
     }
 
     fn advance(&mut self) {
@@ -252,7 +257,7 @@ mod tests {
         assert!(!ledger.is_right(key, 7, &found), "older than what was acknowledged before");
         let newer = Found { value: &first, revision: 7 };
         assert!(!ledger.is_newest(key, &newer), "by nobody");
-        ledger.repeat();
+        ledger.doubt();
         assert!(ledger.is_newest(key, &newer), "perhaps by the copy of a put");
     }
 

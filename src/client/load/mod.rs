@@ -37,7 +37,7 @@ pub use ledger::{Found, KeyNumber, Layout, Ledger, PutNumber};
 pub use numbers::{float, whole};
 pub use popularity::{Popularity, Random};
 pub use script::{Pace, Script, Signals, Step, Taken, Task};
-pub use speaker::{Answer, Asked, Heard, RaftdSpeaker, Refusal, Said, Speaker};
+pub use speaker::{Answer, Asked, Greeting, Heard, RaftdSpeaker, Refusal, Said, Speaker};
 pub use tally::{Histogram, Tally, Timeline, histogram};
 pub use ticker::Ticker;
 pub use workload::{Kind, Mix, Work, Workload};

@@ -266,7 +266,7 @@ impl<'l> Script<'l> {
     fn repeat(&mut self, task: &Task) {
         self.tally.repeated += 1;
         if let Step::Put(_) = task.step {
-            self.ledger.repeat();
+            self.ledger.doubt();
         }
     }
 
