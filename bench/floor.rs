@@ -158,6 +158,15 @@ impl Floor {
         Ok(())
     }
 
+    /// The median of syncs of one file, with nobody else. Nanoseconds.
+    pub(crate) fn alone_p50_ns(&mut self) -> Result<u64> {
+        let alone = Barrier::new(1);
+        let mut spent = sync_often(self.clock, &self.files[0], self.next_page, &alone)?;
+        self.next_page = (self.next_page + u64::try_from(SYNCS)?) % FILE_PAGES;
+        spent.sort_unstable();
+        Ok(spent[SYNCS / 2])
+    }
+
     /// The median of some rounds of syncs now. Nanoseconds.
     pub(crate) fn sync_p50_ns(&mut self) -> Result<u64> {
         let mut times = histogram();

@@ -9,6 +9,7 @@
 //! | `options`, `rows` | the command line; what is measured |
 //! | `systems/` | those who are measured, and how they are spoken to |
 //! | `measure`, `contest` | one slice of load; a row, in turns with its peers |
+//! | `parts/` | what each piece of an operation costs by itself |
 //! | `floor`, `proc`, `strace`, `memory` | what the machine allows, and what it counts |
 //! | `stats`, `report`, `results` | medians and ratios, for people and for machines |
 
@@ -17,6 +18,7 @@ mod floor;
 mod measure;
 mod memory;
 mod options;
+mod parts;
 mod proc;
 mod report;
 mod results;
@@ -32,6 +34,7 @@ use floor::Floor;
 use measure::Contestant;
 use memory::Reserve;
 use options::{Asked, Plan};
+use parts::Figures;
 use proc::{Device, Machine};
 use raftd::client::Clock;
 use raftd::client::load::{Layout, Ledger, Work, float};
@@ -104,14 +107,33 @@ fn measure_all(plan: &Plan) -> Result<()> {
     fs::create_dir_all(disk_directory())?;
     let facts = facts(plan)?;
     say(&facts.text())?;
+    let figures = measure_parts(clock, plan, &facts)?;
+    if plan.catalogue.groups.is_empty() {
+        return Ok(());
+    }
     say(&report::head())?;
     let mut rows = Vec::new();
-    for group in &plan.groups {
-        measure_group(clock, plan, group, &facts, &mut rows)?;
+    for group in &plan.catalogue.groups {
+        measure_group(clock, plan, group, &facts, &figures, &mut rows)?;
         // After every group, so that a run that is cut short leaves what it has.
         results::write(&disk_directory(), "result", &facts, &Value::from(rows.clone()))?;
     }
     say(&format!("\nwritten to {}", disk_directory().join("result.json").display()))
+}
+
+fn measure_parts(clock: Clock, plan: &Plan, facts: &Facts) -> Result<Figures> {
+    let mut figures = Figures::default();
+    for part in &plan.catalogue.parts {
+        let found = parts::measure(clock, *part, &disk_directory())
+            .map_err(|error| format!("{}: {}", part.name(), whole_story(&*error)))?;
+        say(&Figures::lines(&found))?;
+        figures.extend(found);
+    }
+    if !plan.catalogue.parts.is_empty() {
+        let path = results::write(&disk_directory(), "parts", facts, &figures.json())?;
+        say(&format!("written to {}\n", path.display()))?;
+    }
+    Ok(figures)
 }
 
 fn facts(plan: &Plan) -> Result<Facts> {
@@ -138,6 +160,7 @@ fn measure_group(
     plan: &Plan,
     group: &Group,
     facts: &Facts,
+    figures: &Figures,
     rows: &mut Vec<Value>,
 ) -> Result<()> {
     let parent = directory_of(group.medium);
@@ -153,8 +176,8 @@ fn measure_group(
     let mut stage = Stage { clock, plan, contestants, floor, reserve, parent, may_trace };
     for row in &group.rows {
         let outcome = contest::row(&mut stage, row)?;
-        say(&report::lines(group, &outcome))?;
-        rows.push(results::row(group, &outcome));
+        say(&report::lines(group, &outcome, figures))?;
+        rows.push(results::row(group, &outcome, figures));
     }
     for side in &mut stage.contestants {
         check(clock, side)?;

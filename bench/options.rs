@@ -1,7 +1,8 @@
 //! The command line.
 
 use crate::Result;
-use crate::rows::{self, Group, Row};
+use crate::parts::{self, Part};
+use crate::rows::{self, Group};
 use std::time::Duration;
 
 /// What the command line asked for.
@@ -16,14 +17,47 @@ pub(crate) enum Asked {
 /// What to measure, and for how long.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Rows by the systems they share.
-    pub(crate) groups: Vec<Group>,
+    /// What is measured.
+    pub(crate) catalogue: Catalogue,
     /// Measured time of a row. Milliseconds.
     pub(crate) row_ms: u64,
     /// Into how many slices that time is cut; each has its own connections and its own warming up.
     pub(crate) slices: u32,
     /// How often two systems are measured in turns, A B B A.
     pub(crate) rounds: u32,
+}
+
+/// Everything that can be measured, or what was chosen of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Catalogue {
+    /// Pieces of operations.
+    pub(crate) parts: Vec<Part>,
+    /// Rows by the systems they share.
+    pub(crate) groups: Vec<Group>,
+}
+
+impl Catalogue {
+    fn of(full: bool) -> Catalogue {
+        Catalogue { parts: parts::all(full), groups: rows::groups(full) }
+    }
+
+    /// What has one of `only` in its name; `None` if nothing has.
+    fn chosen(mut self, only: &[String]) -> Option<Catalogue> {
+        let wanted =
+            |name: &str| only.is_empty() || only.iter().any(|text| name.contains(text.as_str()));
+        self.parts.retain(|part| wanted(&part.name()));
+        for group in &mut self.groups {
+            group.rows.retain(|row| wanted(&row.name));
+        }
+        self.groups.retain(|group| !group.rows.is_empty());
+        Some(self).filter(|catalogue| !catalogue.names().is_empty())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let rows = self.groups.iter().flat_map(|group| &group.rows);
+        let parts = self.parts.iter().map(|part| part.name());
+        parts.chain(rows.map(|row| row.name.clone())).collect()
+    }
 }
 
 fn flags() -> getopts::Options {
@@ -65,13 +99,14 @@ impl Plan {
         };
         let mut only = matches.opt_strs("only");
         only.extend(matches.free.iter().cloned());
-        let groups = chosen(rows::groups(full), &only)
-            .or_else(|| chosen(rows::groups(true), &only))
+        let catalogue = Catalogue::of(full)
+            .chosen(&only)
+            .or_else(|| Catalogue::of(true).chosen(&only))
             .ok_or_else(|| format!("no row's name contains any of {only:?}"))?;
         if matches.opt_present("list") {
-            return Ok(Asked::Print(names(&groups)));
+            return Ok(Asked::Print(catalogue.names().join("\n")));
         }
-        Ok(Asked::Measure(Plan { groups, row_ms, slices: 5, rounds }))
+        Ok(Asked::Measure(Plan { catalogue, row_ms, slices: 5, rounds }))
     }
 }
 
@@ -85,20 +120,4 @@ fn milliseconds(seconds: Option<String>, full: bool) -> Result<u64> {
         return Err("--seconds must lie between 0.1 and 3600".into());
     }
     Ok(u64::try_from(Duration::from_secs_f64(seconds).as_millis())?)
-}
-
-/// The rows whose names contain one of `only`; `None` if there are none.
-fn chosen(mut groups: Vec<Group>, only: &[String]) -> Option<Vec<Group>> {
-    let wanted =
-        |row: &Row| only.is_empty() || only.iter().any(|text| row.name.contains(text.as_str()));
-    for group in &mut groups {
-        group.rows.retain(wanted);
-    }
-    groups.retain(|group| !group.rows.is_empty());
-    Some(groups).filter(|groups| !groups.is_empty())
-}
-
-fn names(groups: &[Group]) -> String {
-    let rows = groups.iter().flat_map(|group| &group.rows);
-    rows.map(|row| format!("{}\n", row.name)).collect()
 }

@@ -3,6 +3,7 @@
 use crate::contest::{Against, Measured, Outcome};
 use crate::floor::FloorTimes;
 use crate::measure::Use;
+use crate::parts::Figures;
 use crate::proc::{Machine, Threads};
 use crate::rows::{Group, Medium};
 use crate::stats::{Spread, significant};
@@ -123,7 +124,7 @@ pub(crate) fn head() -> String {
 }
 
 /// A row: its name, a line for each system, the ratios, and what must be said of it.
-pub(crate) fn lines(group: &Group, outcome: &Outcome) -> String {
+pub(crate) fn lines(group: &Group, outcome: &Outcome, figures: &Figures) -> String {
     let mut text = outcome.row.name.clone();
     for measured in &outcome.of {
         let _infallible = write!(text, "\n{}", line(group, measured));
@@ -133,6 +134,15 @@ pub(crate) fn lines(group: &Group, outcome: &Outcome) -> String {
     }
     if let Some(floor) = &outcome.floor {
         let _infallible = write!(text, "\n    {}", floor_note(&outcome.of[0], floor));
+    }
+    if let Some((parts_ns, parts)) = figures.of_row(group, &outcome.row) {
+        let own = &outcome.of[0];
+        let times = own.used.cpu_us() * 1000.0 / parts_ns;
+        let _infallible = write!(
+            text,
+            "\n    {}: CPU of all servers = {times:.2} x its parts, {parts_ns:.0} ns = {parts}",
+            own.name
+        );
     }
     if outcome.again > 0 {
         let _infallible = write!(text, "\n    slices measured again: {}", outcome.again);

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::contest::{Against, Measured, Outcome, Slice};
 use crate::floor::FloorTimes;
+use crate::parts::Figures;
 use crate::proc::Threads;
 use crate::report::{Facts, others_ns, over_floor, percent};
 use crate::rows::{Group, Medium};
@@ -21,7 +22,7 @@ pub(crate) fn write(directory: &Path, name: &str, facts: &Facts, rows: &Value) -
 }
 
 /// A measured row.
-pub(crate) fn row(group: &Group, outcome: &Outcome) -> Value {
+pub(crate) fn row(group: &Group, outcome: &Outcome, figures: &Figures) -> Value {
     let systems: Vec<Value> = outcome.of.iter().map(|measured| system(group, measured)).collect();
     let against: Vec<Value> = outcome.against.iter().map(ratios).collect();
     json!({
@@ -35,6 +36,7 @@ pub(crate) fn row(group: &Group, outcome: &Outcome) -> Value {
         "systems": systems,
         "ratios": against,
         "floor": outcome.floor.as_ref().map(|floor| floor_of(&outcome.of[0], floor)),
+        "parts_ns": figures.of_row(group, &outcome.row).map(|(ns, _)| ns),
         "slices_measured_again": outcome.again,
     })
 }
