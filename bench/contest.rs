@@ -20,7 +20,7 @@ use crate::stats::Spread;
 use crate::strace::Trace;
 use crate::systems::Who;
 use raftd::client::Clock;
-use raftd::client::load::{LoadError, Pace, Shape, Tally, Workload, float, whole};
+use raftd::client::load::{LoadError, Mix, Pace, Shape, Tally, Workload, float, whole};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -169,7 +169,8 @@ fn measure(stage: &mut Stage<'_>, row: &Row) -> Result<Outcome> {
     if let Some(times) = &mut race.floor {
         stage.floor.sample(times)?;
     }
-    if stage.may_trace && row.workload.writes() && row.pace == RowPace::Closed {
+    let is_traced = row.workload == Workload::even(Mix::PUTS) && row.pace == RowPace::Closed;
+    if stage.may_trace && is_traced && !peers.is_empty() {
         for (entry, at) in entered.iter_mut().zip(std::iter::once(&own).chain(&peers)) {
             entry.traced = traced(stage, row, *at, race.time)?;
         }
@@ -207,7 +208,7 @@ fn enter(stage: &mut Stage<'_>, row: &Row, at: usize) -> Result<Measured> {
 
 fn load_of(row: &Row, asked_per_s: Option<u64>) -> Load {
     let pace = asked_per_s.map_or(Pace::Closed, |per_second| Pace::Open { per_second });
-    Load::of(row, pace)
+    Load::of(row.workload, row.shape, pace)
 }
 
 /// The peak of a system: a closed loop with 1000 in flight, the median of three slices.
@@ -217,7 +218,7 @@ fn peak(stage: &mut Stage<'_>, workload: Workload, at: usize) -> Result<u64> {
         return Ok(*peak);
     }
     let shape = Shape { connections: 100, depth: 10 };
-    let load = Load { workload, shape, pace: Pace::Closed };
+    let load = Load::of(workload, shape, Pace::Closed);
     let time = Duration::from_millis(stage.plan.row_ms / 5);
     let mut rates = Vec::new();
     for _ in 0..3 {

@@ -8,18 +8,26 @@
 //! |---|---|
 //! | `options`, `rows` | the command line; what is measured |
 //! | `systems/` | those who are measured, and how they are spoken to |
-//! | `measure`, `contest` | one slice of load; a row, in turns with its peers |
+//! | `measure`, `contest`, `group` | a slice of load; a row, in turns with its peers; a group of rows |
+//! | `kill`, `recovery` | what clients see while a leader dies; how long a start takes |
 //! | `parts/` | what each piece of an operation costs by itself |
 //! | `floor`, `proc`, `strace`, `memory` | what the machine allows, and what it counts |
 //! | `stats`, `report`, `results` | medians and ratios, for people and for machines |
+//! | `model`, `plots`, `plot/` | what should be by counting; pictures |
 
 mod contest;
 mod floor;
+mod group;
+mod kill;
 mod measure;
 mod memory;
+mod model;
 mod options;
 mod parts;
+mod plot;
+mod plots;
 mod proc;
+mod recovery;
 mod report;
 mod results;
 mod rows;
@@ -29,15 +37,11 @@ mod strace;
 mod systems;
 mod wait;
 
-use contest::Stage;
-use floor::Floor;
-use measure::Contestant;
-use memory::Reserve;
+use model::Model;
 use options::{Asked, Plan};
 use parts::Figures;
-use proc::{Device, Machine};
+use proc::Machine;
 use raftd::client::Clock;
-use raftd::client::load::{Layout, Ledger, Work, float};
 use report::Facts;
 use rows::{Group, Medium};
 use serde_json::Value;
@@ -45,15 +49,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
-use systems::{Found, System, Who};
+use systems::{Found, Who};
 
 /// What went wrong, for a person to read.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Failure>;
-
-/// How long the disk may take to recover from the filling before the first row.
-const REST: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -102,38 +102,24 @@ fn directory_of(medium: Medium) -> PathBuf {
     }
 }
 
-fn measure_all(plan: &Plan) -> Result<()> {
-    let clock = Clock::start();
-    fs::create_dir_all(disk_directory())?;
-    let facts = facts(plan)?;
-    say(&facts.text())?;
-    let figures = measure_parts(clock, plan, &facts)?;
-    if plan.catalogue.groups.is_empty() {
-        return Ok(());
-    }
-    say(&report::head())?;
-    let mut rows = Vec::new();
-    for group in &plan.catalogue.groups {
-        measure_group(clock, plan, group, &facts, &figures, &mut rows)?;
-        // After every group, so that a run that is cut short leaves what it has.
-        results::write(&disk_directory(), "result", &facts, &Value::from(rows.clone()))?;
-    }
-    say(&format!("\nwritten to {}", disk_directory().join("result.json").display()))
+/// What all sections share.
+struct Bench<'p> {
+    clock: Clock,
+    plan: &'p Plan,
+    facts: Facts,
+    /// Where results go.
+    directory: PathBuf,
 }
 
-fn measure_parts(clock: Clock, plan: &Plan, facts: &Facts) -> Result<Figures> {
-    let mut figures = Figures::default();
-    for part in &plan.catalogue.parts {
-        let found = parts::measure(clock, *part, &disk_directory())
-            .map_err(|error| format!("{}: {}", part.name(), whole_story(&*error)))?;
-        say(&Figures::lines(&found))?;
-        figures.extend(found);
-    }
-    if !plan.catalogue.parts.is_empty() {
-        let path = results::write(&disk_directory(), "parts", facts, &figures.json())?;
-        say(&format!("written to {}\n", path.display()))?;
-    }
-    Ok(figures)
+fn measure_all(plan: &Plan) -> Result<()> {
+    let directory = disk_directory();
+    fs::create_dir_all(&directory)?;
+    let bench = Bench { clock: Clock::start(), plan, facts: facts(plan)?, directory };
+    say(&bench.facts.text())?;
+    let figures = bench.parts()?;
+    bench.rows(&figures)?;
+    bench.kills()?;
+    bench.recoveries()
 }
 
 fn facts(plan: &Plan) -> Result<Facts> {
@@ -155,90 +141,90 @@ fn facts(plan: &Plan) -> Result<Facts> {
     })
 }
 
-fn measure_group(
-    clock: Clock,
-    plan: &Plan,
-    group: &Group,
-    facts: &Facts,
-    figures: &Figures,
-    rows: &mut Vec<Value>,
-) -> Result<()> {
-    let parent = directory_of(group.medium);
-    let mut floor = Floor::prepare(clock, &parent)?;
-    let rested_ns = floor.sync_p50_ns()?;
-    let mut contestants = Vec::new();
-    for who in group.whos().into_iter().filter(|who| facts.peers.has(*who)) {
-        contestants.push(start(clock, group, facts.peers.name(who), who)?);
+impl Bench<'_> {
+    /// Writes the rows of a section, and says where.
+    fn write(&self, name: &str, rows: &Value) -> Result<()> {
+        let path = results::write(&self.directory, name, &self.facts, rows)?;
+        say(&format!("written to {}\n", path.display()))
     }
-    let reserve = Reserve::hold(plan, group)?;
-    rest(group, &mut floor, rested_ns)?;
-    let may_trace = facts.may_trace;
-    let mut stage = Stage { clock, plan, contestants, floor, reserve, parent, may_trace };
-    for row in &group.rows {
-        let outcome = contest::row(&mut stage, row)?;
-        say(&report::lines(group, &outcome, figures))?;
-        rows.push(results::row(group, &outcome, figures));
-    }
-    for side in &mut stage.contestants {
-        check(clock, side)?;
-    }
-    Ok(())
-}
 
-/// Starts a system and puts every key.
-fn start(clock: Clock, group: &Group, name: String, who: Who) -> Result<Contestant> {
-    let parent = directory_of(group.medium);
-    let system = System::start(who, &parent, group.nodes)?;
-    let layout = Layout::new(b"key-", 16, group.value_bytes).ok_or("values are too small")?;
-    let ledger = Ledger::new(layout, group.keys);
-    let device = Device::below(&parent)?;
-    let mut side = Contestant { name, who, system, ledger, device, peaks: Vec::new() };
-    let filled = measure::every_key(clock, &mut side, Work::Fill)?;
-    if filled.refusals() > 0 {
-        return Err(format!("{}: while filling: {:?}", side.name, filled.errors).into());
+    fn parts(&self) -> Result<Figures> {
+        let mut figures = Figures::default();
+        let parts = &self.plan.catalogue.parts;
+        for part in parts {
+            let found = parts::measure(self.clock, *part, &self.directory)
+                .map_err(|error| format!("{}: {}", part.name(), whole_story(&*error)))?;
+            say(&Figures::lines(&found))?;
+            figures.extend(found);
+        }
+        if !parts.is_empty() {
+            self.write("parts", &figures.json())?;
+        }
+        Ok(figures)
     }
-    let mut resident = 0;
-    for pid in side.system.pids() {
-        resident += proc::resident_bytes(pid)?;
-    }
-    let (keys, bytes) = (group.keys, group.value_bytes);
-    let each = float(resident) / 1e6 / f64::from(u32::try_from(side.system.pids().len())?);
-    say(&format!(
-        "    {}: {keys} keys with values of {bytes} bytes put; {each:.0} MB resident a server",
-        side.name
-    ))?;
-    Ok(side)
-}
 
-/// Reads everything back, and compares the servers.
-fn check(clock: Clock, side: &mut Contestant) -> Result<()> {
-    if !side.who.has_revisions() {
-        return Ok(());
+    fn rows(&self, figures: &Figures) -> Result<()> {
+        let groups = &self.plan.catalogue.groups;
+        if groups.is_empty() {
+            return Ok(());
+        }
+        say(&report::head())?;
+        let (mut rows, mut outcomes) = (Vec::new(), Vec::new());
+        for group in groups {
+            for outcome in group::measure(self.clock, self.plan, group, &self.facts, figures)? {
+                rows.push(results::row(group, &outcome, figures));
+                outcomes.push((group.clone(), outcome));
+            }
+            // After every group, so that a run that is cut short leaves what it has.
+            results::write(&self.directory, "result", &self.facts, &Value::from(rows.clone()))?;
+        }
+        for file in plots::of_rows(&self.directory, &outcomes, &Model::new(figures))? {
+            say(&format!("drawn in {}", file.display()))?;
+        }
+        self.write("result", &Value::from(rows))
     }
-    let checked = measure::every_key(clock, side, Work::Check)?;
-    if checked.refusals() + checked.wrong > 0 {
-        let (wrong, errors) = (checked.wrong, &checked.errors);
-        let name = &side.name;
-        return Err(format!("{name}: reading back: {wrong} keys wrong, errors {errors:?}").into());
-    }
-    side.system.agree()?;
-    say(&format!("    {}: read back: all {} keys as acknowledged", side.name, side.ledger.keys()))
-}
 
-/// After a bulk write a disk syncs slowly for a while: waits until it syncs as it did before.
-fn rest(group: &Group, floor: &mut Floor, rested_ns: u64) -> Result<()> {
-    if group.medium == Medium::Memory {
-        return Ok(());
+    fn kills(&self) -> Result<()> {
+        let kills = &self.plan.catalogue.kills;
+        if kills.is_empty() {
+            return Ok(());
+        }
+        let group = Group {
+            medium: kill::MEDIUM,
+            keys: kill::KEYS,
+            value_bytes: kill::VALUE_BYTES,
+            nodes: 3,
+            rows: Vec::new(),
+        };
+        let mut side = group::start(self.clock, &group, "raftd".to_owned(), Who::Raftd)?;
+        let mut rows = Vec::new();
+        for kill in kills {
+            let (seen, said) = kill::measure(self.clock, &mut side, *kill)
+                .map_err(|error| format!("{}: {}", kill.name(), whole_story(&*error)))?;
+            say(&said)?;
+            for file in plots::of_kill(&self.directory, *kill, &seen)? {
+                say(&format!("drawn in {}", file.display()))?;
+            }
+            rows.push(kill::json(*kill, &seen, &said));
+        }
+        group::check(self.clock, &mut side)?;
+        self.write("kill", &Value::from(rows))
     }
-    if !floor.is_pinned() {
-        say("    one core only: the floor's echoes share it")?;
-    }
-    let rested = wait::until(REST, || {
-        let now_ns = floor.sync_p50_ns()?;
-        Ok((now_ns <= rested_ns + rested_ns / 4).then_some(()))
-    })?;
-    match rested {
-        Some(()) => Ok(()),
-        None => say("    the disk has not recovered from the filling: its syncs are still slow"),
+
+    fn recoveries(&self) -> Result<()> {
+        let recoveries = &self.plan.catalogue.recoveries;
+        let (mut found, mut rows) = (Vec::new(), Vec::new());
+        for recovery in recoveries {
+            let name = recovery.name();
+            let recovered = recovery::measure(self.clock, *recovery, &self.directory)
+                .map_err(|error| format!("{name}: {}", whole_story(&*error)))?;
+            say(&recovered.line(&name))?;
+            rows.push(recovered.json(&name));
+            found.push(recovered);
+        }
+        if let Some(file) = plots::of_recoveries(&self.directory, &found)? {
+            say(&format!("drawn in {}", file.display()))?;
+        }
+        if rows.is_empty() { Ok(()) } else { self.write("recovery", &Value::from(rows)) }
     }
 }

@@ -2,11 +2,10 @@
 
 use crate::Result;
 use crate::proc::{self, Device, MachineCpu, Threads};
-use crate::rows::Row;
-use crate::systems::{Counters, System};
+use crate::systems::{Counters, Door, System, Who};
 use raftd::client::Clock;
 use raftd::client::load::{
-    Ledger, OnFailure, Pace, Script, Shape, Signals, Tally, Work, Workload, float,
+    Ledger, OnFailure, Pace, Script, Shape, Signals, Tally, Timeline, Work, Workload, float,
 };
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -17,7 +16,7 @@ pub(crate) struct Contestant {
     /// What tables call it.
     pub(crate) name: String,
     /// Who it is.
-    pub(crate) who: crate::systems::Who,
+    pub(crate) who: Who,
     /// Its servers.
     pub(crate) system: System,
     /// What it acknowledged.
@@ -132,7 +131,7 @@ impl Use {
     }
 }
 
-/// How a slice is loaded.
+/// How a load asks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     /// What is asked.
@@ -141,13 +140,63 @@ pub(crate) struct Load {
     pub(crate) shape: Shape,
     /// When.
     pub(crate) pace: Pace,
+    /// What to do when the leader is lost.
+    pub(crate) on_failure: OnFailure,
+    /// Buckets of a timeline: how long each, and how many.
+    pub(crate) timeline: Option<(Duration, usize)>,
 }
 
 impl Load {
-    /// A row's, once its rate is known.
-    pub(crate) fn of(row: &Row, pace: Pace) -> Load {
-        Load { workload: row.workload, shape: row.shape, pace }
+    /// One that fails when the leader is lost.
+    pub(crate) fn of(workload: Workload, shape: Shape, pace: Pace) -> Load {
+        Load { workload, shape, pace, on_failure: OnFailure::Stop, timeline: None }
     }
+}
+
+/// How whoever watches a load hears that it has ended by itself, which it does when it fails.
+pub(crate) struct Ending(Receiver<()>);
+
+impl Ending {
+    /// Lets `time` pass; false if the load ends before.
+    pub(crate) fn is_later_than(&self, time: Duration) -> bool {
+        match self.0.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => true,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => false,
+        }
+    }
+}
+
+/// Loads whoever is behind `door` from a thread of its own as long as `watch` takes. What that
+/// returns is lost if the load has failed meanwhile.
+pub(crate) fn beside<T>(
+    clock: Clock,
+    door: &Door,
+    load: Load,
+    ledger: &mut Ledger,
+    watch: impl FnOnce(&Signals, &Ending) -> Result<T>,
+) -> Result<(T, Tally)> {
+    let signals = Signals::default();
+    let (ended, ending) = channel();
+    let ending = Ending(ending);
+    thread::scope(|scope| {
+        let signals = &signals;
+        let loading = scope.spawn(move || -> Result<Tally> {
+            let seed = clock.now_ns();
+            let Load { workload, shape, pace, on_failure, timeline } = load;
+            let mut script = Script::new(workload, pace, on_failure, seed, ledger, signals);
+            if let Some((bucket, count)) = timeline {
+                script = script.with_timeline(Timeline::new(seed, bucket, count));
+            }
+            let ran = door.run(clock, shape, &mut script);
+            // Nobody listens once the watching is over.
+            let _over = ended.send(());
+            ran.map(|()| script.finish())
+        });
+        let watched = watch(signals, &ending);
+        signals.end();
+        let tally = loading.join().expect("a load reports its failures")?;
+        Ok((watched?, tally))
+    })
 }
 
 /// One slice: warms up for a quarter of `time`, then measures for `time`. The servers' own counters
@@ -160,33 +209,18 @@ pub(crate) fn slice(
 ) -> Result<(Use, Tally)> {
     let leader = side.system.leader()?;
     let door = side.system.door(leader);
-    let signals = Signals::default();
     let nothing = empty_ledger(&side.ledger);
     let mut ledger = std::mem::replace(&mut side.ledger, nothing);
-    let done = thread::scope(|scope| {
-        let (ended, ending) = channel();
-        let (signals, ledger) = (&signals, &mut ledger);
-        let loading = scope.spawn(move || -> Result<Tally> {
-            let seed = clock.now_ns();
-            let Load { workload, shape, pace } = load;
-            let mut script = Script::new(workload, pace, OnFailure::Stop, seed, ledger, signals);
-            let ran = door.run(clock, shape, &mut script);
-            // Nobody listens once the measured time is over.
-            let _over = ended.send(());
-            ran.map(|()| script.tally)
-        });
-        let used = watch(clock, side, leader, signals, &ending, time);
-        signals.end();
-        let tally = loading.join().expect("a load reports its failures")?;
-        let used = used?.ok_or("the load ended before its time")?;
-        Ok((used, tally))
+    let done = beside(clock, &door, load, &mut ledger, |signals, ending| {
+        watch(clock, side, leader, signals, ending, time)
     });
     if done.is_err() {
         // What was in flight may have been done.
         ledger.doubt();
     }
     side.ledger = ledger;
-    done
+    let (used, tally) = done?;
+    Ok((used.ok_or("the load ended before its time")?, tally))
 }
 
 /// In the ledger's place while a load has it.
@@ -199,16 +233,16 @@ fn watch(
     side: &mut Contestant,
     leader: usize,
     signals: &Signals,
-    ending: &Receiver<()>,
+    ending: &Ending,
     time: Duration,
 ) -> Result<Option<Use>> {
-    if !goes_on(ending, time / 4) {
+    if !ending.is_later_than(time / 4) {
         return Ok(None);
     }
     let first = (side.system.counters()?, signals.done());
     let before = Look::take(clock, side, signals)?;
     signals.measure();
-    if !goes_on(ending, time) {
+    if !ending.is_later_than(time) {
         return Ok(None);
     }
     let after = Look::take(clock, side, signals)?;
@@ -222,14 +256,6 @@ fn watch(
     Ok(Some(used))
 }
 
-/// Lets `time` pass; false if the load ends before.
-fn goes_on(ending: &Receiver<()>, time: Duration) -> bool {
-    match ending.recv_timeout(time) {
-        Err(RecvTimeoutError::Timeout) => true,
-        Ok(()) | Err(RecvTimeoutError::Disconnected) => false,
-    }
-}
-
 /// Puts every key once, or reads every key once and compares; returns what came of it.
 pub(crate) fn every_key(clock: Clock, side: &mut Contestant, work: Work) -> Result<Tally> {
     let shape = Shape { connections: 16, depth: 32 };
@@ -240,5 +266,5 @@ pub(crate) fn every_key(clock: Clock, side: &mut Contestant, work: Work) -> Resu
     let ledger = &mut side.ledger;
     let mut script = Script::new(workload, Pace::Closed, OnFailure::Stop, 0, ledger, &signals);
     door.run(clock, shape, &mut script)?;
-    Ok(script.tally)
+    Ok(script.finish())
 }

@@ -1,7 +1,9 @@
 //! The command line.
 
 use crate::Result;
+use crate::kill::Kill;
 use crate::parts::{self, Part};
+use crate::recovery::Recovery;
 use crate::rows::{self, Group};
 use std::time::Duration;
 
@@ -34,11 +36,20 @@ pub(crate) struct Catalogue {
     pub(crate) parts: Vec<Part>,
     /// Rows by the systems they share.
     pub(crate) groups: Vec<Group>,
+    /// Leaders to be killed.
+    pub(crate) kills: Vec<Kill>,
+    /// Logs to start from.
+    pub(crate) recoveries: Vec<Recovery>,
 }
 
 impl Catalogue {
     fn of(full: bool) -> Catalogue {
-        Catalogue { parts: parts::all(full), groups: rows::groups(full) }
+        let (mut kills, mut recoveries) = (Vec::new(), Vec::new());
+        if full {
+            kills.extend([Kill::Once, Kill::Often { times: 50 }]);
+            recoveries.extend([16, 64, 256, 1024].map(|log_mib| Recovery { log_mib }));
+        }
+        Catalogue { parts: parts::all(full), groups: rows::groups(full), kills, recoveries }
     }
 
     /// What has one of `only` in its name; `None` if nothing has.
@@ -50,13 +61,17 @@ impl Catalogue {
             group.rows.retain(|row| wanted(&row.name));
         }
         self.groups.retain(|group| !group.rows.is_empty());
+        self.kills.retain(|kill| wanted(&kill.name()));
+        self.recoveries.retain(|recovery| wanted(&recovery.name()));
         Some(self).filter(|catalogue| !catalogue.names().is_empty())
     }
 
     fn names(&self) -> Vec<String> {
         let rows = self.groups.iter().flat_map(|group| &group.rows);
         let parts = self.parts.iter().map(|part| part.name());
-        parts.chain(rows.map(|row| row.name.clone())).collect()
+        let kills = self.kills.iter().map(|kill| kill.name());
+        let recoveries = self.recoveries.iter().map(|recovery| recovery.name());
+        parts.chain(rows.map(|row| row.name.clone())).chain(kills).chain(recoveries).collect()
     }
 }
 

@@ -231,11 +231,12 @@ fn notes(measured: &Measured) -> Vec<String> {
     let us = |ns: u64| significant(float(ns) / 1000.0);
     if let Some(asked) = measured.asked_per_s {
         notes.push(format!(
-            "{name}: {asked} asked a second, {:.0} done; asked late by p99 {} µs, max {} µs, which \
-             is in the latencies",
+            "{name}: {asked} due a second, {:.0} done; asked late by p99 {} µs, max {} µs, which is \
+             in the latencies; {} never asked",
             used.rate(),
             us(tally.late.value_at_quantile(0.99)),
             us(tally.late.max()),
+            tally.unasked,
         ));
     }
     let kinds: Vec<String> = Kind::ALL

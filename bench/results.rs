@@ -63,6 +63,7 @@ fn system(group: &Group, measured: &Measured) -> Value {
         "asked_per_s": measured.asked_per_s,
         "latency_us": latency(&tally.latency()),
         "latency_us_by_kind": kinds,
+        "never_asked": tally.unasked,
         "asked_late_us": measured.asked_per_s.map(|_| latency(&tally.late)),
         "server_cpu_us_per_op": spread(|slice| slice.cpu_us).map(|spread| spread.json()),
         "server_cpu_us_per_op_slices":

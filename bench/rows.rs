@@ -31,6 +31,39 @@ pub(crate) enum RowPace {
     Share(u32),
 }
 
+/// What a series of rows varies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Axis {
+    /// Bytes of a value.
+    ValueBytes,
+    /// Keys in the store.
+    Keys,
+    /// Connections, one request in flight on each.
+    Connections,
+    /// Requests in flight on 16 connections together.
+    InFlight,
+    /// Servers.
+    Nodes,
+}
+
+impl Axis {
+    /// All of them.
+    pub(crate) const ALL: [Axis; 5] =
+        [Axis::ValueBytes, Axis::Keys, Axis::Connections, Axis::InFlight, Axis::Nodes];
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Axis::ValueBytes => "value bytes",
+            Axis::Keys => "keys",
+            Axis::Connections => "connections",
+            Axis::InFlight => "in flight",
+            Axis::Nodes => "servers",
+        })
+    }
+}
+
 /// One line of the table, and those it is compared with.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -48,6 +81,8 @@ pub(crate) struct Row {
     pub(crate) against: Vec<Who>,
     /// Whether its latency is compared with the machine's floor, slice by slice.
     pub(crate) has_floor: bool,
+    /// Which series it belongs to, and where in it.
+    pub(crate) series: Option<(Axis, u32)>,
 }
 
 /// Rows that share their systems.
@@ -91,6 +126,8 @@ pub(crate) fn groups(full: bool) -> Vec<Group> {
     let mut groups = vec![disk(full), memory(full)];
     if full {
         groups.push(more_keys());
+        groups.extend([100, 1000].map(ycsb));
+        groups.extend(scaling());
     }
     groups
 }
@@ -112,6 +149,7 @@ fn closed(group: &Group, mix: Mix, shape: (usize, usize), against: &[Who]) -> Ro
         who: Who::Raftd,
         against: against.to_vec(),
         has_floor: false,
+        series: None,
     }
 }
 
@@ -174,5 +212,60 @@ fn more_keys() -> Group {
         closed(&group, Mix::PUTS, (100, 16), &[Who::RedisAlways]),
         open(&group, 50, &[Who::Etcd]),
     ];
+    group
+}
+
+/// YCSB's six core workloads, with records of one field.
+fn ycsb(value_bytes: usize) -> Group {
+    let mut group = group(Medium::Memory, KEYS, value_bytes);
+    let rows = ('A'..='F').filter_map(|letter| {
+        let workload = Workload::ycsb(letter)?;
+        let name = format!("ycsb {letter} {value_bytes} B {} 100x10", group.medium);
+        Some(Row { name, workload, ..closed(&group, Mix::PUTS, (100, 10), &[Who::Etcd]) })
+    });
+    group.rows = rows.collect();
+    group
+}
+
+/// Puts, with one thing varied at a time.
+fn scaling() -> Vec<Group> {
+    let mut groups = Vec::new();
+    for bytes in [16, 64, 256, 1024, 4096, 16_384_u32] {
+        // Few keys, so that the largest values fit a small machine's memory too.
+        let value_bytes = usize::try_from(bytes).expect("16 KiB fit a usize");
+        let group = group(Medium::Memory, 10_000, value_bytes);
+        groups.push(series(group, Axis::ValueBytes, &[bytes], |_| (100, 10)));
+    }
+    for keys in [10_000, 100_000, 1_000_000] {
+        let group = group(Medium::Memory, keys, VALUE_BYTES);
+        groups.push(series(group, Axis::Keys, &[keys], |_| (100, 10)));
+    }
+    for nodes in [1, 3, 5, 7_u32] {
+        let mut group = group(Medium::Memory, KEYS, VALUE_BYTES);
+        group.nodes = usize::try_from(nodes).expect("a handful");
+        groups.push(series(group, Axis::Nodes, &[nodes], |_| (100, 10)));
+    }
+    let of_one = || group(Medium::Memory, KEYS, VALUE_BYTES);
+    let connections = [1, 4, 16, 64, 256, 1000];
+    groups.push(series(of_one(), Axis::Connections, &connections, |count| (count, 1)));
+    let in_flight = [16, 64, 256, 1024, 4096];
+    groups.push(series(of_one(), Axis::InFlight, &in_flight, |count| (16, count / 16)));
+    groups
+}
+
+/// Gives a group a row for each place of a series.
+fn series(
+    mut group: Group,
+    axis: Axis,
+    places: &[u32],
+    shape: impl Fn(usize) -> (usize, usize),
+) -> Group {
+    let row = |place: &u32| {
+        let shape = shape(usize::try_from(*place).expect("a u32 fits a usize"));
+        let name = format!("scale {axis} {place}");
+        Row { name, series: Some((axis, *place)), ..closed(&group, Mix::PUTS, shape, &[]) }
+    };
+    let rows = places.iter().map(row).collect();
+    group.rows = rows;
     group
 }

@@ -4,24 +4,22 @@
 
 use super::{Figure, REPEATS};
 use crate::Result;
+use crate::measure::{self, Ending, Load};
 use crate::proc;
 use crate::stats::significant;
+use crate::systems::Door;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use raftd::client::Clock;
-use raftd::client::load::{
-    self, Layout, Ledger, Mix, OnFailure, Pace, RaftdSpeaker, Script, Shape, Signals, Target,
-    Workload, float,
-};
+use raftd::client::load::{Layout, Ledger, Mix, Pace, Shape, Signals, Target, Workload, float};
 use raftd::limits::CLIENT_FRAME_BYTES_MAX;
 use raftd::types::{ClusterId, DiskId, NodeId, Revision};
-use raftd::wire::client::{Consistency, decode_request};
+use raftd::wire::client::decode_request;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{HelloReply, VERSION, Welcome, encode_hello_reply};
 use raftd::wire::reply::put_reply;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +30,7 @@ const STOP: Token = Token(usize::MAX);
 const READ_BYTES: usize = 256 * 1024;
 
 /// The CPU of the answering side, and how long the asking side waits.
-pub(super) fn measure(clock: Clock, shape: Shape, name: &str) -> Result<Vec<Figure>> {
+pub(super) fn figures(clock: Clock, shape: Shape, name: &str) -> Result<Vec<Figure>> {
     let mut listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
     let poll = Poll::new()?;
@@ -42,14 +40,14 @@ pub(super) fn measure(clock: Clock, shape: Shape, name: &str) -> Result<Vec<Figu
     thread::scope(|scope| {
         let serving = thread::Builder::new().name(THREAD.to_owned());
         let serving = serving.spawn_scoped(scope, move || server.run())?;
-        let mut figures = Samples::default();
-        let measured = (0..REPEATS).try_for_each(|_| sample(clock, address, shape, &mut figures));
+        let mut samples = Samples::default();
+        let measured = (0..REPEATS).try_for_each(|_| sample(clock, address, shape, &mut samples));
         waker.wake()?;
         serving.join().expect("it does not panic")?;
         measured?;
-        let cpu = Figure::of(name, &figures.cpu_ns)?;
-        let wall = Figure::of(format!("{name}: p50"), &figures.p50_ns)?;
-        let rate = figures.rates.iter().sum::<f64>() / 1000.0 / float(REPEATS.try_into()?);
+        let cpu = Figure::of(name, &samples.cpu_ns)?;
+        let wall = Figure::of(format!("{name}: p50"), &samples.p50_ns)?;
+        let rate = samples.rates.iter().sum::<f64>() / 1000.0 / float(REPEATS.try_into()?);
         let note = format!("CPU of the answering side; {} thousand a second", significant(rate));
         Ok(vec![cpu.with(note), wall])
     })
@@ -66,35 +64,23 @@ struct Samples {
 fn sample(clock: Clock, address: SocketAddr, shape: Shape, samples: &mut Samples) -> Result<()> {
     let layout = Layout::new(b"key-", 16, 256).ok_or("a key has room for its number")?;
     let mut ledger = Ledger::new(layout, 1);
-    let signals = Signals::default();
-    let target = Target { endpoints: vec![address], first: 0 };
-    let (ended, ending) = channel::<()>();
-    thread::scope(|scope| {
-        let (signals, ledger) = (&signals, &mut ledger);
-        let loading = scope.spawn(move || -> Result<load::Tally> {
-            // Dropped at the end, however that comes.
-            let _ended = ended;
-            let workload = Workload::even(Mix::PUTS);
-            let (pace, on_failure) = (Pace::Closed, OnFailure::Stop);
-            let mut script = Script::new(workload, pace, on_failure, 7, ledger, signals);
-            let speak = || RaftdSpeaker::new(Consistency::Linearizable);
-            load::run(clock, &target, shape, &mut script, speak)?;
-            Ok(script.tally)
-        });
-        // The load ends only if it fails; then these return at once.
-        let _warm = ending.recv_timeout(TIME / 4);
+    let door = Door::Raftd(Target { endpoints: vec![address], first: 0 });
+    let load = Load::of(Workload::even(Mix::PUTS), shape, Pace::Closed);
+    let looks = |signals: &Signals, ending: &Ending| {
+        // The load ends by itself only if it fails; then these return at once.
+        let _warm = ending.is_later_than(TIME / 4);
         let before = (clock.now_ns(), signals.done(), server_ns()?);
         signals.measure();
-        let _measured = ending.recv_timeout(TIME);
+        let _measured = ending.is_later_than(TIME);
         let after = (clock.now_ns(), signals.done(), server_ns()?);
-        signals.end();
-        let tally = loading.join().expect("a load reports its failures")?;
-        let ops = float((after.1 - before.1).max(1));
-        samples.cpu_ns.push(float(after.2 - before.2) / ops);
-        samples.p50_ns.push(float(tally.latency().value_at_quantile(0.5)));
-        samples.rates.push(ops * 1e9 / float(after.0 - before.0));
-        Ok(())
-    })
+        Ok((before, after))
+    };
+    let ((before, after), tally) = measure::beside(clock, &door, load, &mut ledger, looks)?;
+    let ops = float((after.1 - before.1).max(1));
+    samples.cpu_ns.push(float(after.2 - before.2) / ops);
+    samples.p50_ns.push(float(tally.latency().value_at_quantile(0.5)));
+    samples.rates.push(ops * 1e9 / float(after.0 - before.0));
+    Ok(())
 }
 
 /// CPU of the answering thread.

@@ -96,7 +96,7 @@ pub(crate) struct Figures(Vec<Figure>);
 /// Measures a part.
 pub(crate) fn measure(clock: Clock, part: Part, disk: &Path) -> Result<Vec<Figure>> {
     match part {
-        Part::Echo(shape) => echo::measure(clock, shape, &part.name()),
+        Part::Echo(shape) => echo::figures(clock, shape, &part.name()),
         Part::Syncs => syncs(clock, disk),
         Part::Decode => bytes::decode(),
         Part::Crc(bytes) => bytes::crc(bytes, &part.name()),

@@ -10,6 +10,7 @@ use raftd::types::ClusterId;
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -95,6 +96,18 @@ impl Cluster {
             .args(&self.flags);
         server.process = Some(Process::start(&mut command, &name, &self.directory.path)?);
         Ok(())
+    }
+
+    /// Kills the server at this place with SIGKILL.
+    pub(crate) fn kill(&mut self, at: usize) -> Result<()> {
+        let server = &mut self.servers[at];
+        server.control = None;
+        server.process.take().map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// Where the server at this place keeps its data.
+    pub(crate) fn data_of(&self, at: usize) -> PathBuf {
+        self.directory.path.join(self.servers[at].id.to_string())
     }
 
     /// The processes that run.

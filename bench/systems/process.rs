@@ -39,6 +39,13 @@ impl Process {
         let last: Vec<&str> = log.lines().rev().take(5).collect();
         Err(format!("{} ended with {code}; its last lines: {last:?}", self.name).into())
     }
+
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
 }
 
 impl Drop for Process {

@@ -7,7 +7,7 @@ use super::error::LoadError;
 use super::ledger::{Found, KeyNumber, Ledger, PutNumber};
 use super::popularity::Chooser;
 use super::speaker::{Answer, Asked, Refusal};
-use super::tally::Tally;
+use super::tally::{Tally, Timeline};
 use super::workload::{Kind, Mix, Work, Workload};
 
 /// More refusals than this and the load has failed, unless it goes on after failures.
@@ -119,8 +119,7 @@ pub struct Script<'l> {
     ended_ns: Option<u64>,
     done: u64,
     key: Vec<u8>,
-    /// What came of it.
-    pub tally: Tally,
+    tally: Tally,
 }
 
 impl<'l> Script<'l> {
@@ -149,6 +148,13 @@ impl<'l> Script<'l> {
             key: Vec::new(),
             tally: Tally::new(),
         }
+    }
+
+    /// Notes, too, how latencies go over time.
+    #[must_use]
+    pub fn with_timeline(mut self, timeline: Timeline) -> Script<'l> {
+        self.tally.timeline = Some(timeline);
+        self
     }
 
     /// Whether the load goes on after failures.
@@ -193,8 +199,13 @@ impl<'l> Script<'l> {
         }
     }
 
-    /// Operations of an open loop that were due and never asked: the server did not keep up.
-    pub fn unasked(&self) -> u64 {
+    /// What came of it, at the end.
+    pub fn finish(mut self) -> Tally {
+        self.tally.unasked = self.unasked();
+        self.tally
+    }
+
+    fn unasked(&self) -> u64 {
         let (Pace::Open { per_second }, Some(start_ns)) = (self.pace, self.start_ns) else {
             return 0;
         };

@@ -26,6 +26,8 @@ pub struct Tally {
     pub wrong: u64,
     /// Operations that were asked once more: their server was gone, or did not lead.
     pub repeated: u64,
+    /// Operations of an open loop that were due and never asked: the server did not keep up.
+    pub unasked: u64,
     /// How latencies went over time, if that was asked for.
     pub timeline: Option<Timeline>,
 }
@@ -45,6 +47,7 @@ impl Tally {
             errors: BTreeMap::new(),
             wrong: 0,
             repeated: 0,
+            unasked: 0,
             timeline: None,
         }
     }
@@ -80,6 +83,7 @@ impl Tally {
         add(&mut self.late, &other.late);
         self.wrong += other.wrong;
         self.repeated += other.repeated;
+        self.unasked += other.unasked;
         for (error, count) in &other.errors {
             *self.errors.entry(error.clone()).or_default() += count;
         }
