@@ -42,6 +42,7 @@ use options::{Asked, Plan};
 use parts::Figures;
 use proc::Machine;
 use raftd::client::Clock;
+use raftd::client::load::raise_descriptor_limit;
 use report::Facts;
 use rows::{Group, Medium};
 use serde_json::Value;
@@ -112,6 +113,7 @@ struct Bench<'p> {
 }
 
 fn measure_all(plan: &Plan) -> Result<()> {
+    raise_descriptor_limit();
     let directory = disk_directory();
     fs::create_dir_all(&directory)?;
     let bench = Bench { clock: Clock::start(), plan, facts: facts(plan)?, directory };

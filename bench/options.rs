@@ -77,7 +77,7 @@ impl Catalogue {
 
 fn flags() -> getopts::Options {
     let mut flags = getopts::Options::new();
-    flags.optflag("", "full", "the whole table, longer; half an hour and more");
+    flags.optflag("", "full", "the whole table, and longer");
     flags.optmulti(
         "",
         "only",

@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Shortest and longest wait before a request is repeated. Long enough not to hammer a cluster
 /// that elects (300 ms and more), short enough to add little to an outage.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -85,6 +87,12 @@ pub(super) fn back_off(deadline: Deadline) {
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// CPU that this process has used, of all its threads. Nanoseconds.
+pub fn process_cpu_ns() -> u64 {
+    let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
+    u64::try_from(used.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the client reads a clock")]

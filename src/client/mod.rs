@@ -30,7 +30,7 @@ pub use crate::wire::client::{
     Relation, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts, TxnRequest,
 };
 pub use crate::wire::leases::{LeaseList, LeaseTerm, LeaseTimes};
-pub use clock::{Clock, Deadline, unix_ms};
+pub use clock::{Clock, Deadline, process_cpu_ns, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};

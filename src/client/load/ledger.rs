@@ -10,9 +10,6 @@ use crate::client::prefix_end;
 
 use super::popularity::Random;
 
-/// Digits of the largest key number.
-const DIGITS: usize = 10;
-
 /// Bytes of a value that say which key and which put it belongs to.
 const IDENTITY_BYTES: usize = 16;
 
@@ -26,10 +23,13 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Digits of the largest key number.
+    pub const DIGITS: usize = 10;
+
     /// Keys of `key_bytes` that begin with `prefix`, values of `value_bytes`. `None`: a key has no
     /// room for ten digits behind its prefix, or a value none for the 16 bytes that identify it.
     pub fn new(prefix: &[u8], key_bytes: usize, value_bytes: usize) -> Option<Layout> {
-        let room = key_bytes >= prefix.len() + DIGITS && value_bytes >= IDENTITY_BYTES;
+        let room = key_bytes >= prefix.len() + Layout::DIGITS && value_bytes >= IDENTITY_BYTES;
         let end = prefix_end(prefix);
         room.then(|| Layout { prefix: prefix.to_vec(), end, key_bytes, value_bytes })
     }

@@ -19,6 +19,7 @@
 //! is older than what was acknowledged before it began is counted as wrong.
 //!
 //! `raftctl bench` and `cargo bench` are this with a command line around it.
+mod descriptors;
 mod engine;
 mod error;
 mod ledger;
@@ -31,6 +32,7 @@ mod tally;
 mod ticker;
 mod workload;
 
+pub use descriptors::raise_descriptor_limit;
 pub use engine::{OnFailure, Shape, Target, run};
 pub use error::LoadError;
 pub use ledger::{Found, KeyNumber, Layout, Ledger, PutNumber};
