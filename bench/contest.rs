@@ -46,6 +46,8 @@ pub(crate) struct Stage<'p> {
     pub(crate) parent: PathBuf,
     /// Whether strace may trace.
     pub(crate) may_trace: bool,
+    /// Slices of the row that were measured again.
+    pub(crate) again: u32,
 }
 
 /// What one slice came to.
@@ -136,9 +138,8 @@ fn measure(stage: &mut Stage<'_>, row: &Row) -> Result<Outcome> {
     let mut race = Race {
         time: Duration::from_millis(stage.plan.row_ms / u64::from(stage.plan.slices)),
         floor: row.has_floor.then(FloorTimes::new),
-        again: 0,
-        again_max: stage.plan.slices,
     };
+    stage.again = 0;
     let peers: Vec<usize> = row.against.iter().filter_map(|who| place_of(stage, *who)).collect();
     let own = place_of(stage, row.who).ok_or("its system does not run")?;
     let mut entered = Vec::new();
@@ -175,7 +176,7 @@ fn measure(stage: &mut Stage<'_>, row: &Row) -> Result<Outcome> {
             entry.traced = traced(stage, row, *at, race.time)?;
         }
     }
-    Ok(Outcome { row: row.clone(), of: entered, against, floor: race.floor, again: race.again })
+    Ok(Outcome { row: row.clone(), of: entered, against, floor: race.floor, again: stage.again })
 }
 
 fn place_of(stage: &Stage<'_>, who: Who) -> Option<usize> {
@@ -192,9 +193,9 @@ fn enter(stage: &mut Stage<'_>, row: &Row, at: usize) -> Result<Measured> {
             Some((peak * u64::from(percent) / 100).max(1))
         }
     };
-    let (clock, time) = (stage.clock, Duration::from_millis(stage.plan.row_ms / 5));
-    let side = &mut stage.contestants[at];
-    measure::slice(clock, side, load_of(row, asked_per_s), time)?;
+    let time = Duration::from_millis(stage.plan.row_ms / u64::from(stage.plan.slices));
+    slice(stage, at, load_of(row, asked_per_s), time)?;
+    let side = &stage.contestants[at];
     Ok(Measured {
         name: side.name.clone(),
         who: side.who,
@@ -219,11 +220,11 @@ fn peak(stage: &mut Stage<'_>, workload: Workload, at: usize) -> Result<u64> {
     }
     let shape = Shape { connections: 100, depth: 10 };
     let load = Load::of(workload, shape, Pace::Closed);
-    let time = Duration::from_millis(stage.plan.row_ms / 5);
+    let time = Duration::from_millis(stage.plan.row_ms / u64::from(stage.plan.slices));
     let mut rates = Vec::new();
     for _ in 0..3 {
         stage.reserve.free_for(time * 5 / 4)?;
-        let (used, _) = measure::slice(stage.clock, &mut stage.contestants[at], load, time)?;
+        let (used, _) = slice(stage, at, load, time)?;
         rates.push(used.rate());
     }
     let peak = whole(Spread::of(rates).map_or(0.0, |spread| spread.median));
@@ -231,16 +232,28 @@ fn peak(stage: &mut Stage<'_>, workload: Workload, at: usize) -> Result<u64> {
     Ok(peak)
 }
 
+/// A slice, anew if the leader changes in it.
+fn slice(stage: &mut Stage<'_>, at: usize, load: Load, time: Duration) -> Result<(Use, Tally)> {
+    let mut attempts = 1;
+    loop {
+        match measure::slice(stage.clock, &mut stage.contestants[at], load, time) {
+            Err(error) if is_leader_lost(&error) && attempts < ATTEMPTS => {
+                attempts += 1;
+                stage.again += 1;
+            }
+            measured => return measured,
+        }
+    }
+}
+
 /// What the slices of a row share.
 struct Race {
     time: Duration,
     floor: Option<FloorTimes>,
-    again: u32,
-    again_max: u32,
 }
 
 impl Race {
-    /// Measures a slice, again if something disturbed it, and adds it to its line.
+    /// Measures a slice, again if the host disturbed it, and adds it to its line.
     fn slice(
         &mut self,
         stage: &mut Stage<'_>,
@@ -248,7 +261,6 @@ impl Race {
         at: usize,
         entry: &mut Measured,
     ) -> Result<Slice> {
-        let mut attempts = 0;
         loop {
             if let Some(times) = &mut self.floor {
                 stage.floor.sample(times)?;
@@ -257,19 +269,10 @@ impl Race {
                 stage.reserve.free_for(self.time * 5 / 4)?;
             }
             let load = load_of(row, entry.asked_per_s);
-            let side = &mut stage.contestants[at];
-            let (used, tally) = match measure::slice(stage.clock, side, load, self.time) {
-                Ok(measured) => measured,
-                Err(error) if is_leader_lost(&error) && attempts + 1 < ATTEMPTS => {
-                    attempts += 1;
-                    self.again += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+            let (used, tally) = slice(stage, at, load, self.time)?;
             let stolen = float(used.machine.stolen_ns) / float(used.elapsed_ns.max(1));
-            if stolen > STOLEN_MAX && self.again < self.again_max {
-                self.again += 1;
+            if stolen > STOLEN_MAX && stage.again < stage.plan.slices {
+                stage.again += 1;
                 continue;
             }
             let slice = Slice::of(&used, &tally);
@@ -295,9 +298,10 @@ fn traced(
     let side = &mut stage.contestants[at];
     let before = (side.system.counters()?.syncs, side.ledger.puts());
     let trace = Trace::begin(&side.system.pids(), &stage.parent)?;
-    let measured = measure::slice(stage.clock, side, load_of(row, None), time);
+    let measured = slice(stage, at, load_of(row, None), time);
     let syncs = trace.end()?;
     measured?;
+    let side = &mut stage.contestants[at];
     let after = (side.system.counters()?.syncs, side.ledger.puts());
     let puts = float((after.1 - before.1).max(1));
     let own = after.0.zip(before.0).map(|(after, before)| float(after - before) / puts);

@@ -36,7 +36,7 @@ pub(crate) fn measure(
     let reserve = Reserve::hold(plan, group)?;
     rest(group, &mut floor, rested_ns)?;
     let may_trace = facts.may_trace;
-    let mut stage = Stage { clock, plan, contestants, floor, reserve, parent, may_trace };
+    let mut stage = Stage { clock, plan, contestants, floor, reserve, parent, may_trace, again: 0 };
     let mut outcomes = Vec::new();
     for row in &group.rows {
         let outcome = contest::row(&mut stage, row)?;

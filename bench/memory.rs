@@ -30,7 +30,7 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Touches and holds what the puts of `group` will take, at most half of what is available.
+    /// Touches and holds what the puts of `group` will take, at most a quarter of what is available.
     pub(crate) fn hold(plan: &Plan, group: &Group) -> Result<Reserve> {
         let puts = group.rows.iter().filter(|row| row.workload.writes());
         // Two slices of raftd's to a round of A B B A.
@@ -40,7 +40,7 @@ impl Reserve {
         });
         let slice_ms = plan.row_ms / u64::from(plan.slices);
         let wanted = slices.sum::<u64>() * slice_ms * 5 / 4 * BYTES_PER_MS;
-        let bytes = wanted.min(available_bytes()? / 2);
+        let bytes = wanted.min(available_bytes()? / 4);
         let directory = Scratch::make(Path::new("/dev/shm"), "touch")?;
         let mut file = File::create_new(directory.path.join("pages"))?;
         let piece = vec![1; PIECE_BYTES];

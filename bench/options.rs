@@ -85,7 +85,7 @@ fn flags() -> getopts::Options {
          first, then in the whole table",
         "TEXT",
     );
-    flags.optopt("", "seconds", "measured seconds a row (default 2, full 10)", "N");
+    flags.optopt("", "seconds", "measured seconds a row (default 2, full 5)", "N");
     flags.optopt("", "rounds", "rounds of A B B A with each peer (default 3, full 5)", "N");
     flags.optflag(
         "",
@@ -128,7 +128,7 @@ impl Plan {
 fn milliseconds(seconds: Option<String>, full: bool) -> Result<u64> {
     let seconds: f64 = match seconds {
         Some(seconds) => seconds.parse()?,
-        None if full => 10.0,
+        None if full => 5.0,
         None => 2.0,
     };
     if !(0.1..=3600.0).contains(&seconds) {

@@ -4,7 +4,10 @@ use crate::Result;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+/// As many ports from 10000 on are tried.
+const PORTS: u16 = 10_000;
 
 /// A directory that goes away with its owner.
 #[derive(Debug)]
@@ -33,9 +36,21 @@ impl Drop for Scratch {
     }
 }
 
-/// Ports that are free now. They are all held at once, so they differ.
+/// Addresses that nobody listens on. Below the ports that the system gives to outgoing connections,
+/// so that nobody takes one while its server is down.
 pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let listeners: std::io::Result<Vec<TcpListener>> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
-    Ok(listeners?.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 97)? * 100;
+    let mut addresses = Vec::with_capacity(count);
+    for _ in 0..PORTS {
+        if addresses.len() == count {
+            return Ok(addresses);
+        }
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            addresses.push(address);
+        }
+    }
+    Err("no port from 10000 to 20000 is free".into())
 }
