@@ -13,7 +13,7 @@
 //! codec/ wire/             MessagePack; frames, requests, replies, messages
 //! net/                     mio, sockets, names; has never heard of Raft
 //! server/    THE SHELL     the loop, the clock, the threads
-//! client/                  a blocking client
+//! client/                  a blocking client; a load generator
 //! gateway/                 etcd's API by gRPC, on an asynchronous runtime; a feature of its own
 //! bin/                     raftd, raftctl, raftd-gateway
 //! ```

@@ -27,6 +27,7 @@
 //! | `watches` | listeners under faults, slow ones, many of them |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
+//! | `loads` | raftctl bench |
 //! | `script` | scripts/cluster.sh |
 //! | `disk` | a full disk, a failing sync |
 //! | `descriptors` | servers that run out of them |
@@ -59,6 +60,7 @@ mod large_writers;
 mod leases;
 mod linearizable;
 mod links;
+mod loads;
 mod members;
 mod partition;
 mod patience;
