@@ -1,17 +1,17 @@
 //! Our own snapshots: when one is due, and its way from the store to the record in slices.
 //!
-//! One is due when more than `--snapshot-entries` entries were applied since the last one, of which
-//! a large one counts as several, **and** the log has grown by at least half of that one's size, so
-//! that snapshots cost at most twice what the log costs; and not sooner than the interval allows,
-//! unless disk space presses. Or a client asks for one (`saves`). A turn writes one slice at most,
-//! and slices keep a distance while the log grows slowly: serving goes on between them.
+//! One is due when more than `--snapshot-entries` entries were applied since the last one **and**
+//! the log has grown by at least half of that one's size, so that snapshots cost at most twice what
+//! the log costs; and not sooner than the interval allows, unless disk space presses. Or a client
+//! asks for one (`saves`). A turn writes one slice at most, and slices keep a distance while the
+//! log grows slowly: serving goes on between them.
 //!
 //! Why half: while the next one is written, the last one and the log behind it are still there. So
 //! the disk holds two snapshots, half of one as log, and what is written meanwhile, for which the
 //! hurry leaves the other half: three in all. Where the disk is slow and the load is not, the log
 //! grew by more than that while the last one was made: then the next one begins so much earlier,
 //! though not before a quarter. Three do not suffice if even that is too late, or if the log grows
-//! so much within the interval.
+//! so much within the interval or before the entries are many.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -36,16 +36,13 @@ const UNHURRIED_PART: u64 = 16;
 const HURRIED_SLICES: usize = 4;
 /// What the log may grow while a snapshot is made is a guess: this part of the last one is spare.
 const SPARE_PART: u64 = 8;
-/// So much of the log is as good as an entry: under load one holds hundreds of commands, and a
-/// thousand of those would be as much log as a snapshot. Bytes.
-const ENTRY_BYTES: u64 = 16 * 1024;
 /// Blocks that wait for the disk before the cursor waits too.
 const BACKLOG_MAX: usize = 2;
 
 /// How snapshots are made and sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotOptions {
-    /// More than so many entries since the last one, or as much log as so many of 16 KiB.
+    /// More than so many entries since the last one.
     pub entries: u64,
     /// From one to the next, unless disk space presses. Nanoseconds.
     pub interval_ns: u64,
@@ -185,11 +182,7 @@ impl Node {
         let applied = self.store.applied();
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
-        let growth = self.wal.growth();
-        // What is not committed makes the log grow as well, and another snapshot of one state frees
-        // nothing of it.
-        let entries = if entries == 0 { 0 } else { entries.max(growth / ENTRY_BYTES) };
-        let grown = growth >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
+        let grown = self.wal.growth() >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
         let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
         // While states differ and nobody knows which is right, a start is to make ours anew of the
         // log, and not to find it in a snapshot.

@@ -184,28 +184,6 @@ fn a_server_sees_that_there_is_space_again_whatever_else_its_disk_does() {
     assert!(!status.out_of_space, "it has not looked");
 }
 
-/// What is not committed made the log grow, and so a snapshot due, again and again of one and the
-/// same state.
-#[test]
-fn what_is_not_committed_makes_no_snapshot_due() {
-    let tuning = Tuning { snapshot_entries: 3, ..Tuning::default() };
-    let mut nodes = Nodes::tuned(3, tuning);
-    nodes.pass(200 * MS);
-    let leader = nodes.leader().expect("elected");
-    hold_the_others(&mut nodes, leader);
-    for _ in 0..40 {
-        nodes.put(leader, &"k".repeat(3_000));
-        nodes.pass(MS);
-    }
-    let made = nodes.status_of(leader).snapshot_index;
-    nodes.fill_disk(leader);
-    assert_eq!(put_until_refused(&mut nodes, leader, &"k".repeat(3_000)), Error::NoSpace);
-    nodes.empty_disk(leader);
-    nodes.pass(1_200 * MS);
-    assert!(!nodes.status_of(leader).out_of_space, "it has not looked");
-    assert_eq!(nodes.status_of(leader).snapshot_index, made);
-}
-
 /// On a full disk a snapshot does not wait for its interval, since it may free space. One that
 /// found none was begun anew at once, hundreds of times a second, with a line in the log each time;
 /// what it wrote took the last of the space, so that none was left for the segment that was wanted.

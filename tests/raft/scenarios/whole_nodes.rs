@@ -4,7 +4,7 @@ use super::nodes::{Answer, Nodes, Tuning};
 use crate::wal::sim_disk::{Image, SimDisk};
 use crate::wal::support::{Driver, index, node};
 use raftd::replica::Fatal;
-use raftd::types::{HardState, LogIndex, Term, Vote};
+use raftd::types::{HardState, Term, Vote};
 use raftd::wal::{DamageExtent, OpenError};
 use raftd::wire::error::Error;
 
@@ -196,27 +196,6 @@ fn a_snapshot_waits_until_all_of_it_is_in_the_log_on_this_disk() {
         nodes.crash_in_sync(leader, operations, operations);
         nodes.boot(leader).expect("its log has all that its snapshot stands for");
     }
-}
-
-/// A thousand entries of a loaded cluster may be as much log as all that it holds.
-#[test]
-fn a_large_entry_counts_as_several() {
-    let tuning = Tuning { segment_bytes: 1 << 20, snapshot_entries: 16, ..Tuning::default() };
-    let mut nodes = Nodes::tuned(3, tuning);
-    nodes.pass(200 * MS);
-    let leader = nodes.leader().expect("elected");
-    let mut made_after = |puts: usize| {
-        for _ in 0..puts {
-            let put = nodes.put_value(leader, "large", &[b'v'; 32 * 1024]);
-            nodes.pass(100 * MS);
-            assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
-        }
-        let status = nodes.status_of(leader);
-        assert!(status.applied_index.get() <= 16, "they are few: {}", status.applied_index);
-        status.snapshot_index
-    };
-    assert_eq!(made_after(6), LogIndex::ZERO, "as much as twelve");
-    assert!(made_after(3) > LogIndex::ZERO, "as much as eighteen");
 }
 
 /// Or a disk that is slow for a moment costs its server a snapshot, and the log goes on meanwhile.

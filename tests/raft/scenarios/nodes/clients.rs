@@ -26,12 +26,7 @@ pub(in crate::raft) enum Answer {
 impl Nodes {
     /// Sends a put through a new connection; its number.
     pub(in crate::raft) fn put(&mut self, nth: usize, key: &str) -> u64 {
-        self.put_value(nth, key, b"v")
-    }
-
-    /// Sends a put of that value through a new connection; its number.
-    pub(in crate::raft) fn put_value(&mut self, nth: usize, key: &str, value: &[u8]) -> u64 {
-        self.ask(nth, |bytes, number| put_request(bytes, number, key.as_bytes(), value)).0
+        self.ask(nth, |bytes, number| put_request(bytes, number, key.as_bytes(), b"v")).0
     }
 
     /// Sends a command, or a call of a session, through a new connection; the number of the
