@@ -303,7 +303,7 @@ fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
                 let all = RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") };
                 connection.range(&all);
                 connection.flush(deadline).unwrap();
-                read_range(connection, deadline);
+                assert!(reads_range(connection, deadline), "there is room for 48");
             });
         }
     });
@@ -314,13 +314,15 @@ fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
     assert!(!log.contains("closed a client"), "{log}");
 }
 
-/// Reads all parts of a range.
-fn read_range(connection: &mut Connection, deadline: Deadline) {
+/// Reads all parts of a range. Says no if there is no room for another range just now.
+fn reads_range(connection: &mut Connection, deadline: Deadline) -> bool {
     loop {
         let reply = connection.receive(deadline).expect("whoever reads is answered");
-        let ReplyBody::Range(range) = reply.body else { panic!("{:?}", reply.body) };
-        if !range.goes_on {
-            break;
+        match reply.body {
+            ReplyBody::Range(range) if range.goes_on => {}
+            ReplyBody::Range(_) => return true,
+            ReplyBody::Error(WireError::Busy { .. }) => return false,
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -338,10 +340,12 @@ fn whoever_does_not_read_gives_way_to_those_who_do() {
     // A small reply does not wait for them, a large one for a while.
     assert!(client.get(b"none").unwrap().is_none());
     let mut reader = cluster.server(leader).connect().unwrap();
-    reader.range(&RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") });
     let deadline = Deadline::after(PATIENCE);
-    reader.flush(deadline).unwrap();
-    read_range(&mut reader, deadline);
+    eventually("a place among the ranges under way", PATIENCE, || {
+        reader.range(&RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") });
+        reader.flush(deadline).unwrap();
+        reads_range(&mut reader, deadline).then_some(())
+    });
     let used = high_water(&mut cluster, leader) - idle_bytes;
     assert!(used <= MEMORY_BYTES_MAX, "replies cost {used} bytes");
     let log = cluster.server(leader).log_text();
