@@ -13,8 +13,9 @@ use crate::client::Clock;
 
 use super::error::LoadError;
 use super::link::{Link, State};
-use super::script::{Pace, Script, Taken, Task};
+use super::script::Script;
 use super::speaker::{Answer, Refusal, Said, Speaker};
+use super::task::{OnFailure, Pace, Taken, Task};
 use super::ticker::Ticker;
 
 /// Without an answer for this long the load has failed. Nanoseconds.
@@ -50,15 +51,6 @@ pub struct Target {
     pub endpoints: Vec<SocketAddr>,
     /// The one to begin with: who leads.
     pub first: usize,
-}
-
-/// What to do when a connection breaks or another server leads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OnFailure {
-    /// The load fails: its figures would say nothing.
-    Stop,
-    /// Go on at the next server, and ask again what was not answered.
-    GoOn,
 }
 
 /// Asks until the script is over, on this thread. `speak` makes each connection's speaker.

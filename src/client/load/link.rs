@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::script::Task;
 use super::speaker::{Greeting, Speaker};
+use super::task::Task;
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

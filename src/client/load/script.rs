@@ -1,13 +1,11 @@
 //! What is asked next and when, and what an answer is worth.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-
-use super::engine::OnFailure;
 use super::error::LoadError;
-use super::ledger::{Found, KeyNumber, Ledger, PutNumber};
+use super::ledger::{Found, KeyNumber, Ledger};
 use super::popularity::Chooser;
 use super::speaker::{Answer, Asked, Refusal};
 use super::tally::{Tally, Timeline};
+use super::task::{ENDING, OnFailure, Pace, Signals, Step, Taken, Task, WARMING};
 use super::workload::{Kind, Mix, Work, Workload};
 
 /// More refusals than this and the load has failed, unless it goes on after failures.
@@ -18,87 +16,6 @@ const SCAN_KEYS_MAX: u32 = 100;
 
 /// How long operations that were due before the end are waited for. Nanoseconds.
 const DRAIN_NS: u64 = 5_000_000_000;
-
-/// When operations are asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pace {
-    /// As soon as there is a place: a closed loop.
-    Closed,
-    /// At fixed moments: an open loop.
-    Open {
-        /// So many in a second; 1 or more.
-        per_second: u64,
-    },
-}
-
-const WARMING: u8 = 0;
-const MEASURING: u8 = 1;
-const ENDING: u8 = 2;
-
-/// How whoever measures and the load talk to each other.
-#[derive(Debug, Default)]
-pub struct Signals {
-    phase: AtomicU8,
-    done: AtomicU64,
-}
-
-impl Signals {
-    /// From now on latencies count.
-    pub fn measure(&self) {
-        self.phase.store(MEASURING, Ordering::Release);
-    }
-
-    /// Nothing new is due from now on; what is under way is awaited.
-    pub fn end(&self) {
-        self.phase.store(ENDING, Ordering::Release);
-    }
-
-    /// Operations done so far.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Acquire)
-    }
-}
-
-/// An operation, or the part of it that is under way.
-#[derive(Clone, Copy, Debug)]
-pub struct Task {
-    /// When it was due. Nanoseconds.
-    pub due_ns: u64,
-    /// What it is about.
-    pub key: KeyNumber,
-    /// What kind of operation it is.
-    pub kind: Kind,
-    /// What it asks.
-    pub step: Step,
-}
-
-/// What a task asks.
-#[derive(Clone, Copy, Debug)]
-pub enum Step {
-    /// To put its key.
-    Put(PutNumber),
-    /// To read its key; the answer must have this revision or a later one.
-    Get {
-        /// The newest acknowledged one when the read began.
-        at_least: u64,
-    },
-    /// To read keys from its own on.
-    Scan {
-        /// At most so many.
-        limit: u32,
-    },
-}
-
-/// What follows an answer.
-#[derive(Clone, Copy, Debug)]
-pub enum Taken {
-    /// Nothing: the operation is over.
-    Done,
-    /// The next step of the operation.
-    Then(Task),
-    /// The same once more, at whoever leads now.
-    Again(Task),
-}
 
 /// The operations of a load, one after the other.
 #[derive(Debug)]
@@ -283,7 +200,7 @@ impl<'l> Script<'l> {
 
     /// Looks at the signals. Returns the phase.
     fn look(&mut self, now_ns: u64) -> u8 {
-        let phase = self.signals.phase.load(Ordering::Acquire);
+        let phase = self.signals.phase();
         if phase != WARMING && self.measured_from_ns.is_none() {
             self.measured_from_ns = Some(now_ns);
         }
@@ -374,7 +291,7 @@ impl<'l> Script<'l> {
 
     fn count(&mut self, task: &Task, now_ns: u64) {
         self.done += 1;
-        self.signals.done.store(self.done, Ordering::Release);
+        self.signals.set_done(self.done);
         let latency_ns = now_ns.saturating_sub(task.due_ns);
         if self.is_measured(task) {
             self.tally.record(task.kind, latency_ns);
