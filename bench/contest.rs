@@ -8,7 +8,7 @@
 //! nothing about each other. Two slices that follow each other do; which of them is first changes
 //! with every pair. What is reported is the median of the pairs' ratios, and their spread.
 //!
-//! A pair is measured again if the host took much from the machine during it, or if a leader changed.
+//! A pair is measured again if the host took much from the machine meanwhile, or a leader changed.
 
 use crate::Result;
 use crate::floor::{Floor, FloorTimes};

@@ -28,7 +28,8 @@ pub(crate) const MEDIUM: Medium = Medium::Disk;
 pub(crate) const KEYS: u32 = 10_000;
 pub(crate) const VALUE_BYTES: usize = 256;
 
-/// The longest a server waits without a leader before it campaigns: twice the default. Milliseconds.
+/// The longest a server waits without a leader before it campaigns: twice the default.
+/// Milliseconds.
 const ELECTION_MS_MAX: f64 = 600.0;
 
 const RATE: u64 = 2000;

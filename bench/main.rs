@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `options`, `rows` | the command line; what is measured |
 //! | `systems/` | those who are measured, and how they are spoken to |
-//! | `measure`, `contest`, `group` | a slice of load; a row, in turns with its peers; a group of rows |
+//! | `measure`, `contest`, `group` | a slice of load; a row and its peers in turns; a group |
 //! | `kill`, `recovery` | what clients see while a leader dies; how long a start takes |
 //! | `parts/` | what each piece of an operation costs by itself |
 //! | `floor`, `proc`, `strace`, `memory` | what the machine allows, and what it counts |

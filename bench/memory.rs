@@ -30,7 +30,7 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Touches and holds what the puts of `group` will take, at most a quarter of what is available.
+    /// Touches and holds what the puts of `group` will take, at most a quarter of what is free.
     pub(crate) fn hold(plan: &Plan, group: &Group) -> Result<Reserve> {
         let puts = group.rows.iter().filter(|row| row.workload.writes());
         // Two slices of raftd's to a round of A B B A.

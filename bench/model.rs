@@ -89,7 +89,7 @@ impl Model {
         let apply = self.apply(f64::from(keys));
         let leader = self.decode + self.bookkeeping + self.append + crc + apply;
         let follower = self.follow + crc + apply;
-        // Of what a connection may have in flight a turn finds most; of all that is in flight, half.
+        // Of what a connection may have in flight a turn finds most; of all in flight, half.
         let to_a_connection = (count(shape.depth) * 0.8).max(1.0);
         let to_a_turn = (count(shape.depth * shape.connections) / 2.0).max(1.0);
         self.client

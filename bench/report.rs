@@ -50,7 +50,7 @@ impl Facts {
              \x20        keys of 16 bytes; gets are linearizable; {}\n\
              CPU      /proc/PID/task/*/schedstat, user + system, of all threads of all servers;\n\
              \x20        the median of the slices and their spread; the columns behind are means;\n\
-             \x20        leader and others hold all their threads, sync and bg are raftd's threads;\n\
+             \x20        leader and others hold all threads, sync and bg are raftd's threads;\n\
              \x20        else: all else that ran, the kernel's own threads too; stolen: taken by \
              the host;\n\
              \x20        both, and the client's share, in % of one core\n\
@@ -231,8 +231,8 @@ fn notes(measured: &Measured) -> Vec<String> {
     let us = |ns: u64| significant(float(ns) / 1000.0);
     if let Some(asked) = measured.asked_per_s {
         notes.push(format!(
-            "{name}: {asked} due a second, {:.0} done; asked late by p99 {} µs, max {} µs, which is \
-             in the latencies; {} never asked",
+            "{name}: {asked} due a second, {:.0} done; asked late by p99 {} µs, max {} µs, which \
+             is in the latencies; {} never asked",
             used.rate(),
             us(tally.late.value_at_quantile(0.99)),
             us(tally.late.max()),

@@ -1,5 +1,5 @@
-//! The floor of the parts: what each piece of an operation costs by itself on this machine. What the
-//! tables say of a whole is divided by them.
+//! The floor of the parts: what each piece of an operation costs by itself on this machine. What
+//! the tables say of a whole is divided by them.
 //!
 //! ```text
 //! put   echo (frames of a put, nothing stored) + decode + on every server: CRC, apply

@@ -1,5 +1,5 @@
-//! A load by gRPC, for etcd and for our gateway: one thread, tonic's client, as many connections and
-//! requests in flight as any other load has.
+//! A load by gRPC, for etcd and for our gateway: one thread, tonic's client, as many connections
+//! and requests in flight as any other load has.
 //!
 //! Each request is a task of its own, and one loop hands out the requests and takes the answers. So
 //! this generator costs some ten times the CPU of a request that ours costs, nearly all of it

@@ -1,5 +1,5 @@
-//! One Redis: no replicas and no WAIT, so nothing is replicated, and what is not synced is lost with
-//! the process.
+//! One Redis: no replicas and no WAIT, so nothing is replicated, and what is not synced is lost
+//! with the process.
 
 use super::process::Process;
 use crate::Result;

@@ -3,8 +3,8 @@
 //! `Client` is for one request at a time: it finds the leader, follows redirects and repeats what
 //! is safe to repeat until its timeout. `Connection` is one TCP connection with as many requests in
 //! flight as the caller likes, and no opinion about failures. `Watch` hears of changes, and goes on
-//! at another node when its own is gone. `load` asks as much as a cluster can take, and measures; it
-//! comes with the feature `ctl`.
+//! at another node when its own is gone. `load` asks as much as a cluster can take, and measures;
+//! it comes with the feature `ctl`.
 //!
 //! What is repeated: every read; a request that certainly was not done (nobody reached, refused
 //! with `Advice::AskAgain`, or not wholly sent); and a write whose answer did not come, because it

@@ -119,12 +119,12 @@ mod tests {
     use super::*;
 
     /// The values of a text that comes byte by byte.
-    fn values(text: &str) -> Result<Vec<String>, String> {
+    fn values(text: &str) -> Result<Vec<String>, Status> {
         let mut found = Vec::new();
         let (mut waiting, mut scan) = (Vec::new(), Scan::default());
         for byte in text.bytes() {
             waiting.push(byte);
-            if let Some(end) = scan.end(&waiting).map_err(|why| why.message().to_owned())? {
+            if let Some(end) = scan.end(&waiting)? {
                 let value: Vec<u8> = waiting.drain(..end).collect();
                 found.push(String::from_utf8(value).unwrap().trim().to_owned());
                 scan = Scan::default();
@@ -146,7 +146,8 @@ mod tests {
             assert_eq!(values(text).unwrap(), expected, "{text}");
         }
         for text in ["nonsense", "[]", "5", "{} x", "}"] {
-            assert_eq!(values(text).unwrap_err(), "a message is an object of JSON", "{text}");
+            let why = values(text).unwrap_err();
+            assert_eq!(why.message(), "a message is an object of JSON", "{text}");
         }
     }
 }

@@ -24,9 +24,9 @@ pub(crate) struct BenchArgs {
     /// One of YCSB's workloads in place of --reads.
     #[arg(long, value_enum, ignore_case = true, conflicts_with = "reads")]
     ycsb: Option<Ycsb>,
-    /// So many operations a second, due at fixed moments whatever the cluster does; a latency counts
-    /// from that moment. Without it, every free place asks at once: that finds the peak, and its
-    /// latencies are those of a cluster that can do no more.
+    /// So many operations a second, due at fixed moments whatever the cluster does; a latency
+    /// counts from that moment. Without it, every free place asks at once: that finds the peak,
+    /// and its latencies are those of a cluster that can do no more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     rate: Option<u64>,
     /// How long to measure.

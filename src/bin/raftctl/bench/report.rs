@@ -16,7 +16,7 @@ pub(super) struct Measured {
     pub(super) ops: u64,
     /// CPU that this process used meanwhile. Nanoseconds.
     pub(super) cpu_ns: u64,
-    /// Syncs of the servers that were asked, and how many servers; `None`: not all of them answered.
+    /// Syncs of the servers that were asked, and how many servers; `None`: not all answered.
     pub(super) syncs: Option<(u64, usize)>,
     /// Latencies, refusals, wrong answers.
     pub(super) tally: Tally,
