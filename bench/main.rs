@@ -42,7 +42,7 @@ use options::{Asked, Plan};
 use parts::Figures;
 use proc::Machine;
 use raftd::client::Clock;
-use raftd::client::load::raise_descriptor_limit;
+use raftd::program::{raise_descriptor_limit, whole_story};
 use report::Facts;
 use rows::{Group, Medium};
 use serde_json::Value;
@@ -71,17 +71,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// What was attempted and each reason below it, in one line.
-fn whole_story(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut below = error.source();
-    while let Some(reason) = below {
-        line.push_str(&format!(": {reason}"));
-        below = reason.source();
-    }
-    line
 }
 
 fn say(text: &str) -> Result<()> {

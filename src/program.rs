@@ -1,5 +1,6 @@
 //! What the programs that serve, `raftd` and `raftd-gateway`, do alike: they read flags, take
-//! descriptors, and end with one line and an exit code.
+//! descriptors, and end with one line and an exit code. What asks much of them, `raftctl bench` and
+//! the bench, takes descriptors as they do.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;

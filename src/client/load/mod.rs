@@ -19,7 +19,6 @@
 //! is older than what was acknowledged before it began is counted as wrong.
 //!
 //! `raftctl bench` and `cargo bench` are this with a command line around it.
-mod descriptors;
 mod engine;
 mod error;
 mod ledger;
@@ -33,7 +32,6 @@ mod task;
 mod ticker;
 mod workload;
 
-pub use descriptors::raise_descriptor_limit;
 pub use engine::{Shape, Target, run};
 pub use error::LoadError;
 pub use ledger::{Found, KeyNumber, Layout, Ledger, PutNumber};

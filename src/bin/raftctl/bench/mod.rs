@@ -21,6 +21,7 @@ use raftd::client::load::{
     Tally, Target, Work, Workload,
 };
 use raftd::client::{Client, Clock, Deadline, RangeArgs, prefix_end, process_cpu_ns};
+use raftd::program::raise_descriptor_limit;
 use raftd::types::NodeId;
 use raftd::wire::client::Consistency;
 
@@ -52,7 +53,7 @@ pub(crate) fn bench(
             return Err(Failure::usage("bench judges what it reads: linearizable or lease"));
         }
     };
-    load::raise_descriptor_limit();
+    raise_descriptor_limit();
     refuse_what_is_there(client, args)?;
     let target = find_leader(client)?;
     let mut bench = Bench {
