@@ -63,8 +63,8 @@ pub(super) struct LostStates {
     wanted: Vec<Wanted>,
     /// How often ours came anew.
     reloads: u64,
-    /// Where the state was that came anew last: clients have seen so much of it, and nobody is
-    /// served of less.
+    /// The furthest that a state was which came anew: clients have seen so much of it, and nobody
+    /// is served of less.
     seen_to: LogIndex,
 }
 
@@ -362,7 +362,7 @@ impl Node {
     pub(super) fn note_reloaded(&mut self, seen_to: LogIndex) {
         if self.lost_states.own.take().is_some() {
             self.lost_states.reloads += 1;
-            self.lost_states.seen_to = seen_to;
+            self.lost_states.seen_to = self.lost_states.seen_to.max(seen_to);
             let (node, applied) = (self.identity.node, self.store.applied());
             log::info!("loaded the state anew node={node} at={applied}");
         }
