@@ -1,22 +1,19 @@
 //! What one put with nothing else in flight costs at least on this machine: two messages there and
-//! back, and
-//! the second fastest of three syncs.
+//! back, and the second fastest of three syncs.
 //!
 //! ```text
 //! floor = client echo + peer echo + second fastest of three concurrent (4 KiB pwrite + fdatasync)
 //! ```
 //! The echoes run between two threads pinned to different cores: a put passes through five threads,
-//! of which
-//! no two neighbours share a core for long. The syncs go to three files written with zeros before,
-//! as three
-//! servers' logs are; a majority of three is complete when the second one is. Each sync is timed
-//! from its own
-//! start, so that the wake-up of the three threads is not in it: the floor is the lower for that.
+//! of which no two neighbours share a core for long. The syncs go to three files written with zeros
+//! before, as three servers' logs are; a majority of three is complete when the second one is. Each
+//! sync is timed from its own start, so that the wake-up of the three threads is not in it: the
+//! floor is the lower for that.
 
 use crate::Result;
-use crate::clock::Clock;
-use crate::cluster::{SERVERS, Scratch};
-use hdrhistogram::Histogram;
+use crate::scratch::Scratch;
+use raftd::client::Clock;
+use raftd::client::load::{Histogram, histogram};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -31,6 +28,9 @@ const CLIENT_BYTES: (usize, usize) = (291, 16);
 
 /// Bytes of an AppendEntries with that put, and of its answer.
 const PEER_BYTES: (usize, usize) = (340, 40);
+
+/// Servers whose logs are synced at the same time.
+const SERVERS: usize = 3;
 
 const PAGE_BYTES: usize = 4096;
 const FILE_PAGES: u64 = 1024;
@@ -51,11 +51,11 @@ pub(crate) struct Floor {
 /// Nanoseconds of each part.
 pub(crate) struct FloorTimes {
     /// A request and its answer.
-    pub(crate) client_echo: Histogram<u64>,
+    pub(crate) client_echo: Histogram,
     /// An AppendEntries and its answer.
-    pub(crate) peer_echo: Histogram<u64>,
+    pub(crate) peer_echo: Histogram,
     /// The second fastest of three syncs.
-    pub(crate) sync: Histogram<u64>,
+    pub(crate) sync: Histogram,
 }
 
 impl FloorTimes {
@@ -69,10 +69,6 @@ impl FloorTimes {
         let parts = [&self.client_echo, &self.peer_echo, &self.sync];
         parts.iter().map(|part| part.value_at_quantile(0.5)).sum()
     }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(100, 60_000_000_000, 3).expect("constant bounds are valid")
 }
 
 impl Floor {
@@ -105,7 +101,7 @@ impl Floor {
         self.sync(&mut times.sync)
     }
 
-    fn echo(&self, (there, back): (usize, usize), times: &mut Histogram<u64>) -> Result<()> {
+    fn echo(&self, (there, back): (usize, usize), times: &mut Histogram) -> Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let mut near = TcpStream::connect(listener.local_addr()?)?;
         let (mut far, _) = listener.accept()?;
@@ -139,7 +135,7 @@ impl Floor {
     }
 
     /// Rounds of three concurrent syncs; of each round the second fastest.
-    pub(crate) fn sync(&mut self, times: &mut Histogram<u64>) -> Result<()> {
+    pub(crate) fn sync(&mut self, times: &mut Histogram) -> Result<()> {
         let together = Barrier::new(self.files.len());
         let (clock, first_page) = (self.clock, self.next_page);
         let rounds = thread::scope(|scope| -> Result<Vec<Vec<u64>>> {
@@ -160,6 +156,15 @@ impl Floor {
         }
         self.next_page = (first_page + u64::try_from(SYNCS)?) % FILE_PAGES;
         Ok(())
+    }
+
+    /// The median of syncs of one file, with nobody else. Nanoseconds.
+    pub(crate) fn alone_p50_ns(&mut self) -> Result<u64> {
+        let alone = Barrier::new(1);
+        let mut spent = sync_often(self.clock, &self.files[0], self.next_page, &alone)?;
+        self.next_page = (self.next_page + u64::try_from(SYNCS)?) % FILE_PAGES;
+        spent.sort_unstable();
+        Ok(spent[SYNCS / 2])
     }
 
     /// The median of some rounds of syncs now. Nanoseconds.

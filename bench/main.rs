@@ -1,52 +1,65 @@
-//! `cargo bench`: what a put and a linearizable get cost on three real servers, on disk and on
-//! /dev/shm.
+//! `cargo bench`: what operations cost on real servers, raftd's and those of others.
 //!
-//! Starts `raftd` processes on free loopback ports, fills them, measures row by row, reads every
-//! key back,
-//! compares the servers' states, and removes what it made. `cargo bench -- --help` names the
-//! options.
+//! Starts processes on free loopback ports, raftd's own and whatever of etcd and Redis is found on
+//! PATH, fills them, measures row by row and in turns, reads every key back, compares the servers'
+//! states, and removes what it made. `cargo bench -- --help` names the options.
+//!
+//! | file | what |
+//! |---|---|
+//! | `options`, `rows` | the command line; what is measured |
+//! | `systems/` | those who are measured, and how they are spoken to |
+//! | `measure`, `contest`, `group` | a slice of load; a row and its peers in turns; a group |
+//! | `kill`, `recovery` | what clients see while a leader dies; how long a start takes |
+//! | `parts/` | what each piece of an operation costs by itself |
+//! | `floor`, `proc`, `strace`, `memory` | what the machine allows, and what it counts |
+//! | `stats`, `report`, `results` | medians and ratios, for people and for machines |
+//! | `model`, `plots`, `plot/` | what should be by counting; pictures |
 
-mod clock;
-mod cluster;
-mod control;
+mod contest;
 mod floor;
-mod ledger;
-mod link;
-mod load;
+mod group;
+mod kill;
 mod measure;
 mod memory;
-mod plan;
+mod model;
+mod options;
+mod parts;
+mod plot;
+mod plots;
 mod proc;
+mod recovery;
 mod report;
+mod results;
+mod rows;
+mod scratch;
+mod stats;
+mod strace;
+mod systems;
+mod wait;
 
-use clock::Clock;
-use cluster::{Cluster, Scratch};
-use floor::Floor;
-use ledger::Ledger;
-use load::Work;
-use measure::Bench;
-use memory::Reserve;
-use plan::{Asked, Group, Medium, Plan};
+use model::Model;
+use options::{Asked, Plan};
+use parts::Figures;
 use proc::Machine;
+use raftd::client::Clock;
+use raftd::program::{raise_descriptor_limit, whole_story};
 use report::Facts;
+use rows::{Group, Medium};
 use serde_json::Value;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use systems::{Found, Who};
 
 /// What went wrong, for a person to read.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Failure>;
 
-/// How long the disk may take to recover from the filling before the first row.
-const REST: Duration = Duration::from_secs(20);
-
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match Plan::parse(&args) {
-        Ok(Asked::Help(text)) => say(&text),
+        Ok(Asked::Print(text)) => say(&text),
         Ok(Asked::Measure(plan)) => measure_all(&plan),
         Err(error) => Err(error),
     };
@@ -54,7 +67,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A closed stderr leaves the exit code to tell.
-            let _closed = writeln!(io::stderr(), "bench: {error}");
+            let _closed = writeln!(io::stderr(), "bench: {}", whole_story(&*error));
             ExitCode::FAILURE
         }
     }
@@ -79,19 +92,25 @@ fn directory_of(medium: Medium) -> PathBuf {
     }
 }
 
+/// What all sections share.
+struct Bench<'p> {
+    clock: Clock,
+    plan: &'p Plan,
+    facts: Facts,
+    /// Where results go.
+    directory: PathBuf,
+}
+
 fn measure_all(plan: &Plan) -> Result<()> {
-    let clock = Clock::start();
-    fs::create_dir_all(disk_directory())?;
-    let facts = facts(plan)?;
-    say(&facts.text())?;
-    say(&report::head())?;
-    let mut rows = Vec::new();
-    for group in &plan.groups {
-        measure_group(clock, plan, group, &mut rows)?;
-    }
-    let result = disk_directory().join("result.json");
-    fs::write(&result, report::document(&facts, &rows)?)?;
-    say(&format!("\nwritten to {}", result.display()))
+    raise_descriptor_limit();
+    let directory = disk_directory();
+    fs::create_dir_all(&directory)?;
+    let bench = Bench { clock: Clock::start(), plan, facts: facts(plan)?, directory };
+    say(&bench.facts.text())?;
+    let figures = bench.parts()?;
+    bench.rows(&figures)?;
+    bench.kills()?;
+    bench.recoveries()
 }
 
 fn facts(plan: &Plan) -> Result<Facts> {
@@ -99,59 +118,104 @@ fn facts(plan: &Plan) -> Result<Facts> {
         let directory = directory_of(medium);
         Ok(format!("{} · {}", proc::file_system_of(&directory)?, directory.display()))
     };
-    let (row_ms, slices) = (plan.row_ms, plan.slices);
+    let slice_ms = plan.row_ms / u64::from(plan.slices);
     Ok(Facts {
         machine: Machine::look(),
         disk: place(Medium::Disk)?,
         memory: place(Medium::Memory)?,
-        time: format!("{row_ms} ms a row in {slices} slices"),
+        peers: Found::look(),
+        time: format!(
+            "slices of {slice_ms} ms, {} a row, or {} rounds of four with each peer",
+            plan.slices, plan.rounds
+        ),
+        may_trace: strace::is_possible(),
     })
 }
 
-fn measure_group(clock: Clock, plan: &Plan, group: &Group, rows: &mut Vec<Value>) -> Result<()> {
-    let parent = directory_of(group.medium);
-    let mut floor = Floor::prepare(clock, &parent)?;
-    let rested_ns = floor.sync_p50_ns()?;
-    let directory = Scratch::make(&parent, &format!("{}k", group.keys / 1000))?;
-    let mut cluster = Cluster::start(clock, directory)?;
-    let mut ledger = Ledger::new(group.keys);
-    let filled = measure::every_key(clock, Work::Fill, &mut cluster, &mut ledger)?;
-    if filled.errors() > 0 {
-        return Err(format!("while filling: {:?}", filled.errors).into());
+impl Bench<'_> {
+    /// Writes the rows of a section, and says where.
+    fn write(&self, name: &str, rows: &Value) -> Result<()> {
+        let path = results::write(&self.directory, name, &self.facts, rows)?;
+        say(&format!("written to {}\n", path.display()))
     }
-    let reserve = Reserve::hold(plan, group)?;
-    rest(clock, group, &mut floor, rested_ns)?;
-    let mut bench = Bench { clock, plan, cluster, ledger, floor, reserve };
-    for row in &group.rows {
-        let measured = measure::row(&mut bench, *row)?;
-        say(&report::line(&measured))?;
-        rows.push(report::json(&measured));
-    }
-    let Bench { mut cluster, mut ledger, .. } = bench;
-    let checked = measure::every_key(clock, Work::Check, &mut cluster, &mut ledger)?;
-    if checked.errors() + checked.wrong > 0 {
-        let (wrong, errors) = (checked.wrong, &checked.errors);
-        return Err(format!("reading back: {wrong} keys wrong, errors {errors:?}").into());
-    }
-    cluster.agree()?;
-    let keys = group.keys;
-    say(&format!("    read back: all {keys} keys as acknowledged; three equal states"))
-}
 
-/// After a bulk write a disk syncs slowly for a while: waits until it syncs as it did before.
-fn rest(clock: Clock, group: &Group, floor: &mut Floor, rested_ns: u64) -> Result<()> {
-    if group.medium == Medium::Memory {
-        return Ok(());
+    fn parts(&self) -> Result<Figures> {
+        let mut figures = Figures::default();
+        let parts = &self.plan.catalogue.parts;
+        for part in parts {
+            let found = parts::measure(self.clock, *part, &self.directory)
+                .map_err(|error| format!("{}: {}", part.name(), whole_story(&*error)))?;
+            say(&Figures::lines(&found))?;
+            figures.extend(found);
+        }
+        if !parts.is_empty() {
+            self.write("parts", &figures.json())?;
+        }
+        Ok(figures)
     }
-    if !floor.is_pinned() {
-        say("    one core only: the floor's echoes share it")?;
+
+    fn rows(&self, figures: &Figures) -> Result<()> {
+        let groups = &self.plan.catalogue.groups;
+        if groups.is_empty() {
+            return Ok(());
+        }
+        say(&report::head())?;
+        let (mut rows, mut outcomes) = (Vec::new(), Vec::new());
+        for group in groups {
+            for outcome in group::measure(self.clock, self.plan, group, &self.facts, figures)? {
+                rows.push(results::row(group, &outcome, figures));
+                outcomes.push((group.clone(), outcome));
+            }
+            // After every group, so that a run that is cut short leaves what it has.
+            results::write(&self.directory, "result", &self.facts, &Value::from(rows.clone()))?;
+        }
+        for file in plots::of_rows(&self.directory, &outcomes, &Model::new(figures))? {
+            say(&format!("drawn in {}", file.display()))?;
+        }
+        self.write("result", &Value::from(rows))
     }
-    let rested = clock.poll_until(REST, || {
-        let now_ns = floor.sync_p50_ns()?;
-        Ok((now_ns <= rested_ns + rested_ns / 4).then_some(()))
-    })?;
-    match rested {
-        Some(()) => Ok(()),
-        None => say("    the disk has not recovered from the filling: its syncs are still slow"),
+
+    fn kills(&self) -> Result<()> {
+        let kills = &self.plan.catalogue.kills;
+        if kills.is_empty() {
+            return Ok(());
+        }
+        let group = Group {
+            medium: kill::MEDIUM,
+            keys: kill::KEYS,
+            value_bytes: kill::VALUE_BYTES,
+            nodes: 3,
+            rows: Vec::new(),
+        };
+        let mut side = group::start(self.clock, &group, "raftd".to_owned(), Who::Raftd)?;
+        let mut rows = Vec::new();
+        for kill in kills {
+            let (seen, said) = kill::measure(self.clock, &mut side, *kill)
+                .map_err(|error| format!("{}: {}", kill.name(), whole_story(&*error)))?;
+            say(&said)?;
+            for file in plots::of_kill(&self.directory, *kill, &seen)? {
+                say(&format!("drawn in {}", file.display()))?;
+            }
+            rows.push(kill::json(*kill, &seen, &said));
+        }
+        group::check(self.clock, &mut side)?;
+        self.write("kill", &Value::from(rows))
+    }
+
+    fn recoveries(&self) -> Result<()> {
+        let recoveries = &self.plan.catalogue.recoveries;
+        let (mut found, mut rows) = (Vec::new(), Vec::new());
+        for recovery in recoveries {
+            let name = recovery.name();
+            let recovered = recovery::measure(self.clock, *recovery, &self.directory)
+                .map_err(|error| format!("{name}: {}", whole_story(&*error)))?;
+            say(&recovered.line(&name))?;
+            rows.push(recovered.json(&name));
+            found.push(recovered);
+        }
+        if let Some(file) = plots::of_recoveries(&self.directory, &found)? {
+            say(&format!("drawn in {}", file.display()))?;
+        }
+        if rows.is_empty() { Ok(()) } else { self.write("recovery", &Value::from(rows)) }
     }
 }

@@ -1,22 +1,33 @@
-//! One row: slices of load, each between two looks at the servers' clocks and counters.
+//! One slice of load, between two looks at the servers' clocks and counters.
 
 use crate::Result;
-use crate::clock::Clock;
-use crate::cluster::Cluster;
-use crate::floor::{Floor, FloorTimes};
-use crate::ledger::Ledger;
-use crate::load::{self, LeaderLost, Shape, Signals, Tally, Work};
-use crate::memory::Reserve;
-use crate::plan::{Plan, Row};
 use crate::proc::{self, Device, MachineCpu, Threads};
+use crate::systems::{Counters, Door, System, Who};
+use raftd::client::Clock;
+use raftd::client::load::{
+    Ledger, OnFailure, Pace, Script, Shape, Signals, Tally, Timeline, Work, Workload, float,
+};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// How often a row begins anew because the leader changed in it.
-const ATTEMPTS: u32 = 3;
+/// A system that runs, and what is known of it.
+pub(crate) struct Contestant {
+    /// What tables call it.
+    pub(crate) name: String,
+    /// Who it is.
+    pub(crate) who: Who,
+    /// Its servers.
+    pub(crate) system: System,
+    /// What it acknowledged.
+    pub(crate) ledger: Ledger,
+    /// The block device below its directories, if there is one.
+    pub(crate) device: Option<Device>,
+    /// Its peaks that were measured: operations a second.
+    pub(crate) peaks: Vec<(Workload, u64)>,
+}
 
-/// What the counters said at one moment.
+/// What the kernel's counters said at one moment.
 struct Look {
     at_ns: u64,
     done: u64,
@@ -24,28 +35,22 @@ struct Look {
     written: u64,
     client: Threads,
     machine: MachineCpu,
-    syncs: u64,
-    term: u64,
 }
 
 impl Look {
-    fn take(clock: Clock, cluster: &mut Cluster, signals: &Signals) -> Result<Look> {
+    fn take(clock: Clock, side: &Contestant, signals: &Signals) -> Result<Look> {
         let (at_ns, done) = (clock.now_ns(), signals.done());
-        let pids: Vec<u32> = cluster.servers.iter().map(|server| server.pid()).collect();
+        let pids = side.system.pids();
         let servers = pids.iter().map(|pid| proc::threads_of(*pid)).collect::<Result<_>>()?;
         let client = proc::threads_of(std::process::id())?;
         let machine = proc::machine_cpu()?;
-        let device = cluster.device.as_ref();
-        let written = device.map_or(Ok(0), Device::written_bytes)?;
-        // Last, since these ask the loops under load and so take their time.
-        let statuses = cluster.statuses()?;
-        let syncs = statuses.iter().map(|status| status.syncs).sum();
-        let term = statuses.iter().map(|status| status.term.get()).max().unwrap_or_default();
-        Ok(Look { at_ns, done, servers, written, client, machine, syncs, term })
+        let written = side.device.as_ref().map_or(Ok(0), Device::written_bytes)?;
+        Ok(Look { at_ns, done, servers, written, client, machine })
     }
 }
 
 /// What happened in the measured time of one slice or of a row.
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Use {
     /// Measured time. Nanoseconds.
     pub(crate) elapsed_ns: u64,
@@ -53,14 +58,16 @@ pub(crate) struct Use {
     pub(crate) ops: u64,
     /// The leader's threads.
     pub(crate) leader: Threads,
-    /// The followers' threads together.
+    /// The threads of all other servers together.
     pub(crate) followers: Threads,
     /// The load generator's threads.
     pub(crate) client: Threads,
     /// Everything on the machine.
     pub(crate) machine: MachineCpu,
-    /// Sync jobs of all servers.
-    pub(crate) syncs: u64,
+    /// Syncs of all servers by their own counters; `None`: they do not say.
+    pub(crate) syncs: Option<u64>,
+    /// Operations done between the looks at those counters.
+    pub(crate) sync_ops: u64,
     /// Bytes the device took meanwhile.
     pub(crate) written: u64,
     /// Elections.
@@ -68,39 +75,26 @@ pub(crate) struct Use {
 }
 
 impl Use {
-    fn none() -> Use {
-        Use {
-            elapsed_ns: 0,
-            ops: 0,
-            leader: Threads::default(),
-            followers: Threads::default(),
-            client: Threads::default(),
-            machine: MachineCpu::default(),
-            syncs: 0,
-            written: 0,
-            terms: 0,
-        }
-    }
-
     fn between(before: &Look, after: &Look, leader: usize) -> Use {
-        let mut used = Use::none();
-        used.elapsed_ns = after.at_ns - before.at_ns;
-        used.ops = after.done - before.done;
+        let mut used = Use {
+            elapsed_ns: after.at_ns - before.at_ns,
+            ops: after.done - before.done,
+            client: after.client.since(&before.client),
+            written: after.written.saturating_sub(before.written),
+            ..Use::default()
+        };
         for (at, (now, then)) in after.servers.iter().zip(&before.servers).enumerate() {
             let threads = now.since(then);
             let side = if at == leader { &mut used.leader } else { &mut used.followers };
             side.add(&threads);
         }
-        used.client = after.client.since(&before.client);
         used.machine.busy_ns = after.machine.busy_ns.saturating_sub(before.machine.busy_ns);
         used.machine.stolen_ns = after.machine.stolen_ns.saturating_sub(before.machine.stolen_ns);
-        used.syncs = after.syncs.saturating_sub(before.syncs);
-        used.written = after.written.saturating_sub(before.written);
-        used.terms = after.term.saturating_sub(before.term);
         used
     }
 
-    fn add(&mut self, other: &Use) {
+    /// Adds another slice's.
+    pub(crate) fn add(&mut self, other: &Use) {
         self.elapsed_ns += other.elapsed_ns;
         self.ops += other.ops;
         self.leader.add(&other.leader);
@@ -108,147 +102,169 @@ impl Use {
         self.client.add(&other.client);
         self.machine.busy_ns += other.machine.busy_ns;
         self.machine.stolen_ns += other.machine.stolen_ns;
-        self.syncs += other.syncs;
+        if let Some(syncs) = other.syncs {
+            *self.syncs.get_or_insert(0) += syncs;
+        }
+        self.sync_ops += other.sync_ops;
         self.written += other.written;
         self.terms += other.terms;
     }
 
-    /// CPU of the three servers. Nanoseconds.
+    /// CPU of all servers. Nanoseconds.
     pub(crate) fn servers_ns(&self) -> u64 {
         self.leader.total().run_ns + self.followers.total().run_ns
     }
+
+    /// CPU of all servers for one operation. Microseconds.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        float(self.servers_ns()) / float(self.ops.max(1)) / 1000.0
+    }
+
+    /// Operations a second.
+    pub(crate) fn rate(&self) -> f64 {
+        float(self.ops) * 1e9 / float(self.elapsed_ns.max(1))
+    }
+
+    /// Syncs of all servers for one operation, by their own counters.
+    pub(crate) fn syncs_per_op(&self) -> Option<f64> {
+        self.syncs.map(|syncs| float(syncs) / float(self.sync_ops.max(1)))
+    }
 }
 
-/// A measured row.
-pub(crate) struct Measured {
-    /// Which.
-    pub(crate) row: Row,
-    /// All slices together.
-    pub(crate) used: Use,
-    /// Server CPU per operation of each slice. Nanoseconds.
-    pub(crate) slices_ns: Vec<u64>,
-    /// Latencies, refusals, wrong answers.
-    pub(crate) tally: Tally,
-    /// What the machine allows, if the row is compared with it.
-    pub(crate) floor: Option<FloorTimes>,
-    /// How often it began anew because the leader changed.
-    pub(crate) restarts: u32,
+/// How a load asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// What is asked.
+    pub(crate) workload: Workload,
+    /// How much at once.
+    pub(crate) shape: Shape,
+    /// When.
+    pub(crate) pace: Pace,
+    /// What to do when the leader is lost.
+    pub(crate) on_failure: OnFailure,
+    /// Buckets of a timeline: how long each, and how many.
+    pub(crate) timeline: Option<(Duration, usize)>,
 }
 
-/// What the rows of a group share.
-pub(crate) struct Bench<'p> {
-    /// The time.
-    pub(crate) clock: Clock,
-    /// How long to measure.
-    pub(crate) plan: &'p Plan,
-    /// Whom.
-    pub(crate) cluster: Cluster,
-    /// What was acknowledged.
-    pub(crate) ledger: Ledger,
-    /// What the machine allows.
-    pub(crate) floor: Floor,
-    /// Memory for the logs.
-    pub(crate) reserve: Reserve,
+impl Load {
+    /// One that fails when the leader is lost.
+    pub(crate) fn of(workload: Workload, shape: Shape, pace: Pace) -> Load {
+        Load { workload, shape, pace, on_failure: OnFailure::Stop, timeline: None }
+    }
 }
 
-/// Measures `row`, anew if the leader changes in it.
-pub(crate) fn row(bench: &mut Bench<'_>, row: Row) -> Result<Measured> {
-    let mut restarts = 0;
-    loop {
-        let mut measured = Measured {
-            row,
-            used: Use::none(),
-            slices_ns: Vec::new(),
-            tally: Tally::new(),
-            floor: row.has_floor().then(FloorTimes::new),
-            restarts,
-        };
-        match slices(bench, &mut measured) {
-            Ok(()) => return Ok(measured),
-            Err(error) if error.is::<LeaderLost>() && restarts + 1 < ATTEMPTS => restarts += 1,
-            Err(error) => return Err(format!("{row}: {error}").into()),
+/// How whoever watches a load hears that it has ended by itself, which it does when it fails.
+pub(crate) struct Ending(Receiver<()>);
+
+impl Ending {
+    /// Lets `time` pass; false if the load ends before.
+    pub(crate) fn is_later_than(&self, time: Duration) -> bool {
+        match self.0.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => true,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => false,
         }
     }
 }
 
-fn slices(bench: &mut Bench<'_>, measured: &mut Measured) -> Result<()> {
-    let Bench { clock, plan, cluster, ledger, floor, reserve } = bench;
-    let time = Duration::from_millis(plan.row_ms / u64::from(plan.slices));
-    // Not measured: until histories are full and buffers have grown, a put costs more.
-    slice(*clock, measured.row, cluster, ledger, time)?;
-    for _ in 0..plan.slices {
-        if let Some(times) = &mut measured.floor {
-            floor.sample(times)?;
-        }
-        if measured.row.work == Work::Put {
-            reserve.free_for(time * 5 / 4)?;
-        }
-        let (used, tally) = slice(*clock, measured.row, cluster, ledger, time)?;
-        measured.slices_ns.push(used.servers_ns() / used.ops.max(1));
-        measured.used.add(&used);
-        measured.tally.merge(&tally);
-    }
-    match &mut measured.floor {
-        Some(times) => floor.sample(times),
-        None => Ok(()),
-    }
-}
-
-fn slice(
+/// Loads whoever is behind `door` from a thread of its own as long as `watch` takes. What that
+/// returns is lost if the load has failed meanwhile.
+pub(crate) fn beside<T>(
     clock: Clock,
-    row: Row,
-    cluster: &mut Cluster,
+    door: &Door,
+    load: Load,
     ledger: &mut Ledger,
-    time: Duration,
-) -> Result<(Use, Tally)> {
-    let leader = cluster.leader()?;
-    let address = cluster.servers[leader].address;
+    watch: impl FnOnce(&Signals, &Ending) -> Result<T>,
+) -> Result<(T, Tally)> {
     let signals = Signals::default();
+    let (ended, ending) = channel();
+    let ending = Ending(ending);
     thread::scope(|scope| {
-        let (ended, ending) = channel();
         let signals = &signals;
-        let load = scope.spawn(move || {
-            let tally = load::run(clock, address, row.shape, row.work, ledger, signals);
-            // Nobody listens once the measured time is over.
+        let loading = scope.spawn(move || -> Result<Tally> {
+            let seed = clock.now_ns();
+            let Load { workload, shape, pace, on_failure, timeline } = load;
+            let mut script = Script::new(workload, pace, on_failure, seed, ledger, signals);
+            if let Some((bucket, count)) = timeline {
+                script = script.with_timeline(Timeline::new(seed, bucket, count));
+            }
+            let ran = door.run(clock, shape, &mut script);
+            // Nobody listens once the watching is over.
             let _over = ended.send(());
-            tally
+            ran.map(|()| script.finish())
         });
-        let used = (|| -> Result<Option<Use>> {
-            if !goes_on(&ending, time / 4) {
-                return Ok(None);
-            }
-            let before = Look::take(clock, cluster, signals)?;
-            signals.measure();
-            if !goes_on(&ending, time) {
-                return Ok(None);
-            }
-            let after = Look::take(clock, cluster, signals)?;
-            Ok(Some(Use::between(&before, &after, leader)))
-        })();
+        let watched = watch(signals, &ending);
         signals.end();
-        let tally = load.join().expect("a load reports its failures")?;
-        let used = used?.ok_or("the load ended before its time")?;
-        Ok((used, tally))
+        let tally = loading.join().expect("a load reports its failures")?;
+        Ok((watched?, tally))
     })
 }
 
-/// Lets `time` pass; false if the load ends before.
-fn goes_on(ending: &Receiver<()>, time: Duration) -> bool {
-    match ending.recv_timeout(time) {
-        Err(RecvTimeoutError::Timeout) => true,
-        Ok(()) | Err(RecvTimeoutError::Disconnected) => false,
+/// One slice: warms up for a quarter of `time`, then measures for `time`. The servers' own counters
+/// are asked outside the time whose CPU is counted.
+pub(crate) fn slice(
+    clock: Clock,
+    side: &mut Contestant,
+    load: Load,
+    time: Duration,
+) -> Result<(Use, Tally)> {
+    let leader = side.system.leader()?;
+    let door = side.system.door(leader);
+    let nothing = empty_ledger(&side.ledger);
+    let mut ledger = std::mem::replace(&mut side.ledger, nothing);
+    let done = beside(clock, &door, load, &mut ledger, |signals, ending| {
+        watch(clock, side, leader, signals, ending, time)
+    });
+    if done.is_err() {
+        // What was in flight may have been done.
+        ledger.doubt();
     }
+    side.ledger = ledger;
+    let (used, tally) = done?;
+    Ok((used.ok_or("the load ended before its time")?, tally))
+}
+
+/// In the ledger's place while a load has it.
+fn empty_ledger(ledger: &Ledger) -> Ledger {
+    Ledger::new(ledger.layout().clone(), 0)
+}
+
+fn watch(
+    clock: Clock,
+    side: &mut Contestant,
+    leader: usize,
+    signals: &Signals,
+    ending: &Ending,
+    time: Duration,
+) -> Result<Option<Use>> {
+    if !ending.is_later_than(time / 4) {
+        return Ok(None);
+    }
+    let first = (side.system.counters()?, signals.done());
+    let before = Look::take(clock, side, signals)?;
+    signals.measure();
+    if !ending.is_later_than(time) {
+        return Ok(None);
+    }
+    let after = Look::take(clock, side, signals)?;
+    let last = (side.system.counters()?, signals.done());
+    let mut used = Use::between(&before, &after, leader);
+    let (Counters { syncs: then, term }, done_then) = first;
+    let (Counters { syncs: now, term: term_now }, done_now) = last;
+    used.syncs = now.zip(then).map(|(now, then)| now.saturating_sub(then));
+    used.sync_ops = done_now - done_then;
+    used.terms = term_now.saturating_sub(term);
+    Ok(Some(used))
 }
 
 /// Puts every key once, or reads every key once and compares; returns what came of it.
-pub(crate) fn every_key(
-    clock: Clock,
-    work: Work,
-    cluster: &mut Cluster,
-    ledger: &mut Ledger,
-) -> Result<Tally> {
-    let shape = Shape { connections: 16, depth: 16 };
-    let leader = cluster.leader()?;
-    let address = cluster.servers[leader].address;
-    load::run(clock, address, shape, work, ledger, &Signals::default())
+pub(crate) fn every_key(clock: Clock, side: &mut Contestant, work: Work) -> Result<Tally> {
+    let shape = Shape { connections: 16, depth: 32 };
+    let leader = side.system.leader()?;
+    let door = side.system.back_door(leader);
+    let signals = Signals::default();
+    let workload = Workload::of_all(work);
+    let ledger = &mut side.ledger;
+    let mut script = Script::new(workload, Pace::Closed, OnFailure::Stop, 0, ledger, &signals);
+    door.run(clock, shape, &mut script)?;
+    Ok(script.finish())
 }

@@ -7,9 +7,9 @@
 //! just before the slice that needs them.
 
 use crate::Result;
-use crate::cluster::Scratch;
-use crate::load::Work;
-use crate::plan::{Group, Plan};
+use crate::options::Plan;
+use crate::rows::Group;
+use crate::scratch::Scratch;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -30,11 +30,17 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Touches and holds what the puts of `group` will take, at most half of what is available.
+    /// Touches and holds what the puts of `group` will take, at most a quarter of what is free.
     pub(crate) fn hold(plan: &Plan, group: &Group) -> Result<Reserve> {
-        let rows = group.rows.iter().filter(|row| row.work == Work::Put).count();
-        let wanted = u64::try_from(rows)? * plan.row_ms * 5 / 4 * BYTES_PER_MS;
-        let bytes = wanted.min(available_bytes()? / 2);
+        let puts = group.rows.iter().filter(|row| row.workload.writes());
+        // Two slices of raftd's to a round of A B B A.
+        let slices = puts.map(|row| match u64::try_from(row.against.len()) {
+            Ok(peers @ 1..) => 2 * peers * u64::from(plan.rounds),
+            Ok(0) | Err(_) => u64::from(plan.slices),
+        });
+        let slice_ms = plan.row_ms / u64::from(plan.slices);
+        let wanted = slices.sum::<u64>() * slice_ms * 5 / 4 * BYTES_PER_MS;
+        let bytes = wanted.min(available_bytes()? / 4);
         let directory = Scratch::make(Path::new("/dev/shm"), "touch")?;
         let mut file = File::create_new(directory.path.join("pages"))?;
         let piece = vec![1; PIECE_BYTES];

@@ -1,10 +1,8 @@
 //! What the kernel says: CPU time, bytes written to the device, the machine.
 //!
 //! CPU time is the first number of `/proc/PID/task/*/schedstat`: nanoseconds on a CPU, user and
-//! system, as the
-//! scheduler counts them. `/proc/PID/stat` has the same sum, rounded to ticks of 10 ms. The second
-//! number,
-//! nanoseconds ready but not running, says how crowded the machine was.
+//! system, as the scheduler counts them. `/proc/PID/stat` has the same sum, rounded to ticks of
+//! 10 ms. The second number, nanoseconds ready but not running, says how crowded the machine was.
 
 use crate::Result;
 use std::collections::BTreeMap;
@@ -82,8 +80,7 @@ pub(crate) fn threads_of(pid: u32) -> Result<Threads> {
 /// The block device below a directory.
 ///
 /// Not `write_bytes` of `/proc/PID/io`: that counts a whole folio of the page cache for every write
-/// into it,
-/// 256 KiB for a put of one page where the device takes 7 KB.
+/// into it, 256 KiB for a put of one page where the device takes 7 KB.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     counters: PathBuf,
@@ -162,6 +159,14 @@ impl Machine {
             congestion_control: line("/proc/sys/net/ipv4/tcp_congestion_control"),
         }
     }
+}
+
+/// What a process keeps in memory. Bytes.
+pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_ascii_whitespace().next());
+    Ok(kib.ok_or("a process without VmRSS")?.parse::<u64>()? * 1024)
 }
 
 /// The kind of file system that holds `directory`: of all mounts above it, the longest.

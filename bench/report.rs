@@ -1,11 +1,14 @@
-//! The table for people and the JSON for machines: the same figures.
+//! The table for people.
 
-use crate::Result;
+use crate::contest::{Against, Measured, Outcome};
 use crate::floor::FloorTimes;
-use crate::measure::{Measured, Use};
-use crate::plan::Medium;
+use crate::measure::Use;
+use crate::parts::Figures;
 use crate::proc::{Machine, Threads};
-use hdrhistogram::Histogram;
+use crate::rows::{Group, Medium};
+use crate::stats::{Spread, significant};
+use crate::systems::Found;
+use raftd::client::load::{Histogram, Kind, float};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -14,46 +17,61 @@ use std::fmt::Write as _;
 pub(crate) struct Facts {
     /// The machine.
     pub(crate) machine: Machine,
-    /// The file system below the disk rows' logs, and where.
+    /// The file system below the disk rows' data, and where.
     pub(crate) disk: String,
-    /// The file system below the shm rows' logs, and where.
+    /// The file system below the shm rows' data, and where.
     pub(crate) memory: String,
+    /// Whom raftd is compared with.
+    pub(crate) peers: Found,
     /// Measured seconds and slices of a row.
     pub(crate) time: String,
+    /// Whether strace may trace.
+    pub(crate) may_trace: bool,
 }
 
 impl Facts {
     /// As lines of text.
     pub(crate) fn text(&self) -> String {
         let Machine { kernel, cpu, cores, congestion_control } = &self.machine;
+        let traced = if self.may_trace {
+            "checked with strace in a slice of its own"
+        } else {
+            "not checked: strace is not here, or may not trace"
+        };
         format!(
-            "raftd {} · three servers and the load generator on one machine, loopback TCP\n\
+            "raftd {} · servers and load generator on one machine, loopback TCP\n\
+             peers    {}; found on PATH, with default flags but for bench/systems\n\
              machine  Linux {kernel} · {cores} cores · {cpu} · congestion control \
              {congestion_control}\n\
              disk     {}\nshm      {}\n\
-             load     closed loop, one thread; N x M: N connections with M requests in flight \
-             each;\n\
-             \x20        keys of 16 bytes drawn evenly, values of 256; gets are linearizable; {}\n\
-             CPU      /proc/PID/task/*/schedstat, user + system, of all threads of the three \
-             servers;\n\
+             load     one thread; N x M: N connections with M requests in flight each, a closed \
+             loop;\n\
+             \x20        open: operations due at fixed moments, latencies from the moment due;\n\
+             \x20        keys of 16 bytes; gets are linearizable; {}\n\
+             CPU      /proc/PID/task/*/schedstat, user + system, of all threads of all servers;\n\
              \x20        the median of the slices and their spread; the columns behind are means;\n\
-             \x20        leader and follow. hold all their threads, sync and bg are those of all \
-             three;\n\
-             \x20        others: all else that ran, the kernel's own threads too; stolen: taken \
-             by the host;\n\
+             \x20        leader and others hold all threads, sync and bg are raftd's threads;\n\
+             \x20        else: all else that ran, the kernel's own threads too; stolen: taken by \
+             the host;\n\
              \x20        both, and the client's share, in % of one core\n\
-             syncs    finished sync jobs of the three servers; B/op: bytes the disk took \
-             meanwhile\n",
+             syncs    of all servers, by their own counters (raftd's status, etcd's metrics), \
+             {traced};\n\
+             \x20        B/op: bytes the disk took meanwhile\n\
+             ratios   raftd's figure over the peer's, of slices in turns (A B B A): the median of \
+             all pairs [least..most]\n",
             env!("CARGO_PKG_VERSION"),
+            self.peers,
             self.disk,
             self.memory,
             self.time,
         )
     }
 
-    fn json(&self) -> Value {
+    /// For machines.
+    pub(crate) fn json(&self) -> Value {
         json!({
             "raftd": env!("CARGO_PKG_VERSION"),
+            "peers": self.peers.to_string(),
             "kernel": self.machine.kernel,
             "cpu": self.machine.cpu,
             "cores": self.machine.cores,
@@ -61,6 +79,7 @@ impl Facts {
             "disk": self.disk,
             "shm": self.memory,
             "time": self.time,
+            "syncs_checked_with_strace": self.may_trace,
         })
     }
 }
@@ -75,20 +94,22 @@ const COLUMNS: [(&str, usize); 18] = [
     ("|CPU µs/op", 11),
     ("[of slices]", 17),
     ("leader", 8),
-    ("follow.", 8),
+    ("others", 8),
     ("sync", 8),
     ("bg", 7),
     ("|client", 8),
     ("core%", 6),
-    ("others", 7),
+    ("else", 7),
     ("stolen", 7),
     ("|syncs/op", 10),
     ("B/op", 7),
     ("errors", 7),
 ];
 
+const NAME_WIDTH: usize = 25;
+
 fn table_line(name: &str, cells: impl Iterator<Item = String>) -> String {
-    let mut line = format!("{name:<21}");
+    let mut line = format!("{name:<NAME_WIDTH$}");
     for (cell, (head, width)) in cells.zip(COLUMNS) {
         let bar = if head.starts_with('|') { "|" } else { "" };
         let rest = width - bar.len();
@@ -102,137 +123,149 @@ pub(crate) fn head() -> String {
     table_line("", COLUMNS.iter().map(|(head, _)| (*head).to_owned()))
 }
 
-/// One line of the table, and one more for everything that must be said of the row.
-pub(crate) fn line(measured: &Measured) -> String {
-    let Measured { used, tally, slices_ns, .. } = measured;
+/// A row: its name, a line for each system, the ratios, and what must be said of it.
+pub(crate) fn lines(group: &Group, outcome: &Outcome, figures: &Figures) -> String {
+    let mut text = outcome.row.name.clone();
+    for measured in &outcome.of {
+        let _infallible = write!(text, "\n{}", line(group, measured));
+    }
+    for against in &outcome.against {
+        let _infallible = write!(text, "\n    {}", ratios(against));
+    }
+    if let Some(floor) = &outcome.floor {
+        let _infallible = write!(text, "\n    {}", floor_note(&outcome.of[0], floor));
+    }
+    if let Some((parts_ns, parts)) = figures.of_row(group, &outcome.row) {
+        let own = &outcome.of[0];
+        let times = own.used.cpu_us() * 1000.0 / parts_ns;
+        let _infallible = write!(
+            text,
+            "\n    {}: CPU of all servers = {times:.2} x its parts, {parts_ns:.0} ns = {parts}",
+            own.name
+        );
+    }
+    if outcome.again > 0 {
+        let _infallible = write!(text, "\n    slices measured again: {}", outcome.again);
+    }
+    for note in outcome.of.iter().flat_map(notes) {
+        let _infallible = write!(text, "\n    {note}");
+    }
+    text
+}
+
+fn line(group: &Group, measured: &Measured) -> String {
+    let Measured { used, tally, slices, .. } = measured;
     let us = |ns: u64| float(ns) / 1000.0;
-    let latency = |q: f64| format!("{:.0}", us(tally.latency.value_at_quantile(q)));
-    let cpu = |ns: u64| format!("{:.2}", us(ns) / float(used.ops.max(1)));
+    let latency = tally.latency();
+    let at = |q: f64| format!("{:.0}", us(latency.value_at_quantile(q)));
+    let per_op = |ns: u64| significant(us(ns) / float(used.ops.max(1)));
     let share = |ns: u64| format!("{:.0}", percent(ns, used.elapsed_ns));
-    let (least, most) = spread(slices_ns);
-    let written = match measured.row.medium {
+    let cpu = Spread::of(slices.iter().map(|slice| slice.cpu_us));
+    let none = || "-".to_owned();
+    let written = match group.medium {
         Medium::Disk => format!("{:.0}", float(used.written) / float(used.ops.max(1))),
-        Medium::Memory => "-".to_owned(),
+        Medium::Memory => none(),
     };
     let cells = [
-        format!("{:.0}", ops_per_second(used)),
-        latency(0.5),
-        latency(0.99),
-        latency(0.999),
-        latency(1.0),
-        format!("{:.2}", us(median(slices_ns))),
-        format!("[{:.2}..{:.2}]", us(least), us(most)),
-        cpu(used.leader.total().run_ns),
-        cpu(used.followers.total().run_ns),
-        cpu(thread_ns(used, "sync")),
-        cpu(thread_ns(used, "bg")),
-        cpu(used.client.total().run_ns),
+        format!("{:.0}", used.rate()),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        cpu.map_or_else(none, |cpu| significant(cpu.median)),
+        cpu.map_or_else(none, |cpu| {
+            format!("[{}..{}]", significant(cpu.least), significant(cpu.most))
+        }),
+        per_op(used.leader.total().run_ns),
+        per_op(used.followers.total().run_ns),
+        per_op(thread_ns(used, "sync")),
+        per_op(thread_ns(used, "bg")),
+        per_op(used.client.total().run_ns),
         share(used.client.total().run_ns),
         share(others_ns(used)),
         share(used.machine.stolen_ns),
-        format!("{:.4}", float(used.syncs) / float(used.ops.max(1))),
+        used.syncs_per_op().map_or_else(none, |syncs| format!("{syncs:.4}")),
         written,
-        (tally.errors() + tally.wrong).to_string(),
+        (tally.refusals() + tally.wrong).to_string(),
     ];
-    let mut line = table_line(&measured.row.to_string(), cells.into_iter());
-    for note in notes(measured) {
-        let _infallible = write!(line, "\n    {note}");
-    }
-    line
+    table_line(&format!("  {}", measured.name), cells.into_iter())
+}
+
+fn ratios(against: &Against) -> String {
+    let figures = [
+        ("CPU", &against.cpu),
+        ("ops/s", &against.rate),
+        ("p50", &against.p50),
+        ("p99.9/p50", &against.tail),
+        ("syncs/op", &against.syncs),
+    ];
+    let parts = figures.iter().filter_map(|(name, spread)| {
+        spread.as_ref().map(|spread| format!("{name} {}", spread.ratio()))
+    });
+    let pairs = against.cpu.map_or(0, |spread| spread.count);
+    let parts: Vec<String> = parts.collect();
+    format!("against {}, {pairs} pairs: {}", against.name, parts.join(" · "))
+}
+
+fn floor_note(measured: &Measured, floor: &FloorTimes) -> String {
+    let us = |times: &Histogram| float(times.value_at_quantile(0.5)) / 1000.0;
+    format!(
+        "put p50 / floor = {:.2}; floor {:.0} µs = client echo {:.0} + peer echo {:.0} + second \
+         fastest of three syncs {:.0}, all p50, sampled in turns with the puts",
+        over_floor(measured, floor),
+        float(floor.p50_ns()) / 1000.0,
+        us(&floor.client_echo),
+        us(&floor.peer_echo),
+        us(&floor.sync),
+    )
+}
+
+/// The median latency over the machine's floor.
+pub(crate) fn over_floor(measured: &Measured, floor: &FloorTimes) -> f64 {
+    float(measured.tally.latency().value_at_quantile(0.5)) / float(floor.p50_ns().max(1))
 }
 
 fn notes(measured: &Measured) -> Vec<String> {
-    let Measured { used, tally, .. } = measured;
+    let Measured { name, used, tally, .. } = measured;
     let mut notes = Vec::new();
-    if let Some(floor) = &measured.floor {
-        let us = |times: &Histogram<u64>| float(times.value_at_quantile(0.5)) / 1000.0;
+    let us = |ns: u64| significant(float(ns) / 1000.0);
+    if let Some(asked) = measured.asked_per_s {
         notes.push(format!(
-            "put p50 / floor = {:.2}; floor {:.0} µs = client echo {:.0} + peer echo {:.0} + \
-            second \
-             fastest of three syncs {:.0}, all p50, sampled in turns with the puts",
-            floor_ratio(measured, floor),
-            float(floor.p50_ns()) / 1000.0,
-            us(&floor.client_echo),
-            us(&floor.peer_echo),
-            us(&floor.sync),
+            "{name}: {asked} due a second, {:.0} done; asked late by p99 {} µs, max {} µs, which \
+             is in the latencies; {} never asked",
+            used.rate(),
+            us(tally.late.value_at_quantile(0.99)),
+            us(tally.late.max()),
+            tally.unasked,
         ));
     }
-    if used.terms > 0 || measured.restarts > 0 {
-        let (terms, restarts) = (used.terms, measured.restarts);
-        notes.push(format!("elections during the row: {terms}; began anew: {restarts}"));
+    let kinds: Vec<String> = Kind::ALL
+        .iter()
+        .filter_map(|kind| tally.latency_of(*kind).map(|latency| (kind, latency)))
+        .map(|(kind, latency)| {
+            let at = |q: f64| us(latency.value_at_quantile(q));
+            format!("{kind} {} / {}", at(0.5), at(0.99))
+        })
+        .collect();
+    if kinds.len() > 1 {
+        notes.push(format!("{name}: p50 / p99 µs: {}", kinds.join(" · ")));
+    }
+    if let Some((traced, own)) = measured.traced {
+        let own = own.map_or_else(String::new, |own| format!(" (own counter {own:.4})"));
+        notes.push(format!("{name}: syncs per put under strace {traced:.4}{own}"));
+    }
+    if percent(used.client.total().run_ns, used.elapsed_ns) > 80.0 {
+        notes
+            .push(format!("{name}: the load generator has used up its core: more may be possible"));
+    }
+    if used.terms > 0 {
+        notes.push(format!("{name}: elections during the row: {}", used.terms));
     }
     if tally.wrong > 0 {
-        notes.push(format!("WRONG ANSWERS: {}", tally.wrong));
+        notes.push(format!("{name}: WRONG ANSWERS: {}", tally.wrong));
     }
-    notes.extend(tally.errors.iter().map(|(error, count)| format!("{count} times: {error}")));
+    notes.extend(tally.errors.iter().map(|(error, count)| format!("{name}: {count} x {error}")));
     notes
-}
-
-/// The row as JSON.
-pub(crate) fn json(measured: &Measured) -> Value {
-    let Measured { row, used, tally, slices_ns, floor, restarts } = measured;
-    let per_op = |n: u64| float(n) / float(used.ops.max(1));
-    let us = |ns: u64| float(ns) / 1000.0;
-    let per_op_us = |ns: u64| us(ns) / float(used.ops.max(1));
-    let quantile = |q: f64| us(tally.latency.value_at_quantile(q));
-    let threads = |threads: &Threads| -> Value {
-        let each = threads.0.iter();
-        each.map(|(name, cpu)| (name.clone(), json!(per_op_us(cpu.run_ns)))).collect()
-    };
-    let slices: Vec<f64> = slices_ns.iter().map(|ns| us(*ns)).collect();
-    let floor = floor.as_ref().map(|floor| {
-        json!({
-            "p50_us": us(floor.p50_ns()),
-            "client_echo_p50_us": us(floor.client_echo.value_at_quantile(0.5)),
-            "peer_echo_p50_us": us(floor.peer_echo.value_at_quantile(0.5)),
-            "sync_p50_us": us(floor.sync.value_at_quantile(0.5)),
-            "put_p50_over_floor": floor_ratio(measured, floor),
-        })
-    });
-    json!({
-        "name": row.to_string(),
-        "connections": row.shape.connections,
-        "in_flight": row.shape.connections * row.shape.depth,
-        "keys": row.keys,
-        "seconds": float(used.elapsed_ns) / 1e9,
-        "ops": used.ops,
-        "ops_per_s": ops_per_second(used),
-        "latency_us": {
-            "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99),
-            "p99_9": quantile(0.999), "max": us(tally.latency.max()),
-        },
-        "server_cpu_us_per_op": us(median(slices_ns)),
-        "server_cpu_us_per_op_slices": slices,
-        "leader_threads_us_per_op": threads(&used.leader),
-        "followers_threads_us_per_op": threads(&used.followers),
-        "server_ready_but_waiting_us_per_op":
-            per_op_us(used.leader.total().wait_ns + used.followers.total().wait_ns),
-        "client_cpu_us_per_op": per_op_us(used.client.total().run_ns),
-        "client_core_percent": percent(used.client.total().run_ns, used.elapsed_ns),
-        "others_core_percent": percent(others_ns(used), used.elapsed_ns),
-        "stolen_percent": percent(used.machine.stolen_ns, used.elapsed_ns),
-        "syncs_per_op": per_op(used.syncs),
-        "written_bytes_per_op": (row.medium == Medium::Disk).then(|| per_op(used.written)),
-        "written_mb_per_s": float(used.written) * 1e3 / float(used.elapsed_ns.max(1)),
-        "elections": used.terms,
-        "restarts": restarts,
-        "errors": tally.errors,
-        "wrong_answers": tally.wrong,
-        "floor": floor,
-    })
-}
-
-/// The whole result as JSON.
-pub(crate) fn document(facts: &Facts, rows: &[Value]) -> Result<String> {
-    Ok(serde_json::to_string_pretty(&json!({ "facts": facts.json(), "rows": rows }))?)
-}
-
-fn ops_per_second(used: &Use) -> f64 {
-    float(used.ops) * 1e9 / float(used.elapsed_ns.max(1))
-}
-
-fn floor_ratio(measured: &Measured, floor: &FloorTimes) -> f64 {
-    float(measured.tally.latency.value_at_quantile(0.5)) / float(floor.p50_ns().max(1))
 }
 
 /// CPU of the threads with this name on all servers. Nanoseconds.
@@ -242,28 +275,12 @@ fn thread_ns(used: &Use, name: &str) -> u64 {
 }
 
 /// What ran beside the servers and the client. Ticks of 10 ms are coarse: never below 0.
-fn others_ns(used: &Use) -> u64 {
+pub(crate) fn others_ns(used: &Use) -> u64 {
     let ours = used.servers_ns() + used.client.total().run_ns;
     used.machine.busy_ns.saturating_sub(ours)
 }
 
-fn percent(part: u64, whole: u64) -> f64 {
+/// A part of a whole, in per cent.
+pub(crate) fn percent(part: u64, whole: u64) -> f64 {
     100.0 * float(part) / float(whole.max(1))
-}
-
-fn median(slices_ns: &[u64]) -> u64 {
-    let mut sorted = slices_ns.to_vec();
-    sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-fn spread(slices_ns: &[u64]) -> (u64, u64) {
-    let least = slices_ns.iter().min().copied().unwrap_or_default();
-    (least, slices_ns.iter().max().copied().unwrap_or_default())
-}
-
-/// A count as a number to divide: exact below 2^53.
-fn float(count: u64) -> f64 {
-    let half = |part: u64| f64::from(u32::try_from(part).expect("32 bits"));
-    half(count >> 32) * 4_294_967_296.0 + half(count & 0xffff_ffff)
 }

@@ -2,8 +2,8 @@
 //! exists.
 
 use crate::limits;
+use crate::program::{Parsed, UsageError, read_flags, refuse};
 use crate::types::{ClusterId, NodeId, is_address};
-use std::fmt;
 use std::path::PathBuf;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -69,31 +69,6 @@ pub struct MemberAddress {
     pub address: String,
 }
 
-/// What the command line asked for.
-#[derive(Debug)]
-pub enum Parsed {
-    /// Serve with this configuration.
-    Serve(Box<Config>),
-    /// Print this text and exit 0.
-    Print(String),
-}
-
-/// Why a command line was refused: one line that says what to write instead.
-#[derive(Debug)]
-pub struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-fn refuse<T>(why: impl Into<String>) -> Result<T, UsageError> {
-    Err(UsageError(why.into()))
-}
-
 fn flags() -> getopts::Options {
     let mut flags = getopts::Options::new();
     flags.optopt("", "id", "this server's number, 1 or more, never reused (required)", "N");
@@ -150,8 +125,6 @@ fn flags() -> getopts::Options {
         "answer reads by lease; any two servers' clocks run alike within DRIFT (default: off)",
         "DRIFT",
     );
-    flags.optflag("h", "help", "print this help");
-    flags.optflag("V", "version", "print the version");
     flags
 }
 
@@ -199,25 +172,15 @@ fn snapshot_flags(flags: &mut getopts::Options) {
 
 impl Config {
     /// Parses the arguments after the program's name.
-    pub fn parse(args: &[String]) -> Result<Parsed, UsageError> {
-        let flags = flags();
-        let matches = match flags.parse(args) {
-            Ok(matches) => matches,
-            Err(error) => return refuse(format!("{error}; see raftd --help")),
+    pub fn parse(args: &[String]) -> Result<Parsed<Box<Config>>, UsageError> {
+        let brief = "raftd: a small, provable, distributed key-value store.\n\n\
+                     Usage: raftd --id N --data-dir DIR [--peers LIST] [options]";
+        let matches = match read_flags("raftd", brief, flags(), args)? {
+            Parsed::Serve(matches) => matches,
+            Parsed::Print(text) => return Ok(Parsed::Print(text)),
         };
-        if matches.opt_present("help") {
-            let brief = "raftd: a small, provable, distributed key-value store.\n\n\
-                         Usage: raftd --id N --data-dir DIR [--peers LIST] [options]";
-            return Ok(Parsed::Print(flags.usage(brief)));
-        }
-        if matches.opt_present("version") {
-            return Ok(Parsed::Print(format!("raftd {}\n", env!("CARGO_PKG_VERSION"))));
-        }
         if matches.opt_present("force-new-cluster") && matches.opt_present("join") {
             return refuse("--force-new-cluster goes on alone: take --join away");
-        }
-        if let Some(extra) = matches.free.first() {
-            return refuse(format!("unexpected argument '{extra}'; see raftd --help"));
         }
         let id = parse_id(matches.opt_str("id"))?;
         let Some(data_dir) = matches.opt_str("data-dir").filter(|dir| !dir.is_empty()) else {
@@ -444,7 +407,7 @@ fn check_reachable(flag: &str, text: &str) -> Result<String, UsageError> {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Parsed, UsageError> {
+    fn parse(line: &str) -> Result<Parsed<Box<Config>>, UsageError> {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         Config::parse(&args)
     }

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! types limits config      words, bounds, flags
+//! program                  what a program that serves begins and ends with
 //! raft/      THE RULES     positions only: (index, term), never a payload byte; no IO, no clock
 //! wal/       THE RECORD    the durable log: format, jobs for the disk, recovery
 //! kv/        THE MEANING   a multi-version store; deterministic
@@ -12,7 +13,7 @@
 //! codec/ wire/             MessagePack; frames, requests, replies, messages
 //! net/                     mio, sockets, names; has never heard of Raft
 //! server/    THE SHELL     the loop, the clock, the threads
-//! client/                  a blocking client
+//! client/                  a blocking client; a load generator
 //! gateway/                 etcd's API by gRPC, on an asynchronous runtime; a feature of its own
 //! bin/                     raftd, raftctl, raftd-gateway
 //! ```
@@ -68,6 +69,7 @@ pub mod gateway;
 pub mod kv;
 pub mod limits;
 pub mod net;
+pub mod program;
 pub mod raft;
 pub mod replica;
 pub mod server;

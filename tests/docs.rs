@@ -92,6 +92,7 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("RANGES_MAX", limits::RANGES_MAX),
         ("RANGES_BYTES_MAX", limits::RANGES_BYTES_MAX),
         ("SORTED_KEYS_MAX", limits::SORTED_KEYS_MAX),
+        ("CLIENT_INPUT_LARGE_BYTES_MAX", limits::CLIENT_INPUT_LARGE_BYTES_MAX),
         ("CONNECTION_REQUESTS_MAX", limits::CONNECTION_REQUESTS_MAX),
         ("CONNECTION_OUT_HIGH_WATER", limits::CONNECTION_OUT_HIGH_WATER),
         ("CONNECTION_OUT_MAX", limits::CONNECTION_OUT_MAX),
@@ -126,6 +127,7 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("SNAPSHOT_SAVES_MAX", limits::SNAPSHOT_SAVES_MAX),
         ("SNAPSHOT_PIECE_BYTES_MAX", limits::SNAPSHOT_PIECE_BYTES_MAX),
         ("ENTRIES_MAX", peer::ENTRIES_MAX),
+        ("TERM_JUMP_MAX", usize::try_from(limits::TERM_JUMP_MAX).unwrap()),
         ("NUMBER_MAX", usize::try_from(fields::NUMBER_MAX).unwrap()),
     ];
     let rows = rows();

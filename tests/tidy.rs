@@ -23,10 +23,11 @@ const TOP_LEVEL: [&str; 9] = [
 ];
 
 /// Who may know whom, beside itself. A path such as `raft::message` allows no more than that.
-const MAY_KNOW: [(&str, &[&str]); 16] = [
+const MAY_KNOW: [(&str, &[&str]); 17] = [
     ("types", &[]),
     ("limits", &[]),
-    ("config", &["types", "limits"]),
+    ("program", &[]),
+    ("config", &["types", "limits", "program"]),
     ("codec", &["types", "limits"]),
     ("raft", &["types", "limits"]),
     ("wal", &["types", "limits", "codec"]),
@@ -48,13 +49,23 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("server", &["types", "limits", "wal", "wire", "net", "replica"]),
     ("client", &["types", "limits", "wire"]),
     // It speaks the protocol as any client could; the blocking client is of no use to it.
-    ("gateway", &["types", "limits", "wire", "kv::command"]),
-    ("bin/raftd-gateway", &["gateway"]),
+    ("gateway", &["types", "limits", "program", "wire", "kv::command"]),
+    ("bin/raftd-gateway", &["program", "gateway"]),
     (
         "bin/raftctl",
-        &["types", "limits", "config", "wire", "client", "wal", "kv::StoreOptions", "replica"],
+        &[
+            "types",
+            "limits",
+            "program",
+            "config",
+            "wire",
+            "client",
+            "wal",
+            "kv::StoreOptions",
+            "replica",
+        ],
     ),
-    ("bin/raftd", &["types", "limits", "config", "wal", "replica", "server", "client"]),
+    ("bin/raftd", &["types", "limits", "program", "config", "wal", "replica", "server", "client"]),
 ];
 
 /// Where the world comes in.

@@ -4,16 +4,15 @@
 //! disk failed
 
 use raftd::client::find_cluster;
-use raftd::config::{Config, Parsed};
+use raftd::config::Config;
 use raftd::limits::WorkingLimits;
+use raftd::program::{Parsed, arguments, print, raise_descriptor_limit, whole_story};
 use raftd::replica::{Fatal, NodeOptions, SnapshotOptions, Start};
 use raftd::server::{
     Ended, Farewell, Server, ServerOptions, SocketShare, StartError, start_logger, unix_ms,
 };
 use raftd::types::{ClusterId, DiskId};
 use raftd::wal::{OpenError, OsDisk};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,19 +25,9 @@ const DISK_FAILED: u8 = 74;
 const EIO: i32 = 5;
 
 fn main() -> ExitCode {
-    let args: Result<Vec<String>, _> =
-        std::env::args_os().skip(1).map(OsString::into_string).collect();
-    let args = match args {
-        Ok(args) => args,
-        Err(arg) => return say(USAGE, &format!("the argument {arg:?} is not UTF-8: name another")),
-    };
-    let config = match Config::parse(&args) {
+    let config = match arguments().and_then(|arguments| Config::parse(&arguments)) {
         Ok(Parsed::Serve(config)) => config,
-        Ok(Parsed::Print(text)) => {
-            // A closed pipe is no reason to fail.
-            let _closed = io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
-        }
+        Ok(Parsed::Print(text)) => return print(&text),
         Err(error) => return say(USAGE, &error.to_string()),
     };
     stop_at_panics();
@@ -61,16 +50,6 @@ fn stop_at_panics() {
         default(panic);
         std::process::abort();
     }));
-}
-
-/// A connection is a descriptor: take as many as the system allows this process. Returns how many
-/// it may have open at once.
-fn raise_descriptor_limit() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _as_before = setrlimit(Resource::Nofile, raised);
-    let current = getrlimit(Resource::Nofile).current;
-    current.and_then(|it| usize::try_from(it).ok()).unwrap_or(usize::MAX)
 }
 
 /// How many sockets there may be, so that the log always gets its descriptors.
@@ -205,17 +184,6 @@ fn random_u64() -> Result<u64, (u8, String)> {
         Ok(_) => Err((REFUSED, "the system gave too few random bytes".to_owned())),
         Err(error) => Err((REFUSED, format!("the system gave no random bytes: {error}"))),
     }
-}
-
-/// What was attempted and each reason below it, in one line.
-fn whole_story(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut below = error.source();
-    while let Some(reason) = below {
-        line.push_str(&format!(": {reason}"));
-        below = reason.source();
-    }
-    line
 }
 
 fn start_code(error: &StartError) -> u8 {

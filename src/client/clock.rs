@@ -1,7 +1,9 @@
-//! The client's time: deadlines, and waits between attempts.
+//! The client's time: deadlines, waits between attempts, and what loads are measured with.
 
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Shortest and longest wait before a request is repeated. Long enough not to hammer a cluster
 /// that elects (300 ms and more), short enough to add little to an outage.
@@ -52,6 +54,24 @@ impl Deadline {
     }
 }
 
+/// Nanoseconds since it was started: what latencies are measured with.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts counting.
+    pub fn start() -> Clock {
+        Clock { start: now() }
+    }
+
+    /// Nanoseconds since the start.
+    pub fn now_ns(self) -> u64 {
+        u64::try_from(now().duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Waits 20 to 50 ms, but not beyond the deadline.
 ///
 /// The jitter needs no quality, only to differ between clients that failed together: the clock's
@@ -67,6 +87,12 @@ pub(super) fn back_off(deadline: Deadline) {
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// CPU that this process has used, of all its threads. Nanoseconds.
+pub fn process_cpu_ns() -> u64 {
+    let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
+    u64::try_from(used.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the client reads a clock")]

@@ -444,41 +444,8 @@ fn refused(endpoint: String, source: WireError, doubt: Option<Attempt>) -> Error
         return Error::AnswerNotKept { revision };
     }
     match doubt {
-        Some(attempt) if !is_of_the_store(&source) => Error::OutcomeUnknown { attempt },
+        Some(attempt) if !source.is_of_the_store() => Error::OutcomeUnknown { attempt },
         Some(_) | None => Error::Refused { endpoint, source },
-    }
-}
-
-/// Whether an error is what became of the request where it was applied, and so of every copy of it.
-fn is_of_the_store(error: &WireError) -> bool {
-    match error {
-        WireError::KeyNotFound
-        | WireError::LeaseNotFound
-        | WireError::LeaseExists
-        | WireError::TooManyLeases { .. }
-        | WireError::AnswerTooLarge { .. }
-        | WireError::Compacted { .. }
-        | WireError::FutureRevision { .. }
-        | WireError::Auth { .. } => true,
-        WireError::NotLeader { .. }
-        | WireError::Busy { .. }
-        | WireError::NoSpace
-        | WireError::OverQuota { .. }
-        // It is found before the call is looked for.
-        | WireError::Denied { .. }
-        | WireError::NotReady { .. }
-        | WireError::BadRequest { .. }
-        | WireError::TooLarge { .. }
-        | WireError::OutcomeUnknown
-        | WireError::WrongCluster { .. }
-        | WireError::WrongNode { .. }
-        | WireError::Unsupported { .. }
-        | WireError::Refused { .. }
-        | WireError::SessionExpired
-        | WireError::CallAcknowledged
-        | WireError::Removed { .. }
-        | WireError::AnswerNotKept { .. }
-        | WireError::Other { .. } => false,
     }
 }
 
@@ -506,33 +473,11 @@ fn status(endpoint: &str, options: &ClientOptions) -> Result<Status, ConnectionE
     connection.flush(deadline)?;
     let endpoint = endpoint.to_owned();
     let reply = connection.receive(deadline)?;
-    match reply.body {
-        ReplyBody::Status(status) if reply.id == id => Ok(*status),
-        ReplyBody::Error(source) => Err(ConnectionError::Refused { endpoint, source }),
-        ReplyBody::Status(_)
-        | ReplyBody::Snapshot(_)
-        | ReplyBody::MemberList(_)
-        | ReplyBody::MemberChange { .. }
-        | ReplyBody::Transfer { .. }
-        | ReplyBody::Put { .. }
-        | ReplyBody::DeleteRange { .. }
-        | ReplyBody::OpenSession { .. }
-        | ReplyBody::PutIf { .. }
-        | ReplyBody::Compact { .. }
-        | ReplyBody::PutWith { .. }
-        | ReplyBody::DeleteRangeWith { .. }
-        | ReplyBody::Txn { .. }
-        | ReplyBody::LeaseTerm { .. }
-        | ReplyBody::LeaseRevoke { .. }
-        | ReplyBody::LeaseTimes(..)
-        | ReplyBody::LeaseList(_)
-        | ReplyBody::Watch(_)
-        | ReplyBody::WatchCancel { .. }
-        | ReplyBody::WatchProgress { .. }
-        | ReplyBody::Auth { .. }
-        | ReplyBody::Login(_)
-        | ReplyBody::LoginProof(_)
-        | ReplyBody::AuthRead(_)
-        | ReplyBody::Range(_) => Err(ConnectionError::Reply { endpoint, source: None }),
+    if let ReplyBody::Error(source) = reply.body {
+        return Err(ConnectionError::Refused { endpoint, source });
     }
+    let (true, ReplyBody::Status(status)) = (reply.id == id, reply.body) else {
+        return Err(ConnectionError::Reply { endpoint, source: None });
+    };
+    Ok(*status)
 }

@@ -3,7 +3,8 @@
 //! `Client` is for one request at a time: it finds the leader, follows redirects and repeats what
 //! is safe to repeat until its timeout. `Connection` is one TCP connection with as many requests in
 //! flight as the caller likes, and no opinion about failures. `Watch` hears of changes, and goes on
-//! at another node when its own is gone.
+//! at another node when its own is gone. `load` asks as much as a cluster can take, and measures;
+//! it comes with the feature `ctl`.
 //!
 //! What is repeated: every read; a request that certainly was not done (nobody reached, refused
 //! with `Advice::AskAgain`, or not wholly sent); and a write whose answer did not come, because it
@@ -16,6 +17,8 @@ mod cluster;
 mod connection;
 mod error;
 mod leases;
+#[cfg(feature = "ctl")]
+pub mod load;
 mod login;
 mod members;
 mod ranges;
@@ -32,7 +35,7 @@ pub use crate::wire::client::{
 };
 pub use crate::wire::leases::{LeaseList, LeaseTerm, LeaseTimes};
 pub use auth::AuthChanged;
-pub use clock::{Deadline, unix_ms};
+pub use clock::{Clock, Deadline, process_cpu_ns, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};

@@ -5,9 +5,10 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use crate::types::Revision;
-use crate::wire::client::{Consistency, Order, RangeArgs, Selection, SortBy};
+use crate::wire::client::{Consistency, RangeArgs, SortBy};
 use crate::wire::error::{Advice, Error as WireError};
 use crate::wire::reply::{RangeReply, Reply, ReplyBody};
+use crate::wire::sorting::Sortable;
 
 use super::clock::{Deadline, back_off};
 use super::cluster::{Client, Intent, KeyValue, Range};
@@ -254,31 +255,11 @@ impl Client {
     /// read by key, and put into order here.
     fn sorted_range(&mut self, args: &RangeArgs<'_>) -> Result<Range, Error> {
         let first = self.collect(args, Revision(0))?;
-        let sent = u64::try_from(first.kvs.len()).unwrap_or(u64::MAX);
-        if !first.more || sent == args.limit {
+        if !args.is_cut(first.kvs.len(), first.more) {
             return Ok(first);
         }
-        let Selection { by, order, .. } = args.selection;
-        let revision = if args.revision == Revision(0) { first.revision } else { args.revision };
-        let mut all = self.range(&RangeArgs {
-            limit: 0,
-            revision,
-            keys_only: args.keys_only && by != SortBy::Value,
-            selection: Selection { by: SortBy::Key, order: Order::Unsorted, ..args.selection },
-            ..*args
-        })?;
-        all.kvs.sort_by(|one, two| match order {
-            Order::Unsorted | Order::Ascend => compare(by, one, two),
-            Order::Descend => compare(by, two, one),
-        });
-        let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-        all.more = args.limit > 0 && limit < all.kvs.len();
-        if args.limit > 0 {
-            all.kvs.truncate(limit);
-        }
-        if args.keys_only {
-            all.kvs.iter_mut().for_each(|kv| kv.value.clear());
-        }
+        let mut all = self.range(&args.by_key(first.revision))?;
+        all.more = args.sort(&mut all.kvs);
         Ok(Range { revision: first.revision, ..all })
     }
 }
@@ -289,12 +270,18 @@ fn own_part(reply: &RangeReply<'_>) -> Part {
     Part { kvs: reply.kvs().map(own).collect(), done, goes_on }
 }
 
-fn compare(by: SortBy, one: &KeyValue, two: &KeyValue) -> Ordering {
-    match by {
-        SortBy::Key => one.key.cmp(&two.key),
-        SortBy::Version => one.version.cmp(&two.version),
-        SortBy::Create => one.create_revision.cmp(&two.create_revision),
-        SortBy::Mod => one.mod_revision.cmp(&two.mod_revision),
-        SortBy::Value => one.value.cmp(&two.value),
+impl Sortable for KeyValue {
+    fn compare(&self, other: &KeyValue, by: SortBy) -> Ordering {
+        match by {
+            SortBy::Key => self.key.cmp(&other.key),
+            SortBy::Version => self.version.cmp(&other.version),
+            SortBy::Create => self.create_revision.cmp(&other.create_revision),
+            SortBy::Mod => self.mod_revision.cmp(&other.mod_revision),
+            SortBy::Value => self.value.cmp(&other.value),
+        }
+    }
+
+    fn clear_value(&mut self) {
+        self.value.clear();
     }
 }

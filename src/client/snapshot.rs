@@ -110,6 +110,8 @@ fn receive(
         let attempt = Attempt { endpoint: endpoint.clone(), why };
         End::Broke { begun: begun > 0, attempt }
     };
+    let unasked =
+        || Why::Connection(ConnectionError::Reply { endpoint: endpoint.clone(), source: None });
     let id = connection.snapshot();
     if let Err(why) = connection.flush(patience()) {
         return broke(0, Why::Connection(why));
@@ -119,16 +121,16 @@ fn receive(
             Ok(reply) => reply,
             Err(why) => return broke(expected, Why::Connection(why)),
         };
-        let piece = match piece_of(reply.body, &endpoint) {
-            Ok(piece) if reply.id == id => piece,
-            Ok(_) => {
-                let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
-                return broke(expected, Why::Connection(why));
-            }
-            Err(Why::Answer(source)) if source.advice() != Advice::AskAgain => {
-                return End::Refused(Error::Refused { endpoint, source });
-            }
-            Err(why) => return broke(expected, why),
+        if let ReplyBody::Error(source) = reply.body {
+            return match source.advice() {
+                Advice::AskAgain => broke(expected, Why::Answer(source)),
+                Advice::GiveUp | Advice::Unknown => {
+                    End::Refused(Error::Refused { endpoint, source })
+                }
+            };
+        }
+        let (true, ReplyBody::Snapshot(piece)) = (reply.id == id, reply.body) else {
+            return broke(expected, unasked());
         };
         let goes = if piece.snapshot == SnapshotId::default() {
             take(Piece::NotYet { endpoint: &endpoint })
@@ -136,8 +138,7 @@ fn receive(
             expected += u64::try_from(piece.bytes.len()).unwrap_or(u64::MAX);
             take(Piece::Bytes(piece))
         } else {
-            let why = ConnectionError::Reply { endpoint: endpoint.clone(), source: None };
-            return broke(expected, Why::Connection(why));
+            return broke(expected, unasked());
         };
         match goes {
             Goes::Nowhere => return End::Unwanted,
@@ -145,41 +146,6 @@ fn receive(
                 return End::Whole(piece.snapshot);
             }
             Goes::On => {}
-        }
-    }
-}
-
-/// What a reply brings of the file; else why it brings nothing.
-fn piece_of<'a>(body: ReplyBody<'a>, endpoint: &str) -> Result<SnapshotPiece<'a>, Why> {
-    match body {
-        ReplyBody::Snapshot(piece) => Ok(piece),
-        ReplyBody::Error(source) => Err(Why::Answer(source)),
-        ReplyBody::Put { .. }
-        | ReplyBody::DeleteRange { .. }
-        | ReplyBody::OpenSession { .. }
-        | ReplyBody::PutIf { .. }
-        | ReplyBody::Compact { .. }
-        | ReplyBody::PutWith { .. }
-        | ReplyBody::DeleteRangeWith { .. }
-        | ReplyBody::Txn { .. }
-        | ReplyBody::LeaseTerm { .. }
-        | ReplyBody::LeaseRevoke { .. }
-        | ReplyBody::LeaseTimes(..)
-        | ReplyBody::LeaseList(_)
-        | ReplyBody::Watch(_)
-        | ReplyBody::WatchCancel { .. }
-        | ReplyBody::WatchProgress { .. }
-        | ReplyBody::Auth { .. }
-        | ReplyBody::Login(_)
-        | ReplyBody::LoginProof(_)
-        | ReplyBody::AuthRead(_)
-        | ReplyBody::Range(_)
-        | ReplyBody::Status(_)
-        | ReplyBody::MemberList(_)
-        | ReplyBody::MemberChange { .. }
-        | ReplyBody::Transfer { .. } => {
-            let endpoint = endpoint.to_owned();
-            Err(Why::Connection(ConnectionError::Reply { endpoint, source: None }))
         }
     }
 }

@@ -205,46 +205,23 @@ impl Watch {
             Err(why) => return Word::Lost(Why::Connection(why)),
         };
         self.waited = Duration::ZERO;
+        let unasked = |endpoint| {
+            Word::Lost(Why::Connection(ConnectionError::Reply { endpoint, source: None }))
+        };
         if reply.id != line.id {
-            return Word::Lost(Why::Connection(ConnectionError::Reply { endpoint, source: None }));
+            return unasked(endpoint);
         }
-        match reply.body {
-            ReplyBody::Watch(heard) => self.take(&heard),
-            // Who was removed knows no better than who has stopped: the others go on.
-            ReplyBody::Error(source @ WireError::Removed { .. }) => Word::Lost(Why::Answer(source)),
-            ReplyBody::Error(source) if self.options.must_log_in(&source) => {
-                Word::Lost(Why::Answer(source))
-            }
-            ReplyBody::Error(source) => match source.advice() {
-                Advice::AskAgain | Advice::Unknown => Word::Lost(Why::Answer(source)),
-                Advice::GiveUp => Word::Over(Error::Refused { endpoint, source }),
-            },
-            ReplyBody::Put { .. }
-            | ReplyBody::DeleteRange { .. }
-            | ReplyBody::OpenSession { .. }
-            | ReplyBody::PutIf { .. }
-            | ReplyBody::Compact { .. }
-            | ReplyBody::PutWith { .. }
-            | ReplyBody::DeleteRangeWith { .. }
-            | ReplyBody::Txn { .. }
-            | ReplyBody::LeaseTerm { .. }
-            | ReplyBody::LeaseRevoke { .. }
-            | ReplyBody::LeaseTimes(..)
-            | ReplyBody::LeaseList(_)
-            | ReplyBody::Range(_)
-            | ReplyBody::Status(_)
-            | ReplyBody::Snapshot(_)
-            | ReplyBody::WatchCancel { .. }
-            | ReplyBody::WatchProgress { .. }
-            | ReplyBody::Auth { .. }
-            | ReplyBody::Login(_)
-            | ReplyBody::LoginProof(_)
-            | ReplyBody::AuthRead(_)
-            | ReplyBody::MemberList(_)
-            | ReplyBody::MemberChange { .. }
-            | ReplyBody::Transfer { .. } => {
-                Word::Lost(Why::Connection(ConnectionError::Reply { endpoint, source: None }))
-            }
+        if let ReplyBody::Watch(heard) = reply.body {
+            return self.take(&heard);
+        }
+        let ReplyBody::Error(source) = reply.body else { return unasked(endpoint) };
+        // Who was removed knows no better than who has stopped: the others go on.
+        if matches!(source, WireError::Removed { .. }) || self.options.must_log_in(&source) {
+            return Word::Lost(Why::Answer(source));
+        }
+        match source.advice() {
+            Advice::AskAgain | Advice::Unknown => Word::Lost(Why::Answer(source)),
+            Advice::GiveUp => Word::Over(Error::Refused { endpoint, source }),
         }
     }
 

@@ -191,7 +191,7 @@ impl Cluster {
             }
             match self.judge(&link, error) {
                 // A copy that was refused says nothing of those before it.
-                Then::Refuse(why) if doubt && !is_of_the_store(&why) => {
+                Then::Refuse(why) if doubt && !why.is_of_the_store() => {
                     return Err(Failure::TimedOut);
                 }
                 Then::Refuse(why) => return Err(Failure::Refused(why)),
@@ -353,21 +353,6 @@ fn error_of(body: &Bytes) -> Option<WireError> {
         // What cannot be read promises nothing.
         Ok(_) | Err(_) => Some(WireError::OutcomeUnknown),
     }
-}
-
-/// Whether an error is what became of the request where it was applied, and so of every copy of it.
-fn is_of_the_store(error: &WireError) -> bool {
-    matches!(
-        error,
-        WireError::KeyNotFound
-            | WireError::LeaseNotFound
-            | WireError::LeaseExists
-            | WireError::TooManyLeases { .. }
-            | WireError::AnswerTooLarge { .. }
-            | WireError::Compacted { .. }
-            | WireError::FutureRevision { .. }
-            | WireError::Auth { .. }
-    )
 }
 
 /// A request beyond the protocol's bound would only make the node hang up.

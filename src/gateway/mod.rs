@@ -5,7 +5,10 @@
 //!
 //! ```text
 //! kv lease watch members maintenance health     the services: etcd's words into ours, and back
+//! concurrency                                   locks and elections, by means of those
 //! v1                                            the same in fewer words of our own
+//! http       the same as JSON, and what else is not gRPC
+//! metrics    what was asked, in numbers
 //! calls      a request until it is answered     sessions   writes that are done once
 //! nodes      whom to ask                        link       one connection, everybody's requests
 //! failure    etcd's errors, word for word       exact      the one error that tonic makes itself
@@ -21,15 +24,18 @@
 //! into nothing but this program. Whoever needs more than one core of it starts another gateway.
 mod calls;
 mod channel;
+mod concurrency;
 mod exact;
 mod failure;
 mod health;
+mod http;
 mod incoming;
 mod kv;
 mod lease;
 mod link;
 mod maintenance;
 mod members;
+mod metrics;
 mod nodes;
 mod options;
 pub mod proto;
@@ -43,19 +49,25 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost_reflect::DescriptorPool;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use calls::Cluster;
+use concurrency::{ElectionService, LockService, Stores};
 use exact::Exact;
 use health::HealthService;
+use http::Http;
 use incoming::Incoming;
 use kv::KvService;
 use lease::LeaseService;
 use maintenance::MaintenanceService;
 use members::MemberService;
+use metrics::{Counted, Metrics};
+use proto::DESCRIPTORS;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
@@ -64,10 +76,13 @@ use proto::etcdserverpb::watch_server::WatchServer;
 use proto::health::health_server::HealthServer;
 use proto::raftd::admin_server::AdminServer;
 use proto::raftd::kv_server::KvServer as V1Server;
+use proto::v3electionpb::election_server::ElectionServer;
+use proto::v3lockpb::lock_server::LockServer;
 use v1::AdminService;
 use watch::WatchService;
+use watch::inbox::Waiting;
 
-pub use options::{Options, Parsed, UsageError};
+pub use options::Options;
 
 /// Largest message of a client: a request and half a mebibyte, as etcd's. Bytes.
 const MESSAGE_BYTES_MAX: usize = crate::limits::REQUEST_BYTES_MAX + 512 * 1024;
@@ -157,29 +172,66 @@ pub async fn serve(options: &Options, stop: impl Future<Output = ()>) -> Result<
 }
 
 fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server::Router {
-    let max = MESSAGE_BYTES_MAX;
-    let shared = || Arc::clone(cluster);
-    let watch = WatchService {
-        cluster: shared(),
-        progress_ms: u64::try_from(options.watch_progress.as_millis()).unwrap_or(u64::MAX),
-        waiting: Arc::default(),
-    };
-    let members = || MemberService { cluster: shared(), client_url: options.advertise.clone() };
-    let admin = AdminService { cluster: shared(), members: members() };
-    let v1 = v1::Service::new(cluster, watch.clone());
+    let pool = DescriptorPool::decode(DESCRIPTORS).expect(OWN);
+    let metrics = Metrics::new(&pool);
+    let waiting: Arc<Waiting> = Arc::default();
+    let routes = routes(options, cluster, &metrics, &waiting);
+    let http = Http::new(routes.clone().prepare(), &pool, Arc::clone(cluster), metrics, waiting);
     Server::builder()
+        .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(Exact(KvServer::new(KvService(shared())).max_decoding_message_size(max)))
-        .add_service(Exact(WatchServer::new(watch).max_decoding_message_size(max)))
-        .add_service(Exact(LeaseServer::new(LeaseService(shared()))))
-        .add_service(Exact(ClusterServer::new(members())))
-        .add_service(Exact(MaintenanceServer::new(MaintenanceService(shared()))))
-        .add_service(Exact(V1Server::new(v1).max_decoding_message_size(max)))
-        .add_service(Exact(AdminServer::new(admin)))
-        .add_service(HealthServer::new(HealthService(shared())))
+        .add_routes(Routes::from(routes.into_axum_router().fallback_service(http)))
+}
+
+/// All services of gRPC.
+fn routes(
+    options: &Options,
+    cluster: &Arc<Cluster>,
+    metrics: &Arc<Metrics>,
+    waiting: &Arc<Waiting>,
+) -> Routes {
+    let max = MESSAGE_BYTES_MAX;
+    let shared = || Arc::clone(cluster);
+    let watch = WatchService {
+        cluster: shared(),
+        progress_ms: u64::try_from(options.watch_progress.as_millis()).unwrap_or(u64::MAX),
+        waiting: Arc::clone(waiting),
+    };
+    let members = || MemberService { cluster: shared(), client_url: options.advertise.clone() };
+    let admin = AdminService { cluster: shared(), members: members() };
+    let v1 = v1::Service::new(cluster, watch.clone());
+    let stores = Stores::new(cluster, watch.clone());
+    let kv = KvServer::new(KvService(shared())).max_decoding_message_size(max);
+    let watch = WatchServer::new(watch).max_decoding_message_size(max);
+    let v1 = V1Server::new(v1).max_decoding_message_size(max);
+    Routes::new(exact(kv, metrics))
+        .add_service(exact(watch, metrics))
+        .add_service(exact(LeaseServer::new(LeaseService(shared())), metrics))
+        .add_service(exact(ClusterServer::new(members()), metrics))
+        .add_service(exact(MaintenanceServer::new(MaintenanceService(shared())), metrics))
+        .add_service(exact(LockServer::new(LockService(Arc::clone(&stores))), metrics))
+        .add_service(exact(ElectionServer::new(ElectionService(stores)), metrics))
+        .add_service(exact(v1, metrics))
+        .add_service(exact(AdminServer::new(admin), metrics))
+        .add_service(exact(HealthServer::new(HealthService(shared())), metrics))
+        .add_service(reflection().build_v1().expect(OWN))
+        .add_service(reflection().build_v1alpha().expect(OWN))
+}
+
+/// A service as all of ours are served.
+fn exact<S>(service: S, metrics: &Arc<Metrics>) -> Counted<Exact<S>> {
+    Counted::new(Exact(service), metrics)
+}
+
+/// Why the descriptors can be read.
+const OWN: &str = "they were written by the compiler of our own .proto files";
+
+/// What tells clients which services there are, and of which messages.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS)
 }

@@ -1,8 +1,8 @@
 //! The flags of `raftd-gateway`.
 
-use std::fmt;
 use std::time::Duration;
 
+use crate::program::{Parsed, UsageError, read_flags, refuse};
 use crate::types::is_address;
 
 /// What `raftd-gateway` was told to do.
@@ -17,31 +17,6 @@ pub struct Options {
     /// How often a watch says that nothing happens, if its client asks for that.
     /// `--watch-progress-interval`.
     pub watch_progress: Duration,
-}
-
-/// What the command line asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Parsed {
-    /// Serve so.
-    Serve(Options),
-    /// Print this text and exit 0.
-    Print(String),
-}
-
-/// Why a command line was refused: one line that says what to write instead.
-#[derive(Debug)]
-pub struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-fn refuse<T>(why: impl Into<String>) -> Result<T, UsageError> {
-    Err(UsageError(why.into()))
 }
 
 fn flags() -> getopts::Options {
@@ -71,30 +46,17 @@ fn flags() -> getopts::Options {
         "seconds after which a watch says that nothing happens, if asked to (default 600)",
         "SECONDS",
     );
-    flags.optflag("h", "help", "this text");
-    flags.optflag("V", "version", "the version");
     flags
 }
 
 impl Options {
     /// Reads the command line, without the program's name.
-    pub fn parse(arguments: &[String]) -> Result<Parsed, UsageError> {
-        let flags = flags();
-        let matches = match flags.parse(arguments) {
-            Ok(matches) => matches,
-            Err(why) => return refuse(format!("{why}; see raftd-gateway --help")),
+    pub fn parse(arguments: &[String]) -> Result<Parsed<Options>, UsageError> {
+        let brief = "raftd-gateway: etcd's version 3 API in front of a raftd cluster";
+        let matches = match read_flags("raftd-gateway", brief, flags(), arguments)? {
+            Parsed::Serve(matches) => matches,
+            Parsed::Print(text) => return Ok(Parsed::Print(text)),
         };
-        if matches.opt_present("help") {
-            let brief = "raftd-gateway: etcd's version 3 API in front of a raftd cluster";
-            return Ok(Parsed::Print(flags.usage(brief)));
-        }
-        if matches.opt_present("version") {
-            let version = concat!("raftd-gateway ", env!("CARGO_PKG_VERSION"), "\n");
-            return Ok(Parsed::Print(version.to_owned()));
-        }
-        if let Some(stray) = matches.free.first() {
-            return refuse(format!("{stray:?} is no flag; see raftd-gateway --help"));
-        }
         let text =
             |flag, default: &str| matches.opt_str(flag).unwrap_or_else(|| default.to_owned());
         let listen = text("listen", "127.0.0.1:2379");

@@ -24,6 +24,17 @@ pub mod raftd {
     tonic::include_proto!("raftd.v1");
 }
 
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
+
+/// All of the above as a `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");

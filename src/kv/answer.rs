@@ -23,7 +23,7 @@ pub use super::auth::{Access, AuthRefusal, Denial, Permission};
 use super::range::{KeyValueRef, RangeError};
 
 /// What a kv takes beside its key and value, at most. Bytes.
-pub(super) const KV_OVERHEAD_BYTES: usize = 1 + 2 * 5 + 4 * 9;
+const KV_OVERHEAD_BYTES: usize = 1 + 2 * 5 + 4 * 9;
 
 /// What a command answers; the same on every node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

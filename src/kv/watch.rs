@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::types::Revision;
 
 use super::Store;
-use super::answer::KV_OVERHEAD_BYTES;
+use super::answer::bytes_of;
 use super::changes::{ChangeCursor, Event};
 use super::checkpoint::Sliced;
 use super::command::RangeEnd;
@@ -98,9 +98,8 @@ impl<T> Watcher<T> {
     }
 
     fn bytes_of(&self, event: &Event<'_>) -> usize {
-        let bytes = |kv: super::KeyValueRef<'_>| KV_OVERHEAD_BYTES + kv.key.len() + kv.value.len();
         let before = event.before().filter(|_| self.prev_kv);
-        bytes(event.kv()) + before.map_or(0, bytes)
+        bytes_of(&event.kv()) + before.as_ref().map_or(0, bytes_of)
     }
 }
 

@@ -137,7 +137,9 @@ pub struct Raft {
 
 impl Raft {
     /// A server that starts, always as a follower: to lead it needs a new term, since it may have
-    /// sent entries in its old one that it no longer has. A sole voter campaigns at its first tick.
+    /// sent entries in its old one that it no longer has. A sole voter campaigns at its first tick,
+    /// or, where there are leases, once it may vote: a leader that removes itself leads, and holds
+    /// a lease, until the voter that it leaves behind knows.
     pub fn new(settings: Settings, restored: Restored, now: Instant) -> Raft {
         assert!(settings.election_timeout_ns > settings.heartbeat_ns, "followers need a heartbeat");
         assert!(settings.heartbeat_ns > 0, "a heartbeat takes time");
@@ -167,7 +169,7 @@ impl Raft {
             hard_state,
             log,
             commit_index: restored.commit_index,
-            role: Role::Follower(Follower { election_deadline: now, following: None }),
+            role: Role::Follower(Follower { election_deadline: promise_until, following: None }),
             sessions: BTreeMap::new(),
             next_read: 0,
             next_question,

@@ -157,9 +157,11 @@ impl Raft {
             // A grant may come from a voter behind our term; what it answers is the campaign term.
             Message::PreVote { .. } | Message::PreVoteReply { .. } => return true,
             Message::Vote { .. } => self.reply(from, Message::VoteReply { term, granted: false }),
-            Message::Append { session, round, .. } | Message::Heartbeat { session, round, .. } => {
+            Message::Append { session, .. } | Message::Heartbeat { session, .. } => {
+                // It names our term, and its sender may lead that too by now: its old round's
+                // number would confirm a round of this term that we have not heard of.
+                let (session, round) = (*session, 0);
                 let outcome = AppendOutcome::Matched { index: LogIndex::ZERO };
-                let (session, round) = (*session, *round);
                 self.reply(
                     from,
                     Message::AppendReply { term, session, round, outcome, first_faulty: None },

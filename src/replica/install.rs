@@ -290,9 +290,10 @@ impl Node {
         let why = "the state came anew in the middle of a range".into();
         self.end_all_ranges(&Error::NotReady { why });
         let old = std::mem::replace(&mut self.store, *store);
-        assert!(reloads || old.applied() < self.store.applied(), "a snapshot never goes back");
+        let old_applied = old.applied();
+        assert!(reloads || old_applied < self.store.applied(), "a snapshot never goes back");
         self.wal.drop_in_background(Box::new(old));
-        self.note_reloaded();
+        self.note_reloaded(old_applied);
         self.state_hashes.forget_own();
         self.watch_new_store();
         // Whoever waits for an entry below was answered when our leadership ended, or is now.

@@ -21,6 +21,11 @@ const LOOKS: usize = 2;
 /// How long a lease waits whose entry found no room, or whose leader was busy. Milliseconds.
 const RETRY_MS: u64 = 100;
 
+/// How long after it is due a lease is ended. Times are rounded down to milliseconds, and a request
+/// may be read in a turn that began before it was sent: its lease would be ended early by as much.
+/// Milliseconds.
+const LATE_MS: u64 = 10;
+
 /// What a leader knows of a lease. Milliseconds of stamps.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -33,6 +38,13 @@ struct Known {
     queued_ms: Option<u64>,
     /// Entries about it that are not applied.
     under_way: u32,
+}
+
+impl Known {
+    /// When the lease may be ended.
+    fn ends_ms(&self) -> u64 {
+        self.due_ms.saturating_add(LATE_MS)
+    }
 }
 
 /// The leases in the eyes of one leader.
@@ -110,7 +122,7 @@ impl Office {
         }
         self.known.insert(id, known);
         if known.under_way == 0 {
-            self.queue(id, known.due_ms);
+            self.queue(id, known.ends_ms());
         }
     }
 
@@ -152,13 +164,14 @@ impl Office {
 
     /// What is due of a lease that has just come up; if nothing, it is queued again.
     pub(super) fn judge(&mut self, row: &LeaseRow, now_ms: u64) -> Due {
-        let Known { due_ms, kept_ms, .. } = self.known[&row.id];
-        if due_ms <= now_ms {
+        let known = self.known[&row.id];
+        let Known { due_ms, kept_ms, .. } = known;
+        if known.ends_ms() <= now_ms {
             return Due::Expiry;
         }
         let noted_ms = kept_ms.saturating_add(self.checkpoint_ms);
         if row.due_ms != 0 || due_ms <= noted_ms {
-            self.queue(row.id, due_ms);
+            self.queue(row.id, known.ends_ms());
             return Due::Nothing;
         }
         if noted_ms <= now_ms {
@@ -336,6 +349,24 @@ mod tests {
         assert_eq!(office.due_ms(8), BEGAN_MS + GRACE_MS, "its holder has yet to find us");
         assert!(!office.is_up(BEGAN_MS));
     }
+
+    /// A lease that was granted late in a millisecond was ended early in the one that is later by
+    /// its time: before its time had passed, and a client saw that.
+    #[test]
+    fn what_the_rounding_of_times_takes_from_a_lease_is_given_to_it() {
+        let mut office = office();
+        office.take_over(&row(7, BEGAN_MS + 3_000), GRACE_MS);
+        for early_ms in [BEGAN_MS + 3_000, BEGAN_MS + 3_001] {
+            assert!(!office.is_up(early_ms), "it may be as early as this");
+        }
+        office.propose(7);
+        office.settle(7);
+        assert_eq!(office.pop(BEGAN_MS + 3_001), Some(7));
+        assert!(office.judge(&row(7, BEGAN_MS + 3_000), BEGAN_MS + 3_001) == Due::Nothing);
+        assert_eq!(office.pop(BEGAN_MS + 3_000 + LATE_MS), Some(7));
+        assert!(office.judge(&row(7, BEGAN_MS + 3_000), BEGAN_MS + 3_000 + LATE_MS) == Due::Expiry);
+    }
+
     /// A lease that was revoked was known until it would have been due: whoever granted one for a
     /// thousand years and revoked it, again and again, filled the leader's memory.
     #[test]

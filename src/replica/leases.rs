@@ -19,6 +19,8 @@
 //! answered was asked for. A leader that was cut off cannot commit an expiry; a new one gives a
 //! lease its whole time from when it took over, which is after every keep-alive that the old one
 //! answered, for that waited for a round; and what the table says was said after the last of them.
+//! Ten milliseconds more are for the rounding of times, and for requests that are read in a turn
+//! that began before they were sent.
 //!
 //! **Late by how much**: as long as leaders change, by the smaller of the lease's time and
 //! `LEASE_CHECKPOINT_MS` for each change, and by what commits take.

@@ -524,7 +524,8 @@ impl Node {
             Some(_) | None => {}
         }
         if shortage.is_some() {
-            self.jobs.retry_at = now.after_ns(drive::SPACE_RETRY_NS);
+            // Other jobs end meanwhile, and do not put it off.
+            self.jobs.retry_at = self.jobs.retry_at.min(now.after_ns(drive::SPACE_RETRY_NS));
         }
     }
 

@@ -7,7 +7,7 @@
 //! asking     "a snapshot of that entry at least", to the leader, until it comes
 //! loading    as every snapshot is received (`install`), though its last entry is committed here
 //! loaded     store, snapshot and note change in one sector of the hard state; the log goes on from
-//!            there
+//!            there, and nobody is served before it has come to where the old state was
 //! ```
 //!
 //! **What stays valid**: the log, the term and the vote. Entries are not made of the state, so the
@@ -63,6 +63,9 @@ pub(super) struct LostStates {
     wanted: Vec<Wanted>,
     /// How often ours came anew.
     reloads: u64,
+    /// The furthest that a state was which came anew: clients have seen so much of it, and nobody
+    /// is served of less.
+    seen_to: LogIndex,
 }
 
 impl LostStates {
@@ -197,6 +200,11 @@ impl Node {
 
     /// Why this server serves nobody, if so.
     pub(super) fn silence(&self) -> Option<Error> {
+        let seen_to = self.lost_states.seen_to;
+        if self.store.applied() < seen_to {
+            let why = format!("the state was loaded anew, and is not at entry {seen_to} again yet");
+            return Some(Error::NotReady { why: why.into() });
+        }
         let leads = matches!(&self.stage, Stage::Member(raft) if raft.is_leader());
         // In a dispute the leader goes on.
         if leads && !self.lost_states.is_own() {
@@ -355,10 +363,11 @@ impl Node {
         own.map_or(Instant::FAR, |it| it.try_at).min(ends.unwrap_or(Instant::FAR))
     }
 
-    /// The store has just been replaced by that of a snapshot.
-    pub(super) fn note_reloaded(&mut self) {
+    /// The store has just been replaced by that of a snapshot; the old one was at `seen_to`.
+    pub(super) fn note_reloaded(&mut self, seen_to: LogIndex) {
         if self.lost_states.own.take().is_some() {
             self.lost_states.reloads += 1;
+            self.lost_states.seen_to = self.lost_states.seen_to.max(seen_to);
             let (node, applied) = (self.identity.node, self.store.applied());
             log::info!("loaded the state anew node={node} at={applied}");
         }

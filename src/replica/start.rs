@@ -2,7 +2,6 @@
 //! a new one.
 
 use super::bootstrap::Verdict;
-use super::connections::ConnectionId;
 use super::entry::{
     ConfigurationError, Member, Membership, Memberships, encode_members, genesis_of,
 };
@@ -79,24 +78,14 @@ impl Node {
     /// configuration.
     pub(super) fn founded(&mut self, now: Instant) {
         let recovered = self.recovered.take().expect("write_first left it");
-        let restored = Restored {
-            hard_state: recovered.hard_state,
-            base: recovered.base,
-            log: recovered.runs,
-            sizes: recovered.sizes,
-            commit_index: recovered.commit_index,
-            configurations: self.configurations(),
-        };
         log::info!(
             "bootstrapped node={} cluster={} members={}",
             self.identity.node,
             self.identity.cluster_id,
             self.memberships.newest().iter().count()
         );
-        self.start_raft(restored, now);
-        let stale: Vec<ConnectionId> =
-            self.peers.iter().flat_map(|peer| peer.connections()).collect();
-        for id in stale {
+        self.take_part(recovered, now);
+        for id in self.peers.iter().flat_map(|peer| peer.connections()) {
             self.connections.end(id);
         }
     }
@@ -119,8 +108,7 @@ impl Node {
         };
         log::info!("joining node={} cluster={}", self.identity.node, self.identity.cluster_id);
         // What we dialed, we dialed as nobody's member.
-        let stale: Vec<ConnectionId> = self.peers.iter().filter_map(|peer| peer.dialed()).collect();
-        for id in stale {
+        for id in self.peers.iter().filter_map(|peer| peer.dialed()) {
             self.connections.end(id);
         }
         self.start_raft(restored, now);
@@ -130,6 +118,12 @@ impl Node {
         if let Err(fatal) = self.take_memberships(&recovered) {
             return self.fail(fatal);
         }
+        self.peers = Peers::new(&[], self.identity.node, self.options.seed);
+        self.take_part(recovered, now);
+    }
+
+    /// With the log that the data directory holds.
+    fn take_part(&mut self, recovered: wal::Recovered, now: Instant) {
         let restored = Restored {
             hard_state: recovered.hard_state,
             base: recovered.base,
@@ -138,7 +132,6 @@ impl Node {
             commit_index: recovered.commit_index,
             configurations: self.configurations(),
         };
-        self.peers = Peers::new(&[], self.identity.node, self.options.seed);
         self.start_raft(restored, now);
     }
 

@@ -231,6 +231,39 @@ impl Error {
         }
     }
 
+    /// Whether it is what became of the request where that was applied, and so of every copy of it.
+    pub const fn is_of_the_store(&self) -> bool {
+        match self {
+            Error::KeyNotFound
+            | Error::LeaseNotFound
+            | Error::LeaseExists
+            | Error::TooManyLeases { .. }
+            | Error::AnswerTooLarge { .. }
+            | Error::Compacted { .. }
+            | Error::FutureRevision { .. }
+            | Error::Auth { .. } => true,
+            Error::NotLeader { .. }
+            | Error::Busy { .. }
+            | Error::NoSpace
+            | Error::OverQuota { .. }
+            // It is found before the call is looked for.
+            | Error::Denied { .. }
+            | Error::NotReady { .. }
+            | Error::BadRequest { .. }
+            | Error::TooLarge { .. }
+            | Error::OutcomeUnknown
+            | Error::WrongCluster { .. }
+            | Error::WrongNode { .. }
+            | Error::Unsupported { .. }
+            | Error::Refused { .. }
+            | Error::SessionExpired
+            | Error::CallAcknowledged
+            | Error::Removed { .. }
+            | Error::AnswerNotKept { .. }
+            | Error::Other { .. } => false,
+        }
+    }
+
     /// What the asker can do.
     pub const fn advice(&self) -> Advice {
         match self {

@@ -88,7 +88,7 @@ wire_struct! {
         pub boot_nonce: u64,
         /// Hash of the bootstrap configuration; 0 if never bootstrapped.
         pub genesis: u64,
-        /// Members of the bootstrap configuration; none if never bootstrapped.
+        /// Members of its newest configuration; none if it is in none.
         pub members: Vec<(NodeId, DiskId)> => Members,
         /// What the connection is for.
         pub purpose: Purpose,
@@ -139,7 +139,7 @@ wire_struct! {
         pub boot_nonce: u64,
         /// Hash of the bootstrap configuration; 0 if never bootstrapped.
         pub genesis: u64,
-        /// Members of the bootstrap configuration; none if never bootstrapped.
+        /// Members of its newest configuration; none if it is in none.
         pub members: Vec<(NodeId, DiskId)> => Members,
         /// Largest request the server takes: op and args. Bytes.
         pub request_bytes_max: u64,

@@ -30,6 +30,7 @@ mod read_txn;
 pub mod reply;
 pub mod results;
 pub mod scram;
+pub mod sorting;
 pub mod state;
 pub mod status;
 mod structs;

@@ -28,7 +28,6 @@
 //! A command in a session is answered as the command by itself, and so is a request for somebody.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::kv::KeyValueRef;
 use crate::kv::answer::KvArray;
 use crate::types::{LogIndex, NodeId, Revision, SessionId, SnapshotId};
 
@@ -192,7 +191,7 @@ impl RangeReplyWriter {
 
     /// Appends one key.
     #[inline]
-    pub fn push(&mut self, out: &mut Vec<u8>, kv: &KeyValueRef<'_>) {
+    pub fn push(&mut self, out: &mut Vec<u8>, kv: &KeyValue<'_>) {
         self.kvs.push(out, kv);
     }
 

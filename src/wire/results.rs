@@ -10,27 +10,11 @@
 
 use crate::codec::msgpack::Reader;
 use crate::limits::TXN_DEPTH_MAX;
-use crate::types::Revision;
 
 use super::client::Op;
 use super::fields::{DecodeError, Fields};
 
-/// A key and all about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct KeyValue<'a> {
-    /// Its name.
-    pub key: &'a [u8],
-    /// Its value.
-    pub value: &'a [u8],
-    /// The revision of the put that created it.
-    pub create_revision: Revision,
-    /// The revision of the last put.
-    pub mod_revision: Revision,
-    /// How many puts since its creation, that one included.
-    pub version: u64,
-    /// The lease it hangs on; 0 is none.
-    pub lease: u64,
-}
+pub use crate::kv::KeyValueRef as KeyValue;
 
 /// Keys, borrowed from a reply.
 #[derive(Clone, Copy, Debug)]

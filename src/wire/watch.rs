@@ -16,7 +16,6 @@
 //! The id of the request is the name of the watch. An error with that id is its end.
 
 use crate::codec::msgpack::{self, Reader};
-use crate::kv::KeyValueRef;
 use crate::kv::answer::write_kv;
 use crate::types::Revision;
 
@@ -127,7 +126,7 @@ pub fn watch_reply<'a>(
     out: &mut Vec<u8>,
     id: u64,
     head: WatchHead,
-    events: impl ExactSizeIterator<Item = (KeyValueRef<'a>, Option<KeyValueRef<'a>>)>,
+    events: impl ExactSizeIterator<Item = (KeyValue<'a>, Option<KeyValue<'a>>)>,
 ) {
     let start = begin_reply(out, id, Op::Watch);
     msgpack::write_array(out, 3);

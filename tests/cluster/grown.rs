@@ -4,6 +4,7 @@
 //! `GROWN_KEYS=200000` and `GROWN_KEYS=1000000` measure, in a release build; a few keys show that
 //! it works.
 
+use super::filled::touch_free_memory;
 use super::harness::{Cluster, PATIENCE, Shape};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use super::turns::Company;
@@ -189,6 +190,9 @@ fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     let flags = flags.into_iter().chain(["--snapshot-entries", entries]);
     let flags = flags.map(str::to_owned).collect();
     let company = if asked.is_some() { Company::Nobody } else { Company::Others };
+    if asked.is_some() {
+        touch_free_memory();
+    }
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
     let leader = cluster.leader();
     let (mut connection, stop) =

@@ -10,9 +10,10 @@ use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline
 use raftd::types::ClusterId;
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
+use socket2::{Domain, Socket, Type};
 use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -406,7 +407,7 @@ impl Drop for Server {
 /// run, in CI, that is a failure.
 pub(crate) fn not_tested(why: &str) {
     // To the descriptor itself: what a passing test prints is not shown.
-    let _closed = writeln!(std::io::stderr(), "NOT TESTED: {why}");
+    let _closed = writeln!(io::stderr(), "NOT TESTED: {why}");
     assert!(std::env::var_os("CI").is_none(), "CI must test everything: {why}");
 }
 
@@ -428,11 +429,20 @@ pub(crate) fn free_address() -> String {
     let offset = u16::try_from(std::process::id() % 97).unwrap() * 100;
     loop {
         let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-        let address = format!("127.0.0.1:{port}");
-        if TcpListener::bind(&address).is_ok() {
-            return address;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if may_listen(address).is_ok() {
+            return address.to_string();
         }
     }
+}
+
+/// Binds the address and does not listen. Another test may start a process just now, which holds a
+/// copy of our socket until it runs its program: a copy that listened would keep the port from the
+/// node, and one that is only bound does not, as all of them allow its use again (socket(7)).
+fn may_listen(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// Resident memory of a node, in bytes.

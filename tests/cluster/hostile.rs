@@ -3,12 +3,12 @@
 use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use raftd::client::{Client, Connection, ConnectionError, Deadline};
+use raftd::program::raise_descriptor_limit;
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
 use raftd::wire::reply::ReplyBody;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,13 +93,6 @@ fn never_reads(cluster: &mut Cluster, id: u64) -> Connection {
 /// Connections that say nothing. This process holds their other ends.
 const IDLE_CONNECTIONS: usize = 2000;
 
-/// Lets this process open as many descriptors as it may.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).unwrap();
-}
-
 fn send_garbage(address: &str, seed: u64) {
     let mut bytes = garbage(seed, 700);
     // A small length first, so that the garbage is a whole frame half of the time.
@@ -136,7 +129,7 @@ fn with_big_values(cluster: &mut Cluster) -> (u64, Client) {
 
 #[test]
 fn attackers_are_hung_up_on_and_nobody_else_feels_them() {
-    raise_descriptor_limit();
+    assert!(raise_descriptor_limit() > IDLE_CONNECTIONS, "see ulimit -Hn");
     let mut attacked = Cluster::start_alone(3);
     let mut calm = attacked.start_beside(3);
     let (leader, mut client) = with_big_values(&mut attacked);
@@ -310,7 +303,7 @@ fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
                 let all = RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") };
                 connection.range(&all);
                 connection.flush(deadline).unwrap();
-                read_range(connection, deadline);
+                assert!(reads_range(connection, deadline), "there is room for 48");
             });
         }
     });
@@ -321,13 +314,15 @@ fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
     assert!(!log.contains("closed a client"), "{log}");
 }
 
-/// Reads all parts of a range.
-fn read_range(connection: &mut Connection, deadline: Deadline) {
+/// Reads all parts of a range. Says no if there is no room for another range just now.
+fn reads_range(connection: &mut Connection, deadline: Deadline) -> bool {
     loop {
         let reply = connection.receive(deadline).expect("whoever reads is answered");
-        let ReplyBody::Range(range) = reply.body else { panic!("{:?}", reply.body) };
-        if !range.goes_on {
-            break;
+        match reply.body {
+            ReplyBody::Range(range) if range.goes_on => {}
+            ReplyBody::Range(_) => return true,
+            ReplyBody::Error(WireError::Busy { .. }) => return false,
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -345,10 +340,12 @@ fn whoever_does_not_read_gives_way_to_those_who_do() {
     // A small reply does not wait for them, a large one for a while.
     assert!(client.get(b"none").unwrap().is_none());
     let mut reader = cluster.server(leader).connect().unwrap();
-    reader.range(&RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") });
     let deadline = Deadline::after(PATIENCE);
-    reader.flush(deadline).unwrap();
-    read_range(&mut reader, deadline);
+    eventually("a place among the ranges under way", PATIENCE, || {
+        reader.range(&RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") });
+        reader.flush(deadline).unwrap();
+        reads_range(&mut reader, deadline).then_some(())
+    });
     let used = high_water(&mut cluster, leader) - idle_bytes;
     assert!(used <= MEMORY_BYTES_MAX, "replies cost {used} bytes");
     let log = cluster.server(leader).log_text();

@@ -14,6 +14,7 @@
 //! | `failover` | how long nobody can write when the leader dies |
 //! | `steady` | nobody is elected under steady load |
 //! | `grown` | many keys: snapshots under load, the disk, the length of turns |
+//! | `filled` | memory that the host of a virtual machine has filled |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
 //! | `ranges` | ranges of a million keys: the length of turns, the memory; who does not read one |
 //! | `resident` | the memory of 20 million puts, and of a million keys |
@@ -27,6 +28,7 @@
 //! | `watches` | listeners under faults, slow ones, many of them |
 //! | `refusals` | what was refused is not done |
 //! | `raftctl` | output, exit codes, bytes of any kind |
+//! | `loads` | raftctl bench |
 //! | `script` | scripts/cluster.sh |
 //! | `disk` | a full disk, a failing sync |
 //! | `descriptors` | servers that run out of them |
@@ -49,6 +51,7 @@ mod descriptors;
 mod disk;
 mod exactly_once;
 mod failover;
+mod filled;
 mod gate;
 mod grey;
 mod grown;
@@ -59,6 +62,7 @@ mod large_writers;
 mod leases;
 mod linearizable;
 mod links;
+mod loads;
 mod members;
 mod partition;
 mod patience;
@@ -78,6 +82,8 @@ mod turns;
 mod unfinished;
 mod watches;
 mod witnesses;
+
+pub(crate) use harness::free_address;
 
 /// What an environment variable says, which makes a test longer or repeats its choices.
 fn variable(name: &str) -> Option<u64> {

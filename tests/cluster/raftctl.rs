@@ -24,6 +24,12 @@ impl Run {
         std::str::from_utf8(&self.out).unwrap()
     }
 
+    /// What it printed, if it went well; whatever it said on the way.
+    pub(super) fn succeeded(&self) -> &str {
+        assert_eq!(self.code, Some(0), "{}", self.said);
+        self.text()
+    }
+
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.out).unwrap()
     }

@@ -2,6 +2,7 @@
 //!
 //! `RANGE_KEYS=1000000` measures, in a release build; a few keys show that it works.
 
+use super::filled::touch_free_memory;
 use super::grown::{self, TURN_US, VALUE_BYTES, between, stolen_ms};
 use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::{StopAtEnd, now};
@@ -129,6 +130,9 @@ fn a_range_of_any_size_takes_short_turns_and_no_memory() {
     let asked = variable("RANGE_KEYS");
     let keys = asked.unwrap_or(20_000);
     let company = if asked.is_some() { Company::Nobody } else { Company::Others };
+    if asked.is_some() {
+        touch_free_memory();
+    }
     let flags = ["--segment-bytes", "8388608"].map(str::to_owned).to_vec();
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
     let leader = cluster.leader();

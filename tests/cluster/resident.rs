@@ -3,14 +3,14 @@
 //! `RESIDENT_PUTS=100000000` and `RESIDENT_KEYS=1000000` measure, in a release build; a few show
 //! that it works.
 
-use super::harness::{Cluster, PATIENCE, Shape, resident, resident_of};
+use super::harness::{Cluster, PATIENCE, Shape, free_address, resident, resident_of};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use super::turns::Company;
 use super::variable;
 use raftd::client::{Connection, Deadline};
 use raftd::wire::reply::ReplyBody;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -158,15 +158,15 @@ impl Drop for Redis {
 /// where it is, if it is not on the path.
 fn redis_bytes(keys: u64) -> Option<(u64, u64)> {
     let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let address = free_address();
+    let (_, port) = address.rsplit_once(':').unwrap();
     let child = Command::new(program)
-        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
     let redis = Redis(child);
-    let address = format!("127.0.0.1:{port}");
     let mut stream = eventually("Redis answers", PATIENCE, || TcpStream::connect(&address).ok());
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let pid = redis.0.id();

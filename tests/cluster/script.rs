@@ -1,6 +1,6 @@
 //! scripts/cluster.sh from every state that people leave behind.
 
-use super::harness::free_address;
+use super::harness::{PATIENCE, free_address};
 use super::patience::{eventually, now};
 use super::turns::{Company, Turn};
 use std::fs;
@@ -255,7 +255,8 @@ fn a_taken_port_is_named_with_who_has_it() {
     drop(taken);
     script.works(&["up"]);
     script.works(&["kill", "2"]);
-    let taken = TcpListener::bind(("127.0.0.1", script.port + 1)).unwrap();
+    let bind = || TcpListener::bind(("127.0.0.1", script.port + 1)).ok();
+    let taken = eventually("the port of the dead process is free", PATIENCE, bind);
     script.fails(&["start", "2"], &["port", &port, &owner]);
     drop(taken);
     script.works(&["start", "2"]);

@@ -14,12 +14,12 @@ use tonic::codegen::tokio_stream::Stream;
 use tonic::{Code, Status};
 
 impl Clients {
-    async fn grant(&self, id: i64, ttl: i64) -> Result<LeaseGrantResponse, Status> {
+    pub(crate) async fn grant(&self, id: i64, ttl: i64) -> Result<LeaseGrantResponse, Status> {
         let granted = self.lease().lease_grant(LeaseGrantRequest { ttl, id }).await;
         granted.map(tonic::Response::into_inner)
     }
 
-    async fn time_to_live(&self, id: i64) -> LeaseTimeToLiveResponse {
+    pub(crate) async fn time_to_live(&self, id: i64) -> LeaseTimeToLiveResponse {
         let request = LeaseTimeToLiveRequest { id, keys: true };
         self.lease().lease_time_to_live(request).await.unwrap().into_inner()
     }

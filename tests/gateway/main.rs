@@ -8,7 +8,11 @@
 //! | `txn` | transactions |
 //! | `lease` | leases, kept alive and left alone |
 //! | `watch` | watches, from then and from now on |
+//! | `concurrency` | locks and elections |
+//! | `web` | a client of HTTP |
+//! | `http` | JSON, health, version, numbers |
 //! | `operators` | members, status, hashes, snapshots, health |
+//! | `reflection` | what is served |
 //! | `own` | raftd's own services |
 //! | `differential` | the same requests before a real etcd |
 //! | `failures` | nodes that die, requests that are no requests |
@@ -31,12 +35,16 @@ mod patience;
 #[allow(dead_code, reason = "made for more tests than these")]
 mod turns;
 
+mod concurrency;
 mod differential;
 mod failures;
+mod http;
 mod kv;
 mod lease;
 mod operators;
 mod own;
 mod program;
+mod reflection;
 mod txn;
 mod watch;
+mod web;

@@ -14,6 +14,8 @@ use raftd::gateway::proto::health::HealthCheckRequest;
 use raftd::gateway::proto::health::health_client::HealthClient;
 use raftd::gateway::proto::raftd::admin_client::AdminClient;
 use raftd::gateway::proto::raftd::kv_client::KvClient as OwnClient;
+use raftd::gateway::proto::v3electionpb::election_client::ElectionClient;
+use raftd::gateway::proto::v3lockpb::lock_client::LockClient;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -159,6 +161,19 @@ impl Clients {
 
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn locks(&self) -> LockClient<Channel> {
+        LockClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn elections(&self) -> ElectionClient<Channel> {
+        ElectionClient::new(self.channel.clone())
+    }
+
+    /// The connection, for a client that is made elsewhere.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     pub(crate) fn own(&self) -> OwnClient<Channel> {

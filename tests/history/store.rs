@@ -2,12 +2,13 @@
 //! follow it, each as far as it likes. It is the product's store, so that the checker's model is
 //! compared with something that it does not know.
 
+use super::checker::product::{request_of, row_of};
 use super::checker::{
-    Answer, Command, Consistency, History, NodeState, Op, OpKind, Outcome, RangeArgs, Row,
+    Answer, Command, Consistency, History, NodeState, Op, OpKind, Outcome, RangeArgs,
 };
 use crate::dice::Dice;
 use raftd::kv::command::{EntryHeader, encode_command, encode_header};
-use raftd::kv::{self, CommandReply, RangeEnd, RangeError, RangeRequest, Store, StoreOptions};
+use raftd::kv::{self, CommandReply, RangeEnd, RangeError, Store, StoreOptions};
 use raftd::types::{LogPosition, Revision, Term};
 use std::ops::ControlFlow;
 
@@ -249,24 +250,9 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
 }
 
 fn read(store: &Store, args: &RangeArgs) -> Answer {
-    let request = RangeRequest {
-        key: &args.key,
-        end: RangeEnd::from_bytes(&args.end),
-        limit: args.limit,
-        revision: Revision(args.revision),
-        keys_only: args.keys_only,
-        count_only: args.count_only,
-        selection: kv::Selection::ALL,
-    };
     let mut rows = Vec::new();
-    let summary = store.range(&request, &mut |found| {
-        rows.push(Row {
-            key: found.key.to_owned(),
-            value: found.value.to_owned(),
-            create_revision: found.create_revision.0,
-            mod_revision: found.mod_revision.0,
-            version: found.version,
-        });
+    let summary = store.range(&request_of(args), &mut |found| {
+        rows.push(row_of(&found));
         ControlFlow::Continue(())
     });
     match summary {

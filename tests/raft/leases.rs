@@ -245,6 +245,26 @@ fn where_there_are_leases_a_restarted_server_votes_for_nobody_for_a_timeout() {
     assert_eq!(server.sync(NOW.after_ns(TIMEOUT_NS)), [voted(3, true)]);
 }
 
+/// The leader removed itself. It leads until the only voter that is left knows that this is
+/// committed, and has a lease of that one's promises. Which restarted, and elected itself at once.
+#[test]
+fn nor_does_the_only_voter_elect_itself_before() {
+    let mut disk = disk(&[1, 2]);
+    disk.hard_state = HardState { term: Term::new(2), vote: Vote::None };
+    let mut settings = settings(1);
+    let without_leases = Server::start(settings.clone(), 1, disk.clone(), NOW);
+    assert_eq!(without_leases.raft.wake_at(), NOW);
+    settings.lease_drift_ppm = Some(10);
+    let mut server = Server::start(settings, 1, disk, NOW);
+    let free = NOW.after_ns(TIMEOUT_NS);
+    assert_eq!(server.raft.wake_at(), free);
+    server.tick(NOW.after_ns(TIMEOUT_NS - 1));
+    assert_eq!(server.raft.term(), Term::new(2));
+    server.tick(free);
+    server.sync(free);
+    assert!(server.raft.is_leader());
+}
+
 #[test]
 fn a_new_cluster_need_not_wait_for_leases_that_nobody_can_hold() {
     let mut settings = settings(2);

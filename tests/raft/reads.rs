@@ -5,7 +5,7 @@ use super::election::leader_of_three;
 use super::server::{Server, at, id};
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Dropped, NotLeader};
-use raftd::types::{Instant, LogIndex};
+use raftd::types::{Instant, LogIndex, Term};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 
@@ -87,6 +87,26 @@ fn a_round_we_did_not_begin_and_a_session_that_is_over_confirm_nothing() {
     server.raft.connected(id(3), 33);
     confirm(&mut server, 3, 1, 2);
     assert!(answers(&mut server).is_empty());
+}
+
+/// The leader of this term led an earlier one as well, over the same connection, and what it said
+/// then comes late. The answer is of this term; if it named the round, it would confirm one of this
+/// term that began long after: whoever sent the answer may have voted for another by now.
+#[test]
+fn what_was_said_in_an_earlier_term_confirms_no_round_of_this_one() {
+    let mut server = Server::new(1, 3, &[1]);
+    server.receive(NOW, 2, super::election::heartbeat(5));
+    server.sync(NOW);
+    let old = |round| Message::Heartbeat {
+        term: Term::new(3),
+        session: 2,
+        round,
+        commit: LogIndex::ZERO,
+    };
+    let answer = server.receive(NOW, 2, old(7));
+    let (term, outcome) = (Term::new(5), AppendOutcome::Matched { index: LogIndex::ZERO });
+    let nothing = Message::AppendReply { term, session: 2, round: 0, outcome, first_faulty: None };
+    assert_eq!(answer, [nothing], "it tells our term, and confirms nothing");
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod calls;
 
 use crate::chance::usize_of;
 use crate::coverage::Point;
-use crate::history::product::owned;
+use crate::history::product::{owned, row_of};
 use crate::history::{Command, FinalState, NodeState, Row};
 use crate::invariants::{Proof, broken, must};
 use crate::machine::Machine;
@@ -133,13 +133,7 @@ fn rows_of(node: &Inspection<'_>) -> Vec<Row> {
         selection: Selection::ALL,
     };
     let found = node.store.range(&request, &mut |found| {
-        rows.push(Row {
-            key: found.key.to_vec(),
-            value: found.value.to_vec(),
-            create_revision: found.create_revision.0,
-            mod_revision: found.mod_revision.0,
-            version: found.version,
-        });
+        rows.push(row_of(&found));
         ControlFlow::Continue(())
     });
     found.unwrap_or_else(|_| broken("MVCC", "the newest revision is compacted".to_owned()));

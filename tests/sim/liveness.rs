@@ -80,17 +80,30 @@ impl World {
             let missed = |nth: usize| up(nth) && may_vote(nth) && !core.contains(&nth);
             possible.iter().all(reached) && !(0..self.machines.len()).any(missed)
         };
+        // A member that was heard just now may be removed with the others' consent, and fall silent
+        // whoever that leaves.
+        let leaving = self.leaving();
+        let decides_without = |core: &[usize], gone: NodeId| {
+            possible.iter().filter(|it| it.is_voter(gone)).all(|it| {
+                let stay: Vec<_> = it.voters().into_iter().filter(|id| *id != gone).collect();
+                let sound = stay.iter().filter(|id| core.contains(&machine_of(**id))).count();
+                2 * sound > stay.len()
+            })
+        };
         let may_decide = |machine: usize| {
             may_vote(machine) || possible.iter().any(|it| it.is_voter(id_of(machine)))
         };
         let mut core: Vec<usize> =
             (0..self.machines.len()).filter(|nth| up(*nth) && may_decide(*nth)).collect();
         assert!(decides(&core), "a quorum stays sound");
+        // A change that leaves no sound quorum is refused.
+        let threats: Vec<NodeId> =
+            leaving.into_iter().filter(|gone| decides_without(&core, *gone)).collect();
         for _ in 0..self.faults.chance.index(core.len()) {
             let left_out = self.faults.chance.index(core.len());
             let rest: Vec<usize> =
                 core.iter().copied().filter(|it| *it != core[left_out]).collect();
-            if decides(&rest) {
+            if decides(&rest) && threats.iter().all(|gone| decides_without(&rest, *gone)) {
                 core = rest;
             }
         }

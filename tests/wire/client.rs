@@ -18,6 +18,7 @@ use raftd::wire::reply::{self, ReplyBody};
 
 use super::ranges::{Then, range_in_parts, range_of};
 use super::samples::node;
+use crate::cluster::free_address;
 
 /// What a scripted server does with a request, or with a hello.
 pub(super) enum Act {
@@ -269,7 +270,7 @@ fn a_connection_that_died_between_requests_costs_nothing() {
 
 #[test]
 fn the_next_endpoint_is_asked_when_one_is_dead_or_refuses_us() {
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let gone = free_address();
     let full = WireError::Busy { what: "connections".into() };
     let refusing = Server::start(vec![vec![Act::RefuseHello(full)]]);
     let silent = Server::start(vec![vec![Act::NoWelcome]]);
@@ -281,7 +282,7 @@ fn the_next_endpoint_is_asked_when_one_is_dead_or_refuses_us() {
 
 #[test]
 fn nobody_reachable_says_who_was_tried() {
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let gone = free_address();
     let result = client(Duration::from_millis(100), &[&gone]).put(b"a", b"1");
     let Err(error @ Error::Unavailable { .. }) = result else { panic!("{result:?}") };
     let text = error.to_string();
@@ -440,7 +441,7 @@ fn hundreds_of_requests_fly_at_once() {
 
 #[test]
 fn a_value_beyond_the_bound_is_refused_at_home() {
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let gone = free_address();
     let result = client(PATIENT, &[&gone]).put(b"a", &vec![0; 1_572_864]);
     assert!(matches!(result, Err(Error::Refused { source: WireError::TooLarge { .. }, .. })));
 }

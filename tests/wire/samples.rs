@@ -516,7 +516,7 @@ fn reply_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         ReplyBody::Range(range) => {
             let mut writer = RangeReplyWriter::begin(out, reply.id, range.revision);
             for kv in range.kvs() {
-                writer.push(out, &transactions::kv_again(&kv));
+                writer.push(out, &kv);
             }
             if range.goes_on {
                 writer.finish_part(out);

@@ -2,7 +2,7 @@
 
 use raftd::codec::msgpack;
 use raftd::kv::answer::{KvArray, write_kv};
-use raftd::kv::{Command, KeyValueRef, RangeEnd, RangeRequest, Request};
+use raftd::kv::{Command, RangeEnd, RangeRequest, Request};
 use raftd::types::Revision;
 use raftd::wire::client::{
     self, Compare, Consistency, DeleteWith, Op, Operand, Order, PutWith, RangeArgs, Relation,
@@ -103,15 +103,10 @@ fn txn_range() -> Request<'static> {
     })
 }
 
-pub(super) fn kv_again<'a>(kv: &KeyValue<'a>) -> KeyValueRef<'a> {
-    let KeyValue { key, value, create_revision, mod_revision, version, lease } = *kv;
-    KeyValueRef { key, value, create_revision, mod_revision, version, lease }
-}
-
 pub(super) fn kvs_again<'a>(out: &mut Vec<u8>, kvs: impl Iterator<Item = KeyValue<'a>>) {
     let kvs: Vec<_> = kvs.collect();
     msgpack::write_array(out, kvs.len().try_into().unwrap());
-    kvs.iter().for_each(|kv| write_kv(out, &kv_again(kv)));
+    kvs.iter().for_each(|kv| write_kv(out, kv));
 }
 
 pub(super) fn results_again(out: &mut Vec<u8>, results: &Results<'_>) {
@@ -131,7 +126,7 @@ pub(super) fn results_again(out: &mut Vec<u8>, results: &Results<'_>) {
             TxnResult::Range { kvs, more, count } => {
                 out.extend_from_slice(&[16, 0x93]);
                 let mut writer = KvArray::begin(out);
-                kvs.iter().for_each(|kv| writer.push(out, &kv_again(&kv)));
+                kvs.iter().for_each(|kv| writer.push(out, &kv));
                 writer.finish(out);
                 msgpack::write_flag(out, more);
                 msgpack::write_uint(out, count);

@@ -1,13 +1,11 @@
 //! Watches: one message of every kind, and the way back to their bytes.
 
-use raftd::kv::KeyValueRef;
 use raftd::types::Revision;
 use raftd::wire::client::{Op, Request, decode_status_args};
 use raftd::wire::fields::DecodeError;
-use raftd::wire::watch::{self, WatchArgs, WatchEvent, WatchHead, WatchReply, decode_watch_cancel};
+use raftd::wire::watch::{self, WatchArgs, WatchHead, WatchReply, decode_watch_cancel};
 
 use super::samples::{Kind, Written, kv};
-use super::transactions::kv_again;
 
 /// What is asked, and what comes.
 pub(super) fn samples() -> [Written; 6] {
@@ -52,10 +50,6 @@ pub(super) fn request_again(out: &mut Vec<u8>, request: &Request<'_>) -> Result<
 
 pub(super) fn reply_again(out: &mut Vec<u8>, id: u64, reply: &WatchReply<'_>) {
     let head = WatchHead { revision: reply.revision, more: reply.more };
-    let events: Vec<_> = reply.events().map(event_again).collect();
+    let events: Vec<_> = reply.events().map(|event| (event.kv, event.before)).collect();
     watch::watch_reply(out, id, head, events.into_iter());
-}
-
-fn event_again(event: WatchEvent<'_>) -> (KeyValueRef<'_>, Option<KeyValueRef<'_>>) {
-    (kv_again(&event.kv), event.before.as_ref().map(kv_again))
 }

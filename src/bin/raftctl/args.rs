@@ -11,13 +11,14 @@ use clap_complete::Shell;
 use raftd::types::{NodeId, is_address};
 
 use super::auth::{OfAuth, OfRole, OfUser};
+use super::bench::args::BenchArgs;
 
 const AFTER_HELP: &str = "\
 Output: simple prints what etcdctl prints: put OK, get the key and the value on a line each, del the
 number of keys. json is stable; `protocol.md` documents it. table is for reading.
 
 Exit codes: 0 done · 1 refused, certainly not done · 2 usage · 3 nobody reachable, or no leader
-            4 outcome unknown: the write may or may not be done · 5 unhealthy (status)
+            4 outcome unknown: the write may or may not be done · 5 unhealthy (status, bench)
             log and snapshot verify: 3 damaged, as raftd · 5 the next start mends it";
 
 const TXN_HELP: &str = "\
@@ -111,6 +112,9 @@ pub(crate) enum Verb {
     /// Leases: keys that hang on one go when nobody keeps it alive.
     #[command(subcommand)]
     Lease(LeaseVerb),
+    /// Load the cluster and measure it: keys are put, asked for, read back and deleted. All the
+    /// cluster's clients feel it. --timeout is for what comes before and after the load.
+    Bench(BenchArgs),
     /// What every endpoint says of itself.
     Status,
     /// Show or change the members.
@@ -154,6 +158,7 @@ impl Verb {
             | Verb::Watch(_)
             | Verb::Compact { .. }
             | Verb::Lease(_)
+            | Verb::Bench(_)
             | Verb::Member(_)
             | Verb::TransferLeader { .. }
             | Verb::Auth(_)
@@ -524,7 +529,7 @@ fn endpoint(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 1,

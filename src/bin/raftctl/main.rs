@@ -1,6 +1,7 @@
-//! raftctl: puts, gets, deletes, status, members and disasters from the command line.
+//! raftctl: puts, gets, deletes, loads, status, members and disasters from the command line.
 mod args;
 mod auth;
+mod bench;
 mod exit;
 mod leases;
 mod log;
@@ -76,6 +77,7 @@ fn carry_out(client: &mut Client, output: Format, verb: Verb) -> Result<(Vec<u8>
             (verbs::compact(client, output, Revision(revision.0))?, End::Done)
         }
         Verb::Lease(verb) => (leases::lease(client, output, verb)?, End::Done),
+        Verb::Bench(args) => bench::bench(client, output, &args)?,
         Verb::Status => status::status(client, output),
         Verb::Member(verb) => (members::member(client, output, verb)?, End::Done),
         Verb::TransferLeader { id } => (members::transfer_leader(client, output, id)?, End::Done),

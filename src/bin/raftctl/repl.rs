@@ -99,7 +99,10 @@ fn read(line: &str) -> anyhow::Result<(Line, Vec<OsString>)> {
 fn takes_the_terminal(verb: &Verb) -> bool {
     matches!(
         verb,
-        Verb::Watch(_) | Verb::Txn { .. } | Verb::Lease(LeaseVerb::KeepAlive { once: false, .. })
+        Verb::Watch(_)
+            | Verb::Bench(_)
+            | Verb::Txn { .. }
+            | Verb::Lease(LeaseVerb::KeepAlive { once: false, .. })
     )
 }
 

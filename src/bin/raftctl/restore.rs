@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use raftd::client::unix_ms;
-use raftd::config::{Config, Parsed};
+use raftd::config::Config;
 use raftd::limits::ENTRY_CACHE_BYTES;
+use raftd::program::Parsed;
 use raftd::replica::{Begun, NewMember, restore_member};
 use raftd::types::DiskId;
 use raftd::wal::{Options, OsDisk};

@@ -157,6 +157,7 @@ fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
         | Verb::Compact { .. }
         | Verb::Lease(_)
         | Verb::Watch(_)
+        | Verb::Bench(_)
         | Verb::Status
         | Verb::Member(_)
         | Verb::TransferLeader { .. }

@@ -9,10 +9,9 @@ use crate::gateway::failure::{COMPACTED, CONNECTION_LOST, Known, is_known, unexp
 use crate::gateway::proto::etcdserverpb::{RangeRequest, RangeResponse};
 use crate::gateway::proto::mvccpb::KeyValue;
 use crate::types::{NodeId, Revision};
-use crate::wire::client::{
-    Consistency, Order, RangeArgs, RangeRequest as Range, Selection, SortBy,
-};
+use crate::wire::client::{Consistency, RangeArgs, RangeRequest as Range, SortBy};
 use crate::wire::reply::ReplyBody;
+use crate::wire::sorting::Sortable;
 
 use super::translate;
 
@@ -34,14 +33,6 @@ struct Found {
     count: u64,
 }
 
-impl Found {
-    /// Whether keys are missing that no limit leaves out.
-    fn is_cut(&self, limit: u64) -> bool {
-        let found = u64::try_from(self.kvs.len()).unwrap_or(u64::MAX);
-        self.more && !self.kvs.is_empty() && (limit == 0 || found < limit)
-    }
-}
-
 /// Does a read. `consistency`, whatever the request says of it.
 pub(in crate::gateway) async fn range(
     cluster: &Cluster,
@@ -49,10 +40,11 @@ pub(in crate::gateway) async fn range(
     consistency: Consistency,
 ) -> Result<RangeResponse, Status> {
     let asked = translate::range(request)?;
+    let args = args_of(&asked, consistency);
     let mut attempts = 1;
     let found = loop {
-        match find(cluster, &asked, consistency).await {
-            Err(why) if attempts < ATTEMPTS && is_worth_another(&asked, &why) => attempts += 1,
+        match find(cluster, &args).await {
+            Err(why) if attempts < ATTEMPTS && is_worth_another(&args, &why) => attempts += 1,
             found => break found?,
         }
     };
@@ -64,81 +56,52 @@ pub(in crate::gateway) async fn range(
     })
 }
 
-fn is_worth_another(asked: &Range<'_>, why: &Status) -> bool {
-    is_known(why, CONNECTION_LOST) || asked.revision == Revision(0) && is_known(why, COMPACTED)
+fn args_of<'a>(asked: &Range<'a>, consistency: Consistency) -> RangeArgs<'a> {
+    let Range { key, end, limit, revision, keys_only, count_only, selection } = *asked;
+    let end = end.as_bytes();
+    RangeArgs { key, end, limit, revision, consistency, keys_only, count_only, selection }
 }
 
-async fn find(
-    cluster: &Cluster,
-    asked: &Range<'_>,
-    consistency: Consistency,
-) -> Result<Found, Status> {
-    let found = read(cluster, asked, consistency).await?;
-    if asked.selection.sorts() && found.is_cut(asked.limit) {
-        return sort(cluster, asked, consistency, found.revision).await;
-    }
-    Ok(found)
+fn is_worth_another(args: &RangeArgs<'_>, why: &Status) -> bool {
+    is_known(why, CONNECTION_LOST) || args.revision == Revision(0) && is_known(why, COMPACTED)
 }
 
 /// A node sorts `SORTED_KEYS_MAX` keys; etcd any number. If there are more, all of them are read by
 /// key, and put into order here.
-async fn sort(
-    cluster: &Cluster,
-    asked: &Range<'_>,
-    consistency: Consistency,
-    newest: Revision,
-) -> Result<Found, Status> {
-    let Selection { by, order, .. } = asked.selection;
-    let revision = if asked.revision == Revision(0) { newest } else { asked.revision };
-    let by_key = Range {
-        limit: 0,
-        revision,
-        keys_only: asked.keys_only && by != SortBy::Value,
-        selection: Selection { by: SortBy::Key, order: Order::Unsorted, ..asked.selection },
-        ..*asked
-    };
-    let mut all = read(cluster, &by_key, consistency).await?;
+async fn find(cluster: &Cluster, args: &RangeArgs<'_>) -> Result<Found, Status> {
+    let found = read(cluster, args).await?;
+    if !args.selection.sorts() || !args.is_cut(found.kvs.len(), found.more) {
+        return Ok(found);
+    }
+    let mut all = read(cluster, &args.by_key(found.revision)).await?;
     // Who watches from there on misses nothing; it may be older than what was newest just now.
-    all.revision = newest;
-    all.kvs.sort_by(|one, two| match order {
-        Order::Unsorted | Order::Ascend => compare(by, one, two),
-        Order::Descend => compare(by, two, one),
-    });
-    let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
-    all.more = asked.limit > 0 && limit < all.kvs.len();
-    if asked.limit > 0 {
-        all.kvs.truncate(limit);
-    }
-    if asked.keys_only {
-        all.kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-    }
+    all.revision = found.revision;
+    all.more = args.sort(&mut all.kvs);
     Ok(all)
 }
 
-fn compare(by: SortBy, one: &KeyValue, two: &KeyValue) -> Ordering {
-    match by {
-        SortBy::Key => one.key.cmp(&two.key),
-        SortBy::Version => one.version.cmp(&two.version),
-        SortBy::Create => one.create_revision.cmp(&two.create_revision),
-        SortBy::Mod => one.mod_revision.cmp(&two.mod_revision),
-        SortBy::Value => one.value.cmp(&two.value),
+impl Sortable for KeyValue {
+    fn compare(&self, other: &KeyValue, by: SortBy) -> Ordering {
+        match by {
+            SortBy::Key => self.key.cmp(&other.key),
+            SortBy::Version => self.version.cmp(&other.version),
+            SortBy::Create => self.create_revision.cmp(&other.create_revision),
+            SortBy::Mod => self.mod_revision.cmp(&other.mod_revision),
+            SortBy::Value => self.value.cmp(&other.value),
+        }
+    }
+
+    fn clear_value(&mut self) {
+        self.value = Bytes::new();
     }
 }
 
-async fn read(
-    cluster: &Cluster,
-    asked: &Range<'_>,
-    consistency: Consistency,
-) -> Result<Found, Status> {
-    let Range { key, end, limit, revision, keys_only, count_only, selection } = *asked;
-    let end = end.as_bytes();
-    let args =
-        RangeArgs { key, end, limit, revision, consistency, keys_only, count_only, selection };
-    let whom = match consistency {
+async fn read(cluster: &Cluster, args: &RangeArgs<'_>) -> Result<Found, Status> {
+    let whom = match args.consistency {
         Consistency::Serializable => Whom::Home,
         Consistency::Linearizable | Consistency::Lease => Whom::Leader,
     };
-    let mut parts = cluster.range(whom, &args).await?;
+    let mut parts = cluster.range(whom, args).await?;
     let mut kvs = Vec::new();
     let mut bytes = 0;
     loop {

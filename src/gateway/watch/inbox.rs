@@ -28,6 +28,13 @@ const COPIED_BELOW: usize = 16 * 1024;
 #[derive(Default)]
 pub(in crate::gateway) struct Waiting(AtomicUsize);
 
+impl Waiting {
+    /// How much that is. Bytes.
+    pub(in crate::gateway) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Which watch of a stream, and which time that it was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::gateway) struct Asking {

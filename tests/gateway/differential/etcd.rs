@@ -45,6 +45,11 @@ impl Etcd {
         Some(etcd)
     }
 
+    /// Where it listens.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Clients that share one connection.
     pub(super) fn clients(&self) -> Clients {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();

@@ -5,6 +5,8 @@
 //! asked here (`is_of_another_version`), and stands in the other tests.
 
 mod etcd;
+mod json;
+mod queues;
 mod requests;
 
 use crate::harness::{Cluster, PATIENCE};
@@ -206,15 +208,20 @@ fn get_all() -> RangeRequest {
 
 /// Runs a test before both, where there is an etcd.
 fn with_both<F: Future<Output = ()>>(test: impl FnOnce(Pair) -> F) {
+    before_both(|gateway, etcd| {
+        block_on(async {
+            let (ours, etcds) = (gateway.clients().await, etcd.clients());
+            let last = VecDeque::with_capacity(SHOWN);
+            test(Pair { ours, etcds, last, revision: 1, compacted: 0 }).await;
+        });
+    });
+}
+
+fn before_both(test: impl FnOnce(&Gateway, &Etcd)) {
     let Some(etcd) = Etcd::start() else { return };
     let mut cluster = Cluster::start(1);
     cluster.leader();
-    let gateway = Gateway::start(&cluster);
-    block_on(async {
-        let (ours, etcds) = (gateway.clients().await, etcd.clients());
-        let last = VecDeque::with_capacity(SHOWN);
-        test(Pair { ours, etcds, last, revision: 1, compacted: 0 }).await;
-    });
+    test(&Gateway::start(&cluster), &etcd);
 }
 
 #[test]

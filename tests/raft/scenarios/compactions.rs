@@ -23,7 +23,14 @@ fn put_until_refused(nodes: &mut Nodes, nth: usize, key: &str) -> Error {
         nodes.pass(10 * MS);
         match nodes.answers.get(&put) {
             Some(Answer::Failed(error)) => return error.clone(),
-            Some(Answer::Done | Answer::Term(_) | Answer::Times(_)) | None => {}
+            Some(
+                Answer::Done
+                | Answer::Term(_)
+                | Answer::Times(_)
+                | Answer::Challenge(..)
+                | Answer::LoggedIn(_),
+            )
+            | None => {}
         }
     }
     panic!("everything fits")
@@ -159,6 +166,29 @@ fn a_compaction_without_room_waits() {
         assert!(status.history_bytes > 300, "a compaction is due");
         assert_eq!(status.compact_revision.0, 0, "and has no room");
     }
+}
+
+/// The end of each job for another file put off the next look for space.
+#[test]
+fn a_server_sees_that_there_is_space_again_whatever_else_its_disk_does() {
+    let tuning = Tuning { snapshot_entries: 1, segment_bytes: 256 * 1024, ..Tuning::default() };
+    let mut nodes = Nodes::tuned(1, tuning);
+    nodes.pass(200 * MS);
+    // Enough for a snapshot, and not for a segment.
+    nodes.leave_space(1, 200_000);
+    while !nodes.status_of(1).out_of_space {
+        nodes.put(1, "k");
+        nodes.pass(5 * MS);
+    }
+    nodes.empty_disk(1);
+    let made = nodes.status_of(1).snapshot_index;
+    for _ in 0..7 {
+        nodes.put(1, "k");
+        nodes.pass(100 * MS);
+    }
+    let status = nodes.status_of(1);
+    assert!(status.snapshot_index >= made.advanced_by(4), "a snapshot for every other put");
+    assert!(!status.out_of_space, "it has not looked");
 }
 
 /// On a full disk a snapshot does not wait for its interval, since it may free space. One that

@@ -91,6 +91,43 @@ fn a_follower_that_diverged_serves_nobody_until_it_has_loaded_its_state_anew() {
     assert_eq!(nodes.status_of(odd).state_reloads, 1);
 }
 
+/// The snapshot stands for less than clients had seen of this server before.
+#[test]
+fn a_state_that_came_anew_is_not_served_before_it_is_where_the_old_one_was() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    let odd = others[0];
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil(odd);
+    nodes.hold_background(odd);
+    put_until_compared(&mut nodes, leader);
+    (0..10).for_each(|_| put(&mut nodes, leader, "the others go on"));
+    let seen = nodes.status_of(odd).applied_index;
+    let made = nodes.status_of(leader).snapshot_index;
+    assert!(made < seen, "what comes is older: {made} {seen}");
+    nodes.release_background(odd);
+    // Between two turns, and not as far as it comes by itself.
+    let mut asked = Vec::new();
+    while nodes.status_of(odd).state_reloads == 0 {
+        nodes.freeze(odd);
+        nodes.pass(5 * MS);
+        nodes.wake(odd);
+        for _ in 0..3 {
+            let had = nodes.status_of(odd).applied_index;
+            asked.push((nodes.read_all(odd).0, had));
+            nodes.one_turn(odd);
+        }
+    }
+    nodes.pass(100 * MS);
+    assert!(asked.iter().any(|(_, had)| *had < seen), "it was behind for a turn");
+    for (read, had) in asked {
+        match nodes.answers.get(&read) {
+            Some(Answer::Done) => assert!(had >= seen, "served at {had}, seen to {seen}"),
+            answer => assert!(is_refused(answer, "loaded anew"), "{answer:?}"),
+        }
+    }
+    assert_eq!(reads(&mut nodes, odd), Some(Answer::Done));
+}
+
 /// A quorum need not be without it: what it has in its log counts, and its vote does.
 #[test]
 fn a_leader_that_diverged_hands_over_and_answers_nobody_from_its_state() {

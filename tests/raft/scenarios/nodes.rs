@@ -134,6 +134,15 @@ impl Nodes {
         Nodes::tuned(count, Tuning::default())
     }
 
+    /// Three servers, who of them leads, and who does not.
+    pub(in crate::raft) fn cluster() -> (Nodes, usize, [usize; 2]) {
+        let mut nodes = Nodes::new(3);
+        nodes.pass(200_000_000);
+        let leader = nodes.leader().expect("elected");
+        let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
+        (nodes, leader, [others[0], others[1]])
+    }
+
     pub(in crate::raft) fn tuned(count: usize, tuning: Tuning) -> Nodes {
         let mut nodes = Nodes {
             now: Instant::ZERO,
@@ -242,6 +251,16 @@ impl Nodes {
         self.machine(nth).disk.set_space(Some(0));
     }
 
+    /// So many bytes are left on the disk of a server.
+    pub(in crate::raft) fn leave_space(&mut self, nth: usize, bytes: u64) {
+        self.machine(nth).disk.set_space(Some(bytes));
+    }
+
+    /// There is room again.
+    pub(in crate::raft) fn empty_disk(&mut self, nth: usize) {
+        self.machine(nth).disk.set_space(None);
+    }
+
     /// How many writes found no room on the disk of a server.
     pub(in crate::raft) fn writes_refused(&mut self, nth: usize) -> u64 {
         self.machine(nth).disk.writes_refused()
@@ -256,9 +275,14 @@ impl Nodes {
         self.machine(nth).frozen = true;
     }
 
+    /// The process goes on with the next turn that it is given.
+    pub(in crate::raft) fn wake(&mut self, nth: usize) {
+        self.machine(nth).frozen = false;
+    }
+
     /// The process goes on: a turn takes first what has come meanwhile.
     pub(in crate::raft) fn thaw(&mut self, nth: usize) {
-        self.machine(nth).frozen = false;
+        self.wake(nth);
         for pipe in 0..self.pipes.len() {
             self.deliver_to(pipe, nth);
         }

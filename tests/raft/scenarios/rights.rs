@@ -34,7 +34,7 @@ fn denied(why: Denial) -> Answer {
 fn encode_change(bytes: &mut Vec<u8>, number: u64, verb: &AuthVerb<'_>) {
     let mut args = Vec::new();
     verb.encode(&mut args);
-    let change = AuthChange::from_args(&args).unwrap();
+    let change = AuthChange::from_args(&args).expect("they were encoded here");
     command_request(bytes, number, None, Command::Auth(change));
 }
 
@@ -83,7 +83,7 @@ fn guarded(tuning: Tuning) -> (Nodes, usize) {
     ] {
         let mut args = Vec::new();
         verb.encode(&mut args);
-        let change = AuthChange::from_args(&args).unwrap();
+        let change = AuthChange::from_args(&args).expect("they were encoded here");
         let asked = nodes.command(leader, None, Command::Auth(change));
         assert_eq!(answer(&mut nodes, asked), Answer::Done, "{verb:?}");
     }

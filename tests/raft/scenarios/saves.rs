@@ -6,20 +6,12 @@ use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
 
-fn cluster() -> (Nodes, usize, [usize; 2]) {
-    let mut nodes = Nodes::new(3);
-    nodes.pass(200 * MS);
-    let leader = nodes.leader().expect("elected");
-    let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
-    (nodes, leader, [others[0], others[1]])
-}
-
 /// The server forgot who had hung up, and then did not know whom the round that it had begun for
 /// the save was for: it stopped.
 #[test]
 fn a_client_that_hangs_up_before_its_save_is_confirmed_stops_nobody() {
     for asked in 0..3 {
-        let (mut nodes, leader, others) = cluster();
+        let (mut nodes, leader, others) = Nodes::cluster();
         let nth = [leader, others[0], others[1]][asked];
         let rest = (1..=3).filter(|other| *other != nth);
         rest.clone().for_each(|other| nodes.freeze(other));
@@ -38,7 +30,7 @@ fn a_client_that_hangs_up_before_its_save_is_confirmed_stops_nobody() {
 /// A leader goes with what it began for others too.
 #[test]
 fn a_client_that_hangs_up_while_its_server_loses_its_leader_stops_nobody() {
-    let (mut nodes, leader, others) = cluster();
+    let (mut nodes, leader, others) = Nodes::cluster();
     others.iter().for_each(|other| nodes.freeze(*other));
     let (_, connection) = nodes.save(leader);
     nodes.pass(5 * MS);
@@ -51,7 +43,7 @@ fn a_client_that_hangs_up_while_its_server_loses_its_leader_stops_nobody() {
 /// applied: so a member that asked for one of far off kept every client waiting.
 #[test]
 fn a_member_that_wants_what_cannot_be_made_keeps_no_client_waiting() {
-    let (mut nodes, leader, others) = cluster();
+    let (mut nodes, leader, others) = Nodes::cluster();
     nodes.forge_wanted((others[0], leader), LogIndex::new(1_000_000));
     nodes.pass(5 * MS);
     let (save, _) = nodes.save(leader);
@@ -63,7 +55,7 @@ fn a_member_that_wants_what_cannot_be_made_keeps_no_client_waiting() {
 /// questions: whoever read there waited for ever, and whoever saved was told each second to wait.
 #[test]
 fn a_follower_that_cannot_ask_its_leader_sends_its_clients_there() {
-    let (mut nodes, leader, [follower, _]) = cluster();
+    let (mut nodes, leader, [follower, _]) = Nodes::cluster();
     nodes.wall_off(follower, leader);
     let read = nodes.read(follower, "key");
     let (save, _) = nodes.save(follower);
@@ -88,7 +80,7 @@ fn a_follower_that_cannot_ask_its_leader_sends_its_clients_there() {
 /// term then never commits one, and whoever read there waited for ever.
 #[test]
 fn readers_of_a_leader_that_cannot_commit_are_told() {
-    let (mut nodes, leader, others) = cluster();
+    let (mut nodes, leader, others) = Nodes::cluster();
     others.iter().for_each(|other| nodes.fill_disk(*other));
     let full = |nodes: &mut Nodes| {
         let put = nodes.put(leader, &"k".repeat(300));

@@ -17,22 +17,13 @@ fn put(nodes: &mut Nodes, nth: usize, key: &str) {
     assert_eq!(nodes.answers.get(&put), Some(&Answer::Done), "{key}");
 }
 
-/// Three nodes, who of them leads, and who not.
-fn cluster() -> (Nodes, usize, [usize; 2]) {
-    let mut nodes = Nodes::new(3);
-    nodes.pass(200 * MS);
-    let leader = nodes.leader().expect("elected");
-    let others: Vec<usize> = (1..=3).filter(|nth| *nth != leader).collect();
-    (nodes, leader, [others[0], others[1]])
-}
-
 /// I4 (`KurrentDB` 3472 acknowledged an entry that another had replaced): the process of a leader
 /// is stopped with a put in its log and nowhere else. When it goes on, the first it hears is that
 /// another leads and that the empty entry which opens its term, at the same index, is committed:
 /// all in one turn. The client is not told "done", but it is told.
 #[test]
 fn a_client_whose_entry_was_replaced_hears_that_its_outcome_is_unknown() {
-    let (mut nodes, old, [one, other]) = cluster();
+    let (mut nodes, old, [one, other]) = Nodes::cluster();
     put(&mut nodes, old, "before");
     let last = nodes.status_of(old).last_index;
     let lost = nodes.put(old, "lost");
@@ -51,7 +42,7 @@ fn a_client_whose_entry_was_replaced_hears_that_its_outcome_is_unknown() {
 /// The same of a change of the members, with another leader's change at the same index.
 #[test]
 fn who_asked_for_a_change_that_another_one_replaced_hears_that_its_outcome_is_unknown() {
-    let (mut nodes, old, [one, _]) = cluster();
+    let (mut nodes, old, [one, _]) = Nodes::cluster();
     put(&mut nodes, old, "before");
     let prev = nodes.last_of(old);
     let lost = nodes.put(old, "lost");
@@ -65,16 +56,6 @@ fn who_asked_for_a_change_that_another_one_replaced_hears_that_its_outcome_is_un
     for asked in [lost, changed] {
         assert_eq!(nodes.answers.get(&asked), Some(&Answer::Failed(Error::OutcomeUnknown)));
     }
-}
-
-/// The answer to a round that was asked for a client came when the client had gone, and ended the
-/// server.
-#[test]
-fn a_client_may_go_away_while_its_snapshot_is_asked_for() {
-    let (mut nodes, leader, _) = cluster();
-    put(&mut nodes, leader, "before");
-    nodes.save_and_hang_up(leader);
-    put(&mut nodes, leader, "after");
 }
 
 /// C4 (openraft's `io_ordering.md`), in the record: an entry of term 5 never stands on the disk of
@@ -112,7 +93,7 @@ fn no_power_loss_leaves_an_entry_without_its_term() {
 /// acknowledged: the node stops, and believes only the disk when it starts again.
 #[test]
 fn a_node_whose_sync_failed_stops_and_has_acknowledged_nothing_of_it() {
-    let (mut nodes, leader, [failing, away]) = cluster();
+    let (mut nodes, leader, [failing, away]) = Nodes::cluster();
     nodes.cut(leader, away);
     nodes.cut(failing, away);
     nodes.hold_sync(failing);
@@ -151,7 +132,7 @@ fn rot(image: &mut Image, key: &str) {
 /// the other waits for the third.
 #[test]
 fn a_committed_entry_that_rotted_is_not_taken_for_the_end_of_the_log() {
-    let (mut nodes, leader, [rotten, sound]) = cluster();
+    let (mut nodes, leader, [rotten, sound]) = Nodes::cluster();
     nodes.cut(leader, sound);
     nodes.cut(rotten, sound);
     put(&mut nodes, leader, "precious");
@@ -182,7 +163,7 @@ fn a_committed_entry_that_rotted_is_not_taken_for_the_end_of_the_log() {
 fn what_only_others_have_on_disk_may_be_torn_off_a_disk() {
     let mut torn = 0;
     for seed in 0..20 {
-        let (mut nodes, leader, _) = cluster();
+        let (mut nodes, leader, _) = Nodes::cluster();
         nodes.hold_sync(leader);
         put(&mut nodes, leader, "first");
         for nth in 0..3 {
@@ -247,7 +228,7 @@ fn what_a_follower_has_not_acknowledged_yet_stays_in_the_log() {
 /// under its old name, and would vote for one that lacks what it had helped to commit.
 #[test]
 fn a_server_that_lost_its_disk_votes_for_nobody() {
-    let (mut nodes, leader, [wiped, behind]) = cluster();
+    let (mut nodes, leader, [wiped, behind]) = Nodes::cluster();
     nodes.cut(leader, behind);
     nodes.cut(wiped, behind);
     put(&mut nodes, leader, "precious");
@@ -271,7 +252,7 @@ fn a_server_that_lost_its_disk_votes_for_nobody() {
 /// were applied and sent in the place of those that had overwritten them.
 #[test]
 fn what_was_overwritten_is_neither_applied_nor_sent_afterwards() {
-    let (mut nodes, old, [one, other]) = cluster();
+    let (mut nodes, old, [one, other]) = Nodes::cluster();
     nodes.cut(old, one);
     nodes.cut(old, other);
     let lost: Vec<u64> = (0..6).map(|nth| nodes.put(old, &format!("lost-{nth}"))).collect();
@@ -306,7 +287,7 @@ fn what_was_overwritten_is_neither_applied_nor_sent_afterwards() {
 /// never committed.
 #[test]
 fn a_restart_applies_what_is_known_to_be_committed_and_no_more() {
-    let (mut nodes, old, [one, other]) = cluster();
+    let (mut nodes, old, [one, other]) = Nodes::cluster();
     put(&mut nodes, old, "kept");
     nodes.pass(100 * MS);
     let committed = nodes.status_of(old).commit_index;
@@ -328,7 +309,7 @@ fn a_restart_applies_what_is_known_to_be_committed_and_no_more() {
 /// deadline; it must not look at the clock all the time for it either.
 #[test]
 fn a_follower_without_room_and_without_a_leader_sleeps() {
-    let (mut nodes, leader, [full, other]) = cluster();
+    let (mut nodes, leader, [full, other]) = Nodes::cluster();
     nodes.fill_disk(full);
     let mut key = 0;
     while nodes.status_of(leader).last_index <= nodes.status_of(full).last_index.advanced_by(2) {
@@ -348,7 +329,7 @@ fn a_follower_without_room_and_without_a_leader_sleeps() {
 /// deadline for the mark is not to stand in the past until the next entry comes.
 #[test]
 fn a_server_that_has_voted_and_hears_nothing_more_sleeps() {
-    let (mut nodes, leader, [voter, other]) = cluster();
+    let (mut nodes, leader, [voter, other]) = Nodes::cluster();
     nodes.hold_sync(voter);
     let term = nodes.status_of(voter).term;
     nodes.crash(leader);
@@ -363,7 +344,7 @@ fn a_server_that_has_voted_and_hears_nothing_more_sleeps() {
 /// we had to say, so nothing tells us either: only our own clock can.
 #[test]
 fn a_handshake_that_nobody_answers_is_begun_anew() {
-    let (mut nodes, leader, [mute, _]) = cluster();
+    let (mut nodes, leader, [mute, _]) = Nodes::cluster();
     nodes.crash(mute);
     nodes.boot(mute).expect("its disk is well");
     nodes.freeze(mute);

@@ -6,10 +6,12 @@ use crate::invariants::{broken, must};
 use crate::power::address;
 use crate::trace::{Who, say};
 use crate::world::{World, id_of, machine_of};
+use raftd::types::NodeId;
 use raftd::wire::client::Op;
 use raftd::wire::error::Error;
 use raftd::wire::members::MemberRequest;
 use raftd::wire::reply::ReplyBody;
+use std::collections::BTreeSet;
 
 impl World {
     /// Somebody wants another to lead: who is furthest, or anyone, able or not.
@@ -60,7 +62,16 @@ impl World {
         asked.encode(&mut bytes, it.requests + 1);
         say!(self, Who::Client(client), "ask", "n{} {asked:?}", node + 1);
         let request = self.send_request(client, pipe, bytes);
-        self.crowd.clients[client].errands.insert(request, asked.op());
+        let it = &mut self.crowd.clients[client];
+        it.errands.insert(request, asked.op());
+        if let MemberRequest::Remove { node } = asked {
+            it.leaving.insert(request, *node);
+        }
+    }
+
+    /// Who may be removed by requests that are still on their way.
+    pub(crate) fn leaving(&self) -> BTreeSet<NodeId> {
+        self.crowd.clients.iter().flat_map(|it| it.leaving.values().copied()).collect()
     }
 
     /// What came of an errand.

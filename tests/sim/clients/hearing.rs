@@ -102,6 +102,7 @@ impl World {
         {
             return;
         }
+        self.crowd.clients[client].leaving.remove(&reply.id);
         if let Some(asked) = self.crowd.clients[client].errands.remove(&reply.id) {
             return self.on_errand(client, asked, &reply.body);
         }

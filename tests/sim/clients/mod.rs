@@ -30,7 +30,7 @@ use guests::Guest;
 use leases::{Holder, Promises};
 use logins::Proving;
 use raftd::kv::Asker;
-use raftd::types::Credential;
+use raftd::types::{Credential, NodeId};
 use raftd::wire::client::Op;
 use saves::Save;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +117,8 @@ pub(crate) struct Client {
     opening: Option<u64>,
     /// Requests about the cluster itself.
     errands: BTreeMap<u64, Op>,
+    /// Who is to be removed by requests that were not answered; they may arrive yet.
+    leaving: BTreeMap<u64, NodeId>,
     /// Snapshots on their way.
     saves: BTreeMap<u64, Save>,
     holder: Holder,
@@ -172,6 +174,7 @@ impl Crowd {
             sessions: Vec::new(),
             opening: None,
             errands: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             saves: BTreeMap::new(),
             holder: Holder::default(),
             watchers: Watchers::new(watching.split()),

@@ -129,9 +129,9 @@ pub(crate) fn answer_of(body: &ReplyBody<'_>) -> Option<(Answer, Vec<Row>)> {
     Some((Answer::PutIf { revision: revision.0, refused }, rows))
 }
 
-/// A read as a transaction of one request; `room` is for its bytes.
-pub(crate) fn as_txn<'a>(args: &RangeArgs, room: &'a mut Vec<u8>) -> kv::Txn<'a> {
-    let range = kv::Request::Range(kv::RangeRequest {
+/// A read in the store's words.
+pub(crate) fn request_of(args: &RangeArgs) -> kv::RangeRequest<'_> {
+    kv::RangeRequest {
         key: &args.key,
         end: RangeEnd::from_bytes(&args.end),
         limit: args.limit,
@@ -139,7 +139,12 @@ pub(crate) fn as_txn<'a>(args: &RangeArgs, room: &'a mut Vec<u8>) -> kv::Txn<'a>
         keys_only: args.keys_only,
         count_only: args.count_only,
         selection: kv::Selection::ALL,
-    });
+    }
+}
+
+/// A read as a transaction of one request; `room` is for its bytes.
+pub(crate) fn as_txn<'a>(args: &RangeArgs, room: &'a mut Vec<u8>) -> kv::Txn<'a> {
+    let range = kv::Request::Range(request_of(args));
     kv::TxnParts { then: &[range], ..kv::TxnParts::default() }.encode(room);
     kv::Txn::from_args(room).expect("it changes nothing")
 }
@@ -154,7 +159,7 @@ pub(crate) fn read_of(body: &ReplyBody<'_>) -> Option<Answer> {
     Some(Answer::Range { revision: revision.0, rows, more, count })
 }
 
-/// A key as a reply has it.
+/// A key as the store and its replies have it.
 pub(crate) fn row_of(kv: &KeyValue<'_>) -> Row {
     Row {
         key: kv.key.to_vec(),

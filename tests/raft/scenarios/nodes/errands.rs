@@ -1,5 +1,5 @@
 //! What the scenarios about errands need: somebody who asks for a change of the members, a message
-//! of a leader that has made another, somebody who asks for a snapshot and goes away.
+//! of a leader that has made another.
 
 use super::{End, Nodes, id};
 use raftd::codec::crc::payload_crc;
@@ -7,7 +7,6 @@ use raftd::raft::message::EntryMeta;
 use raftd::raft::{Configuration, Voters};
 use raftd::replica::Membership;
 use raftd::types::{EntryKind, LogIndex, LogPosition};
-use raftd::wire::client::snapshot_request;
 use raftd::wire::members::MemberRequest;
 use raftd::wire::peer::{AppendHead, encode_append};
 use raftd::wire::state::{StateWord, encode_state_word};
@@ -38,16 +37,6 @@ impl Nodes {
         let address = format!("sim:{learner}");
         let add = MemberRequest::Add { node: id(learner), address: &address, stay: true };
         self.ask(nth, |out, asked| add.encode(out, asked)).0
-    }
-
-    /// Asks `nth`, which leads, to save a snapshot, and hangs up while that asks the others whether
-    /// it still does.
-    pub(in crate::raft) fn save_and_hang_up(&mut self, nth: usize) {
-        self.ask(nth, snapshot_request);
-        self.turn_and_freeze(nth);
-        let pipe = self.pipes.pop().expect("it was just added");
-        self.say_ended(vec![pipe]);
-        self.thaw(nth);
     }
 
     /// Server `from` says to `to` what it would as the leader of the next term: behind `prev` it
