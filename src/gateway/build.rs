@@ -5,7 +5,8 @@ use std::error::Error;
 
 /// What is served.
 #[cfg(feature = "gateway")]
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
+    "authpb.proto",
     "mvccpb.proto",
     "etcdserverpb.proto",
     "v3lockpb.proto",

@@ -18,26 +18,30 @@ use crate::wire::client::{Command, RangeArgs, command_request, range_request};
 use crate::wire::error::{Advice, Error as WireError, KIND_ERROR};
 use crate::wire::reply::{ReplyBody, decode_reply, reply_head};
 
+use super::auth::{Identity, Who};
 use super::failure::{CONNECTION_LOST, Failure, NO_LEADER, TOO_LARGE, known, unreadable};
 use super::link::{Link, Lost, Replies};
 use super::nodes::Nodes;
+use super::options::User;
 use super::proto::etcdserverpb::ResponseHeader;
 use super::sessions::{Call, Sessions};
 
 /// How long a request may take: what etcd's do with its default timeouts, 5 s and two elections.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Redirects followed at once; after that two nodes probably name each other, and we wait as well.
 const REDIRECTS_AT_ONCE: u32 = 3;
 
-/// Keys and values of one request: what a node takes, less 64 bytes for the op, the call of a
-/// session, and lengths. Bytes.
-const CONTENT_BYTES_MAX: usize = REQUEST_BYTES_MAX - 64;
+/// Keys and values of one request: what a node takes, less 96 bytes for whom it is for, the op, the
+/// call of a session, and lengths. Bytes.
+const CONTENT_BYTES_MAX: usize = REQUEST_BYTES_MAX - 96;
 
 /// The cluster, as all services know it.
 pub(super) struct Cluster {
     /// Whom to ask.
     pub(super) nodes: Arc<Nodes>,
+    /// Who this gateway is there.
+    pub(super) identity: Identity,
     sessions: Arc<Sessions>,
 }
 
@@ -72,6 +76,20 @@ pub(super) struct Parts {
     node: NodeId,
     first: Option<Bytes>,
     others: Replies,
+}
+
+/// Who is asked, and for whom.
+struct Asked<'a> {
+    link: Link,
+    /// How often the link had logged in before.
+    logins: u64,
+    who: &'a Who,
+}
+
+impl Asked<'_> {
+    fn of(link: Link, who: &Who) -> Asked<'_> {
+        Asked { logins: link.logins(), link, who }
+    }
 }
 
 /// What is to be done about an error.
@@ -111,9 +129,10 @@ impl Parts {
 }
 
 impl Cluster {
-    /// The cluster that is reached at these addresses.
-    pub(super) fn start(addresses: &[String]) -> Cluster {
-        Cluster { nodes: Nodes::start(addresses), sessions: Arc::default() }
+    /// The cluster that is reached at these addresses. `user`: as whom the gateway logs in there.
+    pub(super) fn start(addresses: &[String], user: Option<&User>) -> Cluster {
+        let (nodes, sessions) = (Nodes::start(addresses), Arc::default());
+        Cluster { nodes, identity: Identity::of(user), sessions }
     }
 
     /// Refuses a request that is to be refused while nobody is known to lead.
@@ -146,19 +165,21 @@ impl Cluster {
         }
     }
 
-    /// Does a command once. `bytes`: its keys and values.
+    /// Does a command once, for `who`. `bytes`: its keys and values.
     pub(super) async fn write(
         &self,
+        who: &Who,
         bytes: usize,
         command: Command<'_>,
     ) -> Result<Answer, tonic::Status> {
         check_size(bytes)?;
-        let done = timeout(REQUEST_TIMEOUT, self.write_until_done(bytes, command)).await;
+        let done = timeout(REQUEST_TIMEOUT, self.write_until_done(who, bytes, command)).await;
         done.unwrap_or(Err(Failure::TimedOut)).map_err(Into::into)
     }
 
     async fn write_until_done(
         &self,
+        who: &Who,
         bytes: usize,
         command: Command<'_>,
     ) -> Result<Answer, Failure> {
@@ -166,11 +187,12 @@ impl Cluster {
         let mut doubt = false;
         let mut redirects = 0;
         loop {
-            let link = self.nodes.leader().await;
+            let asked = Asked::of(self.nodes.leader().await, who);
             let encode = |out: &mut Vec<u8>, id| {
-                command_request(out, id, Some(call.number()), command);
+                let number = Some(call.number());
+                self.write_for(who, out, |out| command_request(out, id, number, command));
             };
-            let body = match link.ask(bytes, encode).await {
+            let body = match asked.link.ask(bytes, encode).await {
                 Ok(body) => body,
                 Err(lost) => {
                     doubt |= lost == Lost::Unanswered;
@@ -178,7 +200,7 @@ impl Cluster {
                 }
             };
             let Some(error) = error_of(&body) else {
-                return Ok(Answer { body, node: link.node() });
+                return Ok(Answer { body, node: asked.link.node() });
             };
             if error == WireError::SessionExpired {
                 call.session_is_over();
@@ -189,7 +211,7 @@ impl Cluster {
                 call = self.begin().await?;
                 continue;
             }
-            match self.judge(&link, error) {
+            match self.judge(&asked, error).await? {
                 // A copy that was refused says nothing of those before it.
                 Then::Refuse(why) if doubt && !why.is_of_the_store() => {
                     return Err(Failure::TimedOut);
@@ -226,52 +248,60 @@ impl Cluster {
     async fn open_session(&self) -> Result<SessionId, Failure> {
         let encode = |out: &mut Vec<u8>, id| command_request(out, id, None, Command::OpenSession);
         let ask = |link| ask_once(link, 0, &encode);
-        let (answer, ()) = self.until_answered(Whom::Leader, Repeat::Freely, ask).await?;
+        // It is the gateway's, whoever is to make calls in it.
+        let (whom, repeat) = (Whom::Leader, Repeat::Freely);
+        let (answer, ()) = self.until_answered(&Who::Gateway, whom, repeat, ask).await?;
         match decode_reply(&answer.body).map(|reply| reply.body) {
             Ok(ReplyBody::OpenSession { session }) => Ok(session),
             Ok(_) | Err(_) => Err(Failure::TimedOut),
         }
     }
 
-    /// Asks until somebody answers. `bytes`: the request's keys and values.
+    /// Asks for `who` until somebody answers. `bytes`: the request's keys and values.
     pub(super) async fn ask(
         &self,
+        who: &Who,
         whom: Whom,
         repeat: Repeat,
         bytes: usize,
         encode: impl Fn(&mut Vec<u8>, u64),
     ) -> Result<Answer, tonic::Status> {
         check_size(bytes)?;
-        self.try_ask(whom, repeat, bytes, encode).await.map_err(Into::into)
+        self.try_ask(who, whom, repeat, bytes, encode).await.map_err(Into::into)
     }
 
     /// The same for who says why not in words of its own.
     pub(super) async fn try_ask(
         &self,
+        who: &Who,
         whom: Whom,
         repeat: Repeat,
         bytes: usize,
         encode: impl Fn(&mut Vec<u8>, u64),
     ) -> Result<Answer, Failure> {
+        let encode = |out: &mut Vec<u8>, id| self.write_for(who, out, |out| encode(out, id));
         let ask = |link| ask_once(link, bytes, &encode);
-        let asked = timeout(REQUEST_TIMEOUT, self.until_answered(whom, repeat, ask)).await;
+        let asked = timeout(REQUEST_TIMEOUT, self.until_answered(who, whom, repeat, ask)).await;
         asked.unwrap_or(Err(Failure::TimedOut)).map(|(answer, ())| answer)
     }
 
-    /// Asks for a range until somebody begins to answer.
+    /// Asks for a range, for `who`, until somebody begins to answer.
     pub(super) async fn range(
         &self,
+        who: &Who,
         whom: Whom,
         args: &RangeArgs<'_>,
     ) -> Result<Parts, tonic::Status> {
         let bytes = args.key.len() + args.end.len();
         check_size(bytes)?;
         let ask = |link: Link| async move {
-            let encode = |out: &mut Vec<u8>, id| range_request(out, id, args);
+            let encode = |out: &mut Vec<u8>, id| {
+                self.write_for(who, out, |out| range_request(out, id, args));
+            };
             let mut others = link.ask_for_replies(bytes, encode).await?;
             Ok((others.next().await?, others))
         };
-        let asked = self.until_answered(whom, Repeat::Freely, ask);
+        let asked = self.until_answered(who, whom, Repeat::Freely, ask);
         let begun = timeout(REQUEST_TIMEOUT, asked).await.unwrap_or(Err(Failure::TimedOut));
         let (Answer { body, node }, others) = begun?;
         Ok(Parts { node, first: Some(body), others })
@@ -280,6 +310,7 @@ impl Cluster {
     /// Asks until somebody answers. `ask` does so once, and may bring more than the reply.
     async fn until_answered<T, F>(
         &self,
+        who: &Who,
         whom: Whom,
         repeat: Repeat,
         ask: impl Fn(Link) -> F,
@@ -295,7 +326,8 @@ impl Cluster {
                 Whom::Home => self.nodes.home(attempts).await,
             };
             attempts += 1;
-            let (body, more) = match ask(link.clone()).await {
+            let asked = Asked::of(link, who);
+            let (body, more) = match ask(asked.link.clone()).await {
                 Ok(answered) => answered,
                 Err(Lost::Unanswered) if repeat == Repeat::IfNotDone => {
                     return Err(Failure::TimedOut);
@@ -303,9 +335,9 @@ impl Cluster {
                 Err(Lost::Unanswered | Lost::Unsent) => continue,
             };
             let Some(error) = error_of(&body) else {
-                return Ok((Answer { body, node: link.node() }, more));
+                return Ok((Answer { body, node: asked.link.node() }, more));
             };
-            match self.judge(&link, error) {
+            match self.judge(&asked, error).await? {
                 Then::Refuse(why) => return Err(Failure::Refused(why)),
                 Then::AtOnce if redirects < REDIRECTS_AT_ONCE => redirects += 1,
                 Then::Doubt if repeat == Repeat::IfNotDone => return Err(Failure::TimedOut),
@@ -314,23 +346,29 @@ impl Cluster {
         }
     }
 
-    /// What an error means, beside what it means for the request: who leads.
-    fn judge(&self, link: &Link, error: WireError) -> Then {
+    /// What an error means, beside what it means for the request: who leads, and who knows us.
+    async fn judge(&self, asked: &Asked<'_>, error: WireError) -> Result<Then, Failure> {
+        let Asked { link, logins, who } = asked;
         if let WireError::NotLeader { leader } = error {
             self.nodes.redirect(link, leader);
-            return Then::AtOnce;
+            return Ok(Then::AtOnce);
+        }
+        if let WireError::Denied { why } = error
+            && self.may_ask_again(link, *logins, who, why).await?
+        {
+            return Ok(Then::AtOnce);
         }
         // Its copy was done, or will never be: no copy that follows knows more.
         let settled =
             matches!(error, WireError::CallAcknowledged | WireError::AnswerNotKept { .. });
-        match error.advice() {
+        Ok(match error.advice() {
             // Somebody has to free space first.
             Advice::AskAgain if error == WireError::NoSpace => Then::Refuse(error),
             Advice::AskAgain => Then::Later,
             Advice::GiveUp => Then::Refuse(error),
             Advice::Unknown if settled => Then::Refuse(error),
             Advice::Unknown => Then::Doubt,
-        }
+        })
     }
 }
 
@@ -343,7 +381,7 @@ async fn ask_once(
 }
 
 /// The error in a reply's body, if it is one.
-fn error_of(body: &Bytes) -> Option<WireError> {
+pub(super) fn error_of(body: &Bytes) -> Option<WireError> {
     let (_, kind) = reply_head(body).ok()?;
     if kind != KIND_ERROR {
         return None;

@@ -13,6 +13,10 @@ pub(super) enum Failure {
     Refused(WireError),
     /// Nobody answered in time, or nobody knows the end: perhaps done.
     TimedOut,
+    /// The gateway cannot log in where rights count: not done.
+    NoLogin,
+    /// The gateway has no user by whose rights it could act for others: not done.
+    NoUser,
 }
 
 /// An error that etcd's clients know: the text behind `etcdserver: `.
@@ -28,6 +32,7 @@ pub(super) const DUPLICATE_KEY: Known =
     (Code::InvalidArgument, "duplicate key given in txn request");
 pub(super) const INVALID_SORT: Known = (Code::InvalidArgument, "invalid sort option");
 pub(super) const BAD_URLS: Known = (Code::InvalidArgument, "given member URLs are invalid");
+pub(super) const PERMISSION_NOT_GIVEN: Known = (Code::InvalidArgument, "permission not given");
 pub(super) const TOO_LARGE: Known = (Code::InvalidArgument, "request is too large");
 pub(super) const COMPACTED: Known =
     (Code::OutOfRange, "mvcc: required revision has been compacted");
@@ -61,6 +66,20 @@ pub(super) fn is_known(why: &Status, (code, text): Known) -> bool {
     why.code() == code && why.message().strip_prefix("etcdserver: ") == Some(text)
 }
 
+/// Why a watch has ended that may not be: etcd says it in the words that Go has for an error of
+/// gRPC.
+pub(super) fn cancel_reason(why: Denial) -> String {
+    let why = known(known_denial(why));
+    format!("rpc error: code = {:?} desc = {}", why.code(), why.message())
+}
+
+/// The error in such words; `None` if they are others.
+pub(super) fn denial_in(cancel_reason: &str) -> Option<Status> {
+    let denials = [Denial::NotPermitted, Denial::NoUser, Denial::LoginEnded];
+    let said = denials.into_iter().find(|why| self::cancel_reason(*why) == cancel_reason);
+    said.map(|why| known(known_denial(why)))
+}
+
 /// A node has answered what is no answer to what it was asked.
 pub(super) fn unexpected() -> Status {
     Status::internal("raftd: a node answered something else")
@@ -76,6 +95,13 @@ impl From<Failure> for Status {
         match failure {
             Failure::Refused(why) => refusal(&why),
             Failure::TimedOut => known(TIMED_OUT),
+            Failure::NoLogin => Status::failed_precondition(
+                "raftd: the gateway cannot log in to the cluster: its log says why",
+            ),
+            Failure::NoUser => Status::failed_precondition(
+                "raftd: the gateway has no user to act for others by: start it with --user, or \
+                 log in as a user with the role root once",
+            ),
         }
     }
 }
@@ -110,7 +136,8 @@ fn refusal(why: &WireError) -> Status {
     }
 }
 
-const fn known_denial(why: Denial) -> Known {
+/// What whoever may not do something hears.
+pub(super) const fn known_denial(why: Denial) -> Known {
     match why {
         Denial::NotPermitted => (Code::PermissionDenied, "permission denied"),
         Denial::NoUser => (Code::InvalidArgument, "user name is empty"),
@@ -118,7 +145,8 @@ const fn known_denial(why: Denial) -> Known {
     }
 }
 
-const fn known_auth(why: AuthRefusal) -> Known {
+/// What whoever asks of users and roles what cannot be done hears.
+pub(super) const fn known_auth(why: AuthRefusal) -> Known {
     let text = match why {
         AuthRefusal::UserEmpty => return (Code::InvalidArgument, "user name is empty"),
         AuthRefusal::RoleEmpty => return (Code::InvalidArgument, "role name is empty"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::auth::Who;
 use super::calls::{Answer, Cluster, Repeat, Whom};
 use super::failure::{
     BAD_URLS, Failure, LEARNER_NOT_READY, MEMBER_NOT_FOUND, NOT_A_LEARNER, PEER_URL_EXISTS, known,
@@ -37,8 +38,8 @@ pub(super) struct MemberService {
 }
 
 impl MemberService {
-    async fn statuses(&self) -> Result<(Answer, Vec<MemberStatus>), Status> {
-        list(&self.cluster).await
+    async fn statuses(&self, who: &Who) -> Result<(Answer, Vec<MemberStatus>), Status> {
+        list(&self.cluster, who).await
     }
 
     fn member(&self, status: &MemberStatus) -> Member {
@@ -52,28 +53,33 @@ impl MemberService {
     }
 
     /// All members, once a change is done.
-    async fn members(&self) -> Result<(Answer, Vec<Member>), Status> {
-        let (answer, statuses) = self.statuses().await?;
+    async fn members(&self, who: &Who) -> Result<(Answer, Vec<Member>), Status> {
+        let (answer, statuses) = self.statuses(who).await?;
         Ok((answer, statuses.iter().map(|status| self.member(status)).collect()))
     }
 
     /// One of the members.
-    async fn find(&self, id: u64) -> Result<MemberStatus, Status> {
-        let (_, statuses) = self.statuses().await?;
+    async fn find(&self, who: &Who, id: u64) -> Result<MemberStatus, Status> {
+        let (_, statuses) = self.statuses(who).await?;
         let found = statuses.into_iter().find(|status| status.node.get() == id);
         found.ok_or_else(|| known(MEMBER_NOT_FOUND))
     }
 
-    async fn change(&self, request: &MemberRequest<'_>) -> Result<(), Failure> {
+    async fn change(&self, who: &Who, request: &MemberRequest<'_>) -> Result<(), Failure> {
         let encode = |out: &mut Vec<u8>, id| request.encode(out, id);
-        let done = self.cluster.try_ask(Whom::Leader, Repeat::IfNotDone, 0, encode).await;
+        let (whom, repeat) = (Whom::Leader, Repeat::IfNotDone);
+        let done = self.cluster.try_ask(who, whom, repeat, 0, encode).await;
         done.map(|_| ())
     }
 }
 
 /// The members, as their leader sees them.
-pub(super) async fn list(cluster: &Cluster) -> Result<(Answer, Vec<MemberStatus>), Status> {
-    let answer = cluster.ask(Whom::Leader, Repeat::Freely, 0, member_list_request).await?;
+pub(super) async fn list(
+    cluster: &Cluster,
+    who: &Who,
+) -> Result<(Answer, Vec<MemberStatus>), Status> {
+    let (whom, repeat) = (Whom::Leader, Repeat::Freely);
+    let answer = cluster.ask(who, whom, repeat, 0, member_list_request).await?;
     let ReplyBody::MemberList(list) = answer.reply()? else { return Err(unexpected()) };
     Ok((answer, list.members))
 }
@@ -88,15 +94,16 @@ impl ClusterApi for MemberService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        let who = Who::of(&request);
         let MemberAddRequest { peer_urls, is_learner } = request.get_ref();
         let address = address_of(peer_urls)?;
-        let (_, statuses) = self.statuses().await?;
+        let (_, statuses) = self.statuses(&who).await?;
         if statuses.iter().any(|status| status.address == address) {
             return Err(known(PEER_URL_EXISTS));
         }
         let node = who_is(address).await?;
-        self.change(&MemberRequest::Add { node, address, stay: *is_learner }).await?;
-        let (answer, members) = self.members().await?;
+        self.change(&who, &MemberRequest::Add { node, address, stay: *is_learner }).await?;
+        let (answer, members) = self.members(&who).await?;
         Ok(Response::new(MemberAddResponse {
             header: Some(self.cluster.bare_header(answer.node.get())),
             member: members.iter().find(|member| member.id == node.get()).cloned(),
@@ -108,9 +115,10 @@ impl ClusterApi for MemberService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        let node = self.find(request.get_ref().id).await?.node;
-        self.change(&MemberRequest::Remove { node }).await?;
-        let (answer, members) = self.members().await?;
+        let who = Who::of(&request);
+        let node = self.find(&who, request.get_ref().id).await?.node;
+        self.change(&who, &MemberRequest::Remove { node }).await?;
+        let (answer, members) = self.members(&who).await?;
         let header = Some(self.cluster.bare_header(answer.node.get()));
         Ok(Response::new(MemberRemoveResponse { header, members }))
     }
@@ -120,7 +128,7 @@ impl ClusterApi for MemberService {
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         self.cluster.check_leader(&request)?;
-        let (answer, members) = self.members().await?;
+        let (answer, members) = self.members(&Who::of(&request)).await?;
         let header = Some(self.cluster.bare_header(answer.node.get()));
         Ok(Response::new(MemberListResponse { header, members }))
     }
@@ -129,17 +137,18 @@ impl ClusterApi for MemberService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let status = self.find(request.get_ref().id).await?;
+        let who = Who::of(&request);
+        let status = self.find(&who, request.get_ref().id).await?;
         if !is_learner(&status) {
             return Err(known(NOT_A_LEARNER));
         }
-        match self.change(&MemberRequest::Promote { node: status.node }).await {
+        match self.change(&who, &MemberRequest::Promote { node: status.node }).await {
             Err(Failure::Refused(WireError::Refused { .. })) => {
                 return Err(known(LEARNER_NOT_READY));
             }
             done @ (Ok(()) | Err(_)) => done?,
         }
-        let (answer, members) = self.members().await?;
+        let (answer, members) = self.members(&who).await?;
         let header = Some(self.cluster.bare_header(answer.node.get()));
         Ok(Response::new(MemberPromoteResponse { header, members }))
     }

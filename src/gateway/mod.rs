@@ -9,6 +9,7 @@
 //! v1                                            the same in fewer words of our own
 //! http       the same as JSON, and what else is not gRPC
 //! metrics    what was asked, in numbers
+//! auth       users and roles, and in whose name everything is asked
 //! calls      a request until it is answered     sessions   writes that are done once
 //! nodes      whom to ask                        link       one connection, everybody's requests
 //! failure    etcd's errors, word for word       exact      the one error that tonic makes itself
@@ -22,6 +23,7 @@
 //!
 //! One thread. What a request costs here is mostly HTTP/2; the runtime for it (tokio) is compiled
 //! into nothing but this program. Whoever needs more than one core of it starts another gateway.
+mod auth;
 mod calls;
 mod channel;
 mod concurrency;
@@ -56,6 +58,7 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use auth::AuthService;
 use calls::Cluster;
 use concurrency::{ElectionService, LockService, Stores};
 use exact::Exact;
@@ -68,6 +71,7 @@ use maintenance::MaintenanceService;
 use members::MemberService;
 use metrics::{Counted, Metrics};
 use proto::DESCRIPTORS;
+use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
@@ -82,7 +86,7 @@ use v1::AdminService;
 use watch::WatchService;
 use watch::inbox::Waiting;
 
-pub use options::Options;
+pub use options::{Options, User};
 
 /// Largest message of a client: a request and half a mebibyte, as etcd's. Bytes.
 const MESSAGE_BYTES_MAX: usize = crate::limits::REQUEST_BYTES_MAX + 512 * 1024;
@@ -154,7 +158,7 @@ pub async fn serve(options: &Options, stop: impl Future<Output = ()>) -> Result<
     let listen = |source| ServeError::Listen { address: options.listen.clone(), source };
     let listener = TcpListener::bind(&options.listen).await.map_err(listen)?;
     let incoming = Incoming::of(listener);
-    let cluster = Arc::new(Cluster::start(&options.cluster));
+    let cluster = Arc::new(Cluster::start(&options.cluster, options.user.as_ref()));
     log::info!("listening address={} cluster={}", options.listen, options.cluster.join(","));
     let (stopping, stopped) = oneshot::channel::<()>();
     let stopped = async {
@@ -213,6 +217,7 @@ fn routes(
         .add_service(exact(watch, metrics))
         .add_service(exact(LeaseServer::new(LeaseService(shared())), metrics))
         .add_service(exact(ClusterServer::new(members()), metrics))
+        .add_service(exact(AuthServer::new(AuthService(shared())), metrics))
         .add_service(exact(MaintenanceServer::new(MaintenanceService(shared())), metrics))
         .add_service(exact(LockServer::new(LockService(Arc::clone(&stores))), metrics))
         .add_service(exact(ElectionServer::new(ElectionService(stores)), metrics))

@@ -1,5 +1,7 @@
 //! The flags of `raftd-gateway`.
 
+use std::fmt;
+use std::fs;
 use std::time::Duration;
 
 use crate::program::{Parsed, UsageError, read_flags, refuse};
@@ -17,6 +19,23 @@ pub struct Options {
     /// How often a watch says that nothing happens, if its client asks for that.
     /// `--watch-progress-interval`.
     pub watch_progress: Duration,
+    /// As whom it logs in to the cluster, if rights count there. `--user`, `--password-file`.
+    pub user: Option<User>,
+}
+
+/// A user of the cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "User {{ name: {:?}, .. }}", self.name)
+    }
 }
 
 fn flags() -> getopts::Options {
@@ -46,6 +65,14 @@ fn flags() -> getopts::Options {
         "seconds after which a watch says that nothing happens, if asked to (default 600)",
         "SECONDS",
     );
+    flags.optopt(
+        "",
+        "user",
+        "user with the role root, by whose login the gateway acts for its clients where rights \
+         count (default: the first such user that logs in here)",
+        "NAME",
+    );
+    flags.optopt("", "password-file", "file whose first line is that user's password", "PATH");
     flags
 }
 
@@ -81,6 +108,25 @@ impl Options {
                 ));
             }
         };
-        Ok(Parsed::Serve(Options { listen, cluster, advertise, watch_progress }))
+        let user = user(matches.opt_str("user"), matches.opt_str("password-file"))?;
+        Ok(Parsed::Serve(Options { listen, cluster, advertise, watch_progress, user }))
+    }
+}
+
+/// A password is no flag: others of the machine see those.
+fn user(name: Option<String>, file: Option<String>) -> Result<Option<User>, UsageError> {
+    let (name, file) = match (name, file) {
+        (None, None) => return Ok(None),
+        (Some(name), Some(file)) if !name.is_empty() => (name, file),
+        (Some(_), Some(_)) => return refuse("--user has no name"),
+        (Some(_), None) => return refuse("--user needs --password-file"),
+        (None, Some(_)) => return refuse("--password-file needs --user"),
+    };
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            let password = text.lines().next().unwrap_or_default().to_owned();
+            Ok(Some(User { name, password }))
+        }
+        Err(why) => refuse(format!("--password-file {file:?} cannot be read: {why}")),
     }
 }

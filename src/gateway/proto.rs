@@ -12,6 +12,10 @@
     reason = "generated"
 )]
 
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }

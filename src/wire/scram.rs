@@ -63,6 +63,11 @@ impl PasswordKeys {
         proof
     }
 
+    /// A key for something else, which whoever knows the password can make, and no server.
+    pub fn secret(&self, purpose: &[u8]) -> Key {
+        hmac(&self.client_key, &[purpose])
+    }
+
     /// What proves to the client that the server keeps what belongs to the password.
     pub fn signature(&self, exchange: &Exchange<'_>) -> Key {
         exchange.signed_by(&self.server_key)

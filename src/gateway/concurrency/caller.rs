@@ -10,6 +10,7 @@ use tonic::codegen::tokio_stream::StreamExt;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
+use crate::gateway::failure::denial_in;
 use crate::gateway::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::gateway::proto::etcdserverpb::kv_server::Kv;
 use crate::gateway::proto::etcdserverpb::lease_server::Lease;
@@ -135,7 +136,8 @@ impl Watch {
         if response.compact_revision > 0 {
             return Ok(None);
         }
-        Err(Status::unknown(response.cancel_reason))
+        let reason = response.cancel_reason;
+        Err(Status::unknown(denial_in(&reason).map_or(reason, |it| it.message().to_owned())))
     }
 }
 

@@ -1,11 +1,15 @@
 //! `/health`, as etcd has it: whether a read would be answered.
 
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Response, StatusCode};
 
+use crate::gateway::auth::Who;
 use crate::gateway::calls::Cluster;
+use crate::gateway::failure::{is_known, known_denial};
 use crate::gateway::kv::range;
 use crate::gateway::proto::etcdserverpb::RangeRequest;
+use crate::wire::auth::Denial;
 use crate::wire::client::Consistency;
 
 use super::answer::json_text;
@@ -54,6 +58,10 @@ async fn trouble(cluster: &Cluster, asked: &Asked) -> Option<String> {
         return Some("RAFT NO LEADER".to_owned());
     }
     let any = RangeRequest { key: "health".into(), keys_only: true, ..RangeRequest::default() };
-    let read = range::range(cluster, &any, asked.consistency).await;
-    read.err().map(|why| format!("RANGE ERROR:{}", why.message()))
+    let read = range::range(cluster, &Who::Gateway, &any, asked.consistency).await;
+    // Whoever is refused is answered.
+    let denials = [Denial::NotPermitted, Denial::NoUser];
+    let is_denial = |why: &Status| denials.iter().any(|it| is_known(why, known_denial(*it)));
+    let failed = read.err().filter(|why| !is_denial(why));
+    failed.map(|why| format!("RANGE ERROR:{}", why.message()))
 }

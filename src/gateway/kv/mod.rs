@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
+use super::auth::Who;
 use super::calls::{Cluster, number};
 use super::failure::unexpected;
 use super::proto::etcdserverpb::kv_server::Kv;
@@ -28,20 +29,20 @@ impl Kv for KvService {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         self.0.check_leader(&request)?;
-        let request = request.get_ref();
+        let (who, request) = (Who::of(&request), request.get_ref());
         let consistency = if request.serializable {
             Consistency::Serializable
         } else {
             Consistency::Linearizable
         };
-        range::range(&self.0, request, consistency).await.map(Response::new)
+        range::range(&self.0, &who, request, consistency).await.map(Response::new)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         self.0.check_leader(&request)?;
         let put = translate::put(request.get_ref())?;
         let bytes = put.key.len() + put.value.len();
-        let answer = self.0.write(bytes, Command::PutWith(put)).await?;
+        let answer = self.0.write(&Who::of(&request), bytes, Command::PutWith(put)).await?;
         let ReplyBody::PutWith { revision, before } = answer.reply()? else {
             return Err(unexpected());
         };
@@ -58,7 +59,8 @@ impl Kv for KvService {
         self.0.check_leader(&request)?;
         let delete = translate::delete(request.get_ref())?;
         let bytes = delete.key.len() + delete.end.as_bytes().len();
-        let answer = self.0.write(bytes, Command::DeleteRangeWith(delete)).await?;
+        let who = Who::of(&request);
+        let answer = self.0.write(&who, bytes, Command::DeleteRangeWith(delete)).await?;
         let ReplyBody::DeleteRangeWith { revision, deleted, before } = answer.reply()? else {
             return Err(unexpected());
         };
@@ -72,7 +74,7 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         self.0.check_leader(&request)?;
-        txn::txn(&self.0, request.get_ref()).await.map(Response::new)
+        txn::txn(&self.0, &Who::of(&request), request.get_ref()).await.map(Response::new)
     }
 
     async fn compact(
@@ -82,7 +84,8 @@ impl Kv for KvService {
         self.0.check_leader(&request)?;
         // That memory is given back at once is no promise of ours: `physical` waits for nothing.
         let revision = translate::revision(request.get_ref().revision);
-        let answer = self.0.write(0, Command::Compact { revision }).await?;
+        let who = Who::of(&request);
+        let answer = self.0.write(&who, 0, Command::Compact { revision }).await?;
         let ReplyBody::Compact { revision } = answer.reply()? else { return Err(unexpected()) };
         Ok(Response::new(CompactionResponse { header: Some(self.0.header(answer.node, revision)) }))
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use std::cmp::Ordering;
 use tonic::{Code, Status};
 
+use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Whom, number};
 use crate::gateway::failure::{COMPACTED, CONNECTION_LOST, Known, is_known, unexpected};
 use crate::gateway::proto::etcdserverpb::{RangeRequest, RangeResponse};
@@ -33,9 +34,10 @@ struct Found {
     count: u64,
 }
 
-/// Does a read. `consistency`, whatever the request says of it.
+/// Does a read for `who`. `consistency`, whatever the request says of it.
 pub(in crate::gateway) async fn range(
     cluster: &Cluster,
+    who: &Who,
     request: &RangeRequest,
     consistency: Consistency,
 ) -> Result<RangeResponse, Status> {
@@ -43,7 +45,7 @@ pub(in crate::gateway) async fn range(
     let args = args_of(&asked, consistency);
     let mut attempts = 1;
     let found = loop {
-        match find(cluster, &args).await {
+        match find(cluster, who, &args).await {
             Err(why) if attempts < ATTEMPTS && is_worth_another(&args, &why) => attempts += 1,
             found => break found?,
         }
@@ -68,12 +70,12 @@ fn is_worth_another(args: &RangeArgs<'_>, why: &Status) -> bool {
 
 /// A node sorts `SORTED_KEYS_MAX` keys; etcd any number. If there are more, all of them are read by
 /// key, and put into order here.
-async fn find(cluster: &Cluster, args: &RangeArgs<'_>) -> Result<Found, Status> {
-    let found = read(cluster, args).await?;
+async fn find(cluster: &Cluster, who: &Who, args: &RangeArgs<'_>) -> Result<Found, Status> {
+    let found = read(cluster, who, args).await?;
     if !args.selection.sorts() || !args.is_cut(found.kvs.len(), found.more) {
         return Ok(found);
     }
-    let mut all = read(cluster, &args.by_key(found.revision)).await?;
+    let mut all = read(cluster, who, &args.by_key(found.revision)).await?;
     // Who watches from there on misses nothing; it may be older than what was newest just now.
     all.revision = found.revision;
     all.more = args.sort(&mut all.kvs);
@@ -96,12 +98,12 @@ impl Sortable for KeyValue {
     }
 }
 
-async fn read(cluster: &Cluster, args: &RangeArgs<'_>) -> Result<Found, Status> {
+async fn read(cluster: &Cluster, who: &Who, args: &RangeArgs<'_>) -> Result<Found, Status> {
     let whom = match args.consistency {
         Consistency::Serializable => Whom::Home,
         Consistency::Linearizable | Consistency::Lease => Whom::Leader,
     };
-    let mut parts = cluster.range(whom, args).await?;
+    let mut parts = cluster.range(who, whom, args).await?;
     let mut kvs = Vec::new();
     let mut bytes = 0;
     loop {

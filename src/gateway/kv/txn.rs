@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tonic::Status;
 
+use crate::gateway::auth::Who;
 use crate::gateway::calls::{Answer, Cluster, Repeat, Whom, number};
 use crate::gateway::failure::{DUPLICATE_KEY, KEY_NOT_FOUND, TOO_MANY_OPS, known, unexpected};
 use crate::gateway::proto::etcdserverpb as pb;
@@ -20,9 +21,10 @@ use crate::wire::results::{Results, TxnResult};
 
 use super::{check, translate};
 
-/// Does a transaction: as a read if it changes nothing, whichever branch is taken.
+/// Does a transaction for `who`: as a read if it changes nothing, whichever branch is taken.
 pub(super) async fn txn(
     cluster: &Cluster,
+    who: &Who,
     request: &pb::TxnRequest,
 ) -> Result<pb::TxnResponse, Status> {
     check::check(request)?;
@@ -30,11 +32,11 @@ pub(super) async fn txn(
     encode(request, &mut args)?;
     let txn = Txn::from_args(&args).map_err(|why| refusal(&why))?;
     let answer = if !txn.is_read_only() {
-        cluster.write(args.len(), Command::Txn(txn)).await?
+        cluster.write(who, args.len(), Command::Txn(txn)).await?
     } else if check::is_serializable(request) {
-        read(cluster, txn, Whom::Home, Consistency::Serializable).await?
+        read(cluster, who, txn, Whom::Home, Consistency::Serializable).await?
     } else {
-        read(cluster, txn, Whom::Leader, Consistency::Linearizable).await?
+        read(cluster, who, txn, Whom::Leader, Consistency::Linearizable).await?
     };
     let ReplyBody::Txn { revision, succeeded, results, .. } = answer.reply()? else {
         return Err(unexpected());
@@ -49,12 +51,13 @@ pub(super) async fn txn(
 
 async fn read(
     cluster: &Cluster,
+    who: &Who,
     txn: Txn<'_>,
     whom: Whom,
     consistency: Consistency,
 ) -> Result<Answer, Status> {
     let encode = |out: &mut Vec<u8>, id| read_txn_request(out, id, consistency, txn);
-    cluster.ask(whom, Repeat::Freely, txn.args().len(), encode).await
+    cluster.ask(who, whom, Repeat::Freely, txn.args().len(), encode).await
 }
 
 /// What is left to be wrong with a transaction that was checked.

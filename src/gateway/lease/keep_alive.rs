@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
+use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Whom, number};
 use crate::gateway::failure::{Failure, unexpected};
 use crate::gateway::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
@@ -26,6 +27,8 @@ type Answered = Result<LeaseKeepAliveResponse, Status>;
 /// The answers of one stream.
 pub(in crate::gateway) struct KeepAlives {
     cluster: Arc<Cluster>,
+    /// In whose name.
+    who: Who,
     /// `None` once the client has said all.
     requests: Option<Streaming<LeaseKeepAliveRequest>>,
     under_way: VecDeque<Turn>,
@@ -51,9 +54,10 @@ impl Drop for Asking {
 impl KeepAlives {
     pub(super) fn new(
         cluster: Arc<Cluster>,
+        who: Who,
         requests: Streaming<LeaseKeepAliveRequest>,
     ) -> KeepAlives {
-        KeepAlives { cluster, requests: Some(requests), under_way: VecDeque::new() }
+        KeepAlives { cluster, who, requests: Some(requests), under_way: VecDeque::new() }
     }
 
     /// Takes requests while there is room. An error ends the stream behind the answers before it.
@@ -69,8 +73,8 @@ impl KeepAlives {
                     self.under_way.push_back(Turn::Has(Err(why)));
                 }
                 Poll::Ready(Some(Ok(request))) => {
-                    let cluster = Arc::clone(&self.cluster);
-                    let asking = Asking(tokio::spawn(keep_alive(cluster, request.id)));
+                    let (cluster, who) = (Arc::clone(&self.cluster), self.who.clone());
+                    let asking = Asking(tokio::spawn(keep_alive(cluster, who, request.id)));
                     self.under_way.push_back(Turn::Waits(asking));
                 }
             }
@@ -103,9 +107,9 @@ impl Stream for KeepAlives {
     }
 }
 
-pub(super) async fn keep_alive(cluster: Arc<Cluster>, id: i64) -> Answered {
+pub(super) async fn keep_alive(cluster: Arc<Cluster>, who: Who, id: i64) -> Answered {
     let asked = LeaseRequest::KeepAlive { lease: id.cast_unsigned() };
-    let answer = ask(&cluster, Whom::Leader, &asked).await?;
+    let answer = ask(&cluster, &who, Whom::Leader, &asked).await?;
     let ReplyBody::LeaseTerm { term, .. } = answer.reply()? else { return Err(unexpected()) };
     // A lease that does not exist, or not any more, has a time to live of 0: that is no error.
     Ok(LeaseKeepAliveResponse {
@@ -144,13 +148,14 @@ mod tests {
     fn who_does_not_read_keeps_no_room_from_others() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let cluster = Arc::new(Cluster::start(&[]));
+            let cluster = Arc::new(Cluster::start(&[], None));
             let link = Link::to_nobody();
             cluster.nodes.take_for_leader(&link);
             let all_room = link.fill();
             let streams = ROOM / UNDER_WAY_MAX + 1;
-            let mut streams: Vec<KeepAlives> =
-                (0..streams).map(|_| KeepAlives::new(Arc::clone(&cluster), requests())).collect();
+            let mut streams: Vec<KeepAlives> = (0..streams)
+                .map(|_| KeepAlives::new(Arc::clone(&cluster), Who::Nobody, requests()))
+                .collect();
             poll_fn(|context| {
                 for stream in &mut streams {
                     assert!(Pin::new(stream).poll_next(context).is_pending());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::auth::Who;
 use super::calls::{Answer, Cluster, Repeat, Whom, number};
 use super::failure::{LEASE_TTL_TOO_LARGE, known, unexpected};
 use super::kv::translate;
@@ -26,8 +27,12 @@ pub(super) struct LeaseService(pub(super) Arc<Cluster>);
 
 impl LeaseService {
     /// Begins a lease's time anew. Of one that is not there the answer has a time to live of 0.
-    pub(super) async fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
-        keep_alive::keep_alive(Arc::clone(&self.0), id).await
+    pub(super) async fn keep_alive(
+        &self,
+        who: Who,
+        id: i64,
+    ) -> Result<LeaseKeepAliveResponse, Status> {
+        keep_alive::keep_alive(Arc::clone(&self.0), who, id).await
     }
 }
 
@@ -45,7 +50,7 @@ impl Lease for LeaseService {
             return Err(known(LEASE_TTL_TOO_LARGE));
         }
         let command = Command::LeaseGrant { lease: id.cast_unsigned(), ttl_s };
-        let answer = self.0.write(0, command).await?;
+        let answer = self.0.write(&Who::of(&request), 0, command).await?;
         let ReplyBody::LeaseTerm { term, .. } = answer.reply()? else { return Err(unexpected()) };
         Ok(Response::new(LeaseGrantResponse {
             header: Some(self.0.header(answer.node, term.revision)),
@@ -61,7 +66,8 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         self.0.check_leader(&request)?;
         let lease = request.get_ref().id.cast_unsigned();
-        let answer = self.0.write(0, Command::LeaseRevoke { lease }).await?;
+        let who = Who::of(&request);
+        let answer = self.0.write(&who, 0, Command::LeaseRevoke { lease }).await?;
         let ReplyBody::LeaseRevoke { revision } = answer.reply()? else {
             return Err(unexpected());
         };
@@ -76,7 +82,8 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         self.0.check_leader(&request)?;
-        Ok(Response::new(KeepAlives::new(Arc::clone(&self.0), request.into_inner())))
+        let (who, requests) = (Who::of(&request), request.into_inner());
+        Ok(Response::new(KeepAlives::new(Arc::clone(&self.0), who, requests)))
     }
 
     async fn lease_time_to_live(
@@ -86,7 +93,7 @@ impl Lease for LeaseService {
         self.0.check_leader(&request)?;
         let LeaseTimeToLiveRequest { id, keys } = *request.get_ref();
         let asked = LeaseRequest::TimeToLive { lease: id.cast_unsigned(), keys };
-        let answer = ask(&self.0, Whom::Leader, &asked).await?;
+        let answer = ask(&self.0, &Who::of(&request), Whom::Leader, &asked).await?;
         let ReplyBody::LeaseTimes(times, names) = answer.reply()? else {
             return Err(unexpected());
         };
@@ -111,10 +118,11 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         self.0.check_leader(&request)?;
         let mut leases: Vec<LeaseStatus> = Vec::new();
+        let who = Who::of(&request);
         let mut after = 0;
         loop {
             let asked = LeaseRequest::List { after, consistency: Consistency::Linearizable };
-            let answer = ask(&self.0, Whom::Leader, &asked).await?;
+            let answer = ask(&self.0, &who, Whom::Leader, &asked).await?;
             let ReplyBody::LeaseList(list) = answer.reply()? else { return Err(unexpected()) };
             leases.extend(list.leases.iter().map(|id| LeaseStatus { id: id.cast_signed() }));
             match list.leases.last() {
@@ -128,7 +136,12 @@ impl Lease for LeaseService {
     }
 }
 
-async fn ask(cluster: &Cluster, whom: Whom, request: &LeaseRequest) -> Result<Answer, Status> {
+async fn ask(
+    cluster: &Cluster,
+    who: &Who,
+    whom: Whom,
+    request: &LeaseRequest,
+) -> Result<Answer, Status> {
     let encode = |out: &mut Vec<u8>, id| lease_request(out, id, request);
-    cluster.ask(whom, Repeat::Freely, 0, encode).await
+    cluster.ask(who, whom, Repeat::Freely, 0, encode).await
 }

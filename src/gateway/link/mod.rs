@@ -14,13 +14,15 @@
 //!
 //! Replies are slices of what was read, not copies.
 
-mod greet;
+mod line;
+mod login;
 mod pump;
 mod replies;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -35,11 +37,11 @@ use crate::wire::fields::DecodeError;
 use crate::wire::frame::FrameError;
 use crate::wire::hello::Welcome;
 use crate::wire::reply::reply_head;
-use crate::wire::watch::{WatchArgs, watch_cancel_request, watch_progress_request, watch_request};
+use crate::wire::watch::{watch_cancel_request, watch_progress_request};
 
 use crate::gateway::watch::inbox::{ProgressSink, Sink, Taken};
 
-pub(super) use greet::greet;
+pub(super) use line::Line;
 use pump::Pump;
 pub(super) use replies::Replies;
 
@@ -114,6 +116,10 @@ struct Shared {
     room: Arc<Semaphore>,
     state: Mutex<State>,
     gone: Notify,
+    /// Whoever holds it logs in.
+    logging_in: tokio::sync::Mutex<()>,
+    /// How often that was done.
+    logins: AtomicU64,
 }
 
 #[derive(Default)]
@@ -144,14 +150,8 @@ impl Link {
     /// Connects to `address` (host:port), introduces itself, and serves whoever asks from then on.
     /// `cluster_id` 0 takes any cluster.
     pub(super) async fn open(address: &str, cluster_id: ClusterId) -> Result<Link, LinkError> {
-        let (stream, input, welcome) = greet(address, cluster_id).await?;
-        let shared = Arc::new(Shared {
-            address: address.to_owned(),
-            welcome,
-            room: Arc::new(Semaphore::new(ROOM)),
-            state: Mutex::default(),
-            gone: Notify::new(),
-        });
+        let Line { stream, input, welcome } = Line::open(address, cluster_id).await?;
+        let shared = Arc::new(Shared::new(address.to_owned(), welcome));
         tokio::spawn(Pump::new(Arc::clone(&shared), stream, input).run());
         Ok(Link { shared })
     }
@@ -211,9 +211,9 @@ impl Link {
         begun.map(|_| answer).map_err(|_| Lost::Unsent)
     }
 
-    /// Opens a watch, whose replies go to `sink`. Answers its number; `None`: the link is lost.
-    pub(super) fn watch(&self, args: &WatchArgs<'_>, sink: Sink) -> Option<u64> {
-        let encode = |out: &mut Vec<u8>, id| watch_request(out, id, args);
+    /// Opens the watch that is asked for, whose replies go to `sink`. Answers its number; `None`:
+    /// the link is lost.
+    pub(super) fn watch(&self, sink: Sink, encode: impl FnOnce(&mut Vec<u8>, u64)) -> Option<u64> {
         self.shared.state().begin(Waiting::Watch(sink), encode).ok()
     }
 
@@ -258,6 +258,18 @@ impl Link {
 }
 
 impl Shared {
+    fn new(address: String, welcome: Welcome) -> Shared {
+        Shared {
+            address,
+            welcome,
+            room: Arc::new(Semaphore::new(ROOM)),
+            state: Mutex::default(),
+            gone: Notify::new(),
+            logging_in: tokio::sync::Mutex::default(),
+            logins: AtomicU64::new(0),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -361,9 +373,7 @@ impl Link {
             request_bytes_max: 0,
             feature_level: 0,
         };
-        let room = Arc::new(Semaphore::new(ROOM));
-        let (state, gone) = (State::default().into(), Notify::new());
-        Link { shared: Arc::new(Shared { address: String::new(), welcome, room, state, gone }) }
+        Link { shared: Arc::new(Shared::new(String::new(), welcome)) }
     }
 
     /// Takes all room.

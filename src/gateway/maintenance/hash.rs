@@ -4,6 +4,7 @@
 use crc32fast::Hasher;
 use tonic::Status;
 
+use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Whom, number};
 use crate::gateway::failure::unexpected;
 use crate::gateway::kv::translate;
@@ -13,7 +14,11 @@ use crate::wire::client::{Consistency, RangeArgs};
 use crate::wire::reply::{RangeReply, ReplyBody};
 
 /// Reads everything, reply by reply: nothing is gathered.
-pub(super) async fn hash_kv(cluster: &Cluster, revision: i64) -> Result<HashKvResponse, Status> {
+pub(super) async fn hash_kv(
+    cluster: &Cluster,
+    who: &Who,
+    revision: i64,
+) -> Result<HashKvResponse, Status> {
     let (_, status) = super::status(cluster, Whom::Home).await?;
     let asked = translate::revision(revision);
     let args = RangeArgs {
@@ -23,7 +28,7 @@ pub(super) async fn hash_kv(cluster: &Cluster, revision: i64) -> Result<HashKvRe
         consistency: Consistency::Linearizable,
         ..RangeArgs::of_key(&[0])
     };
-    let mut parts = cluster.range(Whom::Home, &args).await?;
+    let mut parts = cluster.range(who, Whom::Home, &args).await?;
     let mut hasher = Hasher::new();
     let (node, newest) = loop {
         let answer = parts.next().await?;

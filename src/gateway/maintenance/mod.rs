@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
+use super::auth::Who;
 use super::calls::{Answer, Cluster, Repeat, Whom, number};
 use super::channel::Channel;
 use super::failure::{BAD_TRANSFEREE, NO_LEADER, known, unexpected};
@@ -90,12 +91,14 @@ impl Maintenance for MaintenanceService {
     /// Done at once: nothing here needs it.
     async fn defragment(
         &self,
-        _: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.0.administer(&Who::of(&request)).await?;
         Ok(Response::new(DefragmentResponse { header: None }))
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.0.administer(&Who::of(&request)).await?;
         let (answer, status) = status(&self.0, Whom::Home).await?;
         let [_, _, _, _, short @ ..] = status.state_hash.to_be_bytes();
         Ok(Response::new(HashResponse {
@@ -108,39 +111,41 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
-        hash::hash_kv(&self.0, request.get_ref().revision).await.map(Response::new)
+        let who = Who::of(&request);
+        self.0.administer(&who).await?;
+        hash::hash_kv(&self.0, &who, request.get_ref().revision).await.map(Response::new)
     }
 
     type SnapshotStream = Channel<SnapshotResponse>;
 
     async fn snapshot(
         &self,
-        _: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let cluster = Arc::clone(&self.0);
-        Ok(Response::new(Channel::fed(|out| snapshot::snapshot(cluster, out))))
+        let (cluster, who) = (Arc::clone(&self.0), Who::of(&request));
+        Ok(Response::new(Channel::fed(|out| snapshot::snapshot(cluster, who, out))))
     }
 
     async fn move_leader(
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        let id = request.get_ref().target_id;
-        let (_, members) = members::list(&self.0).await?;
+        let (who, id) = (Who::of(&request), request.get_ref().target_id);
+        let (_, members) = members::list(&self.0, &who).await?;
         let target = members.iter().find(|member| member.node.get() == id);
         let target = target.ok_or_else(|| known(BAD_TRANSFEREE))?;
         let transfer = MemberRequest::Transfer { node: Some(target.node) };
         let encode = |out: &mut Vec<u8>, id| transfer.encode(out, id);
         // Repeating it is harmless: who leads has nothing to take over.
-        let answer = self.0.ask(Whom::Leader, Repeat::Freely, 0, encode).await?;
+        let answer = self.0.ask(&who, Whom::Leader, Repeat::Freely, 0, encode).await?;
         let ReplyBody::Transfer { .. } = answer.reply()? else { return Err(unexpected()) };
         Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 }
 
-/// What a node says of itself.
+/// What a node says of itself, whoever wants to know.
 async fn status(cluster: &Cluster, whom: Whom) -> Result<(Answer, NodeStatus), Status> {
-    let answer = cluster.ask(whom, Repeat::Freely, 0, status_request).await?;
+    let answer = cluster.ask(&Who::Gateway, whom, Repeat::Freely, 0, status_request).await?;
     let ReplyBody::Status(status) = answer.reply()? else { return Err(unexpected()) };
     Ok((answer, *status))
 }

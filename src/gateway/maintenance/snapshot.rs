@@ -13,22 +13,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Status;
 
+use crate::gateway::auth::{LoginError, Who};
 use crate::gateway::calls::Cluster;
 use crate::gateway::failure::{Failure, TIMED_OUT, known, unexpected, unreadable};
 use crate::gateway::kv::translate;
-use crate::gateway::link::greet;
+use crate::gateway::link::{Line, LinkError};
 use crate::gateway::proto::etcdserverpb::SnapshotResponse;
-use crate::limits::REPLY_BYTES_MAX;
 use crate::wire::client::snapshot_request;
-use crate::wire::frame::{LENGTH_BYTES, next_frame};
 use crate::wire::reply::{ReplyBody, decode_reply};
 
 /// What the size of the file is a multiple of. Bytes.
@@ -40,27 +37,34 @@ const PATIENCE: Duration = Duration::from_secs(10);
 type Out = mpsc::Sender<Result<SnapshotResponse, Status>>;
 
 /// Sends a snapshot of the home node, piece by piece.
-pub(super) async fn snapshot(cluster: Arc<Cluster>, out: Out) {
-    if let Err(why) = send(&cluster, &out).await {
+pub(super) async fn snapshot(cluster: Arc<Cluster>, who: Who, out: Out) {
+    if let Err(why) = send(&cluster, &who, &out).await {
         // Whoever asked may have gone.
         let _gone = out.send(Err(why)).await;
     }
 }
 
-async fn send(cluster: &Cluster, out: &Out) -> Result<(), Status> {
-    let home = timeout(PATIENCE, cluster.nodes.home(0)).await.map_err(|_| known(TIMED_OUT))?;
-    let greeted = timeout(PATIENCE, greet(home.address(), home.welcome().cluster_id)).await;
-    let (mut stream, mut input, _) = greeted
-        .map_err(|_| known(TIMED_OUT))?
-        .map_err(|why| Status::unavailable(format!("raftd: {why}")))?;
-    let mut request = Vec::new();
-    snapshot_request(&mut request, 1);
-    stream.write_all(&request).await.map_err(|_| known(TIMED_OUT))?;
+/// A connection to the home node, by which the gateway has logged in if it can.
+async fn open(cluster: &Cluster) -> Result<Line, Status> {
+    let home = cluster.nodes.home(0).await;
+    let line = Line::open(home.address(), home.welcome().cluster_id).await;
+    let mut line = line.map_err(|why| Status::unavailable(format!("raftd: {why}")))?;
+    let Some(own) = cluster.identity.own() else { return Ok(line) };
+    match line.log_in(&own).await {
+        Ok(_) | Err(LoginError::NotNeeded) => Ok(line),
+        Err(why) => Err(Status::unavailable(format!("raftd: the gateway cannot log in: {why}"))),
+    }
+}
+
+async fn send(cluster: &Cluster, who: &Who, out: &Out) -> Result<(), Status> {
+    let mut line = timeout(PATIENCE, open(cluster)).await.map_err(|_| known(TIMED_OUT))??;
+    let said = line.say(|out| cluster.write_for(who, out, |out| snapshot_request(out, 3))).await;
+    said.map_err(|_| known(TIMED_OUT))?;
     let mut hasher = Sha256::new();
     let mut sent = 0;
     let size = loop {
-        let body = timeout(PATIENCE, next_body(&mut stream, &mut input)).await;
-        let body = body.map_err(|_| known(TIMED_OUT))??;
+        let body = timeout(PATIENCE, line.next()).await.map_err(|_| known(TIMED_OUT))?;
+        let body = body.map_err(|why| lost(&why))?;
         let reply = decode_reply(&body).map_err(|why| unreadable(&why))?;
         if let ReplyBody::Error(why) = reply.body {
             return Err(Failure::Refused(why).into());
@@ -99,17 +103,9 @@ async fn give(out: &Out, remaining_bytes: u64, blob: Bytes) -> Result<(), Status
     out.send(Ok(response)).await.map_err(|_| Status::cancelled("nobody listens"))
 }
 
-/// The next reply's body.
-async fn next_body(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Bytes, Status> {
-    loop {
-        let frame = next_frame(input, REPLY_BYTES_MAX);
-        let frame = frame.map_err(|why| Status::internal(format!("raftd: {why}")))?;
-        if let Some(consumed) = frame.map(|frame| frame.consumed) {
-            return Ok(input.split_to(consumed).freeze().slice(LENGTH_BYTES..));
-        }
-        match stream.read_buf(input).await {
-            Ok(0) | Err(_) => return Err(known(TIMED_OUT)),
-            Ok(_) => {}
-        }
+fn lost(why: &LinkError) -> Status {
+    if let LinkError::Frame(why) = why {
+        return Status::internal(format!("raftd: {why}"));
     }
+    known(TIMED_OUT)
 }

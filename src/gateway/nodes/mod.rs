@@ -117,7 +117,7 @@ impl Nodes {
     }
 
     /// The cluster; 0 until a node has been reached.
-    fn cluster_id(&self) -> ClusterId {
+    pub(super) fn cluster_id(&self) -> ClusterId {
         self.known().cluster_id
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Repeat, Whom};
 use crate::gateway::failure::unexpected;
 use crate::gateway::members::{self, MemberService};
@@ -26,8 +27,8 @@ pub(in crate::gateway) struct AdminService {
 }
 
 impl AdminService {
-    async fn servers(&self) -> Result<Vec<Server>, Status> {
-        let (_, members) = members::list(&self.cluster).await?;
+    async fn servers(&self, who: &Who) -> Result<Vec<Server>, Status> {
+        let (_, members) = members::list(&self.cluster, who).await?;
         Ok(members.iter().map(server).collect())
     }
 }
@@ -52,9 +53,10 @@ impl Admin for AdminService {
             peer_urls: vec![format!("http://{}", it.address)],
             is_learner: it.learner,
         };
+        let who = Who::of(&request);
         let added = self.members.member_add(request.map(add)).await?.into_inner();
         let id = added.member.map_or(0, |member| member.id);
-        Ok(Response::new(AddServerResponse { id, servers: self.servers().await? }))
+        Ok(Response::new(AddServerResponse { id, servers: self.servers(&who).await? }))
     }
 
     async fn remove_server(
@@ -62,8 +64,9 @@ impl Admin for AdminService {
         request: Request<RemoveServerRequest>,
     ) -> Result<Response<RemoveServerResponse>, Status> {
         let remove = |it: RemoveServerRequest| etcd::MemberRemoveRequest { id: it.id };
+        let who = Who::of(&request);
         self.members.member_remove(request.map(remove)).await?;
-        Ok(Response::new(RemoveServerResponse { servers: self.servers().await? }))
+        Ok(Response::new(RemoveServerResponse { servers: self.servers(&who).await? }))
     }
 
     async fn transfer_leadership(
@@ -74,7 +77,8 @@ impl Admin for AdminService {
         let encode = |out: &mut Vec<u8>, id| transfer.encode(out, id);
         // With a name, repeating it is harmless; without one it would go on to the next.
         let repeat = if request.get_ref().id == 0 { Repeat::IfNotDone } else { Repeat::Freely };
-        let answer = self.cluster.ask(Whom::Leader, repeat, 0, encode).await?;
+        let who = Who::of(&request);
+        let answer = self.cluster.ask(&who, Whom::Leader, repeat, 0, encode).await?;
         let ReplyBody::Transfer { leader } = answer.reply()? else { return Err(unexpected()) };
         Ok(Response::new(TransferLeadershipResponse { leader: leader.get() }))
     }
@@ -84,7 +88,9 @@ impl Admin for AdminService {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         self.cluster.check_leader(&request)?;
-        let answer = self.cluster.ask(Whom::Leader, Repeat::Freely, 0, status_request).await?;
+        // Whoever asks how all is need not be known; for the list of members it must.
+        let (who, whom, repeat) = (Who::of(&request), Whom::Leader, Repeat::Freely);
+        let answer = self.cluster.ask(&who, whom, repeat, 0, status_request).await?;
         let ReplyBody::Status(status) = answer.reply()? else { return Err(unexpected()) };
         Ok(Response::new(StatusResponse {
             cluster_id: status.cluster_id.to_string(),
@@ -96,7 +102,7 @@ impl Admin for AdminService {
             compact_revision: status.compact_revision.0,
             keys: status.keys,
             version: status.version.clone(),
-            servers: self.servers().await?,
+            servers: self.servers(&who).await?,
         }))
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Code, Status};
 
-use crate::gateway::failure::{COMPACTED, known};
+use crate::gateway::failure::{COMPACTED, denial_in, known};
 use crate::gateway::proto::etcdserverpb as etcd;
 use crate::gateway::proto::raftd::WatchResponse;
 use crate::gateway::watch::Watching;
@@ -54,5 +54,6 @@ fn end(response: &etcd::WatchResponse) -> Status {
         let from = response.compact_revision;
         return Status::new(why.code(), format!("{}: watch from {from} on", why.message()));
     }
-    Status::new(Code::InvalidArgument, response.cancel_reason.clone())
+    let reason = &response.cancel_reason;
+    denial_in(reason).unwrap_or_else(|| Status::new(Code::InvalidArgument, reason.clone()))
 }

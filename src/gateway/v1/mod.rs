@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 
+use super::auth::Who;
 use super::calls::{Cluster, number};
 use super::kv::{KvService, range};
 use super::lease::LeaseService;
@@ -48,8 +49,8 @@ impl Kv for Service {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         self.kv.0.check_leader(&request)?;
         let consistency = words::consistency(request.get_ref())?;
-        let asked = words::get(request.into_inner());
-        let found = range::range(&self.kv.0, &asked, consistency).await?;
+        let (who, asked) = (Who::of(&request), words::get(request.into_inner()));
+        let found = range::range(&self.kv.0, &who, &asked, consistency).await?;
         Ok(Response::new(words::got(found)))
     }
 
@@ -117,8 +118,8 @@ impl Kv for Service {
         request: Request<KeepLeaseAliveRequest>,
     ) -> Result<Response<KeepLeaseAliveResponse>, Status> {
         self.kv.0.check_leader(&request)?;
-        let lease = request.get_ref().lease.cast_signed();
-        match self.leases.keep_alive(lease).await?.ttl {
+        let (who, lease) = (Who::of(&request), request.get_ref().lease.cast_signed());
+        match self.leases.keep_alive(who, lease).await?.ttl {
             0 => Err(words::no_lease()),
             ttl => Ok(Response::new(KeepLeaseAliveResponse { ttl: ttl.cast_unsigned() })),
         }

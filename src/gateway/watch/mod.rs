@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::auth::Who;
 use super::calls::{Cluster, wants_leader};
 use super::proto::etcdserverpb::watch_server::Watch;
 use super::proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
@@ -31,18 +32,19 @@ impl WatchService {
     /// A stream with one watch, of which its client says nothing more.
     pub(super) fn open_one(&self, request: Request<WatchCreateRequest>) -> Watching {
         let ends_without_leader = wants_leader(&request);
-        let mut stream = self.stream(None, ends_without_leader);
+        let mut stream = self.stream(Who::of(&request), None, ends_without_leader);
         stream.create(request.into_inner());
         stream
     }
 
     fn stream(
         &self,
+        who: Who,
         requests: Option<Streaming<WatchRequest>>,
         ends_without_leader: bool,
     ) -> Watching {
         let cluster = Arc::clone(&self.cluster);
-        let stream = Watching::new(cluster, &self.waiting, self.progress_ms, requests);
+        let stream = Watching::new(cluster, who, &self.waiting, self.progress_ms, requests);
         if ends_without_leader { stream.ends_without_leader() } else { stream }
     }
 }
@@ -56,6 +58,7 @@ impl Watch for WatchService {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Watching>, Status> {
         let ends_without_leader = wants_leader(&request);
-        Ok(Response::new(self.stream(Some(request.into_inner()), ends_without_leader)))
+        let (who, requests) = (Who::of(&request), Some(request.into_inner()));
+        Ok(Response::new(self.stream(who, requests, ends_without_leader)))
     }
 }

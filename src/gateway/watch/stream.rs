@@ -16,19 +16,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use crate::gateway::calls::{Cluster, check_size};
-use crate::gateway::failure::{COMPACTED, NO_LEADER, known};
+use crate::gateway::auth::Who;
+use crate::gateway::calls::{Cluster, REQUEST_TIMEOUT, check_size};
+use crate::gateway::failure::{COMPACTED, NO_LEADER, cancel_reason, known};
 use crate::gateway::link::Link;
 use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::gateway::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use crate::types::Revision;
+use crate::wire::auth::Denial;
 use crate::wire::error::{Advice, Error as WireError};
 use crate::wire::reply::{ReplyBody, decode_reply};
+use crate::wire::watch::watch_request;
 
 use super::inbox::{Asking, Inbox, Item, Waiting};
 use super::watcher::{TooLarge, Watcher, compacted, ended};
@@ -48,6 +52,8 @@ type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The watches of one stream.
 pub(in crate::gateway) struct Watching {
     cluster: Arc<Cluster>,
+    /// Whose watches they are.
+    who: Who,
     /// How often those hear that nothing happens who ask for that. Milliseconds.
     progress_ms: u64,
     /// `None` once the client has said all.
@@ -83,12 +89,14 @@ struct Round {
 impl Watching {
     pub(super) fn new(
         cluster: Arc<Cluster>,
+        who: Who,
         waiting: &Arc<Waiting>,
         progress_ms: u64,
         requests: Option<Streaming<WatchRequest>>,
     ) -> Watching {
         Watching {
             cluster,
+            who,
             progress_ms,
             requests,
             inbox: Inbox::new(waiting),
@@ -267,12 +275,39 @@ impl Watching {
             let header = self.header(self.newest());
             return self.end(compacted(header, asking.watch, *compact_revision));
         }
+        if let WireError::Denied { why } = error {
+            return self.on_denied(asking, *why);
+        }
         match error.advice() {
             Advice::AskAgain | Advice::Unknown => {
                 self.on_lost(asking);
                 self.wait_before_asking();
             }
             Advice::GiveUp => self.end_because(asking.watch, &format!("raftd: {error}")),
+        }
+    }
+
+    /// The node does not let its owner watch that, or does not know the gateway. The latter is seen
+    /// to once, before it is told to the client.
+    fn on_denied(&mut self, asking: Asking, why: Denial) {
+        let Some(watcher) = self.asked(asking) else { return };
+        let (created, first) = (watcher.is_created(), watcher.denied());
+        if let Some((link, logins)) = first.filter(|_| why != Denial::NotPermitted) {
+            self.on_lost(asking);
+            let (cluster, who) = (Arc::clone(&self.cluster), self.who.clone());
+            self.pause = Some(Box::pin(async move {
+                let asked = cluster.may_ask_again(&link, logins, &who, why);
+                // Whatever it comes to, the node is asked again, and says so itself.
+                let _said = timeout(REQUEST_TIMEOUT, asked).await;
+            }));
+            return;
+        }
+        let reason = cancel_reason(why);
+        if created {
+            self.end_because(asking.watch, &reason);
+        } else {
+            self.watchers.remove(&asking.watch);
+            self.refuse(&reason);
         }
     }
 
@@ -336,14 +371,17 @@ impl Watching {
             let sink = self.inbox.sink(Asking { watch: id, time: self.times });
             let attempts = usize::try_from(self.attempts).unwrap_or(0);
             let asked = self.cluster.nodes.home_now(attempts).and_then(|link| {
-                let number = link.watch(&watcher.args(self.progress_ms), sink)?;
-                Some((link, number))
+                let (logins, args) = (link.logins(), watcher.args(self.progress_ms));
+                let number = link.watch(sink, |out, id| {
+                    self.cluster.write_for(&self.who, out, |out| watch_request(out, id, &args));
+                })?;
+                Some((link, logins, number))
             });
-            let Some((link, number)) = asked else {
+            let Some((link, logins, number)) = asked else {
                 self.unasked.push_front(id);
                 return self.wait_before_asking();
             };
-            watcher.asked(link, number, self.times);
+            watcher.asked(link, logins, number, self.times);
         }
     }
 
@@ -422,10 +460,10 @@ mod tests {
     use crate::wire::watch::{WatchHead, watch_progress_reply, watch_reply};
 
     fn watching() -> Watching {
-        let cluster = Arc::new(Cluster::start(&[]));
+        let cluster = Arc::new(Cluster::start(&[], None));
         let decoder = ProstCodec::<WatchResponse, WatchRequest>::default().decoder();
         let requests = Streaming::new_request(decoder, Body::empty(), None, None);
-        Watching::new(cluster, &Arc::default(), 0, Some(requests))
+        Watching::new(cluster, Who::Nobody, &Arc::default(), 0, Some(requests))
     }
 
     /// Asks a node for a watch, which opens it at `revision`. Answers its number there.
@@ -446,8 +484,9 @@ mod tests {
         let time = watching.times;
         let sink = watching.inbox.sink(Asking { watch, time });
         let watcher = watching.watchers.get_mut(&watch).unwrap();
-        let number = link.watch(&watcher.args(0), sink).unwrap();
-        watcher.asked(link.clone(), number, time);
+        let args = watcher.args(0);
+        let number = link.watch(sink, |out, id| watch_request(out, id, &args)).unwrap();
+        watcher.asked(link.clone(), 0, number, time);
         number
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Watcher {
     /// Whether the client has been told that it is open.
     created: bool,
     asked: Option<Asked>,
+    /// Whether a node has refused it since one has opened it.
+    denied: bool,
     /// Events whose revision is not whole yet.
     part: Vec<Event>,
     part_bytes: usize,
@@ -49,6 +51,8 @@ pub(super) struct Watcher {
 /// At which node it is open, until this is dropped.
 struct Asked {
     link: Link,
+    /// How often the link had logged in before.
+    logins: u64,
     /// The watch's number there.
     id: u64,
     /// Which asking it is.
@@ -78,6 +82,7 @@ impl Watcher {
             next: translate::revision(start_revision),
             created: false,
             asked: None,
+            denied: false,
             part: Vec::new(),
             part_bytes: 0,
         }
@@ -111,9 +116,16 @@ impl Watcher {
         }
     }
 
-    /// It was asked of a node.
-    pub(super) fn asked(&mut self, link: Link, id: u64, time: u64) {
-        self.asked = Some(Asked { link, id, time, greeted: false });
+    /// It was asked of a node, by a link that had logged in so often.
+    pub(super) fn asked(&mut self, link: Link, logins: u64, id: u64, time: u64) {
+        self.asked = Some(Asked { link, logins, id, time, greeted: false });
+    }
+
+    /// A node has refused it. If that is the first time: by which link, and how often that had
+    /// logged in.
+    pub(super) fn denied(&mut self) -> Option<(Link, u64)> {
+        let again = std::mem::replace(&mut self.denied, true);
+        self.asked.as_ref().filter(|_| !again).map(|asked| (asked.link.clone(), asked.logins))
     }
 
     /// Whether this asking is the last one.
@@ -165,6 +177,7 @@ impl Watcher {
     ) -> Result<(), TooLarge> {
         let Some(asked) = &mut self.asked else { return Ok(()) };
         if !std::mem::replace(&mut asked.greeted, true) {
+            self.denied = false;
             self.greet(reply.revision, newest, header, out);
             return Ok(());
         }
