@@ -183,7 +183,7 @@ impl Cluster {
         bytes: usize,
         command: Command<'_>,
     ) -> Result<Answer, Failure> {
-        let mut call = self.begin().await?;
+        let mut call = self.begin(who).await?;
         let mut doubt = false;
         let mut redirects = 0;
         loop {
@@ -208,7 +208,7 @@ impl Cluster {
                 if doubt {
                     return Err(Failure::TimedOut);
                 }
-                call = self.begin().await?;
+                call = self.begin(who).await?;
                 continue;
             }
             match self.judge(&asked, error).await? {
@@ -225,7 +225,7 @@ impl Cluster {
     }
 
     /// A call that was never made before, in a session that is opened for it if need be.
-    async fn begin(&self) -> Result<Call, Failure> {
+    async fn begin(&self, who: &Who) -> Result<Call, Failure> {
         loop {
             if let Some(call) = self.sessions.try_begin() {
                 return Ok(call);
@@ -239,7 +239,7 @@ impl Cluster {
             if let Some(call) = self.sessions.try_begin() {
                 return Ok(call);
             }
-            let session = self.open_session().await?;
+            let session = self.open_session().await.map_err(|why| who.hears(why))?;
             self.sessions.add(session);
         }
     }

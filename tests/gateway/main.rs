@@ -14,6 +14,8 @@
 //! | `operators` | members, status, hashes, snapshots, health |
 //! | `reflection` | what is served |
 //! | `own` | raftd's own services |
+//! | `users` | requests of the Auth service, and in somebody's name |
+//! | `auth` | users, roles and rights |
 //! | `differential` | the same requests before a real etcd |
 //! | `failures` | nodes that die, requests that are no requests |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
@@ -35,6 +37,7 @@ mod patience;
 #[allow(dead_code, reason = "made for more tests than these")]
 mod turns;
 
+mod auth;
 mod concurrency;
 mod differential;
 mod failures;
@@ -46,5 +49,6 @@ mod own;
 mod program;
 mod reflection;
 mod txn;
+mod users;
 mod watch;
 mod web;

@@ -2,6 +2,7 @@
 
 use super::harness::{Cluster, PATIENCE, free_address};
 use super::patience::eventually;
+use raftd::gateway::proto::etcdserverpb::auth_client::AuthClient;
 use raftd::gateway::proto::etcdserverpb::cluster_client::ClusterClient;
 use raftd::gateway::proto::etcdserverpb::kv_client::KvClient;
 use raftd::gateway::proto::etcdserverpb::lease_client::LeaseClient;
@@ -161,6 +162,10 @@ impl Clients {
 
     pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn auth(&self) -> AuthClient<Channel> {
+        AuthClient::new(self.channel.clone())
     }
 
     pub(crate) fn locks(&self) -> LockClient<Channel> {

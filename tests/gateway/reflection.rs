@@ -54,6 +54,7 @@ fn what_is_served_can_be_asked_for() {
             for service in [
                 "etcdserverpb.KV",
                 "etcdserverpb.Maintenance",
+                "etcdserverpb.Auth",
                 "v3electionpb.Election",
                 "v3lockpb.Lock",
                 "grpc.health.v1.Health",

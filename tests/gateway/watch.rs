@@ -2,6 +2,7 @@
 
 use super::harness::{Cluster, PATIENCE, Shape};
 use super::program::{Clients, Gateway, block_on, prefix_end, put, with_gateway};
+use super::users::by;
 use raftd::gateway::proto::etcdserverpb::request_op::Request;
 use raftd::gateway::proto::etcdserverpb::watch_create_request::FilterType;
 use raftd::gateway::proto::etcdserverpb::watch_request::RequestUnion;
@@ -46,14 +47,24 @@ impl Watches {
 
     /// The same with one watch, which is asked for at once: etcd's servers say nothing before.
     pub(crate) async fn open_with(clients: &Clients, request: WatchCreateRequest) -> Watches {
+        let (watches, created) = Watches::begin(clients, None, request).await;
+        assert!(created.created && created.events.is_empty(), "{created:?}");
+        watches
+    }
+
+    /// The same in the name of whoever has this token; and what was said first.
+    pub(crate) async fn begin(
+        clients: &Clients,
+        token: Option<&str>,
+        request: WatchCreateRequest,
+    ) -> (Watches, WatchResponse) {
         let (say, said) = mpsc::unbounded_channel();
         let request_union = Some(RequestUnion::CreateRequest(request));
         say.send(WatchRequest { request_union }).unwrap();
-        let heard = clients.watch().watch(Said(said)).await.unwrap().into_inner();
+        let heard = clients.watch().watch(by(token, Said(said))).await.unwrap().into_inner();
         let mut watches = Watches { say, heard };
-        let created = watches.next().await;
-        assert!(created.created && created.events.is_empty(), "{created:?}");
-        watches
+        let first = watches.next().await;
+        (watches, first)
     }
 
     fn say(&self, request: RequestUnion) {

@@ -62,6 +62,14 @@ impl Who {
         // What is no text is nobody's token.
         Who::Bearer(token.to_str().unwrap_or_default().into())
     }
+
+    /// What it hears where the gateway has no login of its own and so nobody is known: whoever has
+    /// a token has it from a time before, and is to log in again.
+    pub(in crate::gateway) fn hears(&self, failure: Failure) -> Failure {
+        let no_user = Failure::Refused(WireError::Denied { why: Denial::NoUser });
+        let is_bearer = matches!(self, Who::Bearer(_));
+        if is_bearer && failure == no_user { login_ended() } else { failure }
+    }
 }
 
 /// Who the gateway is to the cluster.
@@ -174,9 +182,9 @@ impl Cluster {
         why: Denial,
     ) -> Result<bool, Failure> {
         let Some(own) = self.identity.own() else {
-            // A token of a time before: whoever has it is to log in again.
-            let stale = why == Denial::NoUser && matches!(who, Who::Bearer(_));
-            return if stale { Err(login_ended()) } else { Ok(false) };
+            let denied = Failure::Refused(WireError::Denied { why });
+            let heard = who.hears(denied.clone());
+            return if heard == denied { Ok(false) } else { Err(heard) };
         };
         let is_ours = match (why, who) {
             (Denial::NotPermitted, _) | (Denial::NoUser | Denial::LoginEnded, Who::Nobody) => false,

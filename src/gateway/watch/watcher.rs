@@ -41,8 +41,9 @@ pub(super) struct Watcher {
     /// Whether the client has been told that it is open.
     created: bool,
     asked: Option<Asked>,
-    /// Whether a node has refused it since one has opened it.
-    denied: bool,
+    /// By which link it was refused last since a node has opened it, and how often that had logged
+    /// in.
+    denied: Option<(Link, u64)>,
     /// Events whose revision is not whole yet.
     part: Vec<Event>,
     part_bytes: usize,
@@ -82,7 +83,7 @@ impl Watcher {
             next: translate::revision(start_revision),
             created: false,
             asked: None,
-            denied: false,
+            denied: None,
             part: Vec::new(),
             part_bytes: 0,
         }
@@ -121,11 +122,14 @@ impl Watcher {
         self.asked = Some(Asked { link, logins, id, time, greeted: false });
     }
 
-    /// A node has refused it. If that is the first time: by which link, and how often that had
-    /// logged in.
+    /// A node has refused it. Unless that is once more the same: by which link, and how often that
+    /// had logged in.
     pub(super) fn denied(&mut self) -> Option<(Link, u64)> {
-        let again = std::mem::replace(&mut self.denied, true);
-        self.asked.as_ref().filter(|_| !again).map(|asked| (asked.link.clone(), asked.logins))
+        let asked = self.asked.as_ref()?;
+        let now = (asked.link.clone(), asked.logins);
+        let before = self.denied.replace(now.clone());
+        let again = before.is_some_and(|(link, logins)| link.is(&now.0) && logins == now.1);
+        (!again).then_some(now)
     }
 
     /// Whether this asking is the last one.
@@ -177,7 +181,7 @@ impl Watcher {
     ) -> Result<(), TooLarge> {
         let Some(asked) = &mut self.asked else { return Ok(()) };
         if !std::mem::replace(&mut asked.greeted, true) {
-            self.denied = false;
+            self.denied = None;
             self.greet(reply.revision, newest, header, out);
             return Ok(());
         }

@@ -8,6 +8,7 @@ mod etcd;
 mod json;
 mod queues;
 mod requests;
+mod rights;
 
 use crate::harness::{Cluster, PATIENCE};
 use crate::program::{Clients, Gateway, block_on};
