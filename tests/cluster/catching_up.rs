@@ -35,7 +35,7 @@ fn leave_behind(cluster: &mut Cluster, writes: usize, value_bytes: usize) -> u64
     let leader = cluster.leader();
     let away = cluster.others(leader)[0];
     put(cluster, 0..20, value_bytes);
-    let last = cluster.server(away).status().unwrap().last_index;
+    let last = cluster.server(away).says().last_index;
     cluster.server(away).kill();
     put(cluster, 20..writes, value_bytes);
     for id in cluster.others(away) {
@@ -66,7 +66,7 @@ fn a_node_that_was_away_returns_by_snapshot_and_log() {
     put(&cluster, 0..1, 100);
     assert_ne!(cluster.wait_until_equal(), before, "it goes on");
     for id in 1..=3 {
-        let status = cluster.server(id).status().unwrap();
+        let status = cluster.server(id).says();
         assert!(status.snapshot_index >= status.log_base, "{status:?}");
         assert!(status.log_bytes < 40 * 65_536, "the log stays bounded: {status:?}");
     }
@@ -161,14 +161,14 @@ fn a_node_returns_from_far_behind() {
     let leader = cluster.leader();
     let away = cluster.others(leader)[0];
     cluster.server(away).kill();
-    let before = cluster.server(leader).status().unwrap().last_index.get();
+    let before = cluster.server(leader).says().last_index.get();
     put(&cluster, 0..usize::try_from(entries).unwrap(), 100);
-    let last = cluster.server(leader).status().unwrap().last_index.get();
+    let last = cluster.server(leader).says().last_index.get();
     assert!(last >= before + entries, "each put was an entry");
     let began = now();
     cluster.server(away).start();
     cluster.wait_until_equal();
-    let status = cluster.server(away).status().unwrap();
+    let status = cluster.server(away).says();
     let (took, snapshot) = (began.elapsed(), status.snapshot_index);
     println!("catching up: {entries} entries behind, equal after {took:?}; snapshot at {snapshot}");
 }
@@ -217,7 +217,7 @@ fn members_that_came_by_a_snapshot_are_talked_to_and_kept() {
     let mut cluster = Cluster::start_shaped(3, &shape(&[]));
     cluster.leader();
     put(&cluster, 0..700, 100);
-    let own = |cluster: &mut Cluster, id| cluster.server(id).status().unwrap().snapshot_index;
+    let own = |cluster: &mut Cluster, id| cluster.server(id).says().snapshot_index;
     let leader = cluster.leader();
     let (away, other) = (cluster.others(leader)[0], cluster.others(leader)[1]);
     assert!(own(&mut cluster, away).get() > 0, "it has made one of its own");

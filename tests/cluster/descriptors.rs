@@ -38,7 +38,7 @@ fn put(connection: &mut Connection, value: &[u8]) -> Result<(), WireError> {
 fn a_segment_that_cannot_be_prepared_for_want_of_a_descriptor_is_waited_for() {
     let mut cluster = Cluster::start_shaped(1, &small_segments());
     cluster.leader();
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     let value = vec![b'x'; 2000];
     put(&mut connection, &value).unwrap();
     // What is open stays open; nothing more can be opened.
@@ -61,7 +61,7 @@ fn connections_leave_the_log_its_descriptors() {
     cluster.server(1).wrapper = words.map(str::to_owned).to_vec();
     cluster.start_all();
     cluster.leader();
-    let mut served = cluster.server(1).connect().unwrap();
+    let mut served = cluster.server(1).connection();
     let address = cluster.server(1).listen().to_owned();
     let strangers: Vec<TcpStream> =
         (0..300).filter_map(|_| TcpStream::connect(&address).ok()).collect();
@@ -93,7 +93,7 @@ fn a_segment_that_is_removed_is_closed() {
     shape.flags.extend(often.map(str::to_owned));
     let mut cluster = Cluster::start_shaped(1, &shape);
     cluster.leader();
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     for _ in 0..300 {
         put(&mut connection, &[b'x'; 1000]).unwrap();
     }

@@ -73,7 +73,7 @@ fn with_a_small_disk(count: u64, small: u64) -> Option<Cluster> {
 fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     let Some(mut cluster) = with_a_small_disk(1, 1) else { return };
     cluster.leader();
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     put(&mut connection, "before", b"1").unwrap();
     let filler = fill(&mut cluster, 1);
 
@@ -90,7 +90,7 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
         None
     });
     assert_eq!(refused, Some(WireError::NoSpace));
-    assert!(cluster.server(1).status().unwrap().out_of_space);
+    assert!(cluster.server(1).says().out_of_space);
     let refused: Vec<String> = (0..20).map(|number| format!("refused/{number}")).collect();
     for key in &refused {
         assert_eq!(put(&mut connection, key, &value), Err(WireError::NoSpace));
@@ -104,7 +104,7 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     fs::remove_file(filler).unwrap();
     eventually("writes resume", PATIENCE, || put(&mut connection, "after", b"1").ok());
     assert!(cluster.server(1).is_running());
-    assert!(!cluster.server(1).status().unwrap().out_of_space);
+    assert!(!cluster.server(1).says().out_of_space);
     for key in &refused {
         assert!(client.get(key.as_bytes()).unwrap().is_none(), "{key} was refused");
     }
@@ -134,7 +134,7 @@ fn a_follower_with_a_full_disk_holds_nobody_up() {
     }
     assert!(cluster.server(3).is_running());
     // It hears of what it cannot apply: such a read was never answered.
-    let mut reader = cluster.server(3).connect().unwrap();
+    let mut reader = cluster.server(3).connection();
     reader.range(&RangeArgs::of_key(b"k0199"));
     let deadline = Deadline::after(PATIENCE);
     reader.flush(deadline).unwrap();
@@ -219,7 +219,7 @@ fn a_second_signal_ends_a_server_whose_disk_hangs() {
     let pid = cluster.server(1).pid().unwrap().to_string();
     let words = ["-f", "-e", "inject=fdatasync:delay_enter=60000000", "-p", &pid];
     let mut strace = Command::new("strace").args(words).stderr(Stdio::null()).spawn().unwrap();
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     eventually("strace holds the disk", PATIENCE, || {
         let deadline = Deadline::after(Duration::from_millis(200));
         connection.put(b"k", b"v");

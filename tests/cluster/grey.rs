@@ -40,7 +40,7 @@ fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
     cluster.server(successor).pause();
     let until = Deadline::after(Duration::from_secs(2));
     while !until.has_passed() {
-        let status = cluster.server(leader).status().unwrap();
+        let status = cluster.server(leader).says();
         assert_eq!(status.role, "follower", "it campaigns with a disk that hangs");
     }
     cluster.server(successor).resume();

@@ -195,12 +195,11 @@ fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     }
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
     let leader = cluster.leader();
-    let (mut connection, stop) =
-        (cluster.server(leader).connect().unwrap(), AtomicBool::new(false));
+    let (mut connection, stop) = (cluster.server(leader).connection(), AtomicBool::new(false));
     put(&mut connection, 0..keys, false, &stop);
 
     let directories: Vec<_> = cluster.servers.iter().map(|it| it.directory.clone()).collect();
-    let before: Vec<Status> = cluster.servers.iter().map(|it| it.status().unwrap()).collect();
+    let before: Vec<Status> = cluster.servers.iter().map(|it| it.says()).collect();
     let stolen_before = stolen_ms();
     let mut seen: Vec<Seen> = before.iter().map(Seen::start).collect();
     thread::scope(|scope| {
@@ -220,7 +219,7 @@ fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     });
     println!("grown: {} ms stolen by the host", stolen_ms() - stolen_before);
     for (nth, seen) in seen.iter_mut().enumerate() {
-        let status = cluster.servers[nth].status().unwrap();
+        let status = cluster.servers[nth].says();
         assert_eq!(status.keys, keys);
         seen.look_at_turns(&status);
         report(seen, &before[nth].turn_times, &status);

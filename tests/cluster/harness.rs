@@ -4,24 +4,32 @@
 //! is failing, the ends of the logs are printed first. `turns` says how many run at a time.
 
 use super::links::Links;
+pub(super) use super::patience::PATIENCE;
 use super::patience::eventually;
 use super::turns::{Company, Turn};
 use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline};
-use raftd::types::ClusterId;
+use raftd::types::{ClusterId, NodeId};
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
 use socket2::{Domain, Socket, Type};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Time to elect, to catch up, to start: far more than any of them takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// For one look at a node, which may be stopped: whoever needs an answer looks again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a client asks. A node that takes its request and says nothing has a third of it.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Ten times the usual patience with a leader: for a test that loads a cluster and talks to the
+/// leader alone, or wants it to stay. So a slow disk or a busy machine does not elect another one.
+pub(super) const STEADFAST: [&str; 4] = ["--election-timeout", "3000", "--heartbeat", "60"];
 
 /// Small segments, so that they rotate in a test and are quickly prepared.
 const SEGMENT_BYTES: &str = "1048576";
@@ -127,7 +135,7 @@ impl Cluster {
     }
 
     /// Starts one more node with an empty directory, which waits to be made a member. Returns its
-    /// number.
+    /// number once it listens.
     pub(super) fn start_joiner(&mut self) -> u64 {
         let id = u64::try_from(self.servers.len()).unwrap() + 1;
         let listen = free_address();
@@ -139,6 +147,9 @@ impl Cluster {
         arguments.push(SEGMENT_BYTES.to_owned());
         let mut server = Server::new(id, listen, self.folder.path(), arguments);
         server.start();
+        // Whoever adds it asks it who it is, for two seconds.
+        let listens = || TcpStream::connect(server.listen()).ok();
+        eventually("the joiner listens", PATIENCE, listens);
         self.servers.push(server);
         id
     }
@@ -177,6 +188,16 @@ impl Cluster {
         (followed.count() * 2 > members.count()).then(|| leader.node.get())
     }
 
+    /// Lets node `id` lead. Asks again: whoever leads may not have heard yet that it has everything,
+    /// it may not take over in time, and another one may.
+    pub(super) fn let_lead(&mut self, id: u64) {
+        let mut client = self.client();
+        eventually("it leads", PATIENCE, || {
+            let _refused = client.transfer_leader(NodeId::new(id));
+            (self.leader() == id).then_some(())
+        });
+    }
+
     /// A client that knows every node.
     pub(super) fn client(&self) -> Client {
         self.client_of(&self.servers.iter().map(|server| server.id).collect::<Vec<_>>())
@@ -184,13 +205,14 @@ impl Cluster {
 
     /// A client that knows these nodes. It never goes through proxies unless it is redirected.
     pub(super) fn client_of(&self, ids: &[u64]) -> Client {
+        self.client_within(CLIENT_TIMEOUT, ids)
+    }
+
+    /// The same with another time for a call.
+    pub(super) fn client_within(&self, timeout: Duration, ids: &[u64]) -> Client {
         let known = self.servers.iter().filter(|server| ids.contains(&server.id));
         let endpoints = known.map(|server| server.listen().to_owned()).collect();
-        Client::new(ClientOptions {
-            endpoints,
-            timeout: Duration::from_secs(5),
-            cluster_id: ClusterId(0),
-        })
+        Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) })
     }
 
     /// Waits until all running nodes have applied all of the same log; asserts that their states
@@ -372,10 +394,15 @@ impl Server {
         status
     }
 
-    /// How it sees itself.
+    /// How it sees itself, once it says so.
+    pub(super) fn says(&self) -> Status {
+        eventually("the node says how it is", PATIENCE, || self.status().ok())
+    }
+
+    /// How it sees itself, if it says so at once.
     pub(super) fn status(&self) -> Result<Status, ConnectionError> {
         let mut connection = self.connect()?;
-        let deadline = Deadline::after(Duration::from_secs(1));
+        let deadline = Deadline::after(LOOK);
         connection.status();
         connection.flush(deadline)?;
         match connection.receive(deadline)?.body {
@@ -384,10 +411,14 @@ impl Server {
         }
     }
 
-    /// A connection to this node and no other, which repeats nothing.
+    /// A connection to this node and no other, which repeats nothing; once it takes one.
+    pub(super) fn connection(&self) -> Connection {
+        eventually("the node takes a client", PATIENCE, || self.connect().ok())
+    }
+
+    /// The same, if it takes one at once.
     pub(super) fn connect(&self) -> Result<Connection, ConnectionError> {
-        let deadline = Deadline::after(Duration::from_secs(1));
-        Connection::open(self.listen(), ClusterId(0), deadline)
+        Connection::open(self.listen(), ClusterId(0), Deadline::after(LOOK))
     }
 
     /// Everything it has said since the cluster began.

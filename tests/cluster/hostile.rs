@@ -81,7 +81,7 @@ fn hung_up_on(address: &str, bytes: &[u8]) {
 
 /// A greeted connection that asks for a lot and never reads.
 fn never_reads(cluster: &mut Cluster, id: u64) -> Connection {
-    let mut connection = cluster.server(id).connect().unwrap();
+    let mut connection = cluster.server(id).connection();
     for _ in 0..2000 {
         connection.range(&RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") });
     }
@@ -192,8 +192,7 @@ fn a_client_too_many_is_told_so_and_peers_are_not_kept_out() {
     let flags = ["--max-connections", "2"].map(str::to_owned).to_vec();
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();
-    let mut served: Vec<Connection> =
-        (0..2).map(|_| cluster.server(leader).connect().unwrap()).collect();
+    let mut served: Vec<Connection> = (0..2).map(|_| cluster.server(leader).connection()).collect();
     for _ in 0..20 {
         match cluster.server(leader).connect() {
             Err(ConnectionError::Refused { source: WireError::Busy { what }, .. }) => {
@@ -256,7 +255,7 @@ fn reads_that_wait_for_a_quorum_have_a_bound_in_bytes() {
     let leader = cluster.leader();
     let idle_bytes = resident(&mut cluster, leader);
     let mut connections: Vec<Connection> =
-        (0..200).map(|_| cluster.server(leader).connect().unwrap()).collect();
+        (0..200).map(|_| cluster.server(leader).connection()).collect();
     for other in cluster.others(leader) {
         cluster.server(other).pause();
     }
@@ -294,8 +293,7 @@ fn a_crowd_that_reads_at_once_is_answered_within_the_bound() {
         client.put(format!("big/{number}").as_bytes(), &vec![b'x'; 64 * 1024]).unwrap();
     }
     let idle_bytes = resident(&mut cluster, leader);
-    let mut crowd: Vec<Connection> =
-        (0..48).map(|_| cluster.server(leader).connect().unwrap()).collect();
+    let mut crowd: Vec<Connection> = (0..48).map(|_| cluster.server(leader).connection()).collect();
     let deadline = Deadline::after(PATIENCE);
     thread::scope(|scope| {
         for connection in &mut crowd {
@@ -339,7 +337,7 @@ fn whoever_does_not_read_gives_way_to_those_who_do() {
     let _stuck: Vec<Connection> = (0..80).map(|_| never_reads(&mut cluster, leader)).collect();
     // A small reply does not wait for them, a large one for a while.
     assert!(client.get(b"none").unwrap().is_none());
-    let mut reader = cluster.server(leader).connect().unwrap();
+    let mut reader = cluster.server(leader).connection();
     let deadline = Deadline::after(PATIENCE);
     eventually("a place among the ranges under way", PATIENCE, || {
         reader.range(&RangeArgs { end: &[0], ..RangeArgs::of_key(b"big/") });

@@ -37,7 +37,7 @@ fn answer_to(address: &str, hello: &Hello) -> HelloReply {
 }
 
 fn peer_hello(cluster: &mut Cluster, from: u64, to: u64) -> Hello {
-    let cluster_id = cluster.server(1).connect().unwrap().welcome().cluster_id;
+    let cluster_id = cluster.server(1).connection().welcome().cluster_id;
     let sender = Sender::Peer(PeerHello {
         node: node(from),
         to: node(to),

@@ -52,7 +52,7 @@ fn large_writers_are_slowed_down_and_not_closed() {
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();
     let address = cluster.server(leader).listen().to_owned();
-    let mut small = cluster.server(leader).connect().unwrap();
+    let mut small = cluster.server(leader).connection();
     put(&mut small, b"v");
     let idle_bytes = resident(&mut cluster, leader);
     let requests = requests();

@@ -145,7 +145,7 @@ fn leases_never_end_early_though_leaders_are_killed_and_stopped() {
         client.lease_list().ok().filter(|list| list.leases.is_empty())
     });
     cluster.wait_until_equal();
-    assert_eq!(cluster.server(1).status().unwrap().keys, 0, "keys go with their leases");
+    assert_eq!(cluster.server(1).says().keys, 0, "keys go with their leases");
     let kept: u64 = seen.iter().map(|seen| seen.kept).sum();
     for (seen, holder) in seen.iter_mut().zip(["never", "twice", "often"]) {
         seen.late.sort();
@@ -183,7 +183,7 @@ fn a_hundred_thousand_idle_leases_cost_a_leader_nothing() {
     let follower = cluster.others(leader)[0];
     let without = ticks_of(&mut cluster, leader, seconds);
     let before = [leader, follower].map(|id| resident(&mut cluster, id));
-    let mut connection = cluster.server(leader).connect().unwrap();
+    let mut connection = cluster.server(leader).connection();
     for _ in 0..MANY / 500 {
         let deadline = Deadline::after(PATIENCE);
         for _ in 0..500 {

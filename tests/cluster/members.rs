@@ -337,7 +337,7 @@ fn a_second_signal_stops_at_once() {
     for other in cluster.others(leader) {
         cluster.server(other).pause();
     }
-    let connection = cluster.server(leader).connect().unwrap();
+    let connection = cluster.server(leader).connection();
     cluster.server(leader).signal("TERM");
     eventually("it is stopping", PATIENCE, || {
         cluster.server(leader).log_text().contains("stopping").then_some(())
@@ -393,7 +393,7 @@ fn a_learner_stays_one_until_it_is_promoted() {
     assert!(said.contains(&format!("n{four} ")) && said.contains(" learner"), "{said}");
     cluster.wait_until_equal();
     assert_eq!(voters(&cluster), [1, 2, 3]);
-    assert_eq!(cluster.server(four).status().unwrap().role, "follower");
+    assert_eq!(cluster.server(four).says().role, "follower");
     done(&cluster, &["member", "promote", &four.to_string()]);
     assert_eq!(voters(&cluster), [1, 2, 3, four]);
 }

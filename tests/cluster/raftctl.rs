@@ -402,7 +402,7 @@ fn a_prefix_of_many_keys_is_printed_whole_and_into_a_closing_pipe() {
     cluster.leader();
     let at = endpoints(&cluster);
     let deadline = Deadline::after(PATIENCE);
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     let value = "v".repeat(3000);
     for number in 0..KEYS {
         connection.put(format!("many/{number:05}").as_bytes(), value.as_bytes());

@@ -137,7 +137,7 @@ fn a_range_of_any_size_takes_short_turns_and_no_memory() {
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
     let leader = cluster.leader();
     let stop = AtomicBool::new(false);
-    let mut writer = cluster.server(leader).connect().unwrap();
+    let mut writer = cluster.server(leader).connection();
     grown::put(&mut writer, 0..keys, false, &stop);
     println!("ranges: {keys} keys of {VALUE_BYTES} B, 20,000 puts a second meanwhile");
     let mut long = 0;
@@ -146,15 +146,14 @@ fn a_range_of_any_size_takes_short_turns_and_no_memory() {
         let numbers = (1..).map(|step: u64| step * 7_368_787 % keys);
         scope.spawn(move || grown::put(&mut writer, numbers, true, stop));
         let _stop = StopAtEnd(stop);
-        let mut connection = cluster.server(leader).connect().unwrap();
+        let mut connection = cluster.server(leader).connection();
         for (what, args, expected) in cases() {
             let memory = resident(&mut cluster, leader);
-            let (before, stolen) =
-                (cluster.server(leader).status().unwrap().turn_times, stolen_ms());
+            let (before, stolen) = (cluster.server(leader).says().turn_times, stolen_ms());
             let began = now();
             let (found, done) = ask(&mut connection, &args);
             let took = began.elapsed();
-            let after = cluster.server(leader).status().unwrap().turn_times;
+            let after = cluster.server(leader).says().turn_times;
             println!("ranges: {what}: {found} keys of {} in {took:?}", done.count);
             let above = say(what, &before, &after);
             let stolen = stolen_ms() - stolen;
@@ -180,10 +179,10 @@ fn a_range_of_any_size_takes_short_turns_and_no_memory() {
 /// bound: a delete is one command, and all nodes apply it at one moment.
 fn forget_all(cluster: &mut Cluster, leader: u64, keys: u64) {
     let mut client = cluster.client();
-    let before = cluster.server(leader).status().unwrap().turn_times;
+    let before = cluster.server(leader).says().turn_times;
     let began = now();
     let deleted = client.delete_range(&[0], &[0]).unwrap();
-    let after = cluster.server(leader).status().unwrap().turn_times;
+    let after = cluster.server(leader).says().turn_times;
     println!("ranges: one delete of {} keys in {:?}", deleted.deleted, began.elapsed());
     assert_eq!(deleted.deleted, keys);
     say("the delete", &before, &after);
@@ -191,7 +190,7 @@ fn forget_all(cluster: &mut Cluster, leader: u64, keys: u64) {
     let last = client.put(b"last", b"").unwrap();
     let began = now();
     client.compact(last).unwrap();
-    let compacted = cluster.server(leader).status().unwrap().turn_times;
+    let compacted = cluster.server(leader).says().turn_times;
     println!("ranges: the compaction behind it in {:?}", began.elapsed());
     say("the compaction", &after, &compacted);
     assert_eq!(client.range(&all()).unwrap().count, 1);
@@ -211,7 +210,7 @@ fn who_does_not_read_a_range_holds_back_a_bounded_history() {
     for number in 0..500 {
         client.put(format!("big/{number:03}").as_bytes(), &vec![b'x'; 64 * 1024]).unwrap();
     }
-    let mut slow = cluster.server(leader).connect().unwrap();
+    let mut slow = cluster.server(leader).connection();
     let id = slow.range(&RangeArgs { end: b"big0", ..RangeArgs::of_key(b"big/") });
     slow.flush(Deadline::after(PATIENCE)).unwrap();
     // Another client gets all of it meanwhile.

@@ -25,7 +25,7 @@ fn every_node_reads_what_was_just_written() {
         let leader = cluster.leader();
         let mut client = cluster.client_of(&[leader]);
         let mut nodes: Vec<Connection> =
-            (1..=3).map(|id| cluster.server(id).connect().unwrap()).collect();
+            (1..=3).map(|id| cluster.server(id).connection()).collect();
         for number in 0..100 {
             let value = number.to_string().into_bytes();
             client.put(b"k", &value).unwrap();

@@ -21,7 +21,7 @@ fn an_overloaded_leader_says_busy_and_what_it_refused_is_not_there() {
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();
     let others = cluster.others(leader);
-    let mut connection = cluster.server(leader).connect().unwrap();
+    let mut connection = cluster.server(leader).connection();
     let deadline = Deadline::after(PATIENCE);
     let mut keys = vec![Vec::new(); PUTS + 1];
     for number in 0..PUTS {
@@ -69,7 +69,7 @@ fn a_put_that_a_follower_refused_is_not_there() {
     let leader = cluster.leader();
     let deadline = Deadline::after(PATIENCE);
     for follower in cluster.others(leader) {
-        let mut connection = cluster.server(follower).connect().unwrap();
+        let mut connection = cluster.server(follower).connection();
         for number in 0..100 {
             connection.put(&key(number), b"v");
         }

@@ -67,7 +67,7 @@ fn overwrites_do_not_make_the_memory_grow() {
         if asked.is_some() { vec!["--segment-bytes".into(), "67108864".into()] } else { vec![] };
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
     let leader = cluster.leader();
-    let mut connection = cluster.server(leader).connect().unwrap();
+    let mut connection = cluster.server(leader).connection();
     let (done, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     // Without a minute, a third of the puts.
     let third = puts / 3;
@@ -121,7 +121,7 @@ fn a_key_costs_so_many_bytes() {
     let mut cluster = Cluster::start_shaped(1, &Shape { company, ..Shape::default() });
     let leader = cluster.leader();
     let empty = resident(&mut cluster, leader);
-    let mut connection = cluster.server(leader).connect().unwrap();
+    let mut connection = cluster.server(leader).connection();
     put_all(&mut connection, 0..keys, &AtomicU64::new(0));
     let full = resident(&mut cluster, leader);
     println!(
@@ -130,7 +130,7 @@ fn a_key_costs_so_many_bytes() {
         full - empty,
         (full - empty) / keys
     );
-    assert_eq!(cluster.server(leader).status().unwrap().keys, keys);
+    assert_eq!(cluster.server(leader).says().keys, keys);
     if asked.is_some() {
         drop(cluster);
         match redis_bytes(keys) {

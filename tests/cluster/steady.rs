@@ -25,7 +25,7 @@ const KEYS: u64 = 100_000;
 fn load(cluster: &mut Cluster, leader: u64, rate: Option<u64>, lasts: Duration) -> u64 {
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let connections: Vec<Connection> =
-        (0..CLIENTS).map(|_| cluster.server(leader).connect().unwrap()).collect();
+        (0..CLIENTS).map(|_| cluster.server(leader).connection()).collect();
     thread::scope(|scope| {
         let (stop, done) = (&stop, &done);
         for (client, connection) in (0..).zip(connections) {
@@ -83,11 +83,11 @@ fn under_steady_load_nobody_is_elected() {
     let leader = cluster.leader();
     let trial = Duration::from_secs(if seconds > 10 { 5 } else { 1 });
     let peak = load(&mut cluster, leader, None, trial) / trial.as_secs();
-    let before = cluster.server(leader).status().unwrap().term;
+    let before = cluster.server(leader).says().term;
     let rate = peak * percent / 100;
     let done = load(&mut cluster, leader, Some(rate), Duration::from_secs(seconds));
     cluster.wait_until_equal();
-    let after = cluster.server(leader).status().unwrap().term;
+    let after = cluster.server(leader).says().term;
     println!("steady: {peak} puts a second at most; {done} in {seconds} s, {rate} a second wanted");
     println!("steady: term {before} before, {after} after");
     assert_eq!(before, after, "somebody was elected though the leader was well");

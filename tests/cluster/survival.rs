@@ -42,7 +42,7 @@ fn three_nodes_elect_and_replicate() {
     put_all(&cluster, 200);
     cluster.wait_until_equal();
     for id in 1..=3 {
-        let status = cluster.server(id).status().unwrap();
+        let status = cluster.server(id).says();
         assert_eq!(status.keys, 200);
         assert_eq!(status.leader.map(|leader| leader.get()), Some(leader));
     }
@@ -72,7 +72,7 @@ fn a_follower_names_the_leader() {
     let leader = cluster.leader();
     let address = cluster.server(leader).address.clone();
     for follower in cluster.others(leader) {
-        let mut connection = cluster.server(follower).connect().unwrap();
+        let mut connection = cluster.server(follower).connection();
         let deadline = Deadline::after(PATIENCE);
         connection.put(b"k", b"v");
         connection.flush(deadline).unwrap();

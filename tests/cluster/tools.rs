@@ -57,7 +57,7 @@ fn a_log_is_dumped_and_verified_once_its_server_is_stopped() {
         let (_, said) = ends(1, &["log", verb, &path]);
         assert!(said.contains("locked by a running raftd"), "{said}");
     }
-    let last = cluster.server(1).status().unwrap().last_index.get();
+    let last = cluster.server(1).says().last_index.get();
     cluster.server(1).kill();
     let (text, _) = ends(0, &["log", "verify", &path]);
     assert!(text.contains("whole node=n1 term=2 base="), "{text}");
@@ -211,12 +211,12 @@ fn a_client_that_saves_and_does_not_read_costs_little_and_stops_nobody() {
     // So that the snapshot is made, and its memory counted.
     ends(0, &["snapshot", "save", &file, "--endpoints", &at]);
     let before = resident(&mut cluster, 1);
-    let mut lazy: Vec<_> = (0..4).map(|_| cluster.server(1).connect().unwrap()).collect();
+    let mut lazy: Vec<_> = (0..4).map(|_| cluster.server(1).connection()).collect();
     for connection in &mut lazy {
         connection.snapshot();
         connection.flush(patience()).unwrap();
     }
-    let mut late = cluster.server(1).connect().unwrap();
+    let mut late = cluster.server(1).connection();
     late.snapshot();
     late.flush(patience()).unwrap();
     let refused = late.receive(patience()).unwrap().body;
@@ -261,7 +261,7 @@ fn a_new_cluster_is_restored_from_a_save_with_a_higher_revision_and_talks_to_no_
         acknowledged
     });
     old.wait_until_equal();
-    let before = old.server(1).status().unwrap();
+    let before = old.server(1).says();
     let mut new = old.plan_beside(3);
     let restored: Vec<Value> = (1..=3).map(|id| restore(&mut new, id, &file)).collect();
     assert!(restored.iter().all(|it| it["cluster_id"] == restored[0]["cluster_id"]));
@@ -281,7 +281,7 @@ fn a_new_cluster_is_restored_from_a_save_with_a_higher_revision_and_talks_to_no_
     new.leader();
     new.client().put(b"after", b"restore").unwrap();
     new.wait_until_equal();
-    let status = new.server(2).status().unwrap();
+    let status = new.server(2).says();
     assert_eq!(restored[0]["cluster_id"], status.cluster_id.to_string());
     assert_ne!(status.cluster_id, before.cluster_id);
     assert!(status.revision.0 > before.revision.0.max(acknowledged) + 900_000_000);
@@ -303,7 +303,7 @@ fn an_old_member_and_a_second_restore_are_refused(
     new: &mut Cluster,
     file: &str,
 ) {
-    let foreign = old.server(1).status().unwrap().cluster_id;
+    let foreign = old.server(1).says().cluster_id;
     // An old member in the place of a new one.
     new.server(3).kill();
     let kept = new.folder().join("kept");
@@ -362,7 +362,7 @@ fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refus
     ends(0, &["snapshot", "save", &file, "--endpoints", &at]);
     while_written(&cluster, || fill(&cluster, 400, 100));
     cluster.wait_until_equal();
-    let before = cluster.server(3).status().unwrap();
+    let before = cluster.server(3).says();
     let kept = cluster.folder().join("kept");
     for id in [1, 2] {
         cluster.server(id).kill();
@@ -375,7 +375,7 @@ fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refus
     assert!(said.contains("forced a new cluster: writes that were acknowledged"), "{said}");
     assert!(said.contains(&format!("old_cluster={}", before.cluster_id)), "{said}");
     cluster.client().put(b"after", b"force").unwrap();
-    let status = cluster.server(3).status().unwrap();
+    let status = cluster.server(3).says();
     assert_ne!(status.cluster_id, before.cluster_id);
     assert!(status.commit_index > before.last_index && status.revision >= before.revision);
     let mut client = cluster.client();
@@ -387,11 +387,11 @@ fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refus
     force(&mut cluster, 3);
     let said = cluster.server(3).log_text();
     assert!(said.contains("is a cluster of one already"), "{said}");
-    assert_eq!(cluster.server(3).status().unwrap().cluster_id, status.cluster_id);
+    assert_eq!(cluster.server(3).says().cluster_id, status.cluster_id);
     cluster.server(3).take_flag("--force-new-cluster");
     grow(&mut cluster, 4);
     grow(&mut cluster, 5);
-    assert_eq!(cluster.server(5).status().unwrap().cluster_id, status.cluster_id);
+    assert_eq!(cluster.server(5).says().cluster_id, status.cluster_id);
     // The lost come back: one with what it had, one with nothing.
     fs::rename(&kept, &cluster.server(1).directory).unwrap();
     cluster.server(1).start();

@@ -125,7 +125,7 @@ fn hoarders_of_half_requests_are_closed_and_nobody_else() {
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();
     let address = cluster.server(leader).listen().to_owned();
-    let mut good = cluster.server(leader).connect().unwrap();
+    let mut good = cluster.server(leader).connection();
     // Until everything that good requests may fill is full.
     for _ in 0..30 {
         large_put(&mut good);
