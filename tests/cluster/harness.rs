@@ -86,6 +86,20 @@ impl Cluster {
         cluster
     }
 
+    /// Starts three fresh nodes, of which the first leads, and goes on leading for half a minute
+    /// without a quorum: so long has whoever stops the others to do what must be done meanwhile.
+    pub(super) fn start_with_a_lasting_leader(flags: &[&str]) -> Cluster {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut cluster = Cluster::plan(3, &Shape { flags, ..Shape::default() });
+        // Its alone is so long, or nobody would be elected for half a minute either.
+        for word in ["--election-timeout", "30000", "--heartbeat", "60"] {
+            cluster.server(1).add_flag(word);
+        }
+        cluster.start_all();
+        cluster.let_lead(1);
+        cluster
+    }
+
     /// A cluster whose nodes are not started yet.
     pub(super) fn plan(count: u64, shape: &Shape) -> Cluster {
         Cluster::plan_in(Some(Turn::take(shape.company)), count, shape)
@@ -481,10 +495,21 @@ pub(super) fn resident(cluster: &mut Cluster, id: u64) -> u64 {
     resident_of(pid)
 }
 
+/// The same without the pages of its log, of which the more are mapped the further a follower lags,
+/// and which the system takes back when it wants to. Bytes.
+pub(super) fn anonymous(cluster: &mut Cluster, id: u64) -> u64 {
+    memory_of(cluster.server(id).pid().expect("the node runs"), "RssAnon:")
+}
+
 /// What a process keeps in memory. Bytes.
 pub(super) fn resident_of(pid: u32) -> u64 {
+    memory_of(pid, "VmRSS:")
+}
+
+/// A line of /proc/PID/status. Bytes.
+pub(super) fn memory_of(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
