@@ -52,7 +52,7 @@ fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
 fn a_follower_that_does_not_read_neither_slows_the_leader_nor_fills_its_memory() {
     // The store stays small, so what grows is what waits for the follower.
     let flags = ["--history-bytes", "4194304", "--segment-bytes", "16777216"];
-    // Neither a slow disk nor a busy machine elects another leader, a blocked one would not lead on.
+    // A slow disk or a busy machine elects nobody; a leader that is blocked would not lead on.
     let patient = ["--election-timeout", "1000", "--heartbeat", "60"];
     let flags = flags.into_iter().chain(patient).map(str::to_owned).collect();
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });

@@ -202,8 +202,8 @@ impl Cluster {
         (followed.count() * 2 > members.count()).then(|| leader.node.get())
     }
 
-    /// Lets node `id` lead. Asks again: whoever leads may not have heard yet that it has everything,
-    /// it may not take over in time, and another one may.
+    /// Lets node `id` lead. Asks again: whoever leads may not have heard yet that it has
+    /// everything, it may not take over in time, and another one may.
     pub(super) fn let_lead(&mut self, id: u64) {
         let mut client = self.client();
         eventually("it leads", PATIENCE, || {

@@ -208,7 +208,7 @@ fn garbage_after_a_good_hello_ends_that_connection_only() {
     assert_eq!(client.get(b"k").unwrap().unwrap().value, b"w");
 }
 
-/// What a client too many hears. It is not told in time while the machine is busy, but never let in.
+/// What a client too many hears: late perhaps, while the machine is busy, but it is never let in.
 fn told_busy(cluster: &Cluster, id: u64) -> String {
     let server = cluster.servers.iter().find(|server| server.id == id).unwrap();
     eventually("a client too many is told so", PATIENCE, || match server.connect() {

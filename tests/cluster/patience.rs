@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What is waited for comes within this also on a machine ten times slower than those where it takes
-/// some seconds. Only who fails waits for so long.
+/// What is waited for comes within this also on a machine ten times slower than those where it
+/// takes some seconds. Only who fails waits for so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at a condition.

@@ -107,8 +107,8 @@ fn attempt(cluster: &mut Cluster, seconds: u64, percent: u64) -> Result<(), Stri
 }
 
 /// What a machine does beside may stop a leader for longer than an election timeout, or take what
-/// was there for the load when it was measured: then it is tried again. A leader that its load keeps
-/// from its followers is deposed each time.
+/// was there for the load when it was measured: then it is tried again. A leader that its load
+/// keeps from its followers is deposed each time.
 #[test]
 fn under_steady_load_nobody_is_elected() {
     let asked = variable("STEADY_SECONDS");
