@@ -12,8 +12,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// With time for a busy machine.
 fn raftctl<S: AsRef<OsStr>>(words: &[S]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_raftctl")).args(words).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_raftctl"));
+    command.args(["--timeout", "60s"]).args(words).output().unwrap()
 }
 
 /// What it printed, if it ended with `code`; and what it said beside.
@@ -57,15 +59,17 @@ fn a_log_is_dumped_and_verified_once_its_server_is_stopped() {
         let (_, said) = ends(1, &["log", verb, &path]);
         assert!(said.contains("locked by a running raftd"), "{said}");
     }
-    let last = cluster.server(1).says().last_index.get();
+    client.put(b"last", b"v").unwrap();
+    let status = cluster.server(1).says();
+    let (last, term) = (status.last_index.get(), status.term);
     cluster.server(1).kill();
     let (text, _) = ends(0, &["log", "verify", &path]);
-    assert!(text.contains("whole node=n1 term=2 base="), "{text}");
+    assert!(text.contains(&format!("whole node=n1 term={term} base=")), "{text}");
     assert!(text.contains(" keys=") && text.contains(" hash="), "the snapshot is read too: {text}");
     let (text, _) = ends(0, &["log", "dump", &path, "--from", &last.to_string()]);
     assert!(text.starts_with("identity node=n1 cluster="), "{text}");
     let entry = text.lines().last().unwrap();
-    assert!(entry.starts_with(&format!("{last}@2 commands ")), "{text}");
+    assert!(entry.starts_with(&format!("{last}@{term} commands ")), "{text}");
     let (text, _) = ends(0, &["log", "dump", &path, "--limit", "3", "--output", "json"]);
     let all = json(&text);
     assert_eq!(all["last_index"], last);
@@ -181,9 +185,10 @@ fn an_interrupted_save_leaves_no_file() {
     fill(&cluster, 400, 150_000);
     let file = cluster.folder().join("saved");
     let part = cluster.folder().join("saved.part");
-    // A server that makes a snapshot says so every second: a deadline of one would often pass.
+    // A server that makes a snapshot says so every second: a deadline of one would often pass, and
+    // on a busy machine one of a few.
     let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
-        .args(["--endpoints", cluster.server(1).listen(), "--timeout", "3s"])
+        .args(["--endpoints", cluster.server(1).listen(), "--timeout", "10s"])
         .args([OsStr::new("snapshot"), OsStr::new("save"), file.as_os_str()])
         .stderr(Stdio::piped())
         .spawn()
@@ -338,7 +343,7 @@ fn grow(cluster: &mut Cluster, expected: u64) {
     let member = format!("{id}={}", cluster.server(id).listen());
     let known = cluster.servers.iter().filter(|server| !server.retired && server.id != id);
     let known: Vec<&str> = known.map(|server| server.listen()).collect();
-    ends(0, &["member", "add", &member, "--endpoints", &known.join(","), "--timeout", "20s"]);
+    ends(0, &["member", "add", &member, "--endpoints", &known.join(",")]);
     cluster.wait_until_equal();
 }
 
