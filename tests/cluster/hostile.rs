@@ -274,7 +274,8 @@ fn hears_busy(connection: &mut Connection) -> bool {
     match connection.receive(Deadline::after(Duration::from_millis(1))) {
         Ok(Reply { body: ReplyBody::Error(WireError::Busy { .. }), .. }) => true,
         Ok(other) => panic!("a read without a quorum heard {other:?}"),
-        Err(_) => false,
+        Err(ConnectionError::TimedOut { .. }) => false,
+        Err(error) => panic!("a read without a quorum: {error}"),
     }
 }
 

@@ -155,11 +155,13 @@ fn a_range_of_any_size_takes_short_turns_and_no_memory() {
         let mut connection = cluster.server(leader).connection();
         for (what, args, expected) in cases() {
             let memory = resident(&mut cluster, leader);
-            let (before, stolen) = (cluster.server(leader).says().turn_times, stolen_ms());
+            let (before, stolen) = (cluster.server(leader).says(), stolen_ms());
             let began = now();
             let (found, done) = ask(&mut connection, &args);
             let took = began.elapsed();
-            let after = cluster.server(leader).says().turn_times;
+            let after = cluster.server(leader).says();
+            let puts = after.revision.0 - before.revision.0;
+            let (before, after) = (before.turn_times, after.turn_times);
             println!("ranges: {what}: {found} keys of {} in {took:?}", done.count);
             let above = say(what, &before, &after);
             let stolen = stolen_ms() - stolen;
