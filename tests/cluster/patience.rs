@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// What is waited for comes within this also on a machine ten times slower than those where it
+/// takes some seconds. Only who fails waits for so long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Between two looks at a condition.
 const STEP: Duration = Duration::from_millis(5);
 
@@ -17,6 +21,25 @@ pub(super) fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -
         }
         assert!(!deadline.has_passed(), "not within {limit:?}: {what}");
         breathe(STEP);
+    }
+}
+
+/// Measures until it takes no longer than `limit` once: whatever else a machine does makes a time
+/// longer and never shorter, and what the product waits for it waits for each time. Panics when
+/// patience ends, with the shortest. Returns that.
+pub(super) fn at_best(
+    what: &str,
+    limit: Duration,
+    mut measure: impl FnMut() -> Duration,
+) -> Duration {
+    let deadline = Deadline::after(PATIENCE);
+    let mut best = Duration::MAX;
+    loop {
+        best = best.min(measure());
+        if best <= limit {
+            return best;
+        }
+        assert!(!deadline.has_passed(), "not once within {limit:?}, at best {best:?}: {what}");
     }
 }
 
