@@ -4,13 +4,14 @@
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::gateway::calls::{Cluster, REQUEST_TIMEOUT, error_of};
+use crate::gateway::calls::{Cluster, REQUEST_TIMEOUT};
 use crate::gateway::failure::{Failure, known, known_auth};
 use crate::gateway::link::{Line, Link};
 use crate::limits::AUTH_NAME_BYTES_MAX;
 use crate::types::Credential;
 use crate::wire::auth::{AuthRefusal, AuthRequest, auth_request};
 use crate::wire::error::{Advice, Error as WireError};
+use crate::wire::reply::{ReplyBody, decode_reply};
 
 use super::login::{Login, LoginError};
 use super::token;
@@ -64,8 +65,15 @@ async fn log_in(home: &Link, login: &Login) -> Result<(Credential, bool), LoginE
     let mut line = Line::open(home.address(), home.welcome().cluster_id).await?;
     let credential = line.log_in(login).await?;
     line.say(|out| auth_request(out, 3, &AuthRequest::Status)).await?;
-    let may_act = error_of(&line.next().await?).is_none();
-    Ok((credential, may_act))
+    let answer = line.next().await?;
+    let body = decode_reply(&answer).map_err(|_| LoginError::Odd)?.body;
+    if let ReplyBody::Error(why) = body {
+        let later = why.advice() == Advice::AskAgain;
+        return if later { Err(LoginError::Refused(why)) } else { Ok((credential, false)) };
+    }
+    let ReplyBody::AuthRead(found) = body else { return Err(LoginError::Odd) };
+    // Everybody may ask where rights do not count, by now.
+    Ok((credential, found.enabled))
 }
 
 /// What signs tokens. It may take a login of the gateway's own to know it.
