@@ -20,6 +20,8 @@
 //! | `failures` | nodes that die, requests that are no requests |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
+#[path = "../addresses.rs"]
+mod addresses;
 #[path = "../dice.rs"]
 mod dice;
 // Whole clusters, as the tests of the server start them; not all of what those need is needed here.
