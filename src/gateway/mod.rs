@@ -10,7 +10,8 @@
 //! http       the same as JSON, and what else is not gRPC
 //! metrics    what was asked, in numbers
 //! calls      a request until it is answered     sessions   writes that are done once
-//! nodes      whom to ask                        link       one connection, everybody's requests
+//! source     ranges that are handed on          link       one connection, everybody's requests
+//! nodes      whom to ask
 //! failure    etcd's errors, word for word       exact      the one error that tonic makes itself
 //! channel    a stream that a task feeds         incoming   clients that connect
 //! tls        files, and what is made of them    identity   who a client is, for whoever decides
@@ -42,6 +43,7 @@ mod nodes;
 mod options;
 pub mod proto;
 mod sessions;
+mod source;
 mod tls;
 mod v1;
 mod watch;
