@@ -161,8 +161,8 @@ impl Error for ServeError {
     }
 }
 
-/// Serves until `stop` comes. Whenever one of `hangups` comes, and when they have changed, the files
-/// of TLS are read again; without `hangups` they are read once.
+/// Serves until `stop` comes. The files of TLS are read again whenever one of `hangups` comes, and
+/// when they have changed; without `hangups` they are read once.
 pub async fn serve(
     options: &Options,
     stop: impl Future<Output = ()>,

@@ -406,7 +406,7 @@ fn a_request_may_take_as_long_as_its_header_says() {
 fn a_stream_ends_when_the_time_of_its_header_is_over() {
     with_gateway(1, |clients, gateway| async move {
         let body = r#"{"create_request":{"key":"YQ=="}}"#;
-        let headers = "Grpc-Timeout: 700m\r\n";
+        let headers = "Grpc-Timeout: 3S\r\n";
         let begun = send(&gateway.address, "POST /v3/watch", headers, body.as_bytes());
         let mut heard = Lines::of(begun);
         assert_eq!(heard.next().unwrap()["result"]["created"], true);
