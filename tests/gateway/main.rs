@@ -9,6 +9,9 @@
 //! | `lease` | leases, kept alive and left alone |
 //! | `watch` | watches, from then and from now on |
 //! | `concurrency` | locks and elections |
+//! | `range_stream` | ranges in pieces |
+//! | `tls` | TLS: who is served, and files that change |
+//! | `certificates` | what that takes |
 //! | `web` | a client of HTTP |
 //! | `http` | JSON, health, version, numbers |
 //! | `operators` | members, status, hashes, snapshots, health |
@@ -35,6 +38,7 @@ mod patience;
 #[allow(dead_code, reason = "made for more tests than these")]
 mod turns;
 
+mod certificates;
 mod concurrency;
 mod differential;
 mod failures;
@@ -44,7 +48,9 @@ mod lease;
 mod operators;
 mod own;
 mod program;
+mod range_stream;
 mod reflection;
+mod tls;
 mod txn;
 mod watch;
 mod web;

@@ -70,6 +70,11 @@ impl Gateway {
     /// Clients that share one connection, once the gateway serves.
     pub(crate) async fn clients(&self) -> Clients {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        Gateway::clients_by(&endpoint).await
+    }
+
+    /// The same by another way to it.
+    pub(crate) async fn clients_by(endpoint: &Endpoint) -> Clients {
         let channel = endpoint.connect_lazy();
         let health = HealthClient::new(channel.clone());
         let deadline = raftd::client::Deadline::after(PATIENCE);

@@ -37,10 +37,39 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
+/// What has become of a handshake of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Handshake {
+    /// A connection.
+    Done,
+    /// Nothing: one did not want the other, or the client has gone.
+    Failed,
+    /// Nothing within its time.
+    Late,
+    /// Nothing: the client speaks something else.
+    Bare,
+    /// Nothing: the client has hung up without a word.
+    Silent,
+    /// Nothing: another one has taken its place.
+    Displaced,
+}
+
+/// All of them, as they are written.
+const HANDSHAKES: [(Handshake, &str); 6] = [
+    (Handshake::Done, "done"),
+    (Handshake::Failed, "failed"),
+    (Handshake::Late, "late"),
+    (Handshake::Bare, "bare"),
+    (Handshake::Silent, "silent"),
+    (Handshake::Displaced, "displaced"),
+];
+
 /// All numbers.
 pub(super) struct Metrics {
     /// In the order of their paths.
     rpcs: Vec<Rpc>,
+    /// In the order of `HANDSHAKES`.
+    handshakes: [AtomicU64; HANDSHAKES.len()],
 }
 
 struct Rpc {
@@ -81,13 +110,22 @@ impl Rpc {
 }
 
 impl Metrics {
-    /// For the methods of `pool`.
-    pub(super) fn new(pool: &DescriptorPool) -> Arc<Metrics> {
-        let services: Vec<_> = pool.services().collect();
+    /// For the methods of these services.
+    pub(super) fn new(pools: &[&DescriptorPool]) -> Arc<Metrics> {
+        let services: Vec<_> = pools.iter().flat_map(|pool| pool.services()).collect();
         let methods = services.iter().flat_map(|service| service.methods());
         let mut rpcs: Vec<Rpc> = methods.map(|method| Rpc::of(&method)).collect();
         rpcs.sort_by(|one, other| one.path.cmp(&other.path));
-        Arc::new(Metrics { rpcs })
+        Arc::new(Metrics { rpcs, handshakes: Default::default() })
+    }
+
+    /// Counts a handshake.
+    pub(super) fn count(&self, what: Handshake) {
+        for ((outcome, _), count) in HANDSHAKES.iter().zip(&self.handshakes) {
+            if *outcome == what {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Counts a call. Of a path that nobody serves nothing is counted.
@@ -121,6 +159,12 @@ impl Metrics {
                     writeln!(out, "grpc_server_handled_total{{{code},{labels}}} {count}")?;
                 }
             }
+        }
+        let handshakes = "raftd_gateway_tls_handshakes_total";
+        head(out, handshakes, "counter", "Handshakes of TLS, by what has become of them.")?;
+        for ((_, outcome), count) in HANDSHAKES.iter().zip(&self.handshakes) {
+            let count = count.load(Ordering::Relaxed);
+            writeln!(out, r#"{handshakes}{{outcome="{outcome}"}} {count}"#)?;
         }
         let standing = *cluster.nodes.standing().borrow();
         let gauges = [
