@@ -19,6 +19,7 @@
 //! | `logged` | the log that judges them |
 //! | `chaos` | both, while nodes and gateways die |
 //! | `kubernetes` | Kubernetes' way of using it, while leaders die |
+//! | `crowds` | thousands of streams that come and go |
 //! | `failures` | nodes that die, requests that are no requests |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
@@ -48,6 +49,7 @@ mod turns;
 mod asking;
 mod chaos;
 mod concurrency;
+mod crowds;
 mod differential;
 mod failures;
 mod hearing;

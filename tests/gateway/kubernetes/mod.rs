@@ -114,7 +114,8 @@ fn api_servers_miss_nothing_and_overwrite_nothing_though_leaders_die() {
     let (changes, asked) = (history.finals.commands.len(), history.ops.len());
     println!("kubernetes: {pods} pods, {seconds} s, {kills} leaders killed, {asked} asked");
     println!("kubernetes: {changes} changes, {heard} events heard, {bookmarks:?}; {summary:?}");
-    assert_one_winner(&history.ops);
+    let (won, lost) = assert_one_winner(&history.ops);
+    println!("kubernetes: {won} updates, {lost} conflicts");
     assert_events_are_there(&history, &events);
     assert!(kills > 0 && heard > changes && bookmarks.asked_for > 0, "it proves too little");
 }
@@ -171,7 +172,8 @@ async fn run(scene: Arc<Scene>, last: Arc<AtomicU64>, size: Size, tell: Sender<T
 
 /// Of all who wanted to replace the same version of an object one has, and the checker has found
 /// that it was there; and some have wanted to in vain, or it proves nothing.
-fn assert_one_winner(ops: &[Op]) {
+/// Answers how many updates and conflicts there were.
+fn assert_one_winner(ops: &[Op]) -> (usize, usize) {
     let (mut won, mut lost) = (BTreeSet::new(), 0);
     for op in ops {
         let OpKind::Change(Command::PutIf { key, mod_revision, .. }) = &op.kind else { continue };
@@ -184,8 +186,8 @@ fn assert_one_winner(ops: &[Op]) {
             Outcome::Answered(_) | Outcome::Refused | Outcome::Unknown => {}
         }
     }
-    println!("kubernetes: {} updates, {lost} conflicts", won.len());
     assert!(won.len() > 100 && lost > 10, "{} updates, {lost} conflicts", won.len());
+    (won.len(), lost)
 }
 
 /// An event under a lease is no op of the checker's; what was said of it is looked up.
