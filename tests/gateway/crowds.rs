@@ -84,13 +84,14 @@ impl Bystander {
         }
     }
 
-    /// The median, and the longest.
+    /// The median, and the longest; zero if there was no put.
     fn times_of(&self, phase: Phase) -> (Duration, Duration) {
         let times = self.times.lock().unwrap();
         let of_phase = times.iter().filter(|(when, _)| *when == phase);
         let mut times: Vec<Duration> = of_phase.map(|(_, time)| *time).collect();
         times.sort();
-        (times[times.len() / 2], *times.last().unwrap())
+        let median = times.get(times.len() / 2).copied().unwrap_or_default();
+        (median, times.last().copied().unwrap_or_default())
     }
 }
 
