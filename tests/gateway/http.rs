@@ -362,6 +362,10 @@ fn calls_are_counted_whichever_way_they_come() {
             (number(&text, "raftd_gateway_nodes_connected") == Some(3)).then_some(())
         });
         assert_eq!(number(&text, "raftd_gateway_revision"), Some(5));
+        let (resident, now) = (number(&text, "process_resident_memory_bytes"), gateway.resident());
+        assert!(resident.is_some_and(|it| (now / 2..2 * now).contains(&it)), "{resident:?}");
+        let (open, now) = (number(&text, "process_open_fds"), gateway.descriptors());
+        assert!(open.is_some_and(|it| it.abs_diff(now.try_into().unwrap()) < 5), "{open:?}");
         eventually("the watch has ended", PATIENCE, || {
             let text = get(&gateway.address, "/metrics").text;
             (handled(&text, "Canceled", WATCH) == Some(1)).then_some(())

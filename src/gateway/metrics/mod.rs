@@ -3,6 +3,7 @@
 //! Calls are counted by the names under which the servers of gRPC in Go have them, and etcd's with
 //! them, so that dashboards find them. All that etcd has beside those is of its own machinery.
 mod counted;
+mod process;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -183,6 +184,15 @@ impl Metrics {
             }),
         ];
         for (name, help, value) in gauges {
+            head(out, name, "gauge", help)?;
+            writeln!(out, "{name} {value}")?;
+        }
+        let of_process = [
+            ("process_resident_memory_bytes", "Memory in use.", process::resident()),
+            ("process_open_fds", "Open descriptors.", process::descriptors()),
+        ];
+        for (name, help, value) in of_process {
+            let Some(value) = value else { continue };
             head(out, name, "gauge", help)?;
             writeln!(out, "{name} {value}")?;
         }
