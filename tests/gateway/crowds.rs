@@ -113,17 +113,21 @@ fn left(cluster: &mut Cluster, gateway: &Gateway) -> Left {
     }
 }
 
-/// Streams with a watch each, over a few connections. A server has room for half as many watches
-/// more, by the bytes of their names: crowds that it did not forget would fill it.
+/// What a watch costs at a server beside its key, which counts twice. Bytes.
+const WATCH_BYTES: usize = 304;
+
+/// Streams with a watch each, over a few connections. Their keys are so long that two thirds of the
+/// server's room for watches is taken: a crowd that it did not forget leaves none for the next.
 async fn come(address: &str, count: usize, round: usize) -> Vec<Line> {
-    let name_bytes = WATCHES_BYTES_MAX * 6 / 10 / count;
+    let width = (WATCHES_BYTES_MAX / 3 * 2 / count).saturating_sub(WATCH_BYTES) / 2;
+    let width = width.saturating_sub("crowd/0/".len());
     let tasks: Vec<_> = (0..CONNECTIONS)
         .map(|connection| {
             let clients = Clients::at(address);
             tokio::spawn(async move {
                 let mut lines = Vec::new();
                 for nth in (connection..count).step_by(CONNECTIONS) {
-                    let key = format!("crowd/{round}/{nth:0name_bytes$}").into_bytes();
+                    let key = format!("crowd/{round}/{nth:0width$}").into_bytes();
                     let mut ear = Ear::new(Wish { key, ..Wish::default() }, 0);
                     let mut line = Line::open(&clients, [ear.request(0)]).await.unwrap();
                     let opened = tokio::time::timeout(PATIENCE, line.next()).await;
