@@ -6,6 +6,7 @@ use rcgen::{
 };
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Who gives out certificates.
 pub(crate) struct Authority {
@@ -22,7 +23,11 @@ pub(crate) struct Pair {
 
 impl Authority {
     pub(crate) fn new() -> Authority {
-        let mut params = params("an authority", &[]);
+        // Each has a name of its own: another's certificates are of nobody who is known, and not of
+        // somebody whose signature is wrong.
+        static NAMED: AtomicU32 = AtomicU32::new(1);
+        let name = format!("authority {}", NAMED.fetch_add(1, Ordering::Relaxed));
+        let mut params = params(&name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().unwrap();
