@@ -7,17 +7,16 @@ use super::links::Links;
 pub(super) use super::patience::PATIENCE;
 use super::patience::eventually;
 use super::turns::{Company, Turn};
+pub(super) use crate::addresses::free_address;
 use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline};
 use raftd::types::{ClusterId, NodeId};
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
-use socket2::{Domain, Socket, Type};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -464,29 +463,6 @@ pub(super) fn strace_works() -> bool {
         not_tested("strace is not installed, or may not trace");
     }
     works
-}
-
-/// An address that nobody listens on. Below the ports that the system gives to outgoing
-/// connections, so that nobody takes it while its node is down.
-pub(crate) fn free_address() -> String {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 97).unwrap() * 100;
-    loop {
-        let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if may_listen(address).is_ok() {
-            return address.to_string();
-        }
-    }
-}
-
-/// Binds the address and does not listen. Another test may start a process just now, which holds a
-/// copy of our socket until it runs its program: a copy that listened would keep the port from the
-/// node, and one that is only bound does not, as all of them allow its use again (socket(7)).
-fn may_listen(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
 }
 
 /// Resident memory of a node, in bytes.

@@ -83,8 +83,6 @@ mod unfinished;
 mod watches;
 mod witnesses;
 
-pub(crate) use harness::free_address;
-
 /// What an environment variable says, which makes a test longer or repeats its choices.
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

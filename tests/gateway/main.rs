@@ -26,6 +26,8 @@
 //! | `failures` | nodes that die, requests that are no requests |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
+#[path = "../addresses.rs"]
+mod addresses;
 // The judge of histories.
 #[path = "../sim/history/mod.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
