@@ -494,13 +494,3 @@ pub(super) fn descriptors(cluster: &mut Cluster, id: u64) -> usize {
     let pid = cluster.server(id).pid().expect("the node runs");
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
-
-/// How many of them are sockets.
-pub(super) fn sockets(cluster: &mut Cluster, id: u64) -> usize {
-    let pid = cluster.server(id).pid().expect("the node runs");
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    // One that is closed meanwhile leads nowhere.
-    let leads_to = |fd: fs::DirEntry| fs::read_link(fd.path()).ok();
-    let open = open.filter_map(|fd| leads_to(fd.unwrap()));
-    open.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
-}

@@ -5,7 +5,7 @@
 //! | `WATCH_STREAMS` | how many at once; 2,000 if it is not set |
 
 use super::asking::pause;
-use super::harness::{Cluster, PATIENCE, anonymous, sockets};
+use super::harness::{Cluster, PATIENCE, anonymous};
 use super::hearing::{Ear, Line};
 use super::patience::{StopAtEnd, now};
 use super::program::{Clients, Gateway, block_on, put};
@@ -14,6 +14,7 @@ use super::web;
 use crate::history::checker::watches::Wish;
 use raftd::client::Deadline;
 use raftd::limits::WATCHES_BYTES_MAX;
+use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -113,6 +114,16 @@ fn left(cluster: &mut Cluster, gateway: &Gateway) -> Left {
         gateway_resident: gateway.resident(),
         node_resident: anonymous(cluster, 1),
     }
+}
+
+/// How many sockets a node has open.
+fn sockets(cluster: &mut Cluster, id: u64) -> usize {
+    let pid = cluster.server(id).pid().expect("the node runs");
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    // One that is closed meanwhile leads nowhere.
+    let leads_to = |fd: fs::DirEntry| fs::read_link(fd.path()).ok();
+    let open = open.filter_map(|fd| leads_to(fd.unwrap()));
+    open.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
 /// What a watch costs at a server beside its key, which counts twice. Bytes.
