@@ -71,7 +71,8 @@ async fn keys_and_values(client: &mut Client, name: &str) {
     assert_eq!((gone.deleted(), &*line(gone.prev_kvs())), (1, "b=4"));
     let gone = client.delete(key(), Some(DeleteOptions::new().with_prefix())).await.unwrap();
     assert_eq!(gone.deleted(), 2);
-    assert_eq!(message(client.put("", "x", None).await), "InvalidArgument: etcdserver: key is not provided");
+    let refused = message(client.put("", "x", None).await);
+    assert_eq!(refused, "InvalidArgument: etcdserver: key is not provided");
 }
 
 async fn transactions(client: &mut Client, name: &str) {
@@ -274,7 +275,8 @@ async fn main() {
     let mut client = Client::connect([endpoint], None).await.unwrap();
     macro_rules! run {
         ($($part:ident)*) => {$(
-            soon(stringify!($part), $part(&mut client, &format!("{name}/{}", stringify!($part)))).await;
+            let place = format!("{name}/{}", stringify!($part));
+            soon(stringify!($part), $part(&mut client, &place)).await;
             println!("  {}: as expected", stringify!($part));
         )*};
     }

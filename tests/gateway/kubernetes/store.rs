@@ -69,7 +69,7 @@ impl Store {
         self.notes.note(&scene, begun, kind, told);
     }
 
-    /// Puts an object whose last change is `expected`; 0: creates it. Reads it if it is another one.
+    /// Puts an object whose last change is `expected`; 0: creates it. Reads it if it is another.
     pub(super) async fn put(&mut self, key: &[u8], value: Vec<u8>, expected: u64) -> Written {
         let (key, begun) = (key.to_vec(), self.scene.begin());
         let kind = OpKind::Change(Command::PutIf { key, value, mod_revision: expected });
