@@ -16,6 +16,7 @@
 //! channel    a stream that a task feeds         incoming   clients that connect
 //! tls        files, and what is made of them    identity   who a client is, for whoever decides
 //! options    flags                              proto      etcd's messages
+//! pause      time that passes
 //! ```
 //!
 //! One Put: `kv` checks it in etcd's words → `calls` gives it a number in a session → `link`
@@ -41,6 +42,7 @@ mod members;
 mod metrics;
 mod nodes;
 mod options;
+mod pause;
 pub mod proto;
 mod sessions;
 mod source;

@@ -25,10 +25,12 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Code, Status, Streaming};
 
+use crate::gateway::pause::{Pause, pause};
+
 use super::answer::{error, json_text, stream, stream_end, stream_error};
 use super::codec::{JsonCodec, read};
 use super::paths::PATHS;
-use super::timed::{self, Time};
+use super::timed;
 use super::values::{Values, gather};
 
 /// Largest message that is written as JSON: what is larger is to be read in parts, or by gRPC.
@@ -132,7 +134,7 @@ async fn many(
     parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    let time = timed::time_of(&parts.headers)?.map(timed::begin);
+    let time = timed::time_of(&parts.headers)?.map(pause);
     let message = read(&rpc.request, &gather(body).await?)?;
     let codec = JsonCodec::many(rpc.response.clone());
     let begun = client.server_streaming(asked(parts, message), rpc.path.clone(), codec).await;
@@ -145,7 +147,7 @@ async fn both(
     parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    let time = timed::time_of(&parts.headers)?.map(timed::begin);
+    let time = timed::time_of(&parts.headers)?.map(pause);
     let mut values = Values::of(body, rpc.request.clone());
     // Whoever begins with nonsense hears so.
     let first = values.next().await?;
@@ -183,7 +185,7 @@ fn in_our_words(why: Status) -> Status {
 fn lines(
     begun: Result<tonic::Response<Streaming<Bytes>>, Status>,
     trouble: Option<oneshot::Receiver<Status>>,
-    time: Option<Pin<Box<Time>>>,
+    time: Option<Pause>,
 ) -> Response<Body> {
     match begun {
         Ok(heard) => {
@@ -202,7 +204,7 @@ struct Lines {
     /// nothing else.
     trouble: Option<oneshot::Receiver<Status>>,
     /// How long it may go on.
-    time: Option<Pin<Box<Time>>>,
+    time: Option<Pause>,
 }
 
 impl Lines {

@@ -5,16 +5,16 @@
 //! hands the request on, before its own does, and is looked at first.
 
 use std::convert::Infallible;
-use std::future::{Pending, pending};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Timeout, timeout};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{HeaderMap, Request, Response};
+
+use crate::gateway::pause::{Pause, pause};
 
 use super::answer::error;
 use super::is_grpc;
@@ -31,11 +31,8 @@ pub(in crate::gateway) struct Timed<S>(S);
 /// Its answer on the way.
 pub(in crate::gateway) struct Answering<F> {
     answer: F,
-    time: Option<Pin<Box<Time>>>,
+    time: Option<Pause>,
 }
-
-/// Something that ends when some time is over, with an error.
-pub(super) type Time = Timeout<Pending<()>>;
 
 impl<S> Timed<S> {
     /// A service, with that changed.
@@ -61,7 +58,7 @@ where
         let headers = request.headers();
         // What is wrong with it is said where the request is read.
         let time = if is_grpc(headers) { None } else { time_of(headers).ok().flatten() };
-        Answering { time: time.map(begin), answer: self.0.call(request) }
+        Answering { time: time.map(pause), answer: self.0.call(request) }
     }
 }
 
@@ -79,11 +76,6 @@ where
         let _over = ready!(time.as_mut().poll(context));
         Poll::Ready(Ok(error(&expired())))
     }
-}
-
-/// Begins to wait for so long.
-pub(super) fn begin(time: Duration) -> Pin<Box<Time>> {
-    Box::pin(timeout(time, pending()))
 }
 
 /// The time is over, in the words of etcd.

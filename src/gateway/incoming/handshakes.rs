@@ -11,10 +11,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Pending, pending};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,9 +20,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Timeout, timeout};
+use tokio::time::timeout;
 
 use crate::gateway::metrics::{Handshake, Metrics};
+use crate::gateway::pause::{Pause, pause};
 use crate::gateway::tls::Tls;
 
 use super::stream::ClientStream;
@@ -60,7 +59,7 @@ pub(super) struct Handshakes {
 struct Place {
     task: AbortHandle,
     /// Ends when its time is over.
-    time: Pin<Box<Timeout<Pending<()>>>>,
+    time: Pause,
 }
 
 /// Why a handshake has led to nothing.
@@ -134,8 +133,7 @@ impl Handshakes {
             let done = timeout(HANDSHAKE_TIMEOUT, shake).await.unwrap_or(Err(Why::Late));
             done.map_err(|why| Failure { peer, why })
         });
-        let time = Box::pin(timeout(PLACE_TIME, pending()));
-        self.places.push_back(Place { task, time });
+        self.places.push_back(Place { task, time: pause(PLACE_TIME) });
     }
 
     /// The next one that has led to a connection. Pending also if there is none under way: then

@@ -14,10 +14,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 use tonic::codegen::tokio_stream::Stream;
 
 use super::metrics::Metrics;
+use super::pause::{Pause, pause};
 use super::tls::Tls;
 use handshakes::Handshakes;
 use stream::ClientStream;
@@ -27,8 +27,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// From one line about that to the next.
 const LINES_APART: Duration = Duration::from_secs(60);
-
-type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The connections of clients, as they come.
 pub(super) struct Incoming {
@@ -82,12 +80,6 @@ impl Complaint {
     }
 }
 
-fn pause(duration: Duration) -> Pause {
-    Box::pin(async move {
-        let _over = timeout(duration, std::future::pending::<()>()).await;
-    })
-}
-
 impl Stream for Incoming {
     type Item = io::Result<ClientStream>;
 
@@ -105,7 +97,7 @@ impl Stream for Incoming {
                 continue;
             }
             if let Some(pause) = &mut incoming.pause {
-                ready!(pause.as_mut().poll(context));
+                let _passed = ready!(pause.as_mut().poll(context));
                 incoming.pause = None;
             }
             match ready!(incoming.listener.poll_accept(context)) {
