@@ -3,6 +3,7 @@
 
 use super::asking::row_of;
 use super::program::Clients;
+use super::said::said;
 use crate::history::checker::watches::{Event, Listener, Wish};
 use raftd::gateway::proto::etcdserverpb::watch_create_request::FilterType;
 use raftd::gateway::proto::etcdserverpb::watch_request::RequestUnion;
@@ -11,25 +12,8 @@ use raftd::gateway::proto::etcdserverpb::{
 };
 use raftd::gateway::proto::mvccpb;
 use raftd::gateway::proto::mvccpb::event::EventType;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tonic::codegen::tokio_stream::Stream;
+use tokio::sync::mpsc::UnboundedSender;
 use tonic::{Status, Streaming};
-
-/// What a client says, as it says it.
-struct Said(UnboundedReceiver<WatchRequest>);
-
-impl Stream for Said {
-    type Item = WatchRequest;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<WatchRequest>> {
-        self.0.poll_recv(context)
-    }
-}
 
 /// A stream of watches.
 pub(super) struct Line {
@@ -43,8 +27,8 @@ impl Line {
         clients: &Clients,
         watches: impl IntoIterator<Item = WatchCreateRequest>,
     ) -> Result<Line, Status> {
-        let (say, said) = mpsc::unbounded_channel();
-        let mut request = tonic::Request::new(Said(said));
+        let (say, said) = said();
+        let mut request = tonic::Request::new(said);
         request.metadata_mut().insert("hasleader", "true".parse().unwrap());
         for watch in watches {
             say.send(request_of(RequestUnion::CreateRequest(watch))).unwrap();

@@ -69,6 +69,7 @@ mod own;
 mod program;
 mod range_stream;
 mod reflection;
+mod said;
 mod tls;
 mod txn;
 mod watch;

@@ -9,6 +9,7 @@ use raftd::gateway::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use raftd::gateway::proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, RangeRequest, RangeResponse, RangeStreamResponse,
 };
+use std::rc::Rc;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
@@ -172,6 +173,20 @@ async fn slow_clients(gateway: &Gateway) -> Clients {
     Gateway::clients_by(&endpoint.initial_connection_window_size(1_000_000)).await
 }
 
+/// Such clients, and a gateway that says what it does, before what they filled.
+fn with_slow_clients<F: Future<Output = ()>>(test: impl FnOnce(Clients, Rc<Gateway>) -> F) {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let node = cluster.servers[0].listen().to_owned();
+    let before = "export RUST_LOG=raftd=debug";
+    let gateway = Rc::new(Gateway::start_after(before, &cluster, &[&node], &[]));
+    block_on(async {
+        let clients = slow_clients(&gateway).await;
+        clients.fill().await;
+        test(clients, Rc::clone(&gateway)).await;
+    });
+}
+
 fn stands_still(gateway: &Gateway, times: usize) {
     eventually("it stands still", PATIENCE, || {
         let said = gateway.log_text().matches("a range stream stands still").count();
@@ -181,13 +196,7 @@ fn stands_still(gateway: &Gateway, times: usize) {
 
 #[test]
 fn a_client_that_stands_still_holds_up_nobody_and_reads_on_where_it_was() {
-    let mut cluster = Cluster::start(1);
-    cluster.leader();
-    let node = cluster.servers[0].listen().to_owned();
-    let gateway = Gateway::start_after("export RUST_LOG=raftd=debug", &cluster, &[&node], &[]);
-    block_on(async {
-        let clients = slow_clients(&gateway).await;
-        clients.fill().await;
+    with_slow_clients(|clients, gateway| async move {
         let all = get_prefix("large/");
         let expected = clients.range(all.clone()).await.unwrap();
         let limited = RangeRequest { limit: 90, ..all.clone() };
@@ -217,13 +226,7 @@ fn a_client_that_stands_still_holds_up_nobody_and_reads_on_where_it_was() {
 
 #[test]
 fn what_is_compacted_while_a_client_stands_still_ends_its_stream() {
-    let mut cluster = Cluster::start(1);
-    cluster.leader();
-    let node = cluster.servers[0].listen().to_owned();
-    let gateway = Gateway::start_after("export RUST_LOG=raftd=debug", &cluster, &[&node], &[]);
-    block_on(async {
-        let clients = slow_clients(&gateway).await;
-        clients.fill().await;
+    with_slow_clients(|clients, gateway| async move {
         let mut stream = clients.stream(get_prefix("large/")).await;
         next(&mut stream).await.unwrap().unwrap();
         stands_still(&gateway, 1);
