@@ -7,15 +7,14 @@
 //! | `LINEARIZABLE_SEED` | repeats the choices of an earlier run, not its timing |
 
 use super::finals::ended;
-use super::harness::{Cluster, PATIENCE, Shape};
-use super::patience::{StopAtEnd, breathe};
+use super::harness::{Cluster, Shape};
+use super::patience::{StopAtEnd, breathe, go_on};
 use super::turns::Company;
 use super::variable;
 use super::witnesses::{Scene, Witness};
 use crate::dice::Dice;
 use crate::history::checker::product::owned;
 use crate::history::checker::{self, FinalState, History, Op};
-use raftd::client::Deadline;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -72,21 +71,6 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
     assert!(summary.answered >= ANSWERS, "too little was answered to prove anything");
     assert!(summary.ordered > summary.unordered, "too much was left unordered");
     assert!(faults.kills + faults.stops + faults.cuts > 2, "{faults:?}");
-}
-
-/// Does harm for so long, and on until as much has come of it as is wanted: `step` says how much
-/// that is, and what is wanted. A slow machine takes longer for the same proof.
-pub(super) fn go_on(seconds: u64, what: &str, mut step: impl FnMut() -> (u64, u64)) {
-    let least = Duration::from_secs(seconds);
-    let (end, give_up) = (Deadline::after(least), Deadline::after(least + PATIENCE));
-    loop {
-        let (so_far, wanted) = step();
-        if so_far >= wanted && end.has_passed() {
-            return;
-        }
-        let overdue = give_up.has_passed();
-        assert!(!overdue, "{what}: {so_far} of {wanted} in {seconds} s and {PATIENCE:?}");
-    }
 }
 
 /// Does one harm, waits, takes it back, and lets the cluster work for a while.
