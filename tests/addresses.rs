@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// connections, so that nobody takes it while its node is down.
 pub(crate) fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 97).expect("below 97") * 100;
+    let offset = u16::try_from(std::process::id() % 97).expect("it is below 97") * 100;
     loop {
         let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -25,6 +25,7 @@ use super::nodes::Nodes;
 use super::options::User;
 use super::proto::etcdserverpb::ResponseHeader;
 use super::sessions::{Call, Sessions};
+use super::source::Sources;
 
 /// How long a request may take: what etcd's do with its default timeouts, 5 s and two elections.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
@@ -42,6 +43,7 @@ pub(super) struct Cluster {
     pub(super) nodes: Arc<Nodes>,
     /// Who this gateway is there.
     pub(super) identity: Identity,
+    pub(super) sources: Sources,
     sessions: Arc<Sessions>,
 }
 
@@ -131,8 +133,8 @@ impl Parts {
 impl Cluster {
     /// The cluster that is reached at these addresses. `user`: as whom the gateway logs in there.
     pub(super) fn start(addresses: &[String], user: Option<&User>) -> Cluster {
-        let (nodes, sessions) = (Nodes::start(addresses), Arc::default());
-        Cluster { nodes, identity: Identity::of(user), sessions }
+        let (nodes, identity) = (Nodes::start(addresses), Identity::of(user));
+        Cluster { nodes, identity, sources: Sources::default(), sessions: Arc::default() }
     }
 
     /// Refuses a request that is to be refused while nobody is known to lead.
@@ -211,8 +213,9 @@ impl Cluster {
                 call = self.begin(who).await?;
                 continue;
             }
-            match self.judge(&asked, error).await? {
-                // A copy that was refused says nothing of those before it.
+            let judged = self.judge(&asked, error).await;
+            // A copy that was refused says nothing of those before it.
+            match judged.map_err(|why| if doubt { Failure::TimedOut } else { why })? {
                 Then::Refuse(why) if doubt && !why.is_of_the_store() => {
                     return Err(Failure::TimedOut);
                 }
@@ -308,7 +311,7 @@ impl Cluster {
     }
 
     /// Asks until somebody answers. `ask` does so once, and may bring more than the reply.
-    async fn until_answered<T, F>(
+    pub(super) async fn until_answered<T, F>(
         &self,
         who: &Who,
         whom: Whom,

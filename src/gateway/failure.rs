@@ -15,6 +15,8 @@ pub(super) enum Failure {
     TimedOut,
     /// The gateway cannot log in where rights count: not done.
     NoLogin,
+    /// The gateway's user has not the role `root`: not done.
+    NoRole,
     /// The gateway has no user by whose rights it could act for others: not done.
     NoUser,
 }
@@ -97,6 +99,9 @@ impl From<Failure> for Status {
             Failure::TimedOut => known(TIMED_OUT),
             Failure::NoLogin => Status::failed_precondition(
                 "raftd: the gateway cannot log in to the cluster: its log says why",
+            ),
+            Failure::NoRole => Status::failed_precondition(
+                "raftd: the gateway cannot act for others: grant its --user the role root",
             ),
             Failure::NoUser => Status::failed_precondition(
                 "raftd: the gateway has no user to act for others by: start it with --user, or \

@@ -6,24 +6,16 @@
 //! | `LINEARIZABLE_SECONDS` | for how long at least; 8 if it is not set |
 //! | `LINEARIZABLE_SEED` | repeats the choices of an earlier run, not its timing |
 
-use super::harness::{Cluster, PATIENCE, Shape};
-use super::patience::{StopAtEnd, breathe, eventually};
+use super::finals::ended;
+use super::harness::{Cluster, Shape};
+use super::patience::{StopAtEnd, breathe, go_on};
 use super::turns::Company;
 use super::variable;
 use super::witnesses::{Scene, Witness};
 use crate::dice::Dice;
-use crate::history::checker::product::{owned, row_of};
-use crate::history::checker::{self, Command, FinalState, History, NodeState, Op};
-use raftd::client::Deadline;
-use raftd::codec::msgpack::Reader;
-use raftd::kv::command::{decode_header, decode_next};
-use raftd::limits;
-use raftd::types::{DiskId, LogIndex, NodeId};
-use raftd::wal::{self, OsDisk};
-use raftd::wire::client::{Consistency, RangeArgs};
-use raftd::wire::reply::ReplyBody;
+use crate::history::checker::product::owned;
+use crate::history::checker::{self, FinalState, History, Op};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -81,21 +73,6 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
     assert!(faults.kills + faults.stops + faults.cuts > 2, "{faults:?}");
 }
 
-/// Does harm for so long, and on until as much has come of it as is wanted: `step` says how much
-/// that is, and what is wanted. A slow machine takes longer for the same proof.
-pub(super) fn go_on(seconds: u64, what: &str, mut step: impl FnMut() -> (u64, u64)) {
-    let least = Duration::from_secs(seconds);
-    let (end, give_up) = (Deadline::after(least), Deadline::after(least + PATIENCE));
-    loop {
-        let (so_far, wanted) = step();
-        if so_far >= wanted && end.has_passed() {
-            return;
-        }
-        let overdue = give_up.has_passed();
-        assert!(!overdue, "{what}: {so_far} of {wanted} in {seconds} s and {PATIENCE:?}");
-    }
-}
-
 /// Does one harm, waits, takes it back, and lets the cluster work for a while.
 pub(super) fn harm(cluster: &mut Cluster, dice: &mut Dice, scene: &Scene, faults: &mut Faults) {
     let victim = match dice.below(2) {
@@ -134,74 +111,10 @@ pub(super) fn harm(cluster: &mut Cluster, dice: &mut Dice, scene: &Scene, faults
 
 /// What the cluster holds in the end: what each node says, and what stands in the log.
 pub(super) fn finals(cluster: &mut Cluster) -> FinalState {
-    cluster.leader();
-    cluster.wait_until_equal();
-    let nodes = (1..=3).map(|id| state_of(cluster, id)).collect();
-    let status = cluster.server(1).says();
-    assert_eq!(status.log_base, LogIndex::ZERO, "the log holds everything");
-    for id in 1..=3 {
-        cluster.server(id).kill();
-    }
-    FinalState { commands: commands(cluster, status.applied_index), nodes }
-}
-
-fn state_of(cluster: &mut Cluster, id: u64) -> NodeState {
-    let server = cluster.server(id);
-    let status = server.says();
-    let mut connection = server.connection();
-    let mut rows = Vec::new();
-    let deadline = Deadline::after(PATIENCE);
-    let consistency = Consistency::Serializable;
-    connection.range(&RangeArgs { end: &[0], consistency, ..RangeArgs::of_key(&[0]) });
-    connection.flush(deadline).unwrap();
-    loop {
-        let reply = connection.receive(deadline).unwrap();
-        let ReplyBody::Range(range) = reply.body else { panic!("{:?}", reply.body) };
-        rows.extend(range.kvs().map(|kv| row_of(&kv)));
-        if !range.goes_on {
-            break;
-        }
-    }
-    NodeState {
-        node: u32::try_from(id).unwrap(),
-        revision: status.revision.0,
-        compact_revision: status.compact_revision.0,
-        rows,
-    }
-}
-
-/// The commands of a dead server's log.
-fn commands(cluster: &mut Cluster, applied: LogIndex) -> Vec<Command> {
-    let directory = cluster.server(1).directory.clone();
-    let disk =
-        eventually("the dead server's lock is gone", PATIENCE, || OsDisk::open(&directory).ok());
-    let options = wal::Options {
-        cluster_id: None,
-        token_hash: 0,
-        node: NodeId::new(1).unwrap(),
-        disk_id_if_new: DiskId(0),
-        boot_nonce: 1,
-        segment_bytes: cluster.server(1).flag("--segment-bytes").parse().unwrap(),
-        salt_seed: 1,
-        created_unix_ms: 0,
-        entry_cache_bytes: limits::ENTRY_CACHE_BYTES,
-    };
-    let (log, _) = wal::open(Arc::new(disk), &options).unwrap();
-    let (mut found, mut scratch) = (Vec::new(), Vec::new());
-    for index in 1..=applied.get() {
-        let index = LogIndex::new(index);
-        let meta = log.meta(index).expect("it was applied");
-        if meta.kind != raftd::types::EntryKind::Commands {
-            continue;
-        }
-        let payload = log.payload(index, &mut scratch).unwrap();
-        let mut reader = Reader::new(payload);
-        decode_header(&mut reader).unwrap();
-        while !reader.rest().is_empty() {
-            let (call, command) = decode_next(&mut reader).unwrap();
-            assert!(call.is_none(), "nobody opened a session");
-            found.push(owned(command, meta.term).expect("nobody opened a session"));
-        }
-    }
-    found
+    let mut commands = Vec::new();
+    let nodes = ended(cluster, |call, command, term| {
+        assert!(call.is_none(), "nobody opened a session");
+        commands.push(owned(command, term).expect("nobody opened a session"));
+    });
+    FinalState { commands, nodes }
 }

@@ -35,6 +35,7 @@
 //! | `traced` | what strace sees of a leader |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
+//! | `finals` | what a cluster and its log hold in the end |
 //! | `linearizable`, `witnesses` | every answer of a faulty time, judged by the checker |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
@@ -52,6 +53,7 @@ mod disk;
 mod exactly_once;
 mod failover;
 mod filled;
+mod finals;
 mod gate;
 mod grey;
 mod grown;

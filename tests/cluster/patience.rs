@@ -43,6 +43,21 @@ pub(super) fn at_best(
     }
 }
 
+/// Does harm for so long, and on until as much has come of it as is wanted: `step` says how much
+/// that is, and what is wanted. A slow machine takes longer for the same proof.
+pub(super) fn go_on(seconds: u64, what: &str, mut step: impl FnMut() -> (u64, u64)) {
+    let least = Duration::from_secs(seconds);
+    let (end, give_up) = (Deadline::after(least), Deadline::after(least + PATIENCE));
+    loop {
+        let (so_far, wanted) = step();
+        if so_far >= wanted && end.has_passed() {
+            return;
+        }
+        let overdue = give_up.has_passed();
+        assert!(!overdue, "{what}: {so_far} of {wanted} in {seconds} s and {PATIENCE:?}");
+    }
+}
+
 /// Lets others work for about `pause`; nothing may depend on how long it is.
 pub(super) fn breathe(pause: Duration) {
     thread::park_timeout(pause);

@@ -9,8 +9,8 @@
 //! | `WATCH_FANS` | how many hear of each put where that is measured; 100 |
 
 use super::harness::{Cluster, PATIENCE, Shape, resident};
-use super::linearizable::{Faults, finals, go_on, harm};
-use super::patience::{StopAtEnd, eventually, now};
+use super::linearizable::{Faults, finals, harm};
+use super::patience::{StopAtEnd, eventually, go_on, now};
 use super::raftctl::{endpoints, raftctl};
 use super::turns::Company;
 use super::variable;

@@ -3,15 +3,12 @@
 use super::harness::PATIENCE;
 use super::patience::now;
 use super::program::{Clients, get_prefix, put, refused, with_gateway};
+use super::said::said;
 use raftd::gateway::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseLeasesRequest,
     LeaseRevokeRequest, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest,
 };
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::mpsc::{self, UnboundedSender};
-use tonic::codegen::tokio_stream::Stream;
 use tonic::{Code, Status};
 
 impl Clients {
@@ -27,25 +24,6 @@ impl Clients {
 
     async fn put_under(&self, key: &str, lease: i64) {
         self.put(PutRequest { lease, ..put(key, "v") }).await.unwrap();
-    }
-}
-
-/// A stream of what is said, as it is said.
-fn said() -> (UnboundedSender<LeaseKeepAliveRequest>, Said) {
-    let (say, said) = mpsc::unbounded_channel();
-    (say, Said(said))
-}
-
-struct Said(mpsc::UnboundedReceiver<LeaseKeepAliveRequest>);
-
-impl Stream for Said {
-    type Item = LeaseKeepAliveRequest;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<LeaseKeepAliveRequest>> {
-        self.0.poll_recv(context)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::harness::{Cluster, PATIENCE, Shape};
 use super::program::{Clients, Gateway, block_on, prefix_end, put, with_gateway};
+use super::said::said;
 use super::users::by;
 use raftd::gateway::proto::etcdserverpb::request_op::Request;
 use raftd::gateway::proto::etcdserverpb::watch_create_request::FilterType;
@@ -11,37 +12,20 @@ use raftd::gateway::proto::etcdserverpb::{
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use raftd::gateway::proto::mvccpb::Event;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::UnboundedSender;
 use tonic::Streaming;
-use tonic::codegen::tokio_stream::Stream;
-
-/// What a client says, as it says it.
-struct Said(mpsc::UnboundedReceiver<WatchRequest>);
-
-impl Stream for Said {
-    type Item = WatchRequest;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<WatchRequest>> {
-        self.0.poll_recv(context)
-    }
-}
 
 /// A stream of watches.
 pub(crate) struct Watches {
-    say: mpsc::UnboundedSender<WatchRequest>,
+    say: UnboundedSender<WatchRequest>,
     heard: Streaming<WatchResponse>,
 }
 
 impl Watches {
     async fn open(clients: &Clients) -> Watches {
-        let (say, said) = mpsc::unbounded_channel();
-        let heard = clients.watch().watch(Said(said)).await.unwrap().into_inner();
+        let (say, said) = said();
+        let heard = clients.watch().watch(said).await.unwrap().into_inner();
         Watches { say, heard }
     }
 
@@ -58,10 +42,10 @@ impl Watches {
         token: Option<&str>,
         request: WatchCreateRequest,
     ) -> (Watches, WatchResponse) {
-        let (say, said) = mpsc::unbounded_channel();
+        let (say, said) = said();
         let request_union = Some(RequestUnion::CreateRequest(request));
         say.send(WatchRequest { request_union }).unwrap();
-        let heard = clients.watch().watch(by(token, Said(said))).await.unwrap().into_inner();
+        let heard = clients.watch().watch(by(token, said)).await.unwrap().into_inner();
         let mut watches = Watches { say, heard };
         let first = watches.next().await;
         (watches, first)

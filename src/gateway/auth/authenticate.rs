@@ -64,7 +64,7 @@ async fn prove(cluster: &Cluster, login: Login) -> Result<Credential, Failure> {
 async fn log_in(home: &Link, login: &Login) -> Result<(Credential, bool), LoginError> {
     let mut line = Line::open(home.address(), home.welcome().cluster_id).await?;
     let credential = line.log_in(login).await?;
-    line.say(|out| auth_request(out, 3, &AuthRequest::Status)).await?;
+    line.say(|out, id| auth_request(out, id, &AuthRequest::Status)).await?;
     let answer = line.next().await?;
     let body = decode_reply(&answer).map_err(|_| LoginError::Odd)?.body;
     if let ReplyBody::Error(why) = body {

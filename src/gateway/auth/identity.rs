@@ -7,29 +7,32 @@
 //!
 //! ```text
 //! a client's token        the credential in it
-//! none                    nobody's: refused while rights count
+//! none, a certificate     that of the user of its name, see named.rs
+//! neither                 nobody's: refused while rights count
 //! no token of ours        a credential that nobody has: refused while rights count, as etcd does
 //! the gateway itself      as it has logged in: sessions, health
 //! ```
 //!
 //! Whose login that is the flags say; if they do not, it is the first user with the role `root`
-//! that proves its password here.
+//! that proves its password here, for as long as it has that role.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tonic::Request;
 
-use crate::gateway::calls::{Cluster, error_of};
-use crate::gateway::failure::Failure;
-use crate::gateway::link::Link;
+use crate::gateway::calls::Cluster;
+use crate::gateway::identity::PeerIdentity;
+use crate::gateway::link::{Line, Link};
 use crate::gateway::options::User;
 use crate::types::Credential;
-use crate::wire::auth::{AuthRefusal, AuthRequest, Denial, auth_request, in_name_of};
-use crate::wire::error::{Advice, Error as WireError};
+use crate::wire::auth::in_name_of;
+use crate::wire::error::Advice;
 use crate::wire::scram::Key;
 
 use super::login::{Login, LoginError, random};
+use super::named::Names;
 use super::token;
 
 /// Where clients of gRPC say who they are, and where those of HTTP may.
@@ -50,6 +53,8 @@ pub(in crate::gateway) enum Who {
     Nobody,
     /// Whose token this is.
     Bearer(Arc<str>),
+    /// A client's whose certificate has this common name, and who shows no token.
+    Named(Arc<str>),
 }
 
 impl Who {
@@ -57,18 +62,11 @@ impl Who {
     pub(in crate::gateway) fn of<T>(request: &Request<T>) -> Who {
         let metadata = request.metadata();
         let Some(token) = TOKEN_NAMES.iter().find_map(|name| metadata.get(*name)) else {
-            return Who::Nobody;
+            let peer = PeerIdentity::of(request.extensions());
+            return peer.common_name().map_or(Who::Nobody, |name| Who::Named(name.into()));
         };
         // What is no text is nobody's token.
         Who::Bearer(token.to_str().unwrap_or_default().into())
-    }
-
-    /// What it hears where the gateway has no login of its own and so nobody is known: whoever has
-    /// a token has it from a time before, and is to log in again.
-    pub(in crate::gateway) fn hears(&self, failure: Failure) -> Failure {
-        let no_user = Failure::Refused(WireError::Denied { why: Denial::NoUser });
-        let is_bearer = matches!(self, Who::Bearer(_));
-        if is_bearer && failure == no_user { login_ended() } else { failure }
     }
 }
 
@@ -76,7 +74,11 @@ impl Who {
 pub(in crate::gateway) struct Identity {
     own: Mutex<Option<Arc<Login>>>,
     /// Whether the flags say so.
-    is_given: bool,
+    pub(super) is_given: bool,
+    /// Whether there ever was one: a link may have logged in by it.
+    ever: AtomicBool,
+    /// Users whom certificates name.
+    pub(super) names: Names,
     /// What signs tokens if they do not.
     chance: Option<Key>,
     /// Whether it was said that nobody can log in.
@@ -89,6 +91,8 @@ impl Identity {
         let own = user.map(|user| Arc::new(Login::new(&user.name, &user.password)));
         Identity {
             is_given: own.is_some(),
+            ever: AtomicBool::new(own.is_some()),
+            names: Names::default(),
             own: Mutex::new(own),
             // Without chance there are no tokens.
             chance: random().ok(),
@@ -113,11 +117,12 @@ impl Identity {
         if is_newer && !self.is_given {
             log::info!("acts for others by the login of user={}", login.user());
             *own = Some(Arc::new(login));
+            self.ever.store(true, Ordering::Relaxed);
         }
     }
 
     /// A login that was taken is of no use any more.
-    fn forget(&self, login: &Arc<Login>) {
+    pub(super) fn forget(&self, login: &Arc<Login>) {
         let mut own = self.lock();
         if own.as_ref().is_some_and(|it| Arc::ptr_eq(it, login)) {
             *own = None;
@@ -135,10 +140,16 @@ impl Identity {
         }
     }
 
-    fn complain(&self, login: &Login, why: &LoginError) {
+    /// Says once that the gateway can do nothing for its clients, and why.
+    pub(super) fn complain(&self, login: &Login, why: impl fmt::Display) {
         if !self.complained.swap(true, Ordering::Relaxed) {
-            log::error!("cannot log in user={} why={why}", login.user());
+            log::error!("cannot act for others user={} why={why}", login.user());
         }
+    }
+
+    /// It can again.
+    pub(super) fn is_well(&self) {
+        self.complained.store(false, Ordering::Relaxed);
     }
 }
 
@@ -161,10 +172,16 @@ impl Cluster {
     fn acting(&self, who: &Who) -> Option<Credential> {
         match who {
             Who::Gateway => None,
-            // Without a login of its own whatever it says is said by nobody.
-            Who::Nobody | Who::Bearer(_) if self.identity.own().is_none() => None,
+            // Where no link has logged in whatever is said is said by nobody.
+            Who::Nobody | Who::Bearer(_) | Who::Named(_)
+                if !self.identity.ever.load(Ordering::Relaxed) =>
+            {
+                None
+            }
             Who::Nobody => Some(Credential::NONE),
             Who::Bearer(shown) => Some(self.credential_of(shown).unwrap_or(UNKNOWN)),
+            // Whom it names is asked for once that is refused.
+            Who::Named(name) => Some(self.identity.names.credential(name).unwrap_or(UNKNOWN)),
         }
     }
 
@@ -172,86 +189,16 @@ impl Cluster {
         token::credential(&self.identity.token_key()?, self.nodes.cluster_id(), shown)
     }
 
-    /// A request was denied, which had been sent when the link had logged in so often. Whether that
-    /// was for want of a login of the gateway's own, and it may be sent again.
-    pub(in crate::gateway) async fn may_ask_again(
-        &self,
-        link: &Link,
-        logins: u64,
-        who: &Who,
-        why: Denial,
-    ) -> Result<bool, Failure> {
-        let Some(own) = self.identity.own() else {
-            let denied = Failure::Refused(WireError::Denied { why });
-            let heard = who.hears(denied.clone());
-            return if heard == denied { Ok(false) } else { Err(heard) };
-        };
-        let is_ours = match (why, who) {
-            (Denial::NotPermitted, _) | (Denial::NoUser | Denial::LoginEnded, Who::Nobody) => false,
-            (Denial::NoUser, Who::Gateway | Who::Bearer(_))
-            | (Denial::LoginEnded, Who::Gateway) => true,
-            // Its login has ended, or ours.
-            (Denial::LoginEnded, Who::Bearer(_)) => match knows_us(link).await {
-                Ok(known) => !known || link.logins() != logins,
-                Err(_) => return Ok(true),
-            },
-        };
-        if is_ours {
-            self.log_in(link, logins, &own).await?;
+    /// A connection for one request alone to the node that `link` leads to, by which the gateway
+    /// has logged in if it can.
+    pub(in crate::gateway) async fn line(&self, link: &Link) -> Result<Line, LoginError> {
+        let mut line = Line::open(link.address(), link.welcome().cluster_id).await?;
+        let Some(own) = self.identity.own() else { return Ok(line) };
+        match line.log_in(&own).await {
+            Ok(_) | Err(LoginError::NotNeeded) => Ok(line),
+            // Then the request is refused, and what is to be done about that is done there.
+            Err(LoginError::Refused(why)) if why.advice() != Advice::AskAgain => Ok(line),
+            Err(why) => Err(why),
         }
-        Ok(is_ours)
-    }
-
-    /// Logs in again, or finds that it is worth trying again later.
-    pub(super) async fn log_in(
-        &self,
-        link: &Link,
-        logins: u64,
-        own: &Arc<Login>,
-    ) -> Result<(), Failure> {
-        match link.log_in(own, logins).await {
-            Ok(true) => {
-                self.identity.complained.store(false, Ordering::Relaxed);
-                mind_the_role(link, own).await;
-                Ok(())
-            }
-            Ok(false) | Err(LoginError::NotNeeded | LoginError::Lost) => Ok(()),
-            Err(LoginError::Refused(why)) if why.advice() == Advice::AskAgain => Ok(()),
-            Err(why) => {
-                self.identity.complain(own, &why);
-                let wrong = WireError::Auth { why: AuthRefusal::AuthFailed };
-                if !self.identity.is_given
-                    && matches!(&why, LoginError::Refused(it) if *it == wrong)
-                {
-                    self.identity.forget(own);
-                    return Err(login_ended());
-                }
-                Err(Failure::NoLogin)
-            }
-        }
-    }
-}
-
-fn login_ended() -> Failure {
-    Failure::Refused(WireError::Denied { why: Denial::LoginEnded })
-}
-
-/// Whether a node knows who we are.
-async fn knows_us(link: &Link) -> Result<bool, LoginError> {
-    let encode = |out: &mut Vec<u8>, id| auth_request(out, id, &AuthRequest::Status);
-    match error_of(&link.ask_ourselves(encode).await?) {
-        Some(WireError::Denied { why: Denial::NoUser | Denial::LoginEnded }) => Ok(false),
-        Some(why) if why.advice() == Advice::AskAgain => Err(LoginError::Refused(why)),
-        Some(_) | None => Ok(true),
-    }
-}
-
-/// Says so if the gateway has logged in as a user who may not act for others.
-async fn mind_the_role(link: &Link, own: &Login) {
-    let encode = |out: &mut Vec<u8>, id| auth_request(out, id, &AuthRequest::Status);
-    let Ok(answer) = link.ask_ourselves(encode).await else { return };
-    if let Some(WireError::Denied { why: Denial::NotPermitted }) = error_of(&answer) {
-        let user = own.user();
-        log::error!("the user may not act for others: it has not the role root user={user}");
     }
 }

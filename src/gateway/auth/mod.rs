@@ -4,13 +4,16 @@
 //! mod            users, roles and their rights, by etcd's names
 //! authenticate   a password for a token            token      what that is
 //! identity       in whose name a node is asked     login      how a password is proved
+//! named          users by their certificates       denied     what comes of a refusal
 //! ```
 //!
 //! Users, roles and rights are raftd's, and so is every judgement. A password that is to be set is
 //! hashed here, as every client of raftd does it: no node and no log has passwords.
 mod authenticate;
+mod denied;
 mod identity;
 mod login;
+mod named;
 mod token;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! A link that logs in: by the connection that everybody uses, while everybody uses it.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -19,7 +20,7 @@ impl Link {
     /// the first one does it, and the others wait for that. Answers whether this one has done it.
     pub(in crate::gateway) async fn log_in(
         &self,
-        login: &Login,
+        login: &Arc<Login>,
         logins: u64,
     ) -> Result<bool, LoginError> {
         let _turn = self.shared.logging_in.lock().await;
@@ -33,6 +34,8 @@ impl Link {
         let done =
             self.ask_ourselves(|out, id| login_proof_request(out, id, proving.proof())).await?;
         let credential = login.finish(&proving, &done)?;
+        let before = self.login().replace(Arc::clone(login));
+        drop(before);
         self.shared.logins.fetch_add(1, Ordering::Relaxed);
         log::info!(
             "logged in node={} user={} credential={}",
@@ -41,6 +44,15 @@ impl Link {
             credential.0
         );
         Ok(true)
+    }
+
+    fn login(&self) -> MutexGuard<'_, Option<Arc<Login>>> {
+        self.shared.login.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has logged in last by this.
+    pub(in crate::gateway) fn is_logged_in_by(&self, login: &Arc<Login>) -> bool {
+        self.login().as_ref().is_some_and(|it| Arc::ptr_eq(it, login))
     }
 
     /// Asks as whoever has logged in, past those that wait for room.

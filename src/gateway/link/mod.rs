@@ -14,6 +14,7 @@
 //!
 //! Replies are slices of what was read, not copies.
 
+mod dial;
 mod line;
 mod login;
 mod pump;
@@ -39,6 +40,7 @@ use crate::wire::hello::Welcome;
 use crate::wire::reply::reply_head;
 use crate::wire::watch::{watch_cancel_request, watch_progress_request};
 
+use crate::gateway::auth::Login;
 use crate::gateway::watch::inbox::{ProgressSink, Sink, Taken};
 
 pub(super) use line::Line;
@@ -120,6 +122,8 @@ struct Shared {
     logging_in: tokio::sync::Mutex<()>,
     /// How often that was done.
     logins: AtomicU64,
+    /// By what it was done last.
+    login: Mutex<Option<Arc<Login>>>,
 }
 
 #[derive(Default)]
@@ -150,7 +154,7 @@ impl Link {
     /// Connects to `address` (host:port), introduces itself, and serves whoever asks from then on.
     /// `cluster_id` 0 takes any cluster.
     pub(super) async fn open(address: &str, cluster_id: ClusterId) -> Result<Link, LinkError> {
-        let Line { stream, input, welcome } = Line::open(address, cluster_id).await?;
+        let Line { stream, input, welcome, .. } = Line::open(address, cluster_id).await?;
         let shared = Arc::new(Shared::new(address.to_owned(), welcome));
         tokio::spawn(Pump::new(Arc::clone(&shared), stream, input).run());
         Ok(Link { shared })
@@ -267,6 +271,7 @@ impl Shared {
             gone: Notify::new(),
             logging_in: tokio::sync::Mutex::default(),
             logins: AtomicU64::new(0),
+            login: Mutex::default(),
         }
     }
 

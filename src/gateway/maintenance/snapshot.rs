@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::gateway::auth::{LoginError, Who};
+use crate::gateway::auth::Who;
 use crate::gateway::calls::Cluster;
 use crate::gateway::failure::{Failure, TIMED_OUT, known, unexpected, unreadable};
 use crate::gateway::kv::translate;
-use crate::gateway::link::{Line, LinkError};
+use crate::gateway::link::LinkError;
 use crate::gateway::proto::etcdserverpb::SnapshotResponse;
 use crate::wire::client::snapshot_request;
 use crate::wire::reply::{ReplyBody, decode_reply};
@@ -44,27 +44,19 @@ pub(super) async fn snapshot(cluster: Arc<Cluster>, who: Who, out: Out) {
     }
 }
 
-/// A connection to the home node, by which the gateway has logged in if it can.
-async fn open(cluster: &Cluster) -> Result<Line, Status> {
-    let home = cluster.nodes.home(0).await;
-    let line = Line::open(home.address(), home.welcome().cluster_id).await;
-    let mut line = line.map_err(|why| Status::unavailable(format!("raftd: {why}")))?;
-    let Some(own) = cluster.identity.own() else { return Ok(line) };
-    match line.log_in(&own).await {
-        Ok(_) | Err(LoginError::NotNeeded) => Ok(line),
-        Err(why) => Err(Status::unavailable(format!("raftd: the gateway cannot log in: {why}"))),
-    }
-}
-
 async fn send(cluster: &Cluster, who: &Who, out: &Out) -> Result<(), Status> {
-    let mut line = timeout(PATIENCE, open(cluster)).await.map_err(|_| known(TIMED_OUT))??;
-    let said = line.say(|out| cluster.write_for(who, out, |out| snapshot_request(out, 3))).await;
-    said.map_err(|_| known(TIMED_OUT))?;
+    // It also sees to it that the cluster knows the gateway, and the gateway whoever asks.
+    cluster.administer(who).await?;
+    let home = timeout(PATIENCE, cluster.nodes.home(0)).await.map_err(|_| known(TIMED_OUT))?;
+    let opened = timeout(PATIENCE, cluster.line(&home)).await.map_err(|_| known(TIMED_OUT))?;
+    let mut line = opened.map_err(|why| Status::unavailable(format!("raftd: {why}")))?;
+    let ask = |out: &mut Vec<u8>, id| cluster.write_for(who, out, |out| snapshot_request(out, id));
+    line.say(ask).await.map_err(lost)?;
     let mut hasher = Sha256::new();
     let mut sent = 0;
     let size = loop {
         let body = timeout(PATIENCE, line.next()).await.map_err(|_| known(TIMED_OUT))?;
-        let body = body.map_err(|why| lost(&why))?;
+        let body = body.map_err(lost)?;
         let reply = decode_reply(&body).map_err(|why| unreadable(&why))?;
         if let ReplyBody::Error(why) = reply.body {
             return Err(Failure::Refused(why).into());
@@ -103,9 +95,14 @@ async fn give(out: &Out, remaining_bytes: u64, blob: Bytes) -> Result<(), Status
     out.send(Ok(response)).await.map_err(|_| Status::cancelled("nobody listens"))
 }
 
-fn lost(why: &LinkError) -> Status {
-    if let LinkError::Frame(why) = why {
-        return Status::internal(format!("raftd: {why}"));
+/// Why nothing more comes.
+fn lost(why: LinkError) -> Status {
+    match why {
+        LinkError::Frame(_) | LinkError::Reply(_) => Status::internal(format!("raftd: {why}")),
+        LinkError::Io(_)
+        | LinkError::Closed
+        | LinkError::Silent
+        | LinkError::CutOff
+        | LinkError::Refused(_) => known(TIMED_OUT),
     }
-    known(TIMED_OUT)
 }
