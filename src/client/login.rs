@@ -99,6 +99,11 @@ impl NewPassword {
     }
 }
 
+/// What turning rights on takes. Fails if the system gives no random bytes.
+pub fn new_secret() -> io::Result<[u8; 32]> {
+    random()
+}
+
 /// A secret takes its chance from the system. Linux getrandom(2).
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];

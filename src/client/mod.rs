@@ -40,7 +40,7 @@ pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, P
 pub use connection::Connection;
 pub use error::{Attempt, ConnectionError, Error, Why};
 pub use leases::LeaseFound;
-pub use login::{Login, NewPassword};
+pub use login::{Login, NewPassword, new_secret};
 pub use members::find_cluster;
 pub use ranges::RangeDone;
 pub use requests::{DeletedKeys, Put, TxnDone, TxnResult};

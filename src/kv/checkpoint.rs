@@ -3,10 +3,11 @@
 //! ```text
 //! checkpoint  header (role permission*)* user* lease* (key version+)* (session reply*)* end
 //!                                                MessagePack values in a row, to the last byte
-//! header      01 array(10) [format: uint = 4, revision, compact_revision, stamp_ms,
+//! header      01 array(11) [format: uint = 4, revision, compact_revision, stamp_ms,
 //!                           newest session ever opened, how often sessions were used,
 //!                           how many leases were granted, whether rights count: 0 or 1,
-//!                           auth_revision, newest credential ever given]
+//!                           auth_revision, newest credential ever given,
+//!                           secret: bin 0 or 32, see auth/change.rs]
 //! role, permission, user                         09, 0a, 08, see auth/rows.rs
 //! lease       07 array(4) [id, grant, ttl_s, due_ms]    ascending; the keys that hang on it say so
 //! key         02 bin                             ascending
@@ -369,11 +370,14 @@ impl Checkpoint {
         let SessionCounters { last, uses } = self.counters;
         let (revision, compacted) = (self.revision.0, self.compact_revision.0);
         let Checkpoint { stamp_ms, grants, .. } = *self;
-        let AuthNumbers { enabled, revision: changes, credentials } = self.numbers;
+        let AuthNumbers { enabled, revision: changes, credentials, secret } = self.numbers;
         let format = CHECKPOINT_FORMAT;
         let store = [format, revision, compacted, stamp_ms, last.0, uses, grants];
         let auth = [u64::from(enabled), changes, credentials];
-        write_numbers(out, HEADER, &[&store[..], &auth].concat());
+        out.push(HEADER);
+        msgpack::write_array(out, 11);
+        store.iter().chain(&auth).for_each(|number| msgpack::write_uint(out, *number));
+        msgpack::write_bin(out, secret.as_ref().map_or(&[], |secret| &secret[..]));
     }
 
     fn write_lease(&mut self, out: &mut Vec<u8>, row: Option<LeaseRow>) {

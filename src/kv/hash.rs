@@ -18,7 +18,8 @@
 //! auth         = sum over users of H(6, X(user), 0, 0, 0, 0, 0)          as checkpoints have it
 //!              + sum over roles of H(7, X(name), X(permissions), 0, 0, 0, 0)    one by one
 //! store        = H(2, revision, compact_revision, last_session, session_uses, grants, numbers)
-//! numbers      = H(8, enabled, auth_revision, credentials, 0, 0, 0); 0 before any change of these
+//! numbers      = H(8, enabled, auth_revision, credentials, X(secret), 0, 0); 0 before any change
+//!                of these; X(secret): 0 without one
 //! H(a, …, g)   = X(the seven as u64, little-endian, 56 bytes)
 //! X(bytes)     = XXH3, 64 bits, seed 0
 //! ```
@@ -84,10 +85,11 @@ pub(super) fn of_store(
     auth: AuthNumbers,
 ) -> u64 {
     let SessionCounters { last: SessionId(last), uses } = sessions;
-    let AuthNumbers { enabled, revision: changes, credentials } = auth;
+    let AuthNumbers { enabled, revision: changes, credentials, secret } = auth;
+    let secret = secret.map_or(0, |secret| xxh3_64(&secret));
     let numbers = match auth.are_first() {
         true => 0,
-        false => of_words([AUTH, u64::from(enabled), changes, credentials, 0, 0, 0]),
+        false => of_words([AUTH, u64::from(enabled), changes, credentials, secret, 0, 0]),
     };
     of_words([STORE, revision.0, compact_revision.0, last, uses, grants, numbers])
 }

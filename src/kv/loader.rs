@@ -230,7 +230,7 @@ impl Loader {
         if found != CHECKPOINT_FORMAT {
             return Err(CheckpointError::Format { found });
         }
-        check(fields == 10, "its header has ten fields")?;
+        check(fields == 11, "its header has eleven fields")?;
         let (revision, compacted) = (reader.uint()?, reader.uint()?);
         check(compacted <= revision, "it is compacted beyond its revision")?;
         check(0 < revision && revision < u64::MAX, "no store has its revision")?;
@@ -243,7 +243,16 @@ impl Loader {
         check(enabled <= 1, "rights count or they do not")?;
         check(changes > 0, "users and roles have no such revision")?;
         check(credentials >= Credential::CLUSTER.0, "the cluster has a credential")?;
-        let numbers = AuthNumbers { enabled: enabled == 1, revision: changes, credentials };
+        let secret =
+            match reader.bin()? {
+                [] => None,
+                bytes => Some(bytes.try_into().map_err(|_| CheckpointError::Inconsistent {
+                    what: "a secret has 32 bytes",
+                })?),
+            };
+        let enabled = enabled == 1;
+        check(secret.is_some() || !enabled, "rights count, and there is no secret")?;
+        let numbers = AuthNumbers { enabled, revision: changes, credentials, secret };
         self.store.auth.restore_numbers(numbers);
         self.stage = Stage::Roles;
         Ok(())

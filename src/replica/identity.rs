@@ -32,9 +32,6 @@ use crate::wire::leases::LeaseRequest;
 use crate::wire::reply::error_reply;
 use crate::wire::scram::{Exchange, Key, hmac};
 
-/// The user whose password vouches for what is said of users that there are not.
-const ROOT: &str = "root";
-
 /// Salt of a user that there is not: as long as that of one there is. Bytes.
 const DECOY_SALT_BYTES: usize = 16;
 
@@ -319,12 +316,12 @@ impl Node {
         Ok(())
     }
 
-    /// The same on all servers as long as `root` keeps its password, as that of a user that there
-    /// is, and nobody can tell it from one.
+    /// The same on all servers and for ever, as that of a user that there is, and nobody can tell it
+    /// from one: it is made of what nobody knows, and of no password.
     fn decoy_salt(&self, user: &str) -> Box<[u8]> {
-        let root = self.store.auth().user(ROOT).and_then(|root| root.password());
-        let vouches = root.map_or([0; 32], |root| *root.server_key);
-        hmac(&vouches, &[b"salt", user.as_bytes()])[..DECOY_SALT_BYTES].into()
+        let secret = self.store.auth().numbers().secret;
+        let secret = secret.expect("rights count, and the first time that they did brought it");
+        hmac(&secret, &[b"salt", user.as_bytes()])[..DECOY_SALT_BYTES].into()
     }
 
     /// Judges a proof: the connection has the rights of its user from then on.

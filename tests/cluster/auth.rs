@@ -48,7 +48,7 @@ fn guard(cluster: &mut Cluster) -> Client {
     let permission = Permission { key, end: &end, access };
     change(&mut client, AuthVerb::RoleGrantPermission { role: "app", permission });
     change(&mut client, AuthVerb::UserGrantRole { user: "alice", role: "app" });
-    change(&mut client, AuthVerb::Enable);
+    change(&mut client, AuthVerb::Enable { secret: &[5; 32] });
     let all: Vec<u64> = cluster.servers.iter().map(|server| server.id).collect();
     client_as(cluster, &all, "root", ROOT)
 }
@@ -290,7 +290,7 @@ fn who_logged_in_before_rights_counted_logs_in_again_by_itself() {
     assert_eq!(why(early.put(b"b", b"w")), NOT_PERMITTED);
     change(&mut root, AuthVerb::Disable);
     early.put(b"b", b"w").unwrap();
-    change(&mut cluster.client(), AuthVerb::Enable);
+    change(&mut cluster.client(), AuthVerb::Enable { secret: &[5; 32] });
     assert_eq!(why(early.put(b"b", b"w")), NOT_PERMITTED);
 }
 

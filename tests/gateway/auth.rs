@@ -292,6 +292,31 @@ fn a_gateway_without_a_user_waits_for_one_that_may_act_for_others() {
     });
 }
 
+/// A gateway was of no use any more until somebody started it again: it went on asking by a user
+/// that might not act for others, and its clients were told that they were not permitted anything.
+#[test]
+fn a_gateway_whose_user_is_root_no_more_takes_the_next_one() {
+    with_gateway(1, |clients, gateway| async move {
+        clients.auth_by(None, Verb::UserAdd("ops", Some("fleeting"))).await.unwrap();
+        clients.auth_by(None, Verb::UserGrant("ops", "root")).await.unwrap();
+        clients.guard().await;
+        let ops = clients.log_in("ops", "fleeting").await.unwrap();
+        let alice = clients.log_in("alice", "secret").await.unwrap();
+        clients.put_by(Some(&alice), "a/1").await.unwrap();
+        clients.auth_by(Some(&ops), Verb::UserGrant("ops", "app")).await.unwrap();
+        clients.auth_by(Some(&ops), Verb::UserRevoke("ops", "root")).await.unwrap();
+        refused_so(clients.put_by(Some(&alice), "a/1").await, NO_LOGIN);
+        // The connection is still that user's, and its rights are nobody's.
+        refused_so(clients.put_by(None, "a/1").await, NO_USER);
+        let said = gateway.log_text();
+        let why = "cannot act for others user=ops why=the user has not the role root";
+        assert!(said.contains(why), "{said}");
+        clients.log_in("root", "top").await.unwrap();
+        clients.put_by(Some(&alice), "a/1").await.unwrap();
+        refused_so(clients.put_by(Some(&alice), "b").await, DENIED);
+    });
+}
+
 #[test]
 fn a_gateway_that_cannot_log_in_says_so() {
     let mut cluster = Cluster::start(1);
@@ -304,12 +329,23 @@ fn a_gateway_that_cannot_log_in_says_so() {
         let text = "raftd: the gateway cannot log in to the cluster: its log says why";
         let put = clients.put_by(Some("17.00"), "a/1").await;
         refused(put, Code::FailedPrecondition, text);
-        assert!(gateway.log_text().contains("cannot log in user=root"), "{}", gateway.log_text());
-        // One that may act for itself only.
+        let said = gateway.log_text();
+        assert!(said.contains("cannot act for others user=root"), "{said}");
+        // One that may act for itself only, until it may for others.
         let clients = weak.clients().await;
-        refused_so(clients.put_by(Some("17.00"), "a/1").await, DENIED);
+        let text = "raftd: the gateway cannot act for others: grant its --user the role root";
+        let put = clients.put_by(Some("17.00"), "a/1").await;
+        refused(put, Code::FailedPrecondition, text);
         let said = weak.log_text();
-        assert!(said.contains("it has not the role root user=alice"), "{said}");
+        let why = "cannot act for others user=alice why=the user has not the role root";
+        assert!(said.contains(why), "{said}");
+        let strong = start_as(&cluster, "root", "top");
+        let others = strong.clients().await;
+        let root = others.log_in("root", "top").await.unwrap();
+        others.auth_by(Some(&root), Verb::UserGrant("alice", "root")).await.unwrap();
+        refused_so(clients.put_by(Some("17.00"), "a/1").await, NO_LOGIN);
+        let alice = clients.log_in("alice", "secret").await.unwrap();
+        clients.put_by(Some(&alice), "b").await.unwrap();
     });
     for (flags, why) in [
         (&["--user", "root"][..], "--user needs --password-file"),

@@ -4,7 +4,8 @@ use super::certificates::{Authority, Files, Pair};
 use super::harness::{Cluster, PATIENCE, not_tested};
 use super::http::number;
 use super::patience::eventually;
-use super::program::{Clients, Gateway, block_on, get};
+use super::program::{Clients, Gateway, block_on, get, refused};
+use super::users::Verb;
 use super::watch::Watches;
 use super::web::{Page, base64};
 use raftd::gateway::proto::etcdserverpb::WatchCreateRequest;
@@ -17,6 +18,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 const ALPN: [&str; 2] = ["h2", "http/1.1"];
@@ -191,6 +193,57 @@ fn clients_are_who_their_certificates_say_and_others_are_refused() {
         let http = secured.config(who, &["http/1.1"]);
         assert!(is_hung_up(connect(&secured.gateway.address, http)), "{why}");
     }
+}
+
+/// As with etcd: without a password, and only by gRPC.
+#[test]
+fn a_certificate_names_the_user_of_who_shows_no_token() {
+    let secured = Secured::start(Files::flags_with_clients);
+    let names = ["root", "alice", "mallory"];
+    let [root_pair, alice_pair, mallory_pair] = names.map(|name| secured.authority.client(name));
+    block_on(async {
+        let root = Gateway::clients_by(&secured.endpoint(Some(&root_pair))).await;
+        let alice = Gateway::clients_by(&secured.endpoint(Some(&alice_pair))).await;
+        let mallory = Gateway::clients_by(&secured.endpoint(Some(&mallory_pair))).await;
+        // While rights do not count nobody is asked.
+        mallory.put_key("free", "1").await;
+        root.guard().await;
+        let text = "raftd: the gateway has no user to act for others by: start it with --user, or \
+                    log in as a user with the role root once";
+        refused(alice.put_by(None, "a/1").await, Code::FailedPrecondition, text);
+        let by_root = alice.log_in("root", "top").await.unwrap();
+        alice.put_by(None, "a/1").await.unwrap();
+        let denied = (Code::PermissionDenied, "etcdserver: permission denied");
+        for clients in [&alice, &mallory] {
+            refused(clients.put_by(None, "b").await, denied.0, denied.1);
+        }
+        // A token is worth more than a name, whatever it is worth.
+        alice.put_by(Some(&by_root), "b").await.unwrap();
+        let nobody = "etcdserver: invalid auth token";
+        refused(root.put_by(Some("17.00"), "b").await, Code::Unauthenticated, nobody);
+        root.put_by(None, "b").await.unwrap();
+        // A name stays the same user's, whatever becomes of its password.
+        root.auth_by(None, Verb::UserChange("alice", "another")).await.unwrap();
+        alice.put_by(None, "a/1").await.unwrap();
+        let streamed = |clients: &Clients, key| clients.kv().range_stream(get(key));
+        let mut pieces = streamed(&alice, "a/1").await.unwrap().into_inner();
+        let piece = pieces.message().await.unwrap().unwrap().range_response.unwrap();
+        assert_eq!(piece.count, 1);
+        let mut pieces = streamed(&alice, "b").await.unwrap().into_inner();
+        refused(pieces.message().await, denied.0, denied.1);
+        let watch = WatchCreateRequest { key: "a/1".into(), ..WatchCreateRequest::default() };
+        let mut watches = Watches::open_with(&alice, watch).await;
+        root.put_by(None, "a/1").await.unwrap();
+        assert_eq!(watches.next().await.events.len(), 1);
+        root.auth_by(None, Verb::UserDelete("alice")).await.unwrap();
+        refused(alice.put_by(None, "a/1").await, denied.0, denied.1);
+    });
+    let http = secured.config(Some(&root_pair), &["http/1.1"]);
+    let found = page(&mut secured.connect(http), "POST /v3/kv/range", r#"{"key":"Yg=="}"#);
+    assert_eq!(
+        (found.status, &found.json()["message"]),
+        (400, &json!("etcdserver: user name is empty"))
+    );
 }
 
 /// The client may have come to believe that the handshake is done before it hears that it is not.

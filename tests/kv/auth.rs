@@ -76,7 +76,7 @@ pub(super) fn guarded() -> (Store, Asker, Asker) {
         grant("r", "a", "c", Access::Read),
         grant("r", "b", "d", Access::Write),
         AuthVerb::UserGrantRole { user: "alice", role: "r" },
-        AuthVerb::Enable,
+        AuthVerb::Enable { secret: &[5; 32] },
     ] {
         change(&mut store, Asker::NOBODY, &verb).unwrap();
     }
@@ -106,7 +106,7 @@ const GOLDEN: &str = include_str!("golden/entry-1-auth.hex");
 fn golden_changes() -> Vec<(&'static str, AuthVerb<'static>)> {
     let (name, user, role, password) = ("alice", "alice", "r", Some(PASSWORD));
     vec![
-        ("auth enable", AuthVerb::Enable),
+        ("auth enable", AuthVerb::Enable { secret: &[5; 32] }),
         ("auth disable", AuthVerb::Disable),
         ("user add", AuthVerb::UserAdd { name: "root", password }),
         ("user add without a password", AuthVerb::UserAdd { name, password: None }),
@@ -176,9 +176,9 @@ fn what_cannot_be_done_is_refused_with_etcds_errors() {
     let revoke = AuthVerb::RoleRevokePermission { role: "r", key: b"a", end: b"c" };
     let passwd = |name| AuthVerb::UserChangePassword { name, password: PASSWORD };
     let steps: &[(AuthVerb<'_>, Result<u64, AuthRefusal>)] = &[
-        (AuthVerb::Enable, Err(RootUserNotExist)),
+        (AuthVerb::Enable { secret: &[5; 32] }, Err(RootUserNotExist)),
         (add("root"), Ok(2)),
-        (AuthVerb::Enable, Err(RootRoleNotExist)),
+        (AuthVerb::Enable { secret: &[5; 32] }, Err(RootRoleNotExist)),
         (add("root"), Err(UserAlreadyExist)),
         (add(""), Err(UserEmpty)),
         (passwd("alice"), Err(UserNotFound)),
@@ -208,8 +208,8 @@ fn what_cannot_be_done_is_refused_with_etcds_errors() {
         // The role root need not have been made.
         (grant_role("root", "root"), Ok(9)),
         (AuthVerb::Disable, Ok(9)),
-        (AuthVerb::Enable, Ok(9)),
-        (AuthVerb::Enable, Ok(9)),
+        (AuthVerb::Enable { secret: &[5; 32] }, Ok(9)),
+        (AuthVerb::Enable { secret: &[5; 32] }, Ok(9)),
         (AuthVerb::UserDelete { name: "root" }, Err(InvalidAuthMgmt)),
         (revoke_role("root", "root"), Err(InvalidAuthMgmt)),
         (AuthVerb::RoleDelete { name: "root" }, Err(InvalidAuthMgmt)),
@@ -229,6 +229,30 @@ fn what_cannot_be_done_is_refused_with_etcds_errors() {
         assert_eq!(store.revision(), Revision(1));
         assert_eq!(reloaded(&mut store).state_hash(), store.state_hash(), "step {nth}");
     }
+}
+
+#[test]
+fn what_is_said_of_nobody_is_made_of_the_first_secret() {
+    let mut stores = [[5; 32], [6; 32]].map(|first| {
+        let mut store = store_with(1, 1 << 20);
+        let root = AuthVerb::UserAdd { name: "root", password: Some(PASSWORD) };
+        let role = AuthVerb::UserGrantRole { user: "root", role: "root" };
+        for (verb, known) in [
+            (root, None),
+            (role, None),
+            (AuthVerb::Enable { secret: &first }, Some(first)),
+            (AuthVerb::Enable { secret: &[7; 32] }, Some(first)),
+            (AuthVerb::Disable, Some(first)),
+            (AuthVerb::Enable { secret: &[7; 32] }, Some(first)),
+        ] {
+            change(&mut store, Asker::CLUSTER, &verb).unwrap();
+            assert_eq!(store.auth().numbers().secret, known, "{verb:?}");
+        }
+        store
+    });
+    let [one, other] = &mut stores;
+    assert_ne!(one.state_hash(), other.state_hash(), "nodes that differ in it are found out");
+    assert_eq!(reloaded(one).auth().numbers(), one.auth().numbers());
 }
 
 #[test]

@@ -284,7 +284,7 @@ fn golden_store() -> Store {
         AuthVerb::UserAdd { name: "alice", password: None },
         AuthVerb::UserGrantRole { user: "root", role: "root" },
         AuthVerb::UserGrantRole { user: "alice", role: "r" },
-        AuthVerb::Enable,
+        AuthVerb::Enable { secret: &[5; 32] },
     ] {
         change(&mut store, Asker::NOBODY, &verb).unwrap();
     }

@@ -210,7 +210,7 @@ fn a_session_is_its_owners_alone() {
     let free = open(&mut store, Asker::NOBODY);
     let call = Some(SessionCall { session: free, sequence: 1, acknowledged: 0 });
     assert!(matches!(ask(&mut store, alice, call, put("b")).0, CommandReply::Put { .. }));
-    change(&mut store, Asker::NOBODY, &AuthVerb::Enable).unwrap();
+    change(&mut store, Asker::NOBODY, &AuthVerb::Enable { secret: &[5; 32] }).unwrap();
     let call = call.map(|call| SessionCall { sequence: 2, ..call });
     assert_eq!(ask(&mut store, alice, call, put("b")).0, CommandReply::SessionExpired);
     let mut loaded = reloaded(&mut store);

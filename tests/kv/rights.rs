@@ -84,7 +84,7 @@ impl Model {
     /// Does a change, if it can be done.
     fn change(&mut self, verb: &AuthVerb<'static>) -> bool {
         match *verb {
-            AuthVerb::Enable => return self.enable(),
+            AuthVerb::Enable { .. } => return self.enable(),
             AuthVerb::Disable => {
                 self.revision += u64::from(std::mem::replace(&mut self.enabled, false));
                 return true;
@@ -178,7 +178,7 @@ fn some_verb(random: &mut Random) -> AuthVerb<'static> {
     let (key, end) = some_range(random);
     let access = some(random, &[Access::Read, Access::Write, Access::ReadWrite]);
     match random.below(24) {
-        0 => AuthVerb::Enable,
+        0 => AuthVerb::Enable { secret: &[5; 32] },
         1 if random.one_in(3) => AuthVerb::Disable,
         1..=3 => AuthVerb::UserAdd { name, password: Some(PASSWORD) },
         4 => AuthVerb::UserDelete { name },

@@ -36,7 +36,7 @@ fn change(out: &mut Vec<u8>, id: u64, verb: &AuthVerb<'_>) {
 
 pub(super) fn samples() -> Vec<Written> {
     vec![
-        (Kind::Request, "auth-enable", |out| change(out, 19, &AuthVerb::Enable)),
+        (Kind::Request, "auth-enable", |out| change(out, 19, &AuthVerb::Enable { secret: &KEY })),
         (Kind::Request, "user-add", |out| {
             let (stored_key, server_key) = (&KEY, &[0x33; 32]);
             let password = PasswordProof { salt: SALT, rounds: 100_000, stored_key, server_key };

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::{Args, Subcommand, ValueEnum};
 use raftd::client::{
     Access, AuthChanged, AuthRefusal, AuthRequest, AuthVerb, Client, Error, GrantedPermission,
-    NewPassword, Permission, prefix_end,
+    NewPassword, Permission, new_secret, prefix_end,
 };
 use raftd::wire::error::Error as WireError;
 use serde_json::{Map, Value, json};
@@ -195,7 +195,9 @@ pub(crate) fn auth(client: &mut Client, format: Format, verb: OfAuth) -> Result<
 
 /// As etcdctl: what `root` lacks to be root, it gets.
 fn enable(client: &mut Client) -> Result<AuthChanged, Failure> {
-    match client.change_auth(&AuthVerb::Enable) {
+    let secret = new_secret().map_err(|why| Failure { end: End::Refused, why: why.into() })?;
+    let verb = AuthVerb::Enable { secret: &secret };
+    match client.change_auth(&verb) {
         Err(why) if refused_by(&why, AuthRefusal::RootRoleNotExist) => {}
         done => return Ok(done?),
     }
@@ -204,7 +206,7 @@ fn enable(client: &mut Client) -> Result<AuthChanged, Failure> {
         done => drop(done?),
     }
     client.change_auth(&AuthVerb::UserGrantRole { user: ROOT, role: ROOT })?;
-    Ok(client.change_auth(&AuthVerb::Enable)?)
+    Ok(client.change_auth(&verb)?)
 }
 
 fn refused_by(error: &Error, why: AuthRefusal) -> bool {

@@ -63,7 +63,7 @@ impl Who {
         let metadata = request.metadata();
         let Some(token) = TOKEN_NAMES.iter().find_map(|name| metadata.get(*name)) else {
             let peer = PeerIdentity::of(request.extensions());
-            return peer.common_name().map_or(Who::Nobody, |name| Who::Named(name.into()));
+            return peer.user().map_or(Who::Nobody, |name| Who::Named(Arc::clone(name)));
         };
         // What is no text is nobody's token.
         Who::Bearer(token.to_str().unwrap_or_default().into())

@@ -32,8 +32,8 @@ use crate::wire::client::{Access, AuthChange, AuthVerb, Command, Permission};
 use crate::wire::reply::ReplyBody;
 
 pub(super) use identity::{Identity, Who};
-use login::NewPassword;
 pub(super) use login::{Login, LoginError};
+use login::{NewPassword, random};
 
 /// The role that allows everything, whatever it was granted.
 const ROOT: &str = "root";
@@ -120,7 +120,8 @@ impl Auth for AuthService {
         request: Request<pb::AuthEnableRequest>,
     ) -> Result<Response<pb::AuthEnableResponse>, Status> {
         let (who, pb::AuthEnableRequest {}) = opened(&self.0, request)?;
-        let header = self.change(&who, &AuthVerb::Enable).await?;
+        let secret = random().map_err(|why| Status::unavailable(format!("raftd: {why}")))?;
+        let header = self.change(&who, &AuthVerb::Enable { secret: &secret }).await?;
         Ok(Response::new(pb::AuthEnableResponse { header }))
     }
 

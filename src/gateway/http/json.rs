@@ -171,7 +171,7 @@ fn asked<T>(mut parts: Parts, message: T) -> tonic::Request<T> {
     if let Some(token) = parts.headers.get(header::AUTHORIZATION) {
         passed.insert("token", token.clone());
     }
-    parts.extensions.remove::<PeerIdentity>();
+    PeerIdentity::by_json(&mut parts.extensions);
     tonic::Request::from_parts(MetadataMap::from_headers(passed), parts.extensions, message)
 }
 

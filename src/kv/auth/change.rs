@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! change    array [verb: uint, …]
-//!    0      []                                                Enable
+//!    0      [secret: bin 32]                                  Enable
 //!    1      []                                                Disable
 //!    2      [name: bin, password]                             UserAdd
 //!    3      [name: bin]                                       UserDelete
@@ -20,7 +20,8 @@
 //! ```
 //!
 //! What proves a password is made by whoever sets it, with a salt of its own (RFC 5802): no server
-//! and no log ever has the password. Whether a name is empty is judged where it is done, as with
+//! and no log ever has the password. The secret is random, made by whoever turns rights on: nodes
+//! make of it what they say of users that there are not, so that it tells nothing of others. Whether a name is empty is judged where it is done, as with
 //! etcd; so is whether a range holds anything.
 
 use std::str;
@@ -43,7 +44,10 @@ pub struct AuthChange<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AuthVerb<'a> {
     /// From now on rights count.
-    Enable,
+    Enable {
+        /// Random bytes that nobody knows; those of the first time are kept for ever.
+        secret: &'a [u8; 32],
+    },
     /// They count no more; users and roles stay.
     Disable,
     /// A new user.
@@ -169,8 +173,8 @@ fn read_verb<'a>(reader: &mut Reader<'a>) -> Result<AuthVerb<'a>, CommandError> 
     let fields = fields.ok_or(CommandError::Arity { of, expected: 1, found: 0 })?;
     let found = reader.uint()?;
     let expected = match found {
-        0 | 1 => 0,
-        3 | 7 | 8 => 1,
+        1 => 0,
+        0 | 3 | 7 | 8 => 1,
         2 | 4..=6 => 2,
         10 => 3,
         9 => 4,
@@ -178,7 +182,7 @@ fn read_verb<'a>(reader: &mut Reader<'a>) -> Result<AuthVerb<'a>, CommandError> 
     };
     check_arity(of, expected, fields)?;
     Ok(match found {
-        0 => AuthVerb::Enable,
+        0 => AuthVerb::Enable { secret: read_key(reader, "length of a secret")? },
         1 => AuthVerb::Disable,
         2 => AuthVerb::UserAdd { name: read_name(reader)?, password: read_password(reader)? },
         3 => AuthVerb::UserDelete { name: read_name(reader)? },
@@ -236,13 +240,19 @@ pub(in crate::kv) fn read_password<'a>(
     if !(PASSWORD_ROUNDS_MIN..=PASSWORD_ROUNDS_MAX).contains(&rounds) {
         return Err(CommandError::Number { of: "number of rounds", found: rounds });
     }
-    let mut key = || {
-        let key = reader.bin()?;
-        let of = "length of a key of a password";
-        key.try_into().map_err(|_| CommandError::Number { of, found: number(key.len()) })
-    };
-    let (stored_key, server_key) = (key()?, key()?);
+    let of = "length of a key of a password";
+    let (stored_key, server_key) = (read_key(reader, of)?, read_key(reader, of)?);
     Ok(Some(PasswordProof { salt, rounds, stored_key, server_key }))
+}
+
+/// 32 bytes.
+pub(in crate::kv) fn read_key<'a>(
+    reader: &mut Reader<'a>,
+    of: &'static str,
+) -> Result<&'a [u8; 32], CommandError> {
+    let key = reader.bin()?;
+    let found = u64::try_from(key.len()).unwrap_or(u64::MAX);
+    key.try_into().map_err(|_| CommandError::Number { of, found })
 }
 
 /// Appends what proves a password, or that there is none.
@@ -260,7 +270,7 @@ pub(in crate::kv) fn write_password(out: &mut Vec<u8>, password: Option<&Passwor
 impl AuthVerb<'_> {
     const fn code(&self) -> u64 {
         match self {
-            AuthVerb::Enable => 0,
+            AuthVerb::Enable { .. } => 0,
             AuthVerb::Disable => 1,
             AuthVerb::UserAdd { .. } => 2,
             AuthVerb::UserDelete { .. } => 3,
@@ -278,7 +288,11 @@ impl AuthVerb<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let code = self.code();
         match *self {
-            AuthVerb::Enable | AuthVerb::Disable => begin(out, 0, code),
+            AuthVerb::Enable { secret } => {
+                begin(out, 1, code);
+                msgpack::write_bin(out, secret);
+            }
+            AuthVerb::Disable => begin(out, 0, code),
             AuthVerb::UserDelete { name }
             | AuthVerb::RoleAdd { name }
             | AuthVerb::RoleDelete { name } => {

@@ -169,6 +169,9 @@ pub struct AuthNumbers {
     pub revision: u64,
     /// The last credential given.
     pub credentials: u64,
+    /// Random, and known to nobody: what is said of users that there are not is made of it. `None`
+    /// until rights count for the first time.
+    pub secret: Option<[u8; 32]>,
 }
 
 impl AuthNumbers {
@@ -176,6 +179,7 @@ impl AuthNumbers {
         enabled: false,
         revision: AUTH_REVISION_FIRST,
         credentials: Credential::CLUSTER.0,
+        secret: None,
     };
 
     /// Whether anything was ever changed.

@@ -126,7 +126,7 @@ impl Auth {
     /// Does a change.
     pub(in crate::kv) fn change(&mut self, verb: &AuthVerb<'_>) -> Result<(), AuthRefusal> {
         match *verb {
-            AuthVerb::Enable => self.enable(),
+            AuthVerb::Enable { secret } => self.enable(secret),
             AuthVerb::Disable => {
                 self.disable();
                 Ok(())
@@ -165,7 +165,7 @@ impl Auth {
         }
     }
 
-    fn enable(&mut self) -> Result<(), AuthRefusal> {
+    fn enable(&mut self, secret: &[u8; 32]) -> Result<(), AuthRefusal> {
         if self.numbers.enabled {
             return Ok(());
         }
@@ -174,6 +174,8 @@ impl Auth {
             return Err(AuthRefusal::RootRoleNotExist);
         }
         self.numbers.enabled = true;
+        // What was said of users that there are not stays so: those that there are keep their salts.
+        self.numbers.secret.get_or_insert(*secret);
         // It counts no change of users and roles: etcd's.
         self.changes += 1;
         Ok(())

@@ -79,7 +79,7 @@ fn guarded(tuning: Tuning) -> (Nodes, usize) {
         AuthVerb::RoleAdd { name: "r" },
         AuthVerb::RoleGrantPermission { role: "r", permission },
         AuthVerb::UserGrantRole { user: "alice", role: "r" },
-        AuthVerb::Enable,
+        AuthVerb::Enable { secret: &[5; 32] },
     ] {
         let mut args = Vec::new();
         verb.encode(&mut args);
@@ -189,17 +189,29 @@ fn a_proof_is_of_the_password_of_then_and_now() {
 /// Whether there is such a user nobody hears who cannot prove its password.
 #[test]
 fn a_user_that_there_is_not_is_asked_as_any_other() {
-    let (mut nodes, _) = guarded(Tuning::default());
+    let (mut nodes, leader) = guarded(Tuning::default());
     let mut salts = Vec::new();
-    for nth in 1..=3 {
-        for user in ["mallory", "mallory", "trudy"] {
+    let mut ask_all = |nodes: &mut Nodes| {
+        for (nth, user) in (1..=3).flat_map(|nth| [(nth, "mallory"), (nth, "trudy")]) {
             let (connection, challenge) = nodes.challenge(nth, user);
             let Answer::Challenge(_, salt, _) = &challenge else { panic!("{challenge:?}") };
             salts.push((user, salt.clone()));
             let proved = nodes.prove(user, &keys(user), (connection, &challenge));
             assert_eq!(proved, Answer::Failed(Error::Auth { why: AuthRefusal::AuthFailed }));
         }
-    }
+    };
+    ask_all(&mut nodes);
+    ask_all(&mut nodes);
+    // It has nothing to do with anybody's password, and stays for ever as those of others do.
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let another = keys("another");
+    let password = another.to_keep(SALT, PASSWORD_ROUNDS_MIN);
+    change(&mut nodes, root, &AuthVerb::UserChangePassword { name: "root", password });
+    ask_all(&mut nodes);
+    let (root, _) = nodes.log_in(leader, "root", &another);
+    change(&mut nodes, root, &AuthVerb::Disable);
+    change(&mut nodes, root, &AuthVerb::Enable { secret: &[6; 32] });
+    ask_all(&mut nodes);
     for (one, other) in salts.iter().flat_map(|one| salts.iter().map(move |other| (one, other))) {
         assert_eq!(one.0 == other.0, one.1 == other.1, "{one:?} {other:?}");
         assert_eq!(one.1.len(), SALT.len());

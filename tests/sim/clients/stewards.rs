@@ -42,7 +42,7 @@ fn some_change(chance: &mut Chance, rights: &Rights) -> Vec<u8> {
         Some(root) if !root.roles.contains(ROOT) => {
             AuthVerb::UserGrantRole { user: ROOT, role: ROOT }
         }
-        Some(_) if !rights.enabled && chance.one_in(3) => AuthVerb::Enable,
+        Some(_) if !rights.enabled && chance.one_in(3) => AuthVerb::Enable { secret: &[5; 32] },
         Some(_) if chance.one_in(3) => return some_permission(chance, rights),
         Some(_) => return change_of_users(chance),
     };
@@ -75,7 +75,7 @@ fn change_of_users(chance: &mut Chance) -> Vec<u8> {
         13 => AuthVerb::UserRevokeRole { user: ROOT, role: ROOT },
         14 => AuthVerb::RoleDelete { name: ROOT },
         15 => AuthVerb::Disable,
-        16 => AuthVerb::Enable,
+        16 => AuthVerb::Enable { secret: &[5; 32] },
         17..=19 => {
             // Root keeps its password, and its logins end all the same.
             let root = chance.one_in(8);

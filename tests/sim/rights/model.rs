@@ -181,7 +181,7 @@ impl Rights {
     /// Does a change. `Ok`: the revision of users and roles after it.
     pub(super) fn change(&mut self, verb: &AuthVerb<'_>) -> Result<u64, AuthRefusal> {
         let moved = match *verb {
-            AuthVerb::Enable => self.enable()?,
+            AuthVerb::Enable { .. } => self.enable()?,
             AuthVerb::Disable => std::mem::replace(&mut self.enabled, false),
             AuthVerb::UserAdd { name, password } => {
                 let kept = password.map(|proof| *proof.stored_key);
