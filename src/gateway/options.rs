@@ -112,7 +112,7 @@ fn tls_flags(flags: &mut getopts::Options) {
         "",
         "trusted-ca-file",
         "serve only clients with a certificate of one of these authorities (PEM); its common name \
-         is the client's name",
+         is the user's where rights count, unless a token is sent",
         "FILE",
     );
     flags.optflagopt(

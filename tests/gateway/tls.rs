@@ -225,11 +225,11 @@ fn a_certificate_names_the_user_of_who_shows_no_token() {
         // A name stays the same user's, whatever becomes of its password.
         root.auth_by(None, Verb::UserChange("alice", "another")).await.unwrap();
         alice.put_by(None, "a/1").await.unwrap();
-        let streamed = |clients: &Clients, key| clients.kv().range_stream(get(key));
-        let mut pieces = streamed(&alice, "a/1").await.unwrap().into_inner();
+        let mut kv = alice.kv();
+        let mut pieces = kv.range_stream(get("a/1")).await.unwrap().into_inner();
         let piece = pieces.message().await.unwrap().unwrap().range_response.unwrap();
         assert_eq!(piece.count, 1);
-        let mut pieces = streamed(&alice, "b").await.unwrap().into_inner();
+        let mut pieces = kv.range_stream(get("b")).await.unwrap().into_inner();
         refused(pieces.message().await, denied.0, denied.1);
         let watch = WatchCreateRequest { key: "a/1".into(), ..WatchCreateRequest::default() };
         let mut watches = Watches::open_with(&alice, watch).await;
