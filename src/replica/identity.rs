@@ -316,8 +316,8 @@ impl Node {
         Ok(())
     }
 
-    /// The same on all servers and for ever, as that of a user that there is, and nobody can tell it
-    /// from one: it is made of what nobody knows, and of no password.
+    /// The same on all servers and for ever, as that of a user that there is, and nobody can tell
+    /// it from one: it is made of what nobody knows, and of no password.
     fn decoy_salt(&self, user: &str) -> Box<[u8]> {
         let secret = self.store.auth().numbers().secret;
         let secret = secret.expect("rights count, and the first time that they did brought it");

@@ -204,8 +204,8 @@ fn start_as(cluster: &Cluster, user: &str, password: &str) -> Gateway {
     Gateway::start_with(cluster, &["--user", user, "--password-file", file])
 }
 
-/// Enabling them is no reason to lose a watch that somebody may go on with: the node refuses it to a
-/// gateway that it does not know, and that logs in and asks again.
+/// Enabling them is no reason to lose a watch that somebody may go on with: the node refuses it to
+/// a gateway that it does not know, and that logs in and asks again.
 #[test]
 fn a_watch_outlives_that_rights_begin_to_count() {
     let mut cluster = Cluster::start(1);

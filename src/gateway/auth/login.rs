@@ -171,7 +171,8 @@ impl Login {
         Ok(keys)
     }
 
-    /// Judges what was answered to the proof: the credential, if the node knows the password's keys.
+    /// Judges what was answered to the proof: the credential, if the node knows the keys of the
+    /// password.
     pub(in crate::gateway) fn finish(
         &self,
         proving: &Proving,

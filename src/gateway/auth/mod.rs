@@ -75,7 +75,8 @@ impl AuthService {
 }
 
 impl Cluster {
-    /// Refuses whoever has not the role `root`, if rights count: they alone may ask whether they do.
+    /// Refuses whoever has not the role `root`, if rights count: nobody else may ask whether they
+    /// do.
     pub(super) async fn administer(&self, who: &Who) -> Result<(), Status> {
         let encode = |out: &mut Vec<u8>, id| auth_request(out, id, &AuthRequest::Status);
         self.ask(who, Whom::Leader, Repeat::Freely, 0, encode).await.map(|_| ())

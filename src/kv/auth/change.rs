@@ -21,8 +21,9 @@
 //!
 //! What proves a password is made by whoever sets it, with a salt of its own (RFC 5802): no server
 //! and no log ever has the password. The secret is random, made by whoever turns rights on: nodes
-//! make of it what they say of users that there are not, so that it tells nothing of others. Whether a name is empty is judged where it is done, as with
-//! etcd; so is whether a range holds anything.
+//! make of it what they say of users that there are not, so that it tells nothing of others.
+//! Whether a name is empty is judged where it is done, as with etcd; so is whether a range holds
+//! anything.
 
 use std::str;
 

@@ -174,7 +174,7 @@ impl Auth {
             return Err(AuthRefusal::RootRoleNotExist);
         }
         self.numbers.enabled = true;
-        // What was said of users that there are not stays so: those that there are keep their salts.
+        // What is said of users that there are not stays: those that there are keep their salts.
         self.numbers.secret.get_or_insert(*secret);
         // It counts no change of users and roles: etcd's.
         self.changes += 1;

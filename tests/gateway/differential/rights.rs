@@ -35,8 +35,8 @@ type Step = (&'static str, Asked);
 
 const NOBODY: &str = "";
 
-/// Before rights count. What 3.4 does otherwise than 3.5 is not here: ranges that hold nothing, users
-/// without a password, `AuthStatus`, and what nobody hears of watches and of users.
+/// Before rights count. What 3.4 does otherwise than 3.5 is not here: ranges that hold nothing,
+/// users without a password, `AuthStatus`, and what nobody hears of watches and of users.
 const BEFORE: &[Step] = &[
     (NOBODY, Asked::LogIn("root", "top")),
     (NOBODY, Asked::Auth(Verb::Enable)),
