@@ -417,3 +417,37 @@ fn what_was_noted_of_a_state_is_forgotten_when_a_snapshot_takes_its_place() {
     assert_eq!(nodes.status_of(odd).state_reloads, 0);
     all_agree(&nodes, 3);
 }
+
+/// What a server noted of a state that it knows to be lost is not said any more: a member that had
+/// been started again, and had only this one to compare with, would be in a dispute with it, and
+/// save nothing.
+#[test]
+fn who_has_lost_its_state_says_nothing_of_it() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    let (odd, other) = (others[0], others[1]);
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil(odd);
+    nodes.hold_background(leader);
+    put_until_compared(&mut nodes, leader);
+    let compared_at = nodes.status_of(leader).applied_index;
+    assert_eq!(nodes.status_of(odd).state, "diverged");
+    nodes.crash(leader);
+    nodes.crash(other);
+    nodes.hold_background(other);
+    nodes.boot(other).expect("its disk is well");
+    while nodes.status_of(other).applied_index < compared_at {
+        nodes.pass(10 * MS);
+        let status = nodes.status_of(other);
+        assert_ne!(status.state, "disputed", "{status:?}");
+    }
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.status_of(other).state, "sound");
+    assert_eq!(nodes.status_of(odd).state, "diverged", "nobody has sent it a snapshot yet");
+    let read = reads(&mut nodes, other);
+    assert_eq!(read, Some(Answer::Done), "it leads, for the other has no state");
+    nodes.release_background(other);
+    nodes.boot(leader).expect("its disk is well");
+    nodes.release_background(leader);
+    nodes.pass(2_000 * MS);
+    all_agree(&nodes, 3);
+}
