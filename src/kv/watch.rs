@@ -359,7 +359,8 @@ impl<T: Copy> Watches<T> {
         self.matches = matches;
         events.clear();
         // In place: the standard library reuses the memory of what has the same layout.
-        self.events = events.into_iter().filter_map(|_| None).collect();
+        let none = |_: Event<'_>| -> Event<'static> { unreachable!("it is empty") };
+        self.events = events.into_iter().map(none).collect();
     }
 
     /// Writes events in batches of whole revisions. Says at which revision it could not go on.

@@ -111,8 +111,7 @@ impl Woven {
             println!("{} of {} bugs in one program", weave.len(), mutants.len());
             let mut programs = BTreeMap::new();
             let quick = &Filter::Quick;
-            let suites =
-                [simulator(0, 1, 1), directed(quick, 1), units(quick, 1), costs(quick, 1)];
+            let suites = [simulator(0, 1, 1), directed(quick, 1), units(quick, 1), costs(quick, 1)];
             let built: Result<(), String> = suites.iter().try_for_each(|suite| {
                 let built = tree.root().join(build(tree.root(), suite)?);
                 // Those of the other tree are built in the same place.
