@@ -234,7 +234,7 @@ fn append_body(term: u64, prev: (u64, u64), commit: u64, terms: &[u64]) -> Vec<u
         count: terms.len(),
     };
     let kind = raftd::types::EntryKind::NoOp;
-    let meta = |term| raftd::raft::message::EntryMeta { term: Term::new(term), kind, bytes: 0 };
+    let meta = |term| EntryMeta { term: Term::new(term), kind, bytes: 0 };
     let entries = terms.iter().map(|&term| (meta(term), 0, &[][..]));
     peer::encode_append(&mut out, &head, entries);
     out.split_off(4)
