@@ -46,6 +46,8 @@ BASE=${CLUSTER_PORT_BASE:-7101}
 }
 COUNT=3
 KEYS=1000
+# For what takes a second or two on most machines, in seconds: on a slow one it is waited for, too.
+PATIENCE=60
 WRITERS=8
 
 if [[ -t 1 ]]; then BOLD=$'\e[1m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'
@@ -140,7 +142,7 @@ launch() {
         exec nohup "$RAFTD" --id "$id" --peers "$(peers)" --data-dir "$DIR/$id" ${RAFTD_FLAGS:-}
     ) >>"$DIR/$id.log" 2>&1 </dev/null &
     disown $!
-    wait_until 5 test -s "$DIR/$id.pid" || die "cannot start node $id"
+    wait_until $PATIENCE test -s "$DIR/$id.pid" || die "cannot start node $id"
 }
 
 launch_gateway() {
@@ -156,7 +158,7 @@ launch_gateway() {
         exec nohup "$GATEWAY" --listen "$LISTEN" --cluster "$(endpoints $(all_ids))"
     ) >>"$DIR/gateway.log" 2>&1 </dev/null &
     disown $!
-    wait_until 5 gateway_listens_or_died || true
+    wait_until $PATIENCE gateway_listens_or_died || true
     is_up gateway && port_taken "$port" ||
         { tail -n 3 "$DIR/gateway.log" >&2; die "the gateway did not start"; }
 }
@@ -176,7 +178,7 @@ stop_all() {
         # It writes down what it has first, and takes 5 s for that at most.
         if ! wait_until 8 is_down "$id"; then
             pid=$(pid_of "$id") && kill -KILL "$pid" || true
-            wait_until 5 is_down "$id" || die "$id does not end"
+            wait_until $PATIENCE is_down "$id" || die "$id does not end"
         fi
         rm -f "$DIR/$id.pid"
     done
@@ -312,7 +314,7 @@ cmd_up() {
         if [[ $id == --gateway ]]; then gateway=gateway; else wanted=$id; fi
     done
     [[ -z $wanted || $wanted =~ ^[1-9]$ ]] || die "up takes a number of nodes from 1 to 9"
-    lock 60
+    lock $((2 * PATIENCE))
     if remember; then
         [[ -z $wanted || $wanted == "$COUNT" ]] ||
             die "$DIR holds a cluster of $COUNT; remove that directory to start another one"
@@ -325,7 +327,7 @@ cmd_up() {
     fi
     build "$gateway"
     for id in $(all_ids); do is_up "$id" || launch "$id"; done
-    wait_until 15 leads_or_dies || { tails; die "no leader within 15 s"; }
+    wait_until $PATIENCE leads_or_dies || { tails; die "no leader within $PATIENCE s"; }
     [[ -n $LEADER ]] || { tails; die "a node did not start"; }
     ctl --output table status || true
     [[ -z $gateway ]] || { launch_gateway; say "etcd's API is on $LISTEN"; }
@@ -345,7 +347,7 @@ cmd_down() {
     local known=0 left
     [[ -d $DIR ]] || { say "there is no cluster in $DIR"; return; }
     down_demo
-    lock 60
+    lock $((2 * PATIENCE))
     if remember; then known=1; stop_all; fi
     # Only what is noted is ended; that nothing else runs must be true all the same.
     left=$(left_running)
@@ -362,7 +364,7 @@ ENDED=0
 down_demo() {
     local DIR=$DIR/demo COUNT=3 id
     [[ -d $DIR ]] || return 0
-    lock 30
+    lock $((2 * PATIENCE))
     for id in $(all_ids); do is_down "$id" || ENDED=$((ENDED + 1)); done
     stop_all
     exec {LOCK}>&-
@@ -372,14 +374,14 @@ down_demo() {
 
 cmd_kill() {
     signal KILL "$1"
-    wait_until 5 is_down "$1" || die "node $1 does not end"
+    wait_until $PATIENCE is_down "$1" || die "node $1 does not end"
     say "node $1 is dead"
 }
 
 cmd_start() {
-    lock 60
+    lock $((2 * PATIENCE))
     launch "$1"
-    wait_until 5 answers_or_is_down "$1" || die "node $1 does not answer; see $DIR/$1.log"
+    wait_until $PATIENCE answers_or_is_down "$1" || die "node $1 does not answer; see $DIR/$1.log"
     is_up "$1" || { tail -n 3 "$DIR/$1.log" >&2; die "node $1 did not start"; }
     say "node $1 is started"
 }
@@ -402,7 +404,8 @@ write_share() {
     local key
     for ((key = $1; key <= KEYS; key += WRITERS)); do
         printf -v key '%04d' "$key"
-        "$RAFTCTL" --endpoints "$2" put "demo/$key" "value of $key" >/dev/null || return 1
+        "$RAFTCTL" --endpoints "$2" --timeout 20s put "demo/$key" "value of $key" \
+            >/dev/null || return 1
         key=$((10#$key))
     done
 }
@@ -441,7 +444,7 @@ read_back() {
 demo_start() {
     local tried
     DIR=$DIR/demo
-    lock 30
+    lock $((2 * PATIENCE))
     stop_all
     # Only what a cluster of ours leaves: the directory may hold other things.
     rm -rf -- "$DIR"/[1-9] "$DIR"/[1-9].log "$DIR"/[1-9].pid "$DIR/shape"
@@ -459,7 +462,7 @@ demo_start() {
     step "1. three fresh nodes on $(peers)"
     local id
     for id in $(all_ids); do launch "$id"; done
-    wait_until 10 leads_or_dies || demo_fails "no leader within 10 s"
+    wait_until $PATIENCE leads_or_dies || demo_fails "no leader within $PATIENCE s"
     [[ -n $LEADER ]] || demo_fails "a node did not start"
     say "  node $LEADER leads"
 }
@@ -469,9 +472,10 @@ demo_kill() {
     rest=$(endpoints "${@:2}")
     signal KILL "$killed"
     started=$(now_us)
-    wait_until 15 put_after_kill "$rest" || demo_fails "no put succeeded within 15 s of the kill"
+    wait_until $PATIENCE put_after_kill "$rest" ||
+        demo_fails "no put succeeded within $PATIENCE s of the kill"
     say "  nobody could write for $((($(now_us) - started) / 1000)) ms"
-    wait_until 5 find_leader || demo_fails "the put succeeded, but nobody says it leads"
+    wait_until $PATIENCE find_leader || demo_fails "the put succeeded, but nobody says it leads"
     say "  node $LEADER leads now"
 }
 
@@ -492,13 +496,15 @@ cmd_demo() {
     local all
     all=$(expected)
     for id in "${survivors[@]}"; do
-        wait_until 10 has_applied "$id" "$APPLIED" || demo_fails "node $id lags behind $APPLIED"
+        wait_until $PATIENCE has_applied "$id" "$APPLIED" ||
+            demo_fails "node $id lags behind $APPLIED"
         read_back "$id" "$all"
     done
 
     step "5. restart node $killed"
     launch "$killed"
-    wait_until 15 all_equal || demo_fails "the nodes do not reach the same state within 15 s"
+    wait_until $PATIENCE all_equal ||
+        demo_fails "the nodes do not reach the same state within $PATIENCE s"
     read_back "$killed" "$all"
     ctl --output table status || demo_fails "a node is not healthy"
 

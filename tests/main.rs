@@ -1,5 +1,6 @@
 //! One integration binary: the rules, the record, the meaning, the wires, whole clusters, the
 //! documents.
+mod addresses;
 mod cluster;
 mod dice;
 mod docs;

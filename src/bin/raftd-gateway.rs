@@ -35,7 +35,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(serve(options, either(terminate, interrupt)).await?)
+        // Without files to read again it ends the program, as it always has.
+        let hangups = options.tls.as_ref().map(|_| signal(SignalKind::hangup())).transpose()?;
+        Ok(serve(options, either(terminate, interrupt), hangups).await?)
     })
 }
 

@@ -23,9 +23,10 @@ use super::link::{Link, Lost, Replies};
 use super::nodes::Nodes;
 use super::proto::etcdserverpb::ResponseHeader;
 use super::sessions::{Call, Sessions};
+use super::source::Sources;
 
 /// How long a request may take: what etcd's do with its default timeouts, 5 s and two elections.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Redirects followed at once; after that two nodes probably name each other, and we wait as well.
 const REDIRECTS_AT_ONCE: u32 = 3;
@@ -38,6 +39,7 @@ const CONTENT_BYTES_MAX: usize = REQUEST_BYTES_MAX - 64;
 pub(super) struct Cluster {
     /// Whom to ask.
     pub(super) nodes: Arc<Nodes>,
+    pub(super) sources: Sources,
     sessions: Arc<Sessions>,
 }
 
@@ -113,7 +115,8 @@ impl Parts {
 impl Cluster {
     /// The cluster that is reached at these addresses.
     pub(super) fn start(addresses: &[String]) -> Cluster {
-        Cluster { nodes: Nodes::start(addresses), sessions: Arc::default() }
+        let nodes = Nodes::start(addresses);
+        Cluster { nodes, sources: Sources::default(), sessions: Arc::default() }
     }
 
     /// Refuses a request that is to be refused while nobody is known to lead.
@@ -278,7 +281,7 @@ impl Cluster {
     }
 
     /// Asks until somebody answers. `ask` does so once, and may bring more than the reply.
-    async fn until_answered<T, F>(
+    pub(super) async fn until_answered<T, F>(
         &self,
         whom: Whom,
         repeat: Repeat,
@@ -343,7 +346,7 @@ async fn ask_once(
 }
 
 /// The error in a reply's body, if it is one.
-fn error_of(body: &Bytes) -> Option<WireError> {
+pub(super) fn error_of(body: &Bytes) -> Option<WireError> {
     let (_, kind) = reply_head(body).ok()?;
     if kind != KIND_ERROR {
         return None;

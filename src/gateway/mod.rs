@@ -10,10 +10,13 @@
 //! http       the same as JSON, and what else is not gRPC
 //! metrics    what was asked, in numbers
 //! calls      a request until it is answered     sessions   writes that are done once
-//! nodes      whom to ask                        link       one connection, everybody's requests
+//! source     ranges that are handed on          link       one connection, everybody's requests
+//! nodes      whom to ask
 //! failure    etcd's errors, word for word       exact      the one error that tonic makes itself
 //! channel    a stream that a task feeds         incoming   clients that connect
+//! tls        files, and what is made of them    identity   who a client is, for whoever decides
 //! options    flags                              proto      etcd's messages
+//! pause      time that passes
 //! ```
 //!
 //! One Put: `kv` checks it in etcd's words → `calls` gives it a number in a session → `link`
@@ -29,6 +32,7 @@ mod exact;
 mod failure;
 mod health;
 mod http;
+mod identity;
 mod incoming;
 mod kv;
 mod lease;
@@ -38,8 +42,11 @@ mod members;
 mod metrics;
 mod nodes;
 mod options;
+mod pause;
 pub mod proto;
 mod sessions;
+mod source;
+mod tls;
 mod v1;
 mod watch;
 
@@ -51,6 +58,7 @@ use std::time::Duration;
 
 use prost_reflect::DescriptorPool;
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tonic::service::Routes;
@@ -60,7 +68,7 @@ use calls::Cluster;
 use concurrency::{ElectionService, LockService, Stores};
 use exact::Exact;
 use health::HealthService;
-use http::Http;
+use http::{Http, Timed};
 use incoming::Incoming;
 use kv::KvService;
 use lease::LeaseService;
@@ -78,11 +86,13 @@ use proto::raftd::admin_server::AdminServer;
 use proto::raftd::kv_server::KvServer as V1Server;
 use proto::v3electionpb::election_server::ElectionServer;
 use proto::v3lockpb::lock_server::LockServer;
+use tls::Tls;
 use v1::AdminService;
 use watch::WatchService;
 use watch::inbox::Waiting;
 
-pub use options::Options;
+pub use options::{Options, TlsFiles};
+pub use tls::TlsError;
 
 /// Largest message of a client: a request and half a mebibyte, as etcd's. Bytes.
 const MESSAGE_BYTES_MAX: usize = crate::limits::REQUEST_BYTES_MAX + 512 * 1024;
@@ -117,6 +127,8 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// There can be no TLS.
+    Tls(TlsError),
     /// The server failed.
     Serve(tonic::transport::Error),
 }
@@ -134,6 +146,7 @@ impl fmt::Display for ServeError {
                 };
                 write!(f, "cannot listen on {address} ({advice})")
             }
+            ServeError::Tls(_) => f.write_str("cannot serve by TLS"),
             ServeError::Serve(_) => f.write_str("cannot serve"),
         }
     }
@@ -144,24 +157,42 @@ impl Error for ServeError {
         match self {
             // What stands in our own text is not said again.
             ServeError::Listen { .. } => None,
+            ServeError::Tls(source) => Some(source),
             ServeError::Serve(source) => Some(source),
         }
     }
 }
 
-/// Serves until `stop` comes.
-pub async fn serve(options: &Options, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+/// Serves until `stop` comes. The files of TLS are read again whenever one of `hangups` comes, and
+/// when they have changed; without `hangups` they are read once.
+pub async fn serve(
+    options: &Options,
+    stop: impl Future<Output = ()>,
+    hangups: Option<Signal>,
+) -> Result<(), ServeError> {
+    let tls = options.tls.as_ref().map(Tls::load).transpose().map_err(ServeError::Tls)?;
     let listen = |source| ServeError::Listen { address: options.listen.clone(), source };
     let listener = TcpListener::bind(&options.listen).await.map_err(listen)?;
-    let incoming = Incoming::of(listener);
     let cluster = Arc::new(Cluster::start(&options.cluster));
-    log::info!("listening address={} cluster={}", options.listen, options.cluster.join(","));
+    let clients = match &tls {
+        None => "anybody",
+        Some(tls) if tls.asks_for_certificates() => "tls,certificates",
+        Some(_) => "tls",
+    };
+    let Options { listen, cluster: nodes, .. } = options;
+    log::info!("listening address={listen} clients={clients} cluster={}", nodes.join(","));
+    let metrics = metrics();
+    let service = service(options, &cluster, &metrics);
+    let incoming = Incoming::of(listener, tls.clone(), &metrics);
+    if let Some((tls, hangups)) = tls.zip(hangups) {
+        tokio::spawn(tls.keep_fresh(hangups));
+    }
     let (stopping, stopped) = oneshot::channel::<()>();
     let stopped = async {
         // Dropping the other end stops it as well.
         let _stop = stopped.await;
     };
-    let server = router(options, &cluster).serve_with_incoming_shutdown(incoming, stopped);
+    let server = server().serve_with_incoming_shutdown(service, incoming, stopped);
     let mut server = std::pin::pin!(server);
     tokio::select! {
         served = &mut server => return served.map_err(ServeError::Serve),
@@ -171,12 +202,7 @@ pub async fn serve(options: &Options, stop: impl Future<Output = ()>) -> Result<
     timeout(GRACE, server).await.unwrap_or(Ok(())).map_err(ServeError::Serve)
 }
 
-fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server::Router {
-    let pool = DescriptorPool::decode(DESCRIPTORS).expect(OWN);
-    let metrics = Metrics::new(&pool);
-    let waiting: Arc<Waiting> = Arc::default();
-    let routes = routes(options, cluster, &metrics, &waiting);
-    let http = Http::new(routes.clone().prepare(), &pool, Arc::clone(cluster), metrics, waiting);
+fn server() -> Server {
     Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -185,7 +211,27 @@ fn router(options: &Options, cluster: &Arc<Cluster>) -> tonic::transport::server
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(Routes::from(routes.into_axum_router().fallback_service(http)))
+}
+
+/// Whatever is asked, by gRPC or otherwise.
+fn service(options: &Options, cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Timed<Routes> {
+    let pool = DescriptorPool::decode(DESCRIPTORS).expect(OWN);
+    let waiting: Arc<Waiting> = Arc::default();
+    let routes = routes(options, cluster, metrics, &waiting);
+    let (shared, counted) = (Arc::clone(cluster), Arc::clone(metrics));
+    let http = Http::new(routes.clone().prepare(), &pool, shared, counted, waiting);
+    let routes = Routes::from(routes.into_axum_router().fallback_service(http));
+    Timed::new(routes.prepare())
+}
+
+/// Numbers of all methods that are served.
+fn metrics() -> Arc<Metrics> {
+    let reflection = [
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let [v1, v1alpha] = reflection.map(|set| DescriptorPool::decode(set).expect(THEIRS));
+    Metrics::new(&[&DescriptorPool::decode(DESCRIPTORS).expect(OWN), &v1, &v1alpha])
 }
 
 /// All services of gRPC.
@@ -219,8 +265,8 @@ fn routes(
         .add_service(exact(v1, metrics))
         .add_service(exact(AdminServer::new(admin), metrics))
         .add_service(exact(HealthServer::new(HealthService(shared())), metrics))
-        .add_service(reflection().build_v1().expect(OWN))
-        .add_service(reflection().build_v1alpha().expect(OWN))
+        .add_service(Counted::new(reflection().build_v1().expect(OWN), metrics))
+        .add_service(Counted::new(reflection().build_v1alpha().expect(OWN), metrics))
 }
 
 /// A service as all of ours are served.
@@ -230,6 +276,7 @@ fn exact<S>(service: S, metrics: &Arc<Metrics>) -> Counted<Exact<S>> {
 
 /// Why the descriptors can be read.
 const OWN: &str = "they were written by the compiler of our own .proto files";
+const THEIRS: &str = "they are a part of tonic-reflection, which reads them itself";
 
 /// What tells clients which services there are, and of which messages.
 fn reflection() -> tonic_reflection::server::Builder<'static> {

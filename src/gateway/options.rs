@@ -1,5 +1,6 @@
 //! The flags of `raftd-gateway`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::program::{Parsed, UsageError, read_flags, refuse};
@@ -17,6 +18,20 @@ pub struct Options {
     /// How often a watch says that nothing happens, if its client asks for that.
     /// `--watch-progress-interval`.
     pub watch_progress: Duration,
+    /// What clients are met with by TLS; `None`: they are met without it. `--cert-file` and others.
+    pub tls: Option<TlsFiles>,
+}
+
+/// The files of TLS, each in PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    /// The gateway's certificate, and those between it and the one that its clients trust.
+    /// `--cert-file`.
+    pub cert: PathBuf,
+    /// The key of the first certificate. `--key-file`.
+    pub key: PathBuf,
+    /// Whose certificates clients have to show; `None`: they need none. `--trusted-ca-file`.
+    pub trusted_ca: Option<PathBuf>,
 }
 
 fn flags() -> getopts::Options {
@@ -37,8 +52,9 @@ fn flags() -> getopts::Options {
     flags.optopt(
         "",
         "advertise",
-        "where clients reach this gateway, shown as the members' client URL (default: --listen)",
-        "http://HOST:PORT",
+        "where clients reach this gateway, http://HOST:PORT or https://HOST:PORT, shown as the \
+         members' client URL (default: --listen)",
+        "URL",
     );
     flags.optopt(
         "",
@@ -46,7 +62,59 @@ fn flags() -> getopts::Options {
         "seconds after which a watch says that nothing happens, if asked to (default 600)",
         "SECONDS",
     );
+    tls_flags(&mut flags);
     flags
+}
+
+/// As etcd has them.
+fn tls_flags(flags: &mut getopts::Options) {
+    flags.optopt(
+        "",
+        "cert-file",
+        "serve by TLS alone, with this certificate and those behind it in the file (PEM); read \
+         again when it changes and at SIGHUP, as are the other two (default: no TLS)",
+        "FILE",
+    );
+    flags.optopt("", "key-file", "the key of --cert-file (PEM, without a password)", "FILE");
+    flags.optopt(
+        "",
+        "trusted-ca-file",
+        "serve only clients with a certificate of one of these authorities (PEM); its common name \
+         is the client's name",
+        "FILE",
+    );
+    flags.optflagopt(
+        "",
+        "client-cert-auth",
+        "the same; with --trusted-ca-file, which alone means it already",
+        "true|false",
+    );
+}
+
+/// Reads the flags of TLS.
+fn tls_files(matches: &getopts::Matches) -> Result<Option<TlsFiles>, UsageError> {
+    let file = |flag| matches.opt_str(flag).map(PathBuf::from);
+    let trusted_ca = file("trusted-ca-file");
+    let auth = match matches.opt_str("client-cert-auth").as_deref() {
+        None => matches.opt_present("client-cert-auth"),
+        Some("true") => true,
+        Some("false") => false,
+        Some(other) => {
+            return refuse(format!("--client-cert-auth={other} is neither true nor false"));
+        }
+    };
+    match (file("cert-file"), file("key-file")) {
+        (Some(_), Some(_)) if auth && trusted_ca.is_none() => {
+            refuse("--client-cert-auth needs to know whose certificates: add --trusted-ca-file")
+        }
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, trusted_ca })),
+        (Some(_), None) => refuse("--cert-file needs the certificate's key: add --key-file"),
+        (None, Some(_)) => refuse("--key-file needs the key's certificate: add --cert-file"),
+        (None, None) if auth || trusted_ca.is_some() => refuse(
+            "--trusted-ca-file and --client-cert-auth need TLS: add --cert-file and --key-file",
+        ),
+        (None, None) => Ok(None),
+    }
 }
 
 impl Options {
@@ -68,9 +136,13 @@ impl Options {
         if let Some(wrong) = cluster.iter().find(|address| !is_address(address)) {
             return refuse(format!("--cluster has {wrong:?}, which is not HOST:PORT"));
         }
-        let advertise = text("advertise", &format!("http://{listen}"));
+        let tls = tls_files(&matches)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let advertise = text("advertise", &format!("{scheme}://{listen}"));
         if !advertise.starts_with("http://") && !advertise.starts_with("https://") {
-            return refuse(format!("--advertise {advertise:?} is not http://HOST:PORT"));
+            return refuse(format!(
+                "--advertise {advertise:?} is not http://HOST:PORT or https://HOST:PORT"
+            ));
         }
         let seconds = text("watch-progress-interval", "600");
         let watch_progress = match seconds.parse() {
@@ -81,6 +153,61 @@ impl Options {
                 ));
             }
         };
-        Ok(Parsed::Serve(Options { listen, cluster, advertise, watch_progress }))
+        Ok(Parsed::Serve(Options { listen, cluster, advertise, watch_progress, tls }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, UsageError> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Options::parse(&arguments).map(|parsed| match parsed {
+            Parsed::Serve(options) => options,
+            Parsed::Print(text) => panic!("{text}"),
+        })
+    }
+
+    #[test]
+    fn a_certificate_alone_is_tls_and_an_authority_asks_for_the_clients() {
+        assert_eq!(parse("").unwrap().tls, None);
+        assert_eq!(parse("").unwrap().advertise, "http://127.0.0.1:2379");
+        let options = parse("--cert-file c.pem --key-file k.pem").unwrap();
+        assert_eq!(options.advertise, "https://127.0.0.1:2379");
+        let [cert, key] = ["c.pem", "k.pem"].map(PathBuf::from);
+        assert_eq!(options.tls, Some(TlsFiles { cert, key, trusted_ca: None }));
+        let given = "--cert-file c.pem --key-file k.pem --trusted-ca-file ca.pem";
+        // As etcd has it: who names an authority asks for certificates, whatever else is said.
+        let auths =
+            ["", "--client-cert-auth", "--client-cert-auth=true", "--client-cert-auth=false"];
+        for auth in auths {
+            let options = parse(&format!("{given} {auth}")).unwrap();
+            let trusted_ca = options.tls.unwrap().trusted_ca;
+            assert_eq!(trusted_ca.as_deref(), Some("ca.pem".as_ref()), "{auth}");
+        }
+    }
+
+    #[test]
+    fn flags_of_tls_that_lack_another_say_which() {
+        let both = "--cert-file c.pem --key-file k.pem";
+        let [bare, odd] = ["", "=yes"].map(|value| format!("{both} --client-cert-auth{value}"));
+        let cases = [
+            ("--cert-file c.pem", "--cert-file needs the certificate's key: add --key-file"),
+            ("--key-file k.pem", "--key-file needs the key's certificate: add --cert-file"),
+            (
+                "--trusted-ca-file ca.pem",
+                "--trusted-ca-file and --client-cert-auth need TLS: add --cert-file and --key-file",
+            ),
+            (
+                "--client-cert-auth",
+                "--trusted-ca-file and --client-cert-auth need TLS: add --cert-file and --key-file",
+            ),
+            (&*bare, "--client-cert-auth needs to know whose certificates: add --trusted-ca-file"),
+            (&*odd, "--client-cert-auth=yes is neither true nor false"),
+        ];
+        for (line, why) in cases {
+            assert_eq!(parse(line).unwrap_err().to_string(), why, "{line}");
+        }
     }
 }

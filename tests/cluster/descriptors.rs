@@ -33,19 +33,32 @@ fn put(connection: &mut Connection, value: &[u8]) -> Result<(), WireError> {
     }
 }
 
+/// The same until it is done: the next segment may be about to come.
+fn put_in_time(connection: &mut Connection, value: &[u8]) {
+    eventually("a put is done", PATIENCE, || match put(connection, value) {
+        Ok(()) => Some(()),
+        Err(WireError::Busy { .. }) => None,
+        Err(error) => panic!("a put was refused: {error}"),
+    });
+}
+
 /// The server ended with code 74, as if its disk had failed.
 #[test]
 fn a_segment_that_cannot_be_prepared_for_want_of_a_descriptor_is_waited_for() {
     let mut cluster = Cluster::start_shaped(1, &small_segments());
     cluster.leader();
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     let value = vec![b'x'; 2000];
-    put(&mut connection, &value).unwrap();
+    put_in_time(&mut connection, &value);
     // What is open stays open; nothing more can be opened.
     limit_descriptors(&mut cluster, 1, 3);
-    let refused = (0..1000).find_map(|_| put(&mut connection, &value).err());
-    let Some(WireError::Busy { what }) = refused else { panic!("it was answered {refused:?}") };
-    assert!(what.contains("descriptors"), "{what}");
+    eventually("a client hears of the descriptors", PATIENCE, || {
+        match put(&mut connection, &value) {
+            Err(WireError::Busy { what }) => what.contains("descriptors").then_some(()),
+            Ok(()) => None,
+            Err(error) => panic!("it was answered {error:?}"),
+        }
+    });
     assert!(cluster.server(1).is_running());
     limit_descriptors(&mut cluster, 1, 1024);
     eventually("writes resume", PATIENCE, || put(&mut connection, &value).ok());
@@ -61,18 +74,19 @@ fn connections_leave_the_log_its_descriptors() {
     cluster.server(1).wrapper = words.map(str::to_owned).to_vec();
     cluster.start_all();
     cluster.leader();
-    let mut served = cluster.server(1).connect().unwrap();
+    let mut served = cluster.server(1).connection();
     let address = cluster.server(1).listen().to_owned();
     let strangers: Vec<TcpStream> =
         (0..300).filter_map(|_| TcpStream::connect(&address).ok()).collect();
     assert_eq!(strangers.len(), 300);
-    let refused = eventually("one is turned away", PATIENCE, || cluster.server(1).connect().err());
-    let ConnectionError::Refused { source: WireError::Busy { .. }, .. } = refused else {
-        panic!("one client too many heard {refused:?}")
-    };
+    eventually("one is turned away", PATIENCE, || match cluster.server(1).connect() {
+        Err(ConnectionError::Refused { source: WireError::Busy { .. }, .. }) => Some(()),
+        Ok(_) | Err(ConnectionError::TimedOut { .. }) => None,
+        Err(other) => panic!("one client too many heard {other:?}"),
+    });
     let value = vec![b'x'; 2000];
     for _ in 0..200 {
-        put(&mut served, &value).unwrap();
+        put_in_time(&mut served, &value);
     }
     let open = descriptors(&mut cluster, 1);
     assert!(open <= 128, "{open} descriptors");
@@ -93,9 +107,9 @@ fn a_segment_that_is_removed_is_closed() {
     shape.flags.extend(often.map(str::to_owned));
     let mut cluster = Cluster::start_shaped(1, &shape);
     cluster.leader();
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     for _ in 0..300 {
-        put(&mut connection, &[b'x'; 1000]).unwrap();
+        put_in_time(&mut connection, &[b'x'; 1000]);
     }
     let pid = cluster.server(1).pid().unwrap();
     eventually("nothing that was removed is open or mapped", PATIENCE, || {

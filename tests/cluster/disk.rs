@@ -1,9 +1,9 @@
 //! Disks that are full, and disks that fail.
 
 use super::harness::{Cluster, PATIENCE, Shape, strace_works};
-use super::patience::eventually;
+use super::patience::{at_best, eventually, now};
+use super::traced::Trace;
 use raftd::client::{Connection, Deadline};
-use raftd::types::NodeId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
 use raftd::wire::reply::ReplyBody;
@@ -73,14 +73,14 @@ fn with_a_small_disk(count: u64, small: u64) -> Option<Cluster> {
 fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     let Some(mut cluster) = with_a_small_disk(1, 1) else { return };
     cluster.leader();
-    let mut connection = cluster.server(1).connect().unwrap();
+    let mut connection = cluster.server(1).connection();
     put(&mut connection, "before", b"1").unwrap();
     let filler = fill(&mut cluster, 1);
 
     let value = vec![b'x'; 2000];
     let mut acknowledged = Vec::new();
-    let refused = (0..1000).find_map(|number| {
-        let key = format!("k{number:04}");
+    let refused = eventually("the log finds no space", PATIENCE, || {
+        let key = format!("k{:04}", acknowledged.len());
         match put(&mut connection, &key, &value) {
             Ok(()) => acknowledged.push(key),
             // The next segment may be about to come or not: that is no verdict yet.
@@ -89,8 +89,8 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
         }
         None
     });
-    assert_eq!(refused, Some(WireError::NoSpace));
-    assert!(cluster.server(1).status().unwrap().out_of_space);
+    assert_eq!(refused, WireError::NoSpace);
+    assert!(cluster.server(1).says().out_of_space);
     let refused: Vec<String> = (0..20).map(|number| format!("refused/{number}")).collect();
     for key in &refused {
         assert_eq!(put(&mut connection, key, &value), Err(WireError::NoSpace));
@@ -104,7 +104,7 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
     fs::remove_file(filler).unwrap();
     eventually("writes resume", PATIENCE, || put(&mut connection, "after", b"1").ok());
     assert!(cluster.server(1).is_running());
-    assert!(!cluster.server(1).status().unwrap().out_of_space);
+    assert!(!cluster.server(1).says().out_of_space);
     for key in &refused {
         assert!(client.get(key.as_bytes()).unwrap().is_none(), "{key} was refused");
     }
@@ -113,19 +113,9 @@ fn a_full_disk_is_told_to_clients_and_service_resumes_with_space() {
 #[test]
 fn a_follower_with_a_full_disk_holds_nobody_up() {
     let Some(mut cluster) = with_a_small_disk(3, 3) else { return };
-    let leader = cluster.leader();
-    if leader == 3 {
-        // Whoever leads, the full disk shall be a follower's.
-        cluster.server(3).pause();
-        let others = cluster.others(3);
-        let mut client = cluster.client_of(&others);
-        eventually("the others serve", PATIENCE, || client.put(b"k", b"v").ok());
-        cluster.server(3).resume();
-        eventually("node 3 follows", PATIENCE, || {
-            let status = cluster.server(3).status().ok()?;
-            (status.role == "follower").then_some(())
-        });
-    }
+    // The full disk shall be a follower's.
+    cluster.let_lead(1);
+    eventually("node 3 follows", PATIENCE, || cluster.server(3).status().ok()?.leader);
     let filler = fill(&mut cluster, 3);
     let mut client = cluster.client_of(&[1, 2]);
     let value = vec![b'x'; 2000];
@@ -134,7 +124,7 @@ fn a_follower_with_a_full_disk_holds_nobody_up() {
     }
     assert!(cluster.server(3).is_running());
     // It hears of what it cannot apply: such a read was never answered.
-    let mut reader = cluster.server(3).connect().unwrap();
+    let mut reader = cluster.server(3).connection();
     reader.range(&RangeArgs::of_key(b"k0199"));
     let deadline = Deadline::after(PATIENCE);
     reader.flush(deadline).unwrap();
@@ -148,12 +138,9 @@ fn a_follower_with_a_full_disk_holds_nobody_up() {
 #[test]
 fn a_leader_whose_disk_is_full_hands_over_and_no_client_hears_of_it() {
     let Some(mut cluster) = with_a_small_disk(3, 3) else { return };
-    cluster.leader();
+    cluster.let_lead(3);
     let mut client = cluster.client();
     client.put(b"before", b"1").unwrap();
-    if cluster.leader() != 3 {
-        client.transfer_leader(NodeId::new(3)).unwrap();
-    }
     let filler = fill(&mut cluster, 3);
     let value = vec![b'x'; 2000];
     for number in 0..200 {
@@ -208,39 +195,46 @@ fn a_node_whose_sync_fails_ends_at_once_and_nothing_acknowledged_is_lost() {
     }
 }
 
-/// A disk that hangs does not keep a server whose operator has asked twice.
+/// A disk that hangs does not keep a server whose operator has asked twice. Who has asked once
+/// waits for five seconds.
 #[test]
 fn a_second_signal_ends_a_server_whose_disk_hangs() {
     if !strace_works() {
         return;
     }
     let mut cluster = Cluster::start(1);
+    at_best("it ends at once", Duration::from_secs(4), || {
+        cluster.start_all();
+        second_signal(&mut cluster)
+    });
+}
+
+/// How long the server lives after the second signal while its disk hangs.
+fn second_signal(cluster: &mut Cluster) -> Duration {
     cluster.leader();
-    let pid = cluster.server(1).pid().unwrap().to_string();
-    let words = ["-f", "-e", "inject=fdatasync:delay_enter=60000000", "-p", &pid];
-    let mut strace = Command::new("strace").args(words).stderr(Stdio::null()).spawn().unwrap();
-    let mut connection = cluster.server(1).connect().unwrap();
-    eventually("strace holds the disk", PATIENCE, || {
-        let deadline = Deadline::after(Duration::from_millis(200));
-        connection.put(b"k", b"v");
-        connection.flush(deadline).unwrap();
-        connection.receive(deadline).is_err().then_some(())
-    });
+    let pid = cluster.server(1).pid().unwrap();
+    let file = cluster.folder().join("hang");
+    let hangs = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=1200000000"];
+    let Some(trace) = Trace::attach_with(pid, file, &hangs) else { return Duration::ZERO };
+    let mut connection = cluster.server(1).connection();
+    connection.put(b"k", b"v");
+    connection.flush(Deadline::after(PATIENCE)).unwrap();
+    let said =
+        |cluster: &mut Cluster, words: &str| cluster.server(1).log_text().matches(words).count();
+    let (stopping, stopped) =
+        ("stopping reason=signal", "stopped node=n1 reason=signal clean=false");
+    let before = [stopping, stopped].map(|words| said(cluster, words));
     cluster.server(1).signal("TERM");
-    eventually("it is stopping", PATIENCE, || {
-        cluster.server(1).log_text().contains("stopping").then_some(())
-    });
+    eventually("it is stopping", PATIENCE, || (said(cluster, stopping) > before[0]).then_some(()));
     assert!(cluster.server(1).is_running(), "it waits for the disk");
+    let told = now();
     cluster.server(1).signal("TERM");
-    eventually("it ends, and claims nothing", Duration::from_secs(4), || {
-        cluster
-            .server(1)
-            .log_text()
-            .contains("stopped node=n1 reason=signal clean=false")
-            .then_some(())
+    eventually("it ends, and claims nothing", PATIENCE, || {
+        (said(cluster, stopped) > before[1]).then_some(())
     });
+    let lived = told.elapsed();
     // A thread that strace holds is not gone before strace lets go.
-    strace.kill().unwrap();
-    strace.wait().unwrap();
+    drop(trace);
     assert_eq!(cluster.server(1).wait_for_end(PATIENCE).code(), Some(0));
+    lived
 }

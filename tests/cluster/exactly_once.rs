@@ -110,7 +110,7 @@ fn raftctl_puts_once_across_a_leaders_death() {
             while !stop.load(Ordering::Relaxed) {
                 let key = format!("k{}", done.load(Ordering::Relaxed));
                 let status = Command::new(env!("CARGO_BIN_EXE_raftctl"))
-                    .args(["--endpoints", &endpoints, "--timeout", "20s", "put", &key, "v"])
+                    .args(["--endpoints", &endpoints, "--timeout", "60s", "put", &key, "v"])
                     .stdout(Stdio::null())
                     .status()
                     .unwrap();
@@ -151,7 +151,8 @@ fn raftctl_puts_only_over_the_change_it_names() {
     let endpoint = endpoints(&cluster).join(",");
     let put = |value: &str, revision: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_raftctl"))
-            .args(["--endpoints", &endpoint, "put", "k", value, "--if-mod-revision", revision])
+            .args(["--endpoints", &endpoint, "--timeout", "60s"])
+            .args(["put", "k", value, "--if-mod-revision", revision])
             .output()
             .unwrap();
         let said = String::from_utf8(output.stderr).unwrap();

@@ -3,12 +3,11 @@
 use super::harness::{Cluster, PATIENCE, Shape, resident, strace_works};
 use super::patience::{eventually, now};
 use super::traced::Trace;
-use raftd::client::{Client, ClientOptions, Deadline};
-use raftd::types::ClusterId;
+use raftd::client::Deadline;
 use std::time::Duration;
 
-/// How long each sync of the leader takes: longer than everything that must happen meanwhile.
-const HANGS_US: &str = "inject=fdatasync:delay_enter=8000000";
+/// How long each sync of the leader takes: longer than anybody here has patience.
+const HANGS_US: &str = "inject=fdatasync:delay_enter=1200000000";
 
 #[test]
 fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
@@ -33,14 +32,15 @@ fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
     let replaced = hung.elapsed();
     client.put(b"after", b"").unwrap();
     println!("replaced after {replaced:?}, and a put through {successor} took no longer");
-    assert!(replaced < Duration::from_secs(5), "replaced only after {replaced:?}");
-    let log = cluster.server(leader).log_text();
-    assert!(log.contains("waited for the disk for too long"), "{log}");
+    eventually("it waited for the disk for too long", PATIENCE, || {
+        let log = cluster.server(leader).log_text();
+        log.contains("waited for the disk for too long").then_some(())
+    });
     // The successor stops too: nobody leads for a while, and it would be time to campaign.
     cluster.server(successor).pause();
     let until = Deadline::after(Duration::from_secs(2));
     while !until.has_passed() {
-        let status = cluster.server(leader).status().unwrap();
+        let status = cluster.server(leader).says();
         assert_eq!(status.role, "follower", "it campaigns with a disk that hangs");
     }
     cluster.server(successor).resume();
@@ -52,12 +52,12 @@ fn a_leader_whose_disk_hangs_is_replaced_and_does_not_campaign() {
 fn a_follower_that_does_not_read_neither_slows_the_leader_nor_fills_its_memory() {
     // The store stays small, so what grows is what waits for the follower.
     let flags = ["--history-bytes", "4194304", "--segment-bytes", "16777216"];
-    let flags = flags.map(str::to_owned).to_vec();
+    // A slow disk or a busy machine elects nobody; a leader that is blocked would not lead on.
+    let patient = ["--election-timeout", "1000", "--heartbeat", "60"];
+    let flags = flags.into_iter().chain(patient).map(str::to_owned).collect();
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();
-    let endpoints = vec![cluster.server(leader).listen().to_owned()];
-    let timeout = Duration::from_secs(5);
-    let mut client = Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) });
+    let mut client = cluster.client_of(&[leader]);
     let large = vec![b'x'; 1 << 20];
     for _ in 0..40 {
         client.put(b"k", &large).unwrap();
@@ -69,8 +69,9 @@ fn a_follower_that_does_not_read_neither_slows_the_leader_nor_fills_its_memory()
     }
     let before = resident(&mut cluster, leader);
     let (mut puts, mut slowest) = (0, Duration::ZERO);
-    // Long enough for the window to be given up and for many probes of a mebibyte each.
-    let until = Deadline::after(Duration::from_secs(8));
+    // Long enough for the window to be given up, after four election timeouts, and for many probes
+    // of a mebibyte each.
+    let until = Deadline::after(Duration::from_secs(11));
     while !until.has_passed() {
         let asked = now();
         client.put(b"k", b"small").unwrap();

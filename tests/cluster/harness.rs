@@ -4,24 +4,31 @@
 //! is failing, the ends of the logs are printed first. `turns` says how many run at a time.
 
 use super::links::Links;
+pub(super) use super::patience::PATIENCE;
 use super::patience::eventually;
 use super::turns::{Company, Turn};
+pub(super) use crate::addresses::free_address;
 use raftd::client::{Client, ClientOptions, Connection, ConnectionError, Deadline};
-use raftd::types::ClusterId;
+use raftd::types::{ClusterId, NodeId};
 use raftd::wire::reply::ReplyBody;
 use raftd::wire::status::Status;
-use socket2::{Domain, Socket, Type};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Time to elect, to catch up, to start: far more than any of them takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// For one look at a node, which may be stopped: whoever needs an answer looks again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a client asks. A node that takes its request and says nothing has a third of it.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Ten times the usual patience with a leader: for a test that loads a cluster and talks to the
+/// leader alone, or wants it to stay. So a slow disk or a busy machine does not elect another one.
+pub(super) const STEADFAST: [&str; 4] = ["--election-timeout", "3000", "--heartbeat", "60"];
 
 /// Small segments, so that they rotate in a test and are quickly prepared.
 const SEGMENT_BYTES: &str = "1048576";
@@ -78,6 +85,20 @@ impl Cluster {
         cluster
     }
 
+    /// Starts three fresh nodes, of which the first leads, and goes on leading for half a minute
+    /// without a quorum: so long has whoever stops the others to do what must be done meanwhile.
+    pub(super) fn start_with_a_lasting_leader(flags: &[&str]) -> Cluster {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut cluster = Cluster::plan(3, &Shape { flags, ..Shape::default() });
+        // Its alone is so long, or nobody would be elected for half a minute either.
+        for word in ["--election-timeout", "30000", "--heartbeat", "60"] {
+            cluster.server(1).add_flag(word);
+        }
+        cluster.start_all();
+        cluster.let_lead(1);
+        cluster
+    }
+
     /// A cluster whose nodes are not started yet.
     pub(super) fn plan(count: u64, shape: &Shape) -> Cluster {
         Cluster::plan_in(Some(Turn::take(shape.company)), count, shape)
@@ -127,7 +148,7 @@ impl Cluster {
     }
 
     /// Starts one more node with an empty directory, which waits to be made a member. Returns its
-    /// number.
+    /// number once it listens.
     pub(super) fn start_joiner(&mut self) -> u64 {
         let id = u64::try_from(self.servers.len()).unwrap() + 1;
         let listen = free_address();
@@ -139,6 +160,9 @@ impl Cluster {
         arguments.push(SEGMENT_BYTES.to_owned());
         let mut server = Server::new(id, listen, self.folder.path(), arguments);
         server.start();
+        // Whoever adds it asks it who it is, for two seconds.
+        let listens = || TcpStream::connect(server.listen()).ok();
+        eventually("the joiner listens", PATIENCE, listens);
         self.servers.push(server);
         id
     }
@@ -177,6 +201,16 @@ impl Cluster {
         (followed.count() * 2 > members.count()).then(|| leader.node.get())
     }
 
+    /// Lets node `id` lead. Asks again: whoever leads may not have heard yet that it has
+    /// everything, it may not take over in time, and another one may.
+    pub(super) fn let_lead(&mut self, id: u64) {
+        let mut client = self.client();
+        eventually("it leads", PATIENCE, || {
+            let _refused = client.transfer_leader(NodeId::new(id));
+            (self.leader() == id).then_some(())
+        });
+    }
+
     /// A client that knows every node.
     pub(super) fn client(&self) -> Client {
         self.client_of(&self.servers.iter().map(|server| server.id).collect::<Vec<_>>())
@@ -184,13 +218,14 @@ impl Cluster {
 
     /// A client that knows these nodes. It never goes through proxies unless it is redirected.
     pub(super) fn client_of(&self, ids: &[u64]) -> Client {
+        self.client_within(CLIENT_TIMEOUT, ids)
+    }
+
+    /// The same with another time for a call.
+    pub(super) fn client_within(&self, timeout: Duration, ids: &[u64]) -> Client {
         let known = self.servers.iter().filter(|server| ids.contains(&server.id));
         let endpoints = known.map(|server| server.listen().to_owned()).collect();
-        Client::new(ClientOptions {
-            endpoints,
-            timeout: Duration::from_secs(5),
-            cluster_id: ClusterId(0),
-        })
+        Client::new(ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) })
     }
 
     /// Waits until all running nodes have applied all of the same log; asserts that their states
@@ -372,10 +407,15 @@ impl Server {
         status
     }
 
-    /// How it sees itself.
+    /// How it sees itself, once it says so.
+    pub(super) fn says(&self) -> Status {
+        eventually("the node says how it is", PATIENCE, || self.status().ok())
+    }
+
+    /// How it sees itself, if it says so at once.
     pub(super) fn status(&self) -> Result<Status, ConnectionError> {
         let mut connection = self.connect()?;
-        let deadline = Deadline::after(Duration::from_secs(1));
+        let deadline = Deadline::after(LOOK);
         connection.status();
         connection.flush(deadline)?;
         match connection.receive(deadline)?.body {
@@ -384,10 +424,14 @@ impl Server {
         }
     }
 
-    /// A connection to this node and no other, which repeats nothing.
+    /// A connection to this node and no other, which repeats nothing; once it takes one.
+    pub(super) fn connection(&self) -> Connection {
+        eventually("the node takes a client", PATIENCE, || self.connect().ok())
+    }
+
+    /// The same, if it takes one at once.
     pub(super) fn connect(&self) -> Result<Connection, ConnectionError> {
-        let deadline = Deadline::after(Duration::from_secs(1));
-        Connection::open(self.listen(), ClusterId(0), deadline)
+        Connection::open(self.listen(), ClusterId(0), Deadline::after(LOOK))
     }
 
     /// Everything it has said since the cluster began.
@@ -421,39 +465,27 @@ pub(super) fn strace_works() -> bool {
     works
 }
 
-/// An address that nobody listens on. Below the ports that the system gives to outgoing
-/// connections, so that nobody takes it while its node is down.
-pub(crate) fn free_address() -> String {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 97).unwrap() * 100;
-    loop {
-        let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if may_listen(address).is_ok() {
-            return address.to_string();
-        }
-    }
-}
-
-/// Binds the address and does not listen. Another test may start a process just now, which holds a
-/// copy of our socket until it runs its program: a copy that listened would keep the port from the
-/// node, and one that is only bound does not, as all of them allow its use again (socket(7)).
-fn may_listen(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
-}
-
 /// Resident memory of a node, in bytes.
 pub(super) fn resident(cluster: &mut Cluster, id: u64) -> u64 {
     let pid = cluster.server(id).pid().expect("the node runs");
     resident_of(pid)
 }
 
+/// The same without the pages of its log, of which the more are mapped the further a follower lags,
+/// and which the system takes back when it wants to. Bytes.
+pub(super) fn anonymous(cluster: &mut Cluster, id: u64) -> u64 {
+    memory_of(cluster.server(id).pid().expect("the node runs"), "RssAnon:")
+}
+
 /// What a process keeps in memory. Bytes.
 pub(super) fn resident_of(pid: u32) -> u64 {
+    memory_of(pid, "VmRSS:")
+}
+
+/// A line of /proc/PID/status. Bytes.
+pub(super) fn memory_of(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 

@@ -37,7 +37,7 @@ fn answer_to(address: &str, hello: &Hello) -> HelloReply {
 }
 
 fn peer_hello(cluster: &mut Cluster, from: u64, to: u64) -> Hello {
-    let cluster_id = cluster.server(1).connect().unwrap().welcome().cluster_id;
+    let cluster_id = cluster.server(1).connection().welcome().cluster_id;
     let sender = Sender::Peer(PeerHello {
         node: node(from),
         to: node(to),
@@ -87,7 +87,8 @@ fn an_applicant_that_is_somebody_else_is_refused_with_who_it_is() {
     let address = cluster.server(joiner).listen().to_owned();
     let leader = cluster.server(1).listen().to_owned();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_raftctl"))
-        .args(["--endpoints", &leader, "member", "add", &format!("7={address}")])
+        .args(["--endpoints", &leader, "--timeout", "60s"])
+        .args(["member", "add", &format!("7={address}")])
         .output()
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();

@@ -34,6 +34,7 @@
 //! | `traced` | what strace sees of a leader |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
+//! | `finals` | what a cluster and its log hold in the end |
 //! | `linearizable`, `witnesses` | every answer of a faulty time, judged by the checker |
 //! | `chaos`, `chaos_ledger` | random kills under load; every answer is checked |
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
@@ -50,6 +51,7 @@ mod disk;
 mod exactly_once;
 mod failover;
 mod filled;
+mod finals;
 mod gate;
 mod grey;
 mod grown;
@@ -80,8 +82,6 @@ mod turns;
 mod unfinished;
 mod watches;
 mod witnesses;
-
-pub(crate) use harness::free_address;
 
 /// What an environment variable says, which makes a test longer or repeats its choices.
 fn variable(name: &str) -> Option<u64> {

@@ -4,18 +4,22 @@ use super::harness::{Cluster, PATIENCE, Shape};
 use super::patience::eventually;
 use raftd::client::{Connection, Deadline};
 use raftd::wire::client::{Consistency, RangeArgs};
+use raftd::wire::error::Advice;
 use raftd::wire::reply::ReplyBody;
 use std::process::Command;
 
-/// What this node, and no other, says that the key's value is.
+/// What this node, and no other, says that the key's value is, once it hears a leader.
 fn read(connection: &mut Connection, consistency: Consistency) -> Vec<u8> {
     let deadline = Deadline::after(PATIENCE);
-    connection.range(&RangeArgs { consistency, ..RangeArgs::of_key(b"k") });
-    connection.flush(deadline).unwrap();
-    match connection.receive(deadline).unwrap().body {
-        ReplyBody::Range(range) => range.kvs().next().expect("it was put").value.to_vec(),
-        other => panic!("a node that hears a leader answered {other:?}"),
-    }
+    eventually("the node reads", PATIENCE, || {
+        connection.range(&RangeArgs { consistency, ..RangeArgs::of_key(b"k") });
+        connection.flush(deadline).unwrap();
+        match connection.receive(deadline).unwrap().body {
+            ReplyBody::Range(range) => Some(range.kvs().next().expect("it was put").value.to_vec()),
+            ReplyBody::Error(error) if error.advice() == Advice::AskAgain => None,
+            other => panic!("a read was answered with {other:?}"),
+        }
+    })
 }
 
 #[test]
@@ -25,7 +29,7 @@ fn every_node_reads_what_was_just_written() {
         let leader = cluster.leader();
         let mut client = cluster.client_of(&[leader]);
         let mut nodes: Vec<Connection> =
-            (1..=3).map(|id| cluster.server(id).connect().unwrap()).collect();
+            (1..=3).map(|id| cluster.server(id).connection()).collect();
         for number in 0..100 {
             let value = number.to_string().into_bytes();
             client.put(b"k", &value).unwrap();

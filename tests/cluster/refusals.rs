@@ -1,6 +1,7 @@
 //! What a node refuses is not done, also later.
 
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, PATIENCE};
+use super::patience::eventually;
 use raftd::client::Deadline;
 use raftd::wire::error::{Advice, Error as WireError};
 use raftd::wire::reply::ReplyBody;
@@ -16,19 +17,17 @@ fn key(number: usize) -> Vec<u8> {
 /// A leader whose followers stand still may take only so much; beyond, it says Busy and means it.
 #[test]
 fn an_overloaded_leader_says_busy_and_what_it_refused_is_not_there() {
-    let flags = ["--segment-bytes", "67108864", "--election-timeout", "3000"];
-    let flags = flags.map(str::to_owned).to_vec();
-    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    let mut cluster = Cluster::start_with_a_lasting_leader(&["--segment-bytes", "67108864"]);
     let leader = cluster.leader();
     let others = cluster.others(leader);
-    let mut connection = cluster.server(leader).connect().unwrap();
+    let mut connection = cluster.server(leader).connection();
     let deadline = Deadline::after(PATIENCE);
     let mut keys = vec![Vec::new(); PUTS + 1];
     for number in 0..PUTS {
         let id = connection.put(&key(number), &vec![b'x'; VALUE_BYTES]);
         keys[usize::try_from(id).unwrap()] = key(number);
     }
-    // Its clients must hear that it is busy before it has heard no quorum for too long.
+    // Its clients hear that it is busy long before it has heard no quorum for too long.
     for other in &others {
         cluster.server(*other).pause();
     }
@@ -69,7 +68,8 @@ fn a_put_that_a_follower_refused_is_not_there() {
     let leader = cluster.leader();
     let deadline = Deadline::after(PATIENCE);
     for follower in cluster.others(leader) {
-        let mut connection = cluster.server(follower).connect().unwrap();
+        eventually("it follows", PATIENCE, || cluster.server(follower).status().ok()?.leader);
+        let mut connection = cluster.server(follower).connection();
         for number in 0..100 {
             connection.put(&key(number), b"v");
         }

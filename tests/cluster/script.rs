@@ -18,9 +18,6 @@ pub(crate) struct Script {
     turn: Option<Turn>,
 }
 
-/// How long the script may take for anything.
-const LIMIT: Duration = Duration::from_secs(60);
-
 impl Script {
     /// For up to `nodes` nodes, when it is their turn.
     pub(crate) fn new(nodes: u16) -> Script {
@@ -77,6 +74,9 @@ impl Script {
         let endpoints: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_raftctl"));
         command.args(["--endpoints", &endpoints.join(",")]);
+        if !words.contains(&"--timeout") {
+            command.args(["--timeout", "60s"]);
+        }
         Run::of(spawn_and_wait(command, words))
     }
 
@@ -150,9 +150,17 @@ fn free_ports(count: u16) -> u16 {
 #[test]
 fn the_demonstration_passes_and_leaves_nothing() {
     let script = Script::new(3);
+    // It runs raftctl a thousand times and more, which depends on the machine; the rest is short.
+    let started = now();
+    for _ in 0..100 {
+        let version = Command::new(env!("CARGO_BIN_EXE_raftctl")).arg("--version").output();
+        assert!(version.unwrap().status.success());
+    }
+    let limit = Duration::from_secs(30).max(100 * started.elapsed());
     let started = now();
     let said = script.works(&[]);
-    assert!(started.elapsed() < Duration::from_secs(30), "it took {:?}", started.elapsed());
+    let took = started.elapsed();
+    assert!(took < limit, "it took {took:?}, more than {limit:?}");
     let last = said.trim_end().lines().last().unwrap_or_default();
     assert!(last.starts_with("PASS"), "{said}");
     for words in ["nobody could write for", "holds all 1000 keys", "no process is left"] {
@@ -183,7 +191,7 @@ fn a_cluster_is_started_hurt_healed_and_ended() {
         Some(true)
     );
     assert_eq!(script.works(&["resume", "2"]), "node 2 goes on\n");
-    assert_eq!(script.raftctl(&["put", "k", "x", "--timeout", "10s"]).out, "OK\n");
+    assert_eq!(script.raftctl(&["put", "k", "x"]).out, "OK\n");
     assert_eq!(script.works(&["start", "1"]), "node 1 is started\n");
     for node in ["1", "2", "3"] {
         script.works(&["kill", node]);
@@ -191,13 +199,13 @@ fn a_cluster_is_started_hurt_healed_and_ended() {
     for node in ["3", "1", "2"] {
         script.works(&["start", node]);
     }
-    assert_eq!(script.raftctl(&["get", "k", "--timeout", "10s"]).out, "k\nx\n");
+    assert_eq!(script.raftctl(&["get", "k"]).out, "k\nx\n");
     script.works(&["pause", "3"]);
     assert!(script.works(&["down"]).contains("all 3 nodes are down"));
     assert!(script.running().is_empty(), "a paused node ends as well");
     script.works(&["down"]);
     script.works(&["up"]);
-    assert_eq!(script.raftctl(&["get", "k", "--timeout", "10s"]).out, "k\nx\n");
+    assert_eq!(script.raftctl(&["get", "k"]).out, "k\nx\n");
 }
 
 #[test]
@@ -282,7 +290,7 @@ fn what_a_killed_demonstration_left_is_found() {
         let mut command =
             script.command(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster.sh"));
         let mut demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        eventually("its nodes run", LIMIT, || (script.running().len() == 3).then_some(()));
+        eventually("its nodes run", PATIENCE, || (script.running().len() == 3).then_some(()));
         demo.kill().unwrap();
         demo.wait().unwrap();
     }
@@ -296,7 +304,7 @@ fn what_a_killed_demonstration_left_is_ended_and_named_by_down() {
     let script = Script::new(3);
     let mut command = script.command(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster.sh"));
     let mut demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("its nodes run", LIMIT, || (script.running().len() == 3).then_some(()));
+    eventually("its nodes run", PATIENCE, || (script.running().len() == 3).then_some(()));
     demo.kill().unwrap();
     demo.wait().unwrap();
     let said = script.works(&["down"]);

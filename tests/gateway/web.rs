@@ -15,6 +15,13 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// An answer that has come whole, and not in chunks.
+    pub(crate) fn read(answer: &str) -> Page {
+        let (head, text) = answer.split_once("\r\n\r\n").expect("a head ends");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Page { status, head: head.to_lowercase(), text: text.to_owned() }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|why| panic!("{why}: {self:?}"))
     }

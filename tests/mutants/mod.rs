@@ -4,7 +4,7 @@
 
 mod list;
 
-use list::{Edit, parse};
+use list::{Edit, LEFT_OUT, parse};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -32,6 +32,32 @@ fn every_planted_bug_finds_its_place() {
         // They would take too long, and are left out.
         assert!(!caught_by.starts_with("cluster::"), "`{name}` counts on real processes");
     }
+}
+
+/// The tests that are run would not compile without what they use.
+#[test]
+fn what_is_run_for_planted_bugs_does_without_what_is_left_out() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let main = fs::read_to_string(tests.join("main.rs")).unwrap();
+    let modules = main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let (mut left, mut found) = (Vec::new(), Vec::new());
+    left.extend(modules.filter(|module| !LEFT_OUT.contains(module)));
+    assert!(left.len() >= 5, "{left:?}");
+    let mut paths: Vec<_> = left
+        .iter()
+        .flat_map(|module| [tests.join(format!("{module}.rs")), tests.join(module)])
+        .filter(|path| path.exists())
+        .collect();
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let uses = |module: &&&str| text.contains(&format!("crate::{module}::"));
+        found.extend(LEFT_OUT.iter().filter(uses).map(|module| (path.clone(), *module)));
+    }
+    assert!(found.is_empty(), "{found:?}");
 }
 
 fn only_edit(text: &str) -> Edit {

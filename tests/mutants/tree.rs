@@ -1,6 +1,6 @@
 //! The copy of the package in which bugs are planted. The package itself is never touched.
 
-use super::list::Mutant;
+use super::list::{LEFT_OUT, Mutant};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -79,11 +79,9 @@ fn lean_manifest(manifest: &str) -> String {
     tables.collect::<String>().replace("required-features = [\"ctl\"]\n", "")
 }
 
-/// The directed tests: what has a name and is quick. Clusters of processes, documents and the house
-/// rules notice little of what a bug is, and take long.
+/// The directed tests: what has a name and is quick.
 fn lean_tests(main: &str) -> String {
-    let left_out = ["cluster", "docs", "history", "mutants", "tidy"];
-    let stays = |line: &&str| !left_out.iter().any(|name| *line == format!("mod {name};"));
+    let stays = |line: &&str| !LEFT_OUT.iter().any(|name| *line == format!("mod {name};"));
     main.lines().filter(stays).map(|line| format!("{line}\n")).collect()
 }
 

@@ -66,9 +66,13 @@ impl World {
     fn choose_core(&mut self) -> Vec<usize> {
         let possible: Vec<Configuration> =
             self.proof.possible_configurations().into_iter().cloned().collect();
-        // A learner that was heard just now may become a voter after it fell silent.
+        // A learner that was heard just now may become a voter after it fell silent, if it wants to
+        // or if somebody asks for it.
+        let rising = self.rising();
         let wishes = |it: &Configuration, id| {
-            it.learners().iter().any(|learner| learner.id == id && learner.wish != Wish::Stay)
+            let asked = rising.contains(&id);
+            let mut learners = it.learners().iter().filter(|learner| learner.id == id);
+            learners.any(|learner| asked || learner.wish != Wish::Stay)
         };
         let may_vote = |machine| possible.iter().any(|it| wishes(it, id_of(machine)));
         let up = |machine: usize| {

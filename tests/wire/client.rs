@@ -18,7 +18,7 @@ use raftd::wire::reply::{self, ReplyBody};
 
 use super::ranges::{Then, range_in_parts, range_of};
 use super::samples::node;
-use crate::cluster::free_address;
+use crate::addresses::free_address;
 
 /// What a scripted server does with a request, or with a hello.
 pub(super) enum Act {

@@ -2,7 +2,8 @@
 //! the same service.
 //!
 //! Methods that answer once answer with the message. Those that answer many times answer a line for
-//! each, `{"result":…}`; requests to those that hear many are values behind each other.
+//! each, `{"result":…}`; requests to those that hear many are values behind each other. A
+//! `Grpc-Timeout` ends either.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,9 +25,12 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Code, Status, Streaming};
 
+use crate::gateway::pause::{Pause, pause};
+
 use super::answer::{error, json_text, stream, stream_end, stream_error};
 use super::codec::{JsonCodec, read};
 use super::paths::PATHS;
+use super::timed;
 use super::values::{Values, gather};
 
 /// Largest message that is written as JSON: what is larger is to be read in parts, or by gRPC.
@@ -115,6 +119,8 @@ async fn once(
     parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
+    // Its time is measured around all of this.
+    timed::time_of(&parts.headers)?;
     let message = read(&rpc.request, &gather(body).await?)?;
     let codec = JsonCodec::one(rpc.response.clone());
     let answered = client.unary(asked(parts, message), rpc.path.clone(), codec).await;
@@ -128,10 +134,11 @@ async fn many(
     parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
+    let time = timed::time_of(&parts.headers)?.map(pause);
     let message = read(&rpc.request, &gather(body).await?)?;
     let codec = JsonCodec::many(rpc.response.clone());
     let begun = client.server_streaming(asked(parts, message), rpc.path.clone(), codec).await;
-    Ok(lines(begun, None))
+    Ok(lines(begun, None, time))
 }
 
 async fn both(
@@ -140,13 +147,14 @@ async fn both(
     parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
+    let time = timed::time_of(&parts.headers)?.map(pause);
     let mut values = Values::of(body, rpc.request.clone());
     // Whoever begins with nonsense hears so.
     let first = values.next().await?;
     let (tell, trouble) = oneshot::channel();
     let said = asked(parts, Said::of(first, values, tell));
     let codec = JsonCodec::many(rpc.response.clone());
-    Ok(lines(client.streaming(said, rpc.path.clone(), codec).await, Some(trouble)))
+    Ok(lines(client.streaming(said, rpc.path.clone(), codec).await, Some(trouble), time))
 }
 
 /// A request, with whatever of its headers is meant for the service: as etcd has it, the token of
@@ -177,10 +185,11 @@ fn in_our_words(why: Status) -> Status {
 fn lines(
     begun: Result<tonic::Response<Streaming<Bytes>>, Status>,
     trouble: Option<oneshot::Receiver<Status>>,
+    time: Option<Pause>,
 ) -> Response<Body> {
     match begun {
         Ok(heard) => {
-            let lines = Lines { heard: Some(heard.into_inner()), trouble };
+            let lines = Lines { heard: Some(heard.into_inner()), trouble, time };
             stream(StatusCode::OK, Body::new(StreamBody::new(lines)))
         }
         Err(why) => stream_error(&why),
@@ -194,9 +203,17 @@ struct Lines {
     /// What is wrong with the requests: whoever has hung up in the middle of one is noticed by
     /// nothing else.
     trouble: Option<oneshot::Receiver<Status>>,
+    /// How long it may go on.
+    time: Option<Pause>,
 }
 
 impl Lines {
+    /// Says why nothing more comes.
+    fn end(&mut self, why: &Status) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.heard = None;
+        Poll::Ready(Some(Ok(Frame::data(stream_end(why)))))
+    }
+
     fn poll_trouble(&mut self, context: &mut Context<'_>) -> Poll<Status> {
         let Some(trouble) = &mut self.trouble else { return Poll::Pending };
         match ready!(Pin::new(trouble).poll(context)) {
@@ -214,15 +231,21 @@ impl Stream for Lines {
     type Item = Result<Frame<Bytes>, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(heard) = &mut self.heard else { return Poll::Ready(None) };
+        let lines = &mut *self;
+        let Some(heard) = &mut lines.heard else { return Poll::Ready(None) };
+        // Before anything else: what always has something to say comes to its end as well.
+        if let Some(time) = &mut lines.time
+            && time.as_mut().poll(context).is_ready()
+        {
+            return self.end(&timed::expired());
+        }
         let why = match Pin::new(heard).poll_next(context) {
             Poll::Ready(Some(Ok(line))) => return Poll::Ready(Some(Ok(Frame::data(line)))),
             Poll::Ready(Some(Err(why))) => in_our_words(why),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => ready!(self.poll_trouble(context)),
         };
-        self.heard = None;
-        Poll::Ready(Some(Ok(Frame::data(stream_end(&why)))))
+        self.end(&why)
     }
 }
 
@@ -278,7 +301,7 @@ mod tests {
     use crate::gateway::proto::DESCRIPTORS;
 
     #[test]
-    fn every_method_of_a_service_that_is_served_has_its_paths() {
+    fn every_method_that_etcd_serves_both_ways_has_its_paths() {
         let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
         let json = Json::new(Routes::default(), &pool);
         let not_served = ["MemberUpdate", "Downgrade"];
@@ -291,7 +314,7 @@ mod tests {
             for method in service.methods() {
                 let (service, method) = (service.full_name(), method.name());
                 let found = PATHS.iter().any(|(_, one, other)| (*one, *other) == (service, method));
-                assert!(found, "{service}/{method} has no path");
+                assert_eq!(found, method != "RangeStream", "{service}/{method}");
             }
         }
     }

@@ -6,6 +6,7 @@
 //! POST /v3/…                         json: a call of the service that gRPC's clients call
 //!   paths    which method a path means          values   JSON that comes, as it comes
 //!   codec    messages out of JSON and into it   answer   responses, and errors as etcd has them
+//!   timed    how long a request may take
 //! ```
 //!
 //! Nothing here knows a message: what JSON means is read from the compiled .proto files, so that a
@@ -15,6 +16,7 @@ mod codec;
 mod health;
 mod json;
 mod paths;
+mod timed;
 mod values;
 
 use std::convert::Infallible;
@@ -35,6 +37,8 @@ use super::metrics::Metrics;
 use super::watch::inbox::Waiting;
 use answer::{error, json_text, not_allowed, text};
 use json::Json;
+
+pub(super) use timed::Timed;
 
 /// The oldest etcd that a cluster may have beside one of `ETCD_VERSION`.
 const ETCD_CLUSTER_VERSION: &str = "3.5.0";

@@ -1,6 +1,7 @@
 //! The KV service.
 mod check;
 pub(super) mod range;
+mod stream;
 pub(super) mod translate;
 mod txn;
 
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::calls::{Cluster, number};
+use super::channel::Channel;
 use super::failure::unexpected;
 use super::proto::etcdserverpb::kv_server::Kv;
 use super::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
 use crate::wire::client::{Command, Consistency};
 use crate::wire::reply::ReplyBody;
@@ -35,6 +37,16 @@ impl Kv for KvService {
             Consistency::Linearizable
         };
         range::range(&self.0, request, consistency).await.map(Response::new)
+    }
+
+    type RangeStreamStream = Channel<RangeStreamResponse>;
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<Channel<RangeStreamResponse>>, Status> {
+        self.0.check_leader(&request)?;
+        stream::open(&self.0, request.into_inner()).map(Response::new)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

@@ -2,22 +2,21 @@
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::limits::HELLO_BYTES_MAX;
 use crate::types::ClusterId;
 use crate::wire::frame::{self, LENGTH_BYTES};
 use crate::wire::hello::{self, Hello, HelloReply, Sender, VERSION, Welcome};
 
+use super::dial::{NodeStream, dial};
 use super::{LinkError, READ_BYTES};
 
 /// Connects and says hello. Answers the welcome, and what came behind it.
-pub(in crate::gateway) async fn greet(
+pub(super) async fn greet(
     address: &str,
     cluster_id: ClusterId,
-) -> Result<(TcpStream, BytesMut, Welcome), LinkError> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+) -> Result<(NodeStream, BytesMut, Welcome), LinkError> {
+    let mut stream = dial(address).await?;
     let (version_min, version_max) = (VERSION, VERSION);
     let (sender, auth) = (Sender::Client, Vec::new());
     let mut out = Vec::new();

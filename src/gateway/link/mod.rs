@@ -14,6 +14,8 @@
 //!
 //! Replies are slices of what was read, not copies.
 
+mod alone;
+mod dial;
 mod greet;
 mod pump;
 mod replies;
@@ -39,7 +41,8 @@ use crate::wire::watch::{WatchArgs, watch_cancel_request, watch_progress_request
 
 use crate::gateway::watch::inbox::{ProgressSink, Sink, Taken};
 
-pub(super) use greet::greet;
+pub(super) use alone::Alone;
+use greet::greet;
 use pump::Pump;
 pub(super) use replies::Replies;
 

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 use crate::limits::REPLY_BYTES_MAX;
 use crate::wire::frame::{self, LENGTH_BYTES};
 
+use super::dial::NodeStream;
 use super::{LinkError, READ_BYTES, Shared};
 
 /// What moves the bytes of a link.
 pub(super) struct Pump {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: NodeStream,
     input: BytesMut,
     /// What is being sent, and how much of it is.
     out: Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) struct Pump {
 
 impl Pump {
     /// `input`: what was read behind the welcome.
-    pub(super) fn new(shared: Arc<Shared>, stream: TcpStream, input: BytesMut) -> Pump {
+    pub(super) fn new(shared: Arc<Shared>, stream: NodeStream, input: BytesMut) -> Pump {
         Pump { shared, stream, input, out: Vec::new(), sent: 0 }
     }
 

@@ -34,10 +34,12 @@ pub(super) async fn hash_kv(cluster: &Cluster, revision: i64) -> Result<HashKvRe
         }
     };
     let revision = if asked == Revision(0) { newest } else { asked };
+    // As etcd says that nothing was compacted yet.
+    let compacted = Some(status.compact_revision).filter(|it| *it != Revision(0));
     Ok(HashKvResponse {
         header: Some(cluster.header(node, newest)),
         hash: hasher.finalize(),
-        compact_revision: number(status.compact_revision.0),
+        compact_revision: compacted.map_or(-1, |it| number(it.0)),
         hash_revision: number(revision.0),
     })
 }

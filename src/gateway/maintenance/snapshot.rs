@@ -13,10 +13,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Status;
@@ -24,11 +22,9 @@ use tonic::Status;
 use crate::gateway::calls::Cluster;
 use crate::gateway::failure::{Failure, TIMED_OUT, known, unexpected, unreadable};
 use crate::gateway::kv::translate;
-use crate::gateway::link::greet;
+use crate::gateway::link::{Alone, LinkError};
 use crate::gateway::proto::etcdserverpb::SnapshotResponse;
-use crate::limits::REPLY_BYTES_MAX;
 use crate::wire::client::snapshot_request;
-use crate::wire::frame::{LENGTH_BYTES, next_frame};
 use crate::wire::reply::{ReplyBody, decode_reply};
 
 /// What the size of the file is a multiple of. Bytes.
@@ -49,18 +45,15 @@ pub(super) async fn snapshot(cluster: Arc<Cluster>, out: Out) {
 
 async fn send(cluster: &Cluster, out: &Out) -> Result<(), Status> {
     let home = timeout(PATIENCE, cluster.nodes.home(0)).await.map_err(|_| known(TIMED_OUT))?;
-    let greeted = timeout(PATIENCE, greet(home.address(), home.welcome().cluster_id)).await;
-    let (mut stream, mut input, _) = greeted
+    let asked = timeout(PATIENCE, Alone::ask(&home, snapshot_request)).await;
+    let mut alone = asked
         .map_err(|_| known(TIMED_OUT))?
         .map_err(|why| Status::unavailable(format!("raftd: {why}")))?;
-    let mut request = Vec::new();
-    snapshot_request(&mut request, 1);
-    stream.write_all(&request).await.map_err(|_| known(TIMED_OUT))?;
     let mut hasher = Sha256::new();
     let mut sent = 0;
     let size = loop {
-        let body = timeout(PATIENCE, next_body(&mut stream, &mut input)).await;
-        let body = body.map_err(|_| known(TIMED_OUT))??;
+        let body = timeout(PATIENCE, alone.next()).await.map_err(|_| known(TIMED_OUT))?;
+        let body = body.map_err(lost)?;
         let reply = decode_reply(&body).map_err(|why| unreadable(&why))?;
         if let ReplyBody::Error(why) = reply.body {
             return Err(Failure::Refused(why).into());
@@ -99,17 +92,14 @@ async fn give(out: &Out, remaining_bytes: u64, blob: Bytes) -> Result<(), Status
     out.send(Ok(response)).await.map_err(|_| Status::cancelled("nobody listens"))
 }
 
-/// The next reply's body.
-async fn next_body(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Bytes, Status> {
-    loop {
-        let frame = next_frame(input, REPLY_BYTES_MAX);
-        let frame = frame.map_err(|why| Status::internal(format!("raftd: {why}")))?;
-        if let Some(consumed) = frame.map(|frame| frame.consumed) {
-            return Ok(input.split_to(consumed).freeze().slice(LENGTH_BYTES..));
-        }
-        match stream.read_buf(input).await {
-            Ok(0) | Err(_) => return Err(known(TIMED_OUT)),
-            Ok(_) => {}
-        }
+/// Why nothing more comes.
+fn lost(why: LinkError) -> Status {
+    match why {
+        LinkError::Frame(_) | LinkError::Reply(_) => Status::internal(format!("raftd: {why}")),
+        LinkError::Io(_)
+        | LinkError::Closed
+        | LinkError::Silent
+        | LinkError::CutOff
+        | LinkError::Refused(_) => known(TIMED_OUT),
     }
 }

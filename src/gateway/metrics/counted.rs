@@ -14,6 +14,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use super::{Metrics, Tally};
+use crate::gateway::identity::PeerIdentity;
 
 /// A service.
 #[derive(Clone)]
@@ -53,7 +54,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Counting<F> {
-        let tally = self.metrics.begin(request.uri().path());
+        let path = request.uri().path();
+        log::debug!("a call rpc={path} user={}", PeerIdentity::of(request.extensions()));
+        let tally = self.metrics.begin(path);
         Counting { answer: self.service.call(request), tally }
     }
 }

@@ -3,6 +3,7 @@
 //! Calls are counted by the names under which the servers of gRPC in Go have them, and etcd's with
 //! them, so that dashboards find them. All that etcd has beside those is of its own machinery.
 mod counted;
+mod process;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -37,10 +38,39 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
+/// What has become of a handshake of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Handshake {
+    /// A connection.
+    Done,
+    /// Nothing: one did not want the other, or the client has gone.
+    Failed,
+    /// Nothing within its time.
+    Late,
+    /// Nothing: the client speaks something else.
+    Bare,
+    /// Nothing: the client has hung up without a word.
+    Silent,
+    /// Nothing: another one has taken its place.
+    Displaced,
+}
+
+/// All of them, as they are written.
+const HANDSHAKES: [(Handshake, &str); 6] = [
+    (Handshake::Done, "done"),
+    (Handshake::Failed, "failed"),
+    (Handshake::Late, "late"),
+    (Handshake::Bare, "bare"),
+    (Handshake::Silent, "silent"),
+    (Handshake::Displaced, "displaced"),
+];
+
 /// All numbers.
 pub(super) struct Metrics {
     /// In the order of their paths.
     rpcs: Vec<Rpc>,
+    /// In the order of `HANDSHAKES`.
+    handshakes: [AtomicU64; HANDSHAKES.len()],
 }
 
 struct Rpc {
@@ -81,13 +111,22 @@ impl Rpc {
 }
 
 impl Metrics {
-    /// For the methods of `pool`.
-    pub(super) fn new(pool: &DescriptorPool) -> Arc<Metrics> {
-        let services: Vec<_> = pool.services().collect();
+    /// For the methods of these services.
+    pub(super) fn new(pools: &[&DescriptorPool]) -> Arc<Metrics> {
+        let services: Vec<_> = pools.iter().flat_map(|pool| pool.services()).collect();
         let methods = services.iter().flat_map(|service| service.methods());
         let mut rpcs: Vec<Rpc> = methods.map(|method| Rpc::of(&method)).collect();
         rpcs.sort_by(|one, other| one.path.cmp(&other.path));
-        Arc::new(Metrics { rpcs })
+        Arc::new(Metrics { rpcs, handshakes: Default::default() })
+    }
+
+    /// Counts a handshake.
+    pub(super) fn count(&self, what: Handshake) {
+        for ((outcome, _), count) in HANDSHAKES.iter().zip(&self.handshakes) {
+            if *outcome == what {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Counts a call. Of a path that nobody serves nothing is counted.
@@ -122,6 +161,12 @@ impl Metrics {
                 }
             }
         }
+        let handshakes = "raftd_gateway_tls_handshakes_total";
+        head(out, handshakes, "counter", "Handshakes of TLS, by what has become of them.")?;
+        for ((_, outcome), count) in HANDSHAKES.iter().zip(&self.handshakes) {
+            let count = count.load(Ordering::Relaxed);
+            writeln!(out, r#"{handshakes}{{outcome="{outcome}"}} {count}"#)?;
+        }
         let standing = *cluster.nodes.standing().borrow();
         let gauges = [
             ("etcd_server_has_leader", "Whether a leader is known.", {
@@ -139,6 +184,15 @@ impl Metrics {
             }),
         ];
         for (name, help, value) in gauges {
+            head(out, name, "gauge", help)?;
+            writeln!(out, "{name} {value}")?;
+        }
+        let of_process = [
+            ("process_resident_memory_bytes", "Memory in use.", process::resident()),
+            ("process_open_fds", "Open descriptors.", process::descriptors()),
+        ];
+        for (name, help, value) in of_process {
+            let Some(value) = value else { continue };
             head(out, name, "gauge", help)?;
             writeln!(out, "{name} {value}")?;
         }

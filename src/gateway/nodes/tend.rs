@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::gateway::link::{Link, LinkError};
+use crate::gateway::pause::pause;
 use crate::types::Term;
 use crate::wire::client::status_request;
 use crate::wire::reply::{ReplyBody, decode_reply};
@@ -97,7 +98,7 @@ impl Nodes {
             tokio::select! {
                 () = link.gone() => return LinkError::Closed,
                 () = self.urgent.notified(), if !leaderless => {}
-                _ = timeout(interval, std::future::pending::<()>()) => {}
+                _ = pause(interval) => {}
             }
         }
     }

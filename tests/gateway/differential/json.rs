@@ -64,7 +64,7 @@ const ASKED: [(&str, &str); 40] = [
 ];
 
 /// Without what names the cluster, wherever it stands.
-fn strip(value: &mut Value) {
+pub(super) fn strip(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for name in ["cluster_id", "member_id", "raft_term"] {

@@ -5,6 +5,7 @@
 //! asked here (`is_of_another_version`), and stands in the other tests.
 
 mod etcd;
+mod etcdctl;
 mod json;
 mod queues;
 mod requests;

@@ -64,14 +64,27 @@ impl World {
         let request = self.send_request(client, pipe, bytes);
         let it = &mut self.crowd.clients[client];
         it.errands.insert(request, asked.op());
-        if let MemberRequest::Remove { node } = asked {
-            it.leaving.insert(request, *node);
+        match asked {
+            MemberRequest::Remove { node } => {
+                it.leaving.insert(request, *node);
+            }
+            MemberRequest::Add { node, .. }
+            | MemberRequest::Promote { node }
+            | MemberRequest::Replace { node, .. } => {
+                it.rising.insert(request, *node);
+            }
+            MemberRequest::Transfer { .. } => {}
         }
     }
 
     /// Who may be removed by requests that are still on their way.
     pub(crate) fn leaving(&self) -> BTreeSet<NodeId> {
         self.crowd.clients.iter().flat_map(|it| it.leaving.values().copied()).collect()
+    }
+
+    /// Who may become a voter by requests that are still on their way.
+    pub(crate) fn rising(&self) -> BTreeSet<NodeId> {
+        self.crowd.clients.iter().flat_map(|it| it.rising.values().copied()).collect()
     }
 
     /// What came of an errand.

@@ -99,6 +99,8 @@ pub(crate) struct Client {
     errands: BTreeMap<u64, Op>,
     /// Who is to be removed by requests that were not answered; they may arrive yet.
     leaving: BTreeMap<u64, NodeId>,
+    /// And who is to become a voter.
+    rising: BTreeMap<u64, NodeId>,
     /// Snapshots on their way.
     saves: BTreeMap<u64, Save>,
     holder: Holder,
@@ -152,6 +154,7 @@ impl Crowd {
             opening: None,
             errands: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            rising: BTreeMap::new(),
             saves: BTreeMap::new(),
             holder: Holder::default(),
             watchers: Watchers::new(watching.split()),

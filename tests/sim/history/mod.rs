@@ -9,7 +9,7 @@
 //!
 //! The history may come from the simulator or from real processes: nothing here knows either.
 
-mod model;
+pub(crate) mod model;
 mod parts;
 pub(crate) mod product;
 mod reads;

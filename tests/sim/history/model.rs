@@ -45,12 +45,12 @@ struct Compaction {
 
 /// A live key at some revision, borrowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct RowRef<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) value: &'a [u8],
-    pub(super) create_revision: u64,
-    pub(super) mod_revision: u64,
-    pub(super) version: u64,
+pub(crate) struct RowRef<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) create_revision: u64,
+    pub(crate) mod_revision: u64,
+    pub(crate) version: u64,
 }
 
 /// What a command did.
@@ -163,7 +163,7 @@ impl Model {
     }
 
     /// The live keys of a range at a revision, in order.
-    pub(super) fn rows<'m>(
+    pub(crate) fn rows<'m>(
         &'m self,
         key: &'m [u8],
         end: &'m [u8],
