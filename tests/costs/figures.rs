@@ -1,7 +1,7 @@
 //! From what was counted to figures: so much for each thousand operations, or for each second.
 
+use crate::cluster::Cluster;
 use crate::machine::Spent;
-use crate::town::Town;
 use std::fmt;
 
 /// Thousandths of one.
@@ -72,12 +72,12 @@ pub(crate) struct Bill {
 }
 
 /// Lets something happen, and says what the nodes spent. The leader must stay.
-pub(crate) fn bill(town: &mut Town, happen: impl FnOnce(&mut Town)) -> Bill {
-    let leader = town.leader();
-    let (leader_before, others_before) = town.spent();
-    happen(town);
-    assert_eq!(town.leader(), leader, "another one leads");
-    let (leader, others) = town.spent();
+pub(crate) fn bill(cluster: &mut Cluster, happen: impl FnOnce(&mut Cluster)) -> Bill {
+    let leader = cluster.leader();
+    let (leader_before, others_before) = cluster.spent();
+    happen(cluster);
+    assert_eq!(cluster.leader(), leader, "another one leads");
+    let (leader, others) = cluster.spent();
     let others = others.into_iter().zip(others_before);
     Bill {
         leader: leader - leader_before,

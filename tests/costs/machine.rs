@@ -113,7 +113,7 @@ pub(crate) fn id_of(machine: usize) -> NodeId {
 }
 
 fn options(machine: usize, machines: usize) -> NodeOptions {
-    let member = |nth| MemberAddress { id: id_of(nth), address: format!("town:{nth}") };
+    let member = |nth| MemberAddress { id: id_of(nth), address: format!("cluster:{nth}") };
     let number = u64_of(machine);
     NodeOptions {
         id: id_of(machine),

@@ -4,11 +4,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `costs` | the operations, and what must be nothing |
+//! | `costs` | the operations |
 //! | `loads` | how each is asked for |
 //! | `figures` | from what was counted to figures |
 //! | `baseline` | what they were, and how to take new ones |
-//! | `town` | three whole nodes, and clients, on a network and a clock that are never late |
+//! | `cluster` | three whole nodes, and clients, on a network and a clock that are never late |
 //! | `machine` | a node's turn, as the server's loop does it |
 //! | `counting` | an allocator that counts |
 //! | `sampling` | where allocations come from |
@@ -20,13 +20,13 @@
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
 mod baseline;
+mod cluster;
 mod costs;
 mod counting;
 mod figures;
 mod loads;
 mod machine;
 mod sampling;
-mod town;
 
 // The disk of the log's own tests: here nothing on it is lost.
 #[path = "../wal/sim_disk.rs"]

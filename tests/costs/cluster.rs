@@ -49,7 +49,7 @@ pub(crate) struct Heard {
     pub(crate) events: u64,
 }
 
-pub(crate) struct Town {
+pub(crate) struct Cluster {
     now: u64,
     /// By time, and among those of the same time in the order in which they were asked for.
     queue: BTreeMap<(u64, u64), Event>,
@@ -66,12 +66,12 @@ pub(crate) struct Town {
     effects: Vec<Effect>,
 }
 
-impl Town {
-    /// A town with a leader that has committed something.
-    pub(crate) fn new() -> Town {
+impl Cluster {
+    /// A cluster with a leader that has committed something.
+    pub(crate) fn new() -> Cluster {
         let now = 1_000_000_000;
         let at = Instant::from_ns(now);
-        let mut town = Town {
+        let mut cluster = Cluster {
             now,
             queue: BTreeMap::new(),
             queued: 0,
@@ -84,12 +84,12 @@ impl Town {
             free: Vec::new(),
             effects: Vec::new(),
         };
-        (0..MACHINES).for_each(|machine| town.wake(machine, now));
-        town.run_until(|town| {
+        (0..MACHINES).for_each(|machine| cluster.wake(machine, now));
+        cluster.run_until(|cluster| {
             let ready = |it: &Machine| it.node.inspect().raft.is_some_and(|it| it.leader_ready());
-            town.machines.iter().any(ready)
+            cluster.machines.iter().any(ready)
         });
-        town
+        cluster
     }
 
     /// Who leads.
@@ -130,7 +130,7 @@ impl Town {
             self.clients.push(Client { to, welcomed: false, input: Vec::new() });
             self.after(WAY_NS, Event::Bytes { to, bytes: hello.clone() });
         }
-        self.run_until(|town| town.clients.iter().all(|client| client.welcomed));
+        self.run_until(|cluster| cluster.clients.iter().all(|client| client.welcomed));
         first..first + count
     }
 
@@ -155,7 +155,7 @@ impl Town {
 
     /// Waits for all answers that are out.
     pub(crate) fn end(&mut self) {
-        self.run_until(|town| town.heard.answers == town.asked);
+        self.run_until(|cluster| cluster.heard.answers == cluster.asked);
     }
 
     /// Each of these clients says something that is not answered once: the number is the client's.
@@ -177,7 +177,7 @@ impl Town {
         self.now = until;
     }
 
-    fn run_until(&mut self, done: impl Fn(&Town) -> bool) {
+    fn run_until(&mut self, done: impl Fn(&Cluster) -> bool) {
         let patience = self.now + PATIENCE_NS;
         while !done(self) {
             self.step(patience);
