@@ -2,7 +2,7 @@
 //! who goes on gets all of it.
 
 use super::nodes::{Answer, Nodes, Tuning};
-use raftd::kv::PutWith;
+use raftd::kv::{PutWith, RangeEnd};
 use raftd::limits::WorkingLimits;
 use raftd::types::Term;
 use raftd::wire::client::{Command, Consistency};
@@ -122,7 +122,7 @@ fn who_goes_on_gets_every_key_of_a_lease_once_though_some_come_and_go() {
         // The one at which the next reply goes on is there no more.
         let last = names.last().expect("some are left").clone();
         let end = [last.as_slice(), &[0]].concat();
-        nodes.command(1, None, Command::DeleteRange { key: &last, end: &end });
+        nodes.command(1, None, Command::DeleteRange { key: &last, end: RangeEnd::Before(&end) });
         nodes.command(1, None, Command::Put { key: b"other", value: b"v" });
         nodes.pass(10 * MS);
         found.extend(names);

@@ -140,6 +140,7 @@ impl Nodes {
             let Ok(reply) = decode_reply(frame.body) else { continue };
             let answer = match reply.body {
                 ReplyBody::Put { .. }
+                | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutWith { .. }
                 | ReplyBody::OpenSession { .. }
                 | ReplyBody::LeaseRevoke { .. }
@@ -169,7 +170,6 @@ impl Nodes {
                 ReplyBody::Status(_)
                 | ReplyBody::WatchCancel { .. }
                 | ReplyBody::WatchProgress { .. }
-                | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutIf { .. }
                 | ReplyBody::Compact { .. }
                 | ReplyBody::DeleteRangeWith { .. }
