@@ -33,7 +33,7 @@ pub use crate::wire::client::{
     RangeEnd, RangeRequest, Relation, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts,
     TxnRequest,
 };
-pub use crate::wire::leases::{LeaseList, LeaseTerm, LeaseTimes};
+pub use crate::wire::leases::{KeysFrom, LeaseList, LeaseTerm, LeaseTimes};
 pub use auth::AuthChanged;
 pub use clock::{Clock, Deadline, process_cpu_ns, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};

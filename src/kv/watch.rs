@@ -108,6 +108,13 @@ struct Slot<T> {
     watcher: Option<Watcher<T>>,
 }
 
+impl<T> Slot<T> {
+    /// Whether a watch of this slot is the one that is open in it.
+    fn holds(&self, id: WatchId) -> bool {
+        self.used == id.used && self.watcher.is_some()
+    }
+}
+
 /// All watches of a node. `T` says where the batches of one go.
 pub struct Watches<T> {
     slots: Vec<Slot<T>>,
@@ -192,6 +199,17 @@ impl<T: Copy> Watches<T> {
         }
         self.slots[index(id.slot)].watcher = None;
         self.free.push(id.slot);
+        self.forget_closed();
+    }
+
+    /// A watch that is closed while it is behind leaves its name in the queue, and nobody looks
+    /// there while no watch is open, or while the first one finds no room: so the queue is never
+    /// longer than twice the watches there are.
+    fn forget_closed(&mut self) {
+        if self.behind.len() > 2 * self.len() {
+            let slots = &self.slots;
+            self.behind.retain(|id| slots[index(id.slot)].holds(*id));
+        }
     }
 
     /// What a watch is of: the first key, and where the range ends. `None`: it has ended.
@@ -407,13 +425,16 @@ impl<T: Copy> Watches<T> {
 
     fn catch_up(&mut self, store: &Store, outlet: &mut impl Outlet<T>, bytes: &mut usize) {
         let mut steps = STEPS_PER_TURN;
-        while let Some(id) = self.behind.front().copied() {
+        while steps > 0
+            && let Some(id) = self.behind.front().copied()
+        {
             let Some(watcher) = self.get(id).filter(|it| it.standing == Standing::Behind) else {
                 self.behind.pop_front();
+                steps -= 1;
                 continue;
             };
             let room = outlet.room(watcher.to);
-            if steps == 0 || *bytes == 0 || room == Room::Full {
+            if *bytes == 0 || room == Room::Full {
                 return;
             }
             self.behind.pop_front();
@@ -569,6 +590,72 @@ mod tests {
         fn write(&mut self, _to: u32, _batch: &Batch<'_, '_>) {}
 
         fn end(&mut self, _to: u32, _why: WatchEnd) {}
+    }
+
+    /// Reads everything, at once.
+    struct Everybody;
+
+    impl Outlet<u32> for Everybody {
+        fn room(&mut self, _to: u32) -> Room {
+            Room::Open
+        }
+
+        fn write(&mut self, _to: u32, _batch: &Batch<'_, '_>) {}
+
+        fn end(&mut self, _to: u32, _why: WatchEnd) {}
+    }
+
+    fn written() -> Store {
+        let mut store = Store::new(StoreOptions { index_seed: 1, history_bytes_max: 1 << 30 });
+        store.put(store.index.hash(b"key"), b"key", b"v");
+        store
+    }
+
+    /// Opens a watch that has to read history.
+    fn open_behind(watches: &mut Watches<u32>, store: &Store) -> WatchId {
+        let (key, end, start) = (&b"key"[..], RangeEnd::Key, Revision(1));
+        let (prev_kv, no_put, no_delete) = (false, false, false);
+        let spec = WatchSpec { key, end, start, prev_kv, no_put, no_delete };
+        watches.open(store, &spec, 1)
+    }
+
+    /// The queue kept the names of watches that were closed before their turn came, and it never
+    /// came while no other one was open: each pair of requests took memory for ever.
+    #[test]
+    fn watches_that_are_closed_while_they_are_behind_leave_nothing_in_the_queue() {
+        let (store, mut watches) = (written(), Watches::new(1, 1024));
+        for _ in 0..10_000 {
+            let id = open_behind(&mut watches, &store);
+            watches.close(id);
+            assert!(watches.behind.is_empty());
+        }
+        assert!(!watches.has_work(&store));
+        // Nor does one grow the queue that is behind, and finds no room.
+        open_behind(&mut watches, &store);
+        for _ in 0..10_000 {
+            let id = open_behind(&mut watches, &store);
+            watches.close(id);
+            assert!(watches.behind.len() <= 2);
+            watches.advance(&store, &mut Nobody);
+        }
+    }
+
+    /// They were passed over for nothing, all in one turn.
+    #[test]
+    fn a_turn_passes_over_so_many_closed_watches_and_not_more() {
+        let (store, mut watches) = (written(), Watches::new(1, 1024));
+        let ids: Vec<WatchId> =
+            (0..5 * STEPS_PER_TURN).map(|_| open_behind(&mut watches, &store)).collect();
+        ids[..2 * STEPS_PER_TURN].iter().for_each(|id| watches.close(*id));
+        let mut before = watches.behind.len();
+        assert_eq!(before, ids.len());
+        while !watches.behind.is_empty() {
+            watches.advance(&store, &mut Everybody);
+            let passed = before - watches.behind.len();
+            assert!((1..=STEPS_PER_TURN).contains(&passed), "{passed}");
+            before = watches.behind.len();
+        }
+        assert_eq!(watches.len(), 3 * STEPS_PER_TURN);
     }
 
     /// Who waits for a large revision leaves the index, and of a delete of ten thousand watched

@@ -3,9 +3,10 @@
 use raftd::types::Revision;
 use raftd::wire::client::{Command, Consistency, Op, command_request};
 use raftd::wire::leases::{
-    LeaseList, LeaseRequest, LeaseTerm, LeaseTimes, lease_list_reply, lease_request,
+    KeysFrom, LeaseList, LeaseRequest, LeaseTerm, LeaseTimes, lease_list_reply, lease_request,
     lease_revoke_reply, lease_term_reply, lease_times_reply,
 };
+use raftd::wire::reply::{ReplyBody, decode_reply};
 
 use super::samples::{Kind, Written};
 
@@ -28,11 +29,13 @@ pub(super) fn samples() -> Vec<Written> {
             lease_term_reply(out, 16, Op::LeaseKeepAlive, &TERM);
         }),
         (Kind::Request, "lease-time-to-live", |out| {
-            lease_request(out, 17, &LeaseRequest::TimeToLive { lease: 1, keys: true });
+            let from = KeysFrom { list: 4, after: 4096 };
+            lease_request(out, 17, &LeaseRequest::TimeToLive { lease: 1, keys: true, from });
         }),
         (Kind::Reply, "lease-time-to-live", |out| {
             let LeaseTerm { revision, lease, ttl_s } = TERM;
-            let times = LeaseTimes { revision, lease, ttl_s, left_ms: 42_500, key_count: 1 };
+            let (left_ms, key_count, next) = (42_500, 4097, KeysFrom { list: 4, after: 0 });
+            let times = LeaseTimes { revision, lease, ttl_s, left_ms, key_count, next };
             lease_times_reply(out, 17, &times, &[b"a"]);
         }),
         (Kind::Request, "lease-list", |out| {
@@ -44,4 +47,20 @@ pub(super) fn samples() -> Vec<Written> {
             lease_list_reply(out, 18, &list);
         }),
     ]
+}
+
+/// Both were shorter by the place of the next keys once, and arrays may grow: what an older client
+/// asks begins at the first key, and what an older server answers is all that there is.
+#[test]
+fn what_is_asked_and_answered_without_a_place_is_of_the_first_keys() {
+    let old = [0x92, 1, 0xc3];
+    let asked = LeaseRequest::decode(Op::LeaseTimeToLive, &old).unwrap();
+    let from = KeysFrom::START;
+    assert_eq!(asked, Some(LeaseRequest::TimeToLive { lease: 1, keys: true, from }));
+    let old = [0x93, 17, 21, 0x96, 2, 1, 60, 5, 1, 0x91, 0xc4, 1, b'a'];
+    let ReplyBody::LeaseTimes(times, names) = decode_reply(&old).unwrap().body else {
+        panic!("it is about a lease");
+    };
+    assert_eq!((times.key_count, times.next), (1, KeysFrom::START));
+    assert_eq!(names.iter().collect::<Vec<_>>(), [b"a"]);
 }

@@ -27,6 +27,7 @@ fn put_until_refused(nodes: &mut Nodes, nth: usize, key: &str) -> Error {
                 Answer::Done
                 | Answer::Term(_)
                 | Answer::Times(_)
+                | Answer::Leases(_)
                 | Answer::Challenge(..)
                 | Answer::LoggedIn(_),
             )
