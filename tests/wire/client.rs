@@ -10,7 +10,7 @@ use raftd::client::{
     Client, ClientOptions, Connection, Deadline, Error, Order, Selection, SortBy, prefix_end,
 };
 use raftd::types::{ClusterId, DiskId, Revision, SessionId};
-use raftd::wire::client::{Consistency, Op, RangeArgs, decode_request};
+use raftd::wire::client::{Consistency, Op, RangeArgs, Request, decode_request};
 use raftd::wire::error::Error as WireError;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{HelloReply, Welcome, decode_hello, encode_hello_reply};
@@ -90,40 +90,7 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
     for act in script {
         let Some(body) = read_frame(&mut stream, &mut input) else { return };
         let request = decode_request(&body).unwrap();
-        let mut reader = raftd::codec::msgpack::Reader::new(request.args);
-        let key = match request.op {
-            Op::Status
-            | Op::Snapshot
-            | Op::Watch
-            | Op::WatchCancel
-            | Op::WatchProgress
-            | Op::OpenSession
-            | Op::Compact
-            | Op::Txn
-            | Op::ReadTxn
-            | Op::LeaseGrant
-            | Op::LeaseRevoke
-            | Op::LeaseKeepAlive
-            | Op::LeaseList
-            | Op::MemberList
-            | Op::MemberAdd
-            | Op::MemberRemove
-            | Op::MemberPromote
-            | Op::MemberReplace
-            | Op::TransferLeader => Vec::new(),
-            Op::InSession => request.args[1..4].to_vec(),
-            Op::LeaseTimeToLive => request.args.to_vec(),
-            Op::Put
-            | Op::DeleteRange
-            | Op::PutIf
-            | Op::PutWith
-            | Op::DeleteRangeWith
-            | Op::Range => {
-                reader.array().unwrap();
-                reader.bin().unwrap().to_vec()
-            }
-        };
-        seen.push((request.op, key));
+        seen.push((request.op, key_of(&request)));
         let mut out = Vec::new();
         match act {
             Act::Put(revision) => reply::put_reply(&mut out, request.id, Revision(revision)),
@@ -142,6 +109,38 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
             Act::RefuseHello(_) | Act::NoWelcome => unreachable!("only a script's first act"),
         }
         stream.write_all(&out).unwrap();
+    }
+}
+
+/// What of a request is noted.
+fn key_of(request: &Request<'_>) -> Vec<u8> {
+    let mut reader = raftd::codec::msgpack::Reader::new(request.args);
+    match request.op {
+        Op::Status
+        | Op::Snapshot
+        | Op::Watch
+        | Op::WatchCancel
+        | Op::WatchProgress
+        | Op::OpenSession
+        | Op::Compact
+        | Op::Txn
+        | Op::ReadTxn
+        | Op::LeaseGrant
+        | Op::LeaseRevoke
+        | Op::LeaseKeepAlive
+        | Op::LeaseList
+        | Op::MemberList
+        | Op::MemberAdd
+        | Op::MemberRemove
+        | Op::MemberPromote
+        | Op::MemberReplace
+        | Op::TransferLeader => Vec::new(),
+        Op::InSession => request.args[1..4].to_vec(),
+        Op::LeaseTimeToLive => request.args.to_vec(),
+        Op::Put | Op::DeleteRange | Op::PutIf | Op::PutWith | Op::DeleteRangeWith | Op::Range => {
+            reader.array().unwrap();
+            reader.bin().unwrap().to_vec()
+        }
     }
 }
 
