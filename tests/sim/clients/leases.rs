@@ -313,6 +313,8 @@ impl World {
         must!(listed.is_sorted_by(|one, next| one < next), "Answer", "{listed:?} do not ascend");
         let promises = &self.crowd.promises;
         let first = asked.lease + 1;
+        let behind = listed.first().is_none_or(|one| *one >= first);
+        must!(behind, "Answer", "{asked:?} got {listed:?}");
         for (lease, promise) in promises.leases.range(first.min(last)..=last) {
             let there = listed.binary_search(lease).is_ok();
             let gone = promises.gone_at(*lease).is_some_and(|gone_at| gone_at < asked.at);
