@@ -114,7 +114,7 @@ fn all_of_fifty_thousand_keys_that_hang_on_a_lease_are_named() {
     with_gateway(3, |clients, _gateway| async move {
         clients.grant(7, 3600).await.unwrap();
         let names: Vec<String> = (0..50_000).map(|number| format!("{number:0100}")).collect();
-        for some in names.chunks(500) {
+        for some in names.chunks(100) {
             let puts = some.iter().map(|key| {
                 let put = PutRequest { lease: 7, ..put(key, "v") };
                 RequestOp { request: Some(Request::RequestPut(put)) }

@@ -8,6 +8,7 @@ use raftd::wire::leases::{
 };
 use raftd::wire::reply::{ReplyBody, decode_reply};
 
+use super::client::{Act, PATIENT, Server, client};
 use super::samples::{Kind, Written};
 
 const TERM: LeaseTerm = LeaseTerm { revision: Revision(2), lease: 1, ttl_s: 60 };
@@ -63,4 +64,31 @@ fn what_is_asked_and_answered_without_a_place_is_of_the_first_keys() {
     };
     assert_eq!((times.key_count, times.next), (1, KeysFrom::START));
     assert_eq!(names.iter().collect::<Vec<_>>(), [b"a"]);
+}
+
+pub(super) fn keys_of_lease(out: &mut Vec<u8>, id: u64, keys: &[&str], next: KeysFrom) {
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+    let LeaseTerm { revision, lease, ttl_s } = TERM;
+    let times = LeaseTimes { revision, lease, ttl_s, left_ms: 5, key_count: 9, next };
+    lease_times_reply(out, id, &times, &keys);
+}
+
+/// Whose reply did not hold all keys of a lease never heard of the others.
+#[test]
+fn the_keys_of_a_lease_are_asked_for_until_there_are_no_more() {
+    let place = |list, after| KeysFrom { list, after };
+    let server = Server::start(vec![
+        vec![Act::Keys(&["c", "a"], place(3, 8)), Act::HangUp],
+        // Another leader, in whose order there is no such place.
+        vec![
+            Act::Keys(&["b"], place(4, 2)),
+            Act::Keys(&["a", "b"], place(4, 5)),
+            Act::Keys(&["d"], place(4, 0)),
+        ],
+    ]);
+    let found = client(PATIENT, &[&server.address]).lease_time_to_live(1, true).unwrap();
+    assert_eq!(found.keys, [b"a", b"b", b"d"]);
+    let asked = server.seen().into_iter().map(|(_, args)| args[args.len() - 2..].to_vec());
+    let places = [[0, 0], [3, 8], [3, 8], [4, 2], [4, 5]];
+    assert_eq!(asked.collect::<Vec<_>>(), places);
 }

@@ -51,7 +51,7 @@ enum Wish {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     wish: Wish,
-    /// 0: none, or one that the cluster chooses.
+    /// 0: none, or one that the cluster chooses. Of a list, behind which one it begins.
     lease: u64,
     /// Which of the lease's keys come first.
     from: KeysFrom,
@@ -64,8 +64,8 @@ struct Asked {
 pub(super) struct Holder {
     mine: Vec<u64>,
     asked: BTreeMap<u64, Asked>,
-    /// A lease whose keys were not all in a reply, and where the others are.
-    goes_on: Option<(u64, KeysFrom)>,
+    /// What was not all in a reply, and where the rest is.
+    goes_on: Option<(Wish, u64, KeysFrom)>,
 }
 
 impl Holder {
@@ -109,8 +109,7 @@ pub(crate) struct Promises {
 impl World {
     /// A client asks something about leases, beside what else it does.
     pub(super) fn ask_about_leases(&mut self, client: usize) {
-        let goes_on = self.crowd.clients[client].holder.goes_on.take();
-        let going_on = goes_on.map(|(lease, from)| (Wish::TimeToLive, lease, from));
+        let going_on = self.crowd.clients[client].holder.goes_on.take();
         let chosen = going_on.or_else(|| {
             let (wish, lease) = self.choose_wish(client)?;
             Some((wish, lease, KeysFrom::START))
@@ -146,7 +145,7 @@ impl World {
             }
             Wish::List => {
                 let consistency = Consistency::Linearizable;
-                about(&mut bytes, LeaseRequest::List { after: 0, consistency });
+                about(&mut bytes, LeaseRequest::List { after: lease, consistency });
             }
         }
         say!(self, Who::Client(client), "ask", "n{} #{request} {wish:?} {lease}", node + 1);
@@ -219,7 +218,8 @@ impl World {
                 must!(sound, "Answer", "{asked:?} got {times:?}");
                 self.judge_alive(&asked);
                 if next.after > 0 {
-                    self.crowd.clients[client].holder.goes_on = Some((asked.lease, next));
+                    let holder = &mut self.crowd.clients[client].holder;
+                    holder.goes_on = Some((asked.wish, asked.lease, next));
                 }
             }
             (Wish::KeepAlive, ReplyBody::LeaseTerm { .. })
@@ -233,7 +233,13 @@ impl World {
                 self.crowd.told = self.crowd.told.max(revision.0);
                 self.judge_gone(client, &asked);
             }
-            (Wish::List, ReplyBody::LeaseList(list)) => self.judge_list(&asked, &list.leases),
+            (Wish::List, ReplyBody::LeaseList(list)) => {
+                let last = list.leases.last().copied().filter(|_| list.more);
+                must!(!list.more || last.is_some(), "Answer", "{asked:?} got {list:?}");
+                self.judge_list(&asked, &list.leases, last.unwrap_or(u64::MAX));
+                let goes_on = last.map(|last| (asked.wish, last, KeysFrom::START));
+                self.crowd.clients[client].holder.goes_on = goes_on;
+            }
             (_, ReplyBody::Error(error)) => self.lease_refused(client, &asked, error),
             (_, body) => broken("Answer", format!("{asked:?} was answered {body:?}")),
         }
@@ -299,10 +305,14 @@ impl World {
         promise.gone_at.get_or_insert(self.now);
     }
 
-    fn judge_list(&self, asked: &Asked, listed: &[u64]) {
+    /// Judges what was listed of the leases up to `last`.
+    fn judge_list(&self, asked: &Asked, listed: &[u64], last: u64) {
         must!(listed.is_sorted_by(|one, next| one < next), "Answer", "{listed:?} do not ascend");
         let promises = &self.crowd.promises;
-        for (lease, promise) in &promises.leases {
+        let first = asked.lease + 1;
+        let behind = listed.first().is_none_or(|one| *one >= first);
+        must!(behind, "Answer", "{asked:?} got {listed:?}");
+        for (lease, promise) in promises.leases.range(first.min(last)..=last) {
             let there = listed.binary_search(lease).is_ok();
             let gone = promises.gone_at(*lease).is_some_and(|gone_at| gone_at < asked.at);
             must!(!(there && gone), "LeaseNotResurrected", "{lease} is listed: {promise:?}");
