@@ -356,6 +356,7 @@ fn every_file_is_reached() {
         "src/bin/raftd-gateway.rs",
         "bench/main.rs",
         "tests/main.rs",
+        "tests/costs/main.rs",
         "tests/gateway/main.rs",
         // Built by scripts/clients, in a package of its own.
         "tests/gateway/clients/etcd_client.rs",

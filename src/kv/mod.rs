@@ -127,8 +127,10 @@ pub struct Store {
     /// The keys one delete found, and those the revision under way deleted. Kept for their memory.
     found: Vec<KeyId>,
     deleted: Vec<KeyId>,
-    /// What a command answers beside its outline. Kept for its memory.
+    /// What a command answers beside its outline, and the branches that a transaction takes. Kept
+    /// for their memory.
     body: Vec<u8>,
+    path: transact::Path,
 }
 
 impl fmt::Debug for Store {
@@ -174,6 +176,7 @@ impl Store {
             found: Vec::new(),
             deleted: Vec::new(),
             body: Vec::new(),
+            path: transact::Path::new(),
         }
     }
 

@@ -18,9 +18,39 @@ use crate::limits::TXN_OPS_MAX;
 use super::command::{CommandError, RangeEnd};
 use super::txn::{Request, Txn};
 
+/// Requests of a branch that are held against each other one by one: that takes no memory, and most
+/// transactions are no longer.
+const SHORT: usize = 4;
+
 /// Judges a transaction.
 pub(super) fn check(txn: Txn<'_>) -> Result<(), CommandError> {
-    changes_of_txn(txn, TXN_OPS_MAX).map(|_| ())
+    if !is_short(txn) {
+        return changes_of_txn(txn, TXN_OPS_MAX).map(|_| ());
+    }
+    let apart = pairs_are_apart(txn, true) && pairs_are_apart(txn, false);
+    if apart { Ok(()) } else { Err(CommandError::DuplicateKey) }
+}
+
+fn is_short(txn: Txn<'_>) -> bool {
+    let is_inner = |request| matches!(request, Request::Txn(_));
+    let short = |hold| txn.branch(hold).len() <= SHORT && !txn.branch(hold).any(is_inner);
+    txn.compares().len() <= TXN_OPS_MAX && short(true) && short(false)
+}
+
+fn pairs_are_apart(txn: Txn<'_>, hold: bool) -> bool {
+    (0..).zip(txn.branch(hold)).all(|(before, one)| {
+        txn.branch(hold).take(before).all(|other| match (one, other) {
+            (Request::Put(one), Request::Put(other)) => one.key != other.key,
+            (Request::Put(put), Request::Delete(delete))
+            | (Request::Delete(delete), Request::Put(put)) => {
+                !delete.end.holds(delete.key, put.key)
+            }
+            (Request::Delete(_), Request::Delete(_))
+            | (Request::Range(_), _)
+            | (_, Request::Range(_)) => true,
+            (Request::Txn(_), _) | (_, Request::Txn(_)) => unreachable!("it has none inside"),
+        })
+    })
 }
 
 /// The keys that requests may change.

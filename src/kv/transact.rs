@@ -28,7 +28,7 @@ use super::range::{KeyValueRef, RangeError, RangeRequest, key_value};
 use super::txn::{Compare, Operand, Relation, Request, Txn};
 
 /// Which branches are taken, in the order in which they are met.
-type Path = Vec<bool>;
+pub(super) type Path = Vec<bool>;
 
 /// Where the branches are read off again.
 type Way<'p> = std::slice::Iter<'p, bool>;
@@ -79,14 +79,18 @@ impl Store {
 
     /// Does a transaction; answers the results into `body`. Says whether its compares held.
     pub(super) fn transact(&mut self, txn: Txn<'_>, body: &mut Vec<u8>) -> Result<bool, Refusal> {
-        let mut path = Path::new();
+        let mut path = std::mem::take(&mut self.path);
+        path.clear();
         self.choose(txn, &mut path);
-        let mut room = self.check(txn, &path)?;
-        let revision = self.revision.next();
-        let succeeded = self.run(revision, txn, &mut path.iter(), &mut room, body);
-        self.bury_deleted(revision);
-        assert!(self.revision <= revision, "a transaction makes one revision at most");
-        Ok(succeeded)
+        let done = self.check(txn, &path).map(|mut room| {
+            let revision = self.revision.next();
+            let succeeded = self.run(revision, txn, &mut path.iter(), &mut room, body);
+            self.bury_deleted(revision);
+            assert!(self.revision <= revision, "a transaction makes one revision at most");
+            succeeded
+        });
+        self.path = path;
+        done
     }
 
     /// Does a transaction that changes nothing. Panics on another one.

@@ -123,9 +123,11 @@ pub struct Watches<T> {
     /// How far all who are synced have heard.
     fed: ChangeCursor,
     behind: VecDeque<WatchId>,
-    /// Whom a change is for, and which change, by its place in the ring. Kept for their memory.
+    /// Whom a change is for, and which change, by its place in the ring, and what one is to hear.
+    /// Kept for their memory.
     hits: Vec<u32>,
     matches: Vec<(u32, usize)>,
+    events: Vec<Event<'static>>,
 }
 
 impl<T: Copy> Watches<T> {
@@ -144,6 +146,7 @@ impl<T: Copy> Watches<T> {
             behind: VecDeque::new(),
             hits: Vec::new(),
             matches: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -339,7 +342,7 @@ impl<T: Copy> Watches<T> {
         let mut matches = std::mem::take(&mut self.matches);
         matches.sort_unstable();
         let oldest = store.given_up();
-        let mut events = Vec::new();
+        let mut events: Vec<Event<'_>> = std::mem::take(&mut self.events);
         for run in matches.chunk_by(|one, next| one.0 == next.0) {
             let slot = run[0].0;
             events.clear();
@@ -354,6 +357,10 @@ impl<T: Copy> Watches<T> {
         }
         matches.clear();
         self.matches = matches;
+        events.clear();
+        // In place: the standard library reuses the memory of what has the same layout.
+        let none = |_: Event<'_>| -> Event<'static> { unreachable!("it is empty") };
+        self.events = events.into_iter().map(none).collect();
     }
 
     /// Writes events in batches of whole revisions. Says at which revision it could not go on.

@@ -211,6 +211,8 @@ fn dropped(ticket: ReadTicket) -> ReadReady {
 pub(super) struct ForwardedReads {
     question: Option<Question>,
     asked: Vec<ReadTicket>,
+    /// The list of the last question, empty, for the next one's.
+    spare: Vec<ReadTicket>,
 }
 
 #[derive(Debug)]
@@ -341,7 +343,7 @@ impl Raft {
             self.output.reads.extend(question.tickets.into_iter().map(dropped));
         }
         if reads.question.is_none() && !reads.asked.is_empty() {
-            let tickets = mem::take(&mut reads.asked);
+            let tickets = mem::replace(&mut reads.asked, mem::take(&mut reads.spare));
             let sequence = self.next_question;
             self.next_question = self.next_question.wrapping_add(1);
             reads.question = Some(Question { sequence, tickets, again_at: now, until });
@@ -363,10 +365,11 @@ impl Raft {
             return;
         };
         let ours = |question: &mut Question| question.sequence == sequence;
-        let Some(question) = following.reads.question.take_if(ours) else { return };
+        let Some(mut question) = following.reads.question.take_if(ours) else { return };
         self.commit_index = self.commit_index.max(index.min(following.verified));
         let ready = |ticket| ReadReady { ticket, result: Ok(index) };
-        self.output.reads.extend(question.tickets.into_iter().map(ready));
+        self.output.reads.extend(question.tickets.drain(..).map(ready));
+        following.reads.spare = question.tickets;
         self.output.marks.add(Mark::ForwardedRead);
     }
 }

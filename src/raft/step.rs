@@ -12,11 +12,11 @@ use std::cmp::Ordering;
 impl Raft {
     /// A message from `from` arrived. Of an `Append`, only entries that fit into `room_bytes` are
     /// taken; an entry takes its payload and a record header. Nothing that a peer sends panics.
-    pub fn step(&mut self, now: Instant, from: NodeId, message: Message, room_bytes: u64) {
-        if !self.admit(now, from, &message) {
+    pub fn step(&mut self, now: Instant, from: NodeId, message: &Message, room_bytes: u64) {
+        if !self.admit(now, from, message) {
             return;
         }
-        match message {
+        match *message {
             Message::PreVote { campaign_term, last } => {
                 self.on_pre_vote(now, from, campaign_term, last);
             }
@@ -31,9 +31,9 @@ impl Raft {
                     self.on_vote_reply(now, from);
                 }
             }
-            Message::Append { term: _, session, round, prev, entries, commit } => {
+            Message::Append { term: _, session, round, prev, ref entries, commit } => {
                 if self.follow(now, from, session, round) {
-                    self.on_append(prev, &entries, commit, room_bytes);
+                    self.on_append(prev, entries, commit, room_bytes);
                 } else {
                     self.output.marks.add(Mark::Malformed);
                 }

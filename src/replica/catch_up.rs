@@ -16,7 +16,7 @@ use crate::raft::Raft;
 use crate::raft::message::{Message, SnapshotOutcome};
 use crate::types::{Instant, LogIndex, NodeId};
 use crate::wal::{PieceFor, SnapshotCheck, SnapshotSource};
-use crate::wire::peer::{PeerFrame, decode_peer, encode_message, encode_piece};
+use crate::wire::peer::{PeerFrame, Room, decode_peer, encode_message, encode_piece};
 
 /// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
 const RETRY_NS: u64 = 50_000_000;
@@ -319,14 +319,14 @@ impl Node {
         body: &[u8],
         now: Instant,
     ) {
-        let Ok(PeerFrame { message, .. }) = decode_peer(body, Vec::new()) else {
+        let Ok(PeerFrame { message, .. }) = decode_peer(body, Room::default()) else {
             return self.connections.end(id);
         };
         let Message::InstallSnapshotReply { snapshot, outcome, .. } = message else {
             return self.connections.end(id);
         };
         let Stage::Member(raft) = &mut self.stage else { return };
-        raft.step(now, from, message, 0);
+        raft.step(now, from, &message, 0);
         self.carry_out_log();
         let Some(transfer) = self.transfers.by_connection(id) else { return };
         if transfer.source.id != snapshot {

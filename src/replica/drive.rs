@@ -11,10 +11,10 @@ use super::pending::Waiter;
 use super::reads::By;
 use super::{Farewell, Fatal, Node, Stage};
 use crate::limits;
-use crate::raft::message::EntryMeta;
 use crate::raft::{LogOp, Notice, Raft, ReadReady, Send};
 use crate::types::{Instant, JobSeq, SyncReceipt};
 use crate::wal::{Job, Wal};
+use crate::wire::peer::Room;
 use std::io;
 
 /// After this long without new entries a mark says that the last batch is durable, so that recovery
@@ -73,7 +73,7 @@ impl Jobs {
 pub(super) struct Scratch {
     pub(super) payload: Vec<u8>,
     pub(super) lost: Vec<Waiter>,
-    pub(super) metas: Vec<EntryMeta>,
+    pub(super) frame: Room<'static>,
     pub(super) log_ops: Vec<LogOp>,
     pub(super) sends: Vec<Send>,
     reads: Vec<ReadReady>,

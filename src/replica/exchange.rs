@@ -11,7 +11,7 @@ use crate::raft::message::{EntryMeta, Message};
 use crate::raft::{Body, LogOp};
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId};
 use crate::wire::peer::{
-    AppendHead, AppendWriter, Payload, PeerFrame, decode_peer, encode_message,
+    AppendHead, AppendWriter, Payload, PeerFrame, Room, decode_peer, encode_message, recycle,
 };
 use crate::wire::state::decode_state_word;
 
@@ -30,7 +30,7 @@ impl Node {
         if let Ok(Some(word)) = decode_state_word(body) {
             return self.on_state_word(from, word, now);
         }
-        let Ok(frame) = decode_peer(body, Vec::new()) else {
+        let Ok(frame) = decode_peer(body, std::mem::take(&mut self.scratch.frame)) else {
             log::warn!("closed a peer that sent bytes of no message peer={from}");
             return self.connections.end(id);
         };
@@ -52,14 +52,14 @@ impl Node {
             log::warn!("closed a peer that sent a message out of place or damaged peer={from}");
             return self.connections.end(id);
         }
-        self.scratch.metas.clear();
-        let mut prev = LogPosition::ZERO;
-        if let Message::Append { entries, prev: before, .. } = &frame.message {
-            self.scratch.metas.extend_from_slice(entries);
-            prev = *before;
-        }
+        let (prev, entries): (LogPosition, &[EntryMeta]) =
+            if let Message::Append { prev, entries, .. } = &frame.message {
+                (*prev, entries)
+            } else {
+                (LogPosition::ZERO, &[])
+            };
         let room = room_after_overhead(self.wal.room_bytes());
-        self.complain_of_size(from, now);
+        self.complain_of_size(from, entries, now);
         // Who takes over opens a term with an entry, and then finds no space for others either:
         // where all are cramped, the leader that there is stays and answers reads. And whose state
         // is lost does not serve.
@@ -68,14 +68,15 @@ impl Node {
         if let Stage::Member(raft) = &mut self.stage
             && !unable
         {
-            raft.step(now, from, frame.message, room);
-            self.carry_out_log_of(prev, &frame.payloads);
+            raft.step(now, from, &frame.message, room);
+            self.carry_out_accepted(prev, entries, &frame.payloads);
         }
+        self.scratch.frame = recycle(frame);
     }
 
     /// An entry that no segment of ours holds keeps us behind for ever: say so.
-    fn complain_of_size(&mut self, from: NodeId, now: Instant) {
-        let largest = self.scratch.metas.iter().map(|meta| u64::from(meta.bytes)).max();
+    fn complain_of_size(&mut self, from: NodeId, entries: &[EntryMeta], now: Instant) {
+        let largest = entries.iter().map(|meta| u64::from(meta.bytes)).max();
         let most = room_after_overhead(self.wal.entry_bytes_max());
         let text = "an entry is larger than a segment of the log here: \
                     start this server with the --segment-bytes of the others";
@@ -108,7 +109,7 @@ impl Node {
         if self.peers.outbound(from) != Some(id) {
             return;
         }
-        let frame = decode_peer(body, Vec::new());
+        let frame = decode_peer(body, Room::default());
         let Ok(PeerFrame { message, .. }) = frame else { return self.connections.end(id) };
         match message {
             Message::PreVoteReply { .. }
@@ -116,7 +117,7 @@ impl Node {
             | Message::AppendReply { .. }
             | Message::ReadIndexReply { .. } => {
                 if let Stage::Member(raft) = &mut self.stage {
-                    raft.step(now, from, message, 0);
+                    raft.step(now, from, &message, 0);
                     self.carry_out_log();
                 }
             }
@@ -129,13 +130,6 @@ impl Node {
             | Message::InstallSnapshot { .. }
             | Message::InstallSnapshotReply { .. } => self.connections.end(id),
         }
-    }
-
-    fn carry_out_log_of(&mut self, prev: LogPosition, payloads: &[Payload<'_>]) {
-        let metas = std::mem::take(&mut self.scratch.metas);
-        assert_eq!(metas.len(), payloads.len(), "each entry has its payload");
-        self.carry_out_accepted(prev, &metas, payloads);
-        self.scratch.metas = metas;
     }
 
     /// Repeats in the record what the core has decided for the log, no message at hand.
@@ -151,6 +145,7 @@ impl Node {
         metas: &[EntryMeta],
         payloads: &[Payload<'_>],
     ) {
+        assert_eq!(metas.len(), payloads.len(), "each entry has its payload");
         let Stage::Member(raft) = &mut self.stage else { return };
         let output = raft.output();
         if output.log_ops.is_empty() {

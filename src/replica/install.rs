@@ -21,7 +21,7 @@ use crate::raft::message::{Message, SnapshotOutcome};
 use crate::raft::{Install, LogFate, PieceVerdict};
 use crate::types::{Instant, LogIndex, NodeId, SnapshotId};
 use crate::wire::error::Error;
-use crate::wire::peer::{PeerFrame, decode_peer};
+use crate::wire::peer::{PeerFrame, Room, decode_peer};
 
 /// The snapshot that is being received.
 pub(super) struct Receiving {
@@ -59,8 +59,8 @@ impl Node {
 
     /// A frame on the connection that the member `from` made for a snapshot.
     pub(super) fn on_piece(&mut self, id: ConnectionId, from: NodeId, body: &[u8], now: Instant) {
-        let decoded = decode_peer(body, Vec::new());
-        let Ok(PeerFrame { message, payloads }) = decoded else {
+        let decoded = decode_peer(body, Room::default());
+        let Ok(PeerFrame { message, payloads, .. }) = decoded else {
             log::warn!("closed a peer that sent bytes of no message peer={from}");
             return self.connections.end(id);
         };
@@ -69,7 +69,7 @@ impl Node {
             return self.connections.end(id);
         };
         let Stage::Member(raft) = &mut self.stage else { return self.connections.end(id) };
-        raft.step(now, from, message, 0);
+        raft.step(now, from, &message, 0);
         let verdict = raft.output().snapshot.take();
         self.carry_out_log();
         match verdict {

@@ -62,7 +62,7 @@ impl Template {
 /// One step of preparing a segment, to be run on the `bg` thread.
 pub(super) struct PrepareJob {
     disk: Arc<dyn Disk>,
-    name: String,
+    name: Arc<str>,
     header: SegmentHeader,
     identity: Identity,
     step: Step,
@@ -132,6 +132,8 @@ pub(super) struct Preparation {
     /// After a failure nothing is tried until `retry`.
     failed: bool,
     shortage: Option<Shortage>,
+    /// The last file that a step was for, by number: the next one is for the same as a rule.
+    name: (u32, Arc<str>),
 }
 
 /// What a segment could not be prepared for want of. It may be there again later.
@@ -164,6 +166,7 @@ impl Preparation {
             credit: 0,
             failed: false,
             shortage: None,
+            name: (0, segment_name(0).into()),
         }
     }
 
@@ -205,9 +208,12 @@ impl Preparation {
             self.credit = self.credit.saturating_sub(cost);
         }
         self.in_flight = true;
+        if self.name.0 != seq {
+            self.name = (seq, segment_name(seq).into());
+        }
         Some(PrepareJob {
             disk: Arc::clone(disk),
-            name: segment_name(seq),
+            name: Arc::clone(&self.name.1),
             header: self.template.header(seq),
             identity: self.template.identity,
             step,

@@ -309,20 +309,32 @@ pub struct PeerFrame<'a> {
     pub message: Message,
     /// As many as the message has entries; one for a piece of a snapshot, without a CRC of its own.
     pub payloads: Vec<Payload<'a>>,
+    /// Memory for entries that the message has none of.
+    unused: Vec<EntryMeta>,
 }
 
-/// Makes a frame's payloads ready for the next `decode_peer`: empty, their room kept.
-pub fn recycle(mut payloads: Vec<Payload<'_>>) -> Vec<Payload<'static>> {
+/// Memory that the entries of an Append are read into, for one frame after the other.
+#[derive(Default, Debug)]
+pub struct Room<'a> {
+    entries: Vec<EntryMeta>,
+    payloads: Vec<Payload<'a>>,
+}
+
+/// The memory that a frame took, for the next `decode_peer`.
+pub fn recycle(frame: PeerFrame<'_>) -> Room<'static> {
+    let PeerFrame { message, mut payloads, unused } = frame;
+    let mut entries = if let Message::Append { entries, .. } = message { entries } else { unused };
+    entries.clear();
     payloads.clear();
     // Collecting in place: the standard library reuses the allocation of an equal layout.
-    payloads.into_iter().map(|payload| Payload { crc: payload.crc, bytes: &[] }).collect()
+    let empty = |payload: Payload<'_>| Payload { crc: payload.crc, bytes: &[] };
+    Room { entries, payloads: payloads.into_iter().map(empty).collect() }
 }
 
-/// Reads the body of a peer's frame. `payloads` is room to reuse; what it holds is dropped.
-pub fn decode_peer<'a>(
-    body: &'a [u8],
-    mut payloads: Vec<Payload<'a>>,
-) -> Result<PeerFrame<'a>, DecodeError> {
+/// Reads the body of a peer's frame. `room` is memory to reuse; what it holds is dropped.
+pub fn decode_peer<'a>(body: &'a [u8], room: Room<'a>) -> Result<PeerFrame<'a>, DecodeError> {
+    let Room { mut entries, mut payloads } = room;
+    entries.clear();
     payloads.clear();
     let mut reader = Reader::new(body);
     if reader.array()? != 2 {
@@ -339,7 +351,7 @@ pub fn decode_peer<'a>(
         },
         VOTE => decode_vote(&mut fields)?,
         VOTE_REPLY => Message::VoteReply { term: fields.term()?, granted: fields.flag()? },
-        APPEND => decode_append(&mut fields, &mut payloads)?,
+        APPEND => decode_append(&mut fields, std::mem::take(&mut entries), &mut payloads)?,
         HEARTBEAT => Message::Heartbeat {
             term: fields.term()?,
             session: fields.uint()?,
@@ -360,7 +372,7 @@ pub fn decode_peer<'a>(
     };
     fields.close()?;
     fields::expect_end(&reader)?;
-    Ok(PeerFrame { message, payloads })
+    Ok(PeerFrame { message, payloads, unused: entries })
 }
 
 fn decode_pre_vote(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeError> {
@@ -385,6 +397,7 @@ fn decode_timeout_now(fields: &mut Fields<'_, '_>) -> Result<Message, DecodeErro
 
 fn decode_append<'a>(
     fields: &mut Fields<'_, 'a>,
+    mut entries: Vec<EntryMeta>,
     payloads: &mut Vec<Payload<'a>>,
 ) -> Result<Message, DecodeError> {
     let (term, session, round) = (fields.term()?, fields.uint()?, fields.uint()?);
@@ -395,8 +408,7 @@ fn decode_append<'a>(
         let found = u64::try_from(count).unwrap_or(u64::MAX);
         return Err(DecodeError::Range { what: "the entries of an Append", found });
     }
-    // Not with_capacity(count): what is announced may not be there.
-    let mut entries = Vec::new();
+    // Nothing is reserved for `count`: what is announced may not be there.
     let (mut last, mut last_term) = (prev.index, prev.term);
     for _ in 0..count {
         let (meta, payload) = decode_entry(&mut reader)?;

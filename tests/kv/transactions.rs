@@ -231,6 +231,10 @@ fn a_branch_changes_no_key_twice() {
         let back: Vec<Request<'_>> = then.iter().rev().copied().collect();
         let other = judge(TxnParts { otherwise: &back, ..TxnParts::default() });
         assert_eq!(forth, other, "in either branch, and in either order");
+        // Many requests are judged together, few one by one.
+        let many: Vec<Request<'_>> = back.into_iter().chain(vec![get("a"); 8]).collect();
+        let among_many = judge(TxnParts { then: &many, ..TxnParts::default() });
+        assert_eq!(forth, among_many, "a read changes nothing");
         forth
     };
     let (a, b) = (put_request("a"), put_request("b"));

@@ -110,8 +110,8 @@ impl Woven {
             tree.write(&weave.files).map_err(said)?;
             println!("{} of {} bugs in one program", weave.len(), mutants.len());
             let mut programs = BTreeMap::new();
-            let suites =
-                [simulator(0, 1, 1), directed(&Filter::Quick, 1), units(&Filter::Quick, 1)];
+            let quick = &Filter::Quick;
+            let suites = [simulator(0, 1, 1), directed(quick, 1), units(quick, 1), costs(quick, 1)];
             let built: Result<(), String> = suites.iter().try_for_each(|suite| {
                 let built = tree.root().join(build(tree.root(), suite)?);
                 // Those of the other tree are built in the same place.
@@ -254,6 +254,9 @@ impl Runner {
             Filter::Named(name) if name.contains("::tests") => {
                 (vec![units(filter, jobs)], LIMIT_MIN)
             }
+            Filter::Named(name) if name.starts_with("costs::") => {
+                (vec![costs(filter, jobs)], LIMIT_MIN)
+            }
             Filter::Named(_) => (vec![directed(filter, jobs)], LIMIT_MIN),
             Filter::Slow => (vec![directed(filter, jobs)], TESTS_LIMIT),
             Filter::Quick => (vec![directed(filter, jobs), units(filter, jobs)], TESTS_LIMIT),
@@ -312,6 +315,11 @@ fn units(filter: &Filter, jobs: u64) -> Suite {
 /// The directed tests: those that `tree` leaves in.
 fn directed(filter: &Filter, jobs: u64) -> Suite {
     Suite { build: &["--test", "raftd"], arguments: filtered(filter, jobs), planted: 0 }
+}
+
+/// What operations cost: for bugs that only make them dearer.
+fn costs(filter: &Filter, jobs: u64) -> Suite {
+    Suite { build: &["--test", "costs"], arguments: filtered(filter, jobs), planted: 0 }
 }
 
 fn filtered(filter: &Filter, jobs: u64) -> Vec<String> {

@@ -180,7 +180,7 @@ impl Server {
     }
 
     pub(super) fn step(&mut self, now: Instant, packet: &Packet) {
-        self.raft.step(now, packet.from, packet.message.clone(), self.room);
+        self.raft.step(now, packet.from, &packet.message, self.room);
         self.drain(&packet.entries);
     }
 

@@ -9,7 +9,7 @@ use crate::trace::{Who, say};
 use crate::world::{World, id_of};
 use raftd::raft::message::Message;
 use raftd::wire::frame::next_frame;
-use raftd::wire::peer::decode_peer;
+use raftd::wire::peer::{Room, decode_peer};
 use raftd::wire::state::decode_state_word;
 
 impl World {
@@ -224,7 +224,8 @@ impl World {
         if let Ok(Some(word)) = decode_state_word(body) {
             say!(self, Who::Node(from), "say", "to n{} {word:?}", to + 1);
         } else {
-            let message = decode_peer(body, Vec::new()).expect("a node says what others can read");
+            let message =
+                decode_peer(body, Room::default()).expect("a node says what others can read");
             let message = message.message;
             say!(self, Who::Node(from), "say", "to n{} {}", to + 1, Brief(&message));
             self.proof.on_message(from, to, &message, &self.disks, &mut self.coverage);

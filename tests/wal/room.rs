@@ -60,7 +60,7 @@ fn a_message_of_tiny_entries_is_taken_only_as_far_as_the_log_has_room() {
             commit: LogIndex::ZERO,
         };
         let room = driver.wal.room_bytes();
-        raft.step(Instant::ZERO, NodeId::new(2).unwrap(), message, room);
+        raft.step(Instant::ZERO, NodeId::new(2).unwrap(), &message, room);
         let mut index = last.index;
         for operation in std::mem::take(&mut raft.output().log_ops) {
             let LogOp::Accept { count, .. } = operation else { panic!("nothing conflicts") };

@@ -162,8 +162,8 @@ fn announced_lengths_make_no_room() {
     // More entries than there may be, announced and there.
     let mut many = vec![0x92, 5, 0x97, 7, 1, 1, 0, 0, 0, 0xdd, 0, 0, 2, 1];
     many.extend(std::iter::repeat_n([0x94, 7, 2, 0, 0xc4, 0], 513).flatten());
-    assert!(peer::decode_peer(&many, Vec::new()).is_err());
+    assert!(peer::decode_peer(&many, peer::Room::default()).is_err());
     many[13] = 0;
     many.truncate(many.len() - 6);
-    assert_eq!(peer::decode_peer(&many, Vec::new()).unwrap().payloads.len(), 512);
+    assert_eq!(peer::decode_peer(&many, peer::Room::default()).unwrap().payloads.len(), 512);
 }

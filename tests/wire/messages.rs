@@ -1,13 +1,13 @@
 //! Every message there and back, and the rules of reading that protocol.md states.
 
 use raftd::limits::{MEMBERS_MAX, REQUEST_BYTES_MAX};
-use raftd::raft::message::Message;
+use raftd::raft::message::{EntryMeta, Message};
 use raftd::types::{DiskId, LogIndex, Term};
 use raftd::wire::client::{self, RequestWhy};
 use raftd::wire::error::{Advice, Error, decode_error};
 use raftd::wire::frame::{self, FrameError, next_frame};
 use raftd::wire::hello::{self, HelloReply};
-use raftd::wire::peer::{self, AppendHead, Payload};
+use raftd::wire::peer::{self, AppendHead, PeerFrame, Room};
 use raftd::wire::reply::{self, ReplyBody};
 
 use super::samples::{
@@ -39,7 +39,7 @@ fn values_survive_the_wire() {
     for (name, message) in peer_messages() {
         let mut out = Vec::new();
         peer::encode_message(&mut out, &message);
-        let frame = peer::decode_peer(body_of(Kind::Peer, &out), Vec::new()).unwrap();
+        let frame = peer::decode_peer(body_of(Kind::Peer, &out), Room::default()).unwrap();
         assert_eq!(frame.message, message, "{name}");
     }
     let mut out = Vec::new();
@@ -234,7 +234,7 @@ fn append_body(term: u64, prev: (u64, u64), commit: u64, terms: &[u64]) -> Vec<u
         count: terms.len(),
     };
     let kind = raftd::types::EntryKind::NoOp;
-    let meta = |term| raftd::raft::message::EntryMeta { term: Term::new(term), kind, bytes: 0 };
+    let meta = |term| EntryMeta { term: Term::new(term), kind, bytes: 0 };
     let entries = terms.iter().map(|&term| (meta(term), 0, &[][..]));
     peer::encode_append(&mut out, &head, entries);
     out.split_off(4)
@@ -258,21 +258,31 @@ fn an_append_that_contradicts_itself_is_refused() {
     ];
     for (term, prev, commit, terms, fits) in cases {
         let body = append_body(term, prev, commit, terms);
-        let read = peer::decode_peer(&body, Vec::new());
+        let read = peer::decode_peer(&body, Room::default());
         assert_eq!(read.is_ok(), fits, "{term} {prev:?} {commit} {terms:?}");
     }
     let most = vec![7; peer::ENTRIES_MAX];
-    assert!(peer::decode_peer(&append_body(7, (5, 10), 0, &most), Vec::new()).is_ok());
+    assert!(peer::decode_peer(&append_body(7, (5, 10), 0, &most), Room::default()).is_ok());
 }
 
 #[test]
-fn the_room_for_payloads_is_used_again() {
-    let body = append_body(7, (5, 10), 0, &[7; 100]);
-    let frame = peer::decode_peer(&body, Vec::new()).unwrap();
-    assert!(matches!(frame.message, Message::Append { .. }));
-    let room = frame.payloads.capacity();
-    let recycled: Vec<Payload<'static>> = peer::recycle(frame.payloads);
-    assert!(recycled.is_empty());
-    assert_eq!(recycled.capacity(), room);
-    assert_eq!(peer::decode_peer(&body, recycled).unwrap().payloads.capacity(), room);
+fn the_room_for_entries_is_used_again() {
+    let append = append_body(7, (5, 10), 0, &[7; 100]);
+    let mut heartbeat = Vec::new();
+    let (term, session, round, commit) = (Term::new(7), 1, 0, LogIndex::ZERO);
+    let message = Message::Heartbeat { term, session, round, commit };
+    peer::encode_message(&mut heartbeat, &message);
+    let place = |frame: &PeerFrame<'_>| {
+        let Message::Append { entries, .. } = &frame.message else { panic!("an Append") };
+        (entries.as_ptr(), frame.payloads.as_ptr().cast())
+    };
+    let frame = peer::decode_peer(&append, Room::default()).unwrap();
+    let first: (*const EntryMeta, *const u8) = place(&frame);
+    let room: Room<'static> = peer::recycle(frame);
+    // Another message between two Appends gives back what it had no use for.
+    let frame = peer::decode_peer(body_of(Kind::Peer, &heartbeat), room).unwrap();
+    assert_eq!(frame.message, message);
+    let frame = peer::decode_peer(&append, peer::recycle(frame)).unwrap();
+    assert_eq!(frame.payloads.len(), 100);
+    assert_eq!(place(&frame), first);
 }

@@ -26,7 +26,7 @@ pub(super) fn peer_again(out: &mut Vec<u8>, body: &[u8]) -> Result<(), String> {
         encode_state_word(out, word);
         return Ok(());
     }
-    let frame = peer::decode_peer(body, Vec::new()).map_err(text)?;
+    let frame = peer::decode_peer(body, peer::Room::default()).map_err(text)?;
     if let Message::Append { term, session, round, prev, entries, commit } = frame.message {
         assert_eq!(entries.len(), frame.payloads.len(), "a payload for every entry");
         let head = AppendHead { term, session, round, prev, commit, count: entries.len() };

@@ -5,7 +5,7 @@ use super::{End, Machine, Nodes, Pipe, is_at};
 use raftd::raft::message::Message;
 use raftd::types::{Instant, Term};
 use raftd::wire::frame::next_frame;
-use raftd::wire::peer::decode_peer;
+use raftd::wire::peer::{Room, decode_peer};
 
 impl Machine {
     /// Runs the background job that is there. Says whether one was.
@@ -97,7 +97,7 @@ impl Nodes {
             }
             let mut bytes = node.unsent(id);
             while let Some(frame) = next_frame(bytes, usize::MAX >> 1).unwrap() {
-                if let Ok(peer) = decode_peer(frame.body, Vec::new())
+                if let Ok(peer) = decode_peer(frame.body, Room::default())
                     && let Message::InstallSnapshot { term, .. } = peer.message
                 {
                     terms.push(term);
