@@ -116,9 +116,10 @@ pub const RANGE_REPLY_BYTES_SMALL: usize = 16 * 1024;
 /// Keys in one reply to a range, unless a single one is larger: others follow. Bytes.
 pub const RANGE_PART_BYTES: usize = 64 * 1024;
 
-/// What a turn looks at for ranges that it begins, and again for those under way: a step is to look
-/// at a key, or to copy or compare 256 bytes, and three more are to read a version. With a million
-/// keys and cold memory some 60 ns each, so a quarter of a millisecond. `scripts/prove ranges`
+/// What a turn looks at for ranges that it begins and for lists about leases, and again for ranges
+/// under way: a step is to look at a key, or to copy or compare 256 bytes, and three more are to
+/// read a version. With a million keys and cold memory some 60 ns each, so a quarter of a
+/// millisecond. `scripts/prove ranges`
 pub const RANGE_STEPS: usize = 4096;
 
 /// Out-buffer size at which a range under way waits. Bytes.

@@ -2,7 +2,7 @@
 
 use crate::types::Revision;
 use crate::wire::client::{Command, Consistency};
-use crate::wire::leases::{LeaseList, LeaseRequest, LeaseTerm, LeaseTimes};
+use crate::wire::leases::{KeysFrom, LeaseList, LeaseRequest, LeaseTerm, LeaseTimes};
 use crate::wire::reply::ReplyBody;
 
 use super::cluster::{Client, Intent};
@@ -14,7 +14,8 @@ use super::error::Error;
 pub struct LeaseFound {
     /// All but the keys.
     pub times: LeaseTimes,
-    /// The keys, in no order; fewer than there are if one reply does not hold them.
+    /// The keys, in no order, each once: all that hung on the lease all the while they were asked
+    /// for, and perhaps some that did for a part of it.
     pub keys: Vec<Vec<u8>>,
 }
 
@@ -37,13 +38,33 @@ impl Client {
         self.ask_lease(LeaseRequest::KeepAlive { lease }, own_term)
     }
 
-    /// How long a lease has left, and with `keys` which keys hang on it; `ttl_s` 0: there is no
-    /// such lease.
+    /// How long a lease has left, and with `keys` which keys hang on it, in as many requests as
+    /// they take; `ttl_s` 0: there is no such lease. The times are those of the last reply.
     pub fn lease_time_to_live(&mut self, lease: u64, keys: bool) -> Result<LeaseFound, Error> {
-        self.ask_lease(LeaseRequest::TimeToLive { lease, keys }, |body| {
-            let ReplyBody::LeaseTimes(times, names) = body else { return None };
-            Some(LeaseFound { times, keys: names.iter().map(<[u8]>::to_vec).collect() })
-        })
+        let (mut all, mut from, mut requests) = (Vec::new(), KeysFrom::START, 0);
+        loop {
+            let request = LeaseRequest::TimeToLive { lease, keys, from };
+            let found = self.ask_lease(request, |body| {
+                let ReplyBody::LeaseTimes(times, names) = body else { return None };
+                Some(LeaseFound { times, keys: names.iter().map(<[u8]>::to_vec).collect() })
+            })?;
+            requests += 1;
+            let (times, next) = (found.times, found.times.next);
+            if next.list != from.list {
+                all.clear();
+            }
+            let ends = next.after == 0 || found.keys.is_empty();
+            all.extend(found.keys);
+            if ends {
+                // One that was deleted meanwhile, and put again, may have got another place.
+                if requests > 1 {
+                    all.sort_unstable();
+                    all.dedup();
+                }
+                return Ok(LeaseFound { times, keys: all });
+            }
+            from = next;
+        }
     }
 
     /// All leases, ascending, in as many requests as the replies' bound makes necessary.

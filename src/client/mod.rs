@@ -29,7 +29,7 @@ pub use crate::wire::client::{
     Command, Compare, DeleteWith, Operand, Order, PutWith, RangeArgs, RangeEnd, RangeRequest,
     Relation, RevisionSpan, Selection, SessionCall, SortBy, Txn, TxnParts, TxnRequest,
 };
-pub use crate::wire::leases::{LeaseList, LeaseTerm, LeaseTimes};
+pub use crate::wire::leases::{KeysFrom, LeaseList, LeaseTerm, LeaseTimes};
 pub use clock::{Clock, Deadline, process_cpu_ns, unix_ms};
 pub use cluster::{CONTENT_BYTES_MAX, Client, ClientOptions, Deleted, KeyValue, PutIf, Range};
 pub use connection::Connection;

@@ -294,11 +294,15 @@ impl Store {
         self.leases.table.get(&id).map_or(0, |lease| lease.keys.len())
     }
 
-    /// The keys that hang on a lease, in no order that means anything, but the same on every call
-    /// until something changes.
-    pub fn lease_keys(&self, id: u64) -> impl Iterator<Item = &[u8]> {
-        let keys = self.leases.table.get(&id).map(|lease| lease.keys.iter());
-        keys.into_iter().flatten().map(|key| self.keys.at(*key).name())
+    /// The keys that hang on a lease, each with its place: those behind the place `after`, and
+    /// behind 0 all. A key keeps its place as long as it is there; another store, of the same
+    /// state, may have it at another one.
+    pub fn lease_keys(&self, id: u64, after: u64) -> impl Iterator<Item = (u64, &[u8])> {
+        // A place is above the key's number by one.
+        let first = u32::try_from(after).ok().map(KeyId);
+        let keys = first.and_then(|first| Some(self.leases.table.get(&id)?.keys.range(first..)));
+        let placed = |key: &KeyId| (u64::from(key.0) + 1, self.keys.at(*key).name());
+        keys.into_iter().flatten().map(placed)
     }
 
     /// How many leases were ever granted, or more.

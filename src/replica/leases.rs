@@ -26,17 +26,17 @@
 //! `LEASE_CHECKPOINT_MS` for each change, and by what commits take.
 
 use super::admission::as_u64;
-use super::connections::{ConnectionId, Deferred, Written};
+use super::connections::{Connection, ConnectionId, Deferred, Written};
 use super::lease_clock::{Due, Office};
 use super::pending::Waiter;
 use super::{Node, Stage};
-use crate::kv::{self, Command, LeaseRow};
+use crate::kv::{self, Command, LeaseRow, SliceLimits};
 use crate::limits;
 use crate::types::{Instant, Revision};
 use crate::wire::client::Op;
 use crate::wire::error::Error;
 use crate::wire::leases::{
-    LeaseList, LeaseRequest, LeaseTerm, LeaseTimes, lease_list_reply, lease_term_reply,
+    KeysFrom, LeaseList, LeaseRequest, LeaseTerm, LeaseTimes, lease_list_reply, lease_term_reply,
     lease_times_reply,
 };
 use crate::wire::reply::error_reply;
@@ -54,8 +54,14 @@ const SAID_BYTES_MAX: usize = 48;
 /// hundred thousand, that takes 7 ms, and of as many as there may be, a tenth of a second.
 const FREED_HERE_MAX: usize = 512;
 
-/// Leases in one reply, at nine bytes each.
-const LISTED_MAX: usize = 100_000;
+/// What a lease takes of a reply, at most. Bytes.
+const LISTED_BYTES: usize = 9;
+
+/// What a reply has beside keys or leases, at most. Bytes.
+const REPLY_HEAD_BYTES: usize = 128;
+
+/// Bytes of a name that cost no more than to find it.
+const NAME_STEP_BYTES: usize = 256;
 
 impl Node {
     /// The shortest time to live of a lease, in whole seconds: etcd's is one and a half elections,
@@ -214,34 +220,50 @@ impl Node {
         }
     }
 
-    /// Answers what is asked about leases, now that a round has confirmed the leader.
+    /// Answers what is asked about leases, now that a round has confirmed the leader. A reply lists
+    /// as much as the turn may still look at; later, if that is nothing, or if the client does not
+    /// read fast enough.
     pub(super) fn answer_lease(&mut self, id: ConnectionId, request: u64, asked: LeaseRequest) {
+        let large = self.connections.has_room_for_large();
         let mut reply = Vec::new();
         let answered = match asked {
             LeaseRequest::KeepAlive { lease } => return self.keep_alive(id, request, lease),
-            LeaseRequest::TimeToLive { lease, keys } => {
-                self.write_times(&mut reply, request, (lease, keys))
+            LeaseRequest::TimeToLive { lease, keys, from } if self.may_look(id, keys) => {
+                self.write_times(&mut reply, request, (lease, keys, from), large)
             }
-            LeaseRequest::List { after, .. } => {
-                self.write_list(&mut reply, request, after);
+            LeaseRequest::List { after, .. } if self.may_look(id, true) => {
+                self.write_list(&mut reply, request, after, large);
                 Ok(())
+            }
+            LeaseRequest::TimeToLive { .. } | LeaseRequest::List { .. } => {
+                return self.defer_lease(id, request, asked);
             }
         };
         if let Err(error) = answered {
             error_reply(&mut reply, request, &error);
         }
-        // As of any read: large ones wait for room, and all for a client that reads.
-        let small = reply.len() <= limits::RANGE_REPLY_BYTES_SMALL;
-        let sent = (small || self.connections.has_room_for_large())
+        // As of any read: large ones, here those of a single name, wait for room.
+        let sent = (large || reply.len() <= limits::RANGE_REPLY_BYTES_SMALL)
             && self.connections.answer_if_read(id, |out| {
                 out.extend_from_slice(&reply);
                 Written::Whole
             }) == Written::Whole;
         if !sent {
-            let mut args = Vec::new();
-            asked.encode(&mut args);
-            self.connections.defer(id, Deferred { request, op: asked.op(), args });
+            self.defer_lease(id, request, asked);
         }
+    }
+
+    /// Whether anything is looked at for a client now. Asked first: thousands may wait, and what is
+    /// looked at for one that goes on waiting is looked at in vain.
+    fn may_look(&self, id: ConnectionId, lists: bool) -> bool {
+        let reads = self.connections.get(id).is_some_and(Connection::reads_fast_enough);
+        reads && (!lists || self.ranges.may_begin())
+    }
+
+    fn defer_lease(&mut self, id: ConnectionId, request: u64, asked: LeaseRequest) {
+        let mut args = Vec::new();
+        asked.encode(&mut args);
+        self.connections.defer(id, Deferred { request, op: asked.op(), args });
     }
 
     /// A lease as the leader in office sees it, and when it is due; `None`: there is none.
@@ -322,7 +344,8 @@ impl Node {
         &mut self,
         reply: &mut Vec<u8>,
         request: u64,
-        (lease, keys): (u64, bool),
+        (lease, keys, from): (u64, bool, KeysFrom),
+        large: bool,
     ) -> Result<(), Error> {
         let now_ms = self.stamp_ms(self.now);
         let found = self.lease_in_office(lease)?;
@@ -330,28 +353,66 @@ impl Node {
             Some((row, due_ms)) => (row.ttl_s, due_ms.saturating_sub(now_ms)),
             None => (0, 0),
         };
-        let (mut key_count, mut bytes, mut names) = (0, 0, Vec::new());
+        // A leader's store is the same one as long as its term: the places of keys hold so long.
+        let list =
+            self.leases.office.as_ref().expect("the lease was looked for in office").term.get();
+        let (mut key_count, mut names, mut after) = (0, Vec::new(), 0);
+        let mut left = self.left_to_list(large);
         if keys {
             key_count = as_u64(self.store.lease_key_count(lease));
-            names.extend(self.store.lease_keys(lease).take_while(|name| {
-                bytes += name.len() + 5;
-                bytes <= limits::RANGE_REPLY_BYTES_MAX
-            }));
+            let behind = if from.list == list { from.after } else { 0 };
+            after = list_names(self.store.lease_keys(lease, behind), &mut left, &mut names);
         }
-        let revision = self.store.revision();
-        let times = LeaseTimes { revision, lease, ttl_s, left_ms, key_count };
+        let (revision, next) = (self.store.revision(), KeysFrom { list, after });
+        let times = LeaseTimes { revision, lease, ttl_s, left_ms, key_count, next };
         lease_times_reply(reply, request, &times, &names);
+        if keys {
+            self.ranges.spend_to(left.steps);
+        }
         Ok(())
     }
 
-    fn write_list(&self, reply: &mut Vec<u8>, request: u64, after: u64) {
+    fn write_list(&mut self, reply: &mut Vec<u8>, request: u64, after: u64, large: bool) {
+        let left = self.left_to_list(large);
+        let most = left.steps.min(left.bytes / LISTED_BYTES);
         let revision = self.store.revision();
         let mut list = LeaseList { revision, more: false, leases: Vec::new() };
         if let Some(first) = after.checked_add(1) {
             let mut rows = self.store.leases(first).map(|row| row.id);
-            list.leases.extend(rows.by_ref().take(LISTED_MAX));
+            list.leases.extend(rows.by_ref().take(most));
             list.more = rows.next().is_some();
         }
         lease_list_reply(reply, request, &list);
+        self.ranges.spend_to(left.steps.saturating_sub(list.leases.len().max(1)));
     }
+
+    /// What a list may cost the turn, and what it may have if only small ones can be sent.
+    fn left_to_list(&self, large: bool) -> SliceLimits {
+        let most =
+            if large { limits::RANGE_REPLY_BYTES_MAX } else { limits::RANGE_REPLY_BYTES_SMALL };
+        SliceLimits { steps: self.ranges.fresh_steps(), bytes: most - REPLY_HEAD_BYTES }
+    }
+}
+
+/// Takes as many names as are allowed, but one at least. The place of the last one, if there are
+/// more.
+fn list_names<'s>(
+    placed: impl Iterator<Item = (u64, &'s [u8])>,
+    left: &mut SliceLimits,
+    names: &mut Vec<&'s [u8]>,
+) -> u64 {
+    let mut last = 0;
+    for (place, name) in placed {
+        let bytes = name.len() + 5;
+        if last != 0 && (left.steps == 0 || left.bytes < bytes) {
+            return last;
+        }
+        left.steps = left.steps.saturating_sub(1 + name.len() / NAME_STEP_BYTES);
+        left.bytes = left.bytes.saturating_sub(bytes);
+        names.push(name);
+        last = place;
+    }
+    // To look at none is to look as well.
+    left.steps = left.steps.saturating_sub(usize::from(last == 0));
+    0
 }

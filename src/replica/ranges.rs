@@ -53,7 +53,7 @@ pub(super) struct Ranges {
     /// What they ask, and what they keep. Bytes.
     args_bytes: usize,
     kept_bytes: usize,
-    /// Steps of this turn that are left for ranges that begin.
+    /// Steps of this turn that are left for ranges that begin, and for lists about leases.
     fresh_steps: usize,
     /// The last turn looked at a key, for a range that began or for one under way.
     pub(super) walked: bool,
@@ -68,6 +68,17 @@ impl Ranges {
     /// Whether this turn can begin another.
     pub(super) fn may_begin(&self) -> bool {
         self.fresh_steps > 0
+    }
+
+    /// What this turn may still look at for those that begin. Steps.
+    pub(super) fn fresh_steps(&self) -> usize {
+        self.fresh_steps
+    }
+
+    /// So many steps of this turn are left.
+    pub(super) fn spend_to(&mut self, left: usize) {
+        assert!(left <= self.fresh_steps, "what was looked at is not given back");
+        self.fresh_steps = left;
     }
 
     pub(super) fn wake_at(&self) -> Instant {

@@ -2,16 +2,21 @@
 //!
 //! ```text
 //! request  20  [lease: uint]                                LeaseKeepAlive
-//!          21  [lease: uint, keys: bool]                    LeaseTimeToLive
+//!          21  [lease: uint, keys: bool, list: uint, after: uint]       LeaseTimeToLive
 //!          22  [after: uint, consistency: uint]             LeaseList
 //! reply    10  [revision: uint, lease: uint, ttl_s: uint]   LeaseGrant, a command
 //!          11  [revision: uint]                             LeaseRevoke, a command
 //!          20  [revision: uint, lease: uint, ttl_s: uint]   LeaseKeepAlive
 //!          21  [revision: uint, lease: uint, ttl_s: uint, left_ms: uint, key_count: uint,
-//!               keys: array bin]                            LeaseTimeToLive
+//!               keys: array bin, list: uint, after: uint]   LeaseTimeToLive
 //!          22  [revision: uint, more: bool, leases: array uint]     LeaseList, ascending
 //! ttl_s     0: there is no such lease
+//! list,     where the next keys are: 0, 0 in the first request, and then as the last reply says.
+//! after     Before they were added, both ended with the field in front of them: both are 0 then
 //! ```
+//!
+//! Why not the last name, as with leases: the keys of a lease are in no order of names, and what
+//! order they are in differs from server to server. So a reply says whose order it was.
 
 use crate::codec::msgpack::{self, Reader};
 use crate::types::Revision;
@@ -20,6 +25,34 @@ use super::client::{Consistency, Op, begin_request};
 use super::fields::{self, DecodeError, Fields};
 use super::frame;
 use super::reply::begin_reply;
+
+/// A place among the keys of a lease: what a reply leaves out is asked for from there on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct KeysFrom {
+    /// Whose order it is a place in; 0 in a first request. If a reply's is another than was asked
+    /// for, another leader has begun anew: what came before does not count.
+    pub list: u64,
+    /// Behind which key; 0: before the first one, and in a reply: there is no more.
+    pub after: u64,
+}
+
+impl KeysFrom {
+    /// Before the first key.
+    pub const START: KeysFrom = KeysFrom { list: 0, after: 0 };
+
+    fn read(fields: &mut Fields<'_, '_>) -> Result<KeysFrom, DecodeError> {
+        match fields.left() {
+            // Of a version that did not know of it.
+            0 => Ok(KeysFrom::START),
+            _ => Ok(KeysFrom { list: fields.uint()?, after: fields.uint()? }),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        msgpack::write_uint(out, self.list);
+        msgpack::write_uint(out, self.after);
+    }
+}
 
 /// What is asked about leases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +68,8 @@ pub enum LeaseRequest {
         lease: u64,
         /// And which keys hang on it.
         keys: bool,
+        /// Where the keys are gone on with.
+        from: KeysFrom,
     },
     /// Which leases there are.
     List {
@@ -62,7 +97,8 @@ impl LeaseRequest {
         let request = if op == Op::LeaseKeepAlive {
             LeaseRequest::KeepAlive { lease: fields.uint()? }
         } else if op == Op::LeaseTimeToLive {
-            LeaseRequest::TimeToLive { lease: fields.uint()?, keys: fields.flag()? }
+            let (lease, keys) = (fields.uint()?, fields.flag()?);
+            LeaseRequest::TimeToLive { lease, keys, from: KeysFrom::read(&mut fields)? }
         } else if op == Op::LeaseList {
             let (after, found) = (fields.uint()?, fields.uint()?);
             let consistency = Consistency::from_code(found)
@@ -83,10 +119,11 @@ impl LeaseRequest {
                 msgpack::write_array(out, 1);
                 msgpack::write_uint(out, lease);
             }
-            LeaseRequest::TimeToLive { lease, keys } => {
-                msgpack::write_array(out, 2);
+            LeaseRequest::TimeToLive { lease, keys, from } => {
+                msgpack::write_array(out, 4);
                 msgpack::write_uint(out, lease);
                 fields::write_flag(out, keys);
+                from.write(out);
             }
             LeaseRequest::List { after, consistency } => {
                 msgpack::write_array(out, 2);
@@ -146,18 +183,21 @@ pub struct LeaseTimes {
     pub left_ms: u64,
     /// How many keys hang on it, if they are asked for.
     pub key_count: u64,
+    /// Where those are that this reply leaves out.
+    pub next: KeysFrom,
 }
 
 /// Appends the reply to a LeaseTimeToLive, as a whole frame.
 pub fn lease_times_reply(out: &mut Vec<u8>, id: u64, times: &LeaseTimes, keys: &[&[u8]]) {
-    let LeaseTimes { revision, lease, ttl_s, left_ms, key_count } = *times;
+    let LeaseTimes { revision, lease, ttl_s, left_ms, key_count, next } = *times;
     let start = begin_reply(out, id, Op::LeaseTimeToLive);
-    msgpack::write_array(out, 6);
+    msgpack::write_array(out, 8);
     for number in [revision.0, lease, ttl_s, left_ms, key_count] {
         msgpack::write_uint(out, number);
     }
     write_length(out, keys.len());
     keys.iter().for_each(|key| msgpack::write_bin(out, key));
+    next.write(out);
     frame::finish(out, start);
 }
 
@@ -228,7 +268,8 @@ pub(super) fn decode_times<'a>(
         reader.bin()?;
     }
     fields.resume(reader);
-    Ok((LeaseTimes { revision, lease, ttl_s, left_ms, key_count }, names))
+    let next = KeysFrom::read(fields)?;
+    Ok((LeaseTimes { revision, lease, ttl_s, left_ms, key_count, next }, names))
 }
 
 pub(super) fn decode_list(fields: &mut Fields<'_, '_>) -> Result<LeaseList, DecodeError> {

@@ -219,3 +219,31 @@ fn a_hundred_thousand_idle_leases_cost_a_leader_nothing() {
     assert!(asked.times.left_ms > 3_500_000, "{:?}", asked.times);
     assert_eq!(client.lease_list().unwrap().leases.len(), MANY);
 }
+
+const HUNG: usize = 50_000;
+
+/// A reply was cut at 4 MiB, and nobody asked for the rest.
+#[test]
+fn all_of_fifty_thousand_keys_that_hang_on_a_lease_are_listed() {
+    let mut cluster = Cluster::start_alone(1);
+    let mut client = cluster.client();
+    let lease = client.lease_grant(0, 3600).unwrap().lease;
+    let mut connection = cluster.server(1).connection();
+    let names: Vec<Vec<u8>> =
+        (0..HUNG).map(|number| format!("{number:0100}").into_bytes()).collect();
+    for some in names.chunks(500) {
+        let deadline = Deadline::after(PATIENCE);
+        for key in some {
+            let put = PutWith { key, value: b"v", lease, ..PutWith::default() };
+            connection.command(None, Command::PutWith(put));
+        }
+        connection.flush(deadline).unwrap();
+        for _ in some {
+            let reply = connection.receive(deadline).unwrap();
+            assert!(matches!(reply.body, ReplyBody::PutWith { .. }), "{:?}", reply.body);
+        }
+    }
+    let found = client.lease_time_to_live(lease, true).unwrap();
+    assert_eq!(found.times.key_count, u64::try_from(HUNG).unwrap());
+    assert!(found.keys == names, "{} keys are listed", found.keys.len());
+}

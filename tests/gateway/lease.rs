@@ -4,10 +4,13 @@ use super::harness::PATIENCE;
 use super::patience::now;
 use super::program::{Clients, get_prefix, put, refused, with_gateway};
 use super::said::said;
+use raftd::gateway::proto::etcdserverpb::request_op::Request;
 use raftd::gateway::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseLeasesRequest,
-    LeaseRevokeRequest, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, RequestOp,
+    TxnRequest,
 };
+use raftd::gateway::proto::raftd::GetLeaseRequest;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -102,5 +105,27 @@ fn keep_alives_are_answered_in_their_order_and_of_no_lease_with_zero() {
             let answer = answers.message().await.unwrap().unwrap();
             assert_eq!((answer.id, answer.ttl), (id, if id == 1 { 60 } else { 0 }));
         }
+    });
+}
+
+/// A reply of a server has some thousands of them, and the others were left out.
+#[test]
+fn all_of_fifty_thousand_keys_that_hang_on_a_lease_are_named() {
+    with_gateway(3, |clients, _gateway| async move {
+        clients.grant(7, 3600).await.unwrap();
+        let names: Vec<String> = (0..50_000).map(|number| format!("{number:0100}")).collect();
+        for some in names.chunks(100) {
+            let puts = some.iter().map(|key| {
+                let put = PutRequest { lease: 7, ..put(key, "v") };
+                RequestOp { request: Some(Request::RequestPut(put)) }
+            });
+            let txn = TxnRequest { success: puts.collect(), ..TxnRequest::default() };
+            clients.kv().txn(txn).await.unwrap();
+        }
+        let found = clients.time_to_live(7).await.keys;
+        assert!(found.len() == names.len(), "{} keys are named", found.len());
+        assert!(found.iter().zip(&names).all(|(found, name)| found == name));
+        let found = clients.own().get_lease(GetLeaseRequest { lease: 7 }).await.unwrap();
+        assert!(found.into_inner().keys.iter().eq(names.iter()));
     });
 }

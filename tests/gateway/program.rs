@@ -186,7 +186,7 @@ impl Clients {
     }
 
     pub(crate) fn lease(&self) -> LeaseClient<Channel> {
-        LeaseClient::new(self.channel.clone())
+        LeaseClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn cluster(&self) -> ClusterClient<Channel> {
@@ -211,7 +211,7 @@ impl Clients {
     }
 
     pub(crate) fn own(&self) -> OwnClient<Channel> {
-        OwnClient::new(self.channel.clone())
+        OwnClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn admin(&self) -> AdminClient<Channel> {

@@ -67,10 +67,9 @@ fn everything(store: &Store) -> impl PartialEq + std::fmt::Debug {
     ];
     let sessions: Vec<_> =
         store.sessions().map(|(row, replies)| (row, replies.collect::<Vec<_>>())).collect();
-    let leases: Vec<_> = store
-        .leases(0)
-        .map(|row| (row, store.lease_keys(row.id).map(<[u8]>::to_vec).collect::<BTreeSet<_>>()))
-        .collect();
+    let hung = |lease| store.lease_keys(lease, 0).map(|(_, name)| name.to_vec());
+    let leases: Vec<_> =
+        store.leases(0).map(|row| (row, hung(row.id).collect::<BTreeSet<_>>())).collect();
     let numbers = (store.session_counters(), store.lease_grants());
     (figures, store.compaction_due(), reads, sessions, leases, numbers)
 }

@@ -36,7 +36,7 @@ fn hang(store: &mut Store, key: &str, lease: u64) -> CommandReply {
 
 fn keys(store: &Store, lease: u64) -> Vec<String> {
     let name = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
-    let mut keys: Vec<String> = store.lease_keys(lease).map(name).collect();
+    let mut keys: Vec<String> = store.lease_keys(lease, 0).map(|(_, key)| name(key)).collect();
     keys.sort();
     keys
 }

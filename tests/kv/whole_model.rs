@@ -502,7 +502,8 @@ impl Play {
         assert_eq!(store.leases(0).collect::<Vec<_>>(), expected);
         assert_eq!(store.lease_grants(), self.reference.grants);
         for row in expected {
-            let mut keys: Vec<Vec<u8>> = store.lease_keys(row.id).map(<[u8]>::to_vec).collect();
+            let keys = store.lease_keys(row.id, 0);
+            let mut keys: Vec<Vec<u8>> = keys.map(|(_, name)| name.to_vec()).collect();
             keys.sort();
             assert_eq!(keys, self.reference.keys_of(row.id), "on {row:?}");
         }

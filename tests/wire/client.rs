@@ -10,12 +10,14 @@ use raftd::client::{
     Client, ClientOptions, Connection, Deadline, Error, Order, Selection, SortBy, prefix_end,
 };
 use raftd::types::{ClusterId, DiskId, Revision, SessionId};
-use raftd::wire::client::{Consistency, Op, RangeArgs, decode_request};
+use raftd::wire::client::{Consistency, Op, RangeArgs, Request, decode_request};
 use raftd::wire::error::Error as WireError;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{HelloReply, Welcome, decode_hello, encode_hello_reply};
+use raftd::wire::leases::KeysFrom;
 use raftd::wire::reply::{self, ReplyBody};
 
+use super::leases::keys_of_lease;
 use super::ranges::{Then, range_in_parts, range_of};
 use super::samples::node;
 use crate::addresses::free_address;
@@ -34,12 +36,15 @@ pub(super) enum Act {
     Range(&'static [&'static str], bool),
     /// Keys in parts; and then the end, or the connection ends.
     Parts(&'static [&'static [&'static str]], Then),
+    /// Keys of a lease, and where the next ones are.
+    Keys(&'static [&'static str], KeysFrom),
     HangUp,
     /// Reads the request and keeps quiet until the client goes away.
     Silence,
 }
 
-/// One request as it came: its op and the key of its args; of a call in a session, the call.
+/// One request as it came: its op and the key of its args; of a call in a session, the call, and of
+/// a question about a lease, all args.
 pub(super) type Seen = (Op, Vec<u8>);
 
 pub(super) struct Server {
@@ -85,40 +90,7 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
     for act in script {
         let Some(body) = read_frame(&mut stream, &mut input) else { return };
         let request = decode_request(&body).unwrap();
-        let mut reader = raftd::codec::msgpack::Reader::new(request.args);
-        let key = match request.op {
-            Op::Status
-            | Op::Snapshot
-            | Op::Watch
-            | Op::WatchCancel
-            | Op::WatchProgress
-            | Op::OpenSession
-            | Op::Compact
-            | Op::Txn
-            | Op::ReadTxn
-            | Op::LeaseGrant
-            | Op::LeaseRevoke
-            | Op::LeaseKeepAlive
-            | Op::LeaseTimeToLive
-            | Op::LeaseList
-            | Op::MemberList
-            | Op::MemberAdd
-            | Op::MemberRemove
-            | Op::MemberPromote
-            | Op::MemberReplace
-            | Op::TransferLeader => Vec::new(),
-            Op::InSession => request.args[1..4].to_vec(),
-            Op::Put
-            | Op::DeleteRange
-            | Op::PutIf
-            | Op::PutWith
-            | Op::DeleteRangeWith
-            | Op::Range => {
-                reader.array().unwrap();
-                reader.bin().unwrap().to_vec()
-            }
-        };
-        seen.push((request.op, key));
+        seen.push((request.op, key_of(&request)));
         let mut out = Vec::new();
         match act {
             Act::Put(revision) => reply::put_reply(&mut out, request.id, Revision(revision)),
@@ -131,11 +103,44 @@ fn serve(mut stream: TcpStream, script: Vec<Act>, seen: &mut Vec<Seen>) {
                 return stream.write_all(&out).unwrap();
             }
             Act::Parts(..) => {}
+            Act::Keys(keys, next) => keys_of_lease(&mut out, request.id, keys, next),
             Act::HangUp => return,
             Act::Silence => return drop(read_frame(&mut stream, &mut input)),
             Act::RefuseHello(_) | Act::NoWelcome => unreachable!("only a script's first act"),
         }
         stream.write_all(&out).unwrap();
+    }
+}
+
+/// What of a request is noted.
+fn key_of(request: &Request<'_>) -> Vec<u8> {
+    let mut reader = raftd::codec::msgpack::Reader::new(request.args);
+    match request.op {
+        Op::Status
+        | Op::Snapshot
+        | Op::Watch
+        | Op::WatchCancel
+        | Op::WatchProgress
+        | Op::OpenSession
+        | Op::Compact
+        | Op::Txn
+        | Op::ReadTxn
+        | Op::LeaseGrant
+        | Op::LeaseRevoke
+        | Op::LeaseKeepAlive
+        | Op::LeaseList
+        | Op::MemberList
+        | Op::MemberAdd
+        | Op::MemberRemove
+        | Op::MemberPromote
+        | Op::MemberReplace
+        | Op::TransferLeader => Vec::new(),
+        Op::InSession => request.args[1..4].to_vec(),
+        Op::LeaseTimeToLive => request.args.to_vec(),
+        Op::Put | Op::DeleteRange | Op::PutIf | Op::PutWith | Op::DeleteRangeWith | Op::Range => {
+            reader.array().unwrap();
+            reader.bin().unwrap().to_vec()
+        }
     }
 }
 
@@ -177,7 +182,7 @@ pub(super) fn options(timeout: Duration, endpoints: &[&str]) -> ClientOptions {
     ClientOptions { endpoints, timeout, cluster_id: ClusterId(0) }
 }
 
-fn client(timeout: Duration, endpoints: &[&str]) -> Client {
+pub(super) fn client(timeout: Duration, endpoints: &[&str]) -> Client {
     Client::at_most_once(options(timeout, endpoints))
 }
 

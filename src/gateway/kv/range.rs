@@ -16,13 +16,14 @@ use crate::wire::sorting::Sortable;
 use super::translate;
 
 /// All keys of one answer together. etcd's own bound is what a message may have, 2 GiB. Bytes.
-const GATHERED_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub(in crate::gateway) const GATHERED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A read begins anew so often: if its node is lost in the middle of the answer, or if it is of
 /// what is there now, and that is compacted meanwhile.
 const ATTEMPTS: u32 = 3;
 
-const TOO_MUCH: Known = (Code::ResourceExhausted, "raftd: the answer has more than 256 MiB");
+pub(in crate::gateway) const TOO_MUCH: Known =
+    (Code::ResourceExhausted, "raftd: the answer has more than 256 MiB");
 
 /// What was found.
 struct Found {

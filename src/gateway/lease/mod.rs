@@ -3,10 +3,12 @@ mod keep_alive;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::calls::{Answer, Cluster, Repeat, Whom, number};
 use super::failure::{LEASE_TTL_TOO_LARGE, known, unexpected};
+use super::kv::range::{GATHERED_BYTES_MAX, TOO_MUCH};
 use super::kv::translate;
 use super::proto::etcdserverpb::lease_server::Lease;
 use super::proto::etcdserverpb::{
@@ -15,8 +17,9 @@ use super::proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use crate::limits::LEASE_TTL_S_MAX;
+use crate::types::NodeId;
 use crate::wire::client::{Command, Consistency};
-use crate::wire::leases::{LeaseRequest, lease_request};
+use crate::wire::leases::{KeysFrom, LeaseRequest, LeaseTimes, lease_request};
 use crate::wire::reply::ReplyBody;
 
 use keep_alive::KeepAlives;
@@ -85,13 +88,9 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         self.0.check_leader(&request)?;
         let LeaseTimeToLiveRequest { id, keys } = *request.get_ref();
-        let asked = LeaseRequest::TimeToLive { lease: id.cast_unsigned(), keys };
-        let answer = ask(&self.0, Whom::Leader, &asked).await?;
-        let ReplyBody::LeaseTimes(times, names) = answer.reply()? else {
-            return Err(unexpected());
-        };
-        let header = Some(self.0.header(answer.node, times.revision));
-        if times.ttl_s == 0 {
+        let found = times(&self.0, id.cast_unsigned(), keys).await?;
+        let header = Some(self.0.header(found.node, found.times.revision));
+        if found.times.ttl_s == 0 {
             // There is no such lease.
             let answer = LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() };
             return Ok(Response::new(answer));
@@ -99,9 +98,9 @@ impl Lease for LeaseService {
         Ok(Response::new(LeaseTimeToLiveResponse {
             header,
             id,
-            ttl: number(times.left_ms / 1000),
-            granted_ttl: number(times.ttl_s),
-            keys: names.iter().map(|name| translate::slice(&answer.body, name)).collect(),
+            ttl: number(found.times.left_ms / 1000),
+            granted_ttl: number(found.times.ttl_s),
+            keys: found.keys,
         }))
     }
 
@@ -125,6 +124,44 @@ impl Lease for LeaseService {
                 }
             }
         }
+    }
+}
+
+/// What was found of a lease, in as many replies as its keys take.
+struct Found {
+    node: NodeId,
+    times: LeaseTimes,
+    keys: Vec<Bytes>,
+}
+
+async fn times(cluster: &Cluster, lease: u64, with_keys: bool) -> Result<Found, Status> {
+    let (mut keys, mut from) = (Vec::new(), KeysFrom::START);
+    let (mut bytes, mut replies) = (0, 0);
+    loop {
+        let asked = LeaseRequest::TimeToLive { lease, keys: with_keys, from };
+        let answer = ask(cluster, Whom::Leader, &asked).await?;
+        let ReplyBody::LeaseTimes(times, names) = answer.reply()? else {
+            return Err(unexpected());
+        };
+        if times.next.list != from.list {
+            keys.clear();
+            bytes = 0;
+        }
+        replies += 1;
+        bytes += answer.body.len();
+        if bytes > GATHERED_BYTES_MAX {
+            return Err(Status::new(TOO_MUCH.0, TOO_MUCH.1));
+        }
+        keys.extend(names.iter().map(|name| translate::slice(&answer.body, name)));
+        if times.next.after == 0 || names.is_empty() {
+            // One that was deleted meanwhile, and put again, may have got another place.
+            if replies > 1 {
+                keys.sort_unstable();
+                keys.dedup();
+            }
+            return Ok(Found { node: answer.node, times, keys });
+        }
+        from = times.next;
     }
 }
 

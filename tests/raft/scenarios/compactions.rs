@@ -23,7 +23,7 @@ fn put_until_refused(nodes: &mut Nodes, nth: usize, key: &str) -> Error {
         nodes.pass(10 * MS);
         match nodes.answers.get(&put) {
             Some(Answer::Failed(error)) => return error.clone(),
-            Some(Answer::Done | Answer::Term(_) | Answer::Times(_)) | None => {}
+            Some(Answer::Done | Answer::Term(_) | Answer::Times(_) | Answer::Leases(_)) | None => {}
         }
     }
     panic!("everything fits")

@@ -8,7 +8,7 @@ use raftd::limits::WorkingLimits;
 use raftd::types::SessionId;
 use raftd::wire::client::Command;
 use raftd::wire::error::Error;
-use raftd::wire::leases::{LeaseRequest, LeaseTerm, LeaseTimes};
+use raftd::wire::leases::{KeysFrom, LeaseRequest, LeaseTerm, LeaseTimes};
 
 const MS: u64 = 1_000_000;
 const LEASE: u64 = 7;
@@ -53,7 +53,8 @@ fn keep_alive(nodes: &mut Nodes, nth: usize) -> u64 {
 }
 
 fn times(nodes: &mut Nodes, nth: usize) -> LeaseTimes {
-    let asked = nodes.lease(nth, LeaseRequest::TimeToLive { lease: LEASE, keys: true });
+    let from = KeysFrom::START;
+    let asked = nodes.lease(nth, LeaseRequest::TimeToLive { lease: LEASE, keys: true, from });
     let Answer::Times(times) = answer(nodes, asked) else { panic!("{:?}", nodes.answers) };
     times
 }

@@ -115,6 +115,8 @@ pub(in crate::raft) struct Nodes {
     slots: u32,
     requests: u64,
     pub(in crate::raft) answers: BTreeMap<u64, Answer>,
+    /// The names of keys in each answer about a lease.
+    pub(in crate::raft) names: BTreeMap<u64, Vec<Vec<u8>>>,
     /// The revisions of the changes that each watch has heard of.
     pub(in crate::raft) heard: BTreeMap<u64, Vec<u64>>,
     /// Connections whose other end does not read.
@@ -153,6 +155,7 @@ impl Nodes {
             slots: 0,
             requests: 0,
             answers: BTreeMap::new(),
+            names: BTreeMap::new(),
             heard: BTreeMap::new(),
             unread: Vec::new(),
             tuning,

@@ -25,7 +25,7 @@ use raftd::kv::{Command, PutWith};
 use raftd::types::Term;
 use raftd::wire::client::{Consistency, command_request};
 use raftd::wire::error::Error;
-use raftd::wire::leases::{LeaseRequest, lease_request};
+use raftd::wire::leases::{KeysFrom, LeaseRequest, lease_request};
 use raftd::wire::reply::ReplyBody;
 use std::collections::BTreeMap;
 
@@ -53,8 +53,10 @@ enum Wish {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     wish: Wish,
-    /// 0: none, or one that the cluster chooses.
+    /// 0: none, or one that the cluster chooses. Of a list, behind which one it begins.
     lease: u64,
+    /// Which of the lease's keys come first.
+    from: KeysFrom,
     /// When it was asked. True time.
     at: u64,
 }
@@ -64,6 +66,8 @@ struct Asked {
 pub(super) struct Holder {
     mine: Vec<u64>,
     asked: BTreeMap<u64, Asked>,
+    /// What was not all in a reply, and where the rest is.
+    goes_on: Option<(Wish, u64, KeysFrom)>,
 }
 
 impl Holder {
@@ -73,6 +77,7 @@ impl Holder {
 
     pub(super) fn stop(&mut self) {
         self.asked.clear();
+        self.goes_on = None;
     }
 }
 
@@ -108,7 +113,12 @@ pub(crate) struct Promises {
 impl World {
     /// A client asks something about leases, beside what else it does.
     pub(super) fn ask_about_leases(&mut self, client: usize) {
-        let Some((wish, lease)) = self.choose_wish(client) else { return };
+        let going_on = self.crowd.clients[client].holder.goes_on.take();
+        let chosen = going_on.or_else(|| {
+            let (wish, lease) = self.choose_wish(client)?;
+            Some((wish, lease, KeysFrom::START))
+        });
+        let Some((wish, lease, from)) = chosen else { return };
         let it = &mut self.crowd.clients[client];
         let astray = it.chance.one_in(20);
         let node = if astray { it.chance.pick(&self.crowd.reach) } else { it.prefers };
@@ -134,15 +144,17 @@ impl World {
                 command(&mut bytes, Command::PutWith(put));
             }
             Wish::KeepAlive => about(&mut bytes, LeaseRequest::KeepAlive { lease }),
-            Wish::TimeToLive => about(&mut bytes, LeaseRequest::TimeToLive { lease, keys: true }),
+            Wish::TimeToLive => {
+                about(&mut bytes, LeaseRequest::TimeToLive { lease, keys: true, from });
+            }
             Wish::List => {
                 let consistency = Consistency::Linearizable;
-                about(&mut bytes, LeaseRequest::List { after: 0, consistency });
+                about(&mut bytes, LeaseRequest::List { after: lease, consistency });
             }
         }
         say!(self, Who::Client(client), "ask", "n{} #{request} {wish:?} {lease}", node + 1);
         self.send_request(client, pipe, bytes);
-        let asked = Asked { wish, lease, at: self.now };
+        let asked = Asked { wish, lease, from, at: self.now };
         self.crowd.clients[client].holder.asked.insert(request, asked);
         if wish == Wish::Revoke
             && let Some(promise) = self.crowd.promises.leases.get_mut(&lease)
@@ -203,9 +215,16 @@ impl World {
             (Wish::TimeToLive, ReplyBody::LeaseTimes(times, names)) if times.ttl_s > 0 => {
                 let held_ms = 3 * self.options.election_timeout_ns / MS;
                 let most_ms = (times.ttl_s * 1000).max(held_ms) + 1;
-                let whole = usize_of(times.key_count) == names.len();
-                must!(times.left_ms <= most_ms && whole, "Answer", "{asked:?} got {times:?}");
+                let (count, next) = (usize_of(times.key_count), times.next);
+                let from_first = asked.from.after == 0 || asked.from.list != next.list;
+                let whole = count == names.len() || (count > names.len() && next.after > 0);
+                let sound = times.left_ms <= most_ms && (whole || !from_first);
+                must!(sound, "Answer", "{asked:?} got {times:?}");
                 self.judge_alive(&asked);
+                if next.after > 0 {
+                    let holder = &mut self.crowd.clients[client].holder;
+                    holder.goes_on = Some((asked.wish, asked.lease, next));
+                }
             }
             (Wish::KeepAlive, ReplyBody::LeaseTerm { .. })
             | (Wish::TimeToLive, ReplyBody::LeaseTimes(..))
@@ -218,7 +237,13 @@ impl World {
                 self.crowd.told = self.crowd.told.max(revision.0);
                 self.judge_gone(client, &asked);
             }
-            (Wish::List, ReplyBody::LeaseList(list)) => self.judge_list(&asked, &list.leases),
+            (Wish::List, ReplyBody::LeaseList(list)) => {
+                let last = list.leases.last().copied().filter(|_| list.more);
+                must!(!list.more || last.is_some(), "Answer", "{asked:?} got {list:?}");
+                self.judge_list(&asked, &list.leases, last.unwrap_or(u64::MAX));
+                let goes_on = last.map(|last| (asked.wish, last, KeysFrom::START));
+                self.crowd.clients[client].holder.goes_on = goes_on;
+            }
             (_, ReplyBody::Error(error)) => self.lease_refused(client, &asked, error),
             (_, body) => broken("Answer", format!("{asked:?} was answered {body:?}")),
         }
@@ -283,10 +308,14 @@ impl World {
         promise.gone_at.get_or_insert(self.now);
     }
 
-    fn judge_list(&self, asked: &Asked, listed: &[u64]) {
+    /// Judges what was listed of the leases up to `last`.
+    fn judge_list(&self, asked: &Asked, listed: &[u64], last: u64) {
         must!(listed.is_sorted_by(|one, next| one < next), "Answer", "{listed:?} do not ascend");
         let promises = &self.crowd.promises;
-        for (lease, promise) in &promises.leases {
+        let first = asked.lease + 1;
+        let behind = listed.first().is_none_or(|one| *one >= first);
+        must!(behind, "Answer", "{asked:?} got {listed:?}");
+        for (lease, promise) in promises.leases.range(first.min(last)..=last) {
             let there = listed.binary_search(lease).is_ok();
             let gone = promises.gone_at(*lease).is_some_and(|gone_at| gone_at < asked.at);
             must!(!(there && gone), "LeaseNotResurrected", "{lease} is listed: {promise:?}");

@@ -11,8 +11,9 @@ use raftd::wire::client::{
 use raftd::wire::error::Error;
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{Hello, Sender, encode_hello};
-use raftd::wire::leases::{LeaseRequest, LeaseTerm, LeaseTimes, lease_request};
+use raftd::wire::leases::{LeaseList, LeaseRequest, LeaseTerm, LeaseTimes, lease_request};
 use raftd::wire::reply::{ReplyBody, decode_reply};
+use std::ops::Range;
 
 /// What a client heard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +21,7 @@ pub(in crate::raft) enum Answer {
     Done,
     Term(LeaseTerm),
     Times(LeaseTimes),
+    Leases(LeaseList),
     Failed(Error),
 }
 
@@ -62,6 +64,27 @@ impl Nodes {
     /// Asks something about a lease through a new connection; the number of the request.
     pub(in crate::raft) fn lease(&mut self, nth: usize, request: LeaseRequest) -> u64 {
         self.ask(nth, |bytes, number| lease_request(bytes, number, &request)).0
+    }
+
+    /// Asks it so many times through one new connection; the numbers of the requests.
+    pub(in crate::raft) fn lease_often(
+        &mut self,
+        nth: usize,
+        request: LeaseRequest,
+        times: u64,
+    ) -> (Range<u64>, ConnectionId) {
+        let (first, connection) = self.ask(nth, |bytes, first| {
+            (first..first + times).for_each(|number| lease_request(bytes, number, &request));
+        });
+        self.requests = first + times - 1;
+        (first..first + times, connection)
+    }
+
+    /// The clients hear what was sent to them, and nothing else happens.
+    pub(in crate::raft) fn hear_answers(&mut self) {
+        for pipe in 0..self.pipes.len() {
+            self.deliver_to(pipe, 0);
+        }
     }
 
     /// A lease as a server has it.
@@ -117,6 +140,7 @@ impl Nodes {
             let Ok(reply) = decode_reply(frame.body) else { continue };
             let answer = match reply.body {
                 ReplyBody::Put { .. }
+                | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutWith { .. }
                 | ReplyBody::OpenSession { .. }
                 | ReplyBody::LeaseRevoke { .. }
@@ -124,7 +148,12 @@ impl Nodes {
                 ReplyBody::Range(range) if range.goes_on => continue,
                 ReplyBody::Range(_) => Answer::Done,
                 ReplyBody::LeaseTerm { term, .. } => Answer::Term(term),
-                ReplyBody::LeaseTimes(times, _) => Answer::Times(times),
+                ReplyBody::LeaseTimes(times, names) => {
+                    let names = names.iter().map(<[u8]>::to_vec).collect();
+                    self.names.insert(reply.id, names);
+                    Answer::Times(times)
+                }
+                ReplyBody::LeaseList(list) => Answer::Leases(list),
                 ReplyBody::Snapshot(piece) => {
                     let end = piece.offset + u64::try_from(piece.bytes.len()).unwrap();
                     if end < piece.snapshot.bytes || end == 0 {
@@ -141,12 +170,10 @@ impl Nodes {
                 ReplyBody::Status(_)
                 | ReplyBody::WatchCancel { .. }
                 | ReplyBody::WatchProgress { .. }
-                | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutIf { .. }
                 | ReplyBody::Compact { .. }
                 | ReplyBody::DeleteRangeWith { .. }
                 | ReplyBody::Txn { .. }
-                | ReplyBody::LeaseList(_)
                 | ReplyBody::MemberList(_)
                 | ReplyBody::Transfer { .. } => panic!("nobody asked for that"),
             };

@@ -58,6 +58,11 @@ impl Nodes {
         node.unsent(connection).len()
     }
 
+    /// The other end reads nothing from now on.
+    pub(in crate::raft) fn stop_reading(&mut self, connection: ConnectionId) {
+        self.unread.push(connection);
+    }
+
     /// The other end reads from now on.
     pub(in crate::raft) fn read_on(&mut self, nth: usize, connection: ConnectionId) {
         self.unread.retain(|id| *id != connection);
