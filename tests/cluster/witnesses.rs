@@ -222,6 +222,11 @@ struct Told {
     leader: Option<usize>,
 }
 
+impl Told {
+    /// Nothing came, and it may have been done.
+    const NOTHING: Told = Told { outcome: Outcome::Unknown, saw: None, leader: None };
+}
+
 /// One question and its answer. The coin decides how a read is made fresh, and whether a change
 /// asks what was there.
 fn converse(connection: &mut Connection, kind: &OpKind, coin: bool) -> Told {
@@ -255,9 +260,24 @@ fn converse(connection: &mut Connection, kind: &OpKind, coin: bool) -> Told {
             selection: wire::Selection::ALL,
         }),
     };
-    match connection.flush(deadline).and_then(|()| connection.receive(deadline)) {
-        Err(_) => Told { outcome: Outcome::Unknown, saw: None, leader: None },
-        Ok(reply) => meaning(&reply.body),
+    if connection.flush(deadline).is_err() {
+        return Told::NOTHING;
+    }
+    let mut before = Vec::new();
+    loop {
+        let Ok(reply) = connection.receive(deadline) else { return Told::NOTHING };
+        let goes_on = matches!(&reply.body, ReplyBody::Range(part) if part.goes_on);
+        let mut told = meaning(&reply.body);
+        if let Outcome::Answered(Answer::Range { rows, .. }) = &mut told.outcome {
+            // A long range comes in parts; what it is in all stands in the last one.
+            before.append(rows);
+            if !goes_on {
+                rows.append(&mut before);
+            }
+        }
+        if !goes_on {
+            return told;
+        }
     }
 }
 

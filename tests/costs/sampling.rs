@@ -50,15 +50,18 @@ pub(crate) fn end(operation: &str) {
     }
 }
 
-/// The functions of raftd in a printed backtrace, each with its line.
+/// The functions of raftd in a printed backtrace, each with its line. They are known by their
+/// files: of what is inlined the name has no path.
 fn way(backtrace: &str) -> String {
     let mut lines = backtrace.lines().peekable();
     let mut found = Vec::new();
     while let Some(line) = lines.next() {
         let place = lines.next_if(|next| next.trim_start().starts_with("at "));
         let function = line.split_once(": ").map_or(line, |(_, function)| function);
-        let ours = function.contains("raftd::") && found.len() < SHOWN;
-        if let Some(place) = place.filter(|_| ours) {
+        let is_ours = |place: &&str| place.trim_start().starts_with("at ./src/");
+        if let Some(place) = place.filter(is_ours)
+            && found.len() < SHOWN
+        {
             found.push(format!("         {} {}\n", function.trim(), place.trim()));
         }
     }
