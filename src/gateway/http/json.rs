@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status, Streaming};
 
 use crate::gateway::pause::{Pause, pause};
+use crate::gateway::room::Held;
 
 use super::answer::{error, json_text, stream, stream_end, stream_error};
 use super::codec::{JsonCodec, read};
@@ -125,7 +126,10 @@ async fn once(
     let codec = JsonCodec::one(rpc.response.clone());
     let answered = client.unary(asked(parts, message), rpc.path.clone(), codec).await;
     let answered = answered.map_err(in_our_words)?;
-    Ok(json_text(StatusCode::OK, answered.into_inner()))
+    let held = answered.extensions().get::<Held>().cloned();
+    let json = answered.into_inner();
+    let json = if let Some(held) = held { held.hold(json) } else { json };
+    Ok(json_text(StatusCode::OK, json))
 }
 
 async fn many(

@@ -50,7 +50,7 @@ impl Kv for Service {
         let consistency = words::consistency(request.get_ref())?;
         let asked = words::get(request.into_inner());
         let found = range::range(&self.kv.0, &asked, consistency).await?;
-        Ok(Response::new(words::got(found)))
+        Ok(found.map(words::got))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

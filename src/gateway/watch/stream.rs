@@ -422,7 +422,7 @@ mod tests {
     use crate::wire::watch::{WatchHead, watch_progress_reply, watch_reply};
 
     fn watching() -> Watching {
-        let cluster = Arc::new(Cluster::start(&[]));
+        let cluster = Arc::new(Cluster::start(&[], 0));
         let decoder = ProstCodec::<WatchResponse, WatchRequest>::default().decoder();
         let requests = Streaming::new_request(decoder, Body::empty(), None, None);
         Watching::new(cluster, &Arc::default(), 0, Some(requests))
