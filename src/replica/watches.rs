@@ -36,6 +36,10 @@ const FORGOTTEN_PER_TURN: usize = 512;
 /// 3.3 MB. Bytes.
 const WATCH_BYTES: usize = 304;
 
+/// What a watch hears whose keys are too long.
+const WATCH_KEYS_TOO_LONG: &str = "the key and the end of a watch have more than 16 KiB";
+const _: () = assert!(limits::WATCH_KEYS_BYTES_MAX == 16 * 1024);
+
 /// A watch's name.
 type Name = (ConnectionId, u64);
 
@@ -217,7 +221,11 @@ impl Node {
         if self.watches.open.contains_key(&name) {
             return Err(Error::BadRequest { why: "a watch has this id".into() });
         }
-        let bytes = WATCH_BYTES + 2 * (args.key.len() + args.end.len());
+        let keys = args.key.len() + args.end.len();
+        if keys > limits::WATCH_KEYS_BYTES_MAX {
+            return Err(Error::BadRequest { why: WATCH_KEYS_TOO_LONG.into() });
+        }
+        let bytes = WATCH_BYTES + 2 * keys;
         if self.watches.bytes + bytes > limits::WATCHES_BYTES_MAX {
             return Err(Error::Busy { what: "too many watches".into() });
         }
