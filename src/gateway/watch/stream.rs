@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -26,12 +26,14 @@ use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::gateway::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
 };
+use crate::limits::WATCH_KEYS_BYTES_MAX;
 use crate::types::Revision;
 use crate::wire::error::{Advice, Error as WireError};
 use crate::wire::reply::{ReplyBody, decode_reply};
 
 use super::inbox::{Asking, Inbox, Item, Waiting};
-use super::watcher::{TooLarge, Watcher, compacted, ended};
+use super::waiters::Waiters;
+use super::watcher::{NotTaken, Watcher, compacted, ended};
 
 /// What stands for no watch, or for all of them.
 const NO_WATCH: i64 = -1;
@@ -39,11 +41,13 @@ const NO_WATCH: i64 = -1;
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
-/// Waits before a node is asked again that could not serve: the first, and the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const STREAM_IS_FULL: &str = "raftd: this stream has too many watches: open another one";
+const ALL_ARE_FULL: &str = "raftd: there are too many watches: ask another gateway";
 
-type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Watches of one stream, with their keys: more than a node takes of all. Bytes.
+const STREAM_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+pub(super) type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The watches of one stream.
 pub(in crate::gateway) struct Watching {
@@ -53,16 +57,16 @@ pub(in crate::gateway) struct Watching {
     /// `None` once the client has said all.
     requests: Option<Streaming<WatchRequest>>,
     inbox: Arc<Inbox>,
+    waiting: Arc<Waiting>,
     watchers: BTreeMap<i64, Watcher>,
+    /// What those take.
+    bytes: usize,
     ready: VecDeque<WatchResponse>,
     next_id: i64,
     /// How often nodes were asked.
     times: u64,
-    /// Watches that no node has been asked for.
-    unasked: VecDeque<i64>,
-    /// Attempts in vain since a node has served, and the wait before the next.
-    attempts: u32,
-    pause: Option<Pause>,
+    /// Watches that are not open at a node.
+    waiters: Waiters,
     progress: Option<Round>,
     rounds: u64,
     /// The client has asked for another round meanwhile.
@@ -92,13 +96,13 @@ impl Watching {
             progress_ms,
             requests,
             inbox: Inbox::new(waiting),
+            waiting: Arc::clone(waiting),
             watchers: BTreeMap::new(),
+            bytes: 0,
             ready: VecDeque::new(),
             next_id: 0,
             times: 0,
-            unasked: VecDeque::new(),
-            attempts: 0,
-            pause: None,
+            waiters: Waiters::new(),
             progress: None,
             rounds: 0,
             progress_again: false,
@@ -135,16 +139,24 @@ impl Watching {
 
     pub(super) fn create(&mut self, request: WatchCreateRequest) {
         let start = request.start_revision;
-        let fits = check_size(request.key.len() + request.range_end.len());
-        let mut watcher = Watcher::new(request.watch_id, request);
+        let keys = request.key.len() + request.range_end.len();
+        let (share, parts) = (self.waiting.watches.share(), self.waiting.parts.share());
+        let mut watcher = Watcher::new(request, share, parts);
         if watcher.is_empty() {
             return self.refuse(EMPTY_RANGE);
         }
         if start < 0 {
             return self.refuse(known(COMPACTED).message());
         }
-        if let Err(why) = fits {
+        if let Err(why) = check_size(keys) {
             return self.refuse(why.message());
+        }
+        if keys > WATCH_KEYS_BYTES_MAX {
+            let max = WATCH_KEYS_BYTES_MAX;
+            return self.refuse(&format!("raftd: the keys of a watch have more than {max} bytes"));
+        }
+        if self.bytes + watcher.cost() > STREAM_BYTES_MAX {
+            return self.refuse(STREAM_IS_FULL);
         }
         if watcher.id() == 0 {
             while self.watchers.contains_key(&self.next_id) {
@@ -155,7 +167,11 @@ impl Watching {
         } else if self.watchers.contains_key(&watcher.id()) {
             return self.refuse(DUPLICATE_ID);
         }
-        self.unasked.push_back(watcher.id());
+        if watcher.settle().is_err() {
+            return self.refuse(ALL_ARE_FULL);
+        }
+        self.bytes += watcher.cost();
+        self.waiters.add(watcher.id(), Instant::now());
         self.watchers.insert(watcher.id(), watcher);
     }
 
@@ -179,6 +195,8 @@ impl Watching {
     fn end(&mut self, last: WatchResponse) {
         let watch_id = last.watch_id;
         let Some(watcher) = self.watchers.remove(&watch_id) else { return };
+        self.bytes -= watcher.cost();
+        self.waiters.remove(watch_id);
         if !watcher.is_created() {
             let header = Some(self.header(self.newest()));
             let created =
@@ -228,7 +246,7 @@ impl Watching {
     fn on_lost(&mut self, asking: Asking) {
         if let Some(watcher) = self.asked(asking) {
             watcher.lost();
-            self.unasked.push_back(asking.watch);
+            self.waiters.add(asking.watch, Instant::now());
         }
     }
 
@@ -247,10 +265,16 @@ impl Watching {
         };
         match decode_reply(body).map(|reply| reply.body) {
             Ok(ReplyBody::Watch(reply)) => {
-                self.attempts = 0;
-                let taken = watcher.take(body, &reply, newest, header, &mut self.ready);
-                if let Err(TooLarge) = taken {
-                    self.end_because(asking.watch, "raftd: one revision has too many events");
+                self.waiters.opened(asking.watch);
+                match watcher.take(body, &reply, newest, header, &mut self.ready) {
+                    Ok(()) => {}
+                    Err(NotTaken::TooLarge) => {
+                        self.end_because(asking.watch, "raftd: one revision has too many events");
+                    }
+                    Err(NotTaken::NoRoom) => {
+                        self.on_lost(asking);
+                        self.wait_before_asking();
+                    }
                 }
             }
             Ok(ReplyBody::Error(error)) => self.on_error(asking, &error),
@@ -270,6 +294,12 @@ impl Watching {
         match error.advice() {
             Advice::AskAgain | Advice::Unknown => {
                 self.on_lost(asking);
+                self.waiters.refused();
+                if let WireError::Busy { .. } = error {
+                    for watch in self.waiters.crowded(Instant::now()) {
+                        self.end_because(watch, &format!("raftd: no node has room: {error}"));
+                    }
+                }
                 self.wait_before_asking();
             }
             Advice::GiveUp => self.end_because(asking.watch, &format!("raftd: {error}")),
@@ -322,25 +352,23 @@ impl Watching {
     // ---- whom to ask --------------------------------------------------------------------------
 
     fn wait_before_asking(&mut self) {
-        let pause = PAUSE_MIN.saturating_mul(1 << self.attempts.min(10)).min(PAUSE_MAX);
-        self.attempts = self.attempts.saturating_add(1);
         let nodes = Arc::clone(&self.cluster.nodes);
-        self.pause = Some(Box::pin(async move { nodes.pause_for(pause).await }));
+        self.waiters.wait(|time| Box::pin(async move { nodes.pause_for(time).await }));
     }
 
     /// Asks for the watches that no node is asked for.
     fn ask(&mut self) {
-        while let Some(id) = self.unasked.pop_front() {
-            let Some(watcher) = self.watchers.get_mut(&id) else { continue };
+        while let Some(id) = self.waiters.take() {
+            let watcher = self.watchers.get_mut(&id).expect("who waits has not ended");
             self.times += 1;
             let sink = self.inbox.sink(Asking { watch: id, time: self.times });
-            let attempts = usize::try_from(self.attempts).unwrap_or(0);
+            let attempts = self.waiters.attempts();
             let asked = self.cluster.nodes.home_now(attempts).and_then(|link| {
                 let number = link.watch(&watcher.args(self.progress_ms), sink)?;
                 Some((link, number))
             });
             let Some((link, number)) = asked else {
-                self.unasked.push_front(id);
+                self.waiters.add(id, Instant::now());
                 return self.wait_before_asking();
             };
             watcher.asked(link, number, self.times);
@@ -357,13 +385,7 @@ impl Watching {
                 self.on_item(item);
                 continue;
             }
-            if let Some(pause) = &mut self.pause {
-                if pause.as_mut().poll(context).is_pending() {
-                    break;
-                }
-                self.pause = None;
-            }
-            if self.unasked.is_empty() {
+            if !self.waiters.poll(context) {
                 break;
             }
             self.ask();
@@ -441,7 +463,7 @@ mod tests {
 
     /// Asks a node for the next watch. Answers its number there.
     fn ask(watching: &mut Watching, link: &Link) -> u64 {
-        let watch = watching.unasked.pop_front().unwrap();
+        let watch = watching.waiters.take().unwrap();
         watching.times += 1;
         let time = watching.times;
         let sink = watching.inbox.sink(Asking { watch, time });
@@ -475,9 +497,8 @@ mod tests {
             watching.create(request.clone());
             watching.cancel(7);
             watching.create(request);
-            while !watching.unasked.is_empty() {
-                ask(&mut watching, &link);
-            }
+            ask(&mut watching, &link);
+            assert_eq!(watching.waiters.take(), None);
             assert_eq!(link.waiting(), 1);
             watching.cancel(7);
             assert_eq!(link.waiting(), 0);
