@@ -193,9 +193,11 @@ mod tests {
         let room = Room::of(100);
         let mut share = room.share();
         share.set(60).unwrap();
-        let body = |text: &'static str| Body::new(Whole::new(Bytes::from_static(text.as_bytes())));
-        let response = held(share.hold("answer").map(body).into_http());
-        let mut body = response.into_body();
+        let (_, text, extensions) = share.hold("answer").into_parts();
+        let mut response =
+            HttpResponse::new(Body::new(Whole::new(Bytes::from_static(text.as_bytes()))));
+        *response.extensions_mut() = extensions;
+        let mut body = held(response).into_body();
         let mut sent = run(body.frame()).unwrap().unwrap().into_data().unwrap();
         assert!(run(body.frame()).is_none());
         drop(body);

@@ -441,6 +441,7 @@ mod tests {
     use tonic_prost::ProstCodec;
 
     use super::*;
+    use crate::wire::results::KeyValue;
     use crate::wire::watch::{WatchHead, watch_progress_reply, watch_reply};
 
     fn watching() -> Watching {
@@ -521,6 +522,41 @@ mod tests {
             let said: Vec<i64> = watching.ready.iter().map(|it| it.watch_id).collect();
             assert_eq!(said, [0, 1], "both are open, and that is all");
             assert_eq!(watching.watchers[&1].args(0).start, Revision(3));
+        });
+    }
+
+    /// The events of a revision that comes in parts had a bound for each watch, and none for all.
+    #[test]
+    fn a_revision_for_which_there_is_no_room_is_asked_for_again() {
+        run(async {
+            let (mut watching, link) = (watching(), Link::to_nobody());
+            let part = |number, revision, more| {
+                let head = WatchHead { revision: Revision(revision), more };
+                let (key, value, version, lease) = (&b"a"[..], &b"v"[..], 1, 0);
+                let (create_revision, mod_revision) = (Revision(6), Revision(6));
+                let kv = KeyValue { key, value, create_revision, mod_revision, version, lease };
+                link.hear(|out| watch_reply(out, number, head, [(kv, None)].into_iter()));
+            };
+            let number = open(&mut watching, &link, 0, 5);
+            watching.ready.clear();
+            let parts = Arc::clone(&watching.waiting.parts);
+            let (mut others, mut favoured) = (parts.share(), parts.share());
+            others.force(parts.bytes_max());
+            favoured.set_in_turn(1).unwrap();
+            part(number, 5, true);
+            hear(&mut watching);
+            assert_eq!((link.waiting(), watching.ready.len()), (0, 0));
+            drop((others, favoured));
+            let number = ask(&mut watching, &link);
+            let head = WatchHead { revision: Revision(5), more: false };
+            link.hear(|out| watch_reply(out, number, head, [].into_iter()));
+            part(number, 5, true);
+            hear(&mut watching);
+            assert!(parts.taken() > 0 && watching.ready.is_empty());
+            part(number, 6, false);
+            hear(&mut watching);
+            let events: Vec<usize> = watching.ready.iter().map(|it| it.events.len()).collect();
+            assert_eq!((events, parts.taken()), (vec![2], 0));
         });
     }
 }
