@@ -153,6 +153,10 @@ pub const REPLY_BYTES_MAX: usize = RANGE_REPLY_BYTES_MAX + REQUEST_BYTES_MAX + 6
 /// to come back. Bytes.
 pub const WATCHES_BYTES_MAX: usize = 6 * 1024 * 1024;
 
+/// The key of one watch and the end of its range together: some are not to take the room of all.
+/// Nobody is known to watch keys of more than 1 KiB. Bytes.
+pub const WATCH_KEYS_BYTES_MAX: usize = 16 * 1024;
+
 /// Events in one frame of a watch, unless a single one is larger. A revision that is larger takes
 /// several. Bytes.
 pub const WATCH_BATCH_BYTES: usize = 64 * 1024;

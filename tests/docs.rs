@@ -99,6 +99,7 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("WATCH_OUT_HIGH_WATER", limits::WATCH_OUT_HIGH_WATER),
         ("WATCH_BATCH_BYTES", limits::WATCH_BATCH_BYTES),
         ("WATCHES_BYTES_MAX", limits::WATCHES_BYTES_MAX),
+        ("WATCH_KEYS_BYTES_MAX", limits::WATCH_KEYS_BYTES_MAX),
         ("CLIENT_OUT_BYTES_MAX", limits::CLIENT_OUT_BYTES_MAX),
         ("WAITING_READ_BYTES_MAX", limits::WAITING_READ_BYTES_MAX),
         ("CONNECTIONS_MAX", limits::CONNECTIONS_MAX),

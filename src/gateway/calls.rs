@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
-use tonic::Request;
+use tonic::{Request, Response};
 
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::{NodeId, Revision, SessionId};
@@ -24,6 +24,7 @@ use super::link::{Link, Lost, Replies};
 use super::nodes::Nodes;
 use super::options::User;
 use super::proto::etcdserverpb::ResponseHeader;
+use super::room::{Room, cost};
 use super::sessions::{Call, Sessions};
 use super::source::Sources;
 
@@ -44,6 +45,8 @@ pub(super) struct Cluster {
     /// Who this gateway is there.
     pub(super) identity: Identity,
     pub(super) sources: Sources,
+    /// What large answers take until their clients have read them.
+    pub(super) answers: Arc<Room>,
     sessions: Arc<Sessions>,
 }
 
@@ -132,9 +135,43 @@ impl Parts {
 
 impl Cluster {
     /// The cluster that is reached at these addresses. `user`: as whom the gateway logs in there.
-    pub(super) fn start(addresses: &[String], user: Option<&User>) -> Cluster {
+    /// Its large answers take so many bytes.
+    pub(super) fn start(
+        addresses: &[String],
+        user: Option<&User>,
+        answers_bytes: usize,
+    ) -> Cluster {
         let (nodes, identity) = (Nodes::start(addresses), Identity::of(user));
-        Cluster { nodes, identity, sources: Sources::default(), sessions: Arc::default() }
+        let answers = Room::of(answers_bytes);
+        let (sources, sessions) = (Sources::default(), Arc::default());
+        Cluster { nodes, identity, sources, answers, sessions }
+    }
+
+    /// What a client hears for whose answer there is no room.
+    pub(super) fn no_room(&self) -> tonic::Status {
+        let bytes_max = self.answers.bytes_max();
+        tonic::Status::resource_exhausted(format!(
+            "raftd: answers that their clients have not read take {bytes_max} bytes: ask for fewer \
+             keys at a time, or by RangeStream; or see raftd-gateway --answers-bytes"
+        ))
+    }
+
+    /// An answer that reads so many bytes, with what it takes, if there is room for it.
+    pub(super) fn try_hold<T>(
+        &self,
+        bytes: usize,
+        answer: T,
+    ) -> Result<Response<T>, tonic::Status> {
+        let mut share = self.answers.share();
+        share.set(cost(bytes, 0)).map_err(|_| self.no_room())?;
+        Ok(share.hold(answer))
+    }
+
+    /// The same of what has changed something: its client is to know, whatever room there is.
+    pub(super) fn hold<T>(&self, bytes: usize, answer: T) -> Response<T> {
+        let mut share = self.answers.share();
+        share.force(cost(bytes, 0));
+        share.hold(answer)
     }
 
     /// Refuses a request that is to be refused while nobody is known to lead.

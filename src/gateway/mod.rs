@@ -17,7 +17,7 @@
 //! channel    a stream that a task feeds         incoming   clients that connect
 //! tls        files, and what is made of them    identity   who a client is, for whoever decides
 //! options    flags                              proto      etcd's messages
-//! pause      time that passes
+//! pause      time that passes                room       memory that is shared
 //! ```
 //!
 //! One Put: `kv` checks it in etcd's words → `calls` gives it a number in a session → `link`
@@ -46,6 +46,7 @@ mod nodes;
 mod options;
 mod pause;
 pub mod proto;
+mod room;
 mod sessions;
 mod source;
 mod tls;
@@ -177,7 +178,8 @@ pub async fn serve(
     let tls = options.tls.as_ref().map(Tls::load).transpose().map_err(ServeError::Tls)?;
     let listen = |source| ServeError::Listen { address: options.listen.clone(), source };
     let listener = TcpListener::bind(&options.listen).await.map_err(listen)?;
-    let cluster = Arc::new(Cluster::start(&options.cluster, options.user.as_ref()));
+    let Options { cluster, user, answers_bytes, .. } = options;
+    let cluster = Arc::new(Cluster::start(cluster, user.as_ref(), *answers_bytes));
     let clients = match &tls {
         None => "anybody",
         Some(tls) if tls.asks_for_certificates() => "tls,certificates",

@@ -8,6 +8,13 @@ use std::time::Duration;
 use crate::program::{Parsed, UsageError, read_flags, refuse};
 use crate::types::is_address;
 
+/// `--answers-bytes`: two of the largest answers. Bytes.
+const ANSWERS_BYTES_DEFAULT: usize = 512 * 1024 * 1024;
+
+/// The least: the largest answer to a transaction. The most: what no machine has. Bytes.
+const ANSWERS_BYTES_MIN: usize = 8 * 1024 * 1024;
+const ANSWERS_BYTES_MAX: usize = 1 << 44;
+
 /// What `raftd-gateway` was told to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -22,6 +29,9 @@ pub struct Options {
     pub watch_progress: Duration,
     /// As whom it logs in to the cluster, if rights count there. `--user`, `--password-file`.
     pub user: Option<User>,
+    /// What the large answers to all clients may take together until those have read them. Bytes.
+    /// `--answers-bytes`.
+    pub answers_bytes: usize,
     /// What clients are met with by TLS; `None`: they are met without it. `--cert-file` and others.
     pub tls: Option<TlsFiles>,
 }
@@ -82,6 +92,13 @@ fn flags() -> getopts::Options {
         "SECONDS",
     );
     user_flags(&mut flags);
+    flags.optopt(
+        "",
+        "answers-bytes",
+        "memory for all large answers together until their clients have read them; beyond it who \
+         asks for much is refused (default 536870912)",
+        "BYTES",
+    );
     tls_flags(&mut flags);
     flags
 }
@@ -186,7 +203,27 @@ impl Options {
             }
         };
         let user = user(matches.opt_str("user"), matches.opt_str("password-file"))?;
-        Ok(Parsed::Serve(Options { listen, cluster, advertise, watch_progress, user, tls }))
+        let answers_bytes = answers_bytes(matches.opt_str("answers-bytes"))?;
+        Ok(Parsed::Serve(Options {
+            listen,
+            cluster,
+            advertise,
+            watch_progress,
+            user,
+            answers_bytes,
+            tls,
+        }))
+    }
+}
+
+fn answers_bytes(text: Option<String>) -> Result<usize, UsageError> {
+    let Some(text) = text else { return Ok(ANSWERS_BYTES_DEFAULT) };
+    match text.parse() {
+        Ok(bytes @ ANSWERS_BYTES_MIN..=ANSWERS_BYTES_MAX) => Ok(bytes),
+        Ok(_) | Err(_) => refuse(format!(
+            "--answers-bytes {text:?} is not a number from {ANSWERS_BYTES_MIN} to \
+             {ANSWERS_BYTES_MAX}"
+        )),
     }
 }
 
@@ -236,6 +273,17 @@ mod tests {
             let options = parse(&format!("{given} {auth}")).unwrap();
             let trusted_ca = options.tls.unwrap().trusted_ca;
             assert_eq!(trusted_ca.as_deref(), Some("ca.pem".as_ref()), "{auth}");
+        }
+    }
+
+    #[test]
+    fn room_for_answers_is_a_number_of_bytes_that_holds_one() {
+        assert_eq!(parse("").unwrap().answers_bytes, 512 * 1024 * 1024);
+        assert_eq!(parse("--answers-bytes 8388608").unwrap().answers_bytes, 8 * 1024 * 1024);
+        for wrong in ["8388607", "1g", "-1"] {
+            let why = parse(&format!("--answers-bytes={wrong}")).unwrap_err().to_string();
+            let said = format!("--answers-bytes {wrong:?} is not a number from 8388608 to ");
+            assert!(why.starts_with(&said), "{why}");
         }
     }
 

@@ -39,6 +39,10 @@ const FORGOTTEN_PER_TURN: usize = 512;
 /// 3.3 MB. Bytes.
 const WATCH_BYTES: usize = 304;
 
+/// What a watch hears whose keys are too long.
+const WATCH_KEYS_TOO_LONG: &str = "the key and the end of a watch have more than 16 KiB";
+const _: () = assert!(limits::WATCH_KEYS_BYTES_MAX == 16 * 1024);
+
 /// A watch's name.
 pub(super) type Name = (ConnectionId, u64);
 
@@ -241,8 +245,12 @@ impl Node {
         if self.watches.open.contains_key(&name) {
             return Err(Error::BadRequest { why: "a watch has this id".into() });
         }
+        let keys = args.key.len() + args.end.len();
+        if keys > limits::WATCH_KEYS_BYTES_MAX {
+            return Err(Error::BadRequest { why: WATCH_KEYS_TOO_LONG.into() });
+        }
         self.may_watch(asker, args.key, RangeEnd::from_bytes(args.end)).map_err(denied)?;
-        let bytes = WATCH_BYTES + 2 * (args.key.len() + args.end.len());
+        let bytes = WATCH_BYTES + 2 * keys;
         if self.watches.bytes + bytes > limits::WATCHES_BYTES_MAX {
             return Err(Error::Busy { what: "too many watches".into() });
         }

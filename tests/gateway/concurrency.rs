@@ -3,7 +3,10 @@
 use super::harness::{Cluster, PATIENCE};
 use super::program::{Clients, Gateway, block_on, get, get_prefix, put, refused, with_gateway};
 use bytes::Bytes;
-use raftd::gateway::proto::etcdserverpb::{DeleteRangeRequest, LeaseRevokeRequest, PutRequest};
+use raftd::gateway::proto::etcdserverpb::request_op::Request;
+use raftd::gateway::proto::etcdserverpb::{
+    DeleteRangeRequest, LeaseRevokeRequest, PutRequest, RequestOp, TxnRequest,
+};
 use raftd::gateway::proto::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
     ResignRequest,
@@ -188,6 +191,34 @@ fn clients_that_keep_the_queue_themselves_stand_in_the_same_one() {
         let key = "l/abc".into();
         clients.delete(DeleteRangeRequest { key, ..Default::default() }).await.unwrap();
         assert_eq!(&answer(ours).await.unwrap().key[..], b"l/2");
+    });
+}
+
+/// A client that created several keys by one transaction, and then waited by one of them, heard
+/// that its session was over, and its key was deleted: another one was taken for its own.
+#[test]
+fn keys_that_were_created_at_once_are_not_before_each_other() {
+    with_gateway(1, |clients, _gateway| async move {
+        clients.grant(1, 60).await.unwrap();
+        let puts = ["l/0", "l/1", "l/2"].map(|key| {
+            let request = Some(Request::RequestPut(PutRequest { lease: 1, ..put(key, "") }));
+            RequestOp { request }
+        });
+        let txn = TxnRequest { success: puts.into(), ..TxnRequest::default() };
+        clients.kv().txn(txn).await.unwrap();
+        let locked = clients.begin_lock("l", 1);
+        assert_eq!(&answer(locked).await.unwrap().key[..], b"l/1");
+        assert_eq!(clients.range(get_prefix("l/")).await.unwrap().count, 3);
+        // Whoever comes later waits for all of them.
+        clients.grant(3, 60).await.unwrap();
+        let mut later = clients.begin_lock("l", 3);
+        clients.wait_until("l/3", true).await;
+        for key in ["l/1", "l/2"] {
+            clients.unlock(key.into()).await;
+            assert!(waits(&mut later).await);
+        }
+        clients.unlock("l/0".into()).await;
+        assert_eq!(&answer(later).await.unwrap().key[..], b"l/3");
     });
 }
 

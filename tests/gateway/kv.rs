@@ -1,13 +1,34 @@
 //! Puts, reads, deletes, compaction.
 
-use super::program::{get, get_prefix, line, prefix_end, put, refused, with_gateway};
+use super::harness::{Cluster, PATIENCE};
+use super::program::{
+    Clients, Gateway, block_on, get, get_prefix, line, prefix_end, put, refused, with_gateway,
+};
 use super::txn::put_op;
 use raftd::gateway::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use raftd::gateway::proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, TxnRequest,
 };
 use raftd::limits::SORTED_KEYS_MAX;
-use tonic::Code;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+impl Clients {
+    /// Begins to get an answer, of which nothing is read.
+    async fn read_nothing(
+        &self,
+        request: RangeRequest,
+    ) -> Result<Streaming<RangeResponse>, Status> {
+        let mut grpc = Grpc::new(self.channel());
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
+        let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
+        let begun = grpc.server_streaming(Request::new(request), path, codec).await;
+        begun.map(Response::into_inner)
+    }
+}
 
 #[test]
 fn keys_are_put_read_and_deleted() {
@@ -105,6 +126,45 @@ fn a_range_larger_than_a_nodes_reply_is_whole() {
         let sorted = clients.range(RangeRequest { limit: 39, sort_target, ..all }).await.unwrap();
         assert_eq!((sorted.kvs.len(), sorted.more, sorted.count), (39, true, 40));
         assert!(sorted.kvs.is_sorted_by(|one, next| one.value < next.value));
+    });
+}
+
+/// Each answer had a bound, and all of them together had none: some clients that asked for much and
+/// read nothing took all memory.
+#[test]
+fn answers_that_nobody_reads_have_a_bound_and_small_ones_are_given() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let gateway = Gateway::start_with(&cluster, &["--answers-bytes", "16777216"]);
+    block_on(async {
+        let clients = gateway.clients().await;
+        let value = "v".repeat(1_000_000);
+        for number in 0..6 {
+            clients.put_key(&format!("large/{number}"), &value).await;
+        }
+        // Of each answer a window's worth is read, and no more.
+        let mut unread = Vec::new();
+        let why = loop {
+            assert!(unread.len() < 3, "three take more than there is room for");
+            let other = gateway.clients().await;
+            match other.read_nothing(get_prefix("large/")).await {
+                Ok(answer) => unread.push((other, answer)),
+                Err(why) => break why,
+            }
+        };
+        assert_eq!(why.code(), Code::ResourceExhausted, "{why:?}");
+        assert!(why.message().contains("ask for fewer keys at a time"), "{why:?}");
+        assert_eq!(unread.len(), 2);
+        assert_eq!(clients.value("large/0").await.map(|it| it.len()), Some(1_000_000));
+        clients.put_key("small", "s").await;
+        assert_eq!(clients.value("small").await.as_deref(), Some("s"));
+        // What they have is given back when they are gone.
+        drop(unread);
+        let deadline = raftd::client::Deadline::after(PATIENCE);
+        while let Err(why) = clients.range(get_prefix("large/")).await {
+            assert_eq!(why.code(), Code::ResourceExhausted, "{why:?}");
+            assert!(!deadline.has_passed(), "{why:?}");
+        }
     });
 }
 

@@ -12,6 +12,7 @@ use raftd::gateway::proto::etcdserverpb::{
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use raftd::gateway::proto::mvccpb::Event;
+use raftd::limits::{WATCH_KEYS_BYTES_MAX, WATCHES_BYTES_MAX};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Streaming;
@@ -233,8 +234,47 @@ fn a_watch_that_no_node_takes_is_refused_and_harms_nobody() {
         let large = watches.create(WatchCreateRequest { key, ..Default::default() }).await;
         let reason = "etcdserver: request is too large";
         assert_eq!((large.watch_id, large.canceled, &*large.cancel_reason), (-1, true, reason));
+        let key = vec![b'k'; WATCH_KEYS_BYTES_MAX + 1].into();
+        let large = watches.create(WatchCreateRequest { key, ..Default::default() }).await;
+        let reason = "raftd: the keys of a watch have more than 16384 bytes";
+        assert_eq!((large.watch_id, large.canceled, &*large.cancel_reason), (-1, true, reason));
         assert_eq!(clients.put_key("a", "1").await, 2);
         assert!(!gateway.log_text().contains("connection lost"));
+    });
+}
+
+/// All were kept, and those for which the nodes had no room were asked for again and again: their
+/// client heard nothing of them, and the gateway grew with whatever it asked for.
+#[test]
+fn watches_that_are_too_many_are_said_not_to_be() {
+    /// What a watch costs at a server beside its key, which counts twice. Bytes.
+    const WATCH_BYTES: usize = 304;
+    const COUNT: usize = 600;
+    let open = WATCHES_BYTES_MAX / (WATCH_BYTES + 2 * WATCH_KEYS_BYTES_MAX);
+    with_gateway(1, |clients, _gateway| async move {
+        let mut watches = Watches::open(&clients).await;
+        let width = WATCH_KEYS_BYTES_MAX;
+        for nth in 0..COUNT {
+            let key = format!("{nth:0width$}").into();
+            watches
+                .say(RequestUnion::CreateRequest(WatchCreateRequest { key, ..Default::default() }));
+        }
+        let (mut created, mut refused, mut without_room) = (0, 0, 0);
+        while open + refused + without_room < COUNT {
+            let said = watches.next().await;
+            if !said.canceled {
+                assert!(said.created, "{said:?}");
+                created += 1;
+            } else if said.watch_id == -1 {
+                assert!(said.cancel_reason.contains("too many watches"), "{said:?}");
+                refused += 1;
+            } else {
+                assert!(said.cancel_reason.contains("no node has room"), "{said:?}");
+                without_room += 1;
+            }
+        }
+        assert!(refused > 0 && without_room > 0, "{refused} refused, {without_room} without room");
+        assert_eq!(created, open + without_room);
     });
 }
 

@@ -43,6 +43,14 @@ pub(super) struct AuthService(pub(super) Arc<Cluster>);
 
 type Header = Option<pb::ResponseHeader>;
 
+/// What a node answered to a question.
+struct Found {
+    header: Header,
+    answer: AuthAnswer,
+    /// What that took. Bytes.
+    bytes: usize,
+}
+
 impl AuthService {
     /// Does a change.
     async fn change(&self, who: &Who, verb: &AuthVerb<'_>) -> Result<Header, Status> {
@@ -55,15 +63,12 @@ impl AuthService {
         Ok(Some(self.0.header(answer.node, revision)))
     }
 
-    async fn read(
-        &self,
-        who: &Who,
-        asked: &AuthRequest<'_>,
-    ) -> Result<(Header, AuthAnswer), Status> {
+    async fn read(&self, who: &Who, asked: &AuthRequest<'_>) -> Result<Found, Status> {
         let encode = |out: &mut Vec<u8>, id| auth_request(out, id, asked);
         let answer = self.0.ask(who, Whom::Leader, Repeat::Freely, 0, encode).await?;
         let ReplyBody::AuthRead(found) = answer.reply()? else { return Err(unexpected()) };
-        Ok((Some(self.0.header(answer.node, found.revision)), *found))
+        let header = Some(self.0.header(answer.node, found.revision));
+        Ok(Found { header, answer: *found, bytes: answer.body.len() })
     }
 
     /// Hashes a password that whoever asks may set: nobody else is worth the work.
@@ -140,8 +145,8 @@ impl Auth for AuthService {
         request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
         let (who, pb::AuthStatusRequest {}) = opened(&self.0, request)?;
-        let (header, found) = self.read(&who, &AuthRequest::Status).await?;
-        let (enabled, auth_revision) = (found.enabled, found.auth_revision);
+        let Found { header, answer, .. } = self.read(&who, &AuthRequest::Status).await?;
+        let (enabled, auth_revision) = (answer.enabled, answer.auth_revision);
         Ok(Response::new(pb::AuthStatusResponse { header, enabled, auth_revision }))
     }
 
@@ -173,8 +178,9 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserGetRequest>,
     ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
         let (who, pb::AuthUserGetRequest { name }) = opened(&self.0, request)?;
-        let (header, found) = self.read(&who, &AuthRequest::User { name: &name }).await?;
-        Ok(Response::new(pb::AuthUserGetResponse { header, roles: found.names }))
+        let asked = AuthRequest::User { name: &name };
+        let Found { header, answer, bytes } = self.read(&who, &asked).await?;
+        self.0.try_hold(bytes, pb::AuthUserGetResponse { header, roles: answer.names })
     }
 
     async fn user_list(
@@ -182,8 +188,8 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserListRequest>,
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
         let (who, pb::AuthUserListRequest {}) = opened(&self.0, request)?;
-        let (header, found) = self.read(&who, &AuthRequest::Users).await?;
-        Ok(Response::new(pb::AuthUserListResponse { header, users: found.names }))
+        let Found { header, answer, bytes } = self.read(&who, &AuthRequest::Users).await?;
+        self.0.try_hold(bytes, pb::AuthUserListResponse { header, users: answer.names })
     }
 
     async fn user_delete(
@@ -240,13 +246,14 @@ impl Auth for AuthService {
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
         let (who, pb::AuthRoleGetRequest { role }) = opened(&self.0, request)?;
-        let (header, found) = self.read(&who, &AuthRequest::Role { name: &role }).await?;
+        let asked = AuthRequest::Role { name: &role };
+        let Found { header, answer, bytes } = self.read(&who, &asked).await?;
         let perm = if role == ROOT {
             vec![everything()]
         } else {
-            found.permissions.into_iter().map(permission).collect()
+            answer.permissions.into_iter().map(permission).collect()
         };
-        Ok(Response::new(pb::AuthRoleGetResponse { header, perm }))
+        self.0.try_hold(bytes, pb::AuthRoleGetResponse { header, perm })
     }
 
     async fn role_list(
@@ -254,8 +261,8 @@ impl Auth for AuthService {
         request: Request<pb::AuthRoleListRequest>,
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
         let (who, pb::AuthRoleListRequest {}) = opened(&self.0, request)?;
-        let (header, found) = self.read(&who, &AuthRequest::Roles).await?;
-        Ok(Response::new(pb::AuthRoleListResponse { header, roles: found.names }))
+        let Found { header, answer, bytes } = self.read(&who, &AuthRequest::Roles).await?;
+        self.0.try_hold(bytes, pb::AuthRoleListResponse { header, roles: answer.names })
     }
 
     async fn role_delete(

@@ -88,15 +88,20 @@ impl Place {
             return Ok(Turn::Ours(self.entered));
         }
         loop {
-            // It and the one before it, if both are there.
-            let found = self.caller.range(RangeRequest {
-                max_create_revision: self.since,
+            // A client may create several keys at once: those of one revision are not before each
+            // other. 0 would be no bound; nothing is created at 1.
+            let before = RangeRequest {
+                max_create_revision: (self.since - 1).max(1),
                 keys_only: true,
-                ..self.prefix.by_age(SortOrder::Descend, 2)
-            });
+                ..self.prefix.by_age(SortOrder::Descend, 1)
+            };
+            let own = RangeRequest { key: self.key.clone(), keys_only: true, ..Default::default() };
+            let found = self
+                .caller
+                .txn(TxnRequest { success: vec![get(own), get(before)], ..TxnRequest::default() });
             let found = found.await?;
-            let [own, before @ ..] = &found.kvs[..] else { return Ok(Turn::Gone) };
-            if !self.is(own) {
+            let (own, before) = both(&found)?;
+            if !own.first().is_some_and(|own| self.is(own)) {
                 return Ok(Turn::Gone);
             }
             let Some(before) = before.first() else { return Ok(Turn::Ours(found.header)) };
@@ -171,6 +176,17 @@ fn read(entered: &TxnResponse) -> Result<(i64, &KeyValue), Status> {
     let before = put.prev_kv.as_ref().map(|before| before.create_revision);
     let since = before.unwrap_or_else(|| revision(entered.header.as_ref()));
     Ok((since, found.kvs.first().ok_or_else(unexpected)?))
+}
+
+/// What the two reads of a transaction have found.
+fn both(found: &TxnResponse) -> Result<(&[KeyValue], &[KeyValue]), Status> {
+    let mut responses = found.responses.iter().filter_map(|it| it.response.as_ref());
+    let (own, before) = (responses.next(), responses.next());
+    let (Some(Response::ResponseRange(own)), Some(Response::ResponseRange(before))) = (own, before)
+    else {
+        return Err(unexpected());
+    };
+    Ok((&own.kvs, &before.kvs))
 }
 
 /// Deletes a key, unless it was put since.

@@ -27,6 +27,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::gateway::identity::PeerIdentity;
 use crate::gateway::pause::{Pause, pause};
+use crate::gateway::room::Held;
 
 use super::answer::{error, json_text, stream, stream_end, stream_error};
 use super::codec::{JsonCodec, read};
@@ -126,7 +127,10 @@ async fn once(
     let codec = JsonCodec::one(rpc.response.clone());
     let answered = client.unary(asked(parts, message), rpc.path.clone(), codec).await;
     let answered = answered.map_err(in_our_words)?;
-    Ok(json_text(StatusCode::OK, answered.into_inner()))
+    let held = answered.extensions().get::<Held>().cloned();
+    let json = answered.into_inner();
+    let json = if let Some(held) = held { held.hold(json) } else { json };
+    Ok(json_text(StatusCode::OK, json))
 }
 
 async fn many(

@@ -37,7 +37,7 @@ impl Kv for KvService {
         } else {
             Consistency::Linearizable
         };
-        range::range(&self.0, &who, request, consistency).await.map(Response::new)
+        range::range(&self.0, &who, request, consistency).await
     }
 
     type RangeStreamStream = Channel<RangeStreamResponse>;
@@ -59,10 +59,11 @@ impl Kv for KvService {
         let ReplyBody::PutWith { revision, before } = answer.reply()? else {
             return Err(unexpected());
         };
-        Ok(Response::new(PutResponse {
+        let put = PutResponse {
             header: Some(self.0.header(answer.node, revision)),
             prev_kv: before.map(|kv| translate::key_value(&answer.body, &kv)),
-        }))
+        };
+        Ok(self.0.hold(answer.body.len(), put))
     }
 
     async fn delete_range(
@@ -78,16 +79,14 @@ impl Kv for KvService {
             return Err(unexpected());
         };
         let prev_kvs = before.iter().map(|kv| translate::key_value(&answer.body, &kv)).collect();
-        Ok(Response::new(DeleteRangeResponse {
-            header: Some(self.0.header(answer.node, revision)),
-            deleted: number(deleted),
-            prev_kvs,
-        }))
+        let header = Some(self.0.header(answer.node, revision));
+        let deleted = DeleteRangeResponse { header, deleted: number(deleted), prev_kvs };
+        Ok(self.0.hold(answer.body.len(), deleted))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         self.0.check_leader(&request)?;
-        txn::txn(&self.0, &Who::of(&request), request.get_ref()).await.map(Response::new)
+        txn::txn(&self.0, &Who::of(&request), request.get_ref()).await
     }
 
     async fn compact(

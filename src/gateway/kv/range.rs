@@ -2,21 +2,24 @@
 
 use bytes::Bytes;
 use std::cmp::Ordering;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Whom, number};
 use crate::gateway::failure::{COMPACTED, CONNECTION_LOST, Known, is_known, unexpected};
 use crate::gateway::proto::etcdserverpb::{RangeRequest, RangeResponse};
 use crate::gateway::proto::mvccpb::KeyValue;
+use crate::gateway::room::{Share, cost};
 use crate::types::{NodeId, Revision};
 use crate::wire::client::{Consistency, RangeArgs, RangeRequest as Range, SortBy};
-use crate::wire::reply::ReplyBody;
+use crate::wire::reply::{RangeReply, ReplyBody};
 use crate::wire::sorting::Sortable;
 
 use super::translate;
 
-/// All keys of one answer together. etcd's own bound is what a message may have, 2 GiB. Bytes.
+/// All keys of one answer together. etcd's own bound is what a message may have, 2 GiB. Bytes. What
+/// all answers together may have is the cluster's room for them; and while one is written down it
+/// is there twice.
 pub(in crate::gateway) const GATHERED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A read begins anew so often: if its node is lost in the middle of the answer, or if it is of
@@ -33,6 +36,7 @@ struct Found {
     kvs: Vec<KeyValue>,
     more: bool,
     count: u64,
+    share: Share,
 }
 
 /// Does a read for `who`. `consistency`, whatever the request says of it.
@@ -41,7 +45,7 @@ pub(in crate::gateway) async fn range(
     who: &Who,
     request: &RangeRequest,
     consistency: Consistency,
-) -> Result<RangeResponse, Status> {
+) -> Result<Response<RangeResponse>, Status> {
     let asked = translate::range(request)?;
     let args = args_of(&asked, consistency);
     let mut attempts = 1;
@@ -51,12 +55,12 @@ pub(in crate::gateway) async fn range(
             found => break found?,
         }
     };
-    Ok(RangeResponse {
+    Ok(found.share.hold(RangeResponse {
         header: Some(cluster.header(found.node, found.revision)),
         kvs: found.kvs,
         more: found.more,
         count: number(found.count),
-    })
+    }))
 }
 
 fn args_of<'a>(asked: &Range<'a>, consistency: Consistency) -> RangeArgs<'a> {
@@ -107,6 +111,7 @@ async fn read(cluster: &Cluster, who: &Who, args: &RangeArgs<'_>) -> Result<Foun
     let mut parts = cluster.range(who, whom, args).await?;
     let mut kvs = Vec::new();
     let mut bytes = 0;
+    let mut share = cluster.answers.share();
     loop {
         let answer = parts.next().await?;
         let ReplyBody::Range(reply) = answer.reply()? else { return Err(unexpected()) };
@@ -114,10 +119,12 @@ async fn read(cluster: &Cluster, who: &Who, args: &RangeArgs<'_>) -> Result<Foun
         if bytes > GATHERED_BYTES_MAX {
             return Err(Status::new(TOO_MUCH.0, TOO_MUCH.1));
         }
+        share.set(cost(bytes, kvs.len() + reply.len())).map_err(|_| cluster.no_room())?;
         kvs.extend(reply.kvs().map(|kv| translate::key_value(&answer.body, &kv)));
         if !reply.goes_on {
             let (node, revision) = (answer.node, reply.revision);
-            return Ok(Found { node, revision, kvs, more: reply.more, count: reply.count });
+            let RangeReply { more, count, .. } = reply;
+            return Ok(Found { node, revision, kvs, more, count, share });
         }
     }
 }

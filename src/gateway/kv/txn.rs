@@ -26,12 +26,13 @@ pub(super) async fn txn(
     cluster: &Cluster,
     who: &Who,
     request: &pb::TxnRequest,
-) -> Result<pb::TxnResponse, Status> {
+) -> Result<tonic::Response<pb::TxnResponse>, Status> {
     check::check(request)?;
     let mut args = Vec::new();
     encode(request, &mut args)?;
     let txn = Txn::from_args(&args).map_err(|why| refusal(&why))?;
-    let answer = if !txn.is_read_only() {
+    let only_reads = txn.is_read_only();
+    let answer = if !only_reads {
         cluster.write(who, args.len(), Command::Txn(txn)).await?
     } else if check::is_serializable(request) {
         read(cluster, who, txn, Whom::Home, Consistency::Serializable).await?
@@ -42,11 +43,13 @@ pub(super) async fn txn(
         return Err(unexpected());
     };
     let mut steps = Steps::new(revision, &results);
-    Ok(pb::TxnResponse {
+    let done = pb::TxnResponse {
         header: Some(cluster.header(answer.node, revision)),
         succeeded,
         responses: steps.responses(&answer.body, &results),
-    })
+    };
+    let bytes = answer.body.len();
+    if only_reads { cluster.try_hold(bytes, done) } else { Ok(cluster.hold(bytes, done)) }
 }
 
 async fn read(

@@ -148,7 +148,7 @@ mod tests {
     fn who_does_not_read_keeps_no_room_from_others() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let cluster = Arc::new(Cluster::start(&[], None));
+            let cluster = Arc::new(Cluster::start(&[], None, 0));
             let link = Link::to_nobody();
             cluster.nodes.take_for_leader(&link);
             let all_room = link.fill();

@@ -17,6 +17,7 @@ use super::proto::etcdserverpb::{
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
+use super::room::{Share, cost};
 use crate::limits::LEASE_TTL_S_MAX;
 use crate::types::NodeId;
 use crate::wire::client::{Command, Consistency};
@@ -102,7 +103,7 @@ impl Lease for LeaseService {
             let answer = LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() };
             return Ok(Response::new(answer));
         }
-        Ok(Response::new(LeaseTimeToLiveResponse {
+        Ok(found.share.hold(LeaseTimeToLiveResponse {
             header,
             id,
             ttl: number(found.times.left_ms / 1000),
@@ -117,6 +118,7 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         self.0.check_leader(&request)?;
         let mut leases: Vec<LeaseStatus> = Vec::new();
+        let mut share = self.0.answers.share();
         let who = Who::of(&request);
         let mut after = 0;
         loop {
@@ -124,11 +126,13 @@ impl Lease for LeaseService {
             let answer = ask(&self.0, &who, Whom::Leader, &asked).await?;
             let ReplyBody::LeaseList(list) = answer.reply()? else { return Err(unexpected()) };
             leases.extend(list.leases.iter().map(|id| LeaseStatus { id: id.cast_signed() }));
+            let bytes = leases.len() * size_of::<LeaseStatus>();
+            share.set(cost(bytes, 0)).map_err(|_| self.0.no_room())?;
             match list.leases.last() {
                 Some(last) if list.more => after = *last,
                 Some(_) | None => {
                     let header = Some(self.0.header(answer.node, list.revision));
-                    return Ok(Response::new(LeaseLeasesResponse { header, leases }));
+                    return Ok(share.hold(LeaseLeasesResponse { header, leases }));
                 }
             }
         }
@@ -140,11 +144,13 @@ struct Found {
     node: NodeId,
     times: LeaseTimes,
     keys: Vec<Bytes>,
+    share: Share,
 }
 
 async fn times(cluster: &Cluster, who: &Who, lease: u64, with_keys: bool) -> Result<Found, Status> {
     let (mut keys, mut from) = (Vec::new(), KeysFrom::START);
     let (mut bytes, mut replies) = (0, 0);
+    let mut share = cluster.answers.share();
     loop {
         let asked = LeaseRequest::TimeToLive { lease, keys: with_keys, from };
         let answer = ask(cluster, who, Whom::Leader, &asked).await?;
@@ -160,6 +166,7 @@ async fn times(cluster: &Cluster, who: &Who, lease: u64, with_keys: bool) -> Res
         if bytes > GATHERED_BYTES_MAX {
             return Err(Status::new(TOO_MUCH.0, TOO_MUCH.1));
         }
+        share.set(cost(bytes, keys.len() + names.len())).map_err(|_| cluster.no_room())?;
         keys.extend(names.iter().map(|name| translate::slice(&answer.body, name)));
         if times.next.after == 0 || names.is_empty() {
             // One that was deleted meanwhile, and put again, may have got another place.
@@ -167,7 +174,7 @@ async fn times(cluster: &Cluster, who: &Who, lease: u64, with_keys: bool) -> Res
                 keys.sort_unstable();
                 keys.dedup();
             }
-            return Ok(Found { node: answer.node, times, keys });
+            return Ok(Found { node: answer.node, times, keys, share });
         }
         from = times.next;
     }

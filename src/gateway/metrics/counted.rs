@@ -1,5 +1,7 @@
 //! A service whose calls are counted. What became of a call stands in the header of its response if
 //! it was refused; else at the end of its body, which is looked at only if it may take a while.
+//!
+//! All answers pass here, and so here their bytes get what they take of the room for them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,6 +17,7 @@ use tonic::{Code, Status};
 
 use super::{Metrics, Tally};
 use crate::gateway::identity::PeerIdentity;
+use crate::gateway::room::held;
 
 /// A service.
 #[derive(Clone)]
@@ -69,7 +72,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match ready!(Pin::new(&mut self.answer).poll(context)) {
-            Ok(response) => response,
+            Ok(response) => held(response),
             Err(never) => match never {},
         };
         let Some(mut tally) = self.tally.take() else { return Poll::Ready(Ok(response)) };

@@ -182,6 +182,9 @@ impl Metrics {
             ("raftd_gateway_watch_waiting_bytes", "Events that wait for clients to take them.", {
                 u64::try_from(waiting.bytes()).unwrap_or(u64::MAX)
             }),
+            ("raftd_gateway_answers_waiting_bytes", "Large answers that clients have not read.", {
+                u64::try_from(cluster.answers.taken()).unwrap_or(u64::MAX)
+            }),
         ];
         for (name, help, value) in gauges {
             head(out, name, "gauge", help)?;

@@ -51,7 +51,7 @@ impl Kv for Service {
         let consistency = words::consistency(request.get_ref())?;
         let (who, asked) = (Who::of(&request), words::get(request.into_inner()));
         let found = range::range(&self.kv.0, &who, &asked, consistency).await?;
-        Ok(Response::new(words::got(found)))
+        Ok(found.map(words::got))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -133,14 +133,14 @@ impl Kv for Service {
             id: it.lease.cast_signed(),
             keys: true,
         };
-        let found = self.leases.lease_time_to_live(request.map(asked)).await?.into_inner();
-        if found.ttl < 0 {
+        let found = self.leases.lease_time_to_live(request.map(asked)).await?;
+        if found.get_ref().ttl < 0 {
             return Err(words::no_lease());
         }
-        Ok(Response::new(GetLeaseResponse {
-            granted_ttl: found.granted_ttl.cast_unsigned(),
-            ttl: found.ttl.cast_unsigned(),
-            keys: found.keys,
+        Ok(found.map(|it| GetLeaseResponse {
+            granted_ttl: it.granted_ttl.cast_unsigned(),
+            ttl: it.ttl.cast_unsigned(),
+            keys: it.keys,
         }))
     }
 

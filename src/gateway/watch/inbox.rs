@@ -3,19 +3,23 @@
 //! An inbox is bounded, and so are all of them together. What does not fit is not kept: the watch
 //! is ended at its node, and asked for anew from where it was once the client has taken what is
 //! here. The node still has it then, or says that it is compacted: a client that does not read
-//! costs what fits, and stands in nobody's way.
+//! costs what fits, and stands in nobody's way. When there is no room for somebody who has taken
+//! everything, that inbox is emptied of which nothing was taken for longest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 
+use crate::gateway::room::Room;
+
 /// What waits in one inbox, at most and one reply more. Bytes.
 const INBOX_BYTES_MAX: usize = 512 * 1024;
 
-/// What waits in all of them. Beyond, an inbox takes a reply only if it is empty. Bytes.
+/// What waits in all of them. Beyond, an inbox takes a reply only if it is empty, and another one
+/// loses what it has. Bytes.
 const INBOXES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What it costs to hold a reply. Bytes.
@@ -24,19 +28,67 @@ const ITEM_BYTES: usize = 96;
 /// A reply below this is copied: a slice would keep all of what was read with it. Bytes.
 const COPIED_BELOW: usize = 16 * 1024;
 
-/// What waits in all inboxes.
+/// Events of all watches whose revisions are not whole, and one such revision more: it may be as
+/// large as all of it. Bytes.
+const PARTS_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Watches of all streams, with their keys: 100,000 of small keys. Bytes.
+const WATCHES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What all streams have together.
+pub(in crate::gateway) struct Waiting {
+    /// In all inboxes.
+    bytes: AtomicUsize,
+    order: Mutex<Order>,
+    /// For revisions that are not whole.
+    pub(super) parts: Arc<Room>,
+    /// For watches.
+    pub(super) watches: Arc<Room>,
+}
+
+/// Inboxes with replies, by when something was taken of them.
 #[derive(Default)]
-pub(in crate::gateway) struct Waiting(AtomicUsize);
+struct Order {
+    last: u64,
+    inboxes: BTreeMap<u64, Weak<Inbox>>,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting {
+            bytes: AtomicUsize::new(0),
+            order: Mutex::default(),
+            parts: Room::of(PARTS_BYTES_MAX),
+            watches: Room::of(WATCHES_BYTES_MAX),
+        }
+    }
+}
 
 impl Waiting {
-    /// How much that is. Bytes.
+    /// How much waits in all inboxes. Bytes.
     pub(in crate::gateway) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties inboxes until there is room for so many bytes, or none is left that can be.
+    fn make_room(&self, bytes: usize) {
+        while self.bytes() + bytes > INBOXES_BYTES_MAX {
+            // The lock is let go before another one is taken.
+            let oldest = self.order().inboxes.pop_first();
+            let Some((_, inbox)) = oldest else { return };
+            if let Some(inbox) = inbox.upgrade() {
+                inbox.lose_all();
+            }
+        }
     }
 }
 
 /// Which watch of a stream, and which time that it was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::gateway) struct Asking {
     /// The client's number for the watch.
     pub(in crate::gateway) watch: i64,
@@ -66,6 +118,10 @@ struct Items {
     queue: VecDeque<Item>,
     bytes: usize,
     reader: Option<Waker>,
+    /// Its place among all with replies.
+    place: Option<u64>,
+    /// Of these some replies were thrown away: no more may come behind.
+    lost: BTreeSet<Asking>,
 }
 
 /// Whether a reply was taken.
@@ -119,39 +175,86 @@ impl Inbox {
     }
 
     /// What has waited for longest. If there is nothing, the reader is woken when something comes.
-    pub(super) fn take(&self, context: &Context<'_>) -> Option<Item> {
+    pub(super) fn take(self: &Arc<Inbox>, context: &Context<'_>) -> Option<Item> {
         let mut items = self.items();
         let Some(item) = items.queue.pop_front() else {
             items.reader = Some(context.waker().clone());
             return None;
         };
         items.bytes -= item.bytes();
-        self.waiting.0.fetch_sub(item.bytes(), Ordering::Relaxed);
+        self.waiting.bytes.fetch_sub(item.bytes(), Ordering::Relaxed);
+        if let Item::Lost(asking) = &item {
+            items.lost.remove(asking);
+        }
+        self.leave(&mut items);
+        if items.bytes > 0 {
+            self.line_up(&mut items);
+        }
         Some(item)
     }
 
     /// Adds something, however much there is.
-    pub(super) fn add(&self, item: Item) {
+    pub(super) fn add(self: &Arc<Inbox>, item: Item) {
         let mut items = self.items();
         items.bytes += item.bytes();
-        self.waiting.0.fetch_add(item.bytes(), Ordering::Relaxed);
+        self.waiting.bytes.fetch_add(item.bytes(), Ordering::Relaxed);
         items.queue.push_back(item);
+        if items.place.is_none() {
+            self.line_up(&mut items);
+        }
         if let Some(reader) = items.reader.take() {
             reader.wake();
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// Takes the last place among all.
+    fn line_up(self: &Arc<Inbox>, items: &mut Items) {
+        let mut order = self.waiting.order();
+        order.last += 1;
+        let place = order.last;
+        order.inboxes.insert(place, Arc::downgrade(self));
+        items.place = Some(place);
+    }
+
+    fn leave(&self, items: &mut Items) {
+        if let Some(place) = items.place.take() {
+            self.waiting.order().inboxes.remove(&place);
+        }
+    }
+
+    /// Throws away all replies. What says that they are lost takes the place of the first of each
+    /// asking, and so comes before whatever is said of later.
+    fn lose_all(&self) {
+        let mut items = self.items();
+        let Items { queue, bytes, lost, place, .. } = &mut *items;
+        *place = None;
+        let before = *bytes;
+        let kept = std::mem::take(queue).into_iter().filter_map(|item| match item {
+            Item::Reply(asking, _) => lost.insert(asking).then_some(Item::Lost(asking)),
+            Item::Lost(_) | Item::Progress { .. } => Some(item),
+        });
+        *queue = kept.collect();
+        *bytes = queue.iter().map(Item::bytes).sum();
+        self.waiting.bytes.fetch_sub(before - *bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a reply of so many bytes may be added. Whoever has taken everything is in the way of
+    /// nobody, and so others are in the way of it.
+    fn has_room(&self, reply: usize) -> bool {
         let bytes = self.items().bytes;
-        let all = self.waiting.0.load(Ordering::Relaxed);
-        bytes == 0 || bytes < INBOX_BYTES_MAX && all < INBOXES_BYTES_MAX
+        if bytes == 0 {
+            self.waiting.make_room(ITEM_BYTES + reply);
+            return true;
+        }
+        bytes < INBOX_BYTES_MAX && self.waiting.bytes() + ITEM_BYTES + reply <= INBOXES_BYTES_MAX
     }
 }
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        let bytes = self.items().bytes;
-        self.waiting.0.fetch_sub(bytes, Ordering::Relaxed);
+        let mut items = self.items();
+        self.waiting.bytes.fetch_sub(items.bytes, Ordering::Relaxed);
+        self.leave(&mut items);
     }
 }
 
@@ -166,7 +269,10 @@ impl ProgressSink {
 impl Sink {
     /// Takes a reply, if there is room.
     pub(in crate::gateway) fn take(&mut self, reply: Bytes) -> Taken {
-        if !self.inbox.has_room() {
+        if self.inbox.items().lost.contains(&self.asking) {
+            return Taken::TooMuch;
+        }
+        if !self.inbox.has_room(reply.len()) {
             self.inbox.add(Item::Lost(self.asking));
             return Taken::TooMuch;
         }
@@ -178,5 +284,67 @@ impl Sink {
     /// No more replies will come.
     pub(in crate::gateway) fn lose(self) {
         self.inbox.add(Item::Lost(self.asking));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLY_BYTES: usize = 64 * 1024;
+
+    fn asking(watch: i64) -> Asking {
+        Asking { watch, time: 1 }
+    }
+
+    /// What has come into an inbox: which watches, and whether it is a reply.
+    fn taken(inbox: &Arc<Inbox>) -> Vec<(i64, bool)> {
+        let context = Context::from_waker(Waker::noop());
+        let items = std::iter::from_fn(|| inbox.take(&context));
+        let seen = items.map(|item| match item {
+            Item::Reply(asking, _) => (asking.watch, true),
+            Item::Lost(asking) => (asking.watch, false),
+            Item::Progress { .. } => panic!("nobody has asked"),
+        });
+        seen.collect()
+    }
+
+    /// An inbox that was empty took a reply whatever there was: with enough clients that did not
+    /// read there was no bound.
+    #[test]
+    fn who_reads_has_room_at_the_cost_of_who_stood_still_for_longest() {
+        let waiting: Arc<Waiting> = Arc::default();
+        // Replies are slices of the same memory.
+        let reply = Bytes::from(vec![0; REPLY_BYTES]);
+        let fill = |inbox: &Arc<Inbox>| {
+            let mut sinks = [1, 2].map(|watch| inbox.sink(asking(watch)));
+            while sinks.iter_mut().all(|sink| sink.take(reply.clone()) == Taken::Gladly) {}
+            sinks
+        };
+        let mut still = Vec::new();
+        while waiting.bytes() + REPLY_BYTES + 2 * ITEM_BYTES <= INBOXES_BYTES_MAX {
+            let inbox = Inbox::new(&waiting);
+            let sinks = fill(&inbox);
+            still.push((inbox, sinks));
+            assert!(still.len() < 1000, "there is a bound");
+        }
+        let mut first = still.swap_remove(0);
+        let reads = Inbox::new(&waiting);
+        let mut sink = reads.sink(asking(3));
+        for _ in 0..1000 {
+            assert_eq!(sink.take(reply.clone()), Taken::Gladly);
+            assert!(waiting.bytes() <= INBOXES_BYTES_MAX);
+            assert_eq!(taken(&reads), [(3, true)]);
+        }
+        // Nothing comes behind what was lost.
+        assert_eq!(first.1[0].take(reply.clone()), Taken::TooMuch);
+        let lost: Vec<_> = taken(&first.0).into_iter().take(2).collect();
+        assert_eq!(lost, [(1, false), (2, false)]);
+        assert_eq!(first.1[0].take(reply.clone()), Taken::Gladly);
+        assert!(still.iter().all(|(inbox, _)| taken(inbox).contains(&(1, true))));
+        drop((first, still, reads));
+        drop(sink);
+        assert_eq!(waiting.bytes(), 0);
+        assert!(waiting.order().inboxes.is_empty());
     }
 }

@@ -5,6 +5,7 @@
 //! and without an event that comes twice.
 pub(super) mod inbox;
 mod stream;
+mod waiters;
 mod watcher;
 
 use std::sync::Arc;

@@ -13,10 +13,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -28,6 +27,7 @@ use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::gateway::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
 };
+use crate::limits::WATCH_KEYS_BYTES_MAX;
 use crate::types::Revision;
 use crate::wire::auth::Denial;
 use crate::wire::error::{Advice, Error as WireError};
@@ -35,7 +35,8 @@ use crate::wire::reply::{ReplyBody, decode_reply};
 use crate::wire::watch::watch_request;
 
 use super::inbox::{Asking, Inbox, Item, Waiting};
-use super::watcher::{TooLarge, Watcher, compacted, ended};
+use super::waiters::Waiters;
+use super::watcher::{NotTaken, Watcher, compacted, ended};
 
 /// What stands for no watch, or for all of them.
 const NO_WATCH: i64 = -1;
@@ -43,11 +44,13 @@ const NO_WATCH: i64 = -1;
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
-/// Waits before a node is asked again that could not serve: the first, and the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const STREAM_IS_FULL: &str = "raftd: this stream has too many watches: open another one";
+const ALL_ARE_FULL: &str = "raftd: there are too many watches: ask another gateway";
 
-type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Watches of one stream, with their keys: more than a node takes of all. Bytes.
+const STREAM_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+pub(super) type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The watches of one stream.
 pub(in crate::gateway) struct Watching {
@@ -59,16 +62,16 @@ pub(in crate::gateway) struct Watching {
     /// `None` once the client has said all.
     requests: Option<Streaming<WatchRequest>>,
     inbox: Arc<Inbox>,
+    waiting: Arc<Waiting>,
     watchers: BTreeMap<i64, Watcher>,
+    /// What those take.
+    bytes: usize,
     ready: VecDeque<WatchResponse>,
     next_id: i64,
     /// How often nodes were asked.
     times: u64,
-    /// Watches that no node has been asked for.
-    unasked: VecDeque<i64>,
-    /// Attempts in vain since a node has served, and the wait before the next.
-    attempts: u32,
-    pause: Option<Pause>,
+    /// Watches that are not open at a node.
+    waiters: Waiters,
     progress: Option<Round>,
     rounds: u64,
     /// The client has asked for another round meanwhile.
@@ -100,13 +103,13 @@ impl Watching {
             progress_ms,
             requests,
             inbox: Inbox::new(waiting),
+            waiting: Arc::clone(waiting),
             watchers: BTreeMap::new(),
+            bytes: 0,
             ready: VecDeque::new(),
             next_id: 0,
             times: 0,
-            unasked: VecDeque::new(),
-            attempts: 0,
-            pause: None,
+            waiters: Waiters::new(),
             progress: None,
             rounds: 0,
             progress_again: false,
@@ -143,16 +146,24 @@ impl Watching {
 
     pub(super) fn create(&mut self, request: WatchCreateRequest) {
         let start = request.start_revision;
-        let fits = check_size(request.key.len() + request.range_end.len());
-        let mut watcher = Watcher::new(request.watch_id, request);
+        let keys = request.key.len() + request.range_end.len();
+        let (share, parts) = (self.waiting.watches.share(), self.waiting.parts.share());
+        let mut watcher = Watcher::new(request, share, parts);
         if watcher.is_empty() {
             return self.refuse(EMPTY_RANGE);
         }
         if start < 0 {
             return self.refuse(known(COMPACTED).message());
         }
-        if let Err(why) = fits {
+        if let Err(why) = check_size(keys) {
             return self.refuse(why.message());
+        }
+        if keys > WATCH_KEYS_BYTES_MAX {
+            let max = WATCH_KEYS_BYTES_MAX;
+            return self.refuse(&format!("raftd: the keys of a watch have more than {max} bytes"));
+        }
+        if self.bytes + watcher.cost() > STREAM_BYTES_MAX {
+            return self.refuse(STREAM_IS_FULL);
         }
         if watcher.id() == 0 {
             while self.watchers.contains_key(&self.next_id) {
@@ -163,7 +174,11 @@ impl Watching {
         } else if self.watchers.contains_key(&watcher.id()) {
             return self.refuse(DUPLICATE_ID);
         }
-        self.unasked.push_back(watcher.id());
+        if watcher.settle().is_err() {
+            return self.refuse(ALL_ARE_FULL);
+        }
+        self.bytes += watcher.cost();
+        self.waiters.add(watcher.id(), Instant::now());
         self.watchers.insert(watcher.id(), watcher);
     }
 
@@ -186,7 +201,7 @@ impl Watching {
     /// that first.
     fn end(&mut self, last: WatchResponse) {
         let watch_id = last.watch_id;
-        let Some(watcher) = self.watchers.remove(&watch_id) else { return };
+        let Some(watcher) = self.forget(watch_id) else { return };
         if !watcher.is_created() {
             let header = Some(self.header(self.newest()));
             let created =
@@ -194,6 +209,14 @@ impl Watching {
             self.ready.push_back(created);
         }
         self.ready.push_back(last);
+    }
+
+    /// Takes a watch away, with whatever it has.
+    fn forget(&mut self, watch: i64) -> Option<Watcher> {
+        let watcher = self.watchers.remove(&watch)?;
+        self.bytes -= watcher.cost();
+        self.waiters.remove(watch);
+        Some(watcher)
     }
 
     /// Asks all nodes that serve this stream how far its watches are. If that is not known of one
@@ -236,7 +259,7 @@ impl Watching {
     fn on_lost(&mut self, asking: Asking) {
         if let Some(watcher) = self.asked(asking) {
             watcher.lost();
-            self.unasked.push_back(asking.watch);
+            self.waiters.add(asking.watch, Instant::now());
         }
     }
 
@@ -255,10 +278,16 @@ impl Watching {
         };
         match decode_reply(body).map(|reply| reply.body) {
             Ok(ReplyBody::Watch(reply)) => {
-                self.attempts = 0;
-                let taken = watcher.take(body, &reply, newest, header, &mut self.ready);
-                if let Err(TooLarge) = taken {
-                    self.end_because(asking.watch, "raftd: one revision has too many events");
+                self.waiters.opened(asking.watch);
+                match watcher.take(body, &reply, newest, header, &mut self.ready) {
+                    Ok(()) => {}
+                    Err(NotTaken::TooLarge) => {
+                        self.end_because(asking.watch, "raftd: one revision has too many events");
+                    }
+                    Err(NotTaken::NoRoom) => {
+                        self.on_lost(asking);
+                        self.wait_before_asking();
+                    }
                 }
             }
             Ok(ReplyBody::Error(error)) => self.on_error(asking, &error),
@@ -281,6 +310,12 @@ impl Watching {
         match error.advice() {
             Advice::AskAgain | Advice::Unknown => {
                 self.on_lost(asking);
+                self.waiters.refused();
+                if let WireError::Busy { .. } = error {
+                    for watch in self.waiters.crowded(Instant::now()) {
+                        self.end_because(watch, &format!("raftd: no node has room: {error}"));
+                    }
+                }
                 self.wait_before_asking();
             }
             Advice::GiveUp => self.end_because(asking.watch, &format!("raftd: {error}")),
@@ -295,7 +330,7 @@ impl Watching {
         if let Some((link, logins)) = first.filter(|_| why != Denial::NotPermitted) {
             self.on_lost(asking);
             let (cluster, who) = (Arc::clone(&self.cluster), self.who.clone());
-            self.pause = Some(Box::pin(async move {
+            self.waiters.wait_for(Box::pin(async move {
                 let asked = cluster.may_ask_again(&link, logins, &who, why);
                 // Whatever it comes to, the node is asked again, and says so itself.
                 let _said = timeout(REQUEST_TIMEOUT, asked).await;
@@ -306,7 +341,7 @@ impl Watching {
         if created {
             self.end_because(asking.watch, &reason);
         } else {
-            self.watchers.remove(&asking.watch);
+            self.forget(asking.watch);
             self.refuse(&reason);
         }
     }
@@ -357,19 +392,17 @@ impl Watching {
     // ---- whom to ask --------------------------------------------------------------------------
 
     fn wait_before_asking(&mut self) {
-        let pause = PAUSE_MIN.saturating_mul(1 << self.attempts.min(10)).min(PAUSE_MAX);
-        self.attempts = self.attempts.saturating_add(1);
         let nodes = Arc::clone(&self.cluster.nodes);
-        self.pause = Some(Box::pin(async move { nodes.pause_for(pause).await }));
+        self.waiters.wait(|time| Box::pin(async move { nodes.pause_for(time).await }));
     }
 
     /// Asks for the watches that no node is asked for.
     fn ask(&mut self) {
-        while let Some(id) = self.unasked.pop_front() {
-            let Some(watcher) = self.watchers.get_mut(&id) else { continue };
+        while let Some(id) = self.waiters.take() {
+            let watcher = self.watchers.get_mut(&id).expect("who waits has not ended");
             self.times += 1;
             let sink = self.inbox.sink(Asking { watch: id, time: self.times });
-            let attempts = usize::try_from(self.attempts).unwrap_or(0);
+            let attempts = self.waiters.attempts();
             let asked = self.cluster.nodes.home_now(attempts).and_then(|link| {
                 let (logins, args) = (link.logins(), watcher.args(self.progress_ms));
                 let number = link.watch(sink, |out, id| {
@@ -378,7 +411,7 @@ impl Watching {
                 Some((link, logins, number))
             });
             let Some((link, logins, number)) = asked else {
-                self.unasked.push_front(id);
+                self.waiters.add(id, Instant::now());
                 return self.wait_before_asking();
             };
             watcher.asked(link, logins, number, self.times);
@@ -395,13 +428,7 @@ impl Watching {
                 self.on_item(item);
                 continue;
             }
-            if let Some(pause) = &mut self.pause {
-                if pause.as_mut().poll(context).is_pending() {
-                    break;
-                }
-                self.pause = None;
-            }
-            if self.unasked.is_empty() {
+            if !self.waiters.poll(context) {
                 break;
             }
             self.ask();
@@ -449,96 +476,4 @@ impl Stream for Watching {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use tonic::body::Body;
-    use tonic::codec::Codec;
-    use tonic_prost::ProstCodec;
-
-    use super::*;
-    use crate::wire::watch::{WatchHead, watch_progress_reply, watch_reply};
-
-    fn watching() -> Watching {
-        let cluster = Arc::new(Cluster::start(&[], None));
-        let decoder = ProstCodec::<WatchResponse, WatchRequest>::default().decoder();
-        let requests = Streaming::new_request(decoder, Body::empty(), None, None);
-        Watching::new(cluster, Who::Nobody, &Arc::default(), 0, Some(requests))
-    }
-
-    /// Asks a node for a watch, which opens it at `revision`. Answers its number there.
-    fn open(watching: &mut Watching, link: &Link, start_revision: i64, revision: u64) -> u64 {
-        let key = "a".into();
-        watching.create(WatchCreateRequest { key, start_revision, ..Default::default() });
-        let number = ask(watching, link);
-        let head = WatchHead { revision: Revision(revision), more: false };
-        link.hear(|out| watch_reply(out, number, head, [].into_iter()));
-        hear(watching);
-        number
-    }
-
-    /// Asks a node for the next watch. Answers its number there.
-    fn ask(watching: &mut Watching, link: &Link) -> u64 {
-        let watch = watching.unasked.pop_front().unwrap();
-        watching.times += 1;
-        let time = watching.times;
-        let sink = watching.inbox.sink(Asking { watch, time });
-        let watcher = watching.watchers.get_mut(&watch).unwrap();
-        let args = watcher.args(0);
-        let number = link.watch(sink, |out, id| watch_request(out, id, &args)).unwrap();
-        watcher.asked(link.clone(), 0, number, time);
-        number
-    }
-
-    /// Takes what has come.
-    fn hear(watching: &mut Watching) {
-        let context = Context::from_waker(Waker::noop());
-        while let Some(item) = watching.inbox.take(&context) {
-            watching.on_item(item);
-        }
-    }
-
-    fn run(test: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(test);
-    }
-
-    /// While there is no node to ask, a watch can be ended and asked for again by the same name: it
-    /// was asked for twice then, and the first was never ended at its node.
-    #[test]
-    fn a_watch_is_open_at_one_node_once() {
-        run(async {
-            let mut watching = watching();
-            let link = Link::to_nobody();
-            let request = WatchCreateRequest { watch_id: 7, ..Default::default() };
-            watching.create(request.clone());
-            watching.cancel(7);
-            watching.create(request);
-            while !watching.unasked.is_empty() {
-                ask(&mut watching, &link);
-            }
-            assert_eq!(link.waiting(), 1);
-            watching.cancel(7);
-            assert_eq!(link.waiting(), 0);
-        });
-    }
-
-    /// A stream whose watches move from one node to another has some at each for a while. What the
-    /// one said was taken for a watch that was opened at the other since: it never got what it had
-    /// not got by then.
-    #[test]
-    fn progress_is_not_said_of_a_watch_that_is_newer_than_the_question() {
-        run(async {
-            let mut watching = watching();
-            let (one, other) = (Link::to_nobody(), Link::to_nobody());
-            let number = open(&mut watching, &one, 0, 5);
-            watching.ask_progress();
-            open(&mut watching, &other, 3, 2);
-            one.hear(|out| watch_progress_reply(out, number + 1, Revision(9)));
-            hear(&mut watching);
-            let said: Vec<i64> = watching.ready.iter().map(|it| it.watch_id).collect();
-            assert_eq!(said, [0, 1], "both are open, and that is all");
-            assert_eq!(watching.watchers[&1].args(0).start, Revision(3));
-        });
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::mem::size_of;
 
 use crate::gateway::calls::number;
 use crate::gateway::kv::translate;
@@ -10,6 +11,7 @@ use crate::gateway::proto::etcdserverpb::watch_create_request::FilterType;
 use crate::gateway::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchResponse};
 use crate::gateway::proto::mvccpb::Event;
 use crate::gateway::proto::mvccpb::event::EventType;
+use crate::gateway::room::{Full, Share};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::types::Revision;
 use crate::wire::watch::{WatchArgs, WatchEvent, WatchReply};
@@ -17,8 +19,11 @@ use crate::wire::watch::{WatchArgs, WatchEvent, WatchReply};
 /// Events of one response to a client that takes fragments: etcd's. Bytes.
 const FRAGMENT_BYTES: usize = REQUEST_BYTES_MAX;
 
-/// What an event takes beside its keys and values, about. Bytes.
+/// What an event takes in a response beside its keys and values, about. Bytes.
 const EVENT_BYTES: usize = 64;
+
+/// What a watch takes beside its keys: itself, and its places in the tables. Bytes.
+const WATCHER_BYTES: usize = 512;
 
 /// What the events of one revision may take. Bytes.
 const PART_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -47,6 +52,10 @@ pub(super) struct Watcher {
     /// Events whose revision is not whole yet.
     part: Vec<Event>,
     part_bytes: usize,
+    /// What those have of the room for all of them.
+    part_share: Share,
+    /// What the watch itself has of the room for watches.
+    share: Share,
 }
 
 /// At which node it is open, until this is dropped.
@@ -62,19 +71,31 @@ struct Asked {
     greeted: bool,
 }
 
-/// The events of one revision are too many.
-pub(super) struct TooLarge;
+/// Why a reply is not taken.
+pub(super) enum NotTaken {
+    /// The events of one revision are too many.
+    TooLarge,
+    /// There is no room for them now.
+    NoRoom,
+}
 
 impl Watcher {
-    /// What a client asks for. It is not asked of any node yet.
-    pub(super) fn new(id: i64, request: WatchCreateRequest) -> Watcher {
+    /// What a client asks for. It is not asked of any node yet. `share` is what it takes,
+    /// `part_share` what events of a revision will.
+    pub(super) fn new(request: WatchCreateRequest, share: Share, part_share: Share) -> Watcher {
+        let id = request.watch_id;
+        // What came with the request is not to be kept for its keys.
         let WatchCreateRequest { key, range_end, start_revision, filters, .. } = request;
         let leaves_out = |filter: FilterType| filters.contains(&i32::from(filter));
         Watcher {
             id,
             // Whoever names no key means the first there can be.
-            key: if key.is_empty() { Bytes::from_static(&[0]) } else { key },
-            end: range_end,
+            key: if key.is_empty() {
+                Bytes::from_static(&[0])
+            } else {
+                Bytes::copy_from_slice(&key)
+            },
+            end: Bytes::copy_from_slice(&range_end),
             prev_kv: request.prev_kv,
             no_put: leaves_out(FilterType::Noput),
             no_delete: leaves_out(FilterType::Nodelete),
@@ -86,6 +107,8 @@ impl Watcher {
             denied: None,
             part: Vec::new(),
             part_bytes: 0,
+            part_share,
+            share,
         }
     }
 
@@ -97,6 +120,16 @@ impl Watcher {
     /// Gives it another number.
     pub(super) fn rename(&mut self, id: i64) {
         self.id = id;
+    }
+
+    /// Takes what it needs of the room for watches.
+    pub(super) fn settle(&mut self) -> Result<(), Full> {
+        self.share.set(self.cost())
+    }
+
+    /// What it takes as long as it is there. Bytes.
+    pub(super) fn cost(&self) -> usize {
+        WATCHER_BYTES + self.key.len() + self.end.len()
     }
 
     /// Whether there can be no key in its range.
@@ -145,8 +178,9 @@ impl Watcher {
     /// Nothing more comes of the last asking.
     pub(super) fn lost(&mut self) {
         self.asked = None;
-        self.part.clear();
+        self.part = Vec::new();
         self.part_bytes = 0;
+        self.part_share.clear();
     }
 
     /// Whether the client has been told that it is open.
@@ -178,7 +212,7 @@ impl Watcher {
         newest: Revision,
         header: impl Fn(Revision) -> ResponseHeader,
         out: &mut VecDeque<WatchResponse>,
-    ) -> Result<(), TooLarge> {
+    ) -> Result<(), NotTaken> {
         let Some(asked) = &mut self.asked else { return Ok(()) };
         if !std::mem::replace(&mut asked.greeted, true) {
             self.denied = None;
@@ -189,12 +223,13 @@ impl Watcher {
             self.keep(body, &event);
         }
         if self.part_bytes > PART_BYTES_MAX {
-            return Err(TooLarge);
+            return Err(NotTaken::TooLarge);
         }
         if reply.more {
-            return Ok(());
+            return self.part_share.set_in_turn(self.part_bytes).map_err(|_| NotTaken::NoRoom);
         }
         self.part_bytes = 0;
+        self.part_share.clear();
         if !self.part.is_empty() {
             self.hand_out(header(reply.revision), out);
         } else if self.progress_notify && self.is_just_before(reply.revision) {
@@ -229,7 +264,7 @@ impl Watcher {
         let r#type = if event.is_delete() { EventType::Delete } else { EventType::Put };
         let before = event.before.as_ref();
         let size = |kv: &crate::wire::results::KeyValue<'_>| kv.key.len() + kv.value.len();
-        self.part_bytes += EVENT_BYTES + size(&event.kv) + before.map_or(0, size);
+        self.part_bytes += size_of::<Event>() + size(&event.kv) + before.map_or(0, size);
         self.part.push(Event {
             r#type: i32::from(r#type),
             kv: Some(translate::key_value(body, &event.kv)),

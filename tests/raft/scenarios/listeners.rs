@@ -1,8 +1,9 @@
 //! Who listens and does not read.
 
 use super::nodes::{Answer, Nodes, Tuning};
-use raftd::limits::{WATCH_BATCH_BYTES, WATCH_OUT_HIGH_WATER};
+use raftd::limits::{WATCH_BATCH_BYTES, WATCH_KEYS_BYTES_MAX, WATCH_OUT_HIGH_WATER};
 use raftd::wire::client::Command;
+use raftd::wire::error::Error;
 
 const VALUE_BYTES: usize = 10 * 1024;
 /// Four times what is held for a listener.
@@ -27,4 +28,20 @@ fn a_listener_that_does_not_read_costs_a_frame_and_hears_the_rest_when_it_does()
     let newest = nodes.status_of(1).revision.0;
     let all: Vec<u64> = (before + 1..=newest).collect();
     assert_eq!((nodes.heard.get(&watch), all.len()), (Some(&all), PUTS));
+}
+
+/// Nine watches whose keys were as long as a request may be took all the room that a cluster of
+/// three has for watches.
+#[test]
+fn the_keys_of_a_watch_are_short() {
+    let mut nodes = Nodes::new(1);
+    let long = "k".repeat(WATCH_KEYS_BYTES_MAX + 1);
+    let (refused, connection) = nodes.watch_unread(1, &long);
+    nodes.read_on(1, connection);
+    let why = "the key and the end of a watch have more than 16 KiB".into();
+    let failed = Answer::Failed(Error::BadRequest { why });
+    assert_eq!(nodes.answers.remove(&refused), Some(failed));
+    let (watch, connection) = nodes.watch_unread(1, &long[1..]);
+    nodes.read_on(1, connection);
+    assert_eq!(nodes.heard.get(&watch), Some(&Vec::new()), "it is open");
 }
