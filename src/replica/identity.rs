@@ -163,12 +163,10 @@ impl Node {
                 rights().and_then(|it| it.read(args.key, RangeEnd::from_bytes(args.end)))
             }
             Asked::Txn(txn) => self.store.judge_read_txn(asker, *txn),
-            Asked::Lease(LeaseRequest::TimeToLive { lease, keys: true }) => {
-                self.store.judge_lease_keys(asker, *lease)
-            }
+            // Its keys are judged as they are listed.
             Asked::Lease(
                 LeaseRequest::KeepAlive { .. }
-                | LeaseRequest::TimeToLive { keys: false, .. }
+                | LeaseRequest::TimeToLive { .. }
                 | LeaseRequest::List { .. },
             ) => rights().map(|_| ()),
             Asked::Auth(request) => self.judge_auth_read(asker, request),

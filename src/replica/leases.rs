@@ -27,6 +27,7 @@
 
 use super::admission::as_u64;
 use super::connections::{Connection, ConnectionId, Deferred, Written};
+use super::identity::denied;
 use super::lease_clock::{Due, Office};
 use super::pending::Waiter;
 use super::{Node, Stage};
@@ -230,7 +231,7 @@ impl Node {
         let answered = match asked {
             LeaseRequest::KeepAlive { lease } => return self.keep_alive(id, request, lease),
             LeaseRequest::TimeToLive { lease, keys, from } if self.may_look(id, keys) => {
-                self.write_times(&mut reply, request, (lease, keys, from), large)
+                self.write_times(&mut reply, (request, asker), (lease, keys, from), large)
             }
             LeaseRequest::List { after, .. } if self.may_look(id, true) => {
                 self.write_list(&mut reply, request, after, large);
@@ -345,7 +346,7 @@ impl Node {
     fn write_times(
         &mut self,
         reply: &mut Vec<u8>,
-        request: u64,
+        (request, asker): (u64, Asker),
         (lease, keys, from): (u64, bool, KeysFrom),
         large: bool,
     ) -> Result<(), Error> {
@@ -365,13 +366,17 @@ impl Node {
             let behind = if from.list == list { from.after } else { 0 };
             after = list_names(self.store.lease_keys(lease, behind), &mut left, &mut names);
         }
+        let judged = self.store.judge_lease_keys(asker, &names);
         let (revision, next) = (self.store.revision(), KeysFrom { list, after });
         let times = LeaseTimes { revision, lease, ttl_s, left_ms, key_count, next };
-        lease_times_reply(reply, request, &times, &names);
+        if judged.is_ok() {
+            lease_times_reply(reply, request, &times, &names);
+        }
         if keys {
             self.ranges.spend_to(left.steps);
         }
-        Ok(())
+        // Who may not hear of a key hears of none of this reply.
+        judged.map_err(denied)
     }
 
     fn write_list(&mut self, reply: &mut Vec<u8>, request: u64, after: u64, large: bool) {

@@ -135,6 +135,7 @@ fn options(machine: usize, machines: usize) -> NodeOptions {
         lease_drift_ppm: None,
         // What snapshots cost is theirs, and not an operation's.
         snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
+        login_secret: [7; 32],
         start: Start::AsItIs,
     }
 }

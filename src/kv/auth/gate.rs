@@ -64,14 +64,15 @@ impl Store {
         self.judge_txn(&self.auth.rights(asker)?, txn)
     }
 
-    /// Whether somebody may hear which keys hang on a lease.
-    pub fn judge_lease_keys(&self, asker: Asker, lease: u64) -> Result<(), Denial> {
+    /// Whether somebody may hear that these keys hang on a lease.
+    pub fn judge_lease_keys(&self, asker: Asker, keys: &[&[u8]]) -> Result<(), Denial> {
+        if !self.auth.is_enabled() {
+            return Ok(());
+        }
         let rights = self.auth.rights(asker)?;
         match rights {
             Rights::All => Ok(()),
-            Rights::Of(_) => {
-                self.lease_keys(lease).try_for_each(|key| rights.read(key, RangeEnd::Key))
-            }
+            Rights::Of(_) => keys.iter().try_for_each(|key| rights.read(key, RangeEnd::Key)),
         }
     }
 
@@ -80,7 +81,7 @@ impl Store {
         match rights {
             Rights::All => Ok(()),
             Rights::Of(_) => {
-                self.lease_keys(lease).try_for_each(|key| rights.write(key, RangeEnd::Key))
+                self.lease_keys(lease, 0).try_for_each(|(_, key)| rights.write(key, RangeEnd::Key))
             }
         }
     }

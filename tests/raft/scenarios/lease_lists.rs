@@ -97,7 +97,12 @@ fn a_turn_lists_so_many_leases_however_many_ask() {
     nodes.lease_often(1, list(0), 100);
     let count = |answer: &Answer| match answer {
         Answer::Leases(list) => list.leases.len(),
-        Answer::Done | Answer::Term(_) | Answer::Times(_) | Answer::Failed(_) => 0,
+        Answer::Done
+        | Answer::Term(_)
+        | Answer::Times(_)
+        | Answer::Challenge(..)
+        | Answer::LoggedIn(_)
+        | Answer::Failed(_) => 0,
     };
     let listed = |nodes: &Nodes| nodes.answers.values().map(count).sum();
     assert!(count_turns(&mut nodes, before + 100, listed) >= 100);

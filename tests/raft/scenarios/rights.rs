@@ -10,7 +10,7 @@ use raftd::wire::client::{
     Command, Consistency, RangeArgs, command_request, put_request, range_request, snapshot_request,
 };
 use raftd::wire::error::Error;
-use raftd::wire::leases::{LeaseRequest, lease_request};
+use raftd::wire::leases::{KeysFrom, LeaseRequest, lease_request};
 use raftd::wire::members::MemberRequest;
 use raftd::wire::scram::PasswordKeys;
 use raftd::wire::watch::{WatchArgs, watch_request};
@@ -150,7 +150,7 @@ fn who_may_not_read_its_keys_hears_only_of_the_lease() {
         assert!(!matches!(answer(&mut nodes, asked), Answer::Failed(_)), "{command:?}");
     }
     for (keys, expected) in [(true, Some(denied(Denial::NotPermitted))), (false, None)] {
-        let look = LeaseRequest::TimeToLive { lease: 7, keys };
+        let look = LeaseRequest::TimeToLive { lease: 7, keys, from: KeysFrom::START };
         let asked = nodes.ask_on(alice, |bytes, number| lease_request(bytes, number, &look));
         let found = answer(&mut nodes, asked);
         let times = matches!(found, Answer::Times(_));
