@@ -20,6 +20,9 @@ const PACE_NS: u64 = 500_000_000;
 /// Who takes less in a step does not read. Bytes.
 const PACE_BYTES: u64 = 64 * 1024;
 
+/// Above this, reads that are held back leave others too little of `WAITING_READ_BYTES_MAX`. Bytes.
+const DEFERRED_BYTES_BELOW: usize = limits::WAITING_READ_BYTES_MAX / 2;
+
 /// Between two lines about clients that do not read. Nanoseconds.
 const LINES_APART_NS: u64 = 1_000_000_000;
 
@@ -370,10 +373,12 @@ impl Connections {
         self.get(id).is_none_or(|connection| connection.out.unsent_bytes() < high_water)
     }
 
-    /// Closes those who do not read, if others wait for the room they take.
+    /// Closes those who do not read, if others wait for the room they take: that of what waits for
+    /// them, or that of what they have asked for besides.
     pub(super) fn cut_off_slow(&mut self, now: Instant) {
         let others_wait = self.events_wait || self.ranges_wait || !self.deferring.is_empty();
-        if self.has_room_for_large() || !others_wait {
+        let has_room = self.has_room_for_large() && self.deferred_bytes <= DEFERRED_BYTES_BELOW;
+        if has_room || !others_wait {
             self.pace_until = None;
         } else if self.pace_until.is_none_or(|until| until <= now) {
             let goes_on = self.pace_until.replace(now.after_ns(PACE_NS)).is_some();
@@ -545,36 +550,4 @@ pub enum Flow {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_does_not_read_makes_room_for_those_whose_events_wait() {
-        let mut connections = Connections::default();
-        let id = |slot| ConnectionId::new(slot, 1);
-        let (quick, fill) = (id(0), 100 * 1024);
-        connections.open(quick, Party::Client);
-        let mut slow = Vec::new();
-        while connections.has_room_for_large() {
-            slow.push(id(u32::try_from(slow.len() + 1).expect("some hundreds")));
-            connections.open(slow[slow.len() - 1], Party::Client);
-            connections.write(slow[slow.len() - 1], |out| out.resize(fill, 0));
-        }
-        assert!(connections.takes_events(quick));
-        assert!(slow.iter().all(|id| !connections.takes_events(*id)));
-        let (begin, end) = (Instant::from_ns(0), Instant::from_ns(PACE_NS));
-        let mut closing = Vec::new();
-        connections.cut_off_slow(begin);
-        connections.cut_off_slow(end);
-        connections.take_closing(&mut closing);
-        assert!(closing.is_empty(), "they are in nobody's way");
-        connections.events_wait = true;
-        connections.cut_off_slow(begin);
-        // One of them reads, if not much at a time.
-        connections.sent(slow[0], fill - 1);
-        connections.cut_off_slow(end);
-        connections.take_closing(&mut closing);
-        assert_eq!(closing, slow[1..]);
-        assert!(connections.has_room_for_large());
-    }
-}
+mod tests;

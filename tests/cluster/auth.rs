@@ -338,7 +338,7 @@ fn users_outlive_restarts_and_snapshots_and_no_disk_has_a_password() {
     }
     eventually("a snapshot holds the users", PATIENCE, || {
         let mut servers = cluster.servers.iter();
-        servers.all(|it| it.status().is_ok_and(|it| it.log_base.get() > 20)).then_some(())
+        servers.all(|it| it.status().is_ok_and(|it| it.snapshot_index.get() > 20)).then_some(())
     });
     let revision = root.read_auth(&AuthRequest::Status).unwrap().auth_revision;
     for id in 1..=3 {

@@ -56,8 +56,10 @@ pub(crate) struct Cli {
     pub(crate) timeout: Duration,
     /// Who asks; without a password behind a colon, and without --password, it is asked for on the
     /// terminal.
+    // A name of its own: what verbs call USER is another one.
     #[arg(
-        long,
+        id = "asker",
+        long = "user",
         global = true,
         value_name = "NAME[:PASSWORD]",
         env = "RAFTCTL_USER",

@@ -1,0 +1,57 @@
+//! Clients that read too little, and those whom they keep waiting.
+
+use super::*;
+
+#[test]
+fn who_does_not_read_makes_room_for_those_whose_events_wait() {
+    let mut connections = Connections::default();
+    let id = |slot| ConnectionId::new(slot, 1);
+    let (quick, fill) = (id(0), 100 * 1024);
+    connections.open(quick, Party::Client);
+    let mut slow = Vec::new();
+    while connections.has_room_for_large() {
+        slow.push(id(u32::try_from(slow.len() + 1).expect("some hundreds")));
+        connections.open(slow[slow.len() - 1], Party::Client);
+        connections.write(slow[slow.len() - 1], |out| out.resize(fill, 0));
+    }
+    assert!(connections.takes_events(quick));
+    assert!(slow.iter().all(|id| !connections.takes_events(*id)));
+    let (begin, end) = (Instant::from_ns(0), Instant::from_ns(PACE_NS));
+    let mut closing = Vec::new();
+    connections.cut_off_slow(begin);
+    connections.cut_off_slow(end);
+    connections.take_closing(&mut closing);
+    assert!(closing.is_empty(), "they are in nobody's way");
+    connections.events_wait = true;
+    connections.cut_off_slow(begin);
+    // One of them reads, if not much at a time.
+    connections.sent(slow[0], fill - 1);
+    connections.cut_off_slow(end);
+    connections.take_closing(&mut closing);
+    assert_eq!(closing, slow[1..]);
+    assert!(connections.has_room_for_large());
+}
+
+#[test]
+fn who_does_not_read_what_it_asked_for_holds_no_reads_of_others_back() {
+    let mut connections = Connections::default();
+    let id = |slot| ConnectionId::new(slot, 1);
+    let (reads, stuck) = (id(0), id(1));
+    for id in [reads, stuck] {
+        connections.open(id, Party::Client);
+        connections.write(id, |out| out.resize(2 * 64 * 1024, 0));
+    }
+    let (begin, end) = (Instant::from_ns(0), Instant::from_ns(PACE_NS));
+    let mut closing = Vec::new();
+    for bytes in [0, DEFERRED_BYTES_BELOW] {
+        let args = vec![0; bytes];
+        let deferred = Deferred { request: 1, op: Op::Range, asker: Asker::NOBODY, args };
+        connections.defer(stuck, deferred);
+        connections.cut_off_slow(begin);
+        connections.sent(reads, 64 * 1024);
+        connections.cut_off_slow(end);
+        connections.take_closing(&mut closing);
+        let expected = if bytes == 0 { Vec::new() } else { vec![stuck] };
+        assert_eq!(closing, expected, "{bytes} bytes of reads are held back");
+    }
+}
