@@ -97,6 +97,8 @@ impl ClusterApi for MemberService {
         let who = Who::of(&request);
         let MemberAddRequest { peer_urls, is_learner } = request.get_ref();
         let address = address_of(peer_urls)?;
+        // Before anybody is dialed.
+        self.cluster.administer(&who).await?;
         let (_, statuses) = self.statuses(&who).await?;
         if statuses.iter().any(|status| status.address == address) {
             return Err(known(PEER_URL_EXISTS));

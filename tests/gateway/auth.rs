@@ -15,6 +15,8 @@ use raftd::gateway::proto::etcdserverpb::request_op::Request as Of;
 use raftd::gateway::proto::raftd as own;
 use raftd::gateway::proto::v3lockpb::LockRequest;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use tonic::{Code, Status};
 
 const NO_USER: (Code, &str) = (Code::InvalidArgument, "etcdserver: user name is empty");
@@ -447,5 +449,23 @@ fn tokens_come_and_go_by_json() {
         assert_eq!(status["enabled"], true, "{status}");
         assert_eq!(ask("auth/disable", token, "{}").status, 200);
         assert_eq!(clients.put_key("free", "1").await, 3);
+    });
+}
+
+/// Else whoever has a login could look through the gateway's network with it.
+#[test]
+fn nobody_is_dialed_for_who_may_not_add_members() {
+    with_gateway(1, |clients, _gateway| async move {
+        clients.guard().await;
+        let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", stranger.local_addr().unwrap());
+        let _root = clients.log_in("root", "top").await.unwrap();
+        let alice = clients.log_in("alice", "secret").await.unwrap();
+        let add = pb::MemberAddRequest { peer_urls: vec![url], is_learner: true };
+        let added = clients.cluster().member_add(by(Some(&alice), add)).await;
+        refused_so(added, DENIED);
+        stranger.set_nonblocking(true).unwrap();
+        let dialed = stranger.accept();
+        assert_eq!(dialed.err().map(|why| why.kind()), Some(ErrorKind::WouldBlock));
     });
 }
