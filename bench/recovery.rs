@@ -36,8 +36,8 @@ const VALUE_BYTES: usize = 256;
 const FLAGS: [&str; 6] = [
     "--snapshot-entries",
     "1099511627776",
-    "--snapshot-interval",
-    "86400000",
+    "--snapshot-log-bytes",
+    "1099511627776",
     "--segment-bytes",
     "16777216",
 ];

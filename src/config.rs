@@ -54,6 +54,8 @@ pub struct Config {
 pub struct SnapshotFlags {
     /// More entries than so many since the last one make one due.
     pub entries: u64,
+    /// Or so much log since then. Bytes.
+    pub log_bytes: u64,
     /// At least so long from one to the next. Nanoseconds.
     pub interval_ns: u64,
     /// Bytes of one a second to one follower; `None` is no bound.
@@ -158,6 +160,12 @@ fn snapshot_flags(flags: &mut getopts::Options) {
     );
     flags.optopt(
         "",
+        "snapshot-log-bytes",
+        "or what the log has grown by since then, however few the entries (default 16 MiB)",
+        "BYTES",
+    );
+    flags.optopt(
+        "",
         "snapshot-interval",
         "milliseconds from one snapshot to the next at least (default 10000)",
         "MS",
@@ -249,10 +257,12 @@ impl Config {
 
 fn parse_snapshots(matches: &getopts::Matches) -> Result<SnapshotFlags, UsageError> {
     let entries = limits::SNAPSHOT_ENTRIES_DEFAULT;
+    let log_bytes = limits::SNAPSHOT_LOG_BYTES_DEFAULT;
     let interval_ms = limits::SNAPSHOT_INTERVAL_MS_DEFAULT;
     let rate = number(matches, "snapshot-rate", 0, 1..=1 << 40)?;
     Ok(SnapshotFlags {
         entries: number(matches, "snapshot-entries", entries, 1..=1 << 40)?,
+        log_bytes: number(matches, "snapshot-log-bytes", log_bytes, 1..=1 << 50)?,
         interval_ns: 1_000_000 * number(matches, "snapshot-interval", interval_ms, 0..=86_400_000)?,
         rate: Some(rate).filter(|rate| *rate > 0),
     })

@@ -269,6 +269,10 @@ pub const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
 /// Default `--snapshot-entries`: more than so many since the last snapshot make a new one due.
 pub const SNAPSHOT_ENTRIES_DEFAULT: u64 = 1000;
 
+/// Default `--snapshot-log-bytes`: fewer entries than those do as well once the log has grown by so
+/// much since the last snapshot. Bytes.
+pub const SNAPSHOT_LOG_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
+
 /// At least so long from one snapshot to the next, unless disk space presses. Milliseconds. Design
 /// §12.11.
 pub const SNAPSHOT_INTERVAL_MS_DEFAULT: u64 = 10_000;

@@ -160,6 +160,7 @@ fn node_options(
         start: if config.force_new_cluster { Start::NewCluster } else { Start::AsItIs },
         snapshots: SnapshotOptions {
             entries: config.snapshots.entries,
+            log_bytes: config.snapshots.log_bytes,
             interval_ns: config.snapshots.interval_ns,
             rate: config.snapshots.rate,
             ..SnapshotOptions::default()

@@ -1,8 +1,8 @@
 //! Our own snapshots: when one is due, and its way from the store to the record in slices.
 //!
-//! One is due when more than `--snapshot-entries` entries were applied since the last one **and**
-//! the log has grown by at least half of that one's size, so that snapshots cost at most twice what
-//! the log costs; and not sooner than the interval allows, unless disk space presses. Or a client
+//! One is due when more than `--snapshot-entries` entries were applied since the last one, or fewer
+//! that are `--snapshot-log-bytes` of log, **and** the log has grown by at least half of that one's
+//! size, so that snapshots cost at most twice what the log costs; and not sooner than the interval allows, unless disk space presses. Or a client
 //! asks for one (`saves`). A turn writes one slice at most, and slices keep a distance while the
 //! log grows slowly: serving goes on between them.
 //!
@@ -11,7 +11,7 @@
 //! hurry leaves the other half: three in all. Where the disk is slow and the load is not, the log
 //! grew by more than that while the last one was made: then the next one begins so much earlier,
 //! though not before a quarter. Three do not suffice if even that is too late, or if the log grows
-//! so much within the interval or before the entries are many.
+//! so much within the interval.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -44,6 +44,8 @@ const BACKLOG_MAX: usize = 2;
 pub struct SnapshotOptions {
     /// More than so many entries since the last one.
     pub entries: u64,
+    /// Or so much log since then: under load an entry holds hundreds of writes. Bytes.
+    pub log_bytes: u64,
     /// From one to the next, unless disk space presses. Nanoseconds.
     pub interval_ns: u64,
     /// What a turn writes at most.
@@ -60,6 +62,7 @@ impl Default for SnapshotOptions {
     fn default() -> SnapshotOptions {
         SnapshotOptions {
             entries: limits::SNAPSHOT_ENTRIES_DEFAULT,
+            log_bytes: limits::SNAPSHOT_LOG_BYTES_DEFAULT,
             interval_ns: limits::SNAPSHOT_INTERVAL_MS_DEFAULT * 1_000_000,
             slice: WRITTEN_SLICE,
             block_bytes: limits::SNAPSHOT_BLOCK_BYTES,
@@ -182,12 +185,15 @@ impl Node {
         let applied = self.store.applied();
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
-        let grown = self.wal.growth() >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
+        let growth = self.wal.growth();
+        let long = entries > 0 && growth >= self.options.snapshots.log_bytes;
+        let many = entries > self.options.snapshots.entries;
+        let grown = growth >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
         let rested = self.snapshots.next_at <= now || self.wal.out_of_space();
         // While states differ and nobody knows which is right, a start is to make ours anew of the
         // log, and not to find it in a snapshot.
         let doubtful = self.state_hashes.disputed().is_some() && !self.wal.out_of_space();
-        let due = entries > self.options.snapshots.entries && grown && rested && !doubtful;
+        let due = (many || long) && grown && rested && !doubtful;
         // A client saves what it knows to be written; a member that lost its state wants one that
         // leads past where that was.
         let lost = self.lost_states.wanting().map(|(_, at_least)| at_least);

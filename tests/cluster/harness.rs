@@ -30,6 +30,10 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// leader alone, or wants it to stay. So a slow disk or a busy machine does not elect another one.
 pub(super) const STEADFAST: [&str; 4] = ["--election-timeout", "3000", "--heartbeat", "60"];
 
+/// The log keeps everything.
+pub(super) const NO_SNAPSHOTS: [&str; 4] =
+    ["--snapshot-entries", "1000000000", "--snapshot-log-bytes", "1000000000000"];
+
 /// Small segments, so that they rotate in a test and are quickly prepared.
 const SEGMENT_BYTES: &str = "1048576";
 

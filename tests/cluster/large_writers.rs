@@ -1,6 +1,6 @@
 //! Many clients that write large values at once: each is read in its turn, and nobody is closed.
 
-use super::harness::{Cluster, PATIENCE, STEADFAST, Shape, anonymous};
+use super::harness::{Cluster, NO_SNAPSHOTS, PATIENCE, STEADFAST, Shape, anonymous};
 use super::patience::{breathe, eventually, now};
 use super::unfinished::Raw;
 use raftd::client::{Connection, Deadline};
@@ -67,7 +67,7 @@ fn put(connection: &mut Connection, value: &[u8]) -> Duration {
 fn large_writers_are_slowed_down_and_not_closed() {
     // A snapshot keeps what is put over while it is made, which no client costs.
     let flags = ["--segment-bytes", "16777216", "--history-bytes", "4096"];
-    let flags = [&flags[..], &["--snapshot-entries", "1000000000"], &STEADFAST].concat();
+    let flags = [&flags[..], &NO_SNAPSHOTS, &STEADFAST].concat();
     let flags = flags.into_iter().map(str::to_owned).collect();
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
     let leader = cluster.leader();

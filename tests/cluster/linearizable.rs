@@ -7,7 +7,7 @@
 //! | `LINEARIZABLE_SEED` | repeats the choices of an earlier run, not its timing |
 
 use super::finals::ended;
-use super::harness::{Cluster, Shape};
+use super::harness::{Cluster, NO_SNAPSHOTS, Shape};
 use super::patience::{StopAtEnd, breathe, go_on};
 use super::turns::Company;
 use super::variable;
@@ -39,8 +39,8 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
     let seed = variable("LINEARIZABLE_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     println!("linearizable: LINEARIZABLE_SEED={seed} repeats the choices");
     // The log must keep all of it for the judge.
-    let flags = ["--snapshot-entries", "1000000000", "--lease-reads", "500ppm"];
-    let flags = flags.map(str::to_owned).to_vec();
+    let flags = [&NO_SNAPSHOTS[..], &["--lease-reads", "500ppm"]].concat();
+    let flags = flags.into_iter().map(str::to_owned).collect();
     let shape = Shape { flags, cuttable: true, company: Company::Others };
     let mut cluster = Cluster::start_shaped(3, &shape);
     cluster.leader();

@@ -8,7 +8,7 @@
 //! | `WATCH_SEED` | repeats the choices of an earlier run, not its timing |
 //! | `WATCH_FANS` | how many hear of each put where that is measured; 100 |
 
-use super::harness::{Cluster, PATIENCE, Shape, resident};
+use super::harness::{Cluster, NO_SNAPSHOTS, PATIENCE, Shape, resident};
 use super::linearizable::{Faults, finals, harm};
 use super::patience::{StopAtEnd, eventually, go_on, now};
 use super::raftctl::{endpoints, raftctl};
@@ -67,8 +67,8 @@ fn watches_under_kills_stops_and_cuts_miss_nothing_and_hear_nothing_twice() {
     let seed = variable("WATCH_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     println!("watches: WATCH_SEED={seed} repeats the choices");
     // The log keeps all of it for the judge; the history does not: some listeners are too late.
-    let flags = ["--snapshot-entries", "1000000000", "--history-bytes", "60000"];
-    let flags = flags.map(str::to_owned).to_vec();
+    let flags = [&NO_SNAPSHOTS[..], &["--history-bytes", "60000"]].concat();
+    let flags = flags.into_iter().map(str::to_owned).collect();
     let shape = Shape { flags, cuttable: true, company: Company::Others };
     let mut cluster = Cluster::start_shaped(3, &shape);
     cluster.leader();

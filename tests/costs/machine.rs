@@ -134,7 +134,11 @@ fn options(machine: usize, machines: usize) -> NodeOptions {
         working: WorkingLimits { entry_cache_bytes: ENTRY_CACHE_BYTES, ..WorkingLimits::default() },
         lease_drift_ppm: None,
         // What snapshots cost is theirs, and not an operation's.
-        snapshots: SnapshotOptions { entries: u64::MAX, ..SnapshotOptions::default() },
+        snapshots: SnapshotOptions {
+            entries: u64::MAX,
+            log_bytes: u64::MAX,
+            ..SnapshotOptions::default()
+        },
         login_secret: [7; 32],
         start: Start::AsItIs,
     }

@@ -7,7 +7,7 @@
 //! | `GATEWAY_CHAOS_SEED` | repeats the choices of an earlier run, not its timing |
 
 use super::asking::{Scene, Witness};
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, NO_SNAPSHOTS, PATIENCE, Shape};
 use super::hearing::{Ear, Line};
 use super::logged::finals;
 use super::patience::{StopAtEnd, breathe, go_on};
@@ -51,8 +51,8 @@ fn what_clients_are_told_is_linearizable_though_nodes_and_gateways_die() {
     let seed = variable("GATEWAY_CHAOS_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     println!("gateway-chaos: GATEWAY_CHAOS_SEED={seed} repeats the choices");
     // The log keeps all of it for the judge; the history does not: some listeners are too late.
-    let flags = ["--snapshot-entries", "1000000000", "--history-bytes", "200000"];
-    let flags = flags.map(str::to_owned).to_vec();
+    let flags = [&NO_SNAPSHOTS[..], &["--history-bytes", "200000"]].concat();
+    let flags = flags.into_iter().map(str::to_owned).collect();
     let shape = Shape { flags, cuttable: true, company: Company::Others };
     let mut cluster = Cluster::start_shaped(3, &shape);
     cluster.leader();

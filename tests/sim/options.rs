@@ -259,11 +259,13 @@ fn draw_classes(seed: u64, overrides: &Overrides) -> Vec<Class> {
     classes
 }
 
-/// Snapshots every few entries, in blocks and pieces that their few bytes fill; or none.
+/// Snapshots every few entries or bytes, in blocks and pieces that their few bytes fill; or none.
 fn draw_snapshots(seed: u64) -> SnapshotOptions {
     let mut chance = Chance::of(seed, "snapshots");
+    let mut bytes = Chance::of(seed, "snapshot bytes");
     SnapshotOptions {
         entries: chance.pick(&[3, 20, 20, 100, 100, 500, u64::MAX]),
+        log_bytes: bytes.pick(&[10_000, 50_000, 200_000, u64::MAX, u64::MAX, u64::MAX]),
         interval_ns: chance.scaled(20 * MS, 2 * SECOND),
         block_bytes: chance.pick(&[1, 512, 8192]),
         piece_bytes: chance.pick(&[1000, 4000, 20_000]),

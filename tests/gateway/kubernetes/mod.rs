@@ -20,7 +20,7 @@ mod reflectors;
 mod store;
 
 use super::asking::Scene;
-use super::harness::{Cluster, Shape};
+use super::harness::{Cluster, NO_SNAPSHOTS, Shape};
 use super::logged::finals;
 use super::patience::{StopAtEnd, breathe};
 use super::program::{Gateway, block_on};
@@ -79,7 +79,7 @@ fn api_servers_miss_nothing_and_overwrite_nothing_though_leaders_die() {
     let size = Size { pods, watchers: watchers.unwrap_or(15), seed };
     println!("kubernetes: KUBERNETES_SEED={seed} repeats the choices");
     // The log keeps all of it for the judge.
-    let flags = ["--snapshot-entries", "1000000000"].map(str::to_owned).to_vec();
+    let flags = NO_SNAPSHOTS.map(str::to_owned).to_vec();
     let shape = Shape { flags, company: Company::Others, ..Shape::default() };
     let mut cluster = Cluster::start_shaped(3, &shape);
     cluster.leader();

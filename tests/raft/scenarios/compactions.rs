@@ -3,6 +3,7 @@
 
 use super::nodes::{Answer, Nodes, Tuning};
 use raftd::limits::WorkingLimits;
+use raftd::types::LogIndex;
 use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
@@ -190,6 +191,29 @@ fn a_server_sees_that_there_is_space_again_whatever_else_its_disk_does() {
     let status = nodes.status_of(1);
     assert!(status.snapshot_index >= made.advanced_by(4), "a snapshot for every other put");
     assert!(!status.out_of_space, "it has not looked");
+}
+
+/// Under load an entry holds hundreds of writes, and a thousand of those are as much log as a
+/// snapshot of the whole state: the disk then held more than three of them.
+#[test]
+fn few_entries_that_are_much_log_make_a_snapshot_due() {
+    let tuning = Tuning { snapshot_log_bytes: 30_000, ..Tuning::default() };
+    let mut nodes = Nodes::tuned(1, tuning);
+    nodes.pass(200 * MS);
+    for _ in 0..9 {
+        nodes.put(1, &"k".repeat(3000));
+        nodes.pass(5 * MS);
+    }
+    assert_eq!(nodes.status_of(1).snapshot_index, LogIndex::ZERO, "27 kB are not enough");
+    for _ in 0..2 {
+        nodes.put(1, &"k".repeat(3000));
+        nodes.pass(5 * MS);
+    }
+    nodes.pass(100 * MS);
+    let made = nodes.status_of(1).snapshot_index;
+    assert!(made > LogIndex::ZERO, "33 kB are");
+    nodes.pass(5_000 * MS);
+    assert_eq!(nodes.status_of(1).snapshot_index, made, "one for what is there, and no more");
 }
 
 /// On a full disk a snapshot does not wait for its interval, since it may free space. One that
