@@ -1,42 +1,55 @@
 //! Memory that the host has filled. A virtual machine gets its memory from the host when it is
 //! touched for the first time, and the thread that touches it waits: now and then for longer than a
-//! turn of the loop may take, in its own CPU time, and nothing is counted as stolen.
+//! turn of the loop may take, in its own CPU time, and nothing is counted as stolen. And the kernel
+//! gives free memory back to the host in whole blocks of 2 MiB, seconds after it became free: then
+//! the next touch is a first one again.
 
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::time::{ClockId, clock_gettime};
-use std::fs;
-use std::hint::black_box;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-const PAGE_BYTES: usize = 4096;
+const PAGE_BYTES: u64 = 4096;
 /// What a turn touches at most, about: as much is looked at at once.
-const LOOK_BYTES: usize = 128 * 1024;
-const AREA_BYTES: usize = 1 << 30;
+const LOOK_BYTES: u64 = 128 * 1024;
+/// A page of each so many bytes is kept: no block that goes back to the host is free as a whole.
+const KEPT_BYTES: u64 = 512 * 1024;
 
-/// Touches three quarters of the memory that is free, lets go of it, and says what the longest
-/// touch of 128 KiB took.
-pub(super) fn touch_free_memory() {
-    let areas = available_bytes() / 4 * 3 / AREA_BYTES;
-    let mut longest = Duration::ZERO;
-    let touched: Vec<Vec<u8>> = (0..areas)
-        .map(|_| {
-            let mut area = vec![0; AREA_BYTES]; // untouched: the kernel has zeros without it
-            for part in area.chunks_mut(LOOK_BYTES) {
-                let began = thread_cpu();
-                part.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-                longest = longest.max(thread_cpu() - began);
-            }
-            black_box(area)
-        })
-        .collect();
-    let longest_us = longest.as_micros();
-    println!("memory: {} GiB touched, 128 KiB in at most {longest_us} us of CPU", touched.len());
+/// While it lives, free memory is the host's no more: everybody else may have it all the same.
+pub(super) struct Filled {
+    _kept: File,
+}
+
+impl Filled {
+    /// Touches three quarters of the memory that is free, lets go of all but a page in a hundred,
+    /// and says what the longest touch of 128 KiB took.
+    pub(super) fn touch() -> Filled {
+        let bytes = available_bytes() / 4 * 3 / KEPT_BYTES * KEPT_BYTES;
+        let file = File::from(memfd_create("filled", MemfdFlags::CLOEXEC).unwrap());
+        ftruncate(&file, bytes).unwrap();
+        let part = vec![1; LOOK_BYTES.try_into().unwrap()];
+        let mut longest = Duration::ZERO;
+        for at in (0..bytes).step_by(LOOK_BYTES.try_into().unwrap()) {
+            let began = thread_cpu();
+            file.write_all_at(&part, at).unwrap();
+            longest = longest.max(thread_cpu() - began);
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for at in (0..bytes).step_by(KEPT_BYTES.try_into().unwrap()) {
+            fallocate(&file, hole, at + PAGE_BYTES, KEPT_BYTES - PAGE_BYTES).unwrap();
+        }
+        let (mib, longest_us) = (bytes >> 20, longest.as_micros());
+        println!("memory: {mib} MiB touched, 128 KiB in at most {longest_us} us of CPU");
+        Filled { _kept: file }
+    }
 }
 
 /// What can be had without swapping; nothing where the kernel does not say. Bytes.
-fn available_bytes() -> usize {
+fn available_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: Option<usize> = line.and_then(|it| it.split_whitespace().next()?.parse().ok());
+    let kib: Option<u64> = line.and_then(|it| it.split_whitespace().next()?.parse().ok());
     kib.unwrap_or_default() * 1024
 }
 

@@ -4,7 +4,7 @@
 //! `GROWN_KEYS=200000` and `GROWN_KEYS=1000000` measure, in a release build; a few keys show that
 //! it works.
 
-use super::filled::touch_free_memory;
+use super::filled::Filled;
 use super::harness::{Cluster, PATIENCE, STEADFAST, Server, Shape};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use super::turns::Company;
@@ -192,9 +192,7 @@ fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     let patient = STEADFAST.iter().copied().filter(|_| asked.is_none());
     let flags = flags.chain(patient).map(str::to_owned).collect();
     let company = if asked.is_some() { Company::Nobody } else { Company::Others };
-    if asked.is_some() {
-        touch_free_memory();
-    }
+    let _filled = asked.map(|_| Filled::touch());
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
     let leader = cluster.leader();
     let (mut connection, stop) = (cluster.server(leader).connection(), AtomicBool::new(false));

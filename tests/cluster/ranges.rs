@@ -2,7 +2,7 @@
 //!
 //! `RANGE_KEYS=1000000` measures, in a release build; a few keys show that it works.
 
-use super::filled::touch_free_memory;
+use super::filled::Filled;
 use super::grown::{self, TURN_US, VALUE_BYTES, between, stolen_ms};
 use super::harness::{Cluster, PATIENCE, STEADFAST, Shape, resident};
 use super::patience::{StopAtEnd, now};
@@ -133,9 +133,7 @@ fn a_range_of_any_size_takes_short_turns_and_no_memory() {
     let asked = variable("RANGE_KEYS");
     let keys = asked.unwrap_or(20_000);
     let company = if asked.is_some() { Company::Nobody } else { Company::Others };
-    if asked.is_some() {
-        touch_free_memory();
-    }
+    let _filled = asked.map(|_| Filled::touch());
     let flags = ["--segment-bytes", "8388608"].into_iter();
     // A machine that does other things as well must not depose the leader.
     let patient = STEADFAST.into_iter().filter(|_| asked.is_none());
