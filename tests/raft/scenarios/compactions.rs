@@ -197,23 +197,27 @@ fn a_server_sees_that_there_is_space_again_whatever_else_its_disk_does() {
 /// snapshot of the whole state: the disk then held more than three of them.
 #[test]
 fn few_entries_that_are_much_log_make_a_snapshot_due() {
-    let tuning = Tuning { snapshot_log_bytes: 30_000, ..Tuning::default() };
+    let tuning = Tuning { snapshot_log_bytes: 100_000, ..Tuning::default() };
     let mut nodes = Nodes::tuned(1, tuning);
     nodes.pass(200 * MS);
     for _ in 0..9 {
         nodes.put(1, &"k".repeat(3000));
         nodes.pass(5 * MS);
     }
-    assert_eq!(nodes.status_of(1).snapshot_index, LogIndex::ZERO, "27 kB are not enough");
-    for _ in 0..2 {
+    assert_eq!(
+        nodes.status_of(1).snapshot_index,
+        LogIndex::ZERO,
+        "27 kB are not, with all that is beside them on the disk"
+    );
+    for _ in 0..25 {
         nodes.put(1, &"k".repeat(3000));
         nodes.pass(5 * MS);
     }
     nodes.pass(100 * MS);
     let made = nodes.status_of(1).snapshot_index;
-    assert!(made > LogIndex::ZERO, "33 kB are");
+    assert!(made > LogIndex::ZERO, "102 kB are enough");
     nodes.pass(5_000 * MS);
-    assert_eq!(nodes.status_of(1).snapshot_index, made, "one for what is there, and no more");
+    assert_eq!(nodes.status_of(1).snapshot_index, made, "none of the same again");
 }
 
 /// On a full disk a snapshot does not wait for its interval, since it may free space. One that
