@@ -10,9 +10,9 @@
 //! A right is asked for twice. At the door, by a leader that certainly knows what anybody was told
 //! of rights, so that nobody fills the log or the queues with what is refused anyway; and where the
 //! request is done: a command in the store as it is applied, a read where it is answered, a watch
-//! whenever rights have changed. Only the latter counts. What a leader does at once, changes of the
-//! members say, is asked for once, and only a leader that has applied what those before it
-//! committed answers.
+//! whenever rights have changed. Only the latter counts. What a leader does at once, the removal of
+//! a member say, is asked for once, and only a leader that has applied what those before it
+//! committed answers; to add one takes longer, and it is asked for again before that is proposed.
 //!
 //! While rights do not count and nobody has logged in, all of this is one comparison.
 

@@ -1,6 +1,6 @@
 //! Who may do what, with whole nodes: what a server does at once, and what it says by itself.
 
-use super::nodes::{Answer, Nodes, Tuning};
+use super::nodes::{Answer, Nodes, Tuning, id};
 use raftd::kv::{Access, AuthChange, AuthRefusal, AuthVerb, Denial, Permission, PutWith};
 use raftd::limits::PASSWORD_ROUNDS_MIN;
 use raftd::replica::ConnectionId;
@@ -108,6 +108,41 @@ fn only_root_saves_the_store_and_moves_the_leadership() {
     let transfer = MemberRequest::Transfer { node: None };
     let asked = nodes.ask_on(alice, |bytes, number| transfer.encode(bytes, number));
     assert_eq!(answer(&mut nodes, asked), denied(Denial::NotPermitted));
+}
+
+/// The right was asked for when the request came, and not when it was done: whoever lost it while
+/// the new server was dialed added a member all the same.
+#[test]
+fn who_loses_its_right_while_a_new_server_is_asked_adds_nobody() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let (alice, _) = nodes.log_in(leader, "alice", &keys("alice"));
+    let (user, role) = ("alice", "root");
+    change(&mut nodes, root, &AuthVerb::UserGrantRole { user, role });
+    let newcomer = nodes.arrive();
+    let address = format!("sim:{newcomer}");
+    let (node, address) = (id(newcomer), address.as_str());
+    for (round, verb) in [
+        MemberRequest::Add { node, address, stay: true },
+        MemberRequest::Replace { old: id(1 + leader % 3), node, address },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        nodes.freeze(newcomer);
+        let asked = nodes.ask_on(alice, |bytes, number| verb.encode(bytes, number));
+        nodes.pass(50 * MS);
+        assert_eq!(nodes.answers.get(&asked), None, "the new server has not answered: {round}");
+        change(&mut nodes, root, &AuthVerb::UserRevokeRole { user, role });
+        let before = nodes.last_of(leader);
+        nodes.thaw(newcomer);
+        assert_eq!(answer(&mut nodes, asked), denied(Denial::NotPermitted), "{round}");
+        assert_eq!(nodes.last_of(leader), before, "nothing was proposed: {round}");
+        change(&mut nodes, root, &AuthVerb::UserGrantRole { user, role });
+    }
+    let add = MemberRequest::Add { node, address, stay: true };
+    let asked = nodes.ask_on(alice, |bytes, number| add.encode(bytes, number));
+    assert_eq!(answer(&mut nodes, asked), Answer::Done, "who has the right again adds it");
 }
 
 #[test]
