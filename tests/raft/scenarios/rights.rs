@@ -253,6 +253,49 @@ fn a_user_that_there_is_not_is_asked_as_any_other() {
     }
 }
 
+/// Rounds and the length of the salt are whoever's that set the password: what no user is asked
+/// with was always the same, and so whoever was asked with anything else was one.
+#[test]
+fn a_user_that_there_is_not_is_asked_with_what_users_have() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let names: Vec<String> = (0..24).map(|nth| format!("nobody{nth}")).collect();
+    let ask = |nodes: &mut Nodes, nth: usize, user: &str| {
+        let (_, challenge) = nodes.challenge(nth, user);
+        let Answer::Challenge(_, salt, rounds) = challenge else { panic!("{challenge:?}") };
+        (salt, rounds)
+    };
+    let looks = |(salt, rounds): &(Vec<u8>, u64)| (salt.len(), *rounds);
+    let alices = ask(&mut nodes, leader, "alice");
+    let before: Vec<_> = names.iter().map(|name| ask(&mut nodes, leader, name)).collect();
+    for (name, found) in names.iter().zip(&before) {
+        assert_eq!(looks(found), looks(&alices), "{name}");
+    }
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let (salt, rounds) = (&[0x22; 64][..], PASSWORD_ROUNDS_MIN + 1);
+    let another = PasswordKeys::derive(b"another", salt, rounds);
+    let password = another.to_keep(salt, rounds);
+    change(&mut nodes, root, &AuthVerb::UserChangePassword { name: "alice", password });
+    let roots = ask(&mut nodes, leader, "root");
+    let alices = ask(&mut nodes, leader, "alice");
+    assert_eq!(alices, (salt.to_vec(), rounds));
+    let mut as_alice = 0;
+    for (name, before) in names.iter().zip(&before) {
+        let found = ask(&mut nodes, leader, name);
+        for nth in 1..=3 {
+            assert_eq!(ask(&mut nodes, nth, name), found, "{name} at server {nth}");
+        }
+        // As root, who is as before, or as alice, who has another password since.
+        if looks(&found) == looks(&roots) {
+            assert_eq!(found, *before, "{name}");
+        } else {
+            assert_eq!(looks(&found), looks(&alices), "{name}");
+            assert_ne!(found.0[..16], before.0[..16], "{name}");
+            as_alice += 1;
+        }
+    }
+    assert!((1..names.len()).contains(&as_alice), "{as_alice} of {}", names.len());
+}
+
 #[test]
 fn a_watch_ends_before_it_hears_of_what_came_behind_its_right() {
     let (mut nodes, leader) = guarded(Tuning::default());
