@@ -414,7 +414,7 @@ impl Node {
         if alone && matches!(error, Error::WrongCluster { .. }) {
             self.fail(Fatal::Refused(format!(
                 "server {} answers for another cluster ({error}): make --peers and \
-                 --cluster-token equal on all servers",
+                 --cluster-token equal on all servers, and --restore-id when they are restored",
                 peer.get(),
             )));
             return;
