@@ -319,6 +319,33 @@ fn a_gateway_whose_user_is_root_no_more_takes_the_next_one() {
     });
 }
 
+/// Whoever likes can have passwords hashed. They waited in one queue without an end, and the
+/// gateway's own login, which everybody needs, among them.
+#[test]
+fn who_shows_a_password_when_too_many_do_is_refused_and_the_gateway_serves_on() {
+    const CROWD: usize = 256;
+    const TOO_MANY: (Code, &str) = (Code::ResourceExhausted, "etcdserver: too many requests");
+    with_gateway(1, |clients, _gateway| async move {
+        clients.guard().await;
+        let root = clients.log_in("root", "top").await.unwrap();
+        let show = || {
+            let clients = clients.clone();
+            tokio::spawn(async move { clients.log_in("root", "wrong").await })
+        };
+        let crowd: Vec<_> = (0..CROWD).map(|_| show()).collect();
+        clients.put_by(Some(&root), "b").await.unwrap();
+        let mut refused = 0;
+        for shown in crowd {
+            let why = shown.await.unwrap().expect_err("it is another password");
+            let why = (why.code(), why.message());
+            assert!([FAILED, TOO_MANY].contains(&why), "{why:?}");
+            refused += usize::from(why == TOO_MANY);
+        }
+        assert!((1..CROWD).contains(&refused), "{refused} of {CROWD} were refused");
+        clients.log_in("alice", "secret").await.expect("there is room again");
+    });
+}
+
 #[test]
 fn a_gateway_that_cannot_log_in_says_so() {
     let mut cluster = Cluster::start(1);

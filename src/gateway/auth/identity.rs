@@ -88,7 +88,7 @@ pub(in crate::gateway) struct Identity {
 impl Identity {
     /// That of the flags, or that of whoever comes.
     pub(in crate::gateway) fn of(user: Option<&User>) -> Identity {
-        let own = user.map(|user| Arc::new(Login::new(&user.name, &user.password)));
+        let own = user.map(|user| Arc::new(Login::shown(&user.name, &user.password).into_own()));
         Identity {
             is_given: own.is_some(),
             ever: AtomicBool::new(own.is_some()),
@@ -116,7 +116,7 @@ impl Identity {
         let is_newer = own.as_ref().is_none_or(|it| it.user() == login.user());
         if is_newer && !self.is_given {
             log::info!("acts for others by the login of user={}", login.user());
-            *own = Some(Arc::new(login));
+            *own = Some(Arc::new(login.into_own()));
             self.ever.store(true, Ordering::Relaxed);
         }
     }
