@@ -431,7 +431,7 @@ impl Node {
                  is founded"
             );
         } else {
-            log::warn!("peer refused us node={node} peer={peer} why={why}");
+            log::warn!("peer refused us node={node} peer={peer} why={why:?}");
         }
     }
 

@@ -371,7 +371,7 @@ impl Node {
         // Another password may have been set since.
         let done = proving.judge(&proof).filter(|done| auth.name_of(done.credential).is_some());
         let Some(done) = done else {
-            log::debug!("refused a login node={} user={}", self.identity.node, proving.user);
+            log::debug!("refused a login node={} user={:?}", self.identity.node, proving.user);
             return Err(Error::Auth { why: AuthRefusal::AuthFailed });
         };
         self.connections.set_login(id, done.credential);

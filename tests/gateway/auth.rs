@@ -311,11 +311,30 @@ fn a_gateway_whose_user_is_root_no_more_takes_the_next_one() {
         // The connection is still that user's, and its rights are nobody's.
         refused_so(clients.put_by(None, "a/1").await, NO_USER);
         let said = gateway.log_text();
-        let why = "cannot act for others user=ops why=the user has not the role root";
+        let why = r#"cannot act for others user="ops" why=the user has not the role root"#;
         assert!(said.contains(why), "{said}");
         clients.log_in("root", "top").await.unwrap();
         clients.put_by(Some(&alice), "a/1").await.unwrap();
         refused_so(clients.put_by(Some(&alice), "b").await, DENIED);
+    });
+}
+
+/// A name is whatever its user likes: it ended a line of the log and began another.
+#[test]
+fn a_name_stands_escaped_in_the_log() {
+    with_gateway(1, |clients, gateway| async move {
+        let name = "ops\ngateway \u{1b}[2J";
+        clients.auth_by(None, Verb::UserAdd(name, Some("top"))).await.unwrap();
+        clients.auth_by(None, Verb::UserGrant(name, "root")).await.unwrap();
+        clients.guard().await;
+        let token = clients.log_in(name, "top").await.unwrap();
+        clients.put_by(Some(&token), "b").await.unwrap();
+        let said = gateway.log_text();
+        let adopted = format!("acts for others by the login of user={name:?}");
+        assert!(said.contains(&adopted), "{said:?}");
+        let logged_in = format!(" user={name:?} credential=");
+        assert!(said.contains(&logged_in), "{said:?}");
+        assert!(!said.contains(name), "{said:?}");
     });
 }
 
@@ -359,14 +378,14 @@ fn a_gateway_that_cannot_log_in_says_so() {
         let put = clients.put_by(Some("17.00"), "a/1").await;
         refused(put, Code::FailedPrecondition, text);
         let said = gateway.log_text();
-        assert!(said.contains("cannot act for others user=root"), "{said}");
+        assert!(said.contains(r#"cannot act for others user="root""#), "{said}");
         // One that may act for itself only, until it may for others.
         let clients = weak.clients().await;
         let text = "raftd: the gateway cannot act for others: grant its --user the role root";
         let put = clients.put_by(Some("17.00"), "a/1").await;
         refused(put, Code::FailedPrecondition, text);
         let said = weak.log_text();
-        let why = "cannot act for others user=alice why=the user has not the role root";
+        let why = r#"cannot act for others user="alice" why=the user has not the role root"#;
         assert!(said.contains(why), "{said}");
         let strong = start_as(&cluster, "root", "top");
         let others = strong.clients().await;
