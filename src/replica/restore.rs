@@ -7,11 +7,13 @@
 //! there. The members share nothing that is new before they meet, so the chance of the first one is
 //! handed to the others (`--restore-id`). Why not take it from their data directories, once they
 //! have met: a cluster would change its name while it is founded, and servers and clients that know
-//! the one name would have to be told apart from those of another cluster. The snapshot in the new directory names
-//! the members without their data directories, which are not known yet; the cluster begins as
-//! every cluster does (`bootstrap`): once all members have said that they are new, they write the
-//! same first entry, which names the directories. So a member that is restored a second time, after
-//! it has served, does not vote: its directory is another one.
+//! the one name would have to be told apart from those of another cluster.
+//!
+//! The snapshot in the new directory names the members without their data directories, which are
+//! not known yet; the cluster begins as every cluster does (`bootstrap`): once all members have
+//! said that they are new, they write the same first entry, which names the directories. So a
+//! member that is restored a second time, after it has served, does not vote: its directory is
+//! another one.
 //!
 //! The log goes on at the snapshot's index and term. The revision is raised, because the old
 //! cluster went on after the save and its clients have seen revisions that the file does not know;

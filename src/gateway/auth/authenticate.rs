@@ -17,9 +17,9 @@ use crate::wire::reply::{ReplyBody, decode_reply};
 use super::login::{Login, LoginError};
 use super::token;
 
-/// Passwords proved at once, with those that wait to be hashed: 64 take less than 3 s where one takes
-/// 80 ms and two are hashed at once, so whoever waits is answered in time. Whoever comes beyond that
-/// is refused at once.
+/// Passwords proved at once, with those that wait to be hashed: 64 take less than 3 s where one
+/// takes 80 ms and two are hashed at once, so whoever waits is answered in time. Whoever comes
+/// beyond that is refused at once.
 const PROVED_AT_ONCE: usize = 64;
 
 static PLACES: Semaphore = Semaphore::const_new(PROVED_AT_ONCE);
