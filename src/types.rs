@@ -199,8 +199,8 @@ impl Instant {
     }
 }
 
-/// Which cluster: a hash of its token and its first members. Nodes of different clusters do not
-/// talk.
+/// Which cluster: a hash of its token and its first members, and of chance if it was restored.
+/// Nodes of different clusters do not talk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct ClusterId(pub u128);
 

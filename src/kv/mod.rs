@@ -65,7 +65,7 @@ pub use answer::{Answer, CommandReply, Refusal};
 pub use apply::ApplyError;
 pub use auth::{
     Access, Asker, Auth, AuthChange, AuthNumbers, AuthRefusal, AuthVerb, Denial, PasswordProof,
-    Permission, Rights, Role, User,
+    PasswordShape, Permission, Rights, Role, User,
 };
 pub use changes::{ChangeCursor, Event};
 pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint, CheckpointError, SliceLimits, Sliced};

@@ -2,7 +2,8 @@
 //!
 //! A new server is asked who it is before anything is decided: its data directory belongs into the
 //! configuration. So `member add` dials it first, as an *applicant*; what it cannot be reached for
-//! is said at once, and the cluster is as before.
+//! is said at once, and the cluster is as before. Meanwhile whoever asked may lose the right to:
+//! it is judged again when the applicant has answered.
 //!
 //! A server that lost its data directory comes back under a new id (`MemberReplace`), because an id
 //! stands for promises: with the old id, a vote or an acknowledgement of the lost disk that is
@@ -58,6 +59,8 @@ struct Applicant {
     address: String,
     wish: Wish,
     waiter: Waiter,
+    /// Whose rights are asked for again once it has answered.
+    asker: Asker,
     op: Op,
     deadline: Instant,
     /// What came of the last attempt.
@@ -101,7 +104,7 @@ impl Node {
             MemberRequest::Add { node, address, stay } => {
                 let wish = if stay { Wish::Stay } else { Wish::Vote };
                 let learner = Learner { id: node, wish };
-                self.begin_application(learner, address, (waiter, request.op), now)?;
+                self.begin_application(learner, address, (asker, waiter, request.op), now)?;
             }
             MemberRequest::Replace { old, node, address } => {
                 let membership = self.memberships.newest();
@@ -109,7 +112,7 @@ impl Node {
                     return refuse(format!("server {} is not a voter", old.get()));
                 }
                 let learner = Learner { id: node, wish: Wish::Replace(old) };
-                self.begin_application(learner, address, (waiter, request.op), now)?;
+                self.begin_application(learner, address, (asker, waiter, request.op), now)?;
             }
         }
         self.connections.wait(id);
@@ -121,7 +124,7 @@ impl Node {
         &mut self,
         learner: Learner,
         address: &str,
-        (waiter, op): (Waiter, Op),
+        (asker, waiter, op): (Asker, Waiter, Op),
         now: Instant,
     ) -> Result<(), Error> {
         let Learner { id, wish } = learner;
@@ -150,7 +153,7 @@ impl Node {
         let address = address.to_owned();
         let deadline = now.after_ns(APPLICANT_PATIENCE_NS);
         let why = "it does not answer".to_owned();
-        let applicant = Applicant { id, address, wish, waiter, op, deadline, why };
+        let applicant = Applicant { id, address, wish, waiter, asker, op, deadline, why };
         self.administration.applicant = Some(applicant);
         Ok(())
     }
@@ -158,9 +161,11 @@ impl Node {
     /// An applicant has said who it is: make it a member.
     pub(super) fn on_applicant_welcome(&mut self, id: NodeId, welcome: &Welcome, now: Instant) {
         let Some(applicant) = self.take_applicant(id) else { return };
-        let Applicant { wish, waiter, op, address, .. } = applicant;
+        let Applicant { wish, waiter, asker, op, address, .. } = applicant;
         let elsewhere = welcome.genesis != 0 && welcome.genesis != self.genesis;
-        let admitted = if welcome.node != id {
+        let admitted = if let Err(why) = self.may_admit(asker) {
+            Err(why)
+        } else if welcome.node != id {
             refuse(format!("the server at {address} is {}, not {}", welcome.node.get(), id.get()))
         } else if elsewhere || welcome.cluster_id != self.identity.cluster_id {
             refuse(format!(
@@ -175,6 +180,18 @@ impl Node {
         if let Err(error) = admitted {
             self.forget_peer(id);
             self.answer_error(waiter, &error);
+        }
+    }
+
+    /// Whether whoever asked for a new member still may: the right may have gone while the
+    /// applicant was asked, and what is done after that was acknowledged must not need it.
+    fn may_admit(&self, asker: Asker) -> Result<(), Error> {
+        match &self.stage {
+            Stage::Member(raft) if raft.is_leader() => {
+                self.check_rights(asker, |rights| rights.administer())
+            }
+            Stage::Member(raft) => Err(self.not_leader(raft.leader())),
+            Stage::Alone(_) | Stage::Founding => Err(self.not_leader(None)),
         }
     }
 

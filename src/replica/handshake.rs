@@ -414,7 +414,7 @@ impl Node {
         if alone && matches!(error, Error::WrongCluster { .. }) {
             self.fail(Fatal::Refused(format!(
                 "server {} answers for another cluster ({error}): make --peers and \
-                 --cluster-token equal on all servers",
+                 --cluster-token equal on all servers, and --restore-id when they are restored",
                 peer.get(),
             )));
             return;
@@ -431,7 +431,7 @@ impl Node {
                  is founded"
             );
         } else {
-            log::warn!("peer refused us node={node} peer={peer} why={why}");
+            log::warn!("peer refused us node={node} peer={peer} why={why:?}");
         }
     }
 

@@ -10,17 +10,18 @@
 //! A right is asked for twice. At the door, by a leader that certainly knows what anybody was told
 //! of rights, so that nobody fills the log or the queues with what is refused anyway; and where the
 //! request is done: a command in the store as it is applied, a read where it is answered, a watch
-//! whenever rights have changed. Only the latter counts. What a leader does at once, changes of the
-//! members say, is asked for once, and only a leader that has applied what those before it
-//! committed answers.
+//! whenever rights have changed. Only the latter counts. What a leader does at once, the removal of
+//! a member say, is asked for once, and only a leader that has applied what those before it
+//! committed answers; to add one takes longer, and it is asked for again before that is proposed.
 //!
 //! While rights do not count and nobody has logged in, all of this is one comparison.
 
 use super::connections::ConnectionId;
 use super::reads::Asked;
 use super::{Node, Stage};
-use crate::kv::{Asker, AuthRefusal, Command, Denial, PasswordProof, RangeEnd, Rights};
-use crate::limits::PASSWORD_ROUNDS_DEFAULT;
+use crate::kv::{
+    Asker, AuthRefusal, Command, Denial, PasswordProof, PasswordShape, RangeEnd, Rights,
+};
 use crate::types::{Credential, Instant};
 use crate::wire::auth::{
     AuthAnswer, AuthRequest, GrantedPermission, LoginChallenge, LoginDone, auth_read_reply,
@@ -31,9 +32,6 @@ use crate::wire::error::Error;
 use crate::wire::leases::LeaseRequest;
 use crate::wire::reply::error_reply;
 use crate::wire::scram::{Exchange, Key, hmac};
-
-/// Salt of a user that there is not: as long as that of one there is. Bytes.
-const DECOY_SALT_BYTES: usize = 16;
 
 /// What a node knows that nobody can guess.
 pub(super) struct Secret {
@@ -59,26 +57,48 @@ pub(super) struct Proving {
     user: Box<str>,
     client_nonce: Box<[u8]>,
     server_nonce: Key,
+    kept: Kept,
+}
+
+/// What a proof is held against. That of a user that there is not has all of it too, so that as
+/// much is done for it and it takes as long.
+#[derive(Debug)]
+struct Kept {
+    /// Whose it is; `None`: whatever comes proves nothing.
+    credential: Option<Credential>,
     salt: Box<[u8]>,
     rounds: u64,
-    /// What the proof is held against, and whose it is; `None`: whatever comes proves nothing.
-    kept: Option<(Credential, Key, Key)>,
+    stored_key: Key,
+    server_key: Key,
+}
+
+impl Kept {
+    fn of(credential: Credential, proof: &PasswordProof<'_>) -> Kept {
+        Kept {
+            credential: Some(credential),
+            salt: proof.salt.into(),
+            rounds: proof.rounds,
+            stored_key: *proof.stored_key,
+            server_key: *proof.server_key,
+        }
+    }
 }
 
 impl Proving {
-    /// Who has logged in, if this proves it.
+    /// Who has logged in, if this proves it. Nothing is left out for who cannot.
     fn judge(&self, proof: &Key) -> Option<LoginDone> {
-        let (credential, stored_key, server_key) = self.kept.as_ref()?;
+        let Kept { credential, salt, rounds, stored_key, server_key } = &self.kept;
         let exchange = Exchange {
             user: &self.user,
             client_nonce: &self.client_nonce,
             server_nonce: &self.server_nonce,
-            salt: &self.salt,
-            rounds: self.rounds,
+            salt,
+            rounds: *rounds,
         };
         let proves = exchange.proves(stored_key, proof);
         let signature = exchange.signed_by(server_key);
-        proves.then_some(LoginDone { signature, credential: *credential })
+        let credential = credential.filter(|_| proves)?;
+        Some(LoginDone { signature, credential })
     }
 }
 
@@ -285,7 +305,8 @@ impl Node {
     }
 
     /// Asks whoever wants to log in for a proof. Whether there is such a user it does not say: one
-    /// that there is not, or that has no password, is asked as any other.
+    /// that there is not, or that has no password, is asked as any other, and what it is asked
+    /// with is made for all.
     fn challenge(
         &mut self,
         id: ConnectionId,
@@ -298,28 +319,41 @@ impl Node {
             return Err(Error::Auth { why: AuthRefusal::AuthNotEnabled });
         }
         let server_nonce = self.secret.nonce(self.boot_nonce);
+        let decoy = self.decoy(user);
         let found = auth.user(user).and_then(|it| Some((it.credential(), it.password()?)));
-        let (salt, rounds, kept) = match found {
-            Some((credential, proof)) => {
-                let PasswordProof { salt, rounds, stored_key, server_key } = proof;
-                (salt.into(), rounds, Some((credential, *stored_key, *server_key)))
-            }
-            None => (self.decoy_salt(user), PASSWORD_ROUNDS_DEFAULT, None),
+        let kept = match found {
+            Some((credential, proof)) => Kept::of(credential, &proof),
+            None => decoy,
         };
-        let challenge = LoginChallenge { nonce: &server_nonce, salt: &salt, rounds };
-        login_reply(reply, request, &challenge);
+        let (salt, rounds) = (&*kept.salt, kept.rounds);
+        login_reply(reply, request, &LoginChallenge { nonce: &server_nonce, salt, rounds });
         let (user, client_nonce) = (user.into(), client_nonce.into());
-        let proving = Proving { user, client_nonce, server_nonce, salt, rounds, kept };
-        self.connections.set_proving(id, proving);
+        self.connections.set_proving(id, Proving { user, client_nonce, server_nonce, kept });
         Ok(())
     }
 
-    /// The same on all servers and for ever, as that of a user that there is, and nobody can tell
-    /// it from one: it is made of what nobody knows, and of no password.
-    fn decoy_salt(&self, user: &str) -> Box<[u8]> {
-        let secret = self.store.auth().numbers().secret;
+    /// What a user that there is not is asked with. The same on all servers and for ever, as that
+    /// of a user that there is, and nobody can tell it from one: it is made of what nobody knows,
+    /// and of no password. It looks like what users have, whatever their clients made of it; if
+    /// that changes, its salt is another one too, as with a password that is set anew.
+    fn decoy(&self, user: &str) -> Kept {
+        let auth = self.store.auth();
+        let secret = auth.numbers().secret;
         let secret = secret.expect("rights count, and the first time that they did brought it");
-        hmac(&secret, &[b"salt", user.as_bytes()])[..DECOY_SALT_BYTES].into()
+        let name = user.as_bytes();
+        let place = hmac(&secret, &[b"place", name]);
+        let place = u64::from_be_bytes(*place.first_chunk().expect("a key has eight bytes"));
+        let PasswordShape { rounds, salt_bytes } = auth.shape_at(place);
+        let number = rounds.to_be_bytes();
+        let halves = [&b"salt"[..], b"rest"].map(|half| hmac(&secret, &[half, &number, name]));
+        let key = hmac(&secret, &[b"keys", name]);
+        Kept {
+            credential: None,
+            salt: halves.concat()[..salt_bytes].into(),
+            rounds,
+            stored_key: key,
+            server_key: key,
+        }
     }
 
     /// Judges a proof: the connection has the rights of its user from then on.
@@ -337,7 +371,7 @@ impl Node {
         // Another password may have been set since.
         let done = proving.judge(&proof).filter(|done| auth.name_of(done.credential).is_some());
         let Some(done) = done else {
-            log::debug!("refused a login node={} user={}", self.identity.node, proving.user);
+            log::debug!("refused a login node={} user={:?}", self.identity.node, proving.user);
             return Err(Error::Auth { why: AuthRefusal::AuthFailed });
         };
         self.connections.set_login(id, done.credential);

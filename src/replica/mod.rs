@@ -79,7 +79,7 @@ pub use entry::{
 pub use inspect::Inspection;
 pub use outbox::Outbox;
 pub use peers::Dial;
-pub use restore::{Begun, NewMember, restore_member};
+pub use restore::{Begun, NewMember, RestoreId, restore_member};
 pub use snapshots::{SnapshotOptions, load_snapshot};
 
 use crate::config::MemberAddress;

@@ -1,11 +1,19 @@
 //! A data directory for a member of a new cluster, out of a snapshot that was saved.
 //!
 //! Every member is restored from the same file with the same list of members: the new cluster's id
-//! is a hash of both, so that those who differ do not talk. The snapshot in the new directory names
-//! the members without their data directories, which are not known yet; the cluster begins as
-//! every cluster does (`bootstrap`): once all members have said that they are new, they write the
-//! same first entry, which names the directories. So a member that is restored a second time, after
-//! it has served, does not vote: its directory is another one.
+//! is a hash of both, so that those who differ do not talk. It is also a hash of chance: whoever
+//! restores the same file again makes another cluster, which gives the same numbers to other
+//! credentials and sessions; what the first one gave, the tokens of a gateway say, must be nothing
+//! there. The members share nothing that is new before they meet, so the chance of the first one is
+//! handed to the others (`--restore-id`). Why not take it from their data directories, once they
+//! have met: a cluster would change its name while it is founded, and servers and clients that know
+//! the one name would have to be told apart from those of another cluster.
+//!
+//! The snapshot in the new directory names the members without their data directories, which are
+//! not known yet; the cluster begins as every cluster does (`bootstrap`): once all members have
+//! said that they are new, they write the same first entry, which names the directories. So a
+//! member that is restored a second time, after it has served, does not vote: its directory is
+//! another one.
 //!
 //! The log goes on at the snapshot's index and term. The revision is raised, because the old
 //! cluster went on after the save and its clients have seen revisions that the file does not know;
@@ -18,7 +26,32 @@ use crate::kv::{SliceLimits, Sliced, StoreOptions};
 use crate::limits::SNAPSHOT_BLOCK_BYTES;
 use crate::types::{ClusterId, DiskId, LogPosition, Revision};
 use crate::wal::{self, Disk, OpenError, SnapshotHead, SnapshotSource};
+use std::fmt;
+use std::str::FromStr;
 use xxhash_rust::xxh3::xxh3_128;
+
+/// Which restore: random, made for the first member, equal on all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RestoreId(pub u128);
+
+impl fmt::Display for RestoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for RestoreId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<RestoreId, &'static str> {
+        let expected = "it is 32 hexadecimal digits, as the restore of another member said";
+        // Digits alone: a sign would be taken too.
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(expected);
+        }
+        u128::from_str_radix(text, 16).map(RestoreId).map_err(|_| expected)
+    }
+}
 
 /// What the new cluster shall be.
 #[derive(Clone, Debug)]
@@ -27,6 +60,8 @@ pub struct NewMember {
     pub members: Vec<MemberAddress>,
     /// How much higher its revision begins.
     pub bump: u64,
+    /// Of which restore it is.
+    pub restore_id: RestoreId,
     /// This member's directory; the cluster id in it means nothing.
     pub wal: wal::Options,
 }
@@ -93,11 +128,12 @@ pub fn restore_member(
     })
 }
 
-/// The same for all who are restored from the same file, for the same members, in the same way; and
-/// never that of a cluster that was founded.
+/// The same for all members of one restore, if they are restored from the same file, for the same
+/// members, in the same way; never that of another restore, or of a cluster that was founded.
 fn cluster_id(source: &SnapshotSource, old: ClusterId, new: &NewMember) -> ClusterId {
     let (id, bump, token) = (source.id, new.bump, new.wal.token_hash);
-    let mut text = format!("restored\n{old}\n{id}\n{bump}\n{token}");
+    let chance = new.restore_id;
+    let mut text = format!("restored\n{old}\n{id}\n{bump}\n{token}\n{chance}");
     for member in &new.members {
         text.push_str(&format!("\n{}={}", member.id.get(), member.address));
     }

@@ -243,14 +243,31 @@ fn a_client_that_saves_and_does_not_read_costs_little_and_stops_nobody() {
     }
 }
 
-/// Makes the directory of a member out of a file.
-fn restore(cluster: &mut Cluster, id: u64, file: &str) -> Value {
+/// Makes the directory of a member out of a file: of the restore of this id, or of a new one.
+fn restore(cluster: &mut Cluster, id: u64, file: &str, restore_id: Option<&str>) -> Value {
     let server = cluster.server(id);
     let directory = server.directory.to_string_lossy().into_owned();
     let (id, peers) = (id.to_string(), server.flag("--peers").to_owned());
     let words = ["snapshot", "restore", file, "--data-dir", &directory, "--id", &id];
     let more = ["--peers", &peers, "--segment-bytes", "1048576", "--output", "json"];
-    json(&ends(0, &[&words[..], &more[..]].concat()).0)
+    let of = restore_id.map(|id| ["--restore-id", id]);
+    let of = of.as_ref().map_or(&[][..], |of| &of[..]);
+    let (printed, said) = ends(0, &[&words[..], &more[..], of].concat());
+    let (found, hint) = (json(&printed), "restore the other members with --restore-id ");
+    let chosen = found["restore_id"].as_str().unwrap();
+    match restore_id {
+        Some(given) => assert!(chosen == given && !said.contains(hint), "{said}"),
+        None => assert!(said.contains(&format!("{hint}{chosen}\n")), "{said}"),
+    }
+    found
+}
+
+/// All members of a new cluster, each out of the same file.
+fn restore_all(cluster: &mut Cluster, file: &str) -> Vec<Value> {
+    let first = restore(cluster, 1, file, None);
+    let id = first["restore_id"].as_str().unwrap().to_owned();
+    let others: Vec<Value> = (2..=3).map(|nth| restore(cluster, nth, file, Some(&id))).collect();
+    [vec![first], others].concat()
 }
 
 #[test]
@@ -268,7 +285,7 @@ fn a_new_cluster_is_restored_from_a_save_with_a_higher_revision_and_talks_to_no_
     old.wait_until_equal();
     let before = old.server(1).says();
     let mut new = old.plan_beside(3);
-    let restored: Vec<Value> = (1..=3).map(|id| restore(&mut new, id, &file)).collect();
+    let restored = restore_all(&mut new, &file);
     assert!(restored.iter().all(|it| it["cluster_id"] == restored[0]["cluster_id"]));
     assert!(restored.iter().all(|it| it["state_hash"] == restored[0]["state_hash"]));
     let path = new.server(1).directory.to_string_lossy().into_owned();
@@ -300,13 +317,41 @@ fn a_new_cluster_is_restored_from_a_save_with_a_higher_revision_and_talks_to_no_
     let (_, said) = ends(1, &["get", "busy", "--rev", "300", "--endpoints", &at]);
     assert!(said.contains("compacted"), "{said}");
     grow(&mut new, 4);
-    an_old_member_and_a_second_restore_are_refused(&mut old, &mut new, &file);
+    let restore_id = restored[0]["restore_id"].as_str().unwrap();
+    an_old_member_and_a_second_restore_are_refused(&mut old, &mut new, (&file, restore_id));
+}
+
+/// What the first one gave, tokens of users say, was good in the second one too, where it stood
+/// for somebody else.
+#[test]
+fn a_file_that_is_restored_twice_makes_two_clusters() {
+    let mut old = Cluster::start(1);
+    old.leader();
+    fill(&old, 10, 10);
+    let file = old.folder().join("saved").to_string_lossy().into_owned();
+    ends(0, &["snapshot", "save", &file, "--endpoints", old.servers[0].listen()]);
+    old.server(1).kill();
+    let mut new = old.plan_beside(3);
+    let restored = restore_all(&mut new, &file);
+    for id in 1..=3 {
+        fs::remove_dir_all(&new.server(id).directory).unwrap();
+    }
+    let again = restore_all(&mut new, &file);
+    for (one, other) in restored.iter().zip(&again) {
+        assert_ne!(one["restore_id"], other["restore_id"]);
+        assert_ne!(one["cluster_id"], other["cluster_id"]);
+        assert_eq!(one["state_hash"], other["state_hash"], "the same state all the same");
+        assert_eq!(other["cluster_id"], again[0]["cluster_id"]);
+    }
+    let words = ["snapshot", "restore", &file, "--data-dir", "x", "--id", "1", "--peers", "1=a:1"];
+    let (_, said) = ends(2, &[&words[..], &["--restore-id", "+1"]].concat());
+    assert!(said.contains("32 hexadecimal digits"), "{said}");
 }
 
 fn an_old_member_and_a_second_restore_are_refused(
     old: &mut Cluster,
     new: &mut Cluster,
-    file: &str,
+    (file, restore_id): (&str, &str),
 ) {
     let foreign = old.server(1).says().cluster_id;
     // An old member in the place of a new one.
@@ -325,7 +370,7 @@ fn an_old_member_and_a_second_restore_are_refused(
     // Restored a second time it is nobody who may vote.
     new.server(3).kill();
     fs::remove_dir_all(&new.server(3).directory).unwrap();
-    restore(new, 3, file);
+    restore(new, 3, file, Some(restore_id));
     new.server(3).start();
     assert_eq!(new.server(3).wait_for_end(PATIENCE).code(), Some(3));
     assert!(new.server(3).log_text().contains("it is new or was emptied"));

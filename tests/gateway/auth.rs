@@ -311,11 +311,57 @@ fn a_gateway_whose_user_is_root_no_more_takes_the_next_one() {
         // The connection is still that user's, and its rights are nobody's.
         refused_so(clients.put_by(None, "a/1").await, NO_USER);
         let said = gateway.log_text();
-        let why = "cannot act for others user=ops why=the user has not the role root";
+        let why = r#"cannot act for others user="ops" why=the user has not the role root"#;
         assert!(said.contains(why), "{said}");
         clients.log_in("root", "top").await.unwrap();
         clients.put_by(Some(&alice), "a/1").await.unwrap();
         refused_so(clients.put_by(Some(&alice), "b").await, DENIED);
+    });
+}
+
+/// A name is whatever its user likes: it ended a line of the log and began another.
+#[test]
+fn a_name_stands_escaped_in_the_log() {
+    with_gateway(1, |clients, gateway| async move {
+        let name = "ops\ngateway \u{1b}[2J";
+        clients.auth_by(None, Verb::UserAdd(name, Some("top"))).await.unwrap();
+        clients.auth_by(None, Verb::UserGrant(name, "root")).await.unwrap();
+        clients.guard().await;
+        let token = clients.log_in(name, "top").await.unwrap();
+        clients.put_by(Some(&token), "b").await.unwrap();
+        let said = gateway.log_text();
+        let adopted = format!("acts for others by the login of user={name:?}");
+        assert!(said.contains(&adopted), "{said:?}");
+        let logged_in = format!(" user={name:?} credential=");
+        assert!(said.contains(&logged_in), "{said:?}");
+        assert!(!said.contains(name), "{said:?}");
+    });
+}
+
+/// Whoever likes can have passwords hashed. They waited in one queue without an end, and the
+/// gateway's own login, which everybody needs, among them.
+#[test]
+fn who_shows_a_password_when_too_many_do_is_refused_and_the_gateway_serves_on() {
+    const CROWD: usize = 256;
+    const TOO_MANY: (Code, &str) = (Code::ResourceExhausted, "etcdserver: too many requests");
+    with_gateway(1, |clients, _gateway| async move {
+        clients.guard().await;
+        let root = clients.log_in("root", "top").await.unwrap();
+        let show = || {
+            let clients = clients.clone();
+            tokio::spawn(async move { clients.log_in("root", "wrong").await })
+        };
+        let crowd: Vec<_> = (0..CROWD).map(|_| show()).collect();
+        clients.put_by(Some(&root), "b").await.unwrap();
+        let mut refused = 0;
+        for shown in crowd {
+            let why = shown.await.unwrap().expect_err("it is another password");
+            let why = (why.code(), why.message());
+            assert!([FAILED, TOO_MANY].contains(&why), "{why:?}");
+            refused += usize::from(why == TOO_MANY);
+        }
+        assert!((1..CROWD).contains(&refused), "{refused} of {CROWD} were refused");
+        clients.log_in("alice", "secret").await.expect("there is room again");
     });
 }
 
@@ -332,14 +378,14 @@ fn a_gateway_that_cannot_log_in_says_so() {
         let put = clients.put_by(Some("17.00"), "a/1").await;
         refused(put, Code::FailedPrecondition, text);
         let said = gateway.log_text();
-        assert!(said.contains("cannot act for others user=root"), "{said}");
+        assert!(said.contains(r#"cannot act for others user="root""#), "{said}");
         // One that may act for itself only, until it may for others.
         let clients = weak.clients().await;
         let text = "raftd: the gateway cannot act for others: grant its --user the role root";
         let put = clients.put_by(Some("17.00"), "a/1").await;
         refused(put, Code::FailedPrecondition, text);
         let said = weak.log_text();
-        let why = "cannot act for others user=alice why=the user has not the role root";
+        let why = r#"cannot act for others user="alice" why=the user has not the role root"#;
         assert!(said.contains(why), "{said}");
         let strong = start_as(&cluster, "root", "top");
         let others = strong.clients().await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use raftd::replica::RestoreId;
 use raftd::types::{NodeId, is_address};
 
 use super::auth::{OfAuth, OfRole, OfUser};
@@ -283,6 +284,10 @@ pub(crate) struct RestoreArgs {
     /// As raftd's, if the new cluster has one.
     #[arg(long, value_name = "TEXT")]
     pub(crate) cluster_token: Option<String>,
+    /// What the restore of the first member said: equal on all. Without it this is the first
+    /// member of a cluster that is like no other.
+    #[arg(long, value_name = "ID")]
+    pub(crate) restore_id: Option<RestoreId>,
     /// Size of a log segment, as raftd's.
     #[arg(long, value_name = "BYTES")]
     pub(crate) segment_bytes: Option<String>,
@@ -307,7 +312,8 @@ pub(crate) enum SnapshotVerb {
         file: PathBuf,
     },
     /// Make the data directory of a member of a NEW cluster from a saved file. Do it for every
-    /// member, with the same file, --peers and flags; then start raftd on each as usual.
+    /// member, with the same file, --peers and flags, and with the --restore-id that the first one
+    /// says; then start raftd on each as usual.
     Restore(RestoreArgs),
     /// Check a saved file and say what is in it. Exit code 3: it is damaged.
     Verify {

@@ -1,12 +1,13 @@
 //! snapshot restore: from a saved file to the data directory of a member of a new cluster.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use raftd::client::unix_ms;
 use raftd::config::Config;
 use raftd::limits::ENTRY_CACHE_BYTES;
 use raftd::program::Parsed;
-use raftd::replica::{Begun, NewMember, restore_member};
+use raftd::replica::{Begun, NewMember, RestoreId, restore_member};
 use raftd::types::DiskId;
 use raftd::wal::{Options, OsDisk};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -21,9 +22,14 @@ use super::snapshot;
 pub(crate) fn restore(format: Format, args: &RestoreArgs) -> Result<(Vec<u8>, End), Failure> {
     let config = parse(args)?;
     let source = snapshot::open(&args.file)?;
+    let restore_id = match args.restore_id {
+        Some(given) => given,
+        None => RestoreId(random()?),
+    };
     let new = NewMember {
         members: config.members.clone(),
         bump: args.bump_revision,
+        restore_id,
         wal: Options {
             cluster_id: None,
             token_hash: config.token_hash(),
@@ -44,7 +50,13 @@ pub(crate) fn restore(format: Format, args: &RestoreArgs) -> Result<(Vec<u8>, En
     });
     progress.end();
     let begun = begun.map_err(Failure::of_snapshot)?;
-    Ok((said(format, &config.data_dir, &begun), End::Done))
+    let is_first = args.restore_id.is_none() && config.members.len() > 1;
+    if is_first {
+        let hint = format!("restore the other members with --restore-id {restore_id}\n");
+        // Nobody is left to hear that standard error is closed; it is printed as well.
+        let _closed = io::stderr().write_all(hint.as_bytes());
+    }
+    Ok((said(format, &config.data_dir, restore_id, &begun), End::Done))
 }
 
 /// The flags mean what they mean to raftd, and are refused as there.
@@ -64,7 +76,8 @@ fn parse(args: &RestoreArgs) -> Result<Box<Config>, Failure> {
     }
 }
 
-/// All chance of the program enters here: a data directory's name must be nobody else's.
+/// All chance of the program enters here: the names of a data directory and of a cluster must be
+/// nobody else's.
 fn random() -> Result<u128, Failure> {
     let mut bytes = [0; 16];
     match getrandom(&mut bytes[..], GetRandomFlags::empty()) {
@@ -77,12 +90,12 @@ fn low(number: u128) -> u64 {
     u64::try_from(number & u128::from(u64::MAX)).expect("half of the bits are left")
 }
 
-fn said(format: Format, dir: &Path, begun: &Begun) -> Vec<u8> {
+fn said(format: Format, dir: &Path, restore_id: RestoreId, begun: &Begun) -> Vec<u8> {
     let Begun { cluster_id, position, revision, keys, state_hash } = begun;
     match format {
         Format::Simple => format!(
             "restored {} cluster={cluster_id} index={} term={} revision={revision} keys={keys} \
-             hash={state_hash:016x}\n",
+             hash={state_hash:016x} restore-id={restore_id}\n",
             dir.display(),
             position.index,
             position.term,
@@ -96,15 +109,17 @@ fn said(format: Format, dir: &Path, begun: &Begun) -> Vec<u8> {
             "revision": revision.0,
             "keys": keys,
             "state_hash": format!("{state_hash:016x}"),
+            "restore_id": restore_id.to_string(),
         })),
         Format::Table => table(
-            &["DATA DIR", "CLUSTER", "INDEX", "REVISION", "KEYS"],
+            &["DATA DIR", "CLUSTER", "INDEX", "REVISION", "KEYS", "RESTORE ID"],
             &[vec![
                 dir.display().to_string(),
                 cluster_id.to_string(),
                 position.index.to_string(),
                 revision.to_string(),
                 keys.to_string(),
+                restore_id.to_string(),
             ]],
         ),
     }

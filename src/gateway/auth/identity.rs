@@ -88,7 +88,7 @@ pub(in crate::gateway) struct Identity {
 impl Identity {
     /// That of the flags, or that of whoever comes.
     pub(in crate::gateway) fn of(user: Option<&User>) -> Identity {
-        let own = user.map(|user| Arc::new(Login::new(&user.name, &user.password)));
+        let own = user.map(|user| Arc::new(Login::shown(&user.name, &user.password).into_own()));
         Identity {
             is_given: own.is_some(),
             ever: AtomicBool::new(own.is_some()),
@@ -115,8 +115,8 @@ impl Identity {
         let mut own = self.lock();
         let is_newer = own.as_ref().is_none_or(|it| it.user() == login.user());
         if is_newer && !self.is_given {
-            log::info!("acts for others by the login of user={}", login.user());
-            *own = Some(Arc::new(login));
+            log::info!("acts for others by the login of user={:?}", login.user());
+            *own = Some(Arc::new(login.into_own()));
             self.ever.store(true, Ordering::Relaxed);
         }
     }
@@ -143,7 +143,7 @@ impl Identity {
     /// Says once that the gateway can do nothing for its clients, and why.
     pub(super) fn complain(&self, login: &Login, why: impl fmt::Display) {
         if !self.complained.swap(true, Ordering::Relaxed) {
-            log::error!("cannot act for others user={} why={why}", login.user());
+            log::error!("cannot act for others user={:?} why={why}", login.user());
         }
     }
 

@@ -8,14 +8,15 @@
 //! ```
 //!
 //! To hash a password takes some 20 to 80 ms by design. It has threads of its own, few at once:
-//! whoever likes may have the gateway do it.
+//! whoever likes may have the gateway do it. So what the gateway needs to serve anybody, its own
+//! login, waits in another queue than what anybody may ask for.
 
 use std::fmt;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 use crate::gateway::link::LinkError;
@@ -29,10 +30,36 @@ use crate::wire::error::Error as WireError;
 use crate::wire::reply::{ReplyBody, decode_reply};
 use crate::wire::scram::{Exchange, Key, PasswordKeys, are_equal};
 
-/// Passwords hashed at once; whoever comes later waits.
+/// Passwords of whoever comes that are hashed at once; whoever comes later waits.
 const HASHED_AT_ONCE: usize = 2;
 
-static HASHING: Semaphore = Semaphore::const_new(HASHED_AT_ONCE);
+static OWN: Semaphore = Semaphore::const_new(1);
+static TO_SET: Semaphore = Semaphore::const_new(1);
+static SHOWN: Semaphore = Semaphore::const_new(HASHED_AT_ONCE);
+
+/// For what a password is hashed: one waits for those of its kind alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    /// The gateway logs in, for all of its clients.
+    Own,
+    /// Somebody sets it who may.
+    ToSet,
+    /// Somebody shows it, who may be anybody.
+    Shown,
+}
+
+impl Lane {
+    /// Waits for its turn.
+    async fn turn(self) -> Result<SemaphorePermit<'static>, LoginError> {
+        let turns = match self {
+            Lane::Own => &OWN,
+            Lane::ToSet => &TO_SET,
+            Lane::Shown => &SHOWN,
+        };
+        // Nobody closes it.
+        turns.acquire().await.map_err(|why| LoginError::System(io::Error::other(why)))
+    }
+}
 
 /// Why nobody has logged in.
 #[derive(Debug)]
@@ -84,6 +111,7 @@ pub(in crate::gateway) type Nonce = [u8; NONCE_BYTES_MIN];
 pub(in crate::gateway) struct Login {
     user: String,
     password: String,
+    lane: Lane,
     /// What the password came to last, and with what it was hashed: another connection need not
     /// hash it again.
     derived: Mutex<Option<Derived>>,
@@ -113,14 +141,20 @@ impl Proving {
 }
 
 impl Login {
-    /// A user and its password.
-    pub(in crate::gateway) fn new(user: &str, password: &str) -> Login {
+    /// What whoever comes says to be its user and its password.
+    pub(in crate::gateway) fn shown(user: &str, password: &str) -> Login {
         Login {
             user: user.to_owned(),
             password: password.to_owned(),
+            lane: Lane::Shown,
             derived: Mutex::default(),
             proved: Mutex::default(),
         }
+    }
+
+    /// From now on the gateway itself logs in by it.
+    pub(in crate::gateway) fn into_own(self) -> Login {
+        Login { lane: Lane::Own, ..self }
     }
 
     /// The user.
@@ -162,13 +196,21 @@ impl Login {
     }
 
     async fn keys(&self, salt: &[u8], rounds: u64) -> Result<PasswordKeys, LoginError> {
-        let known = lock(&self.derived).as_ref().and_then(|it| it.keys_of(salt, rounds));
-        if let Some(keys) = known {
+        if let Some(keys) = self.known(salt, rounds) {
             return Ok(keys);
         }
-        let keys = hash(&self.password, salt, rounds).await?;
+        let turn = self.lane.turn().await?;
+        // Another connection may have had it hashed meanwhile.
+        if let Some(keys) = self.known(salt, rounds) {
+            return Ok(keys);
+        }
+        let keys = hash(turn, &self.password, salt, rounds).await?;
         *lock(&self.derived) = Some(Derived { salt: salt.to_vec(), rounds, keys });
         Ok(keys)
+    }
+
+    fn known(&self, salt: &[u8], rounds: u64) -> Option<PasswordKeys> {
+        lock(&self.derived).as_ref().and_then(|it| it.keys_of(salt, rounds))
     }
 
     /// Judges what was answered to the proof: the credential, if the node knows the keys of the
@@ -216,7 +258,8 @@ impl NewPassword {
     /// Hashes a password with a salt of its own.
     pub(super) async fn of(password: &str) -> Result<NewPassword, LoginError> {
         let salt: [u8; NONCE_BYTES_MIN] = random().map_err(LoginError::System)?;
-        let keys = hash(password, &salt, PASSWORD_ROUNDS_DEFAULT).await?;
+        let turn = Lane::ToSet.turn().await?;
+        let keys = hash(turn, password, &salt, PASSWORD_ROUNDS_DEFAULT).await?;
         Ok(NewPassword { salt, keys })
     }
 
@@ -226,11 +269,14 @@ impl NewPassword {
     }
 }
 
-/// Hashes a password on a thread of its own, once it is its turn. The turn ends with the hashing,
-/// whether anybody waits for it or not.
-async fn hash(password: &str, salt: &[u8], rounds: u64) -> Result<PasswordKeys, LoginError> {
-    // Nobody closes it.
-    let turn = HASHING.acquire().await.map_err(|why| LoginError::System(io::Error::other(why)))?;
+/// Hashes a password on a thread of its own. The turn ends with the hashing, whether anybody waits
+/// for it or not.
+async fn hash(
+    turn: SemaphorePermit<'static>,
+    password: &str,
+    salt: &[u8],
+    rounds: u64,
+) -> Result<PasswordKeys, LoginError> {
     let (password, salt) = (password.to_owned(), salt.to_owned());
     let hashed = spawn_blocking(move || {
         let _turn = turn;
@@ -251,4 +297,32 @@ pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    const SALT: &[u8] = &[1; NONCE_BYTES_MIN];
+
+    /// Whoever liked could fill the queue that the gateway's own login waited in.
+    #[test]
+    fn the_gateways_own_login_waits_for_nobody_elses() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let taken: [_; HASHED_AT_ONCE] =
+                [Lane::Shown.turn().await.unwrap(), Lane::Shown.turn().await.unwrap()];
+            let shown = Login::shown("root", "top");
+            let mut waits = pin!(shown.keys(SALT, PASSWORD_ROUNDS_MIN));
+            let polled = waits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending(), "all turns are taken");
+            let own = Login::shown("root", "top").into_own();
+            let keys = own.keys(SALT, PASSWORD_ROUNDS_MIN).await.unwrap();
+            NewPassword::of("another").await.unwrap();
+            drop(taken);
+            assert!(waits.await.unwrap() == keys, "its turn has come");
+        });
+    }
 }

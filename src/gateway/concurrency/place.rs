@@ -199,7 +199,7 @@ async fn leave(caller: Caller, key: Bytes, entered: i64) {
     for _ in 0..LEAVE_ATTEMPTS {
         match caller.txn(txn.clone()).await {
             Ok(_) => return,
-            Err(why) => log::warn!("cannot give up a place in a queue why={}", why.message()),
+            Err(why) => log::warn!("cannot give up a place in a queue why={:?}", why.message()),
         }
     }
 }

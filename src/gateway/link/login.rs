@@ -38,7 +38,7 @@ impl Link {
         drop(before);
         self.shared.logins.fetch_add(1, Ordering::Relaxed);
         log::info!(
-            "logged in node={} user={} credential={}",
+            "logged in node={} user={:?} credential={}",
             self.node(),
             login.user(),
             credential.0

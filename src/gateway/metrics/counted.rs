@@ -58,7 +58,9 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Counting<F> {
         let path = request.uri().path();
-        log::debug!("a call rpc={path} user={}", PeerIdentity::of(request.extensions()));
+        // A path may hold any letters but those of ASCII's controls.
+        let (rpc, user) = (path.escape_debug(), PeerIdentity::of(request.extensions()));
+        log::debug!("a call rpc={rpc} user={user}");
         let tally = self.metrics.begin(path);
         Counting { answer: self.service.call(request), tally }
     }

@@ -31,6 +31,7 @@ pub use rights::{Access, Denial, Rights};
 pub(super) use rows::{Restored, RoleRow, write_permission};
 pub use verbs::AuthRefusal;
 
+use crate::limits::{NONCE_BYTES_MIN, PASSWORD_ROUNDS_DEFAULT};
 use crate::types::Credential;
 
 /// The user that must be there, and the role that it must have.
@@ -80,6 +81,10 @@ impl Password {
             stored_key: *proof.stored_key,
             server_key: *proof.server_key,
         }
+    }
+
+    fn shape(&self) -> PasswordShape {
+        PasswordShape { rounds: self.rounds, salt_bytes: self.salt.len() }
     }
 
     fn proof(&self) -> PasswordProof<'_> {
@@ -147,6 +152,21 @@ enum Pinned {
     Aside(Box<Tables>),
 }
 
+/// What anybody may hear of a password: whoever says a user's name is told what to hash with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PasswordShape {
+    /// How often it is hashed.
+    pub rounds: u64,
+    /// How long its salt is. Bytes.
+    pub salt_bytes: usize,
+}
+
+impl PasswordShape {
+    /// That of a password that is set by our own clients.
+    const USUAL: PasswordShape =
+        PasswordShape { rounds: PASSWORD_ROUNDS_DEFAULT, salt_bytes: NONCE_BYTES_MIN };
+}
+
 /// Who may do what.
 #[derive(Debug)]
 pub struct Auth {
@@ -157,6 +177,8 @@ pub struct Auth {
     hash: u64,
     /// What the tables take.
     bytes: usize,
+    /// Those of all passwords, ascending.
+    shapes: Vec<PasswordShape>,
     changes: u64,
 }
 
@@ -196,6 +218,7 @@ impl Auth {
             pinned: Pinned::Nothing,
             hash: 0,
             bytes: 0,
+            shapes: Vec::new(),
             changes: 0,
         }
     }
@@ -225,6 +248,16 @@ impl Auth {
     /// A user.
     pub fn user(&self, name: &str) -> Option<&User> {
         self.tables.users.get(name)
+    }
+
+    /// What the password of a user that there is not looks like: as one of those that there are,
+    /// each as often as users have it. Where in between `place` says, of 2⁶⁴. It changes only if
+    /// users do, and for few places at a time: of none while all users have the same.
+    pub fn shape_at(&self, place: u64) -> PasswordShape {
+        let count = u128::try_from(self.shapes.len()).expect("usize is at most 64 bits");
+        let nth = usize::try_from((u128::from(place) * count) >> u64::BITS);
+        let nth = nth.expect("place is below 2⁶⁴, so it is below the length");
+        self.shapes.get(nth).copied().unwrap_or(PasswordShape::USUAL)
     }
 
     /// All users, ascending.

@@ -73,9 +73,14 @@ impl Auth {
         users.next().map(|(name, user)| UserRow { name, user })
     }
 
-    /// Finds anew what the tables take, and what they add to the state hash.
+    /// Finds anew what the tables take, what they add to the state hash, and what passwords look
+    /// like.
     pub(super) fn measure(&mut self) {
         self.bytes = self.bytes_of_tables();
+        self.shapes.clear();
+        let passwords = self.tables.users.values().filter_map(|user| user.password.as_ref());
+        self.shapes.extend(passwords.map(Password::shape));
+        self.shapes.sort_unstable();
         let mut bytes = Vec::new();
         let mut sum = 0_u64;
         for (name, user) in &self.tables.users {

@@ -5,7 +5,7 @@ use super::nodes::{Answer, CLUSTER, Nodes, Tuning, id};
 use crate::wal::sim_disk::{Image, SimDisk};
 use crate::wal::support::options;
 use raftd::config::MemberAddress;
-use raftd::replica::{Begun, NewMember, Start, restore_member};
+use raftd::replica::{Begun, NewMember, RestoreId, Start, restore_member};
 use raftd::types::DiskId;
 use raftd::wal::{self, Options};
 use raftd::wire::status::Status;
@@ -84,8 +84,9 @@ fn a_snapshot_of_the_old_cluster_is_followed_by_one_of_the_new() {
     assert_ne!(new, old, "though none is due");
 }
 
-/// Puts a directory that is restored from the snapshot on the disk of `from` into `nth`.
-fn restore(nodes: &mut Nodes, from: &SimDisk, nth: usize, bump: u64) -> Begun {
+/// Puts a directory that is restored from the snapshot on the disk of `from` into `nth`; with what
+/// bump, and of which restore.
+fn restore(nodes: &mut Nodes, from: &SimDisk, nth: usize, (bump, of): (u64, u128)) -> Begun {
     let options =
         |nth: usize| Options { cluster_id: None, token_hash: 0, node: id(nth), ..options() };
     let (_, recovered) = wal::open(from.disk(), &options(1)).expect("it can be opened");
@@ -93,7 +94,8 @@ fn restore(nodes: &mut Nodes, from: &SimDisk, nth: usize, bump: u64) -> Begun {
     let member = |nth| MemberAddress { id: id(nth), address: format!("sim:{nth}") };
     let disk_id_if_new = DiskId(0xd15c + u128::try_from(nth).expect("small"));
     let wal = Options { disk_id_if_new, ..options(nth) };
-    let new = NewMember { members: (1..=3).map(member).collect(), bump, wal };
+    let (members, restore_id) = ((1..=3).map(member).collect(), RestoreId(of));
+    let new = NewMember { members, bump, restore_id, wal };
     let disk = SimDisk::new(70);
     let begun = restore_member(&source, &new, &disk, &mut |_| {}).expect("the snapshot is whole");
     nodes.replace_disk(nth, &disk.image());
@@ -106,7 +108,8 @@ fn restore(nodes: &mut Nodes, from: &SimDisk, nth: usize, bump: u64) -> Begun {
 fn a_restored_cluster_begins_beyond_the_revisions_of_the_old_one() {
     let (mut nodes, saved, _) = lost(1);
     let from = SimDisk::from_image(&nodes.image(1), 5);
-    let begun: Vec<Begun> = (1..=3).map(|nth| restore(&mut nodes, &from, nth, 1_000)).collect();
+    let begun: Vec<Begun> =
+        (1..=3).map(|nth| restore(&mut nodes, &from, nth, (1_000, 4))).collect();
     assert_eq!(begun[0], begun[1]);
     assert_eq!(begun[0], begun[2]);
     assert_eq!(begun[0].keys, 1);
@@ -119,4 +122,24 @@ fn a_restored_cluster_begins_beyond_the_revisions_of_the_old_one() {
     assert_eq!(status.cluster_id, begun[0].cluster_id);
     assert_eq!(status.revision, begun[0].revision.next());
     assert_eq!(status.compact_revision, begun[0].revision);
+}
+
+/// What the first cluster has given, credentials say, it gives to somebody else.
+#[test]
+fn a_file_that_is_restored_twice_makes_two_clusters() {
+    let (mut nodes, ..) = lost(1);
+    let from = SimDisk::from_image(&nodes.image(1), 5);
+    let [one, again, other] = [4, 4, 5].map(|of| restore(&mut nodes, &from, 1, (1_000, of)));
+    assert_eq!(one, again, "all members of one restore agree");
+    assert_ne!(one.cluster_id, other.cluster_id);
+    assert_eq!(one.state_hash, other.state_hash);
+    // Members of both do not talk.
+    restore(&mut nodes, &from, 2, (1_000, 4));
+    restore(&mut nodes, &from, 3, (1_000, 4));
+    (1..=3).for_each(|nth| nodes.boot(nth).expect("it was just made"));
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.leader(), None);
+    let said: Vec<String> =
+        (1..=3).filter_map(|nth| nodes.fatal(nth)).map(|it| it.to_string()).collect();
+    assert!(said.iter().any(|it| it.contains("--restore-id")), "{said:?}");
 }

@@ -1,6 +1,6 @@
 //! Who may do what, with whole nodes: what a server does at once, and what it says by itself.
 
-use super::nodes::{Answer, Nodes, Tuning};
+use super::nodes::{Answer, Nodes, Tuning, id};
 use raftd::kv::{Access, AuthChange, AuthRefusal, AuthVerb, Denial, Permission, PutWith};
 use raftd::limits::PASSWORD_ROUNDS_MIN;
 use raftd::replica::ConnectionId;
@@ -110,6 +110,41 @@ fn only_root_saves_the_store_and_moves_the_leadership() {
     assert_eq!(answer(&mut nodes, asked), denied(Denial::NotPermitted));
 }
 
+/// The right was asked for when the request came, and not when it was done: whoever lost it while
+/// the new server was dialed added a member all the same.
+#[test]
+fn who_loses_its_right_while_a_new_server_is_asked_adds_nobody() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let (alice, _) = nodes.log_in(leader, "alice", &keys("alice"));
+    let (user, role) = ("alice", "root");
+    change(&mut nodes, root, &AuthVerb::UserGrantRole { user, role });
+    let newcomer = nodes.arrive();
+    let address = format!("sim:{newcomer}");
+    let (node, address) = (id(newcomer), address.as_str());
+    for (round, verb) in [
+        MemberRequest::Add { node, address, stay: true },
+        MemberRequest::Replace { old: id(1 + leader % 3), node, address },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        nodes.freeze(newcomer);
+        let asked = nodes.ask_on(alice, |bytes, number| verb.encode(bytes, number));
+        nodes.pass(50 * MS);
+        assert_eq!(nodes.answers.get(&asked), None, "the new server has not answered: {round}");
+        change(&mut nodes, root, &AuthVerb::UserRevokeRole { user, role });
+        let before = nodes.last_of(leader);
+        nodes.thaw(newcomer);
+        assert_eq!(answer(&mut nodes, asked), denied(Denial::NotPermitted), "{round}");
+        assert_eq!(nodes.last_of(leader), before, "nothing was proposed: {round}");
+        change(&mut nodes, root, &AuthVerb::UserGrantRole { user, role });
+    }
+    let add = MemberRequest::Add { node, address, stay: true };
+    let asked = nodes.ask_on(alice, |bytes, number| add.encode(bytes, number));
+    assert_eq!(answer(&mut nodes, asked), Answer::Done, "who has the right again adds it");
+}
+
 #[test]
 fn every_server_judges_reads_where_it_answers_them() {
     let (mut nodes, _) = guarded(Tuning::default());
@@ -216,6 +251,49 @@ fn a_user_that_there_is_not_is_asked_as_any_other() {
         assert_eq!(one.0 == other.0, one.1 == other.1, "{one:?} {other:?}");
         assert_eq!(one.1.len(), SALT.len());
     }
+}
+
+/// Rounds and the length of the salt are whoever's that set the password: what no user is asked
+/// with was always the same, and so whoever was asked with anything else was one.
+#[test]
+fn a_user_that_there_is_not_is_asked_with_what_users_have() {
+    let (mut nodes, leader) = guarded(Tuning::default());
+    let names: Vec<String> = (0..24).map(|nth| format!("nobody{nth}")).collect();
+    let ask = |nodes: &mut Nodes, nth: usize, user: &str| {
+        let (_, challenge) = nodes.challenge(nth, user);
+        let Answer::Challenge(_, salt, rounds) = challenge else { panic!("{challenge:?}") };
+        (salt, rounds)
+    };
+    let looks = |(salt, rounds): &(Vec<u8>, u64)| (salt.len(), *rounds);
+    let alices = ask(&mut nodes, leader, "alice");
+    let before: Vec<_> = names.iter().map(|name| ask(&mut nodes, leader, name)).collect();
+    for (name, found) in names.iter().zip(&before) {
+        assert_eq!(looks(found), looks(&alices), "{name}");
+    }
+    let (root, _) = nodes.log_in(leader, "root", &keys("root"));
+    let (salt, rounds) = (&[0x22; 64][..], PASSWORD_ROUNDS_MIN + 1);
+    let another = PasswordKeys::derive(b"another", salt, rounds);
+    let password = another.to_keep(salt, rounds);
+    change(&mut nodes, root, &AuthVerb::UserChangePassword { name: "alice", password });
+    let roots = ask(&mut nodes, leader, "root");
+    let alices = ask(&mut nodes, leader, "alice");
+    assert_eq!(alices, (salt.to_vec(), rounds));
+    let mut as_alice = 0;
+    for (name, before) in names.iter().zip(&before) {
+        let found = ask(&mut nodes, leader, name);
+        for nth in 1..=3 {
+            assert_eq!(ask(&mut nodes, nth, name), found, "{name} at server {nth}");
+        }
+        // As root, who is as before, or as alice, who has another password since.
+        if looks(&found) == looks(&roots) {
+            assert_eq!(found, *before, "{name}");
+        } else {
+            assert_eq!(looks(&found), looks(&alices), "{name}");
+            assert_ne!(found.0[..16], before.0[..16], "{name}");
+            as_alice += 1;
+        }
+    }
+    assert!((1..names.len()).contains(&as_alice), "{as_alice} of {}", names.len());
 }
 
 #[test]
