@@ -58,8 +58,8 @@ pub struct SnapshotFlags {
     pub log_bytes: u64,
     /// At least so long from one to the next. Nanoseconds.
     pub interval_ns: u64,
-    /// Bytes of one a second to one follower; `None` is no bound.
-    pub rate: Option<u64>,
+    /// Bytes of one a second to one follower.
+    pub rate: u64,
 }
 
 /// A member as `--peers` names it.
@@ -173,7 +173,7 @@ fn snapshot_flags(flags: &mut getopts::Options) {
     flags.optopt(
         "",
         "snapshot-rate",
-        "bytes of a snapshot sent to a follower in a second (default: as fast as it goes)",
+        "bytes of a snapshot sent to a follower in a second (default 100 MiB)",
         "BYTES",
     );
 }
@@ -259,12 +259,11 @@ fn parse_snapshots(matches: &getopts::Matches) -> Result<SnapshotFlags, UsageErr
     let entries = limits::SNAPSHOT_ENTRIES_DEFAULT;
     let log_bytes = limits::SNAPSHOT_LOG_BYTES_DEFAULT;
     let interval_ms = limits::SNAPSHOT_INTERVAL_MS_DEFAULT;
-    let rate = number(matches, "snapshot-rate", 0, 1..=1 << 40)?;
     Ok(SnapshotFlags {
         entries: number(matches, "snapshot-entries", entries, 1..=1 << 40)?,
         log_bytes: number(matches, "snapshot-log-bytes", log_bytes, 1..=1 << 50)?,
         interval_ns: 1_000_000 * number(matches, "snapshot-interval", interval_ms, 0..=86_400_000)?,
-        rate: Some(rate).filter(|rate| *rate > 0),
+        rate: number(matches, "snapshot-rate", limits::SNAPSHOT_RATE_DEFAULT, 1..=1 << 40)?,
     })
 }
 

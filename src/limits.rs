@@ -277,6 +277,10 @@ pub const SNAPSHOT_LOG_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
 /// §12.11.
 pub const SNAPSHOT_INTERVAL_MS_DEFAULT: u64 = 10_000;
 
+/// Default `--snapshot-rate`: a follower that is sent a snapshot leaves the rest of the network and
+/// of the disk to everybody else. Bytes a second.
+pub const SNAPSHOT_RATE_DEFAULT: u64 = 100 * 1024 * 1024;
+
 /// Default `--election-timeout`. Milliseconds; drawn from [t, 2t). Design §7.
 pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
 

@@ -162,7 +162,7 @@ fn node_options(
             entries: config.snapshots.entries,
             log_bytes: config.snapshots.log_bytes,
             interval_ns: config.snapshots.interval_ns,
-            rate: config.snapshots.rate,
+            rate: Some(config.snapshots.rate),
             ..SnapshotOptions::default()
         },
     })

@@ -47,9 +47,9 @@ use crate::types::{LogIndex, Revision};
 
 use super::Store;
 use super::answer::words_of_reply;
-use super::auth::{AuthNumbers, RoleRow, write_permission};
-use super::lease::LeaseRow;
-use super::session::{KeptReply, SessionCounters, SessionRow};
+use super::auth::{self, AuthNumbers, RoleRow, write_permission};
+use super::lease::{self, LeaseRow};
+use super::session::{self, KeptReply, SessionCounters, SessionRow};
 use super::versions::{Version, VersionId};
 
 /// The version of the format above.
@@ -163,6 +163,13 @@ impl Checkpoint {
     }
 }
 
+/// What changed while a checkpoint was written, as it was before: dropped, it is gone.
+pub struct SetAside {
+    _sessions: session::SetAside,
+    _leases: lease::SetAside,
+    _auth: auth::SetAside,
+}
+
 impl Store {
     /// Pins the state as it is now. Panics if another checkpoint is pinned.
     pub fn begin_checkpoint(&mut self) -> Checkpoint {
@@ -192,13 +199,16 @@ impl Store {
         }
     }
 
-    /// Lets go of what a checkpoint needed, whether it was completed or not.
-    pub fn end_checkpoint(&mut self, checkpoint: Checkpoint) {
+    /// Lets go of what a checkpoint needed, whether it was completed or not. What was set aside for
+    /// it may be much: who serves drops it elsewhere.
+    pub fn end_checkpoint(&mut self, checkpoint: Checkpoint) -> SetAside {
         assert_eq!(self.pinned, Some(checkpoint.compact_revision), "it is of this store");
         self.pinned = None;
-        self.unpin_sessions();
-        self.leases.unpin();
-        self.auth.unpin();
+        SetAside {
+            _sessions: self.sessions.unpin(),
+            _leases: self.leases.unpin(),
+            _auth: self.auth.unpin(),
+        }
     }
 
     /// Appends the next slice of a checkpoint of this store to `out`. It always ends between two

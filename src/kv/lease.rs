@@ -87,6 +87,11 @@ pub(super) struct Leases {
     pinned: Option<BTreeMap<u64, Option<LeaseRow>>>,
 }
 
+/// What a pinned moment kept.
+pub(super) struct SetAside {
+    _pinned: Option<BTreeMap<u64, Option<LeaseRow>>>,
+}
+
 impl Leases {
     pub(super) fn new() -> Leases {
         Leases { table: BTreeMap::new(), grants: 0, hash: 0, pinned: None }
@@ -172,8 +177,8 @@ impl Leases {
         self.pinned = Some(BTreeMap::new());
     }
 
-    pub(super) fn unpin(&mut self) {
-        self.pinned = None;
+    pub(super) fn unpin(&mut self) -> SetAside {
+        SetAside { _pinned: self.pinned.take() }
     }
 
     /// The first place at or behind `first` that the table has or had at the pinned moment, and the

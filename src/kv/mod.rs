@@ -68,7 +68,9 @@ pub use auth::{
     PasswordShape, Permission, Rights, Role, User,
 };
 pub use changes::{ChangeCursor, Event};
-pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint, CheckpointError, SliceLimits, Sliced};
+pub use checkpoint::{
+    CHECKPOINT_FORMAT, Checkpoint, CheckpointError, SetAside, SliceLimits, Sliced,
+};
 pub use command::{
     Command, CommandError, DeleteWith, EntryHeader, PutWith, RangeEnd, SessionCall,
     validate_command,

@@ -159,6 +159,11 @@ struct Pinned {
     before: BTreeMap<u32, Session>,
 }
 
+/// What a pinned moment kept.
+pub(super) struct SetAside {
+    _pinned: Option<Pinned>,
+}
+
 /// All client sessions.
 pub(super) struct Sessions {
     pinned: Option<Pinned>,
@@ -319,8 +324,8 @@ impl Sessions {
     }
 
     /// Lets go of the pinned moment.
-    pub(super) fn unpin(&mut self) {
-        self.pinned = None;
+    pub(super) fn unpin(&mut self) -> SetAside {
+        SetAside { _pinned: self.pinned.take() }
     }
 
     /// The first session at or behind `place` as the pinned moment saw it, its place, and the

@@ -205,15 +205,33 @@ impl Node {
     }
 
     /// An applicant cannot be asked.
-    pub(super) fn refuse_applicant(&mut self, id: NodeId, why: &str) {
+    fn give_up_applicant(&mut self, id: NodeId, why: &str) {
+        let number = id.get();
+        self.refuse_applicant(id, |address| {
+            format!(
+                "server {number} is not reachable at {address}: {why}; start it there first, with \
+                 `raftd --id {number} --join`"
+            )
+        });
+    }
+
+    /// Whoever was found at its address does not know us, or is another one.
+    pub(super) fn on_applicant_refused(&mut self, id: NodeId, why: &str) {
+        let number = id.get();
+        self.refuse_applicant(id, |address| {
+            format!(
+                "the server at {address} cannot become server {number}: {why}; a new server is \
+                 started with `raftd --id {number} --join`, the --peers of this cluster, its \
+                 --cluster-token and an empty --data-dir"
+            )
+        });
+    }
+
+    fn refuse_applicant(&mut self, id: NodeId, why: impl FnOnce(&str) -> String) {
         let Some(applicant) = self.take_applicant(id) else { return };
         self.forget_peer(id);
-        let (number, address) = (id.get(), applicant.address);
-        let why = format!(
-            "server {number} is not reachable at {address}: {why}; start it there first, with \
-             `raftd --id {number} --join`"
-        );
-        self.answer_error(applicant.waiter, &Error::Refused { why: why.into() });
+        let why = why(&applicant.address).into();
+        self.answer_error(applicant.waiter, &Error::Refused { why });
     }
 
     fn take_applicant(&mut self, id: NodeId) -> Option<Applicant> {
@@ -290,7 +308,7 @@ impl Node {
         let (id, leader) = (applicant.id, raft.leader());
         if applicant.deadline <= now {
             let why = applicant.why.clone();
-            self.refuse_applicant(id, &why);
+            self.give_up_applicant(id, &why);
         } else if !raft.is_leader()
             && let Some(applicant) = self.take_applicant(id)
         {

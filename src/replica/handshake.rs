@@ -405,7 +405,7 @@ impl Node {
             error.to_string()
         };
         if self.peers.get(peer).is_some_and(|peer| peer.applies) {
-            return self.refuse_applicant(peer, &why);
+            return self.on_applicant_refused(peer, &why);
         }
         if matches!(error, Error::Removed { node } if *node == self.identity.node) {
             return self.fail(Fatal::Refused(self.removed()));

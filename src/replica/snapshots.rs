@@ -241,7 +241,8 @@ impl Node {
 
     pub(super) fn end_drafting(&mut self) {
         if let Some(drafting) = self.snapshots.drafting.take() {
-            self.store.end_checkpoint(drafting.checkpoint);
+            let aside = self.store.end_checkpoint(drafting.checkpoint);
+            self.wal.drop_in_background(Box::new(aside));
         }
     }
 

@@ -85,6 +85,11 @@ fn wait_for_vote(client: &mut Client, id: NodeId) -> Result<(), Failure> {
             return Ok(());
         }
         let lag = Lag::of(client, &list, member);
+        if lag.of != nearest.of {
+            // Another snapshot, or none: what was sent of the last one says nothing of it, and to
+            // begin is no progress.
+            nearest = Lag { sent: 0, of: lag.of, ..nearest };
+        }
         if lag.is_less_than(&nearest) {
             nearest = lag;
             looks = 0;
@@ -131,8 +136,7 @@ impl Lag {
     }
 
     fn is_less_than(&self, before: &Lag) -> bool {
-        // Another snapshot begins anew.
-        self.entries < before.entries || self.sent > before.sent || self.of != before.of
+        self.entries < before.entries || self.sent > before.sent
     }
 
     fn loads(&self) -> bool {

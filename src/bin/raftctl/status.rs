@@ -47,6 +47,23 @@ fn trouble(node: &Status) -> Option<String> {
     })
 }
 
+/// What is not as always: trouble, and the snapshots that are on their way.
+fn notes(node: &Status) -> Vec<String> {
+    let comes = (node.snapshot_expected > 0).then(|| {
+        format!("snapshot_received={}%", share(node.snapshot_received, node.snapshot_expected))
+    });
+    let goes = node.peers.iter().filter(|peer| peer.snapshot_bytes > 0).map(|peer| {
+        let part = share(peer.snapshot_sent, peer.snapshot_bytes);
+        format!("snapshot_sent={}:{part}%", peer.node)
+    });
+    trouble(node).into_iter().chain(comes).chain(goes).collect()
+}
+
+/// Of a hundred.
+fn share(done: u64, all: u64) -> u128 {
+    u128::from(done) * 100 / u128::from(all.max(1))
+}
+
 fn line((endpoint, answer): &Answer) -> String {
     match answer {
         Ok(node) => format!(
@@ -62,7 +79,7 @@ fn line((endpoint, answer): &Answer) -> String {
             node.revision,
             node.state_hash,
             node.version,
-            trouble(node).map_or_else(String::new, |trouble| format!(" {trouble}")),
+            notes(node).iter().map(|note| format!(" {note}")).collect::<String>(),
         ),
         Err(why) => format!("{endpoint} error={}\n", text_of(why)),
     }
@@ -80,7 +97,7 @@ const HEADINGS: &[&str] = &[
     "REVISION",
     "STATE HASH",
     "VERSION",
-    "ERROR",
+    "NOTE",
 ];
 
 fn row((endpoint, answer): &Answer) -> Vec<String> {
@@ -97,7 +114,7 @@ fn row((endpoint, answer): &Answer) -> Vec<String> {
             node.revision.to_string(),
             format!("{:016x}", node.state_hash),
             node.version.clone(),
-            trouble(node).unwrap_or_default(),
+            notes(node).join(" "),
         ]),
         Err(why) => {
             row.resize(HEADINGS.len() - 1, "-".to_owned());

@@ -25,6 +25,7 @@ mod rows;
 mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 pub use change::{AuthChange, AuthVerb, PasswordProof, Permission};
 pub use rights::{Access, Denial, Rights};
@@ -150,6 +151,11 @@ enum Pinned {
     Unchanged,
     /// As they were.
     Aside(Box<Tables>),
+}
+
+/// What a pinned moment kept.
+pub(in crate::kv) struct SetAside {
+    _pinned: Pinned,
 }
 
 /// What anybody may hear of a password: whoever says a user's name is told what to hash with.
@@ -320,8 +326,8 @@ impl Auth {
         self.pinned = Pinned::Unchanged;
     }
 
-    pub(super) fn unpin(&mut self) {
-        self.pinned = Pinned::Nothing;
+    pub(super) fn unpin(&mut self) -> SetAside {
+        SetAside { _pinned: mem::replace(&mut self.pinned, Pinned::Nothing) }
     }
 
     /// What the tables add to the state hash.
