@@ -35,6 +35,7 @@
 //! | `disk` | a full disk, a failing sync |
 //! | `descriptors` | servers that run out of them |
 //! | `traced` | what strace sees of a leader |
+//! | `load`, `mixed` | clients who put, and who do all the rest, while something is done |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
 //! | `finals` | what a cluster and its log hold in the end |
@@ -66,8 +67,10 @@ mod large_writers;
 mod leases;
 mod linearizable;
 mod links;
+mod load;
 mod loads;
 mod members;
+mod mixed;
 mod partition;
 mod patience;
 mod raftctl;
