@@ -66,6 +66,7 @@ pub struct Client {
     /// Which endpoint, or learned one behind them, is asked next when nobody has named the leader.
     turn: usize,
     pub(super) sessions: Sessions,
+    repeated: u64,
 }
 
 /// A key and all about it.
@@ -153,7 +154,8 @@ impl Client {
     pub fn new(options: ClientOptions) -> Client {
         assert!(!options.endpoints.is_empty(), "a client needs an endpoint");
         let learned = Vec::new();
-        Client { options, connection: None, learned, turn: 0, sessions: Sessions::Wanted }
+        let sessions = Sessions::Wanted;
+        Client { options, connection: None, learned, turn: 0, sessions, repeated: 0 }
     }
 
     /// A client without sessions. It sends a write again only if it was certainly not done, so a
@@ -259,7 +261,10 @@ impl Client {
         loop {
             let named = redirect.take();
             let failure = match self.attempt(intent, named, deadline, &send, &take) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.repeated += u64::from(doubt.is_some());
+                    return Ok(answer);
+                }
                 Err(failure) => failure,
             };
             match failure {
@@ -350,6 +355,12 @@ impl Client {
     /// The cluster that the connection in use leads to.
     pub(super) fn connected_cluster(&self) -> Option<ClusterId> {
         self.connection.as_ref().map(|connection| connection.welcome().cluster_id)
+    }
+
+    /// How many calls it sent again, until they were answered, though they may have been done when
+    /// they were sent before.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
     }
 
     /// How it reaches the cluster.

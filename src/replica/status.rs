@@ -3,7 +3,7 @@
 use super::connections::ConnectionId;
 use super::peers::Outbound;
 use super::{Node, Stage};
-use crate::raft::Raft;
+use crate::raft::{Mark, Raft};
 use crate::types::Term;
 use crate::wire::error::Error;
 use crate::wire::reply::status_reply;
@@ -52,6 +52,7 @@ impl Node {
             state: self.state_name().to_owned(),
             state_agreed_index: self.state_hashes.agreed(),
             state_reloads: self.lost_states.reloads(),
+            lease_reads: raft.map_or(0, |raft| raft.marks().count(Mark::LeaseRead)),
             peers: self.peer_statuses(raft),
         }
     }

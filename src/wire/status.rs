@@ -77,6 +77,8 @@ wire_struct! {
         pub state_agreed_index: LogIndex,
         /// How often it loaded its state anew because it differed, since it started.
         pub state_reloads: u64,
+        /// Reads that it answered by its lease, as the leader, since it started.
+        pub lease_reads: u64,
     }
 }
 

@@ -12,7 +12,7 @@
 
 use super::chaos_ledger::{Ledger, Service, Tally, Told, parse};
 use super::harness::{Cluster, PATIENCE};
-use super::patience::{StopAtEnd, breathe, eventually};
+use super::patience::{ELECTION_TIMEOUT_UPPER, StopAtEnd, breathe, eventually};
 use super::variable;
 use crate::dice::Dice;
 use raftd::client::{Client, Connection, Deadline, Error};
@@ -33,9 +33,6 @@ const PROVOKERS: usize = 2;
 
 /// A writer's pause between puts: the log is not compacted, so an hour must not fill the disk.
 const PACE: Duration = Duration::from_millis(10);
-
-/// Upper end of the default election timeout: drawn from [300, 600) ms.
-const ELECTION_TIMEOUT_UPPER: Duration = Duration::from_millis(600);
 
 #[test]
 fn acknowledged_puts_survive_random_kills_under_load() {

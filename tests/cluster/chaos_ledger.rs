@@ -80,8 +80,9 @@ pub(super) struct Service {
     gaps: Mutex<Vec<(u64, u64)>>,
 }
 
-/// Shorter times without an acknowledged put are ordinary. Microseconds.
-const GAP_US: u64 = 10_000;
+/// Shorter times without an acknowledged put are not told from none: writers rest for longer.
+/// Microseconds.
+const GAP_US: u64 = 1_000;
 
 impl Service {
     /// Begins now.

@@ -3,20 +3,16 @@
 //! `FAILOVER_KILLS=50 cargo test --release` measures; a few kills show that it works.
 
 use super::harness::{Cluster, PATIENCE};
-use super::members::{kill_and_restart, under_load};
-use super::patience::eventually;
+use super::load::{kill_and_restart, under_load};
+use super::patience::{ELECTION_TIMEOUT_UPPER, eventually};
 use super::variable;
-use std::time::Duration;
-
-/// Upper end of the default election timeout: drawn from [300, 600) ms.
-const ELECTION_TIMEOUT_UPPER: Duration = Duration::from_millis(600);
 
 #[test]
 fn after_a_leaders_death_puts_go_on_within_an_election() {
     let asked = variable("FAILOVER_KILLS");
     let mut cluster = Cluster::start_alone(3);
     let mut gaps = Vec::new();
-    let tally = under_load(&mut cluster, |cluster, service, _| {
+    let load = under_load(&mut cluster, |cluster, service, _| {
         for _ in 0..asked.unwrap_or(4) {
             let leader = cluster.leader();
             let began = service.now_us();
@@ -31,7 +27,7 @@ fn after_a_leaders_death_puts_go_on_within_an_election() {
     });
     gaps.sort();
     let (p50, max) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-    println!("failover: {} kills; without service p50 {p50:?}, max {max:?}; {tally:?}", gaps.len());
+    println!("failover: {} kills; without service p50 {p50:?}, max {max:?}; {load:?}", gaps.len());
     if asked.is_some() {
         assert!(p50 <= ELECTION_TIMEOUT_UPPER, "p50 {p50:?}");
         assert!(max <= ELECTION_TIMEOUT_UPPER * 2, "max {max:?}");

@@ -1,42 +1,51 @@
-//! A store of many keys under load: snapshots come by themselves, disk and log stay bounded, and no
-//! turn of the loop is long.
+//! A store of many keys under load: snapshots come by themselves, disk and log stay bounded while
+//! it grows and afterwards, and no turn of the loop is long.
 //!
-//! `GROWN_KEYS=200000` and `GROWN_KEYS=1000000` measure, in a release build; a few keys show that
-//! it works.
+//! | variable | meaning |
+//! |---|---|
+//! | `GROWN_KEYS` | 200000 and 1000000 measure, in a release build; a few show that it works |
+//! | `GROWN_DEFAULTS` | 1: with the flags that a server has by default, under a lighter load |
 
 use super::filled::Filled;
 use super::harness::{Cluster, PATIENCE, STEADFAST, Server, Shape};
 use super::patience::{StopAtEnd, breathe, eventually, now};
+use super::turn_lengths::{TURN_US, TurnsSeen, stolen_ms};
 use super::turns::Company;
 use super::variable;
 use raftd::client::{Connection, Deadline};
+use raftd::limits;
 use raftd::types::LogIndex;
 use raftd::wire::reply::ReplyBody;
-use raftd::wire::status::{Status, TurnTimes};
+use raftd::wire::status::Status;
+use serde_json::Value;
 use std::fs;
-use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 pub(super) const VALUE_BYTES: usize = 256;
-/// Puts a second, once all keys are there.
-const RATE: u32 = 20_000;
+/// Puts a second.
+pub(super) const RATE: u32 = 20_000;
+/// Puts a second on a server with the default flags: in the ten seconds that lie between two
+/// snapshots, its log grows by less than half of a snapshot of 200,000 keys.
+const DEFAULTS_RATE: u32 = 4_000;
+/// What a put takes in the log, a little more: an entry with a few of them is the shortest. Bytes.
+const PUT_LOG_BYTES: u64 = 400;
 /// Puts on their way at once.
 const WINDOW: u64 = 512;
-/// The bound on the CPU time of a turn while a snapshot is made. Microseconds.
-pub(super) const TURN_US: u64 = 5_000;
 /// Snapshots that are watched, once all keys are there.
 const SNAPSHOTS: usize = 3;
 
-/// Puts the keys `numbers` on one connection, many at a time, and no more than `RATE` a second if
-/// `steadily`. Stops early if told so.
+/// Puts the keys `numbers` on one connection, many at a time, and no more than `rate` a second if
+/// there is one. Stops early if told so.
 pub(super) fn put(
     connection: &mut Connection,
     numbers: impl Iterator<Item = u64>,
-    steadily: bool,
+    rate: Option<u32>,
     stop: &AtomicBool,
 ) {
     let began = now();
@@ -55,8 +64,8 @@ pub(super) fn put(
                 hear(connection);
             }
             open -= WINDOW / 2;
-            let due = Duration::from_secs(sent) / RATE;
-            if steadily && let Some(early) = due.checked_sub(began.elapsed()) {
+            let due = rate.map(|rate| Duration::from_secs(sent) / rate);
+            if let Some(early) = due.and_then(|due| due.checked_sub(began.elapsed())) {
                 breathe(early);
             }
             if stop.load(Ordering::Relaxed) {
@@ -82,154 +91,233 @@ fn disk_bytes(path: &Path) -> u64 {
     entries.map(bytes).sum()
 }
 
+/// How the servers are set up, and how fast they are written to.
+#[derive(Clone, Copy)]
+struct Setup {
+    segment_bytes: u64,
+    entries: u64,
+    interval_ms: u64,
+    rate: u32,
+}
+
+impl Setup {
+    /// A snapshot every second if the log grows so fast. Few entries bring one where few keys are
+    /// there, so that some turns see it.
+    fn hurried(asked: Option<u64>) -> Setup {
+        let (segment_bytes, entries) = match asked {
+            Some(_) => (8 << 20, limits::SNAPSHOT_ENTRIES_DEFAULT),
+            None => (1 << 20, 20),
+        };
+        Setup { segment_bytes, entries, interval_ms: 1000, rate: RATE }
+    }
+
+    fn by_default() -> Setup {
+        Setup {
+            segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
+            entries: limits::SNAPSHOT_ENTRIES_DEFAULT,
+            interval_ms: limits::SNAPSHOT_INTERVAL_MS_DEFAULT,
+            rate: DEFAULTS_RATE,
+        }
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let Setup { segment_bytes, entries, interval_ms, .. } = self;
+        let flags = [
+            ("--segment-bytes", segment_bytes),
+            ("--snapshot-entries", entries),
+            ("--snapshot-interval", interval_ms),
+        ];
+        let words = flags.map(|(flag, value)| [flag.to_owned(), value.to_string()]);
+        words.into_iter().flatten().collect()
+    }
+
+    /// The most that may be on the disk beside snapshots, and in the log: the segment in use and
+    /// two that stand ready, what may be written from one snapshot to the next and as long again,
+    /// while the next one is made, and as much log as a snapshot.
+    fn log_bytes_max(&self, snapshot_bytes: u64) -> u64 {
+        let written = u64::from(self.rate) * PUT_LOG_BYTES * self.interval_ms / 1000;
+        3 * self.segment_bytes + 2 * written + snapshot_bytes
+    }
+}
+
+/// What was seen of a node from one snapshot to the next.
+#[derive(Clone, Copy, Default, Debug)]
+struct Period {
+    /// The one in force, and its size.
+    index: LogIndex,
+    snapshot_bytes: u64,
+    most_log: u64,
+    most_disk: u64,
+}
+
 /// What was seen of a node while it made snapshots under load.
 struct Seen {
-    snapshots: Vec<LogIndex>,
-    most_log: u64,
-    /// The most on the disk, and the size of the snapshot in force then.
-    most_disk: (u64, u64),
-    /// At the last look: the turns so far, and what the host had stolen.
-    last: (TurnTimes, u64),
-    /// Turns above the bound that the host explains, and those that it does not.
-    robbed: u64,
-    long: u64,
+    turns: TurnsSeen,
+    /// The last one is not over.
+    periods: Vec<Period>,
+    /// The index of its snapshot when all keys were there.
+    filled_at: LogIndex,
 }
 
 impl Seen {
     fn start(status: &Status) -> Seen {
-        Seen {
-            snapshots: Vec::new(),
-            most_log: 0,
-            most_disk: (0, 0),
-            last: (status.turn_times.clone(), stolen_ms()),
-            robbed: 0,
-            long: 0,
-        }
+        let periods = vec![Period::default()];
+        Seen { turns: TurnsSeen::start(status), periods, filled_at: LogIndex::ZERO }
     }
 
     fn look(&mut self, status: &Status, disk_bytes: u64) {
-        self.look_at_turns(status);
-        let index = status.snapshot_index;
-        if self.snapshots.last() != Some(&index) {
-            self.snapshots.push(index);
-        }
-        self.most_log = self.most_log.max(status.log_bytes);
-        self.most_disk = self.most_disk.max((disk_bytes, status.snapshot_bytes));
-    }
-
-    /// A host that takes the CPU away during a turn makes it longer: a thread's CPU time counts
-    /// what was stolen as its own. A long turn is excused only if without all that was stolen since
-    /// the last look, which is some milliseconds ago, it were within the bound.
-    fn look_at_turns(&mut self, status: &Status) {
-        let last = (status.turn_times.clone(), stolen_ms());
-        let before = mem::replace(&mut self.last, last);
-        let (_, above, _) = between(&before.0, &self.last.0);
-        if above == 0 {
-            return;
-        }
-        let (stolen_ms, longest) = (self.last.1 - before.1, status.turn_times.longest_cpu_us);
-        println!("grown: {}: {above} long, {stolen_ms} ms stolen meanwhile", status.node);
-        if above == 1 && longest <= TURN_US + 1000 * stolen_ms {
-            self.robbed += above;
-        } else {
-            self.long += above;
+        self.turns.look(status);
+        let (index, snapshot_bytes) = (status.snapshot_index, status.snapshot_bytes);
+        let last = self.periods.last_mut().expect("it begins with one");
+        // The disk was looked at a moment later or before: it belongs to both.
+        last.most_log = last.most_log.max(status.log_bytes);
+        last.most_disk = last.most_disk.max(disk_bytes);
+        if last.index != index {
+            let (most_log, most_disk) = (status.log_bytes, disk_bytes);
+            self.periods.push(Period { index, snapshot_bytes, most_log, most_disk });
         }
     }
-}
 
-/// The turns between two looks: those above the bound, and bounds on the percentiles by the clock.
-pub(super) fn between(before: &TurnTimes, after: &TurnTimes) -> (u64, u64, [Option<u64>; 2]) {
-    let pairs = before.buckets.iter().zip(&after.buckets);
-    let counts: Vec<_> =
-        pairs.map(|(b, a)| (a.at_most_us, a.cpu - b.cpu, a.wall - b.wall)).collect();
-    let long = |&(at_most_us, ..): &(Option<u64>, _, _)| at_most_us.is_none_or(|it| it > TURN_US);
-    let above = counts.iter().filter(|it| long(it)).map(|it| it.1).sum();
-    let all: u64 = counts.iter().map(|it| it.1).sum();
-    let percentile = |per_mille: u64| {
-        let mut left = (all * per_mille).div_ceil(1000);
-        let holds = |it: &&(Option<u64>, u64, u64)| {
-            let found = it.2 >= left;
-            left = left.saturating_sub(it.2);
-            found
-        };
-        counts.iter().find(holds).and_then(|it| it.0)
-    };
-    (all, above, [percentile(990), percentile(999)])
-}
+    /// All keys are there. Its turns until then are a figure without a bound.
+    fn is_filled(&mut self, status: &Status) {
+        self.turns.report(&format!("grown: {}: while it grew", status.node));
+        self.turns = TurnsSeen::start(status);
+        self.filled_at = self.periods.last().expect("it begins with one").index;
+    }
 
-/// What the host has taken from this machine since it started, where there is a host. A thread's
-/// CPU time counts it as its own. Milliseconds.
-pub(super) fn stolen_ms() -> u64 {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks = text.split_whitespace().nth(8).and_then(|word| word.parse().ok());
-    ticks.map_or(0, |ticks: u64| ticks * 10)
+    /// Snapshots that came since all keys are there.
+    fn snapshots(&self) -> usize {
+        self.periods.iter().filter(|it| it.index > self.filled_at).count()
+    }
+
+    /// Asserts the bounds of each period: they go by the larger of the snapshot in force and the
+    /// next one, of which the most of it is on the disk already.
+    fn stays_within(&self, setup: &Setup) {
+        let next = self.periods.iter().skip(1).chain(self.periods.last());
+        for (period, next) in self.periods.iter().zip(next) {
+            let snapshot = period.snapshot_bytes.max(next.snapshot_bytes);
+            let log_max = setup.log_bytes_max(snapshot);
+            assert!(period.most_log <= log_max, "more log than {log_max}: {period:?}");
+            let disk_max = 2 * snapshot + log_max;
+            assert!(period.most_disk <= disk_max, "more than {disk_max}: {period:?}");
+            // Once it grows no more: three times the snapshot, and the segments.
+            if period.index > self.filled_at {
+                let disk_max = 3 * snapshot + 3 * setup.segment_bytes;
+                assert!(period.most_disk <= disk_max, "more than {disk_max}: {period:?}");
+            }
+        }
+    }
 }
 
 /// Prints what was seen of a node.
-fn report(seen: &Seen, before: &TurnTimes, status: &Status) {
-    let (id, times) = (status.node, &status.turn_times);
-    let (turns, above, wall) = between(before, times);
-    let (longest, by_clock) = (times.longest_cpu_us, times.longest_wall_us);
-    let ((disk, snapshot), log) = (seen.most_disk, seen.most_log);
-    println!("grown: {id}: {} keys, {SNAPSHOTS} snapshots of {snapshot} bytes", status.keys);
-    println!("grown: {id}: most on disk {disk} bytes, in the log {log}");
-    println!("grown: {id}: {turns} turns, {above} above {TURN_US} us of CPU, at most {longest}");
-    println!("grown: {id}: of the long ones {} are the host's, {} our own", seen.robbed, seen.long);
-    println!("grown: {id}: by the clock p99, p99.9 {wall:?} us, at most {by_clock}");
+fn report(seen: &Seen, status: &Status) {
+    let id = status.node;
+    let (growing, grown): (Vec<_>, Vec<_>) =
+        seen.periods.iter().partition(|it: &&Period| it.index <= seen.filled_at);
+    for (when, periods) in [("while it grew", growing), ("then", grown)] {
+        let most = |of: fn(&Period) -> u64| periods.iter().map(|it| of(it)).max().unwrap_or(0);
+        let snapshot = most(|it| it.snapshot_bytes);
+        let (disk, log) = (most(|it| it.most_disk), most(|it| it.most_log));
+        println!("grown: {id}: {when} {} snapshots of at most {snapshot} bytes", periods.len());
+        println!("grown: {id}: {when} most on disk {disk} bytes, in the log {log}");
+    }
+    seen.turns.report(&format!("grown: {id}"));
+}
+
+/// What `raftctl log dump` says of the log of a dead server.
+fn dump(directory: &Path) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+        .args(["log", "dump", &directory.to_string_lossy(), "--limit", "1", "--output", "json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Kills a server and asserts that its log is what is bounded: it begins behind a snapshot, and
+/// what its segments hold is within the bound. Prints it.
+fn log_is_bounded(server: &mut Server, setup: &Setup, strict: bool) {
+    let status = server.says();
+    server.kill();
+    let dumped = dump(&server.directory);
+    let number = |name: &str| dumped[name].as_u64().unwrap();
+    let (base, snapshot) = (number("log_base"), number("snapshot_index"));
+    let last = number("last_index");
+    let segments = dumped["segments"].as_array().unwrap();
+    let used: u64 = segments.iter().map(|it| it["used"].as_u64().unwrap()).sum();
+    let (id, count) = (server.id, segments.len());
+    println!(
+        "grown: n{id}: the dump of its log: ({base}, {last}], {used} bytes in {count} segments"
+    );
+    assert!(base > 0 && base <= snapshot, "the log behind a snapshot goes: {base}, {snapshot}");
+    assert!(snapshot <= last && last >= status.last_index.get(), "the rest of it stays");
+    if strict {
+        let most = setup.log_bytes_max(status.snapshot_bytes);
+        assert!(used <= most, "{used} bytes of log, more than {most}");
+    }
 }
 
 #[test]
 fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     let asked = variable("GROWN_KEYS");
     let keys = asked.unwrap_or(5_000);
-    // The default of entries, or so few that some turns bring a snapshot.
-    let (segment_bytes, entries) =
-        if asked.is_some() { (8 << 20, "1000") } else { (1 << 20, "20") };
-    let segment = u64::to_string(&segment_bytes);
-    let flags = ["--segment-bytes", &segment, "--snapshot-interval", "1000"];
-    let flags = flags.into_iter().chain(["--snapshot-entries", entries]);
+    let setup = match variable("GROWN_DEFAULTS") {
+        Some(_) => Setup::by_default(),
+        None => Setup::hurried(asked),
+    };
     // A machine that does other things as well must not depose the leader.
-    let patient = STEADFAST.iter().copied().filter(|_| asked.is_none());
-    let flags = flags.chain(patient).map(str::to_owned).collect();
+    let patient = STEADFAST.iter().filter(|_| asked.is_none()).map(|it| (*it).to_owned());
+    let flags = setup.flags().into_iter().chain(patient).collect();
     let company = if asked.is_some() { Company::Nobody } else { Company::Others };
     let _filled = asked.map(|_| Filled::touch());
     let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
     let leader = cluster.leader();
     let (mut connection, stop) = (cluster.server(leader).connection(), AtomicBool::new(false));
-    put(&mut connection, 0..keys, false, &stop);
-
-    let directories: Vec<_> = cluster.servers.iter().map(|it| it.directory.clone()).collect();
-    let before: Vec<Status> = cluster.servers.iter().map(Server::says).collect();
     let stolen_before = stolen_ms();
-    let mut seen: Vec<Seen> = before.iter().map(Seen::start).collect();
+    let mut seen: Vec<Seen> = cluster.servers.iter().map(|it| Seen::start(&it.says())).collect();
+    let patience = PATIENCE + Duration::from_secs(keys / 200);
     thread::scope(|scope| {
-        let stop = &stop;
-        // Multiples of a number without common factors: every key in turn, in no order.
-        let numbers = (1..).map(|step: u64| step * 7_368_787 % keys);
-        scope.spawn(move || put(&mut connection, numbers, true, stop));
+        let (stop, rate) = (&stop, Some(setup.rate));
+        let (told, all_there) = channel();
+        scope.spawn(move || {
+            put(&mut connection, 0..keys, rate, stop);
+            let _gone = told.send(());
+            // Multiples of a number without common factors: every key in turn, in no order.
+            let numbers = (1..).map(|step: u64| step * 7_368_787 % keys);
+            put(&mut connection, numbers, rate, stop);
+        });
         let _stop = StopAtEnd(stop);
-        let patience = PATIENCE + Duration::from_secs(keys / 1000);
-        eventually("snapshots come by themselves", patience, || {
-            for (nth, seen) in seen.iter_mut().enumerate() {
-                let bytes = disk_bytes(&directories[nth]);
-                seen.look(&cluster.servers[nth].status().ok()?, bytes);
+        let look = |seen: &mut [Seen]| {
+            for (server, seen) in cluster.servers.iter().zip(seen) {
+                seen.look(&server.status().ok()?, disk_bytes(&server.directory));
             }
-            seen.iter().all(|it| it.snapshots.len() > SNAPSHOTS).then_some(())
+            Some(())
+        };
+        eventually("all keys are there", patience, || {
+            look(&mut seen)?;
+            all_there.try_recv().ok()
+        });
+        for (server, seen) in cluster.servers.iter().zip(&mut seen) {
+            seen.is_filled(&server.says());
+        }
+        eventually("snapshots come by themselves", patience, || {
+            look(&mut seen)?;
+            seen.iter().all(|it| it.snapshots() > SNAPSHOTS).then_some(())
         });
     });
-    println!("grown: {} ms stolen by the host", stolen_ms() - stolen_before);
-    for (nth, seen) in seen.iter_mut().enumerate() {
-        let status = cluster.servers[nth].says();
+    println!("grown: {keys} keys, {} ms stolen by the host", stolen_ms() - stolen_before);
+    for (server, seen) in cluster.servers.iter().zip(&mut seen) {
+        let status = server.says();
         assert_eq!(status.keys, keys);
-        seen.look_at_turns(&status);
-        report(seen, &before[nth].turn_times, &status);
-        assert!(status.log_base > LogIndex::ZERO, "the log behind a snapshot goes");
+        seen.turns.look(&status);
+        report(seen, &status);
         if asked.is_some() {
-            // The segment in use, and two that stand ready.
-            let ((disk, snapshot), ready) = (seen.most_disk, 3 * segment_bytes);
-            assert!(disk <= 3 * snapshot + ready, "{disk} bytes for a snapshot of {snapshot}");
-            assert_eq!(seen.long, 0, "turns above {TURN_US} us of CPU");
+            seen.stays_within(&setup);
+            assert_eq!(seen.turns.long, 0, "turns above {TURN_US} us of CPU");
         }
     }
     cluster.wait_until_equal();
+    for server in &mut cluster.servers {
+        log_is_bounded(server, &setup, asked.is_some());
+    }
 }

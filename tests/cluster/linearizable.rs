@@ -25,12 +25,45 @@ const CLIENTS: u32 = 16;
 /// So many changes and linearizable reads are to be answered, or little is proven.
 const ANSWERS: u64 = 3_000;
 
+/// From so many seconds on a run proves something of each kind of harm. In shorter ones the dice
+/// may leave one out.
+const LONG_SECONDS: u64 = 60;
+
 /// How often something was done to the cluster.
 #[derive(Default, Debug)]
 pub(super) struct Faults {
-    kills: u32,
-    stops: u32,
-    cuts: u32,
+    kills: u64,
+    stops: u64,
+    cuts: u64,
+}
+
+impl Faults {
+    /// Asserts that a long run was done every kind of harm: with what follows it, one takes some
+    /// 1.6 s, so that each kind comes six times in 30 s.
+    pub(super) fn are_of_each_kind_after(&self, seconds: u64) {
+        if seconds >= LONG_SECONDS {
+            let least = self.kills.min(self.stops).min(self.cuts);
+            assert!(least >= seconds / 30, "{self:?} in {seconds} s");
+        }
+    }
+}
+
+/// Counts reads that leases answered, as far as the nodes live long enough to say so.
+struct LeaseReads {
+    /// By node, what it said last.
+    last: Vec<u64>,
+    seen: u64,
+}
+
+impl LeaseReads {
+    fn look(&mut self, cluster: &Cluster) {
+        for (server, last) in cluster.servers.iter().zip(&mut self.last) {
+            let Ok(status) = server.status() else { continue };
+            // Less than before: it has started anew.
+            self.seen += status.lease_reads.checked_sub(*last).unwrap_or(status.lease_reads);
+            *last = status.lease_reads;
+        }
+    }
 }
 
 #[test]
@@ -47,6 +80,7 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
     let nodes = cluster.servers.iter().map(|it| (it.listen().to_owned(), AtomicU32::new(1)));
     let scene = Scene::of(nodes.collect(), 60 + 5 * seconds);
     let mut faults = Faults::default();
+    let mut leases = LeaseReads { last: vec![0; cluster.servers.len()], seen: 0 };
     let ops = thread::scope(|scope| {
         let scene = &scene;
         let witnesses: Vec<_> = (0..CLIENTS)
@@ -57,6 +91,7 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
             let mut dice = Dice(seed);
             go_on(seconds, "questions are answered", || {
                 harm(&mut cluster, &mut dice, scene, &mut faults);
+                leases.look(&cluster);
                 (scene.answered.load(Ordering::Relaxed), ANSWERS)
             });
         }
@@ -67,10 +102,14 @@ fn what_clients_are_told_under_kills_stops_and_cuts_is_linearizable() {
     let (asked, committed) = (history.ops.len(), history.finals.commands.len());
     let summary = checker::check(&history).unwrap_or_else(|violation| panic!("{violation:#?}"));
     println!("linearizable: {seconds} s, {faults:?}, {asked} asked, {committed} in the log");
-    println!("linearizable: {summary:?}");
+    println!("linearizable: {} reads by leases, {summary:?}", leases.seen);
     assert!(summary.answered >= ANSWERS, "too little was answered to prove anything");
     assert!(summary.ordered > summary.unordered, "too much was left unordered");
+    // Some thousand questions a second, of which a fifth may be answered by a lease.
+    let wanted = if seconds >= LONG_SECONDS { 10 * seconds } else { 1 };
+    assert!(leases.seen >= wanted, "{} reads by leases in {seconds} s", leases.seen);
     assert!(faults.kills + faults.stops + faults.cuts > 2, "{faults:?}");
+    faults.are_of_each_kind_after(seconds);
 }
 
 /// Does one harm, waits, takes it back, and lets the cluster work for a while.

@@ -14,6 +14,8 @@
 //! | `failover` | how long nobody can write when the leader dies |
 //! | `steady` | nobody is elected under steady load |
 //! | `grown` | many keys: snapshots under load, the disk, the length of turns |
+//! | `received` | a large snapshot for a node that was away: the length of its turns |
+//! | `turn_lengths` | how long the turns of a loop were, and whether the host did it |
 //! | `filled` | memory that the host of a virtual machine has filled |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
 //! | `ranges` | ranges of a million keys: the length of turns, the memory; who does not read one |
@@ -33,6 +35,7 @@
 //! | `disk` | a full disk, a failing sync |
 //! | `descriptors` | servers that run out of them |
 //! | `traced` | what strace sees of a leader |
+//! | `load`, `mixed` | clients who put, and who do all the rest, while something is done |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
 //! | `finals` | what a cluster and its log hold in the end |
@@ -64,13 +67,16 @@ mod large_writers;
 mod leases;
 mod linearizable;
 mod links;
+mod load;
 mod loads;
 mod members;
+mod mixed;
 mod partition;
 mod patience;
 mod raftctl;
 mod ranges;
 mod reads;
+mod received;
 mod refusals;
 mod repl;
 mod resident;
@@ -80,6 +86,7 @@ mod steady;
 mod survival;
 mod tools;
 mod traced;
+mod turn_lengths;
 mod turns;
 mod unfinished;
 mod watches;

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 /// takes some seconds. Only who fails waits for so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The longest election timeout that a node with the default flags draws: from [300, 600) ms. Where
+/// a bound is so many election timeouts, it is so many of these.
+pub(super) const ELECTION_TIMEOUT_UPPER: Duration = Duration::from_millis(600);
+
 /// Between two looks at a condition.
 const STEP: Duration = Duration::from_millis(5);
 

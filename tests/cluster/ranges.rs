@@ -3,9 +3,10 @@
 //! `RANGE_KEYS=1000000` measures, in a release build; a few keys show that it works.
 
 use super::filled::Filled;
-use super::grown::{self, TURN_US, VALUE_BYTES, between, stolen_ms};
+use super::grown::{self, RATE, VALUE_BYTES};
 use super::harness::{Cluster, PATIENCE, STEADFAST, Shape, resident};
 use super::patience::{StopAtEnd, now};
+use super::turn_lengths::{TURN_US, between, stolen_ms};
 use super::turns::Company;
 use super::variable;
 use raftd::client::{
@@ -142,13 +143,13 @@ fn a_range_of_any_size_takes_short_turns_and_no_memory() {
     let leader = cluster.leader();
     let stop = AtomicBool::new(false);
     let mut writer = cluster.server(leader).connection();
-    grown::put(&mut writer, 0..keys, false, &stop);
+    grown::put(&mut writer, 0..keys, None, &stop);
     println!("ranges: {keys} keys of {VALUE_BYTES} B, 20,000 puts a second meanwhile");
     let mut long = 0;
     thread::scope(|scope| {
         let stop = &stop;
         let numbers = (1..).map(|step: u64| step * 7_368_787 % keys);
-        scope.spawn(move || grown::put(&mut writer, numbers, true, stop));
+        scope.spawn(move || grown::put(&mut writer, numbers, Some(RATE), stop));
         let _stop = StopAtEnd(stop);
         let mut connection = cluster.server(leader).connection();
         for (what, args, expected) in cases() {

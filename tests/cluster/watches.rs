@@ -110,6 +110,7 @@ fn watches_under_kills_stops_and_cuts_miss_nothing_and_hear_nothing_twice() {
     println!("watches: {events} events, {late} times too late; {summary:?}");
     let events = u64::try_from(events).unwrap();
     assert!(events >= wanted, "{events} events, not {wanted}: that proves little");
+    faults.are_of_each_kind_after(seconds);
 }
 
 /// Listens until everything is heard; at times stops, and goes on at another node.

@@ -314,6 +314,7 @@ pub(crate) fn status() -> Status {
         state: "sound".to_owned(),
         state_agreed_index: LogIndex::new(768),
         state_reloads: 0,
+        lease_reads: 96,
     }
 }
 

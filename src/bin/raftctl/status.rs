@@ -159,6 +159,7 @@ fn object((endpoint, answer): &Answer) -> Value {
             "state": node.state,
             "state_agreed_index": node.state_agreed_index.get(),
             "state_reloads": node.state_reloads,
+            "lease_reads": node.lease_reads,
             "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         }),
         Err(why) => json!({ "endpoint": endpoint, "error": text_of(why) }),
