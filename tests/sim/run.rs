@@ -4,7 +4,9 @@ use crate::coverage::{Coverage, Point};
 use crate::history;
 use crate::invariants::{Broken, broken, must};
 use crate::options::{Options, Overrides, SECOND};
+use crate::output::complain;
 use crate::trace::Tracing;
+use crate::watchdog::watch;
 use crate::world::World;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +44,8 @@ pub(crate) fn catch_panics() {
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         let text = text.map(|text| format!("{place}: {text}"));
         if !RUNNING.get() {
-            eprintln!("the simulator itself panicked at {}", text.clone().unwrap_or(place));
+            let said = text.clone().unwrap_or(place);
+            complain(format_args!("the simulator itself panicked at {said}"));
         }
         PANIC.set(text);
     }));
@@ -50,6 +53,8 @@ pub(crate) fn catch_panics() {
 
 /// Runs a seed.
 pub(crate) fn run(seed: u64, overrides: &Overrides, tracing: Tracing) -> Result<Report, Broken> {
+    // Whoever prints all that happens may stand still for as long as its reader likes.
+    let _watched = (tracing != Tracing::Print).then(|| watch(seed, overrides));
     RUNNING.set(true);
     let result =
         catch_unwind(AssertUnwindSafe(|| run_all(Options::draw(seed, overrides), tracing)));
