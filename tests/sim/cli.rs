@@ -30,7 +30,7 @@ make the seeds others:
                     small-windows transfers members saves states rights
   --nodes N         so many nodes, whatever the seed draws
   --clients N       so many clients
-  --horizon-ms N    the safety phase ends then
+  --horizon-ms N    the safety phase ends then (at least 1000)
   --power-losses N  nothing but power losses, so many in each run
 
 exit status: 0 all passed; 1 a seed failed, or a point was missed; 2 no such flags";
@@ -42,6 +42,8 @@ const SIMULATE: &str = "--simulate";
 const SEEDS: u64 = 200;
 /// A year.
 const MINUTES_MAX: u64 = 525_600;
+/// Shorter than this, there may be no cluster yet of which a quorum could be healed.
+pub(crate) const HORIZON_MS_MIN: u64 = 1000;
 /// A day.
 const HORIZON_MS_MAX: u64 = 86_400_000;
 
@@ -226,7 +228,9 @@ fn parse_ours(
             let clients = number(1..=64)?;
             asked.overrides.clients = Some(u32::try_from(clients).expect("small"));
         }
-        "--horizon-ms" => asked.overrides.horizon_ns = Some(number(1..=HORIZON_MS_MAX)? * MS),
+        "--horizon-ms" => {
+            asked.overrides.horizon_ns = Some(number(HORIZON_MS_MIN..=HORIZON_MS_MAX)? * MS)
+        }
         "--power-losses" => asked.overrides.power_losses = Some(number(1..=1_000_000)?),
         "--without" => {
             let names = args.next().ok_or("--without takes kinds of faults")?;
@@ -289,7 +293,7 @@ pub(crate) fn refuses_what_makes_no_sense() -> bool {
         ("--seeds x", "not x"),
         ("--minutes 0", "from 1"),
         ("--minutes 9999999999999999999", "from 1"),
-        ("--horizon-ms 0", "from 1"),
+        ("--horizon-ms 0", "from 1000"),
         ("--power-losses 0", "from 1"),
         ("--jobs 0", "from 1"),
         ("--nodes 99", "to 5"),
