@@ -6,7 +6,7 @@ use super::judge::{
 };
 use super::list::Mutant;
 use super::score::{Judged, Verdict};
-use super::suite::{End, Suite, build, now, run};
+use super::suite::{End, Suite, build, failed_assertion, now, run};
 use super::tree::Tree;
 use super::weave::{Weave, weave};
 use rustix::fs::{FlockOperation, flock};
@@ -167,12 +167,23 @@ impl Runner {
         let sound = if number.is_none() { Some(self.tree.plant(mutant)?) } else { None };
         let programs = Planted { runner: self, number };
         let judge = Judge { programs: &programs, asked: &self.asked, seed_limit: self.seed_limit };
-        let verdict = judge.notice(&mutant.caught_by, earlier);
+        let refused = if number.is_none() { self.refused_by_assertion() } else { None };
+        let verdict = refused.map_or_else(|| judge.notice(&mutant.caught_by, earlier), Ok);
         if let Some(sound) = sound {
             let restored = self.tree.restore(sound);
             restored.map_err(|why| format!("cannot take it out: {why}"))?;
         }
         Ok(Judged { verdict: verdict?, took: start.elapsed() })
+    }
+}
+
+impl Runner {
+    /// What stands in the tree may break an assertion that the compiler evaluates: it is noticed
+    /// before anything runs.
+    fn refused_by_assertion(&self) -> Option<Verdict> {
+        let said = build(self.tree.root(), &simulator(0, 1, 1)).err()?;
+        let what = failed_assertion(&said)?;
+        Some(Verdict::Died { what: format!("the compiler evaluated what fails: {what}") })
     }
 }
 

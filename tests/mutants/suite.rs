@@ -70,6 +70,14 @@ pub(crate) fn build(root: &Path, suite: &Suite) -> Result<PathBuf, String> {
     program.ok_or_else(|| format!("cargo names no program: {said}"))
 }
 
+/// The first of the errors, if all of them are assertions that the compiler evaluated.
+pub(crate) fn failed_assertion(said: &str) -> Option<&str> {
+    let errors = said.lines().filter(|line| line.starts_with("error["));
+    let mut words = errors.map(|line| line.split_once("evaluation panicked: "));
+    let (_, first) = words.next()??;
+    words.all(|split| split.is_some()).then_some(first)
+}
+
 fn target(root: &Path) -> PathBuf {
     root.parent().expect("the copy lies in a folder").join("build")
 }

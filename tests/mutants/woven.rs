@@ -1,7 +1,7 @@
 //! What is woven into one program is what can be, and a program is run within its bounds.
 
 use super::list::{Mutant, parse};
-use super::suite::{End, Suite, run};
+use super::suite::{End, Suite, failed_assertion, run};
 use super::weave::weave;
 use std::collections::BTreeSet;
 use std::fs;
@@ -79,4 +79,17 @@ fn a_program_is_run_within_bounds_of_time_and_memory() {
     // What the bound was set to may be seen a moment after the start.
     let bounded = "until [ $(ulimit -d) != unlimited ]; do :; done; [ $(ulimit -c) = 0 ]";
     assert!(matches!(shell(bounded, minute), End::Passed));
+}
+
+#[test]
+fn an_assertion_that_the_compiler_evaluates_is_told_from_what_does_not_compile() {
+    let assertion =
+        "error[E0080]: evaluation panicked: assertion failed: A == 1\n  --> src/a.rs:1:1\n";
+    let other = "error[E0425]: cannot find value `A` in this scope\n";
+    let end = "error: could not compile `raftd` (lib) due to 1 previous error\n";
+    let found = failed_assertion(&[assertion, end].concat()).map(str::to_owned);
+    assert_eq!(found.as_deref(), Some("assertion failed: A == 1"));
+    for said in [[other, end].concat(), [assertion, other, end].concat(), end.to_owned()] {
+        assert_eq!(failed_assertion(&said), None, "{said}");
+    }
 }
