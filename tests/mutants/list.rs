@@ -10,10 +10,12 @@
 //! ```
 //!
 //! A key stands at the start of its line. A value is the rest of that line and all lines up to the
-//! next key of the block, without empty lines around it and without a fence of "```". Line breaks
-//! in `find` match any line break with any indentation and any empty lines: so a block may be
-//! indented as it likes. Everything within a line counts. `file`, `find` and `replace` may be
-//! repeated for a bug that needs several edits; a later `find` may leave out `file`.
+//! next key of the block, without empty lines and comments behind it, and without a fence of "```".
+//! Line breaks in `find` match any line break with any indentation and any empty lines: so a block
+//! may be indented as it likes. Everything within a line counts. `file`, `find` and `replace` may
+//! be repeated for a bug that needs several edits; a later `find` may leave out `file`. `caught by`
+//! may be left out. A block also begins without an empty line before it, where a `file:` with a
+//! path follows its name. A block that is wrong is named, and the others stand.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -39,7 +41,7 @@ pub(crate) struct Edit {
     find: Vec<String>,
     replace: String,
     /// Where `find:` stands in the list.
-    line: usize,
+    pub(crate) line: usize,
 }
 
 impl Hash for Edit {
@@ -93,17 +95,23 @@ impl Key {
     }
 
     /// What may end this key's value: only what may come next, for the value may be source text.
-    fn ends_with(self, next: Key, after_empty_line: bool) -> bool {
+    fn ends_with(self, next: Key) -> bool {
         match self {
-            Key::Name => next == Key::File,
-            Key::File => next == Key::Find,
+            Key::Name => matches!(next, Key::File | Key::CaughtBy),
+            Key::File => matches!(next, Key::Find | Key::CaughtBy),
             Key::Find => next == Key::Replace,
-            Key::Replace => match next {
-                Key::CaughtBy | Key::File | Key::Find => true,
-                Key::Name => after_empty_line,
-                Key::Replace => false,
-            },
-            Key::CaughtBy => next == Key::Name,
+            Key::Replace => matches!(next, Key::CaughtBy | Key::File | Key::Find),
+            Key::CaughtBy => matches!(next, Key::File | Key::Find),
+        }
+    }
+
+    /// What should follow this key's value, of what must.
+    fn wants(self) -> Option<&'static str> {
+        match self {
+            Key::Name => Some("file:"),
+            Key::File => Some("find:"),
+            Key::Find => Some("replace:"),
+            Key::Replace | Key::CaughtBy => None,
         }
     }
 }
@@ -124,97 +132,221 @@ impl Field<'_> {
     }
 }
 
-/// Whether a line may stand between blocks: empty, a rule, a comment.
+/// Whether a line may stand between blocks: empty, a rule, a comment, which no attribute is.
 fn separates(line: &str) -> bool {
-    line.starts_with('#') || line.trim().chars().all(|it| it == '-' || it == '=')
+    let comment = line.starts_with('#') && !line.starts_with("#[") && !line.starts_with("#!");
+    comment || line.trim().chars().all(|it| it == '-' || it == '=')
+}
+
+/// A list: the bugs, and what is wrong with the blocks that are none.
+#[derive(Default, Debug)]
+pub(crate) struct List {
+    pub(crate) mutants: Vec<Mutant>,
+    pub(crate) bad: Vec<BadBlock>,
+}
+
+/// A block that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct BadBlock {
+    /// Empty if it has none.
+    pub(crate) name: String,
+    pub(crate) error: ListError,
+}
+
+/// The lines of a block.
+#[derive(Default)]
+struct Block<'a> {
+    fields: Vec<Field<'a>>,
+    /// Then what follows is passed over, up to the next block.
+    wrong: Option<ListError>,
 }
 
 /// Reads a list. Blocks need different names.
-pub(crate) fn parse(text: &str) -> Result<Vec<Mutant>, ListError> {
-    let mut mutants: Vec<Mutant> = Vec::new();
-    let mut file = String::new();
-    for field in fields(text)? {
-        let Field { line, key, value } = field;
-        if key == Key::Name {
-            let name = value.join(" ").trim().to_owned();
-            if name.is_empty() || mutants.iter().any(|mutant| mutant.name == name) {
-                return error(line, format!("another name than `{name}` is needed"));
+pub(crate) fn parse(text: &str) -> List {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines: Vec<&str> = text.lines().collect();
+    let mut list = List::default();
+    for mut block in blocks(&lines) {
+        block.fields.iter_mut().for_each(|field| unwrap_value(field.key, &mut field.value));
+        let name = block.fields.first().map(|field| field.joined()).unwrap_or_default();
+        match block.read(&name) {
+            Ok(mutant) if list.mutants.iter().any(|other| other.name == name) => {
+                let why = format!("another name than `{}` is needed", mutant.name);
+                let error = ListError { line: block.fields[0].line, why };
+                list.bad.push(BadBlock { name, error });
             }
-            mutants.push(Mutant { name, edits: Vec::new(), caught_by: String::new() });
-            file.clear();
+            Ok(mutant) => list.mutants.push(mutant),
+            Err(error) => list.bad.push(BadBlock { name, error }),
+        }
+    }
+    list
+}
+
+/// Cuts a list into blocks, and those into fields.
+fn blocks<'a>(lines: &[&'a str]) -> Vec<Block<'a>> {
+    let mut blocks: Vec<Block<'a>> = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let key = Key::of(line);
+        if let Some((Key::Name, rest)) = key
+            && begins(lines, at, blocks.last())
+        {
+            let field = Field { line: at + 1, key: Key::Name, value: vec![rest] };
+            blocks.push(Block { fields: vec![field], wrong: None });
             continue;
         }
-        let mutant = mutants.last_mut().expect("a block begins with `name:`");
-        match key {
-            Key::Name => {}
-            Key::File => {
-                file = value.join(" ").trim().to_owned();
-                let named = |part: Component<'_>| matches!(part, Component::Normal(_));
-                if file.is_empty() || !Path::new(&file).components().all(named) {
-                    return error(line, format!("`{file}` is no path below the package"));
-                }
+        match blocks.last_mut() {
+            Some(block) => block.take(at + 1, line, key),
+            None if separates(line) => {}
+            None => {
+                let why = format!("a block begins with `name:`, not with `{line}`");
+                let wrong = Some(ListError { line: at + 1, why });
+                blocks.push(Block { fields: Vec::new(), wrong });
             }
-            Key::Find => {
-                let find: Vec<String> = value.iter().map(|line| line.trim().to_owned()).collect();
-                let find: Vec<String> = find.into_iter().filter(|it| !it.is_empty()).collect();
-                if find.is_empty() || file.is_empty() {
-                    return error(line, "`find:` needs a text, and a `file:` before it");
-                }
-                let file = file.clone();
-                mutant.edits.push(Edit { file, find, replace: String::new(), line });
-            }
-            Key::Replace => {
-                let edit = mutant.edits.last_mut().expect("`replace:` follows `find:`");
-                edit.replace = value.join("\n").trim().to_owned();
-            }
-            Key::CaughtBy => mutant.caught_by = value.join(" ").trim().to_owned(),
         }
     }
-    match mutants.iter().find(|mutant| mutant.edits.is_empty()) {
-        Some(mutant) => error(1, format!("`{}` changes nothing", mutant.name)),
-        None => Ok(mutants),
+    blocks
+}
+
+/// Whether the `name:` at a line begins a block, or is source text.
+fn begins(lines: &[&str], at: usize, before: Option<&Block<'_>>) -> bool {
+    let Some(field) = before.and_then(|block| block.fields.last()) else { return true };
+    let after_empty_line = at > 0 && lines[at - 1].trim().is_empty();
+    match field.key {
+        Key::CaughtBy => true,
+        Key::Replace if after_empty_line => true,
+        Key::Replace | Key::Name | Key::File | Key::Find => {
+            before.is_some_and(|block| block.wrong.is_some()) || introduces(&lines[at + 1..])
+        }
     }
 }
 
-/// Cuts the text into fields whose order is that of a block.
-fn fields(text: &str) -> Result<Vec<Field<'_>>, ListError> {
-    let mut fields: Vec<Field<'_>> = Vec::new();
-    let mut after_empty_line = true;
-    for (at, line) in text.lines().enumerate() {
-        let current = fields.last_mut();
-        let before = current.as_ref().map(|field| field.key);
-        match Key::of(line) {
-            Some((key, _)) if before.is_none() && key != Key::Name => {
-                return error(at + 1, "a block begins with `name:`");
-            }
-            Some((key, rest)) if before.is_none_or(|it| it.ends_with(key, after_empty_line)) => {
-                fields.push(Field { line: at + 1, key, value: vec![rest] });
-            }
-            Some(_) | None => match current {
-                Some(field) if field.key != Key::CaughtBy || field.goes_on(line) => {
-                    field.value.push(line);
-                }
-                Some(_) | None if separates(line) => {}
-                Some(_) | None => {
-                    return error(at + 1, format!("`name:` should stand here, not `{line}`"));
-                }
-            },
-        }
-        after_empty_line = line.trim().is_empty();
-    }
-    if let Some(Field { line, key, .. }) = fields.last()
-        && matches!(key, Key::Name | Key::File | Key::Find)
-    {
-        return error(*line, "the last block ends early");
-    }
-    for field in &mut fields {
-        unwrap_value(&mut field.value);
-    }
-    Ok(fields)
+/// Whether these lines follow the `name:` of a block for sure: at most one more of the name, and a
+/// `file:` with a path, or a `find:` that lacks it.
+fn introduces(lines: &[&str]) -> bool {
+    let mut lines = lines.iter().filter(|line| !separates(line));
+    let next = lines.by_ref().take(2).find_map(|line| match Key::of(line) {
+        Some((key @ (Key::File | Key::Find), rest)) => Some((key, rest.trim())),
+        Some((Key::Name | Key::Replace | Key::CaughtBy, _)) | None => None,
+    });
+    let path = match next {
+        Some((Key::Find, _)) => return true,
+        Some((_, "")) => lines.next().map_or("", |line| line.trim()),
+        Some((_, path)) => path,
+        None => return false,
+    };
+    path.contains(['/', '.']) && !path.contains([' ', ',', ';', '('])
 }
 
-/// Takes off empty lines around a value, and a fence.
-fn unwrap_value(value: &mut Vec<&str>) {
+impl<'a> Block<'a> {
+    /// The next line of the block.
+    fn take(&mut self, number: usize, line: &'a str, key: Option<(Key, &'a str)>) {
+        let (None, Some(field)) = (&self.wrong, self.fields.last_mut()) else { return };
+        let before = field.key;
+        let refused = |wanted: &str| {
+            let why = format!("`{wanted}` should stand here, not `{line}`");
+            Some(ListError { line: number, why })
+        };
+        match (key, before) {
+            (Some((key, rest)), _) if before.ends_with(key) => {
+                self.fields.push(Field { line: number, key, value: vec![rest] });
+            }
+            (Some(_), Key::Name | Key::File) => {
+                self.wrong = refused(before.wants().unwrap_or_default());
+            }
+            (None | Some(_), Key::CaughtBy) if !field.goes_on(line) => {
+                if !separates(line) {
+                    self.wrong = refused("name:");
+                }
+            }
+            (None | Some(_), _) => field.value.push(line),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Mutant, ListError> {
+        if let Some(wrong) = &self.wrong {
+            return Err(wrong.clone());
+        }
+        let first = self.fields.first().map_or(1, |field| field.line);
+        if name.is_empty() {
+            return error(first, "`name:` needs a name");
+        }
+        if let Some(Field { line, key, .. }) = self.fields.last()
+            && let Some(wanted) = key.wants()
+        {
+            return error(*line, format!("`{name}` ends early: `{wanted}` should follow"));
+        }
+        let (mut edits, mut file) = (Vec::<Edit>::new(), String::new());
+        let mut caught_by = String::new();
+        for field in &self.fields {
+            match field.key {
+                Key::Name => {}
+                Key::File => file = field.path()?,
+                Key::Find => {
+                    let find = field.trimmed_lines();
+                    if find.is_empty() {
+                        return error(field.line, "`find:` needs a text");
+                    }
+                    let (file, line) = (file.clone(), field.line);
+                    edits.push(Edit { file, find, replace: String::new(), line });
+                }
+                Key::Replace => {
+                    let edit = edits.last_mut().expect("`replace:` follows `find:`");
+                    edit.replace = field.value.join("\n").trim().to_owned();
+                    if edit.find == field.trimmed_lines() {
+                        return error(field.line, "`replace:` is what `find:` is");
+                    }
+                }
+                Key::CaughtBy => caught_by = field.joined(),
+            }
+        }
+        if edits.is_empty() {
+            return error(first, format!("`{name}` changes nothing"));
+        }
+        Ok(Mutant { name: name.to_owned(), edits, caught_by })
+    }
+}
+
+impl Field<'_> {
+    /// The value in one line.
+    fn joined(&self) -> String {
+        let lines = self.value.iter().map(|line| line.trim());
+        lines.collect::<Vec<_>>().join(" ").trim().to_owned()
+    }
+
+    fn trimmed_lines(&self) -> Vec<String> {
+        let lines = self.value.iter().map(|line| line.trim().to_owned());
+        lines.filter(|line| !line.is_empty()).collect()
+    }
+
+    /// A path below the package.
+    fn path(&self) -> Result<String, ListError> {
+        let file = self.joined();
+        let file = file.trim_matches('`').trim_start_matches("./");
+        let named = |part: Component<'_>| matches!(part, Component::Normal(_));
+        if file.is_empty() || !Path::new(file).components().all(named) {
+            return error(self.line, format!("`{file}` is no path below the package"));
+        }
+        Ok(file.to_owned())
+    }
+}
+
+/// Takes off what stands around a value: comments and empty lines, and a fence.
+fn unwrap_value(key: Key, value: &mut Vec<&str>) {
+    match key {
+        // One line each: a comment may stand anywhere.
+        Key::Name | Key::File => {
+            let mut nth = 0;
+            value.retain(|line| {
+                nth += 1;
+                nth == 1 || !separates(line)
+            });
+        }
+        Key::Find | Key::Replace | Key::CaughtBy => {
+            while value.len() > 1 && value.last().is_some_and(|line| separates(line)) {
+                value.pop();
+            }
+        }
+    }
     let is_empty = |line: &&str| line.trim().is_empty();
     let is_fence = |line: &&str| line.trim_start().starts_with("```");
     for outer in [true, false] {

@@ -1,85 +1,24 @@
-//! Planting one bug after the other, and looking who notices.
+//! Planting one bug after the other: in one program as many as can be, each other in a copy.
 
+use super::arguments::say;
+use super::judge::{
+    Asked, Filter, Judge, Programs, TESTS_LIMIT, costs, directed, simulator, units,
+};
 use super::list::Mutant;
 use super::score::{Judged, Verdict};
-use super::suite::{End, Suite, build, now, run};
+use super::suite::{End, Suite, build, failed_assertion, now, run};
 use super::tree::Tree;
 use super::weave::{Weave, weave};
+use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Seeds that are simulated without a bug, to know how fast that is.
 const BASELINE_SEEDS: u64 = 20;
-/// Seeds that come before all tests: the simulator is built in a tenth of the time of the tests.
-const GLANCE_SEEDS: u64 = 30;
-/// Seeds that come before all tests but the named one: most bugs are noticed within.
-const FIRST_SEEDS: u64 = 300;
 /// A program that takes so many times as long as without a bug hangs.
 const PATIENCE: u32 = 8;
-/// But nothing hangs before this.
-const LIMIT_MIN: Duration = Duration::from_secs(90);
-/// Tests hang then: a hundred seconds do for all of them.
-const TESTS_LIMIT: Duration = Duration::from_secs(600);
-/// The tests that take nine tenths of the time of all.
-const SLOW: [&str; 4] = ["raft::chaos::", "wal::attack", "wal::power_loss::", "kv::model::"];
-
-/// What is asked of a runner.
-pub(crate) struct Asked {
-    pub(crate) seeds: u64,
-    /// Seeds, or tests, at a time.
-    pub(crate) jobs: u64,
-    pub(crate) sim_only: bool,
-}
-
-/// A step on the way to a verdict.
-enum Stage {
-    /// The directed tests that fit.
-    Tests(Filter),
-    /// The seeds behind `after`, up to `last`.
-    Seeds { after: u64, last: u64 },
-}
-
-/// Which tests.
-#[derive(Clone)]
-enum Filter {
-    /// With this in their names.
-    Named(String),
-    Quick,
-    Slow,
-}
-
-/// The steps for a bug, the likeliest to notice it first.
-fn stages(caught_by: &str, asked: &Asked) -> Vec<Stage> {
-    let glance = GLANCE_SEEDS.min(asked.seeds);
-    let first = FIRST_SEEDS.min(asked.seeds);
-    let seeds = |after, last| Stage::Seeds { after, last };
-    if asked.sim_only {
-        return vec![seeds(0, asked.seeds)];
-    }
-    let word = caught_by.split([' ', ',', ';', '`']).find(|word| word.contains("::"));
-    let named = word.map(|name| Stage::Tests(Filter::Named(name.to_owned())));
-    let after = if named.is_some() { 0 } else { glance };
-    let rest = [
-        seeds(after, first),
-        Stage::Tests(Filter::Quick),
-        seeds(first, asked.seeds),
-        Stage::Tests(Filter::Slow),
-    ];
-    [named.unwrap_or(seeds(0, glance))].into_iter().chain(rest).collect()
-}
-
-/// Who noticed the bug once is asked again.
-fn again(verdict: &Verdict) -> Option<Stage> {
-    match verdict {
-        Verdict::Seed { seed, .. } => Some(Stage::Seeds { after: seed - 1, last: *seed }),
-        Verdict::Test { what } if what.contains("::") => {
-            Some(Stage::Tests(Filter::Named(what.clone())))
-        }
-        Verdict::Test { .. } | Verdict::Hung { .. } | Verdict::Survived { .. } => None,
-    }
-}
 
 pub(crate) struct Runner {
     asked: Asked,
@@ -88,6 +27,8 @@ pub(crate) struct Runner {
     woven: Woven,
     /// How long a seed may take, on average.
     seed_limit: Duration,
+    /// Two runs at a time would plant in each other's copies.
+    _lock: File,
 }
 
 /// The programs with all bugs that can be woven. With none of them in force they are without a
@@ -97,47 +38,75 @@ struct Woven {
     tree: Tree,
     /// By what cargo calls them.
     programs: BTreeMap<&'static str, PathBuf>,
+    /// The files that these programs are made of, by their paths below the package.
+    made_of: BTreeSet<String>,
 }
 
 impl Woven {
     /// Weaves, and builds. What does not compile there is left out, to be planted alone.
     fn build(package: &Path, mutants: &[Mutant]) -> Result<Woven, String> {
-        let said = |why| format!("cannot copy the package: {why}");
-        let tree = Tree::copy(package, "woven").map_err(said)?;
+        let tree = Tree::copy(package, "woven")
+            .map_err(|why| format!("cannot copy the package: {why}"))?;
         let mut left_out = BTreeSet::new();
         loop {
             let weave = weave(package, mutants, &left_out)?;
-            tree.write(&weave.files).map_err(said)?;
-            println!("{} of {} bugs in one program", weave.len(), mutants.len());
-            let mut programs = BTreeMap::new();
-            let quick = &Filter::Quick;
-            let suites = [simulator(0, 1, 1), directed(quick, 1), units(quick, 1), costs(quick, 1)];
-            let built: Result<(), String> = suites.iter().try_for_each(|suite| {
-                let built = tree.root().join(build(tree.root(), suite)?);
-                // Those of the other tree are built in the same place.
-                let program = package.join("target/mutants").join(suite.name());
-                // One that an interrupted run left running cannot be written over.
-                let _ = fs::remove_file(&program);
-                let kept = fs::copy(&built, &program).map(|_| ());
-                let _before = programs.insert(suite.name(), program);
-                kept.map_err(|why| format!("{built:?}: {why}"))
-            });
-            let Err(errors) = built else { return Ok(Woven { weave, tree, programs }) };
-            let guilty: Vec<String> = places_of(&errors)
-                .filter_map(|(file, line)| weave.at(file, line).cloned())
-                .filter(|name| !left_out.contains(name))
-                .collect();
+            tree.write(&weave.files).map_err(|why| format!("cannot weave: {why}"))?;
+            say(format!("{} of {} bugs in one program", weave.len(), mutants.len()));
+            let errors = match build_all(package, &tree) {
+                Ok((programs, made_of)) => return Ok(Woven { weave, tree, programs, made_of }),
+                Err(errors) => errors,
+            };
+            let guilty = guilty_of(&errors, &weave);
             if guilty.is_empty() {
                 return Err(first_errors(&errors));
             }
-            println!("planted alone: {}", guilty.join("; "));
+            let names: Vec<&str> = guilty.iter().map(String::as_str).collect();
+            say(format!("planted alone: {}", names.join("; ")));
             left_out.extend(guilty);
+            // What was woven once and is not any more must be as it was.
+            Tree::copy(package, "woven").map_err(|why| format!("cannot copy it: {why}"))?;
         }
     }
 
     fn run(&self, suite: &Suite, limit: Duration) -> Result<(End, Duration), String> {
         run(self.tree.root(), &self.programs[suite.name()], suite, limit)
     }
+}
+
+/// The bugs that are woven and may have caused these errors: those in whose bodies they are, or
+/// else all in the files that are named, or all.
+fn guilty_of(errors: &str, weave: &Weave) -> BTreeSet<String> {
+    let places: Vec<(&str, usize)> = places_of(errors).collect();
+    let here = |(file, line): &(&str, usize)| weave.at(file, *line).cloned();
+    let in_bodies: BTreeSet<String> = places.iter().filter_map(here).collect();
+    if !in_bodies.is_empty() {
+        return in_bodies;
+    }
+    let named: BTreeSet<&str> = places.iter().map(|(file, _)| *file).collect();
+    let in_files: BTreeSet<String> = weave.within(|file| named.contains(file)).collect();
+    if in_files.is_empty() { weave.within(|_| true).collect() } else { in_files }
+}
+
+/// Programs by what cargo calls them, and the files that they are made of.
+type Built = (BTreeMap<&'static str, PathBuf>, BTreeSet<String>);
+
+fn build_all(package: &Path, tree: &Tree) -> Result<Built, String> {
+    let (mut programs, mut made_of) = (BTreeMap::new(), BTreeSet::new());
+    let quick = &Filter::Quick;
+    for suite in [simulator(0, 1, 1), directed(quick, 1), units(quick, 1), costs(quick, 1)] {
+        let built = tree.root().join(build(tree.root(), &suite)?);
+        // Those of the other tree are built in the same place.
+        let program = package.join("target/mutants").join(suite.name());
+        // One that an interrupted run left running cannot be written over.
+        let _ = fs::remove_file(&program);
+        fs::copy(&built, &program).map_err(|why| format!("{built:?}: {why}"))?;
+        let _before = programs.insert(suite.name(), program);
+        // Beside each program cargo lists, as for make, what it is made of.
+        let list = built.with_extension("d");
+        let list = fs::read_to_string(&list).map_err(|why| format!("{list:?}: {why}"))?;
+        made_of.extend(list.lines().filter_map(|line| line.strip_suffix(':')).map(str::to_owned));
+    }
+    Ok((programs, made_of))
 }
 
 /// The files and lines that a compiler's errors name.
@@ -163,18 +132,23 @@ impl Runner {
         mutants: &[Mutant],
         asked: Asked,
     ) -> Result<Runner, String> {
+        let lock = lock(package)?;
         let tree = Tree::copy(package, "tree");
         let tree = tree.map_err(|why| format!("cannot copy the package: {why}"))?;
         let woven = Woven::build(package, mutants)?;
         let seeds = simulator(0, BASELINE_SEEDS, asked.jobs);
         let (end, alone) = woven.run(&seeds, TESTS_LIMIT)?;
-        if let End::Failed { said } = end {
-            return Err(format!("the package fails without any bug planted:\n{said}"));
+        match end {
+            End::Passed => {}
+            End::Failed { said, how } => {
+                return Err(format!("the package fails without any bug planted ({how}):\n{said}"));
+            }
+            End::Hung => return Err("the simulator hangs without any bug planted".to_owned()),
         }
-        println!("without a bug: {BASELINE_SEEDS} seeds in {:.1} s", alone.as_secs_f64());
+        say(format!("without a bug: {BASELINE_SEEDS} seeds in {:.1} s", alone.as_secs_f64()));
         let seeds = u32::try_from(BASELINE_SEEDS).unwrap_or(u32::MAX);
         let seed_limit = alone.saturating_mul(PATIENCE) / seeds;
-        Ok(Runner { asked, tree, woven, seed_limit })
+        Ok(Runner { asked, tree, woven, seed_limit, _lock: lock })
     }
 
     /// Plants a bug, looks who notices, and takes it out again. `earlier` is what became of it in
@@ -185,175 +159,69 @@ impl Runner {
         earlier: Option<&Verdict>,
     ) -> Result<Judged, String> {
         let start = now();
+        if !mutant.edits.iter().any(|edit| self.woven.made_of.contains(&edit.file)) {
+            let file = &mutant.edits[0].file;
+            return Err(format!("no program that is run here is made of {file}"));
+        }
         let number = self.woven.weave.number(mutant);
-        let verdict = if number.is_some() {
-            self.notice(number, mutant, earlier)?
-        } else {
-            let sound = self.tree.plant(mutant)?;
-            let verdict = self.notice(None, mutant, earlier);
+        let sound = if number.is_none() { Some(self.tree.plant(mutant)?) } else { None };
+        let programs = Planted { runner: self, number };
+        let judge = Judge { programs: &programs, asked: &self.asked, seed_limit: self.seed_limit };
+        let refused = if number.is_none() { self.refused_by_assertion() } else { None };
+        let verdict = refused.map_or_else(|| judge.notice(&mutant.caught_by, earlier), Ok);
+        if let Some(sound) = sound {
             let restored = self.tree.restore(sound);
             restored.map_err(|why| format!("cannot take it out: {why}"))?;
-            verdict?
-        };
-        Ok(Judged { verdict, took: start.elapsed() })
-    }
-
-    /// `number` is that of a bug that is woven; else it stands in the tree.
-    fn notice(
-        &self,
-        number: Option<u32>,
-        mutant: &Mutant,
-        earlier: Option<&Verdict>,
-    ) -> Result<Verdict, String> {
-        let first = earlier.and_then(again).filter(|_| !self.asked.sim_only);
-        for stage in first.into_iter().chain(stages(&mutant.caught_by, &self.asked)) {
-            let verdict = match stage {
-                Stage::Tests(filter) => self.test(number, &filter)?,
-                Stage::Seeds { after, last } => self.simulate(number, after, last)?,
-            };
-            if let Some(verdict) = verdict {
-                return Ok(verdict);
-            }
         }
-        Ok(Verdict::Survived { seeds: self.asked.seeds })
+        Ok(Judged { verdict: verdict?, took: start.elapsed() })
     }
+}
 
-    /// Simulates until a seed fails that passes without the bug.
-    fn simulate(
-        &self,
-        number: Option<u32>,
-        mut after: u64,
-        last: u64,
-    ) -> Result<Option<Verdict>, String> {
-        while after < last {
-            let mut suite = simulator(after, last - after, self.asked.jobs);
-            let seeds = u32::try_from(last - after).unwrap_or(u32::MAX);
-            let limit = self.seed_limit.saturating_mul(seeds).max(LIMIT_MIN);
-            let said = match self.attempt(number, &mut suite, limit)? {
-                End::Passed => return Ok(None),
-                End::Failed { said } => said,
-                End::Hung => return Ok(Some(Verdict::Hung { what: "the simulator".to_owned() })),
-            };
-            let Failure { seed, what } = Failure::read(&said)?;
-            // Alone, as it is said to be repeated.
-            let (alone, _) = self.woven.run(&simulator(seed - 1, 1, 1), TESTS_LIMIT)?;
-            if matches!(alone, End::Passed) {
-                return Ok(Some(Verdict::Seed { seed, what }));
-            }
-            println!("note: seed {seed} fails without any bug planted");
-            after = seed;
+impl Runner {
+    /// What stands in the tree may break an assertion that the compiler evaluates: it is noticed
+    /// before anything runs.
+    fn refused_by_assertion(&self) -> Option<Verdict> {
+        let said = build(self.tree.root(), &simulator(0, 1, 1)).err()?;
+        let what = failed_assertion(&said)?;
+        Some(Verdict::Died { what: format!("the compiler evaluated what fails: {what}") })
+    }
+}
+
+/// The lock on the copies, which ends with the process.
+fn lock(package: &Path) -> Result<File, String> {
+    let (folder, name) = (package.join("target/mutants"), "lock");
+    let made = fs::create_dir_all(&folder).and_then(|()| File::create(folder.join(name)));
+    let lock = made.map_err(|why| format!("cannot write in {folder:?}: {why}"))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        say(format!("another run is at work on {folder:?}: waiting for it"));
+        let locked = flock(&lock, FlockOperation::LockExclusive);
+        locked.map_err(|why| format!("cannot lock {folder:?}: {why}"))?;
+    }
+    Ok(lock)
+}
+
+/// The programs with one bug.
+struct Planted<'a> {
+    runner: &'a Runner,
+    /// That of a bug that is woven; else it stands in the tree.
+    number: Option<u32>,
+}
+
+impl Programs for Planted<'_> {
+    fn with_bug(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
+        if let Some(planted) = self.number {
+            return Ok(self.runner.woven.run(&Suite { planted, ..suite.clone() }, limit)?.0);
         }
-        Ok(None)
+        let root = self.runner.tree.root();
+        let program = build(root, suite).map_err(|said| first_errors(&said))?;
+        Ok(run(root, &program, suite, limit)?.0)
     }
 
-    /// Runs directed tests. One that fails must fail twice, and pass without the bug: some of them
-    /// have threads, and a busy machine is no bug.
-    fn test(&self, number: Option<u32>, filter: &Filter) -> Result<Option<Verdict>, String> {
-        let jobs = self.asked.jobs;
-        let (suites, limit) = match filter {
-            Filter::Named(name) if name.contains("::tests") => {
-                (vec![units(filter, jobs)], LIMIT_MIN)
-            }
-            Filter::Named(name) if name.starts_with("costs::") => {
-                (vec![costs(filter, jobs)], LIMIT_MIN)
-            }
-            Filter::Named(_) => (vec![directed(filter, jobs)], LIMIT_MIN),
-            Filter::Slow => (vec![directed(filter, jobs)], TESTS_LIMIT),
-            Filter::Quick => (vec![directed(filter, jobs), units(filter, jobs)], TESTS_LIMIT),
-        };
-        for mut suite in suites {
-            let said = match self.attempt(number, &mut suite, limit)? {
-                End::Passed => continue,
-                End::Failed { said } => said,
-                End::Hung => return Ok(Some(Verdict::Hung { what: "a directed test".to_owned() })),
-            };
-            let Some(failed) = failed_test(&said) else {
-                let what = "a test program that ended early".to_owned();
-                return Ok(Some(Verdict::Test { what }));
-            };
-            suite.arguments = vec!["--exact".to_owned(), failed.clone()];
-            let again = !matches!(self.attempt(number, &mut suite, limit)?, End::Passed);
-            suite.planted = 0;
-            if again && matches!(self.woven.run(&suite, limit)?.0, End::Passed) {
-                return Ok(Some(Verdict::Test { what: failed }));
-            }
-            println!("note: {failed} failed, but not always, or without a bug as well");
-        }
-        Ok(None)
+    fn without(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
+        Ok(self.runner.woven.run(suite, limit)?.0)
     }
 
-    fn attempt(
-        &self,
-        number: Option<u32>,
-        suite: &mut Suite,
-        limit: Duration,
-    ) -> Result<End, String> {
-        if let Some(number) = number {
-            suite.planted = number;
-            return Ok(self.woven.run(suite, limit)?.0);
-        }
-        let program = build(self.tree.root(), suite).map_err(|said| first_errors(&said))?;
-        Ok(run(self.tree.root(), &program, suite, limit)?.0)
+    fn note(&self, words: String) {
+        say(words);
     }
-}
-
-fn simulator(after: u64, seeds: u64, jobs: u64) -> Suite {
-    let numbers = [("--first", after + 1), ("--seeds", seeds), ("--jobs", jobs)];
-    let words = numbers.into_iter().flat_map(|(flag, it)| [flag.to_owned(), it.to_string()]);
-    Suite {
-        build: &["--test", "sim"],
-        arguments: words.chain(["--no-shrink".to_owned()]).collect(),
-        planted: 0,
-    }
-}
-
-/// The tests that stand in the sources.
-fn units(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--lib"], arguments: filtered(filter, jobs), planted: 0 }
-}
-
-/// The directed tests: those that `tree` leaves in.
-fn directed(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--test", "raftd"], arguments: filtered(filter, jobs), planted: 0 }
-}
-
-/// What operations cost: for bugs that only make them dearer.
-fn costs(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--test", "costs"], arguments: filtered(filter, jobs), planted: 0 }
-}
-
-fn filtered(filter: &Filter, jobs: u64) -> Vec<String> {
-    let threads = ["--test-threads".to_owned(), jobs.to_string()];
-    let not_slow = SLOW.into_iter().flat_map(|name| ["--skip", name]);
-    let words: Vec<&str> = match filter {
-        Filter::Named(name) if SLOW.iter().any(|slow| name.starts_with(slow)) => vec![name],
-        Filter::Named(name) => not_slow.chain([name.as_str()]).collect(),
-        Filter::Quick => not_slow.collect(),
-        Filter::Slow => SLOW.to_vec(),
-    };
-    threads.into_iter().chain(words.into_iter().map(str::to_owned)).collect()
-}
-
-/// The seed that failed, and which invariant it broke.
-struct Failure {
-    seed: u64,
-    what: String,
-}
-
-impl Failure {
-    fn read(said: &str) -> Result<Failure, String> {
-        let unread = || format!("the simulator failed without a report:\n{said}");
-        let mut lines = said.lines().skip_while(|line| !line.starts_with("FAILED seed="));
-        let line = lines.next().ok_or_else(unread)?;
-        let (seed, invariant) = line.split_once(" invariant=").ok_or_else(unread)?;
-        let seed = seed.trim_start_matches("FAILED seed=").parse().map_err(|_| unread())?;
-        let why: String = lines.next().unwrap_or_default().chars().take(90).collect();
-        Ok(Failure { seed, what: format!("{} ({})", invariant.trim(), why.trim()) })
-    }
-}
-
-/// The first test that failed.
-fn failed_test(said: &str) -> Option<String> {
-    said.lines()
-        .find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned))
 }

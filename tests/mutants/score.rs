@@ -6,6 +6,7 @@
 //! 01ab…                     seed      the seed that failed         an invariant   vote: …
 //! 01ab…                     test      0                            a test's name  vote: …
 //! 01ab…                     hung      0                            a program      vote: …
+//! 01ab…                     died      0                            a program, how vote: …
 //! 01ab…                     survived  how many seeds were tried    -              vote: …
 //! ```
 //!
@@ -34,6 +35,10 @@ pub(crate) enum Verdict {
     Hung {
         what: String,
     },
+    /// A program ended without a word of what failed.
+    Died {
+        what: String,
+    },
     Survived {
         seeds: u64,
     },
@@ -55,10 +60,11 @@ impl Judged {
             }
             Verdict::Test { what } => format!("killed {name} by test {what} in {took} s"),
             Verdict::Hung { what } => format!("killed {name} in {took} s: {what} did not end"),
+            Verdict::Died { what } => format!("killed {name} in {took} s: {what}"),
             Verdict::Survived { seeds } => {
+                let by = if caught_by.is_empty() { "whoever notices" } else { caught_by };
                 format!(
-                    "SURVIVED {name} for {seeds} seeds in {took} s; expected to be caught by \
-                     {caught_by}"
+                    "SURVIVED {name} for {seeds} seeds in {took} s; expected to be caught by {by}"
                 )
             }
         }
@@ -78,6 +84,7 @@ pub(crate) fn write_result(mutant: &Mutant, verdict: &Verdict) -> String {
         Verdict::Seed { seed, what } => ("seed", *seed, what.as_str()),
         Verdict::Test { what } => ("test", 0, what.as_str()),
         Verdict::Hung { what } => ("hung", 0, what.as_str()),
+        Verdict::Died { what } => ("died", 0, what.as_str()),
         Verdict::Survived { seeds } => ("survived", *seeds, "-"),
     };
     let (fingerprint, what) = (fingerprint(mutant), what.replace(['\t', '\n'], " "));
@@ -103,7 +110,10 @@ impl Results {
     pub(crate) fn of(&self, mutant: &Mutant, seeds: u64) -> Option<&Verdict> {
         let stands = |verdict: &&Verdict| match verdict {
             Verdict::Survived { seeds: tried } => *tried >= seeds,
-            Verdict::Seed { .. } | Verdict::Test { .. } | Verdict::Hung { .. } => true,
+            Verdict::Seed { .. }
+            | Verdict::Test { .. }
+            | Verdict::Hung { .. }
+            | Verdict::Died { .. } => true,
         };
         self.0.get(&fingerprint(mutant)).filter(stands)
     }
@@ -119,6 +129,7 @@ fn read_result(line: &str) -> Option<(u64, Verdict)> {
         "seed" => Verdict::Seed { seed: number, what },
         "test" => Verdict::Test { what },
         "hung" => Verdict::Hung { what },
+        "died" => Verdict::Died { what },
         "survived" => Verdict::Survived { seeds: number },
         _ => return None,
     };
@@ -131,9 +142,10 @@ pub(crate) struct Score {
     seeds: Vec<u64>,
     tests: usize,
     hung: usize,
+    died: usize,
     survivors: Vec<String>,
     /// Bugs that could not be judged.
-    pub(crate) errors: usize,
+    errors: Vec<String>,
 }
 
 impl Score {
@@ -142,12 +154,18 @@ impl Score {
             Verdict::Seed { seed, .. } => self.seeds.push(*seed),
             Verdict::Test { .. } => self.tests += 1,
             Verdict::Hung { .. } => self.hung += 1,
+            Verdict::Died { .. } => self.died += 1,
             Verdict::Survived { .. } => self.survivors.push(mutant.name.clone()),
         }
     }
 
+    /// A bug could not be judged.
+    pub(crate) fn fail(&mut self, name: &str) {
+        self.errors.push(name.to_owned());
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
-        match (self.errors, self.survivors.len()) {
+        match (self.errors.len(), self.survivors.len()) {
             (0, 0) => 0,
             (0, _) => 1,
             (_, _) => 2,
@@ -157,19 +175,21 @@ impl Score {
 
 impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Score { seeds, tests, hung, survivors, errors } = self;
+        let Score { seeds, tests, hung, died, survivors, errors } = self;
         survivors.iter().try_for_each(|name| writeln!(f, "SURVIVED {name}"))?;
-        let killed = seeds.len() + tests + hung;
-        let all = killed + survivors.len() + errors;
+        errors.iter().try_for_each(|name| writeln!(f, "ERROR {name}"))?;
+        let killed = seeds.len() + tests + hung + died;
+        let all = killed + survivors.len() + errors.len();
         let tenths = 1000 * killed / all.max(1);
         writeln!(
             f,
             "score {killed} of {all} ({}.{} %): {} killed by seeds, {tests} by directed tests, \
-             {hung} hung, {} survived, {errors} could not be judged",
+             {hung} hung, {died} ended early, {} survived, {} could not be judged",
             tenths / 10,
             tenths % 10,
             seeds.len(),
             survivors.len(),
+            errors.len(),
         )?;
         let within = |most: u64| seeds.iter().filter(|seed| **seed <= most).count();
         let most = seeds.iter().max().copied().unwrap_or(0);

@@ -1,14 +1,21 @@
 //! A test program of the copy: building it, running it within a limit, reading what it says.
 
 use super::weave::PLANTED;
-use std::io::Read;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// What a program may have of memory: ten times what it takes without a bug. Bytes.
+const MEMORY_MAX: u64 = 4 << 30;
+/// What is kept of what a program says, of its beginning and of its end. Bytes.
+const SAID_MAX: usize = 4 << 20;
+
 /// A test program, by how it is built and started.
+#[derive(Clone)]
 pub(crate) struct Suite {
     /// What cargo builds.
     pub(crate) build: &'static [&'static str],
@@ -25,10 +32,13 @@ impl Suite {
 }
 
 /// How a program ended.
+#[derive(Clone, Debug)]
 pub(crate) enum End {
     Passed,
     Failed {
         said: String,
+        /// By itself, or by which signal.
+        how: ExitStatus,
     },
     /// It was still running at its limit, and was ended.
     Hung,
@@ -44,6 +54,9 @@ pub(crate) fn build(root: &Path, suite: &Suite) -> Result<PathBuf, String> {
         // Building anew takes longer than most bugs live.
         .env("CARGO_PROFILE_SIM_DEBUG", "none")
         .env("CARGO_PROFILE_SIM_OPT_LEVEL", "1")
+        // It names the program, and warns of what a bug leaves over.
+        .env("CARGO_TERM_QUIET", "false")
+        .envs(std::env::var("RUSTFLAGS").map(|flags| ("RUSTFLAGS", flags + " --cap-lints=warn")))
         .output()
         .map_err(|why| format!("cannot start cargo: {why}"))?;
     let said = String::from_utf8_lossy(&built.stderr).into_owned();
@@ -55,6 +68,14 @@ pub(crate) fn build(root: &Path, suite: &Suite) -> Result<PathBuf, String> {
         program.strip_suffix(')').map(PathBuf::from)
     });
     program.ok_or_else(|| format!("cargo names no program: {said}"))
+}
+
+/// The first of the errors, if all of them are assertions that the compiler evaluated.
+pub(crate) fn failed_assertion(said: &str) -> Option<&str> {
+    let errors = said.lines().filter(|line| line.starts_with("error["));
+    let mut words = errors.map(|line| line.split_once("evaluation panicked: "));
+    let (_, first) = words.next()??;
+    words.all(|split| split.is_some()).then_some(first)
 }
 
 fn target(root: &Path) -> PathBuf {
@@ -74,11 +95,14 @@ pub(crate) fn run(
         .current_dir(root)
         .env("CARGO_MANIFEST_DIR", root)
         .env(PLANTED, suite.planted.to_string())
+        // The last line says why it ended.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|why| format!("cannot start {program:?}: {why}"))?;
+    bound(&child);
     let (done, ended) = mpsc::channel();
     let readers = [
         read_on(child.stdout.take().expect("it is piped"), done.clone()),
@@ -95,20 +119,39 @@ pub(crate) fn run(
     let end = match (hung, status.success()) {
         (true, _) => End::Hung,
         (false, true) => End::Passed,
-        (false, false) => End::Failed { said },
+        (false, false) => End::Failed { said, how: status },
     };
     Ok((end, start.elapsed()))
 }
 
-/// Collects what comes through a pipe; says when its other end is closed.
+/// Sees to it that a bug takes no more memory than there is, and that its end leaves no file.
+fn bound(child: &Child) {
+    for (resource, most) in [(Resource::Data, MEMORY_MAX), (Resource::Core, 0)] {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        // Who has ended already needs no bound.
+        let _ = prlimit(Some(Pid::from_child(child)), resource, limit);
+    }
+}
+
+/// Collects what comes through a pipe, but not the middle of too much; says when its other end is
+/// closed.
 fn read_on(
     mut pipe: impl Read + Send + 'static,
     done: mpsc::Sender<()>,
 ) -> thread::JoinHandle<String> {
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error is all there is.
-        let _ = pipe.read_to_end(&mut bytes);
+        let (mut bytes, mut part) = (Vec::new(), vec![0; 65_536]);
+        loop {
+            match pipe.read(&mut part) {
+                Ok(length @ 1..) => bytes.extend_from_slice(&part[..length]),
+                Err(why) if why.kind() == ErrorKind::Interrupted => {}
+                // What was read before an error is all there is.
+                Ok(0) | Err(_) => break,
+            }
+            if bytes.len() > 4 * SAID_MAX {
+                bytes.drain(SAID_MAX..bytes.len() - SAID_MAX);
+            }
+        }
         let _ = done.send(());
         String::from_utf8_lossy(&bytes).into_owned()
     })

@@ -1,6 +1,6 @@
 //! The copy of the package in which bugs are planted. The package itself is never touched.
 
-use super::list::{LEFT_OUT, Mutant};
+use super::list::{LEFT_OUT, ListError, Mutant};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -52,7 +52,8 @@ impl Tree {
     /// Plants a bug. The package may have moved on since it was copied.
     pub(crate) fn plant(&self, mutant: &Mutant) -> Result<Sound, String> {
         let mut sound = BTreeMap::new();
-        for (file, text) in changed_files(&self.root, mutant)? {
+        let changed = changed_files(&self.root, mutant).map_err(|error| error.to_string())?;
+        for (file, text) in changed {
             let path = self.root.join(&file);
             let failed = |why| format!("{file}: {why}");
             let before = fs::read_to_string(&path).map_err(failed)?;
@@ -68,15 +69,24 @@ impl Tree {
     }
 }
 
-/// The manifest without programs, benches and this runner; and without the features that only the
-/// programs need, so that all tests share one build of the library.
+/// What a bug must not be refused for: what it makes is found by running it.
+const LINTS: &str = "
+[lints.rust]
+arithmetic_overflow = \"warn\"
+overflowing_literals = \"warn\"
+unconditional_panic = \"warn\"
+";
+
+/// The manifest without programs, benches, lints and this runner; and without the features that
+/// only the programs need, so that all tests share one build of the library.
 fn lean_manifest(manifest: &str) -> String {
     let tables = manifest.split("\n[").enumerate().filter(|(_, table)| {
         let program = table.starts_with("[bin]]") || table.starts_with("[bench]]");
-        !program && !table.contains("name = \"mutants\"")
+        !program && !table.starts_with("lints.") && !table.contains("name = \"mutants\"")
     });
     let tables = tables.map(|(nth, table)| if nth == 0 { "" } else { "\n[" }.to_owned() + table);
-    tables.collect::<String>().replace("required-features = [\"ctl\"]\n", "")
+    let tables = tables.collect::<String>() + LINTS;
+    tables.replace("required-features = [\"ctl\"]\n", "")
 }
 
 /// The directed tests: what has a name and is quick.
@@ -89,15 +99,17 @@ fn lean_tests(main: &str) -> String {
 pub(crate) fn changed_files(
     package: &Path,
     mutant: &Mutant,
-) -> Result<BTreeMap<String, String>, String> {
+) -> Result<BTreeMap<String, String>, ListError> {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     for edit in &mutant.edits {
         let text = match files.remove(&edit.file) {
             Some(text) => text,
-            None => fs::read_to_string(package.join(&edit.file))
-                .map_err(|why| format!("{}: {why}", edit.file))?,
+            None => fs::read_to_string(package.join(&edit.file)).map_err(|why| ListError {
+                line: edit.line,
+                why: format!("{}: {why}", edit.file),
+            })?,
         };
-        let changed = edit.apply(&text).map_err(|error| error.to_string())?;
+        let changed = edit.apply(&text)?;
         files.insert(edit.file.clone(), changed);
     }
     Ok(files)

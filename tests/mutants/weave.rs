@@ -9,6 +9,8 @@
 //! ```
 //!
 //! What stands outside of functions, or in one whose bodies must have one type, is planted alone.
+//! So is what would be no block any more, and what is no part of the library, which alone knows
+//! `planted`.
 
 use super::list::{Edit, Mutant};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +70,11 @@ impl Weave {
         self.numbers.len()
     }
 
+    /// The bugs that are in here and have bodies in files that are meant.
+    pub(crate) fn within(&self, meant: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
+        self.spans.iter().filter(move |(file, ..)| meant(file)).map(|(.., name)| name.clone())
+    }
+
     /// The bug in whose body a line of a woven file is.
     pub(crate) fn at(&self, file: &str, line: usize) -> Option<&String> {
         let here = |(at, (first, last), _): &&(String, (usize, usize), String)| {
@@ -98,7 +105,7 @@ pub(crate) fn weave(
         if left_out.contains(&mutant.name) {
             continue;
         }
-        let Some(changed) = changed_bodies(mutant, &sources)? else { continue };
+        let Some(changed) = changed_bodies(mutant, &sources) else { continue };
         let nested = |(file, body): &Function<'_>| {
             variants.keys().any(|(at, other)| {
                 at == file && body != other && body.start < other.end && other.start < body.end
@@ -158,28 +165,40 @@ fn line_of(text: &str) -> usize {
 fn changed_bodies<'a>(
     mutant: &'a Mutant,
     sources: &BTreeMap<&str, (String, Vec<Body>)>,
-) -> Result<Option<ChangedBodies<'a>>, String> {
+) -> Option<ChangedBodies<'a>> {
     let mut edits: BTreeMap<Function<'_>, Vec<Place<'_>>> = BTreeMap::new();
     for edit in &mutant.edits {
         let (text, bodies) = &sources[edit.file.as_str()];
-        let (start, end) = edit.place(text).map_err(|error| error.to_string())?;
+        // One that finds its place only where an earlier one has been.
+        let Ok((start, end)) = edit.place(text) else { return None };
+        if !edit.file.starts_with("src/") {
+            return None;
+        }
         let around = bodies.iter().filter(|body| body.start < start && end < body.end);
-        let Some(body) = around.max_by_key(|body| body.start) else { return Ok(None) };
+        let body = around.max_by_key(|body| body.start)?;
         edits.entry((&edit.file, *body)).or_default().push((start, end, edit));
     }
-    let changed = edits.into_iter().map(|((file, body), mut all)| {
+    let mut bodies = ChangedBodies::new();
+    for ((file, body), mut all) in edits {
         all.sort_by_key(|(start, ..)| *start);
         let (text, _) = &sources[file];
         let (mut changed, mut at) = (String::new(), body.start);
         for (start, end, edit) in all {
+            if start < at {
+                return None;
+            }
             changed.push_str(&text[at..start]);
             changed.push_str(edit.replacement());
             at = end;
         }
         changed.push_str(&text[at..body.end]);
-        ((file, body), changed)
-    });
-    Ok(Some(changed.collect()))
+        // A brace too many or too few would change what stands around it, and other bugs with it.
+        if length_of_block(&code_of(&changed)) != Some(changed.len()) {
+            return None;
+        }
+        bodies.insert((file, body), changed);
+    }
+    Some(bodies)
 }
 
 /// The bodies of all functions that may have several.

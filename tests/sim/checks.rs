@@ -1,12 +1,14 @@
 //! What `cargo test` runs of the simulator.
 
-use crate::cli::Filter;
+use crate::cli::{Filter, refuses_what_makes_no_sense};
 use crate::coverage::POINTS;
 use crate::options::Overrides;
+use crate::output::tell;
 use crate::report::{print_coverage, print_failure};
 use crate::run::{Report, run};
-use crate::runner::{Outcome, cores, run_range};
+use crate::runner::{Outcome, cores, run_range, tells_a_run_that_misses_a_point};
 use crate::trace::Tracing;
+use crate::watchdog::names_who_does_not_end;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -21,7 +23,10 @@ const LOSSES_PER_SEED: u64 = 100;
 
 type Check = fn() -> bool;
 
-const CHECKS: [(&str, Check); 3] = [
+const CHECKS: [(&str, Check); 6] = [
+    ("sim::flags_that_make_no_sense_are_refused", refuses_what_makes_no_sense),
+    ("sim::a_run_over_enough_seeds_must_reach_every_point", tells_a_run_that_misses_a_point),
+    ("sim::a_seed_that_does_not_end_is_named", names_who_does_not_end),
     ("sim::seeds_hold_every_invariant_and_reach_every_point", seeds_hold),
     ("sim::equal_seeds_give_equal_runs", equal_seeds_give_equal_runs),
     (
@@ -34,18 +39,18 @@ const CHECKS: [(&str, Check); 3] = [
 pub(crate) fn run_checks(filter: &Filter) -> ExitCode {
     let chosen: Vec<_> = CHECKS.iter().filter(|(name, _)| filter.takes(name)).collect();
     if filter.list {
-        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        chosen.iter().for_each(|(name, _)| tell!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    println!("\nrunning {} tests", chosen.len());
+    tell!("\nrunning {} tests", chosen.len());
     let mut failed = 0;
     for (name, check) in &chosen {
         let passed = check();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        tell!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
         failed += usize::from(!passed);
     }
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!(
+    tell!(
         "\ntest result: {verdict}. {} passed; {failed} failed; 0 ignored; {} filtered out\n",
         chosen.len() - failed,
         CHECKS.len() - chosen.len()
@@ -60,7 +65,7 @@ fn judge(outcome: &mut Outcome, overrides: &Overrides) -> bool {
         return false;
     }
     let busy = u64::try_from(outcome.busy.as_nanos()).unwrap_or(u64::MAX);
-    println!("{}", outcome.totals.line(busy));
+    tell!("{}", outcome.totals.line(busy));
     true
 }
 
@@ -95,7 +100,7 @@ fn equal_seeds_give_equal_runs() -> bool {
         let second = run(*seed, &overrides, Tracing::Keep);
         let second = second.map(|report| (report.hash, report.events));
         if second.as_ref().ok() != Some(first) {
-            println!("seed {seed} ran as {first:x?} and as {second:x?}");
+            tell!("seed {seed} ran as {first:x?} and as {second:x?}");
             equal = false;
         }
     }
@@ -110,6 +115,6 @@ fn power_losses_lose_nothing() -> bool {
         return false;
     }
     let (losses, committed) = (outcome.totals.losses, outcome.totals.committed);
-    println!("{losses} power losses over {seeds} seeds, {committed} answered ops checked");
+    tell!("{losses} power losses over {seeds} seeds, {committed} answered ops checked");
     losses >= POWER_LOSSES && committed > losses
 }

@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `cli`, `runner`, `report`, `shrink` | seeds over threads; what is printed; smaller failures |
+//! | `watchdog`, `output` | seeds that do not end; lines that nobody reads |
 //! | `options`, `chance` | what a seed draws |
 //! | `run` | one seed: safety, liveness, history |
 //! | `world`, `queue`, `clock` | true time and what happens in it |
@@ -41,6 +42,7 @@ mod liveness;
 mod machine;
 mod network;
 mod options;
+mod output;
 mod power;
 mod queue;
 mod report;
@@ -50,6 +52,7 @@ mod runner;
 mod shrink;
 mod trace;
 mod turn;
+mod watchdog;
 mod wires;
 mod world;
 
@@ -59,13 +62,21 @@ fn main() -> ExitCode {
     run::catch_panics();
     match cli::Command::parse(std::env::args().skip(1)) {
         Ok(cli::Command::Help) => {
-            println!("{}", cli::USAGE);
+            output::line(format_args!("{}", cli::USAGE));
             ExitCode::SUCCESS
         }
-        Ok(cli::Command::Seeds(asked)) => runner::run_seeds(&asked),
-        Ok(cli::Command::Checks(filter)) => checks::run_checks(&filter),
+        Ok(cli::Command::Seeds(asked)) => {
+            let cores = runner::cores();
+            watchdog::start(asked.seed_seconds, asked.jobs.unwrap_or(cores), cores);
+            runner::run_seeds(&asked)
+        }
+        Ok(cli::Command::Checks(filter)) => {
+            let cores = runner::cores();
+            watchdog::start(watchdog::SEED_SECONDS, cores, cores);
+            checks::run_checks(&filter)
+        }
         Err(why) => {
-            eprintln!("sim: {why}\n{}", cli::USAGE);
+            output::complain(format_args!("sim: {why}\n{}", cli::USAGE));
             ExitCode::from(2)
         }
     }

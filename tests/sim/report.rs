@@ -3,6 +3,7 @@
 use crate::coverage::Coverage;
 use crate::invariants::Broken;
 use crate::options::{CLASSES, MS, Options, Overrides, SECOND};
+use crate::output::tell;
 use crate::run::{Report, run};
 use crate::shrink::shrink;
 use crate::trace::{Tracing, take_lines};
@@ -82,7 +83,7 @@ impl Totals {
 }
 
 /// The flags that repeat a run.
-fn flags(overrides: &Overrides) -> String {
+pub(crate) fn flags(overrides: &Overrides) -> String {
     let mut text = String::new();
     if !overrides.without.is_empty() {
         let names = CLASSES.iter().filter(|(class, _)| overrides.without.contains(class));
@@ -106,39 +107,38 @@ fn flags(overrides: &Overrides) -> String {
 
 /// Prints a failure: it is run again, this time with its trace kept, and then made smaller.
 pub(crate) fn print_failure(seed: u64, overrides: &Overrides, found: &Broken, smaller: bool) {
-    println!("FAILED seed={seed} invariant={}", found.invariant);
-    println!("{}", found.why);
-    println!("\nthe seed draws");
-    println!("{}", Options::draw(seed, overrides));
+    tell!("FAILED seed={seed} invariant={}", found.invariant);
+    tell!("{}", found.why);
+    tell!("\nthe seed draws");
+    tell!("{}", Options::draw(seed, overrides));
     let _ = take_lines();
     let again = run(seed, overrides, Tracing::Keep);
-    println!("\nthe last events: true time, who, what, details");
+    tell!("\nthe last events: true time, who, what, details");
     for line in take_lines() {
-        println!("{line}");
+        tell!("{line}");
     }
     match again {
         Err(again) if again.invariant == found.invariant => {}
-        Err(_) | Ok(_) => println!("NOT REPEATABLE: the second run of this seed was another one"),
+        Err(_) | Ok(_) => tell!("NOT REPEATABLE: the second run of this seed was another one"),
     }
-    println!("\nrepeat it:  scripts/sim --seed {seed}{} --trace", flags(overrides));
+    tell!("\nrepeat it:  scripts/sim --seed {seed}{} --trace", flags(overrides));
     if smaller {
         let (small, found) = shrink(seed, overrides, found);
-        println!("smaller:    scripts/sim --seed {seed}{} --trace", flags(&small));
-        println!("            {}: {}", found.invariant, found.why.lines().next().unwrap_or(""));
-        println!(
+        tell!("smaller:    scripts/sim --seed {seed}{} --trace", flags(&small));
+        tell!("            {}: {}", found.invariant, found.why.lines().next().unwrap_or(""));
+        tell!(
             "            {}",
             Options::draw(seed, &small).to_string().replace('\n', "\n            ")
         );
     }
 }
 
-/// Prints every point; says whether all were reached.
-pub(crate) fn print_coverage(coverage: &Coverage) -> bool {
+/// Prints every point, and how many were reached.
+pub(crate) fn print_coverage(coverage: &Coverage) {
     for (point, text, hits) in coverage.rows() {
-        println!("{hits:>10}  {:<24}  {text}", format!("{point:?}"));
+        tell!("{hits:>10}  {:<24}  {text}", format!("{point:?}"));
     }
     let missing = coverage.missing();
     let all = coverage.rows().count();
-    println!("{} of {all} sometimes-points reached", all - missing.len());
-    missing.is_empty()
+    tell!("{} of {all} sometimes-points reached", all - missing.len());
 }

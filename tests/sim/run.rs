@@ -4,13 +4,18 @@ use crate::coverage::{Coverage, Point};
 use crate::history;
 use crate::invariants::{Broken, broken, must};
 use crate::options::{Options, Overrides, SECOND};
+use crate::output::complain;
 use crate::trace::Tracing;
+use crate::watchdog::watch;
 use crate::world::World;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Ops that clients begin in a simulated second, at least.
 const OPS_PER_SECOND: u64 = 100;
+
+/// A shorter run is over before a bad start is made up for; none is drawn that is.
+const JUDGED_FROM_NS: u64 = 10 * SECOND;
 
 /// What a run did.
 #[derive(Clone, Default, Debug)]
@@ -42,7 +47,8 @@ pub(crate) fn catch_panics() {
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         let text = text.map(|text| format!("{place}: {text}"));
         if !RUNNING.get() {
-            eprintln!("the simulator itself panicked at {}", text.clone().unwrap_or(place));
+            let said = text.clone().unwrap_or(place);
+            complain(format_args!("the simulator itself panicked at {said}"));
         }
         PANIC.set(text);
     }));
@@ -50,6 +56,8 @@ pub(crate) fn catch_panics() {
 
 /// Runs a seed.
 pub(crate) fn run(seed: u64, overrides: &Overrides, tracing: Tracing) -> Result<Report, Broken> {
+    // Whoever prints all that happens may stand still for as long as its reader likes.
+    let _watched = (tracing != Tracing::Print).then(|| watch(seed, overrides));
     RUNNING.set(true);
     let result =
         catch_unwind(AssertUnwindSafe(|| run_all(Options::draw(seed, overrides), tracing)));
@@ -95,7 +103,7 @@ fn run_all(options: Options, tracing: Tracing) -> Report {
 /// A run that committed too little has shown too little.
 fn check_progress(world: &World, strictly: bool) {
     let (issued, committed) = (world.crowd.issued, world.crowd.committed);
-    if strictly && world.now >= 2 * SECOND {
+    if strictly && world.now >= JUDGED_FROM_NS {
         must!(
             issued * SECOND >= OPS_PER_SECOND * (world.now - SECOND),
             "Progress",

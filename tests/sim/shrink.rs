@@ -1,6 +1,7 @@
 //! From a failure to a smaller one: fewer kinds of faults, fewer nodes, fewer clients, a shorter
 //! run. Because every concern has its own stream of chance, what is left happens as before.
 
+use crate::cli::HORIZON_MS_MIN;
 use crate::invariants::Broken;
 use crate::options::{CLASSES, MS, Options, Overrides};
 use crate::run::run;
@@ -40,14 +41,15 @@ pub(crate) fn shrink(seed: u64, from: &Overrides, first: &Broken) -> (Overrides,
         }
     }
     // The run ends as soon as something is broken, so a shorter horizon only helps a failure of
-    // the phases behind it.
-    let mut horizon = Options::draw(seed, &best.0).horizon_ns / 2;
-    while horizon > 100 * MS {
+    // the phases behind it. Whole milliseconds are what the command that repeats it can say.
+    let half = |ns: u64| ns / 2 / MS * MS;
+    let mut horizon = half(Options::draw(seed, &best.0).horizon_ns);
+    while horizon >= HORIZON_MS_MIN * MS {
         let shorter = Overrides { horizon_ns: Some(horizon), ..best.0.clone() };
         if !attempt(&mut best, shorter) {
             break;
         }
-        horizon /= 2;
+        horizon = half(horizon);
     }
     best
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::chance::fold;
+use crate::output::tell;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
@@ -62,7 +63,7 @@ impl Trace {
         );
         match self.tracing {
             Tracing::Off => {}
-            Tracing::Print => println!("{line}"),
+            Tracing::Print => tell!("{line}"),
             Tracing::Keep => LINES.with_borrow_mut(|lines| {
                 if lines.len() == KEPT {
                     lines.pop_front();
