@@ -12,6 +12,7 @@
 //!   remembered over a restart.
 
 mod leaders;
+mod messages;
 
 use super::election::{elect, heartbeat, pre_vote, pre_voted, vote, voted};
 use super::followers::{append, conflict, matched, terms};
@@ -103,6 +104,40 @@ fn the_commit_index_begins_at_zero_and_never_goes_back() {
     server.receive(NOW, 2, append(1, pos(3, 1), &[1], 3));
     server.sync(NOW);
     assert_eq!(restart(server).raft.commit_index(), at(3), "remembered: stronger than the paper");
+}
+
+/// State, `lastApplied`: "index of highest log entry applied to state machine (initialized to 0,
+/// increases monotonically)".
+#[test]
+fn what_is_applied_begins_at_zero_and_grows_up_to_what_is_committed() {
+    let mut nodes = Nodes::new(3);
+    let fresh = nodes.arrive();
+    assert_eq!(nodes.status_of(fresh).applied_index, LogIndex::ZERO);
+    nodes.crash(fresh);
+    let mut highest = [LogIndex::ZERO; 3];
+    let mut look = |nodes: &mut Nodes| {
+        nodes.pass(5_000_000);
+        for (nth, highest) in (1..).zip(&mut highest) {
+            let status = nodes.status_of(nth);
+            assert!(status.applied_index >= *highest, "{nth} goes back");
+            assert!(status.applied_index <= status.commit_index, "{nth} applies what may go");
+            *highest = status.applied_index;
+        }
+    };
+    for _ in 0..40 {
+        look(&mut nodes);
+    }
+    let leader = nodes.leader().expect("elected");
+    let begun = nodes.status_of(leader).applied_index;
+    for key in ["a", "b", "c"] {
+        nodes.put(leader, key);
+        look(&mut nodes);
+    }
+    for _ in 0..40 {
+        look(&mut nodes);
+    }
+    let committed = begun.advanced_by(3);
+    assert!((1..=3).all(|nth| nodes.status_of(nth).applied_index == committed));
 }
 
 /// State on leaders: "(Reinitialized after election)"; `nextIndex[]`: "initialized to leader last
@@ -239,17 +274,6 @@ fn the_commit_index_follows_the_leaders_as_far_as_the_message_verified() {
         server.receive(NOW, 2, append(3, pos(2, 2), entries, commit));
         assert_eq!(server.raft.commit_index(), at(expected), "{entries:?} {commit}");
     }
-}
-
-/// `RequestVote`, arguments: "candidate requesting vote", "index of candidate's last log entry",
-/// "term of candidate's last log entry".
-#[test]
-fn a_request_for_votes_names_the_term_and_the_last_entry() {
-    let mut server = Server::new(1, 3, &[1, 2, 2]);
-    server.tick(NOW);
-    assert_eq!(server.settle(NOW), [pre_vote(3, pos(3, 2)), pre_vote(3, pos(3, 2))]);
-    server.receive(NOW, 2, pre_voted(2, 3, true));
-    assert_eq!(server.sync(NOW), [vote(3, pos(3, 2)), vote(3, pos(3, 2))]);
 }
 
 /// `RequestVote`, results, `term`: "currentTerm, for candidate to update itself".

@@ -63,6 +63,18 @@ fn an_answer_to_another_question_or_from_another_server_is_none() {
     assert_eq!(answers(&mut server), [Ok(at(3))], "and once");
 }
 
+/// Not only those whose question is out.
+#[test]
+fn all_that_wait_are_told_when_another_leads() {
+    let mut server = follower();
+    server.raft.read().expect("hears a leader");
+    question(&server.settle(NOW)).expect("asked");
+    server.raft.read().expect("hears a leader");
+    assert_eq!(question(&server.settle(NOW)), None, "one question at a time");
+    server.receive(NOW, 3, heartbeat(2));
+    assert_eq!(answers(&mut server), [Err(Dropped), Err(Dropped)]);
+}
+
 #[test]
 fn a_restarted_server_does_not_ask_under_the_numbers_of_before() {
     let mut numbers = Vec::new();

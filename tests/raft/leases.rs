@@ -3,7 +3,7 @@
 use super::election::{elect, heartbeat, vote, voted};
 use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, disk, id, pos, settings};
 use raftd::raft::message::{AppendOutcome, Message};
-use raftd::raft::{Change, Mark};
+use raftd::raft::{Change, Dropped, Mark};
 use raftd::types::{HardState, Instant, Term, Vote};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
@@ -107,6 +107,18 @@ fn a_lease_ends_with_the_leadership() {
     server.receive(begun, 3, heartbeat(9));
     assert!(server.reads.iter().all(|ready| ready.result.is_err()));
     assert!(!server.raft.holds_lease(begun));
+}
+
+/// Nothing of its term is committed, so its readers wait; and are told when it leads no more.
+#[test]
+fn who_waits_for_a_lease_that_never_came_is_told_when_the_leadership_ends() {
+    let mut server = leader_with(Some(10_000));
+    server.raft.read_by_lease().expect("leads");
+    server.settle(NOW);
+    assert!(server.reads.is_empty(), "no read before the term's first commit");
+    server.receive(NOW, 3, heartbeat(9));
+    let told: Vec<_> = server.reads.drain(..).map(|ready| ready.result).collect();
+    assert_eq!(told, [Err(Dropped)]);
 }
 
 /// What a quorum of one configuration promised keeps no quorum of the next from electing another.

@@ -1,7 +1,7 @@
 //! Changes of the members: what goes wrong elsewhere, by name, and what must hold here instead.
 
 use super::election::leader_of_three;
-use super::server::{Server, TIMEOUT_NS, at, id, pos};
+use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, id, pos};
 use super::town::Town;
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Change, ChangeError, Wish};
@@ -36,7 +36,7 @@ fn a_learner_that_wishes_to_stay_one_never_counts_and_never_campaigns() {
     assert_eq!(town.server(4).raft.role_name(), "follower");
 }
 
-/// The bug of 2015 (Ongaro): two leaders step apart from one configuration, and two steps away
+/// E1, the bug of 2015 (Ongaro): two leaders step apart from one configuration, and two steps away
 /// majorities need not meet. The guard: a leader commits an entry of its own term first.
 #[test]
 fn leaders_of_two_terms_cannot_step_apart_from_one_configuration() {
@@ -59,8 +59,8 @@ fn leaders_of_two_terms_cannot_step_apart_from_one_configuration() {
     assert!(!town.leads(1));
 }
 
-/// Adopting a configuration when it is applied lets those who have not applied it elect by the old
-/// one.
+/// E2. Adopting a configuration when it is applied lets those who have not applied it elect by the
+/// old one.
 #[test]
 fn the_removed_cannot_elect_by_the_old_configuration() {
     let mut town = Town::new(3);
@@ -74,8 +74,8 @@ fn the_removed_cannot_elect_by_the_old_configuration() {
     assert!(town.leads(1));
 }
 
-/// A voter answers by its log and term, not by what it believes itself to be: its promotion may be
-/// in the candidate's log and not yet in its own.
+/// E3. A voter answers by its log and term, not by what it believes itself to be: its promotion may
+/// be in the candidate's log and not yet in its own.
 #[test]
 fn a_learner_votes_for_who_knows_better() {
     let mut town = Town::new(3);
@@ -89,8 +89,8 @@ fn a_learner_votes_for_who_knows_better() {
     assert!(sent.contains(&Message::VoteReply { term, granted: true }), "{sent:?}");
 }
 
-/// In the middle of a replacement the leader dies. Who has the joint configuration can be elected
-/// by it, and leaves it: what is left to do is read from the configuration, not remembered.
+/// E5. In the middle of a replacement the leader dies. Who has the joint configuration can be
+/// elected by it, and leaves it: what is left to do is read from the configuration, not remembered.
 #[test]
 fn a_new_leader_leaves_the_joint_configuration_that_its_predecessor_began() {
     let mut town = Town::new(3);
@@ -107,8 +107,8 @@ fn a_new_leader_leaves_the_joint_configuration_that_its_predecessor_began() {
     assert!(!town.server(4).raft.configuration().is_joint());
 }
 
-/// A leader that is replaced counts in the old half like any other, leads until the configuration
-/// without it is committed, and hands over.
+/// E7 (scylladb 10618). A leader that is replaced counts in the old half like any other, leads
+/// until the configuration without it is committed, and hands over.
 #[test]
 fn a_leader_that_is_replaced_hands_over_to_a_voter_of_the_new_configuration() {
     let mut town = Town::new(3);
@@ -126,8 +126,8 @@ fn a_leader_that_is_replaced_hands_over_to_a_voter_of_the_new_configuration() {
     assert!(!town.leads(1), "it is no voter any more");
 }
 
-/// Before, nobody else may be able to commit it; and a handover would end the leadership with its
-/// deadline.
+/// E10. Before, nobody else may be able to commit it; and a handover would end the leadership with
+/// its deadline.
 #[test]
 fn a_leader_that_is_removed_stays_until_the_configuration_without_it_is_committed() {
     let mut town = Town::new(3);
@@ -140,8 +140,8 @@ fn a_leader_that_is_removed_stays_until_the_configuration_without_it_is_committe
     assert_eq!(town.voters_at(2), [2, 3]);
 }
 
-/// A configuration is a function of the log: gone when its entry is truncated, there again after a
-/// restart.
+/// E8. A configuration is a function of the log: gone when its entry is truncated, there again
+/// after a restart.
 #[test]
 fn an_uncommitted_configuration_survives_a_restart_and_goes_with_its_entry() {
     let mut town = Town::new(3);
@@ -158,6 +158,7 @@ fn an_uncommitted_configuration_survives_a_restart_and_goes_with_its_entry() {
     assert_eq!(town.voters_at(1), [1, 2, 3]);
 }
 
+/// E9. Pre-votes and stickiness keep it quiet.
 #[test]
 fn a_removed_server_that_was_not_told_disturbs_nobody() {
     let mut town = Town::new(3);
@@ -175,6 +176,7 @@ fn a_removed_server_that_was_not_told_disturbs_nobody() {
     assert_eq!(town.server(1).raft.term(), term);
 }
 
+/// E9, E10: so it need not find out by itself.
 #[test]
 fn a_removed_server_hears_of_its_removal() {
     let mut town = Town::new(3);
@@ -185,6 +187,56 @@ fn a_removed_server_hears_of_its_removal() {
     assert!(town.commit_at(3) >= index);
 }
 
+/// E9, the other side: who left is told for two election timeouts, and then nothing any more.
+#[test]
+fn who_left_is_forgotten_after_a_while() {
+    let mut server = leader_of_three(NOW);
+    matches(&mut server, NOW, 2, 2);
+    matches(&mut server, NOW, 3, 2);
+    server.change(NOW, Change::Remove(id(3))).expect("a quorum answers");
+    server.sync(NOW);
+    matches(&mut server, NOW, 2, 3);
+    assert_eq!(server.raft.commit_index(), at(3));
+    let until = NOW.after_ns(2 * TIMEOUT_NS);
+    let mut now = NOW;
+    while now < until {
+        assert!(server.raft.match_index(id(3)).is_some(), "it may not know yet");
+        now = now.after_ns(HEARTBEAT_NS);
+        server.tick(now);
+        server.settle(now);
+        matches(&mut server, now, 2, 3);
+    }
+    assert_eq!(server.raft.match_index(id(3)), None);
+    let later = now.after_ns(HEARTBEAT_NS);
+    server.tick(later);
+    assert_eq!(server.settle(later).len(), 1, "2 alone hears a heartbeat");
+}
+
+/// A server that is down is waited for by nobody but itself.
+#[test]
+fn a_learner_that_is_away_keeps_no_other_from_becoming_a_voter() {
+    let mut server = leader_with_a_learner(Wish::Vote);
+    server.raft.disconnected(id(4), 4);
+    server.change(NOW, Change::Add(learner_that_wishes(5))).expect("a quorum answers");
+    server.sync(NOW);
+    for voter in [2, 3] {
+        matches(&mut server, NOW, voter, 4);
+    }
+    assert_eq!(server.raft.commit_index(), at(4));
+    server.raft.connected(id(5), 5);
+    server.settle(NOW);
+    assert_eq!(server.raft.output().configuration_due, None, "neither has anything");
+    matches(&mut server, NOW, 5, 4);
+    let due = server.raft.output().configuration_due.take().expect("5 has caught up");
+    assert_eq!(due.voters(), [1, 2, 3, 5].map(id));
+    assert_eq!(due.learners(), [learner_that_wishes(4)]);
+}
+
+fn learner_that_wishes(number: u64) -> raftd::raft::Learner {
+    raftd::raft::Learner { id: id(number), wish: Wish::Vote }
+}
+
+/// E11: a voter that is not there is a majority's missing vote.
 #[test]
 fn nobody_becomes_a_voter_who_is_not_there_or_far_behind() {
     let mut town = Town::new(3);
@@ -232,6 +284,7 @@ fn a_learner_is_not_promoted_into_a_configuration_whose_quorum_is_gone() {
     assert!(server.raft.output().configuration_due.is_some(), "and with 2 they are three");
 }
 
+/// E13: the side of a minority removes nobody.
 #[test]
 fn a_leader_that_hears_nobody_changes_nothing() {
     let mut town = Town::new(3);
@@ -279,7 +332,7 @@ fn leader_with_a_learner(wish: Wish) -> Server {
 }
 
 /// `from`, whose session has its number, has everything up to `index`.
-fn matches(server: &mut Server, now: Instant, from: u64, index: u64) {
+pub(super) fn matches(server: &mut Server, now: Instant, from: u64, index: u64) {
     let (term, outcome) = (server.raft.term(), AppendOutcome::Matched { index: at(index) });
     let reply = Message::AppendReply { term, session: from, round: 0, outcome, first_faulty: None };
     server.receive(now, from, reply);

@@ -1,6 +1,7 @@
 //! Handing over the leadership: what goes wrong elsewhere, and what must hold here instead.
 
 use super::election::leader_of_three;
+use super::membership::matches;
 use super::server::{Server, TIMEOUT_NS, at, id, pos};
 use super::town::Town;
 use raftd::raft::message::{AppendOutcome, Message};
@@ -9,6 +10,7 @@ use raftd::types::Instant;
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 
+/// G1 (hashicorp 696, openraft 1747): a handover that nobody ended stopped writes for good.
 #[test]
 fn a_handover_that_fails_ends_with_its_deadline_and_proposals_go_on() {
     let mut town = Town::new(3);
@@ -42,6 +44,21 @@ fn who_did_not_take_over_is_not_asked_again_before_others() {
     assert_ne!(first, second);
 }
 
+/// It is connected, and the furthest of all; but it may be dead since.
+#[test]
+fn who_has_not_answered_for_long_is_no_successor() {
+    let mut server = leader_of_three(NOW);
+    matches(&mut server, NOW, 2, 2);
+    server.propose(NOW, 7).expect("leads");
+    server.sync(NOW);
+    matches(&mut server, NOW, 3, 3);
+    assert_eq!(server.raft.successor(NOW), Some(id(3)), "it has more");
+    let later = NOW.after_ns(TIMEOUT_NS - 1);
+    matches(&mut server, later, 2, 2);
+    assert_eq!(server.raft.successor(later), Some(id(3)));
+    assert_eq!(server.raft.successor(later.after_ns(1)), Some(id(2)));
+}
+
 /// Two that could not take over were asked in turns, and nobody else was. So where three of seven
 /// had lost their states and one of them led, it led for ever, and served nobody.
 #[test]
@@ -64,6 +81,7 @@ fn whoever_did_not_take_over_is_asked_again_after_all_others() {
     assert!((2..=5).all(|number| first.contains(&id(number))), "{first:?}");
 }
 
+/// G1: it belongs to one leadership.
 #[test]
 fn a_leader_that_is_elected_again_has_forgotten_its_handover() {
     let mut town = Town::new(3);
@@ -81,6 +99,7 @@ fn a_leader_that_is_elected_again_has_forgotten_its_handover() {
     town.propose(1);
 }
 
+/// G2 (redpanda 2606): a target that lacks the newest entry cannot win.
 #[test]
 fn the_target_is_told_only_when_it_has_everything_and_all_is_committed() {
     let mut town = Town::new(3);
@@ -139,6 +158,7 @@ fn a_target_that_was_told_is_told_again_over_a_new_connection() {
     assert!(told(&server.receive(NOW, 3, matched(4))));
 }
 
+/// G3 (redpanda 2592), G5 (raft-rs 24280e8, hashicorp PR 398).
 #[test]
 fn a_target_that_cannot_lead_or_is_far_behind_is_refused() {
     let mut town = Town::new(3);
@@ -170,7 +190,8 @@ fn members_do_not_change_while_the_leadership_does() {
     assert!(town.change(1, Change::Remove(id(3))).is_err());
 }
 
-/// Only the leader that a voter hears can give it away, and only to whom it hands over.
+/// G4 (braft PR 262, etcd 36d7d43). Only the leader that a voter hears can give it away, and only
+/// to whom it hands over.
 #[test]
 fn a_vote_on_behalf_of_somebody_else_finds_loyal_voters() {
     for (term_ahead, asked_by, granted) in
@@ -197,11 +218,8 @@ fn a_vote_on_behalf_of_somebody_else_finds_loyal_voters() {
 #[test]
 fn a_leader_that_hands_over_gives_way_to_its_target_alone() {
     let mut server = leader_of_three(NOW);
-    for session in [2, 3] {
-        let (term, outcome) = (server.raft.term(), AppendOutcome::Matched { index: at(2) });
-        let reply = Message::AppendReply { term, session, round: 0, outcome, first_faulty: None };
-        server.receive(NOW, session, reply);
-    }
+    matches(&mut server, NOW, 2, 2);
+    matches(&mut server, NOW, 3, 2);
     server.raft.transfer(NOW, id(3)).expect("it is connected and has everything");
     let (term, last) = (server.raft.term(), server.raft.last());
     assert_eq!(server.settle(NOW), [Message::TimeoutNow { term, last }]);
@@ -212,7 +230,7 @@ fn a_leader_that_hands_over_gives_way_to_its_target_alone() {
     assert!(!server.raft.is_leader());
 }
 
-/// Only our leader may ask, and only a voter takes over.
+/// G5: only our leader may ask, and only a voter takes over.
 #[test]
 fn a_request_to_take_over_is_obeyed_by_a_voter_that_has_a_leader() {
     let mut server = Server::new(2, 3, &[1]);

@@ -54,6 +54,9 @@ fn of_server(world: &mut World, who: NodeId, what: &[&str]) -> bool {
     if let ["down"] = what {
         return !world.is_up(who);
     }
+    if let Some(holds) = super::members::holds(world, who, what) {
+        return holds;
+    }
     let server = world.server(who);
     let raft = &server.raft;
     match what {

@@ -316,8 +316,8 @@ fn an_expiry_does_not_end_a_lease_of_the_same_number_that_was_granted_meanwhile(
     assert_eq!(row(&nodes, leader), None);
 }
 
-/// The process of a leader is stopped for longer than its lease lives; another leads, and keeps it
-/// alive.
+/// I1: the process of a leader is stopped for longer than its lease lives; another leads, and keeps
+/// it alive.
 #[test]
 fn a_leader_that_slept_ends_nothing_that_another_keeps_alive() {
     let (mut nodes, old, _) = cluster(NEVER);

@@ -12,7 +12,7 @@
 //! n1 times out · n1 beats      it is n1's deadline, or heartbeat; only n1 looks at its clock
 //! time 300ms · pause 300ms     everybody looks at theirs, or nobody
 //! cut n1 n2 · cut n1->all Vote · isolate n1        messages are lost
-//! mend                         all arrive again, over new connections
+//! mend [n1 n2]                 all arrive again, or theirs, over new connections
 //! hold n1->n2 [Kind]           they stay on their way until the next two lines
 //! deliver | duplicate | drop n1->n2 [Kind] [newest]
 //! release n1->n2 | all
@@ -21,21 +21,34 @@
 //! forge n1->n2 Append after=2 upto=3 [term=] [commit=]     a message that nobody would send
 //! expect …                     see `expect.rs`; `said`: since the last other command
 //! quietly …                    without the messages
+//! n4 joins                     a further server, with an empty disk
+//! n1 adds n4 [as voter | for n3] · n1 promotes n4 · n1 removes n3
+//! n1 hands over to n2
+//! compact n1 upto 4            its log begins behind that entry
+//! snapshot n1->n3 upto 4       what n1 has committed leaves as one piece
+//! read n1 r by lease           after `cluster 3 leases`: clocks differ by 1 % at most
 //! ```
 //!
-//! Of the 24 schedules that come first in the catalogue of such bugs, by its names:
+//! By the names of the catalogue of such bugs, whose 24 schedules to begin with are set in bold.
+//! Those of text files are transcripts. The others are about what a script cannot say: bytes on a
+//! disk, clients, the pace of messages, or one function's answer to many cases.
 //!
 //! | Where | Which |
 //! |---|---|
-//! | `elections.txt` | A1, A8; also A2, A3, A5 to A7, A9, A11 to A13, B7 |
-//! | `commits.txt` | B2, B3, B6 and both halves of Figure 8; also B1, B8, B11 to B13, B16 |
-//! | `disks.txt`, `whole_nodes.rs` | C2, C4, C5, C8, C9; also B9, B10, C1, C3, C6, C7, I4 |
-//! | `reads.txt` | F2, F3; also F1, F7 |
-//! | `liveness.txt` | H3, H6, H7; also H1, H4, H5 |
-//!
-//! Waiting for what they are about: D1 and D2 for snapshots; E1, E2, E4 and E8 for changes of
-//! membership; F4 for transfer and leases. I1 is in `leases.rs`, I3 in `tests/kv/sessions.rs` and
-//! `tests/cluster/exactly_once.rs`.
+//! | `elections.txt` | **A1**, A2, A3, A5 to A7, **A8**, A9, A11 to A13, B7 |
+//! | `commits.txt` | B1 (Figure 8, both halves), **B2**, **B3**, **B6**, B8, B11 to B13, B16 |
+//! | `disks.txt` | C1, **C2**, C3, **C4**, **C5**, C6 |
+//! | `snapshots.txt` | **D1**, **D2**, D6, D7, D8 |
+//! | `members.txt` | **E1**, **E2**, E3, **E4**, E5, E6, **E8**, E9, E10, E11, E13 |
+//! | `reads.txt` | F1, **F2**, **F3**, **F4**, F7 |
+//! | `liveness.txt` | H1, **H3**, H4, H5, **H6**, **H7** |
+//! | `whole_nodes.rs` | B9, B10, C4, C7, **C8**, **C9** and with it E12, I4 |
+//! | `transfers.rs` | D8 |
+//! | `leases.rs` | **I1** |
+//! | `replays.rs` | D9, **I3** |
+//! | `../snapshots.rs` | D1 to D5, D7 |
+//! | `../membership.rs` | E1 to E3, E5, E7 to E11, E13 |
+//! | `../transfer.rs` | G1 to G5 |
 
 mod bounds;
 mod clones;
@@ -47,9 +60,11 @@ mod lease_lists;
 mod leases;
 mod listeners;
 mod marks;
+mod members;
 pub(crate) mod nodes;
 mod print;
 mod ranges;
+mod replays;
 mod rights;
 mod run;
 mod saves;
@@ -140,4 +155,28 @@ scenarios! { reads "reads.txt":
     an_old_confirmation_confirms_no_later_read
     a_round_of_an_older_leadership_confirms_nothing_in_a_newer_one
     a_cluster_that_starts_again_reads_what_it_had
+    a_handover_that_was_given_up_ends_the_lease_for_good
+}
+
+scenarios! { snapshots "snapshots.txt":
+    a_snapshot_that_was_long_on_its_way_takes_nothing_back
+    what_follows_a_snapshots_last_entry_in_the_log_stays_there
+    a_log_that_differs_from_a_snapshot_goes_as_a_whole
+    a_snapshot_keeps_the_term_of_the_last_entry_that_it_stands_for
+    a_snapshot_that_is_newer_than_the_log_takes_its_place_and_entries_go_on_behind_it
+    a_server_that_campaigns_takes_the_snapshot_that_it_needs_to_win
+}
+
+scenarios! { changes "members.txt":
+    leaders_of_two_terms_do_not_step_apart_from_one_configuration
+    who_was_removed_elects_nobody_by_the_configuration_of_before
+    who_has_the_longer_log_is_electable_though_it_does_not_know_that_it_is_a_voter_for_good
+    a_configuration_that_is_not_committed_survives_a_restart_and_goes_with_its_entry
+    a_new_leader_builds_on_the_configuration_in_its_log_committed_or_not
+    neither_half_of_a_joint_configuration_decides_alone
+    a_learner_votes_for_who_knows_that_it_is_a_voter
+    who_was_removed_and_not_told_disturbs_nobody
+    a_leader_that_removes_itself_from_two_leads_until_the_other_knows
+    nobody_becomes_a_voter_who_is_not_there
+    a_leader_that_hears_nobody_changes_nothing
 }

@@ -3,6 +3,7 @@
 use super::expect::expect;
 use super::world::{Lane, World, stretch};
 use crate::raft::server::{Packet, at, disk, id, pos};
+use raftd::raft::Raft;
 use raftd::raft::message::Message;
 use raftd::types::{HardState, LogPosition, NodeId, Term, Vote};
 use std::collections::BTreeSet;
@@ -27,8 +28,11 @@ pub(super) fn execute(world: &mut World, line: &str) {
 fn act(world: &mut World, words: &[&str]) {
     match words {
         ["cluster" | "machines", count, options @ ..] => {
-            if let ["entries", entries] = options {
-                world.entries_max = entries.parse().expect("a number");
+            match options {
+                [] => {}
+                ["entries", entries] => world.entries_max = entries.parse().expect("a number"),
+                ["leases"] => world.leases = true,
+                other => panic!("no such cluster: {}", other.join(" ")),
             }
             world.build(number(count));
             if words[0] == "cluster" {
@@ -38,8 +42,9 @@ fn act(world: &mut World, words: &[&str]) {
         ["disk", who, "log", rest @ ..] => write_disk(world, node(who), rest),
         ["start"] => start_all(world),
         ["put", who, word] => put(world, node(who), word),
-        ["read", who, name] => {
-            world.refused = !world.read(node(who), name);
+        ["read", who, name] => world.refused = !world.read(node(who), name, Raft::read),
+        ["read", who, name, "by", "lease"] => {
+            world.refused = !world.read(node(who), name, Raft::read_by_lease);
         }
         [who, "times", "out"] => time_out(world, node(who)),
         [who, "beats"] => beat(world, node(who)),
@@ -50,7 +55,9 @@ fn act(world: &mut World, words: &[&str]) {
         ["hold" | "sync" | "release", "sync" | "n1" | "n2" | "n3" | "n4" | "n5", ..] => {
             sync(world, words);
         }
-        _ => weather(world, words),
+        ["cut" | "mend" | "isolate" | "hold" | "forge" | "deliver", ..]
+        | ["duplicate" | "drop" | "release", ..] => weather(world, words),
+        other => super::members::act(world, other),
     }
 }
 
@@ -165,14 +172,10 @@ fn weather(world: &mut World, words: &[&str]) {
                 world.cuts.extend(lanes(world, &link, None));
             }
         }
-        ["mend"] => {
-            let cuts = std::mem::take(&mut world.cuts);
-            let ends = cuts.iter().flat_map(|it| [(it.from, it.to), (it.to, it.from)]);
-            for (from, to) in ends.collect::<BTreeSet<_>>() {
-                world.connect(from, to);
-            }
-            world.end_all_turns();
-            world.run();
+        ["mend"] => mend(world, |_| true),
+        ["mend", one, other] => {
+            let ends = [node(one), node(other)];
+            mend(world, |lane| ends.contains(&lane.from) && ends.contains(&lane.to));
         }
         ["hold", link, kind @ ..] => {
             let lanes = lanes(world, link, kind.first().copied());
@@ -186,6 +189,17 @@ fn weather(world: &mut World, words: &[&str]) {
         ["release", link, kind @ ..] => release(world, link, kind),
         other => panic!("no such line: {}", other.join(" ")),
     }
+}
+
+/// What these cuts kept apart is connected anew.
+fn mend(world: &mut World, of: impl Fn(&Lane) -> bool) {
+    let cuts: Vec<Lane> = world.cuts.extract_if(.., |lane| of(lane)).collect();
+    let ends = cuts.iter().flat_map(|it| [(it.from, it.to), (it.to, it.from)]);
+    for (from, to) in ends.collect::<BTreeSet<_>>() {
+        world.connect(from, to);
+    }
+    world.end_all_turns();
+    world.run();
 }
 
 /// The oldest (or newest) message held on a link arrives, arrives and stays, or is lost.

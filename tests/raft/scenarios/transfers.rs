@@ -46,8 +46,9 @@ fn has_all(nodes: &Nodes, behind: usize, leader: usize) -> bool {
     nodes.status_of(behind).applied_index == nodes.status_of(leader).last_index
 }
 
-/// The connection of a transfer does not notice that the other end has lost its power: nothing is
-/// sent until an answer comes. The follower that was back waited sixteen election timeouts.
+/// D8, a receiver that is gone. The connection of a transfer does not notice that the other end has
+/// lost its power: nothing is sent until an answer comes. The follower that was back waited sixteen
+/// election timeouts.
 #[test]
 fn a_follower_that_is_back_gets_its_snapshot_at_once() {
     let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
@@ -62,8 +63,8 @@ fn a_follower_that_is_back_gets_its_snapshot_at_once() {
     assert!(has_all(&nodes, behind, leader));
 }
 
-/// Five seconds were too long where the operator chose short timeouts: a quorum may wait for the
-/// snapshot.
+/// D8 (braft 423), a receiver that says nothing. Five seconds were too long where the operator
+/// chose short timeouts: a quorum may wait for the snapshot.
 #[test]
 fn a_transfer_that_nobody_answers_is_begun_anew_after_sixteen_election_timeouts() {
     for timeout_ns in [100 * MS, 300 * MS] {

@@ -224,8 +224,9 @@ fn what_a_follower_has_not_acknowledged_yet_stays_in_the_log() {
     assert!(nodes.status_of(leader).log_base > acknowledged, "now it may go");
 }
 
-/// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996): a server loses its disk, comes back
-/// under its old name, and would vote for one that lacks what it had helped to commit.
+/// C9 (openraft's FAQ, dragonboat 256, tigerbeetle PR 2996), and what became of it when members
+/// were changed, E12 (`RethinkDB` 5289): a server loses its disk, comes back under its old name,
+/// and would vote for one that lacks what it had helped to commit.
 #[test]
 fn a_server_that_lost_its_disk_votes_for_nobody() {
     let (mut nodes, leader, [wiped, behind]) = Nodes::cluster();

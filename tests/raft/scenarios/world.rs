@@ -8,8 +8,9 @@
 use super::print::{describe, kind, leaving};
 use crate::raft::oracles::Oracle;
 use crate::raft::server::{Disk, Entry, Packet, Server, at, disk, id, length, settings, upto};
-use raftd::raft::{Dropped, ReadTicket};
-use raftd::types::{Instant, LogIndex, LogPosition, NodeId};
+use raftd::raft::message::{Message, SnapshotOutcome};
+use raftd::raft::{Dropped, Install, NotLeader, PieceVerdict, Raft, ReadTicket};
+use raftd::types::{Instant, LogIndex, LogPosition, NodeId, SnapshotId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// More events than a calm cluster of five can have without time passing.
@@ -43,6 +44,9 @@ impl Lane {
     }
 }
 
+/// A way to ask for a read.
+pub(super) type Ask = fn(&mut Raft) -> Result<ReadTicket, NotLeader>;
+
 /// What became of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Read {
@@ -67,6 +71,9 @@ pub(super) struct World {
     /// Say only what changed, not who told whom.
     pub(super) quiet: bool,
     pub(super) entries_max: usize,
+    /// Servers state how far their clocks may drift, and so have leases.
+    pub(super) leases: bool,
+    founders: u64,
     events: VecDeque<Event>,
     sessions: BTreeMap<(NodeId, NodeId), u64>,
     session: u64,
@@ -89,6 +96,8 @@ impl World {
             transcript: Vec::new(),
             quiet: false,
             entries_max: 20,
+            leases: false,
+            founders: 0,
             events: VecDeque::new(),
             sessions: BTreeMap::new(),
             session: 0,
@@ -102,8 +111,15 @@ impl World {
 
     /// As many machines, each with a disk that holds the bootstrap's entry and nothing running.
     pub(super) fn build(&mut self, voters: u64) {
-        let machine = |_| Machine { server: None, disk: Some(disk(&[1])), sync_held: false };
-        self.machines = (0..voters).map(machine).collect();
+        self.founders = voters;
+        for _ in 0..voters {
+            self.add_machine(disk(&[1]));
+        }
+    }
+
+    /// One more, with this disk and nothing running.
+    pub(super) fn add_machine(&mut self, disk: Disk) {
+        self.machines.push(Machine { server: None, disk: Some(disk), sync_held: false });
     }
 
     pub(super) fn ids(&self) -> Vec<NodeId> {
@@ -125,11 +141,12 @@ impl World {
     }
 
     pub(super) fn start(&mut self, node: NodeId) {
-        let voters = u64::try_from(self.machines.len()).expect("small");
+        let voters = self.founders;
         self.starts += 1;
         let mut settings = settings(node.get());
         settings.seed = 100 * self.starts + node.get();
         settings.append_entries_max = self.entries_max;
+        settings.lease_drift_ppm = self.leases.then_some(10_000);
         let now = self.now;
         let machine = self.machine(node);
         let disk = machine.disk.take().unwrap_or_else(|| panic!("{node} is up already"));
@@ -195,8 +212,27 @@ impl World {
             let (log, commit) = self.before(packet.to);
             let now = self.now;
             self.server(packet.to).step(now, packet);
+            if let Message::InstallSnapshot { snapshot, .. } = &packet.message {
+                self.take_snapshot(packet, *snapshot);
+            }
             self.end_turn(packet.to, &log, commit);
         }
+    }
+
+    /// What a node does with the last piece of a snapshot that its core wants.
+    fn take_snapshot(&mut self, packet: &Packet, snapshot: SnapshotId) {
+        let now = self.now;
+        let server = self.server(packet.to);
+        let outcome = match server.raft.output().snapshot.take() {
+            None => return,
+            Some(PieceVerdict::Superfluous) => SnapshotOutcome::Installed,
+            Some(PieceVerdict::Keep) => match server.install(now, &packet.entries) {
+                Install::Now(_) => SnapshotOutcome::Installed,
+                Install::Never => SnapshotOutcome::Refused,
+                Install::Later => panic!("what it ends at is in the log, and not durable"),
+            },
+        };
+        server.raft.answer_piece(packet.from, snapshot, outcome);
     }
 
     /// What was held arrives, now that the script says so.
@@ -263,6 +299,10 @@ impl World {
         let server = self.server(node);
         server.raft.settle(now);
         server.step_output();
+        while server.continue_reconfiguration(now) {
+            server.raft.settle(now);
+            server.step_output();
+        }
         server.now = now;
         let started = server.begin_job();
         let packets = std::mem::take(&mut server.sent);
@@ -294,9 +334,15 @@ impl World {
         }
         if same < after.len() {
             let place = |nth: usize| last_of(&after[..=nth]);
-            let words = (same..after.len()).map(|nth| match self.words.get(&after[nth].value) {
-                Some(word) => format!(" {} {word}", place(nth)),
-                None => format!(" {}", place(nth)),
+            let words = (same..after.len()).map(|nth| {
+                let word = self.words.get(&after[nth].value);
+                match (word, after[nth].configuration) {
+                    (Some(word), _) => format!(" {} {word}", place(nth)),
+                    (None, None) => format!(" {}", place(nth)),
+                    (None, Some(configuration)) => {
+                        format!(" {} members {}", place(nth), super::members::print(configuration))
+                    }
+                }
             });
             let line = format!("{name} append{}", words.collect::<String>());
             self.say(line);
@@ -320,10 +366,10 @@ impl World {
     }
 
     /// Asks for a read. It must see everything that anybody knows to be committed now.
-    pub(super) fn read(&mut self, node: NodeId, read: &str) -> bool {
+    pub(super) fn read(&mut self, node: NodeId, read: &str, ask: Ask) -> bool {
         let (log, commit) = self.before(node);
         let known = self.oracle.commit_index();
-        match self.server(node).raft.read() {
+        match ask(&mut self.server(node).raft) {
             Ok(ticket) => {
                 self.asked.insert((node, ticket), (read.to_owned(), known));
                 self.reads.insert(read.to_owned(), (node, Read::Waits));
@@ -338,7 +384,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, packet: Packet) {
+    pub(super) fn send(&mut self, packet: Packet) {
         let cut = self.cuts.iter().any(|lane| lane.carries(&packet));
         let hold = self.holds.iter().any(|lane| lane.carries(&packet));
         let fate = match (cut, hold, self.is_up(packet.to)) {
