@@ -3,7 +3,7 @@
 
 use super::attack::entries_of;
 use super::sim_disk::{Image, SimDisk};
-use super::support::{Driver, at, hard_state, index, payload};
+use super::support::{Driver, SEGMENT_BYTES, at, hard_state, index, payload};
 use raftd::types::EntryKind;
 use raftd::wal::{DamageExtent, OpenError};
 
@@ -112,7 +112,7 @@ fn a_start_knows_which_segments_cut_into_the_one_before() {
 
 /// Fills the first segment, and some of the second.
 fn fill_first(driver: &mut Driver) {
-    while driver.wal.log_bytes() < 80 * 1024 {
+    while driver.wal.log_bytes() < 2 * SEGMENT_BYTES {
         driver.append(3, 3000);
         driver.sync(0).unwrap();
         driver.background();
@@ -152,15 +152,19 @@ fn a_segment_that_several_starts_have_filled_knows_all_of_what_it_lost() {
     assert!(seen > 10, "{seen} entries");
 }
 
+fn segments(disk: &SimDisk) -> usize {
+    disk.image().keys().filter(|name| name.starts_with("log/")).count()
+}
+
 /// A segment is closed before anything is written to the next one. If that is not there then, the
 /// log seems to have lost its end.
 #[test]
 fn a_spare_segment_is_durable_before_the_one_in_use_is_closed() {
     let mut rotated = 0;
     for seed in 0..30 {
-        for operations in (0..).step_by(2) {
+        for operations in 0.. {
             let mut driver = fresh(seed);
-            while driver.wal.log_bytes() < 40 * 1024 {
+            while segments(&driver.disk) < 2 {
                 driver.append(1, 6000);
                 driver.sync(0).unwrap();
                 driver.background();
@@ -168,7 +172,7 @@ fn a_spare_segment_is_durable_before_the_one_in_use_is_closed() {
             let first = driver.wal.last().index.get();
             driver.disk.light_fuse(operations);
             let mut promised = first;
-            for next in first + 1..first + 5 {
+            for next in first + 1..first + 7 {
                 driver.append(1, 6000);
                 if driver.sync(0).is_err() {
                     break;
@@ -186,5 +190,5 @@ fn a_spare_segment_is_durable_before_the_one_in_use_is_closed() {
             }
         }
     }
-    assert!(rotated > 20, "{rotated} rotations");
+    assert!(rotated >= 60, "{rotated} rotations");
 }

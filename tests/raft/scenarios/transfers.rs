@@ -170,6 +170,27 @@ fn a_leader_whose_snapshot_is_damaged_makes_another() {
     assert!(has_all(&nodes, behind, leader));
 }
 
+/// What was sent is held against the snapshot's name if it was all of it, from the beginning on. A
+/// first attempt that got no further than a piece takes nothing away from the next one's.
+#[test]
+fn a_leader_finds_its_snapshot_damaged_though_its_first_attempt_was_cut_short() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.rot_snapshot(leader);
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    nodes.let_one_background_through(behind);
+    nodes.pass(20 * MS);
+    let status = nodes.status_of(behind);
+    assert_eq!(status.snapshot_received, 0, "a piece is there, and not on the disk");
+    assert!(status.snapshot_expected > 2 * 16 * 1024, "and it is not all");
+    nodes.crash(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.release_background(behind);
+    nodes.pass(5_000 * MS);
+    assert!(has_all(&nodes, behind, leader), "{:?}", nodes.status_of(behind));
+}
+
 /// Seed 4634: nothing was applied since the snapshot that had rotted, and nothing could be, for the
 /// quorum needed the follower that waited for it. It is made again, under the same name.
 #[test]
