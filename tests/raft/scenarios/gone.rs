@@ -12,7 +12,9 @@ const MS: u64 = 1_000_000;
 /// Two thousand puts of one key, far more than the history may hold.
 fn overwrite(nodes: &mut Nodes) {
     for _ in 0..40 {
-        (0..50).for_each(|_| drop(nodes.put(1, "k")));
+        for _ in 0..50 {
+            nodes.put(1, "k");
+        }
         nodes.pass(5 * MS);
     }
     nodes.pass(100 * MS);
