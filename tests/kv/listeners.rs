@@ -121,6 +121,7 @@ fn who_waits_for_a_revision_does_not_mind_that_another_store_has_given_up_those_
     advance(&mut watches, &newer, &mut ear);
     assert_eq!((&ear.ends[..], ear.said.len()), (&[][..], 0), "nothing was for it yet");
     assert!(!watches.is_synced(&newer, waits), "its revision is still to come");
+    assert_eq!(watches.heard(&newer, waits), Some(newer.revision()), "and not what is to come");
     let puts: Vec<Owned> = (16..=21).map(|_| put("a", "3")).collect();
     apply(&mut newer, &puts);
     advance(&mut watches, &newer, &mut ear);
@@ -156,6 +157,29 @@ fn who_waits_for_a_revision_hears_nothing_before_it_however_much_comes_at_once()
     let events: usize = ear.said.iter().map(|(_, _, keys)| keys.len()).sum();
     assert_eq!((ear.first, events), (Some(CHANGES - 10), 12));
     assert_eq!(ear.said.last().map(|said| said.0), Some(CHANGES + 1));
+}
+
+/// Nobody is told that nothing happened who has just heard of something.
+#[test]
+fn whoever_is_spoken_to_was_whether_it_kept_up_or_read_on() {
+    let mut store = store_with(1, 1 << 20);
+    apply(&mut store, &[put("a", "1")]);
+    let (mut watches, mut ear) = (watches(), Ear::default());
+    let of_a = (&b"a"[..], RangeEnd::Key);
+    let (behind, synced) = (
+        listen(&mut watches, &store, of_a, 2),
+        listen(&mut watches, &store, (b"b", RangeEnd::Key), 0),
+    );
+    advance(&mut watches, &store, &mut ear);
+    assert_eq!([behind, synced].map(|id| watches.take_spoke(id)), [true, false]);
+    assert_eq!([behind, synced].map(|id| watches.take_spoke(id)), [false, false], "said once");
+    store.hold_changes(watches.first_unheard());
+    apply(&mut store, &[put("b", "1")]);
+    advance(&mut watches, &store, &mut ear);
+    assert_eq!([behind, synced].map(|id| watches.take_spoke(id)), [false, true]);
+    watches.close(synced);
+    assert!(!watches.take_spoke(synced));
+    assert_eq!(watches.heard(&store, synced), None);
 }
 
 /// What a store gives up it gives up in one go: no more than it must, so that its history is half

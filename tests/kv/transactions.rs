@@ -427,6 +427,20 @@ fn what_was_there_before_counts_of_all_requests_together() {
     assert!(body.len() > value.len());
 }
 
+/// etcd's: of two ranges that cannot be read the first one says why.
+#[test]
+fn the_first_range_that_cannot_be_read_refuses_a_transaction() {
+    let mut store = store_with(1, 1 << 20);
+    apply(&mut store, &[put("a", "1"), put("a", "2"), put("a", "3"), compact(4)]);
+    let of = |revision| Request::Range(RangeRequest { end: RangeEnd::Key, ..everything(revision) });
+    let compacted = RangeError::Compacted { compact_revision: Revision(4) };
+    let future = RangeError::Future { revision: Revision(4) };
+    for (then, why) in [([of(2), of(9)], compacted), ([of(9), of(2)], future)] {
+        let (reply, _) = do_txn(&mut store, TxnParts { then: &then, ..TxnParts::default() });
+        assert_eq!(reply, CommandReply::Refused { why: Refusal::Range(why) });
+    }
+}
+
 fn open(store: &mut Store) -> SessionId {
     match do_command(store, Command::OpenSession) {
         (CommandReply::OpenSession { session }, _) => session,

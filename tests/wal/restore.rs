@@ -41,6 +41,29 @@ fn a_restored_directory_opens_with_its_snapshot_and_an_empty_log() {
     assert!(matches!(refused, OpenError::NotEmpty { .. }), "{refused}");
 }
 
+/// Each term of the two that a file of the hard state holds names the snapshot: the loss of one must
+/// not bring back a server with nothing, that votes and knows of no entry.
+#[test]
+fn a_restored_directory_never_opens_without_its_snapshot() {
+    let disk = SimDisk::new(1);
+    make(&disk.disk()).unwrap();
+    let image = disk.image();
+    for (names, slot) in [(&["hs.0"][..], 0), (&["hs.1"], 0), (&["hs.0"], 4096), (&["hs.1"], 4096)]
+    {
+        let mut damaged = image.clone();
+        names.iter().for_each(|name| damaged.get_mut(*name).unwrap()[slot..slot + 4096].fill(0));
+        assert_whole(&SimDisk::from_image(&damaged, 1));
+    }
+    for slot in [0, 4096] {
+        let mut damaged = image.clone();
+        for name in ["hs.0", "hs.1"] {
+            damaged.get_mut(name).unwrap()[slot..slot + 4096].fill(0);
+        }
+        let opened = Driver::open_image(&damaged);
+        assert!(opened.is_err_and(|error| matches!(error, OpenError::HardStateLost { .. })));
+    }
+}
+
 /// A directory without IDENTITY once looked new to a server, which founded a cluster in it.
 #[test]
 fn a_restore_cut_short_anywhere_is_refused_by_name_or_whole_and_a_rerun_completes_it() {

@@ -156,6 +156,11 @@ fn a_read_of_nobody_stays_one_among_those_of_others() {
             let heard = reads.map(|read| nodes.answers.remove(&read).expect("it is answered"));
             let no_user = || denied(Denial::NoUser);
             assert_eq!(heard, [no_user(), no_user(), Answer::Done, no_user()], "server {nth}");
+            // Nor do those who come next take the names of those before them.
+            let reads = [nobody; 3].map(|connection| read_b(&mut nodes, connection, consistency));
+            nodes.pass(100 * MS);
+            let heard = reads.map(|read| nodes.answers.remove(&read).expect("it is answered"));
+            assert_eq!(heard, [no_user(), no_user(), no_user()], "server {nth}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{filled, others};
 use crate::wal::sim_disk::SimDisk;
 use crate::wal::support::{Driver, index};
-use raftd::types::ClusterId;
+use raftd::types::{ClusterId, SnapshotId};
 use raftd::wal::{Block, SnapshotEvent};
 
 /// Where the receiver wants to go on, or whether it has given up.
@@ -57,6 +57,36 @@ fn a_file_is_wanted_again_from_its_damage_on_but_not_for_ever() {
             assert_eq!(next(&mut driver), expected, "byte {damaged_at}");
         }
     }
+}
+
+/// Whatever stands behind its end: another process may have received more.
+#[test]
+fn what_is_there_of_a_file_ends_where_the_file_ends() {
+    let (id, file) = others(35);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 3);
+    driver.wal.begin_part(id);
+    assert_eq!(next(&mut driver), Next::Wants(0));
+    assert!(driver.wal.push_part(0, &file[..file.len() / 2]));
+    driver.background();
+    let mut image = disk.image();
+    let (_, part) = image.iter_mut().find(|(name, _)| name.ends_with(".part")).unwrap();
+    part.clone_from(&file);
+    part.extend_from_slice(&file[..100]);
+    let mut driver = Driver::open_image(&image).unwrap();
+    driver.wal.begin_part(id);
+    assert_eq!(next(&mut driver), Next::Whole);
+}
+
+/// Equal lengths do not make equal files.
+#[test]
+fn a_file_that_is_not_the_one_announced_is_not_taken() {
+    let (id, file) = others(35);
+    let mut driver = filled(&SimDisk::new(1), 3);
+    driver.wal.begin_part(SnapshotId { crc: id.crc ^ 1, ..id });
+    assert_eq!(next(&mut driver), Next::Wants(0));
+    assert!(driver.wal.push_part(0, &file));
+    assert_eq!(next(&mut driver), Next::GivesUp);
 }
 
 /// A server that was forced to be a new cluster makes its snapshots for that: nobody of it would
