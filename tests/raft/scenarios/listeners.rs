@@ -7,6 +7,7 @@ use raftd::wire::client::Command;
 use raftd::wire::error::Error;
 use raftd::wire::watch::{WatchArgs, watch_request};
 
+const MS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 10 * 1024;
 /// Four times what is held for a listener.
 const PUTS: usize = 4 * (WATCH_OUT_HIGH_WATER + WATCH_BATCH_BYTES) / VALUE_BYTES;
