@@ -152,6 +152,36 @@ fn a_segment_that_several_starts_have_filled_knows_all_of_what_it_lost() {
     assert!(seen > 10, "{seen} entries");
 }
 
+/// A leader of the past had sent it, and it was cut off: nobody misses it.
+#[test]
+fn the_damage_of_what_was_cut_off_is_no_loss_and_that_of_what_replaced_it_is_one() {
+    let mut driver = fresh(1);
+    (0..3).for_each(|_| driver.append(1, 300));
+    driver.sync(1).unwrap();
+    driver.wal.truncate(at(2, 1));
+    driver.wal.set_hard_state(hard_state(2), 1);
+    (0..2).for_each(|_| driver.append(2, 300));
+    driver.sync(1).unwrap();
+    driver.append(2, 300);
+    driver.sync(1).unwrap();
+    let (image, log) = (driver.disk.image(), driver.log());
+    let thirds: Vec<usize> = entries_of(&image[SEGMENT])
+        .into_iter()
+        .filter(|(_, kind, number, _)| (*kind, *number) == (1, 3))
+        .map(|(offset, ..)| offset)
+        .collect();
+    let [cut_off, kept] = thirds[..] else { panic!("{thirds:?}") };
+    let damaged = |offset: usize| {
+        let mut image = image.clone();
+        image.get_mut(SEGMENT).unwrap()[offset + 64 + 10] ^= 4;
+        Driver::open_image(&image)
+    };
+    assert_eq!(damaged(cut_off).unwrap().log(), log);
+    let error = damaged(kept).err().expect("it is damaged");
+    let OpenError::Damaged(damage) = error else { panic!("{error}") };
+    assert_eq!(damage.extent, DamageExtent::Entries { first: index(3), last: index(3) });
+}
+
 fn segments(disk: &SimDisk) -> usize {
     disk.image().keys().filter(|name| name.starts_with("log/")).count()
 }
