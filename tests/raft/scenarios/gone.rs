@@ -70,8 +70,7 @@ fn nothing_is_kept_for_a_watch_that_does_not_read_or_is_gone() {
 /// could save any more.
 #[test]
 fn clients_that_hang_up_in_the_middle_of_a_save_make_room_for_others() {
-    let mut nodes = Nodes::new(1);
-    nodes.pass(200 * MS);
+    let mut nodes = with_large_values();
     let (first, _) = nodes.save(1);
     nodes.pass(1_000 * MS);
     assert_eq!(nodes.answers.get(&first), Some(&Answer::Done));
