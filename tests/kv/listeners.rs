@@ -7,6 +7,7 @@ use raftd::kv::{
 };
 use raftd::types::Revision;
 
+use super::checkpoint::reloaded;
 use super::support::{Owned, apply, compact, put, store_with};
 use super::transactions::do_call;
 
@@ -59,22 +60,25 @@ fn advance(watches: &mut Watches<()>, store: &Store, ear: &mut Ear) {
     }
 }
 
-/// Changes "a1", then 2,500 keys that are no one's business, then "a2" if `ends` says so: all in
-/// one revision, whose number it returns.
-fn large_revision(store: &mut Store, ends: bool) -> u64 {
-    let of = |key| Request::Put(PutWith { key, value: b"v", ..PutWith::default() });
+/// Changes the keys that begin, then those of `with_others`, which are no one's business, then those
+/// that end: all in one revision, whose number it returns.
+fn large_revision(store: &mut Store, begin: &[&str], end: &[&str]) -> u64 {
+    fn of<'k>(key: &&'k str) -> Request<'k> {
+        Request::Put(PutWith { key: key.as_bytes(), value: b"v", ..PutWith::default() })
+    }
     let others = DeleteWith { key: b"m", end: RangeEnd::Before(b"n"), prev_kv: false };
-    let mut then = vec![of(b"a1"), Request::Delete(others)];
-    then.extend(ends.then(|| of(b"a2")));
+    let mut then: Vec<Request<'_>> = begin.iter().map(of).collect();
+    then.push(Request::Delete(others));
+    then.extend(end.iter().map(of));
     let mut args = Vec::new();
     TxnParts { then: &then, ..TxnParts::default() }.encode(&mut args);
     do_call(store, None, Command::Txn(Txn::from_args(&args).unwrap()));
     store.revision().0
 }
 
-fn with_others() -> Store {
+fn with_others(count: usize) -> Store {
     let mut store = store_with(1, 1 << 30);
-    let others: Vec<Owned> = (0..2_500).map(|nth| put(&format!("m{nth:04}"), "")).collect();
+    let others: Vec<Owned> = (0..count).map(|nth| put(&format!("m{nth:05}"), "")).collect();
     apply(&mut store, &others);
     store
 }
@@ -84,14 +88,15 @@ fn with_others() -> Store {
 fn a_revision_of_many_slices_is_complete_with_its_last_change_and_not_before() {
     for ends in [true, false] {
         for from_now in [true, false] {
-            let (mut store, mut watches, mut ear) = (with_others(), watches(), Ear::default());
+            let (mut store, mut watches, mut ear) = (with_others(2_500), watches(), Ear::default());
             let range = (&b"a"[..], RangeEnd::Before(b"b"));
             if from_now {
                 listen(&mut watches, &store, range, 0);
                 advance(&mut watches, &store, &mut ear);
                 store.hold_changes(watches.first_unheard());
             }
-            let revision = large_revision(&mut store, ends);
+            let end = if ends { &["a2"][..] } else { &[] };
+            let revision = large_revision(&mut store, &["a1"], end);
             if !from_now {
                 listen(&mut watches, &store, range, revision);
             }
@@ -100,6 +105,33 @@ fn a_revision_of_many_slices_is_complete_with_its_last_change_and_not_before() {
             let first = (revision - 1, true, vec!["a1".to_owned()]);
             assert_eq!(ear.said, [first, (revision, false, last)], "{ends} {from_now}");
         }
+    }
+}
+
+/// Another server has the changes of a revision in another order: what was passed over in this one
+/// may come late in that.
+#[test]
+fn a_revision_that_was_begun_is_read_anew_in_the_store_that_replaces_this_one() {
+    for from_now in [true, false] {
+        let (mut store, mut watches, mut ear) = (with_others(20_000), watches(), Ear::default());
+        let range = (&b"a"[..], RangeEnd::Before(b"b"));
+        if from_now {
+            listen(&mut watches, &store, range, 0);
+            store.hold_changes(watches.first_unheard());
+        }
+        let revision = large_revision(&mut store, &[], &["a2"]);
+        if !from_now {
+            listen(&mut watches, &store, range, revision);
+        }
+        watches.advance(&store, &mut ear);
+        assert!(watches.has_work(&store) && ear.said.is_empty(), "it is in the middle");
+        // There it is the first one.
+        let mut other = reloaded(&mut store);
+        watches.on_store_replaced(&mut ear);
+        other.hold_changes(watches.first_unheard());
+        advance(&mut watches, &other, &mut ear);
+        let first = (revision - 1, true, vec!["a2".to_owned()]);
+        assert_eq!(ear.said, [first, (revision, false, vec![])], "{from_now}");
     }
 }
 
