@@ -108,6 +108,25 @@ fn a_revision_of_many_slices_is_complete_with_its_last_change_and_not_before() {
     }
 }
 
+/// Else a frame could be as large as a transaction, for each who watches.
+#[test]
+fn a_revision_of_large_values_comes_in_several_batches_to_who_keeps_up_too() {
+    let mut store = store_with(1, 1 << 30);
+    let (mut watches, mut ear) = (watches(), Ear::default());
+    listen(&mut watches, &store, (b"a", RangeEnd::Before(b"b")), 0);
+    store.hold_changes(watches.first_unheard());
+    let value = vec![7; 300 * 1024];
+    let of = |key| Request::Put(PutWith { key, value: &value, ..PutWith::default() });
+    let then = [of(&b"a1"[..]), of(b"a2"), of(b"a3"), of(b"a4")];
+    let mut args = Vec::new();
+    TxnParts { then: &then, ..TxnParts::default() }.encode(&mut args);
+    do_call(&mut store, None, Command::Txn(Txn::from_args(&args).unwrap()));
+    advance(&mut watches, &store, &mut ear);
+    let keys = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let (first, rest) = (keys(&["a1", "a2"]), keys(&["a3", "a4"]));
+    assert_eq!(ear.said, [(1, true, first), (2, false, rest)]);
+}
+
 /// Another server has the changes of a revision in another order: what was passed over in this one
 /// may come late in that.
 #[test]
