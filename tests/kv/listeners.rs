@@ -122,7 +122,8 @@ fn a_revision_of_large_values_comes_in_several_batches_to_who_keeps_up_too() {
     TxnParts { then: &then, ..TxnParts::default() }.encode(&mut args);
     do_call(&mut store, None, Command::Txn(Txn::from_args(&args).unwrap()));
     advance(&mut watches, &store, &mut ear);
-    let keys = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let keys =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
     let (first, rest) = (keys(&["a1", "a2"]), keys(&["a3", "a4"]));
     assert_eq!(ear.said, [(1, true, first), (2, false, rest)]);
 }
