@@ -60,8 +60,8 @@ fn advance(watches: &mut Watches<()>, store: &Store, ear: &mut Ear) {
     }
 }
 
-/// Changes the keys that begin, then those of `with_others`, which are no one's business, then those
-/// that end: all in one revision, whose number it returns.
+/// Changes the keys that begin, then those of `with_others`, which are no one's business, then the
+/// keys that end: all in one revision, whose number it returns.
 fn large_revision(store: &mut Store, begin: &[&str], end: &[&str]) -> u64 {
     fn of<'k>(key: &&'k str) -> Request<'k> {
         Request::Put(PutWith { key: key.as_bytes(), value: b"v", ..PutWith::default() })
