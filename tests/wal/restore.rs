@@ -41,8 +41,8 @@ fn a_restored_directory_opens_with_its_snapshot_and_an_empty_log() {
     assert!(matches!(refused, OpenError::NotEmpty { .. }), "{refused}");
 }
 
-/// Both slots of the hard state name the snapshot: the loss of one must not bring back a server that
-/// has nothing, votes, and knows of no entry.
+/// Both slots of the hard state name the snapshot: the loss of one must not bring back a server
+/// that has nothing, votes, and knows of no entry.
 #[test]
 fn a_restored_directory_never_opens_without_its_snapshot() {
     let disk = SimDisk::new(1);
