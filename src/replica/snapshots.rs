@@ -2,9 +2,9 @@
 //!
 //! One is due when more than `--snapshot-entries` entries were applied since the last one, or fewer
 //! that are `--snapshot-log-bytes` of log, **and** the log has grown by at least half of that one's
-//! size, so that snapshots cost at most twice what the log costs; and not sooner than the interval allows, unless disk space presses. Or a client
-//! asks for one (`saves`). A turn writes one slice at most, and slices keep a distance while the
-//! log grows slowly: serving goes on between them.
+//! size, so that snapshots cost at most twice what the log costs; and not sooner than the interval
+//! allows, unless disk space presses. Or a client asks for one (`saves`). A turn writes one slice
+//! at most, and slices keep a distance while the log grows slowly: serving goes on between them.
 //!
 //! Why half: while the next one is written, the last one and the log behind it are still there. So
 //! the disk holds two snapshots, half of one as log, and what is written meanwhile, for which the

@@ -1,9 +1,12 @@
 //! The rules of leases, one by one.
 
+use std::ops::ControlFlow;
+
 use raftd::kv::command::{CommandError, EntryHeader, decode_next, encode_call, encode_command};
 use raftd::kv::command::{encode_header, validate_command};
 use raftd::kv::{
-    Answer, Command, CommandReply, DeleteWith, PutWith, RangeEnd, Refusal, SessionCall, Store,
+    Answer, ChangeCursor, Command, CommandReply, DeleteWith, PutWith, RangeEnd, Refusal,
+    SessionCall, Store,
 };
 use raftd::limits::{LEASE_TTL_S_MAX, LEASES_MAX};
 use raftd::types::{Revision, SessionId, Term};
@@ -83,6 +86,45 @@ fn a_grant_makes_no_revision_and_no_lease_twice() {
     assert_eq!(grant(&mut store, 0, 5), granted(4, 5), "3 is taken");
     let row = store.lease(3).unwrap();
     assert_eq!((row.grant, row.ttl_s, row.due_ms), (1, 60, 61_000));
+}
+
+/// Else the lease that has the number would lose its keys, which then would never go.
+#[test]
+fn a_number_that_clients_have_chosen_is_given_to_nobody_however_many_they_chose() {
+    let mut store = store_with(1, 1 << 20);
+    for lease in [6, 4, 5] {
+        grant(&mut store, lease, 60);
+    }
+    hang(&mut store, "a", 5);
+    hang(&mut store, "b", 6);
+    let (revision, lease, ttl_s) = (store.revision(), 7, 5);
+    let granted = CommandReply::LeaseGrant { revision, lease, ttl_s };
+    assert_eq!(grant(&mut store, 0, ttl_s), granted, "4, 5 and 6 are taken");
+    assert_eq!((keys(&store, 5), keys(&store, 6)), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!(store.lease(7).unwrap().grant, store.lease_grants());
+    assert_eq!(reloaded(&mut store).state_hash(), store.state_hash());
+    let next = CommandReply::LeaseGrant { revision, lease: 8, ttl_s };
+    assert_eq!(grant(&mut reloaded(&mut store), 0, ttl_s), next, "a loaded store counts on");
+}
+
+/// A watch hears of them in that order, on every server.
+#[test]
+fn the_keys_of_a_lease_go_in_the_order_of_their_names() {
+    let mut store = store_with(1, 1 << 20);
+    grant(&mut store, 1, 60);
+    for key in ["c", "a", "d", "b"] {
+        hang(&mut store, key, 1);
+    }
+    done(&mut store, Command::LeaseRevoke { lease: 1 });
+    let mut gone = Vec::new();
+    let mut cursor = ChangeCursor::at(store.revision());
+    let read = store.read_changes(&mut cursor, 10, &mut |event| {
+        assert!(event.is_delete());
+        gone.push(event.key()[0]);
+        ControlFlow::Continue(())
+    });
+    assert!(read.is_ok());
+    assert_eq!(gone, b"abcd");
 }
 
 /// Whoever may write could fill all memory with leases else.

@@ -8,6 +8,7 @@ mod determinism;
 mod formats;
 mod gate;
 mod leases;
+mod listeners;
 mod memory;
 mod model;
 mod quota;

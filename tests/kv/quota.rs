@@ -107,6 +107,10 @@ fn the_copy_of_a_call_that_was_done_adds_nothing() {
     do_call(&mut store, None, delete("key", "").as_command());
     assert!(!grows(&store, 1), "it was done");
     assert!(grows(&store, 2));
+    let acknowledges = SessionCall { session, sequence: 3, acknowledged: 2 };
+    do_call(&mut store, Some(acknowledges), put("other", "").as_command());
+    assert!(!grows(&store, 1) && !grows(&store, 2), "they were acknowledged");
+    assert!(grows(&store, 4));
 }
 
 /// A call names what it acknowledges, and the session has not heard of it yet.

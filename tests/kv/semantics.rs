@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use raftd::kv::{CommandReply, RangeEnd, RangeError, RangeRequest};
 use raftd::types::{LogIndex, Revision};
 
+use super::sessions::{Item, apply_at, call};
 use super::support::{apply, compact, delete, entry, everything, put, read, store_with};
 
 #[test]
@@ -122,4 +123,34 @@ fn the_stamp_never_goes_back() {
     store.apply(super::support::at(LogIndex::new(2)), &[0x92, 1, 5], &mut |_| ()).unwrap();
     assert_eq!(store.stamp_ms(), 1_700_000_000_000);
     assert_eq!(store.applied(), LogIndex::new(2));
+}
+
+/// Its clients may have followed the old cluster beyond the state that it begins with.
+#[test]
+fn a_new_cluster_begins_above_all_that_the_old_one_can_have_said() {
+    let mut store = store_with(1, 1 << 20);
+    apply(&mut store, &[put("a", "1"), put("a", "2"), delete("a", ""), put("b", "1")]);
+    let open = [Item::Open];
+    let [CommandReply::OpenSession { session }] = apply_at(&mut store, 1, &open)[..] else {
+        panic!("a session is opened");
+    };
+    store.begin_anew(1000);
+    let begun = Revision(5 + 1000);
+    assert_eq!((store.revision(), store.compact_revision()), (begun, begun));
+    assert_eq!(store.history_bytes(), 0, "nothing of before can be watched or read");
+    store.tidy(100);
+    assert_eq!(store.footprint().uncompacted, 0);
+    let compacted = RangeError::Compacted { compact_revision: begun };
+    assert_eq!(read(&store, &everything(5)).unwrap_err(), compacted);
+    assert_eq!(read(&store, &everything(0)).unwrap().0.len(), 1);
+    let reply = CommandReply::Put { revision: begun.next() };
+    assert_eq!(apply(&mut store, &[put("a", "3")]), [reply]);
+    let late = call(session, 1, 0, put("b", "again"));
+    assert_eq!(apply_at(&mut store, 1, &[late]), [CommandReply::SessionExpired]);
+    let [CommandReply::OpenSession { session: next }] = apply_at(&mut store, 1, &open)[..] else {
+        panic!("a session is opened");
+    };
+    assert!(next > session, "its number is not given again");
+    let copy = super::checkpoint::reloaded(&mut store);
+    assert_eq!(copy.state_hash(), store.state_hash());
 }

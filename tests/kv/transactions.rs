@@ -391,6 +391,56 @@ fn what_was_there_before_is_not_cut_and_a_range_is() {
     assert_eq!(body[body.len() - 2..], [0xc3, 1], "d is there and had no room");
 }
 
+/// Whichever requests they are of, and however deep they stand.
+#[test]
+fn what_was_there_before_counts_of_all_requests_together() {
+    let mut store = store_with(1, 1 << 30);
+    let value = vec![b'v'; RANGE_REPLY_BYTES_MAX / 2];
+    for key in [b"a", b"b"] {
+        do_command(&mut store, Command::Put { key, value: &value });
+    }
+    let hash = store.state_hash();
+    let put_of = |key: &'static str, prev_kv| {
+        Request::Put(PutWith { prev_kv, ..put_of(key.as_bytes(), b"w") })
+    };
+    let delete = |key: &'static str| {
+        let key = key.as_bytes();
+        Request::Delete(DeleteWith { key, end: RangeEnd::Key, prev_kv: true })
+    };
+    let inner = args(TxnParts { then: &[put_of("b", true)], ..TxnParts::default() });
+    let inner = Request::Txn(Txn::from_args(&inner).unwrap());
+    let too_large = CommandReply::Refused { why: Refusal::AnswerTooLarge };
+    for then in [
+        [put_of("a", true), put_of("b", true)],
+        [put_of("a", true), delete("b")],
+        [delete("a"), put_of("b", true)],
+        [delete("a"), delete("b")],
+        [put_of("a", true), inner],
+    ] {
+        let (reply, body) = do_txn(&mut store, TxnParts { then: &then, ..TxnParts::default() });
+        assert_eq!((reply, body.len()), (too_large, 0), "{then:?}");
+        assert_eq!(store.state_hash(), hash, "nothing was done");
+    }
+    let then = [put_of("a", true), put_of("b", false)];
+    let (reply, body) = do_txn(&mut store, TxnParts { then: &then, ..TxnParts::default() });
+    assert_eq!(reply, CommandReply::Txn { revision: Revision(4), succeeded: true });
+    assert!(body.len() > value.len());
+}
+
+/// etcd's: of two ranges that cannot be read the first one says why.
+#[test]
+fn the_first_range_that_cannot_be_read_refuses_a_transaction() {
+    let mut store = store_with(1, 1 << 20);
+    apply(&mut store, &[put("a", "1"), put("a", "2"), put("a", "3"), compact(4)]);
+    let of = |revision| Request::Range(RangeRequest { end: RangeEnd::Key, ..everything(revision) });
+    let compacted = RangeError::Compacted { compact_revision: Revision(4) };
+    let future = RangeError::Future { revision: Revision(4) };
+    for (then, why) in [([of(2), of(9)], compacted), ([of(9), of(2)], future)] {
+        let (reply, _) = do_txn(&mut store, TxnParts { then: &then, ..TxnParts::default() });
+        assert_eq!(reply, CommandReply::Refused { why: Refusal::Range(why) });
+    }
+}
+
 fn open(store: &mut Store) -> SessionId {
     match do_command(store, Command::OpenSession) {
         (CommandReply::OpenSession { session }, _) => session,

@@ -359,7 +359,7 @@ fn a_closed_segment_knows_what_it_lost() {
 }
 
 /// Offset, kind, index and payload length of each record.
-fn entries_of(bytes: &[u8]) -> Vec<(usize, u8, usize, usize)> {
+pub(super) fn entries_of(bytes: &[u8]) -> Vec<(usize, u8, usize, usize)> {
     let number = |at: usize| {
         usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap()
     };

@@ -9,6 +9,7 @@ mod golden;
 mod inspection;
 mod operating_system;
 mod power_loss;
+mod reopened;
 mod restore;
 mod room;
 pub(crate) mod sim_disk;

@@ -41,6 +41,28 @@ fn a_restored_directory_opens_with_its_snapshot_and_an_empty_log() {
     assert!(matches!(refused, OpenError::NotEmpty { .. }), "{refused}");
 }
 
+/// Both slots of the hard state name the snapshot: the loss of one must not bring back a server
+/// that has nothing, votes, and knows of no entry.
+#[test]
+fn a_restored_directory_never_opens_without_its_snapshot() {
+    let disk = SimDisk::new(1);
+    make(&disk.disk()).unwrap();
+    let without = |names: &[&str], slot: usize| {
+        let mut image = disk.image();
+        names.iter().for_each(|name| image.get_mut(*name).unwrap()[slot..slot + 4096].fill(0));
+        SimDisk::from_image(&image, 1)
+    };
+    for slot in [0, 4096] {
+        assert_whole(&without(&["hs.0"], slot));
+        assert_whole(&without(&["hs.1"], slot));
+        let both = without(&["hs.0", "hs.1"], slot);
+        match Driver::open(&both) {
+            Ok(_) => assert_whole(&both),
+            Err(error) => assert!(matches!(error, OpenError::HardStateLost { .. }), "{error}"),
+        }
+    }
+}
+
 /// A directory without IDENTITY once looked new to a server, which founded a cluster in it.
 #[test]
 fn a_restore_cut_short_anywhere_is_refused_by_name_or_whole_and_a_rerun_completes_it() {

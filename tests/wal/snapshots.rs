@@ -1,6 +1,7 @@
 //! Snapshots and the log behind them: what comes into force and when, what goes and what stays.
 
 mod cuts;
+mod received;
 
 use super::sim_disk::SimDisk;
 use super::support::{Driver, LogEntry, at, hard_state, index, options, payload, snapshot_blocks};

@@ -88,6 +88,30 @@ fn propose_again(uncommitted_bytes_max: usize) {
     assert!(nodes.status_of(leader).compact_revision.0 > 0, "it was forgotten");
 }
 
+/// One compaction is on its way at a time; when it is done, the next one may be.
+#[test]
+fn a_leader_gives_up_its_history_again_and_again() {
+    const MOST: u64 = 8 * 1024;
+    for count in [1, 3] {
+        let tuning = Tuning { history_bytes_max: MOST, ..Tuning::default() };
+        let mut nodes = Nodes::tuned(count, tuning);
+        nodes.pass(200 * MS);
+        let leader = nodes.leader().expect("elected");
+        let (mut times, mut compacted) = (0, nodes.status_of(leader).compact_revision);
+        for _ in 0..600 {
+            nodes.put(leader, "k");
+            nodes.pass(5 * MS);
+            let status = nodes.status_of(leader);
+            assert!(status.history_bytes < MOST + 1024, "{} bytes", status.history_bytes);
+            times += u64::from(status.compact_revision > compacted);
+            compacted = status.compact_revision;
+        }
+        assert_eq!(nodes.leader(), Some(leader));
+        // Each leaves half of it, some thirty puts.
+        assert!((8..40).contains(&times), "{times} compactions of {count} servers");
+    }
+}
+
 /// It waited for room to open its term, and sent its clients to a leader that could not be.
 #[test]
 fn a_server_alone_whose_disk_is_full_says_so_after_a_restart() {

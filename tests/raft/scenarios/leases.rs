@@ -316,6 +316,26 @@ fn an_expiry_does_not_end_a_lease_of_the_same_number_that_was_granted_meanwhile(
     assert_eq!(row(&nodes, leader), None);
 }
 
+/// A leader that hands over takes no entry. What it would have said of a lease then is said once
+/// the other has not taken over.
+#[test]
+fn a_lease_that_is_due_during_a_handover_that_fails_ends_after_it() {
+    let (mut nodes, leader, [target, _]) = cluster(NEVER);
+    grant(&mut nodes, leader, 3);
+    nodes.pass(2_700 * MS);
+    let last = nodes.status_of(leader).last_index;
+    nodes.freeze(target);
+    let asked = nodes.transfer_leadership(leader, target);
+    nodes.pass(200 * MS);
+    let status = nodes.status_of(leader);
+    assert_eq!((status.role.as_str(), status.last_index), ("leader", last), "it takes no entry");
+    assert!(lives(&nodes, leader), "though its time has passed");
+    nodes.pass(1_000 * MS);
+    assert!(matches!(nodes.answers.get(&asked), Some(Answer::Failed(_))), "{:?}", nodes.answers);
+    assert_eq!(nodes.leader(), Some(leader));
+    assert!(!lives(&nodes, leader));
+}
+
 /// I1: the process of a leader is stopped for longer than its lease lives; another leads, and keeps
 /// it alive.
 #[test]

@@ -2,9 +2,12 @@
 
 use super::nodes::{Answer, Nodes, Tuning};
 use raftd::limits::{WATCH_BATCH_BYTES, WATCH_KEYS_BYTES_MAX, WATCH_OUT_HIGH_WATER};
+use raftd::types::Revision;
 use raftd::wire::client::Command;
 use raftd::wire::error::Error;
+use raftd::wire::watch::{WatchArgs, watch_request};
 
+const MS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 10 * 1024;
 /// Four times what is held for a listener.
 const PUTS: usize = 4 * (WATCH_OUT_HIGH_WATER + WATCH_BATCH_BYTES) / VALUE_BYTES;
@@ -28,6 +31,37 @@ fn a_listener_that_does_not_read_costs_a_frame_and_hears_the_rest_when_it_does()
     let newest = nodes.status_of(1).revision.0;
     let all: Vec<u64> = (before + 1..=newest).collect();
     assert_eq!((nodes.heard.get(&watch), all.len()), (Some(&all), PUTS));
+}
+
+/// Who waits for changes and hears that there were none goes nowhere else: a server that is cut off
+/// does not know.
+#[test]
+fn a_server_without_a_leader_does_not_say_that_nothing_happened() {
+    let (mut nodes, leader, [nth, other]) = Nodes::cluster();
+    let (_, connection) = nodes.watch_unread(nth, "k");
+    let args = WatchArgs {
+        key: b"k",
+        end: b"",
+        start: Revision(0),
+        prev_kv: false,
+        no_put: false,
+        no_delete: false,
+        progress_ms: 100,
+    };
+    nodes.ask_on(connection, |bytes, number| watch_request(bytes, number, &args));
+    let grown = |nodes: &mut Nodes| {
+        let before = nodes.unread_bytes(nth, connection);
+        nodes.pass(2_000 * MS);
+        nodes.unread_bytes(nth, connection) - before
+    };
+    assert!(grown(&mut nodes) > 100, "twenty times that all is quiet");
+    nodes.cut(nth, leader);
+    nodes.cut(nth, other);
+    nodes.pass(1_000 * MS);
+    assert_eq!(grown(&mut nodes), 0, "it has lost its leader");
+    nodes.mend();
+    nodes.pass(2_000 * MS);
+    assert!(grown(&mut nodes) > 100);
 }
 
 /// Nine watches whose keys were as long as a request may be took all the room that a cluster of

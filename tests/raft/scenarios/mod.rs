@@ -56,6 +56,7 @@ mod compactions;
 mod diverged;
 mod expect;
 mod forced;
+mod gone;
 mod lease_lists;
 mod leases;
 mod listeners;

@@ -78,3 +78,49 @@ fn a_range_that_waits_for_room_lets_the_server_sleep() {
     nodes.pass(500 * MS);
     assert_eq!(nodes.answers.get(&number), Some(&Answer::Done));
 }
+
+/// Five values of a megabyte, one in each part of an answer, and somebody who has asked for all of
+/// them and reads nothing by itself.
+fn long_answer() -> (Nodes, ConnectionId) {
+    let working = WorkingLimits { range_part_bytes: 1, ..WorkingLimits::default() };
+    let segment_bytes = 16 << 20;
+    let mut nodes = Nodes::tuned(1, Tuning { segment_bytes, working, ..Tuning::default() });
+    nodes.pass(500 * MS);
+    for key in [b"a", b"b", b"c", b"d", b"e"] {
+        nodes.command(1, None, Command::Put { key, value: &[7; VALUE_BYTES] });
+        nodes.pass(50 * MS);
+    }
+    let (_, connection) = nodes.read_all(1);
+    nodes.stop_reading(connection);
+    nodes.pass(10 * MS);
+    assert!(nodes.kept_for_ranges(1).is_some(), "it is answered at once");
+    (nodes, connection)
+}
+
+const VALUE_BYTES: usize = 1_000_000;
+
+/// A client had half a minute for all of a long answer, and not for each part.
+#[test]
+fn who_reads_a_long_answer_slowly_and_steadily_gets_all_of_it() {
+    let (mut nodes, connection) = long_answer();
+    let (mut taken, mut quarters) = (0, 0);
+    while nodes.kept_for_ranges(1).is_some() || nodes.unread_bytes(1, connection) > 0 {
+        let before = nodes.unread_bytes(1, connection);
+        nodes.take_some(1, connection, 25_000);
+        taken += before - nodes.unread_bytes(1, connection);
+        nodes.pass(250 * MS);
+        quarters += 1;
+    }
+    assert!(quarters > 4 * 40, "{quarters} quarters of a second are too few");
+    assert!(taken > 5 * VALUE_BYTES, "{taken} bytes came");
+}
+
+#[test]
+fn who_does_not_read_a_long_answer_is_left_after_half_a_minute() {
+    let (mut nodes, connection) = long_answer();
+    nodes.pass(29_000 * MS);
+    assert!(nodes.kept_for_ranges(1).is_some(), "it may still come to it");
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.kept_for_ranges(1), None);
+    assert_eq!(nodes.unread_bytes(1, connection), 0);
+}

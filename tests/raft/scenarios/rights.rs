@@ -14,6 +14,7 @@ use raftd::wire::leases::{KeysFrom, LeaseRequest, lease_request};
 use raftd::wire::members::MemberRequest;
 use raftd::wire::scram::PasswordKeys;
 use raftd::wire::watch::{WatchArgs, watch_request};
+use std::collections::BTreeSet;
 
 const MS: u64 = 1_000_000;
 const SALT: &[u8] = &[0x11; 16];
@@ -170,6 +171,52 @@ fn every_server_judges_reads_where_it_answers_them() {
         });
         assert_eq!(answer(&mut nodes, read), denied(Denial::NotPermitted), "server {nth}");
     }
+}
+
+/// Of the reads that wait together, those of nobody once took the names of those behind them.
+#[test]
+fn a_read_of_nobody_stays_one_among_those_of_others() {
+    let (mut nodes, _) = guarded(Tuning::default());
+    for nth in 1..=3 {
+        // Its requests come first, for it was here first.
+        let nobody = nodes.read_unread(nth, "b", 0);
+        nodes.read_on(nth, nobody);
+        let (root, _) = nodes.log_in(nth, "root", &keys("root"));
+        let last = nodes.read_unread(nth, "b", 0);
+        nodes.read_on(nth, last);
+        for consistency in [Consistency::Linearizable, Consistency::Lease] {
+            let reads = [nobody, nobody, root, last]
+                .map(|connection| read_b(&mut nodes, connection, consistency));
+            nodes.pass(100 * MS);
+            let heard = reads.map(|read| nodes.answers.remove(&read).expect("it is answered"));
+            let no_user = || denied(Denial::NoUser);
+            assert_eq!(heard, [no_user(), no_user(), Answer::Done, no_user()], "server {nth}");
+            // Nor do those who come next take the names of those before them.
+            let reads = [nobody; 3].map(|connection| read_b(&mut nodes, connection, consistency));
+            nodes.pass(100 * MS);
+            let heard = reads.map(|read| nodes.answers.remove(&read).expect("it is answered"));
+            assert_eq!(heard, [no_user(), no_user(), no_user()], "server {nth}");
+        }
+    }
+}
+
+/// Else whoever has overheard a proof can send it again.
+#[test]
+fn no_two_logins_are_asked_the_same() {
+    let (mut nodes, _) = guarded(Tuning::default());
+    let (mut nonces, mut asked) = (BTreeSet::new(), 0);
+    for start in 0..2 {
+        for (nth, user) in (1..=3).flat_map(|nth| [(nth, "alice"), (nth, "alice"), (nth, "eve")]) {
+            let (_, challenge) = nodes.challenge(nth, user);
+            let Answer::Challenge(nonce, ..) = challenge else { panic!("{challenge:?}") };
+            asked += 1;
+            assert!(nonces.insert(nonce), "the same again, by server {nth} in start {start}");
+        }
+        (1..=3).for_each(|nth| nodes.crash(nth));
+        (1..=3).for_each(|nth| nodes.boot(nth).expect("its disk is well"));
+        nodes.pass(2_000 * MS);
+    }
+    assert_eq!((nonces.len(), asked), (18, 18));
 }
 
 #[test]

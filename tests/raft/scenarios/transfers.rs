@@ -171,6 +171,29 @@ fn a_leader_whose_snapshot_is_damaged_makes_another() {
     assert!(has_all(&nodes, behind, leader));
 }
 
+/// What is sent is held against the name of the snapshot: all of it, from the beginning on. What an
+/// attempt before this one has read may have rotted since.
+#[test]
+fn a_leader_finds_its_snapshot_damaged_though_its_first_attempt_was_cut_short() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    while nodes.part_stored(behind).is_none() {
+        nodes.let_one_background_through(behind);
+        nodes.pass(20 * MS);
+    }
+    assert_eq!(nodes.part_stored(behind), Some(0), "a piece is there, and not on the disk");
+    let bytes = nodes.status_of(behind).snapshot_expected;
+    assert!((16 * 1024..32 * 1024).contains(&bytes), "its middle is in the first of two pieces");
+    nodes.rot_snapshot(leader);
+    nodes.crash(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.release_background(behind);
+    nodes.pass(5_000 * MS);
+    assert!(has_all(&nodes, behind, leader), "{:?}", nodes.status_of(behind));
+}
+
 /// Seed 4634: nothing was applied since the snapshot that had rotted, and nothing could be, for the
 /// quorum needed the follower that waited for it. It is made again, under the same name.
 #[test]

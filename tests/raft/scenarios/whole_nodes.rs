@@ -58,6 +58,27 @@ fn who_asked_for_a_change_that_another_one_replaced_hears_that_its_outcome_is_un
     }
 }
 
+/// The same where no other change comes: the entry that replaces it is of another kind.
+#[test]
+fn who_asked_for_a_change_that_was_replaced_hears_so_though_nobody_changes_anything() {
+    let (mut nodes, old, [one, _]) = Nodes::cluster();
+    put(&mut nodes, old, "before");
+    let last = nodes.status_of(old).last_index;
+    let changed = nodes.remove_member(old, one);
+    nodes.turn_and_freeze(old);
+    assert_eq!(nodes.status_of(old).last_index, last.next());
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.pass(500 * MS);
+    nodes.thaw(old);
+    nodes.pass(500 * MS);
+    assert_eq!(nodes.answers.get(&changed), Some(&Answer::Failed(Error::OutcomeUnknown)));
+    // The next one is done, by the leader of now.
+    let new = nodes.leader().expect("all are well");
+    let again = nodes.remove_member(new, old);
+    nodes.pass(1_000 * MS);
+    assert_eq!(nodes.answers.get(&again), Some(&Answer::Done));
+}
+
 /// C4 (openraft's `io_ordering.md`), in the record: an entry of term 5 never stands on the disk of
 /// a server that would still follow a leader of term 1, wherever the power goes.
 #[test]

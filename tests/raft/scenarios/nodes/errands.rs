@@ -32,6 +32,12 @@ impl Nodes {
         self.ask(nth, |out, asked| MemberRequest::Remove { node: id(member) }.encode(out, asked)).0
     }
 
+    /// Asks `nth` to hand over to another; the request's number.
+    pub(in crate::raft) fn transfer_leadership(&mut self, nth: usize, to: usize) -> u64 {
+        let transfer = MemberRequest::Transfer { node: Some(id(to)) };
+        self.ask(nth, |out, asked| transfer.encode(out, asked)).0
+    }
+
     /// Asks `nth` to add a server that stays a learner; the request's number.
     pub(in crate::raft) fn add_learner(&mut self, nth: usize, learner: usize) -> u64 {
         let address = format!("sim:{learner}");

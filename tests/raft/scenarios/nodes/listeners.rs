@@ -58,6 +58,12 @@ impl Nodes {
         node.unsent(connection).len()
     }
 
+    /// Versions that a server holds beside the newest ones.
+    pub(in crate::raft) fn versions_to_free(&self, nth: usize) -> usize {
+        let node = self.machines[nth - 1].node.as_ref().expect("it is up");
+        node.inspect().store.footprint().uncompacted
+    }
+
     /// The other end reads nothing from now on.
     pub(in crate::raft) fn stop_reading(&mut self, connection: ConnectionId) {
         self.unread.push(connection);

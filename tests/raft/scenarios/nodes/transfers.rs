@@ -40,6 +40,12 @@ impl Nodes {
         assert!(self.machine(nth).run_background(now), "a job is held");
     }
 
+    /// How much of the snapshot that a server receives is on its disk. Bytes.
+    pub(in crate::raft) fn part_stored(&self, nth: usize) -> Option<u64> {
+        let node = self.machines[nth - 1].node.as_ref().expect("it is up");
+        node.inspect().wal.part().and_then(|(_, stored)| stored)
+    }
+
     /// What the newest connection between two servers carries is lost from now on, and neither of
     /// them hears of it.
     pub(in crate::raft) fn lose_newest_connection(&mut self, one: usize, other: usize) {
