@@ -215,7 +215,7 @@ fn report(seen: &Seen, status: &Status) {
     let (growing, grown): (Vec<_>, Vec<_>) =
         seen.periods.iter().partition(|it: &&Period| it.index <= seen.filled_at);
     for (when, periods) in [("while it grew", growing), ("then", grown)] {
-        let most = |of: fn(&Period) -> u64| periods.iter().map(|it| of(it)).max().unwrap_or(0);
+        let most = |of: fn(&Period) -> u64| periods.iter().map(of).max().unwrap_or(0);
         let snapshot = most(|it| it.snapshot_bytes);
         let (disk, log) = (most(|it| it.most_disk), most(|it| it.most_log));
         println!("grown: {id}: {when} {} snapshots of at most {snapshot} bytes", periods.len());
