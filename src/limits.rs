@@ -128,6 +128,9 @@ pub const RANGE_OUT_HIGH_WATER: usize = 2 * RANGE_PART_BYTES;
 /// Ranges under way at once; one more gets Busy. Each is looked at in each turn.
 pub const RANGES_MAX: usize = 1024;
 
+/// The same of one connection: whoever does not read is to leave places to the others.
+pub const CONNECTION_RANGES_MAX: usize = RANGES_MAX / 4;
+
 /// What all ranges under way keep from turn to turn: which keys they are at, and what they have
 /// sorted so far; what they ask besides is part of `WAITING_READ_BYTES_MAX`. Beyond, who wants more
 /// gets Busy, unless it is alone. Five of the largest sorted ones, or one key of any size. Bytes.
