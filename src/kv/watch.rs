@@ -271,8 +271,12 @@ impl<T: Copy> Watches<T> {
         !self.behind.is_empty() || (self.synced > 0 && self.fed.revision <= store.revision)
     }
 
-    /// Hands out what was changed since, and lets those behind read on: a bounded piece.
+    /// Hands out what was changed since, and lets those behind read on: a bounded piece. Of a
+    /// revision that is being made nobody hears before it is.
     pub fn advance(&mut self, store: &Store, outlet: &mut impl Outlet<T>) {
+        if store.is_halfway() {
+            return;
+        }
         let mut bytes = BYTES_PER_TURN;
         self.feed(store, outlet, &mut bytes);
         self.catch_up(store, outlet, &mut bytes);

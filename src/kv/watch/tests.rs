@@ -1,7 +1,7 @@
 //! How much of its queue and of its index a turn looks at, which nothing from outside shows.
 
 use super::*;
-use crate::kv::StoreOptions;
+use crate::kv::{DeleteWith, StoreOptions};
 
 struct Nobody;
 
@@ -26,6 +26,14 @@ impl Outlet<u32> for Everybody {
     fn write(&mut self, _to: u32, _batch: &Batch<'_, '_>) {}
 
     fn end(&mut self, _to: u32, _why: WatchEnd) {}
+}
+
+/// Deletes all keys in one revision.
+fn delete_all(store: &mut Store) {
+    let (hash, key, end) = (store.index.hash(&[0]), &[0][..], RangeEnd::Unbounded);
+    let (delete, mut steps) = (DeleteWith { key, end, prev_kv: false }, usize::MAX);
+    let done = store.delete_slice(hash, &delete, &mut steps, None);
+    assert!(matches!(done, Some(Ok(deleted)) if deleted > 0));
 }
 
 fn written() -> Store {
@@ -97,7 +105,7 @@ fn a_large_revision_makes_some_fall_behind_in_each_turn() {
         let spec = WatchSpec { key, end, start, prev_kv, no_put, no_delete };
         watches.open(&store, &spec, number);
     }
-    store.delete_range(store.index.hash(&[0]), &[0], RangeEnd::Unbounded);
+    delete_all(&mut store);
     let (mut before, mut turns) = (watches.synced, 0);
     while watches.synced > 0 {
         watches.advance(&store, &mut Nobody);

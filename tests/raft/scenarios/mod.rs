@@ -43,6 +43,7 @@ mod compactions;
 mod diverged;
 mod expect;
 mod forced;
+mod halfway;
 mod lease_lists;
 mod leases;
 mod listeners;
