@@ -8,18 +8,18 @@
 //! ```
 //!
 //! A range of a million keys takes 100 to 200 ms, and nobody is to wait so long for the loop. So a
-//! delete that is a command of its own goes on in slices, and until the last one its entry is **half
-//! applied**: `Store::is_halfway`. Nothing else is applied meanwhile, so where a node stops between
-//! two slices is its own affair, and all make the same state of the log. In between
+//! delete that is a command of its own goes on in slices, and until the last one its entry is
+//! **half applied**: `Store::is_halfway`. Nothing else is applied meanwhile, so where a node stops
+//! between two slices is its own affair, and all make the same state of the log. In between
 //!
 //! - `applied` is the entry before, `revision` the one before, and the state hash that of the last
 //!   whole entry: it is taken before each entry;
-//! - whatever reads what is current must wait (`replica` sees to it); a walk that has begun goes on,
-//!   for it reads a revision, and passes over what is newer;
+//! - whatever reads what is current must wait (`replica` sees to it); a walk that has begun goes
+//!   on, for it reads a revision, and passes over what is newer;
 //! - so does a checkpoint that has begun, and none begins: it is of whole entries. A crash, and a
 //!   snapshot that takes the store's place, leave nothing of the half;
-//! - nobody hears of a change: those in the ring are of a revision that is not made, and watches are
-//!   not fed before it is. Whoever begins to watch from now on hears of all of it;
+//! - nobody hears of a change: those in the ring are of a revision that is not made, and watches
+//!   are not fed before it is. Whoever begins to watch from now on hears of all of it;
 //! - a key leaves its lease with its tombstone, and leases end by commands, which wait;
 //! - the live keys, their bytes and the history are counted key by key. A quota judges what is not
 //!   in the log yet by them, and what is admitted so would be after the last slice as well;

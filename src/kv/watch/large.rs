@@ -13,8 +13,8 @@
 //! connection may have ten thousand watches, and room for some hundred batches. Who is to hear of
 //! more than a batch holds falls behind and reads the revision as history, in slices; so do those
 //! for whom there is no place in `found`. Why not all: each of them looks at the whole revision.
-//! When ten thousand keys were deleted under a watch of each, that was a hundred million looks, of 7
-//! to 8 s together.
+//! When ten thousand keys were deleted under a watch of each, that was a hundred million looks, of
+//! 7 to 8 s together.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
