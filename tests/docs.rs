@@ -90,6 +90,7 @@ fn the_limits_are_the_ones_in_the_sources() {
         ("RANGE_PART_BYTES", limits::RANGE_PART_BYTES),
         ("RANGE_OUT_HIGH_WATER", limits::RANGE_OUT_HIGH_WATER),
         ("RANGES_MAX", limits::RANGES_MAX),
+        ("CONNECTION_RANGES_MAX", limits::CONNECTION_RANGES_MAX),
         ("RANGES_BYTES_MAX", limits::RANGES_BYTES_MAX),
         ("SORTED_KEYS_MAX", limits::SORTED_KEYS_MAX),
         ("CLIENT_INPUT_LARGE_BYTES_MAX", limits::CLIENT_INPUT_LARGE_BYTES_MAX),

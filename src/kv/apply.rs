@@ -17,7 +17,8 @@ use crate::types::{LogIndex, LogPosition, Revision, Term};
 use super::Store;
 use super::answer::{Answer, CommandReply, Refusal, revision_of_reply};
 use super::auth::{Asker, AuthChange};
-use super::command::{self, Command, CommandError, Issued, SessionCall};
+use super::checkpoint::Sliced;
+use super::command::{self, Command, CommandError, DeleteWith, Issued, SessionCall};
 use super::index::KeyHash;
 use super::lease::{NewLease, Said};
 use super::session::Standing;
@@ -61,24 +62,52 @@ impl Store {
         payload: &[u8],
         reply: &mut dyn FnMut(Answer<'_>),
     ) -> Result<(), ApplyError> {
+        let mut steps = usize::MAX;
+        let sliced = self.apply_slice(position, payload, &mut steps, reply)?;
+        assert_eq!(sliced, Sliced::Done, "a slice without an end holds everything");
+        Ok(())
+    }
+
+    /// As `apply`, as far as `steps` go: a delete of a range that takes more stops within itself,
+    /// and the next call, with the same entry, goes on there (`kv/deletion.rs`). Other commands
+    /// take none.
+    pub fn apply_slice(
+        &mut self,
+        position: LogPosition,
+        payload: &[u8],
+        steps: &mut usize,
+        reply: &mut dyn FnMut(Answer<'_>),
+    ) -> Result<Sliced, ApplyError> {
         let LogPosition { term, index } = position;
         assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
-        self.term = term;
         let failed = |why| ApplyError { index, why };
-        let mut reader = Reader::new(payload);
-        let header = command::decode_header(&mut reader).map_err(failed)?;
-        self.stamp_ms = self.stamp_ms.max(header.stamp_ms);
-        self.sessions.expire(self.stamp_ms);
-        let mut group = Group::new();
         let mut body = std::mem::take(&mut self.body);
+        let mut reader = Reader::new(&payload[self.progress.from..]);
+        if self.is_halfway() {
+            let issued = command::decode_issued(&mut reader).map_err(failed)?;
+            let hash = self.hash_of(&issued.command);
+            let Some(outline) = self.execute_new(hash, issued, steps, &mut body) else {
+                self.body = body;
+                return Ok(Sliced::More);
+            };
+            self.progress.from = 0;
+            reply(Answer { outline, body: &body });
+        } else {
+            self.begin_entry(term, &mut reader).map_err(failed)?;
+        }
+        let mut group = Group::new();
         while !reader.is_empty() {
             group.read(self, &mut reader).map_err(failed)?;
             group.touch(self);
             self.free_due(group.spent());
             group.touch_places(self);
-            for (hash, issued) in group.commands() {
+            for (rest_bytes, hash, issued) in group.commands() {
                 body.clear();
-                let outline = self.execute_issued(hash, issued, &mut body);
+                let Some(outline) = self.execute_issued(hash, issued, steps, &mut body) else {
+                    self.progress.from = payload.len() - rest_bytes;
+                    self.body = body;
+                    return Ok(Sliced::More);
+                };
                 reply(Answer { outline, body: &body });
             }
         }
@@ -86,6 +115,15 @@ impl Store {
         body.shrink_to(BODY_BYTES_KEPT);
         self.body = body;
         self.applied = index;
+        Ok(Sliced::Done)
+    }
+
+    fn begin_entry(&mut self, term: Term, reader: &mut Reader<'_>) -> Result<(), CommandError> {
+        self.progress.hash_before = self.state_hash();
+        self.term = term;
+        let header = command::decode_header(reader)?;
+        self.stamp_ms = self.stamp_ms.max(header.stamp_ms);
+        self.sessions.expire(self.stamp_ms);
         Ok(())
     }
 
@@ -96,41 +134,41 @@ impl Store {
         self.applied = index;
     }
 
-    /// Executes a command if whoever asks may, by the rights that the command before it has left. A
-    /// command without the right changes nothing, and its session has never heard of it.
+    /// Executes a command if whoever asks may, by the rights that the command before it has left,
+    /// and unless it is a call of a session that was before: then its first reply is all it makes.
+    /// A command without the right changes nothing, and its session has never heard of it. `None`:
+    /// it has begun, and is gone on with by `execute_new`.
     #[inline]
     fn execute_issued(
         &mut self,
         hash: KeyHash,
         issued: Issued<'_>,
+        steps: &mut usize,
         body: &mut Vec<u8>,
-    ) -> CommandReply {
-        let Issued { asker, call, command } = issued;
-        if let Err(why) = self.judge(asker, &command) {
-            return CommandReply::Refused { why: Refusal::Denied(why) };
+    ) -> Option<CommandReply> {
+        if let Err(why) = self.judge(issued.asker, &issued.command) {
+            return Some(CommandReply::Refused { why: Refusal::Denied(why) });
         }
-        match call {
-            None => self.execute(hash, asker, command, body),
-            Some(call) => self.execute_once(hash, (asker, call), command, body),
+        if let Some(call) = issued.call
+            && let Some(reply) = self.reply_of_before(issued.asker, call, body)
+        {
+            return Some(reply);
         }
+        self.execute_new(hash, issued, steps, body)
     }
 
-    /// Executes a call of a session unless it was before: then its first reply is all it makes. The
-    /// test and the note that makes the next test fail are one step, with nothing between.
-    fn execute_once(
+    /// What a call of a session has made before, or what keeps it from being done. `None`: it is
+    /// new. The test and the note that makes the next test fail (`execute_new`) have no other
+    /// command between them.
+    fn reply_of_before(
         &mut self,
-        hash: KeyHash,
-        (asker, call): (Asker, SessionCall),
-        command: Command<'_>,
+        asker: Asker,
+        call: SessionCall,
         body: &mut Vec<u8>,
-    ) -> CommandReply {
+    ) -> Option<CommandReply> {
         let owner = self.auth.is_enabled().then_some(asker.login);
-        match self.sessions.begin(call, self.stamp_ms, owner) {
-            Standing::New => {
-                let reply = self.execute(hash, asker, command, body);
-                self.sessions.keep(call, reply, body);
-                reply
-            }
+        Some(match self.sessions.begin(call, self.stamp_ms, owner) {
+            Standing::New => return None,
             Standing::Answered(reply) if reply.has_body() => {
                 body.extend_from_slice(self.sessions.body_of(call));
                 let revision = revision_of_reply(&reply);
@@ -139,24 +177,44 @@ impl Store {
             Standing::Answered(reply) => reply,
             Standing::Acknowledged => CommandReply::CallAcknowledged,
             Standing::Expired => CommandReply::SessionExpired,
+        })
+    }
+
+    /// Executes a command that is to be done, or goes on with it, and keeps its reply for its
+    /// session.
+    #[inline]
+    fn execute_new(
+        &mut self,
+        hash: KeyHash,
+        issued: Issued<'_>,
+        steps: &mut usize,
+        body: &mut Vec<u8>,
+    ) -> Option<CommandReply> {
+        let reply = self.execute(hash, issued, steps, body)?;
+        if let Some(call) = issued.call {
+            self.sessions.keep(call, reply, body);
         }
+        Some(reply)
     }
 
     #[inline]
     fn execute(
         &mut self,
         hash: KeyHash,
-        asker: Asker,
-        command: Command<'_>,
+        Issued { asker, command, .. }: Issued<'_>,
+        steps: &mut usize,
         body: &mut Vec<u8>,
-    ) -> CommandReply {
-        match command {
+    ) -> Option<CommandReply> {
+        Some(match command {
             Command::Put { key, value } => {
                 CommandReply::Put { revision: self.put(hash, key, value) }
             }
             Command::DeleteRange { key, end } => {
-                let deleted = self.delete_range(hash, key, end);
-                CommandReply::DeleteRange { revision: self.revision, deleted }
+                let delete = DeleteWith { key, end, prev_kv: false };
+                match self.delete_slice(hash, &delete, steps, None)? {
+                    Ok(deleted) => CommandReply::DeleteRange { revision: self.revision, deleted },
+                    Err(why) => CommandReply::Refused { why },
+                }
             }
             Command::Compact { revision } => {
                 let refused = self.compact(revision).err();
@@ -174,10 +232,14 @@ impl Store {
                 Ok(revision) => CommandReply::PutWith { revision },
                 Err(why) => CommandReply::Refused { why },
             },
-            Command::DeleteRangeWith(delete) => match self.delete_with(hash, &delete, body) {
-                Ok(deleted) => CommandReply::DeleteRangeWith { revision: self.revision, deleted },
-                Err(why) => CommandReply::Refused { why },
-            },
+            Command::DeleteRangeWith(delete) => {
+                match self.delete_slice(hash, &delete, steps, Some(body))? {
+                    Ok(deleted) => {
+                        CommandReply::DeleteRangeWith { revision: self.revision, deleted }
+                    }
+                    Err(why) => CommandReply::Refused { why },
+                }
+            }
             Command::Txn(txn) => match self.transact(txn, body) {
                 Ok(succeeded) => CommandReply::Txn { revision: self.revision, succeeded },
                 Err(why) => CommandReply::Refused { why },
@@ -200,7 +262,7 @@ impl Store {
                 CommandReply::Void { lease }
             }
             Command::Auth(change) => self.change_auth(change),
-        }
+        })
     }
 
     fn change_auth(&mut self, change: AuthChange<'_>) -> CommandReply {
@@ -209,6 +271,25 @@ impl Store {
         match changed {
             Ok(()) => CommandReply::Auth { revision, auth_revision },
             Err(why) => CommandReply::Refused { why: Refusal::Auth(why) },
+        }
+    }
+
+    /// The hash of the key that a command is of, if it is of one.
+    fn hash_of(&self, command: &Command<'_>) -> KeyHash {
+        match command {
+            Command::Put { key, .. }
+            | Command::DeleteRange { key, .. }
+            | Command::PutIf { key, .. } => self.index.hash(key),
+            Command::PutWith(put) => self.index.hash(put.key),
+            Command::DeleteRangeWith(delete) => self.index.hash(delete.key),
+            Command::Compact { .. }
+            | Command::OpenSession
+            | Command::Txn(_)
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseExpire { .. }
+            | Command::LeaseCheckpoint { .. }
+            | Command::Auth(_) => KeyHash::default(),
         }
     }
 
@@ -224,6 +305,8 @@ struct Group<'a> {
     commands: [Command<'a>; GROUP],
     calls: [Option<SessionCall>; GROUP],
     hashes: [KeyHash; GROUP],
+    /// What of the entry begins with each of them. Bytes.
+    rests: [usize; GROUP],
     count: usize,
 }
 
@@ -232,7 +315,8 @@ impl<'a> Group<'a> {
         let filler = Command::Compact { revision: Revision(0) };
         let hashes = [KeyHash::default(); GROUP];
         let (askers, calls) = ([Asker::NOBODY; GROUP], [None; GROUP]);
-        Group { askers, commands: [filler; GROUP], calls, hashes, count: 0 }
+        let rests = [0; GROUP];
+        Group { askers, commands: [filler; GROUP], calls, hashes, rests, count: 0 }
     }
 
     fn read(&mut self, store: &Store, reader: &mut Reader<'a>) -> Result<(), CommandError> {
@@ -241,32 +325,19 @@ impl<'a> Group<'a> {
             if reader.is_empty() {
                 break;
             }
+            self.rests[at] = reader.rest().len();
             let issued = command::decode_issued(reader)?;
             (self.askers[at], self.calls[at], *place) = (issued.asker, issued.call, issued.command);
-            self.hashes[at] = match *place {
-                Command::Put { key, .. }
-                | Command::DeleteRange { key, .. }
-                | Command::PutIf { key, .. } => store.index.hash(key),
-                Command::PutWith(put) => store.index.hash(put.key),
-                Command::DeleteRangeWith(delete) => store.index.hash(delete.key),
-                Command::Compact { .. }
-                | Command::OpenSession
-                | Command::Txn(_)
-                | Command::LeaseGrant { .. }
-                | Command::LeaseRevoke { .. }
-                | Command::LeaseExpire { .. }
-                | Command::LeaseCheckpoint { .. }
-                | Command::Auth(_) => KeyHash::default(),
-            };
+            self.hashes[at] = store.hash_of(place);
             self.count += 1;
         }
         Ok(())
     }
 
-    fn commands(&self) -> impl Iterator<Item = (KeyHash, Issued<'a>)> {
+    fn commands(&self) -> impl Iterator<Item = (usize, KeyHash, Issued<'a>)> {
         (0..self.count).map(|at| {
             let (asker, call, command) = (self.askers[at], self.calls[at], self.commands[at]);
-            (self.hashes[at], Issued { asker, call, command })
+            (self.rests[at], self.hashes[at], Issued { asker, call, command })
         })
     }
 

@@ -171,8 +171,9 @@ pub struct SetAside {
 }
 
 impl Store {
-    /// Pins the state as it is now. Panics if another checkpoint is pinned.
+    /// Pins the state as it is now. Panics if another checkpoint is pinned, or halfway in an entry.
     pub fn begin_checkpoint(&mut self) -> Checkpoint {
+        assert!(!self.is_halfway(), "a checkpoint is of whole entries");
         assert!(self.pinned.is_none(), "one checkpoint at a time");
         self.pinned = Some(self.compact_revision);
         self.pin_sessions();

@@ -35,6 +35,7 @@ mod auth;
 mod changes;
 mod checkpoint;
 mod command_error;
+mod deletion;
 mod hash;
 mod history;
 mod index;
@@ -141,6 +142,8 @@ pub struct Store {
     /// for their memory.
     body: Vec<u8>,
     path: transact::Path,
+    /// How far the entry is applied that takes several slices.
+    progress: deletion::Progress,
 }
 
 impl fmt::Debug for Store {
@@ -188,6 +191,7 @@ impl Store {
             deleted: Vec::new(),
             body: Vec::new(),
             path: transact::Path::new(),
+            progress: deletion::Progress::default(),
         }
     }
 
@@ -212,9 +216,12 @@ impl Store {
     }
 
     /// A hash over the live keys, the leases, the client sessions, users and roles, the revision
-    /// and the compaction revision: equal on every node at the same applied index. `kv/hash.rs` has
-    /// the formula.
+    /// and the compaction revision: equal on every node at the same applied index, also while the
+    /// next entry is half applied. `kv/hash.rs` has the formula.
     pub fn state_hash(&self) -> u64 {
+        if self.is_halfway() {
+            return self.progress.hash_before;
+        }
         let counters = self.sessions.counters();
         let grants = self.leases.grants();
         let numbers = self.auth.numbers();

@@ -1,4 +1,4 @@
-//! Changes: put, delete, compact; and the freeing that follows a compaction in small steps.
+//! Changes: put, compact; and the freeing that follows a compaction in small steps.
 //!
 //! A key's versions form a chain, newest first. The chain is never repaired when its end is freed:
 //! a version is freed only when the store is compacted to the revision that superseded it, and from
@@ -9,7 +9,6 @@
 use crate::types::Revision;
 
 use super::Store;
-use super::command::RangeEnd;
 use super::hash::{self, LiveVersion};
 use super::history::Spent;
 use super::index::KeyHash;
@@ -92,85 +91,9 @@ impl Store {
         if found == expected { Ok(self.put(hash, key, value)) } else { Err(found) }
     }
 
-    /// Deletes the live keys of a range in one revision and says how many there were.
-    pub(super) fn delete_range(&mut self, hash: KeyHash, key: &[u8], end: RangeEnd<'_>) -> u64 {
-        let revision = self.revision.next();
-        self.find_live(hash, key, end);
-        let deleted = self.delete_found(revision);
-        self.bury_deleted(revision);
-        deleted
-    }
-
     /// Whether a change may be of this revision: the next one, or the one that is being made.
-    fn makes(&self, revision: Revision) -> bool {
+    pub(super) fn makes(&self, revision: Revision) -> bool {
         revision == self.revision || revision == self.revision.next()
-    }
-
-    /// Notes the live keys of a range in `found`.
-    pub(super) fn find_live(&mut self, hash: KeyHash, key: &[u8], end: RangeEnd<'_>) {
-        let mut found = std::mem::take(&mut self.found);
-        assert!(found.is_empty(), "what was found before is deleted");
-        match end {
-            RangeEnd::Key => found.extend(self.find(hash, key)),
-            RangeEnd::Unbounded | RangeEnd::Before(_) => {
-                found.extend(self.ids_in(key, end).map(|(_, id)| id));
-            }
-        }
-        found.retain(|id| self.keys.at(*id).is_live());
-        self.found = found;
-    }
-
-    /// Deletes the keys in `found` at a revision, as `set` sets one, and says how many there were.
-    /// `bury_deleted` follows once the revision is made.
-    pub(super) fn delete_found(&mut self, revision: Revision) -> u64 {
-        assert!(self.makes(revision), "{revision} is made after {}", self.revision);
-        let mut found = std::mem::take(&mut self.found);
-        for id in &found {
-            self.delete(revision, *id);
-        }
-        if !found.is_empty() {
-            self.revision = revision;
-        }
-        let deleted = u64::try_from(found.len()).expect("usize is 64 bits at most");
-        self.deleted.extend_from_slice(&found);
-        found.clear();
-        found.shrink_to(FOUND_KEPT);
-        self.found = found;
-        deleted
-    }
-
-    /// Queues the tombstones of a revision, which is made. They are due a revision later than what
-    /// it superseded, so they queue behind all of that.
-    pub(super) fn bury_deleted(&mut self, revision: Revision) {
-        for id in &self.deleted {
-            self.history.bury(revision, *id, self.keys.at(*id).name().len());
-        }
-        self.deleted.clear();
-        self.deleted.shrink_to(FOUND_KEPT);
-    }
-
-    fn delete(&mut self, revision: Revision, id: KeyId) {
-        let entry = self.keys.at_mut(id);
-        assert!(entry.is_live(), "only a live key is deleted");
-        self.history.supersede_value(revision, entry.newest, entry.value_bytes());
-        self.live.keys -= 1;
-        self.live.bytes -= bytes_u64(entry.name()) + u64::from(entry.value_bytes());
-        self.live.hash = self.live.hash.wrapping_sub(entry.contribution);
-        let older = entry.newest;
-        if entry.is_leased() {
-            self.leases.change(id, self.versions.at(older).lease, 0);
-        }
-        (entry.create_revision, entry.version, entry.contribution) = (0, 0, 0);
-        entry.set_value(&[], 0);
-        let tombstone = NewVersion {
-            mod_revision: revision.0,
-            create_revision: 0,
-            version: 0,
-            lease: 0,
-            older,
-        };
-        entry.newest = self.versions.insert(tombstone, &[]);
-        self.changes.push(revision, id, entry.newest);
     }
 
     /// Gives up what only revisions below `revision` can see. At once for every reader and every
@@ -289,9 +212,6 @@ impl Store {
         id
     }
 }
-
-/// Places kept for the keys of the next delete.
-const FOUND_KEPT: usize = 1024;
 
 fn bytes_u64(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).expect("usize is 64 bits at most")

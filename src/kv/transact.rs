@@ -1,4 +1,4 @@
-//! Puts and deletes with options, and transactions: checked as a whole, then done.
+//! Puts with options, and transactions: checked as a whole, then done.
 //!
 //! ```text
 //! choose     every compare, those of inner transactions too, against the store as it is: which
@@ -59,22 +59,6 @@ impl Store {
         let revision = self.revision.next();
         self.set_with(revision, hash, put, body);
         Ok(revision)
-    }
-
-    /// Deletes a range as asked for; answers what was there before into `body`.
-    pub(super) fn delete_with(
-        &mut self,
-        hash: KeyHash,
-        delete: &DeleteWith<'_>,
-        body: &mut Vec<u8>,
-    ) -> Result<u64, Refusal> {
-        check_size(self.bytes_before_delete(delete))?;
-        let revision = self.revision.next();
-        self.find_live(hash, delete.key, delete.end);
-        self.write_found(delete, body);
-        let deleted = self.delete_found(revision);
-        self.bury_deleted(revision);
-        Ok(deleted)
     }
 
     /// Does a transaction; answers the results into `body`. Says whether its compares held.
@@ -328,7 +312,7 @@ fn holds_of(compare: &Compare<'_>, kv: &KeyValueRef<'_>) -> bool {
     }
 }
 
-fn check_size(bytes: usize) -> Result<(), Refusal> {
+pub(super) fn check_size(bytes: usize) -> Result<(), Refusal> {
     if bytes <= RANGE_REPLY_BYTES_MAX { Ok(()) } else { Err(Refusal::AnswerTooLarge) }
 }
 
@@ -353,7 +337,7 @@ fn is_next_taken(way: &Way<'_>) -> bool {
     way.as_slice().first() == Some(&true)
 }
 
-fn write_length(body: &mut Vec<u8>, length: usize) {
+pub(super) fn write_length(body: &mut Vec<u8>, length: usize) {
     msgpack::write_array(body, u32::try_from(length).expect("an answer is bounded"));
 }
 

@@ -1,7 +1,8 @@
 //! The watches of one node: who is to hear of which changes, and how far each has heard.
 //!
 //! ```text
-//! synced    in the index: a change finds who waits for it. All stand at one cursor, `fed`
+//! synced    in the index: a change finds who waits for it. All stand at one cursor, `fed`; but a
+//!           revision of many changes goes out in slices (`large`)
 //! behind    in a queue: reads history in slices, then joins the synced
 //! parked    behind, and whoever reads for it does not keep up: waits for room
 //! ```
@@ -31,6 +32,7 @@ use super::checkpoint::Sliced;
 use super::command::RangeEnd;
 use super::outlet::{Batch, Outlet, Room, WatchEnd, WatchSpec};
 use super::stabbing::Ranges;
+use large::{Known, Large};
 
 /// Changes looked at for the synced in a turn, and for those behind: some 100 ns each.
 const STEPS_PER_TURN: usize = 8192;
@@ -45,8 +47,8 @@ const MATCHES_PER_TURN: usize = 16 * 1024;
 /// of more reads on as history. Bytes.
 const BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 
-/// Changes of one revision beyond which all who wait for it read it as history, in slices; fewer
-/// if there are so many synced that this could be more than so many to hand out.
+/// Changes of one revision beyond which it goes out in slices; fewer if there are so many synced
+/// that this could be more than so many to hand out, which is all that is held at once.
 const LARGE_REVISION: usize = 256;
 const MATCHES_MAX: usize = 64 * 1024;
 
@@ -129,6 +131,9 @@ pub struct Watches<T> {
     synced: usize,
     /// How far all who are synced have heard.
     fed: ChangeCursor,
+    /// The revision that they hear of now, if it is large.
+    large: Option<Large>,
+    known: Known,
     behind: VecDeque<WatchId>,
     /// Whom a change is for, and which change, by its place in the ring, and what one is to hear.
     /// Kept for their memory.
@@ -150,6 +155,8 @@ impl<T: Copy> Watches<T> {
             ranges: Ranges::new(),
             synced: 0,
             fed: ChangeCursor::at(Revision(0)),
+            large: None,
+            known: Known::default(),
             behind: VecDeque::new(),
             hits: Vec::new(),
             matches: Vec::new(),
@@ -182,7 +189,7 @@ impl<T: Copy> Watches<T> {
         place.watcher = Some(watcher);
         if start >= next {
             if self.synced == 0 {
-                self.fed = ChangeCursor::at(next);
+                self.pass_to(next);
             }
             self.join(slot);
         } else {
@@ -197,6 +204,7 @@ impl<T: Copy> Watches<T> {
         if watcher.standing == Standing::Synced {
             self.leave(id.slot);
         }
+        self.known.take(id);
         self.slots[index(id.slot)].watcher = None;
         self.free.push(id.slot);
         self.forget_closed();
@@ -271,8 +279,12 @@ impl<T: Copy> Watches<T> {
         !self.behind.is_empty() || (self.synced > 0 && self.fed.revision <= store.revision)
     }
 
-    /// Hands out what was changed since, and lets those behind read on: a bounded piece.
+    /// Hands out what was changed since, and lets those behind read on: a bounded piece. Of a
+    /// revision that is being made nobody hears before it is.
     pub fn advance(&mut self, store: &Store, outlet: &mut impl Outlet<T>) {
+        if store.is_halfway() {
+            return;
+        }
         let mut bytes = BYTES_PER_TURN;
         self.feed(store, outlet, &mut bytes);
         self.catch_up(store, outlet, &mut bytes);
@@ -281,7 +293,8 @@ impl<T: Copy> Watches<T> {
     /// Another store, which has applied more, has taken the place of the one before.
     pub fn on_store_replaced(&mut self, outlet: &mut impl Outlet<T>) {
         // Within a revision, its order may be another.
-        self.fed.skip = 0;
+        self.pass_to(self.fed.revision);
+        self.known = Known::default();
         for slot in 0..u32::try_from(self.slots.len()).expect("limits.rs bounds the watches") {
             let Some(watcher) = &mut self.slots[index(slot)].watcher else { continue };
             watcher.cursor.skip = 0;
@@ -296,69 +309,67 @@ impl<T: Copy> Watches<T> {
         let (mut steps, mut left) = (STEPS_PER_TURN, MATCHES_PER_TURN);
         while self.fed.revision <= store.revision && steps > 0 && left > 0 {
             if self.synced == 0 {
-                self.fed = ChangeCursor::at(store.revision.next());
+                self.pass_to(store.revision.next());
             } else if self.fed.revision < store.first_change() {
                 // Another store: who missed something cannot be told from who did not.
                 self.fall_behind_all();
+            } else if self.is_large_next(store) {
+                if self.feed_large(store, outlet, (&mut steps, &mut left), bytes).is_break() {
+                    break;
+                }
             } else {
                 self.gather(store, &mut steps, left);
                 left = left.saturating_sub(self.matches.len());
                 self.hand_out(store, outlet, bytes);
             }
         }
-        if store.changes_from(self.fed.revision) > LAG_MAX {
+        // A large one that they are hearing of is held for them, whatever its size.
+        let large = self.large.is_some();
+        let lags_from = if large { self.fed.revision.next() } else { self.fed.revision };
+        if store.changes_from(lags_from) > LAG_MAX {
             self.fall_behind_all();
         }
     }
 
-    /// Finds who is to hear of the next changes, in whole revisions. Of a large one nobody does:
-    /// those it concerns fall behind.
+    /// The next revision to be fed is this one, from its beginning.
+    fn pass_to(&mut self, revision: Revision) {
+        self.fed = ChangeCursor::at(revision);
+        self.large = None;
+    }
+
+    /// Finds who is to hear of the next changes, in whole revisions, up to a large one.
     fn gather(&mut self, store: &Store, steps: &mut usize, left: usize) {
         assert!(self.matches.is_empty(), "what was found before is handed out");
-        let first = store.changes.place_of(self.fed.revision) + self.fed.skip;
-        for place in first.. {
+        assert!(!self.fed.is_within(), "only a large revision is fed in slices");
+        for place in store.changes.place_of(self.fed.revision).. {
             let Some(change) = store.changes.get(place) else {
                 self.fed = ChangeCursor::at(store.revision.next());
                 return;
             };
-            let begins = !self.fed.is_within() || self.fed.revision != change.revision;
-            let begun_at = if begins { place } else { place - self.fed.skip };
-            let most = (MATCHES_MAX / self.synced.max(1)).clamp(1, LARGE_REVISION);
-            let later = store.changes.get(begun_at + most);
-            let large = later.is_some_and(|later| later.revision == change.revision);
             let full = *steps == 0 || self.matches.len() >= left;
-            if (begins && full) || (large && (*steps == 0 || !self.matches.is_empty())) {
+            if !self.fed.is_within() && (full || self.is_large(store, place)) {
                 return;
             }
-            let fallen = self.find(store, place, large);
-            *steps = steps.saturating_sub(1 + FALL_STEPS * fallen);
+            self.find(store, place);
+            self.matches.extend(self.hits.drain(..).map(|slot| (slot, place)));
+            *steps = steps.saturating_sub(1);
             self.fed.pass(&store.changes, place, change.revision);
         }
     }
 
-    /// Notes who is to hear of one change; of a large revision's, makes them fall behind, and says
-    /// how many.
-    fn find(&mut self, store: &Store, place: usize, large: bool) -> usize {
-        let Some(change) = store.changes.get(place) else { return 0 };
+    /// Notes in `hits` who is to hear of one change.
+    fn find(&mut self, store: &Store, place: usize) {
+        let Some(change) = store.changes.get(place) else { return };
         let event = store.event(change, store.given_up());
-        let (mut hits, mut fallen) = (std::mem::take(&mut self.hits), 0);
+        let mut hits = std::mem::take(&mut self.hits);
         let hash = xxh3_64_with_seed(event.key(), self.seed);
         hits.extend(self.singles.range((hash, 0)..=(hash, u32::MAX)).map(|(_, slot)| *slot));
         self.ranges.each_holding(event.key(), &mut |slot| hits.push(slot));
-        for slot in hits.drain(..) {
-            let watcher = self.at(slot);
-            if watcher.cursor.revision > change.revision || !watcher.wants(&event) {
-                continue;
-            }
-            if large {
-                self.fall_behind(slot, change.revision);
-                fallen += 1;
-            } else {
-                self.matches.push((slot, place));
-            }
-        }
+        hits.retain(|slot| {
+            let watcher = self.at(*slot);
+            watcher.cursor.revision <= change.revision && watcher.wants(&event)
+        });
         self.hits = hits;
-        fallen
     }
 
     fn hand_out(&mut self, store: &Store, outlet: &mut impl Outlet<T>, bytes: &mut usize) {
@@ -374,7 +385,8 @@ impl<T: Copy> Watches<T> {
                 store.event(change.expect("nothing was cut since it was found"), oldest)
             }));
             self.at_mut(slot).spoke = true;
-            if let Some(missed) = self.write_whole(slot, &events, outlet, bytes) {
+            let next = self.fed.revision;
+            if let Some(missed) = self.write_whole(slot, &events, next, outlet, bytes) {
                 self.fall_behind(slot, missed);
             }
         }
@@ -386,11 +398,13 @@ impl<T: Copy> Watches<T> {
         self.events = events.into_iter().map(none).collect();
     }
 
-    /// Writes events in batches of whole revisions. Says at which revision it could not go on.
+    /// Writes events in batches of whole revisions: all there are below `end`. Says at which
+    /// revision it could not go on.
     fn write_whole(
         &self,
         slot: u32,
         events: &[Event<'_>],
+        end: Revision,
         outlet: &mut impl Outlet<T>,
         turn_bytes: &mut usize,
     ) -> Option<Revision> {
@@ -414,7 +428,7 @@ impl<T: Copy> Watches<T> {
             }
             *turn_bytes = turn_bytes.saturating_sub(bytes);
             let (now, later) = rest.split_at(count);
-            let next = later.first().map_or(self.fed.revision, Event::revision);
+            let next = later.first().map_or(end, Event::revision);
             let revision = Revision(next.0 - 1);
             let prev_kv = watcher.prev_kv;
             outlet.write(watcher.to, &Batch { revision, more: false, events: now, prev_kv });
@@ -455,6 +469,9 @@ impl<T: Copy> Watches<T> {
         steps: &mut usize,
         outlet: &mut impl Outlet<T>,
     ) -> usize {
+        if let Some(bytes) = self.read_known(store, id, steps, outlet) {
+            return bytes;
+        }
         let (slice, batch_bytes) = (SLICE_STEPS.min(*steps), self.batch_bytes);
         let watcher = self.at_mut(id.slot);
         let (mut bytes, mut count) = (0, 0_usize);
@@ -538,6 +555,7 @@ impl<T: Copy> Watches<T> {
         self.singles.clear();
         self.ranges = Ranges::new();
         self.synced = 0;
+        self.large = None;
         for slot in 0..u32::try_from(self.slots.len()).expect("limits.rs bounds the watches") {
             let Some(watcher) = &mut self.slots[index(slot)].watcher else { continue };
             if watcher.standing == Standing::Synced {
@@ -575,5 +593,6 @@ fn index(slot: u32) -> usize {
     usize::try_from(slot).expect("raftd runs on 64 bits")
 }
 
+mod large;
 #[cfg(test)]
 mod tests;

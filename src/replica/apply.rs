@@ -6,7 +6,7 @@ use super::connections::{ConnectionId, Deferred, Written};
 use super::pending::Waiter;
 use super::reads::{Asked, ReadBatch};
 use super::{Fatal, Node, Stage};
-use crate::kv::{self, Answer, Asker, CommandReply, RangeError, Refusal};
+use crate::kv::{self, Answer, Asker, CommandReply, RangeError, Refusal, Sliced};
 use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition};
 use crate::wire::auth::auth_reply;
@@ -78,13 +78,15 @@ impl Node {
     pub(super) fn apply_committed(&mut self, now: Instant) {
         let Stage::Member(raft) = &self.stage else { return };
         let commit = raft.commit_index();
-        let mut budget = APPLY_BYTES_PER_TURN;
+        let (mut budget, mut steps) = (APPLY_BYTES_PER_TURN, self.options.working.apply_steps);
         let idle = self.store.applied() == commit;
         // Asked first: a new leader may apply the last that others stamped and its own first entry
         // in one turn, and counts on from the former.
         let sets_the_time = self.sets_the_time();
         while self.store.applied() < commit && self.fatal.is_none() && budget > 0 {
-            budget = budget.saturating_sub(self.apply_next());
+            // Nothing is applied behind an entry that is half applied.
+            let Some(bytes) = self.apply_next(&mut steps) else { break };
+            budget = budget.saturating_sub(bytes);
             self.note_state_hash();
         }
         self.more_to_apply = self.store.applied() < commit && self.fatal.is_none();
@@ -110,13 +112,18 @@ impl Node {
         raft.is_leader() && raft.term_at(self.store.applied()) == Some(raft.term())
     }
 
-    /// Applies one entry; returns its size plus a little, so that empty ones cost something too.
-    /// Bytes.
-    fn apply_next(&mut self) -> u64 {
+    /// Applies one entry, or goes on with it; returns its size plus a little, so that empty ones
+    /// cost something too. Bytes. `None`: the steps are used up within it.
+    fn apply_next(&mut self, steps: &mut usize) -> Option<u64> {
         let index = self.store.applied().next();
         let meta = self.wal.meta(index).expect("a committed entry is in the log");
         match meta.kind {
-            EntryKind::Commands => self.apply_commands(LogPosition::new(meta.term, index)),
+            EntryKind::Commands => {
+                let position = LogPosition::new(meta.term, index);
+                if self.apply_commands(position, steps) == Sliced::More {
+                    return None;
+                }
+            }
             EntryKind::NoOp => {
                 self.lose_waiters(LogPosition::new(meta.term, index));
                 self.store.apply_other(index);
@@ -127,7 +134,7 @@ impl Node {
                 self.configuration_committed(LogPosition::new(meta.term, index));
             }
         }
-        u64::from(meta.bytes) + 64
+        Some(u64::from(meta.bytes) + 64)
     }
 
     /// Nobody waits for an entry without commands, but somebody may for the one whose place it
@@ -138,19 +145,22 @@ impl Node {
         self.pending.recycle(none);
     }
 
-    fn apply_commands(&mut self, position: LogPosition) {
+    /// Applies what an entry commands, as far as `steps` go. Who waits for a command is answered
+    /// once that is applied; reads see none of them before all are.
+    fn apply_commands(&mut self, position: LogPosition, steps: &mut usize) -> Sliced {
         let payload = match self.wal.payload(position.index, &mut self.scratch.payload) {
             Ok(payload) => payload,
             Err(damaged) => {
                 let why = damaged.to_string();
-                return self.fail(Fatal::Entry { index: position.index, why });
+                self.fail(Fatal::Entry { index: position.index, why });
+                return Sliced::Done;
             }
         };
         let waiters = self.pending.take(position, &mut self.scratch.lost);
         let mut asking = waiters.iter();
         let (connections, leases) = (&mut self.connections, &mut self.leases);
         let compaction = &mut self.compaction;
-        let applied = self.store.apply(position, payload, &mut |answer| {
+        let applied = self.store.apply_slice(position, payload, steps, &mut |answer| {
             leases.on_answer(&answer.outline);
             if let Some(waiter) = asking.next() {
                 if waiter.connection == ConnectionId::NOBODY {
@@ -159,11 +169,17 @@ impl Node {
                 connections.answer(waiter.connection, |out| write_reply(out, waiter, &answer));
             }
         });
+        let answered = waiters.len() - asking.len();
+        if applied == Ok(Sliced::More) {
+            self.pending.put_back(position, waiters, answered);
+            return Sliced::More;
+        }
         self.pending.recycle(waiters);
         self.stamp.heard = true;
         if let Err(error) = applied {
             self.fail(Fatal::Entry { index: position.index, why: error.to_string() });
         }
+        Sliced::Done
     }
 
     /// Tells those whose entry was replaced, or whose leader stepped down, that nobody here knows.
@@ -177,6 +193,9 @@ impl Node {
 
     /// Serves the reads whose index is applied.
     pub(super) fn serve_reads(&mut self) {
+        if self.store.is_halfway() {
+            return;
+        }
         while let Some(batch) = self.reads.take_ready(self.store.applied()) {
             for (nth, group) in batch.reads().chunks(READ_GROUP).enumerate() {
                 self.store.warm(group.iter().filter_map(|read| batch.asked(read).key()));
@@ -231,7 +250,8 @@ impl Node {
         self.reads.recycle(batch);
     }
 
-    /// Answers one read from the applied state, or later if the client does not read fast enough.
+    /// Answers one read from the applied state, or later if the client does not read fast enough,
+    /// or if an entry is half applied.
     pub(super) fn answer_read(
         &mut self,
         id: ConnectionId,
@@ -239,6 +259,11 @@ impl Node {
         asker: Asker,
         asked: Asked<'_>,
     ) {
+        if self.store.is_halfway() {
+            let (op, mut args) = (asked.op(), Vec::new());
+            asked.encode(&mut args);
+            return self.connections.defer(id, Deferred { request, op, asker, args });
+        }
         if let Err(error) = self.may_read(asker, &asked) {
             return self.connections.answer(id, |out| error_reply(out, request, &error));
         }

@@ -95,8 +95,9 @@ impl Compaction {
 impl Node {
     /// Proposes a compaction when one is due.
     pub(super) fn propose_compaction(&mut self, now: Instant) {
-        // A state that is lost may have other revisions.
-        if self.lost_states.is_own() {
+        // A state that is lost may have other revisions, and within an entry the next one is not
+        // made whose history counts already.
+        if self.lost_states.is_own() || self.store.is_halfway() {
             return;
         }
         let age_ns = self.options.history_age_ns;

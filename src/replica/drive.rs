@@ -234,10 +234,10 @@ impl Node {
                 self.fail(Fatal::Entry { index: ours.index, why });
             }
             if matches!(notice, Notice::BecameFollower { .. }) {
-                // What is applied has been answered; the rest may or may not be committed by
-                // others.
-                let applied = self.store.applied();
-                self.pending.drop_after(applied, &mut self.scratch.lost);
+                // What is applied has been answered, and what is half applied will be; the rest may
+                // or may not be committed by others.
+                let begun = self.store.begun();
+                self.pending.drop_after(begun, &mut self.scratch.lost);
                 self.administration.drop_all(&mut self.scratch.lost);
             }
             self.compaction.forget();

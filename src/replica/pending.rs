@@ -53,6 +53,21 @@ impl Pending {
         self.spare.pop().unwrap_or_default()
     }
 
+    /// Takes back those of an entry that is half applied who are not answered yet. It is the first.
+    pub(super) fn put_back(
+        &mut self,
+        position: LogPosition,
+        mut waiters: Vec<Waiter>,
+        done: usize,
+    ) {
+        waiters.drain(..done);
+        if waiters.is_empty() {
+            return self.recycle(waiters);
+        }
+        assert!(self.entries.front().is_none_or(|first| position < first.position));
+        self.entries.push_front(Entry { position, waiters });
+    }
+
     /// Hands back a list from `take`, so that it is reused.
     pub(super) fn recycle(&mut self, mut waiters: Vec<Waiter>) {
         waiters.clear();

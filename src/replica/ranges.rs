@@ -23,7 +23,7 @@ use crate::types::{Instant, Revision};
 use crate::wire::client::{Op, RangeArgs};
 use crate::wire::error::Error;
 use crate::wire::reply::{RangeReplyWriter, error_reply};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 /// A client that has not read enough for the next part after so long is left. Nanoseconds.
@@ -50,6 +50,8 @@ impl Running {
 #[derive(Debug, Default)]
 pub(super) struct Ranges {
     list: VecDeque<Running>,
+    /// How many of them a connection has; it is here if it has any.
+    of: BTreeMap<ConnectionId, usize>,
     /// What they ask, and what they keep. Bytes.
     args_bytes: usize,
     kept_bytes: usize,
@@ -88,6 +90,7 @@ impl Ranges {
     fn push(&mut self, running: Running) {
         self.args_bytes += running.args_bytes();
         self.kept_bytes += running.walk.bytes();
+        *self.of.entry(running.waiter.connection).or_default() += 1;
         self.list.push_back(running);
     }
 
@@ -95,6 +98,12 @@ impl Ranges {
         let running = self.list.pop_front()?;
         self.args_bytes -= running.args_bytes();
         self.kept_bytes -= running.walk.bytes();
+        let connection = running.waiter.connection;
+        let count = self.of.get_mut(&connection).expect("it was counted when it was pushed");
+        *count -= 1;
+        if *count == 0 {
+            self.of.remove(&connection);
+        }
         Some(running)
     }
 
@@ -108,12 +117,18 @@ impl Ranges {
         taken
     }
 
-    /// Why another one that keeps so many bytes cannot be under way.
-    fn no_room_for(&self, walk: &RangeWalk) -> Option<Error> {
-        let bytes = self.kept_bytes + walk.bytes();
+    /// Why another one of this connection that keeps so many bytes cannot be under way.
+    fn no_room_for(&self, connection: ConnectionId, bytes: usize) -> Option<Error> {
+        let own = self.of.get(&connection).copied().unwrap_or_default();
+        let bytes = self.kept_bytes + bytes;
         let full = self.list.len() >= limits::RANGES_MAX
             || (bytes > limits::RANGES_BYTES_MAX && !self.list.is_empty());
-        full.then(|| Error::Busy { what: "too many ranges are under way".into() })
+        let what = match (full, own >= limits::CONNECTION_RANGES_MAX) {
+            (true, _) => "too many ranges are under way",
+            (false, true) => "too many ranges of this connection are under way",
+            (false, false) => return None,
+        };
+        Some(Error::Busy { what: what.into() })
     }
 }
 
@@ -225,7 +240,7 @@ impl Node {
 
     /// Keeps a range for the next turn, or says that there is no room for what it would keep.
     fn keep_or_refuse(&mut self, running: Running) {
-        match self.ranges.no_room_for(&running.walk) {
+        match self.ranges.no_room_for(running.waiter.connection, running.walk.bytes()) {
             None => self.ranges.push(running),
             Some(error) => self.end_range(&running, &error),
         }
@@ -315,5 +330,46 @@ fn write_part(
             writer.finish_part(out);
             Written::Part
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{Selection, StoreOptions};
+    use crate::wire::client::Consistency;
+
+    /// One client with a thousand ranges that it does not read left no place to anybody else.
+    #[test]
+    fn a_connection_has_so_many_ranges_and_leaves_places_to_others() {
+        let store = Store::new(StoreOptions { index_seed: 1, history_bytes_max: 1 });
+        let args = RangeArgs {
+            key: b"",
+            end: RangeEnd::Unbounded.as_bytes(),
+            limit: 0,
+            revision: Revision(0),
+            consistency: Consistency::Serializable,
+            keys_only: false,
+            count_only: false,
+            selection: Selection::default(),
+        };
+        let running = |slot| {
+            let waiter = Waiter { connection: ConnectionId::new(slot, 1), request: 1 };
+            let walk = store.begin_walk(&request_of(&args)).expect("it reads what is now");
+            Running { waiter, args: Vec::new(), walk, due_at: Instant::FAR }
+        };
+        let connection = |slot| ConnectionId::new(slot, 1);
+        let mut ranges = Ranges::default();
+        for _ in 0..limits::CONNECTION_RANGES_MAX {
+            assert_eq!(ranges.no_room_for(connection(1), 0), None);
+            ranges.push(running(1));
+        }
+        assert!(matches!(ranges.no_room_for(connection(1), 0), Some(Error::Busy { .. })));
+        assert_eq!(ranges.no_room_for(connection(2), 0), None, "others have theirs");
+        let ended = ranges.pop().expect("there are some");
+        assert_eq!(ranges.no_room_for(connection(1), 0), None, "one has ended");
+        ranges.push(ended);
+        assert_eq!(ranges.take_if(|_| true).len(), limits::CONNECTION_RANGES_MAX);
+        assert!(ranges.of.is_empty() && ranges.no_room_for(connection(1), 0).is_none());
     }
 }

@@ -179,7 +179,8 @@ impl Node {
     }
 
     fn snapshot_due(&self, now: Instant) -> bool {
-        if !matches!(self.stage, Stage::Member(_)) {
+        // One stands for whole entries.
+        if !matches!(self.stage, Stage::Member(_)) || self.store.is_halfway() {
             return false;
         }
         let applied = self.store.applied();

@@ -31,8 +31,8 @@ const PROGRESS_NS_MIN: u64 = 100_000_000;
 /// So many watches at most are told so in one turn, a millisecond's work.
 const PROGRESS_PER_TURN: usize = 1024;
 
-/// So many watches at most of connections that are gone are forgotten in one turn, 1 to 3 ms: to
-/// leave the index costs more than a word.
+/// So many watches at most are forgotten in one turn, 1 to 3 ms, because their connections are gone
+/// or because all end: to leave the index costs more than a word.
 const FORGOTTEN_PER_TURN: usize = 512;
 
 /// What a watch takes beside its keys: its places in the tables. 10,000 of keys of 17 bytes cost
@@ -66,6 +66,8 @@ pub(super) struct ClientWatches {
     parked: BTreeSet<ConnectionId>,
     /// Connections that are gone, and have watches.
     gone: VecDeque<ConnectionId>,
+    /// All watches end, and hear this. Until the last one has, none is fed and none is opened.
+    ending: Option<Error>,
     /// What this turn said last of the progress of a connection's watches: all of them are looked
     /// at for it, and it may be asked thousands of times.
     said: Option<(ConnectionId, Revision)>,
@@ -82,6 +84,7 @@ impl ClientWatches {
             due: BTreeSet::new(),
             parked: BTreeSet::new(),
             gone: VecDeque::new(),
+            ending: None,
             said: None,
             judged: None,
             bytes: 0,
@@ -110,7 +113,8 @@ impl ClientWatches {
         self.parked.remove(&connection);
     }
 
-    fn forget_gone(&mut self) {
+    /// Says how many more may be forgotten in this turn.
+    fn forget_gone(&mut self) -> usize {
         let mut left = FORGOTTEN_PER_TURN;
         while left > 0
             && let Some(connection) = self.gone.pop_front()
@@ -123,6 +127,36 @@ impl ClientWatches {
             if left == 0 {
                 self.gone.push_front(connection);
             }
+        }
+        left
+    }
+
+    /// Whether somebody is to hear of what changes.
+    fn are_fed(&self) -> bool {
+        !self.open.is_empty() && self.ending.is_none()
+    }
+
+    /// All that are open end, a slice a turn, and hear why: who hears so later hears nothing else
+    /// in between, even if the reason is gone by then. The state that it has heard of is not the
+    /// one that would go on.
+    fn end_all(&mut self, error: &Error) {
+        if self.are_fed() {
+            self.ending = Some(error.clone());
+        }
+    }
+
+    /// Ends the next of them, so many at most.
+    fn continue_ending(&mut self, connections: &mut Connections, most: usize) {
+        let Some(error) = &self.ending else { return };
+        let names: Vec<Name> = self.open.keys().take(most).copied().collect();
+        for name in &names {
+            connections.write(name.0, |out| error_reply(out, name.1, error));
+        }
+        for name in names {
+            self.forget(name);
+        }
+        if self.open.is_empty() {
+            self.ending = None;
         }
     }
 
@@ -170,8 +204,9 @@ impl ClientWatches {
 
     /// Whether the next turn must not wait.
     pub(super) fn has_work(&self, store: &Store, connections: &Connections) -> bool {
-        let feeds = !self.open.is_empty() && connections.has_room_for_large();
-        !self.gone.is_empty() || (feeds && self.engine.has_work(store))
+        let feeds = self.are_fed() && connections.has_room_for_large();
+        let ends = !self.gone.is_empty() || self.ending.is_some();
+        ends || (feeds && self.engine.has_work(store))
     }
 
     /// When somebody is to hear that nothing happened.
@@ -279,6 +314,9 @@ impl Node {
 
     /// A server that is no member yet knows nothing; one that is to stop sends its clients away.
     fn check_watchable(&self) -> Result<(), Error> {
+        if let Some(error) = &self.watches.ending {
+            return Err(error.clone());
+        }
         match &self.stage {
             Stage::Member(_) if self.leaving.is_none() => Ok(()),
             Stage::Member(_) => Err(Error::NotReady { why: "this server is stopping".into() }),
@@ -314,8 +352,9 @@ impl Node {
     /// Hands out what was applied, and lets those behind read on.
     pub(super) fn feed_watches(&mut self, now: Instant) {
         self.watches.said = None;
-        self.watches.forget_gone();
-        if self.watches.open.is_empty() {
+        let left = self.watches.forget_gone();
+        self.watches.continue_ending(&mut self.connections, left);
+        if !self.watches.are_fed() {
             self.connections.events_wait = false;
             return self.store.hold_changes(None);
         }
@@ -376,10 +415,9 @@ impl Node {
         }
     }
 
-    /// Ends all watches, and says why.
+    /// Ends all watches, a slice a turn, and says why. From now on none of them is fed.
     pub(super) fn end_watches(&mut self, error: &Error) {
-        let names: Vec<Name> = self.watches.open.keys().copied().collect();
-        names.into_iter().for_each(|name| self.end_watch(name, error));
+        self.watches.end_all(error);
     }
 
     /// Ends a watch, and says why.
@@ -400,6 +438,7 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connections::Party;
     use super::*;
     use crate::kv::StoreOptions;
 
@@ -438,6 +477,37 @@ mod tests {
         }
         assert!(!watches.has_work(&store, &connections));
         assert!(watches.open.contains_key(&(stays, 1)));
+    }
+
+    /// A server whose state was found to be another one ended ten thousand watches in the turn that
+    /// found it, and its peers waited for that.
+    #[test]
+    fn all_watches_end_a_slice_a_turn_and_none_is_fed_meanwhile() {
+        let (store, mut watches, [one, gone]) = empty();
+        let few = u64::try_from(FORGOTTEN_PER_TURN).expect("some");
+        for name in (0..few + 5).map(|nth| (one, nth)).chain([(gone, 1), (gone, 2)]) {
+            open(&mut watches, &store, name, Revision(0));
+        }
+        let mut connections = Connections::default();
+        connections.open(one, Party::Client);
+        let error = Error::NotReady { why: "the state is another one".into() };
+        watches.end_all(&error);
+        watches.end_all(&Error::NotReady { why: "it is still silent".into() });
+        watches.on_closed(gone);
+        let mut expected = Vec::new();
+        for (left, words) in [(7, few - 2), (0, few + 5)] {
+            assert!(watches.has_work(&store, &connections) && !watches.are_fed());
+            assert_eq!(watches.ending.as_ref(), Some(&error), "they hear what was said first");
+            let most = watches.forget_gone();
+            watches.continue_ending(&mut connections, most);
+            assert_eq!((watches.open.len(), watches.engine.len()), (left, left));
+            expected.clear();
+            (0..words).for_each(|nth| error_reply(&mut expected, nth, &error));
+            assert!(connections.unsent(one) == expected, "each hears it, once");
+        }
+        assert!(!watches.has_work(&store, &connections) && watches.ending.is_none());
+        watches.end_all(&error);
+        assert_eq!(watches.ending, None, "there is nobody to tell");
     }
 
     /// Each question looked at all watches of the connection, and a turn may take thousands.

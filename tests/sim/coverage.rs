@@ -45,6 +45,7 @@ points! {
     ReadAtRevision = "a read at an old revision was answered",
     ReadCompacted = "a read at a compacted revision was refused",
     RangeInParts = "a range was answered in parts",
+    HalfApplied = "a turn ended within the delete of a range",
     RangeOvertaken = "a range under way was overtaken by compaction",
     ReadFuture = "a read at a future revision was refused",
     Compacted = "the history was compacted",

@@ -376,6 +376,7 @@ fn draw_working(
         watch_batch_bytes: chance.pick(&[1, 512, usual.watch_batch_bytes]),
         range_steps: chance.pick(&[1, 8, 64, usual.range_steps]),
         range_part_bytes: chance.pick(&[1, 256, usual.range_part_bytes]),
+        apply_steps: chance.pick(&[1, 2, 8, usual.apply_steps]),
         ..usual
     };
     // One message, and one entry in it, always go.

@@ -57,6 +57,7 @@ mod diverged;
 mod expect;
 mod forced;
 mod gone;
+mod halfway;
 mod lease_lists;
 mod leases;
 mod listeners;

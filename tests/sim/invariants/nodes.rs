@@ -326,6 +326,7 @@ impl Proof {
     ) {
         let (applied, hash) = (node.store.applied(), node.store.state_hash());
         let name = machine + 1;
+        coverage.hit_if(node.store.is_halfway(), Point::HalfApplied);
         let reloaded = self.check_state_known(machine, seen, node, coverage);
         if applied == seen.applied && !reloaded {
             must!(

@@ -64,6 +64,12 @@ impl Nodes {
         node.inspect().store.kept_for_walks().map(|(lowest, _)| lowest)
     }
 
+    /// Whether a server's state is between two slices of an entry.
+    pub(in crate::raft) fn is_halfway(&self, nth: usize) -> bool {
+        let node = self.machines[nth - 1].node.as_ref().expect("it is up");
+        node.inspect().store.is_halfway()
+    }
+
     /// Asks something about a lease through a new connection; the number of the request.
     pub(in crate::raft) fn lease(&mut self, nth: usize, request: LeaseRequest) -> u64 {
         self.ask(nth, |bytes, number| lease_request(bytes, number, &request)).0
