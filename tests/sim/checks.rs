@@ -2,7 +2,8 @@
 
 use crate::cli::Filter;
 use crate::coverage::POINTS;
-use crate::options::Overrides;
+use crate::faults::first_plans;
+use crate::options::{CLASSES, Class, Options, Overrides};
 use crate::report::{print_coverage, print_failure};
 use crate::run::{Report, run};
 use crate::runner::{Outcome, cores, run_range};
@@ -21,7 +22,8 @@ const LOSSES_PER_SEED: u64 = 100;
 
 type Check = fn() -> bool;
 
-const CHECKS: [(&str, Check); 3] = [
+const CHECKS: [(&str, Check); 4] = [
+    ("sim::what_is_left_out_changes_no_plan_of_the_rest", left_out_changes_no_plan),
     ("sim::seeds_hold_every_invariant_and_reach_every_point", seeds_hold),
     ("sim::equal_seeds_give_equal_runs", equal_seeds_give_equal_runs),
     (
@@ -76,6 +78,21 @@ fn seeds_hold() -> bool {
         print_coverage(&outcome.totals.coverage);
     }
     covered
+}
+
+/// A smaller failure is one of the same faults, less some.
+fn left_out_changes_no_plan() -> bool {
+    let holds = |seed: u64, class: Class| {
+        let mut all = first_plans(&Options::draw(seed, &Overrides::default()));
+        let without = Overrides { without: vec![class], ..Overrides::default() };
+        all.retain(|(planned, _)| *planned != class);
+        let same = first_plans(&Options::draw(seed, &without)) == all;
+        if !same {
+            println!("seed {seed} without {class:?} plans other faults");
+        }
+        same
+    };
+    (1..=SEEDS).all(|seed| CLASSES.iter().all(|(class, _)| holds(seed, *class)))
 }
 
 fn equal_seeds_give_equal_runs() -> bool {

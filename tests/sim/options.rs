@@ -163,8 +163,9 @@ pub(crate) struct Options {
     /// How wrong a clock's rate is at most. Millionths.
     pub(crate) clock_ppm: u64,
     /// How wrong the members are told that it is. If that is less, **an assumption is violated**,
-    /// on which the answers to reads by a lease rest and nothing else: those may be stale then, and
-    /// two may hold the lease at once; all else is checked as ever.
+    /// on which the answers to reads by a lease rest and nothing else: those may be stale then, two
+    /// may hold the lease at once, and one of them may turn somebody down by rights that are old;
+    /// all else is checked as ever.
     pub(crate) declared_ppm: u64,
     pub(crate) power_losses: Option<u64>,
     pub(crate) snapshots: SnapshotOptions,

@@ -17,6 +17,7 @@ use crate::chance::Chance;
 use crate::options::{Class, Options};
 use crate::world::World;
 pub(crate) use lasting::Fault;
+pub(crate) use schedule::first_plans;
 
 /// Answered ops, in a hundred, below which nothing breaks, and below which all is mended.
 const ENOUGH_PERCENT: u64 = 66;

@@ -41,6 +41,18 @@ pub(super) fn plans(options: &Options) -> Vec<Plan> {
     drawn.map(|(class, name)| Plan::of(options, *class, name)).collect()
 }
 
+/// What is planned first of each kind: times and draws.
+pub(crate) fn first_plans(options: &Options) -> Vec<(Class, [u64; 16])> {
+    let first = |mut plan: Plan| {
+        let numbers = std::array::from_fn(|nth| match nth % 2 {
+            0 => plan.wait_ns(),
+            _ => plan.draws.split().draw(),
+        });
+        (plan.class, numbers)
+    };
+    plans(options).into_iter().map(first).collect()
+}
+
 impl World {
     pub(crate) fn start_faults(&mut self) {
         if self.options.power_losses.is_some() {
