@@ -455,7 +455,7 @@ fn draw_working(
         entry_bytes_soft_max: chance.pick(&[1, 256, usual.entry_bytes_soft_max]),
         entry_cache_bytes: chance.pick(&[0, 8192, usual.entry_cache_bytes]),
         watch_batch_bytes: chance.pick(&[1, 512, usual.watch_batch_bytes]),
-        range_steps: chance.pick(&[1, 8, 64, usual.range_steps]),
+        range_steps: chance.pick(&[1, 1, 8, usual.range_steps]),
         range_part_bytes: chance.pick(&[1, 256, usual.range_part_bytes]),
         ..usual
     };

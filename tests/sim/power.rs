@@ -102,7 +102,7 @@ impl World {
                 self.end_start(machine);
             }
             OpenError::Io { .. } if self.note_refusals(machine) => {
-                self.coverage.hit(Point::DiskFullAtStart);
+                self.coverage.hit(Point::StartFailed);
                 self.queue.at(self.now + 300 * MS, Event::Boot { machine });
             }
             OpenError::Damaged(_)
