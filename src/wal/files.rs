@@ -85,6 +85,17 @@ impl FileJob {
     }
 }
 
+impl FileDone {
+    /// The error, if it says that the file system takes no more changes, as after a failed sync of
+    /// a directory. That ends the process: a snapshot would be refused for ever by who needs it to
+    /// write anything else, and so never finds out.
+    pub(super) fn read_only(&self) -> Option<io::Error> {
+        let error = self.outcome.as_ref().err()?;
+        let kind = io::ErrorKind::ReadOnlyFilesystem;
+        (error.kind() == kind).then(|| io::Error::new(kind, error.to_string()))
+    }
+}
+
 impl FileStep {
     fn run(&self, disk: &dyn Disk, outcome: &mut FileOutcome) -> io::Result<()> {
         let opened = || io::Error::other("no file was opened before");

@@ -517,7 +517,10 @@ impl Wal {
                 }
                 Ok(None)
             }
-            WorkDone::Files(done) => Ok(self.snapshots.done(done)),
+            WorkDone::Files(done) => match done.read_only() {
+                Some(error) => Err(error),
+                None => Ok(self.snapshots.done(done)),
+            },
         }
     }
 

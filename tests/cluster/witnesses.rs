@@ -241,6 +241,7 @@ fn converse(connection: &mut Connection, kind: &OpKind, coin: bool) -> Told {
             let txn = as_txn(args, &mut room);
             let consistency = match args.consistency {
                 Consistency::Linearizable => wire::Consistency::Linearizable,
+                Consistency::UnboundLease => wire::Consistency::Lease,
                 Consistency::Serializable => wire::Consistency::Serializable,
             };
             connection.read_txn(consistency, txn)
@@ -253,6 +254,7 @@ fn converse(connection: &mut Connection, kind: &OpKind, coin: bool) -> Told {
             consistency: match args.consistency {
                 Consistency::Linearizable if coin => wire::Consistency::Lease,
                 Consistency::Linearizable => wire::Consistency::Linearizable,
+                Consistency::UnboundLease => wire::Consistency::Lease,
                 Consistency::Serializable => wire::Consistency::Serializable,
             },
             keys_only: false,

@@ -226,6 +226,26 @@ fn a_nodes_own_state_may_be_old_but_does_not_go_back_while_it_runs() {
 }
 
 #[test]
+fn a_read_by_a_lease_may_be_old_once_clocks_break_their_bound_and_is_still_one_that_there_was() {
+    let (one, two) = (put("a", "1"), put("a", "2"));
+    let story = |found: &str| {
+        Story::of(&[one.clone(), two.clone()]).put(0, 10, &one, 2).put(20, 30, &two, 3).trust(
+            40,
+            50,
+            range("a", ""),
+            rows(2, &[found]),
+        )
+    };
+    story("a=1 2 2 1").acquit();
+    story("a=2 2 2 1").convict(Rule::Answer);
+    let fresh = Story::of(&[one.clone(), two.clone()])
+        .put(0, 10, &one, 2)
+        .put(20, 30, &two, 3)
+        .read(40, 50, range("a", ""), rows(2, &["a=1 2 2 1"]));
+    fresh.convict(Rule::RealTime);
+}
+
+#[test]
 fn a_nodes_own_state_is_one_that_there_was() {
     let (one, two) = (put("a", "1"), put("b", "2"));
     let story = |answer| {

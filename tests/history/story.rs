@@ -85,6 +85,12 @@ impl Story {
         self.read(call, ret, args, answer)
     }
 
+    /// A read by a lease, where clocks break the bound that it rests on.
+    pub(super) fn trust(self, call: u64, ret: u64, args: RangeArgs, answer: Answer) -> Story {
+        let args = RangeArgs { consistency: Consistency::UnboundLease, ..args };
+        self.read(call, ret, args, answer)
+    }
+
     pub(super) fn unknown(self, call: u64, command: &Command) -> Story {
         self.with((call, None), OpKind::Change(command.clone()), Outcome::Unknown)
     }

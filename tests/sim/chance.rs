@@ -1,7 +1,8 @@
 //! Chance from a seed: the same numbers on every machine, for ever.
 //!
-//! Each concern has a stream of its own, so that taking one kind of fault away leaves the draws of
-//! all others as they were: that is what makes shrinking work.
+//! Each concern has a stream of its own, and each kind of fault a timer beside
+//! (`faults/schedule.rs`), so that taking one kind away leaves the times and draws of all others as
+//! they were: that is what makes shrinking work.
 
 /// splitmix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]

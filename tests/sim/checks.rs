@@ -2,7 +2,8 @@
 
 use crate::cli::{Filter, refuses_what_makes_no_sense};
 use crate::coverage::POINTS;
-use crate::options::Overrides;
+use crate::faults::first_plans;
+use crate::options::{CLASSES, Class, Options, Overrides};
 use crate::output::tell;
 use crate::report::{print_coverage, print_failure};
 use crate::run::{Report, run};
@@ -23,10 +24,11 @@ const LOSSES_PER_SEED: u64 = 100;
 
 type Check = fn() -> bool;
 
-const CHECKS: [(&str, Check); 6] = [
+const CHECKS: [(&str, Check); 7] = [
     ("sim::flags_that_make_no_sense_are_refused", refuses_what_makes_no_sense),
     ("sim::a_run_over_enough_seeds_must_reach_every_point", tells_a_run_that_misses_a_point),
     ("sim::a_seed_that_does_not_end_is_named", names_who_does_not_end),
+    ("sim::what_is_left_out_changes_no_plan_of_the_rest", left_out_changes_no_plan),
     ("sim::seeds_hold_every_invariant_and_reach_every_point", seeds_hold),
     ("sim::equal_seeds_give_equal_runs", equal_seeds_give_equal_runs),
     (
@@ -81,6 +83,21 @@ fn seeds_hold() -> bool {
         print_coverage(&outcome.totals.coverage);
     }
     covered
+}
+
+/// A smaller failure is one of the same faults, less some.
+fn left_out_changes_no_plan() -> bool {
+    let holds = |seed: u64, class: Class| {
+        let mut all = first_plans(&Options::draw(seed, &Overrides::default()));
+        let without = Overrides { without: vec![class], ..Overrides::default() };
+        all.retain(|(planned, _)| *planned != class);
+        let same = first_plans(&Options::draw(seed, &without)) == all;
+        if !same {
+            println!("seed {seed} without {class:?} plans other faults");
+        }
+        same
+    };
+    (1..=SEEDS).all(|seed| CLASSES.iter().all(|(class, _)| holds(seed, *class)))
 }
 
 fn equal_seeds_give_equal_runs() -> bool {

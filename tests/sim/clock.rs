@@ -1,5 +1,5 @@
 //! Each machine's own clock: it starts anywhere at every start of the process, and runs a little
-//! wrong.
+//! wrong, not always equally.
 
 use crate::chance::Chance;
 use raftd::types::Instant;
@@ -17,10 +17,30 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Starts at `now`, at most `ppm` wrong.
+    /// Starts at `now`, at most `ppm` wrong; half of the time by all of that.
     pub(crate) fn start(now: u64, ppm: u64, chance: &mut Chance) -> Clock {
-        let rate = MILLION - ppm + chance.below(2 * ppm + 1);
+        let rate = if chance.one_in(2) {
+            MILLION - ppm + chance.below(2 * ppm + 1)
+        } else {
+            chance.pick(&[MILLION - ppm, MILLION + ppm])
+        };
         Clock { then: now, shown_then: chance.below(1 << 40), rate }
+    }
+
+    /// Goes on from what it shows at `now`, at another rate.
+    pub(crate) fn at_another_rate(self, now: u64, ppm: u64, chance: &mut Chance) -> Clock {
+        let shown_then = self.read(now).as_ns();
+        Clock { then: now, shown_then, ..Clock::start(now, ppm, chance) }
+    }
+
+    /// Goes on from what it shows at `now`, as slowly as it may.
+    pub(crate) fn slowest(self, now: u64, ppm: u64) -> Clock {
+        Clock { then: now, shown_then: self.read(now).as_ns(), rate: MILLION - ppm }
+    }
+
+    /// Goes on from what it shows at `now`, as fast as it may.
+    pub(crate) fn fastest(self, now: u64, ppm: u64) -> Clock {
+        Clock { then: now, shown_then: self.read(now).as_ns(), rate: MILLION + ppm }
     }
 
     pub(crate) fn read(&self, now: u64) -> Instant {

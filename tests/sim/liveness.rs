@@ -7,7 +7,7 @@ use crate::faults::Fault;
 use crate::history::{Command, OpKind};
 use crate::invariants::{Seen, must};
 use crate::machine::Ending;
-use crate::options::{MS, SECOND};
+use crate::options::{Class, MS, SECOND};
 use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::{World, id_of, machine_of};
@@ -120,6 +120,16 @@ impl World {
                 continue;
             }
             let fate = self.faults.chance.below(7);
+            let class = match fate {
+                0 => Class::Crashes,
+                1 => Class::Pauses,
+                2..=4 => Class::Partitions,
+                5 => Class::FullDisks,
+                _ => Class::SlowNodes,
+            };
+            if self.options.forbids(class) {
+                continue;
+            }
             say!(self, Who::Node(machine), "for ever", "fate {fate}");
             let toward = core.iter().map(|other| (*other, machine)).collect();
             let away = core.iter().map(|other| (machine, *other)).collect();

@@ -4,7 +4,7 @@
 use crate::chain::Ground;
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::disk::SimDisk;
+use crate::disk::{Failure, Refusals, SimDisk};
 use crate::network::PipeKey;
 use raftd::replica::{ConnectionId, Node};
 use raftd::types::NodeId;
@@ -78,10 +78,14 @@ pub(crate) struct Machine {
     pub(crate) ends_after: Option<(u32, Ending)>,
     /// The power goes after so many changes of the disk in its next start.
     pub(crate) fuse_at_start: Option<u64>,
-    /// Its log was damaged: it may refuse to start.
+    /// An operation of its disk that fails in its next start.
+    pub(crate) fails_at_start: Option<Failure>,
+    /// Its log or its snapshot was damaged, for good: it counts as lost.
     pub(crate) damaged: bool,
     /// One copy of its hard state was: the other must do.
     pub(crate) copy_damaged: bool,
+    /// One header of a segment was: the other must do.
+    pub(crate) header_damaged: bool,
     /// The snapshot that it begins to send next rots.
     pub(crate) sent_rots: bool,
     /// The last power loss tore a page.
@@ -91,7 +95,10 @@ pub(crate) struct Machine {
     /// When it ended lately.
     pub(crate) endings: VecDeque<u64>,
     pub(crate) chance: Chance,
-    pub(crate) spaces_refused: u64,
+    /// Of the syncs that hang.
+    pub(crate) hangs: Chance,
+    /// What has found no space, when it was last asked.
+    pub(crate) refusals: Refusals,
 }
 
 impl Machine {
@@ -120,14 +127,17 @@ impl Machine {
             disk_slowness: 1,
             ends_after: None,
             fuse_at_start: None,
+            fails_at_start: None,
             damaged: false,
             copy_damaged: false,
+            header_damaged: false,
             sent_rots: false,
             torn: false,
             dead: None,
             endings: VecDeque::new(),
             chance,
-            spaces_refused: 0,
+            hangs: Chance::of(seed, &format!("hangs {number}")),
+            refusals: Refusals::default(),
         }
     }
 

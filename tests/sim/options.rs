@@ -1,9 +1,10 @@
 //! What a seed draws: sizes, speeds, and which faults there are, how often (swarm testing).
 //!
-//! Every kind of fault draws from a stream of its own, so that `--without` takes one away and
-//! leaves everything else as it was.
+//! Every concern draws from a stream of its own, and every kind of fault has a timer of its own
+//! (`faults/schedule.rs`), so that `--without` takes one away and leaves what the others plan as it
+//! was.
 
-use crate::chance::{Chance, MILLION, usize_of};
+use crate::chance::{Chance, MILLION, u64_of, usize_of};
 use crate::disk::Tearing;
 use raftd::kv::SliceLimits;
 use raftd::limits::WorkingLimits;
@@ -134,7 +135,11 @@ pub(crate) struct Clients {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) seed: u64,
+    /// The kinds of faults that there are.
     pub(crate) classes: Vec<Class>,
+    /// And those that the seed drew, before some were left out.
+    drawn: Vec<Class>,
+    without: Vec<Class>,
     /// The first members.
     pub(crate) nodes: usize,
     /// Machines that may become members.
@@ -155,15 +160,22 @@ pub(crate) struct Options {
     pub(crate) clients: Clients,
     /// Between two faults, on average.
     pub(crate) fault_every_ns: u64,
+    /// How wrong a clock's rate is at most. Millionths.
     pub(crate) clock_ppm: u64,
+    /// How wrong the members are told that it is. If that is less, **an assumption is violated**,
+    /// on which the answers to reads by a lease rest and nothing else: those may be stale then, two
+    /// may hold the lease at once, and one of them may turn somebody down by rights that are old;
+    /// all else is checked as ever.
+    pub(crate) declared_ppm: u64,
     pub(crate) power_losses: Option<u64>,
     pub(crate) snapshots: SnapshotOptions,
 }
 
 impl Options {
-    /// By how much two clocks may differ in rate: the fastest from the slowest. Millionths.
+    /// By how much two clocks are said to differ in rate at most: the fastest from the slowest.
+    /// Millionths.
     pub(crate) fn lease_drift_ppm(&self) -> u32 {
-        let apart = (2 * self.clock_ppm * MILLION).div_ceil(MILLION - self.clock_ppm);
+        let apart = (2 * self.declared_ppm * MILLION).div_ceil(MILLION - self.declared_ppm);
         u32::try_from(apart.max(1)).expect("clocks are at most a fifth wrong")
     }
 
@@ -176,9 +188,59 @@ impl Options {
         self.classes.contains(&class)
     }
 
+    /// Whether a kind of fault must not even come along with another one, or at the end.
+    pub(crate) fn forbids(&self, class: Class) -> bool {
+        self.without.contains(&class)
+    }
+
+    /// Whether clocks are no more wrong than the members are told.
+    pub(crate) fn clocks_keep_bound(&self) -> bool {
+        self.clock_ppm <= self.declared_ppm
+    }
+
+    /// From one fault of a kind to the next, on average: as if every `fault_every_ns` one of the
+    /// kinds drawn was picked, damage more often than others, and a change of the members half of
+    /// the time. What is left out leaves that as it was. Nanoseconds.
+    pub(crate) fn fault_every_ns(&self, class: Class) -> u64 {
+        let kinds = u64_of(self.drawn.len());
+        let all_ns = kinds * self.fault_every_ns;
+        let rarer = [Class::Damage, Class::Members].iter().any(|it| self.drawn.contains(it));
+        match class {
+            Class::Damage => 6 * all_ns / (kinds + 5),
+            Class::Members => 2 * all_ns / (kinds + 1),
+            // Rarely anybody reads while two hold the lease.
+            Class::Clocks if !self.clocks_keep_bound() => all_ns / 5,
+            Class::Partitions
+            | Class::Frames
+            | Class::Streams
+            | Class::Crashes
+            | Class::Pauses
+            | Class::SlowNodes
+            | Class::SlowDisks
+            | Class::DiskErrors
+            | Class::FullDisks
+            | Class::Clocks
+            | Class::Garbage
+            | Class::SmallWindows
+            | Class::Transfers
+            | Class::Saves
+            | Class::States
+            | Class::Rights => {
+                if rarer {
+                    6 * all_ns / 5
+                } else {
+                    all_ns
+                }
+            }
+        }
+    }
+
     /// What `seed` draws, changed as asked.
     pub(crate) fn draw(seed: u64, overrides: &Overrides) -> Options {
-        let classes = draw_classes(seed, overrides);
+        let drawn = draw_classes(seed, overrides);
+        let without = overrides.without.clone();
+        let classes: Vec<Class> =
+            drawn.iter().copied().filter(|class| !without.contains(class)).collect();
         let mut sizes = Chance::of(seed, "sizes");
         let drawn_nodes = sizes.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5]);
         let nodes = overrides.nodes.unwrap_or(drawn_nodes);
@@ -195,11 +257,20 @@ impl Options {
         clients.timeout_ns = clients.timeout_ns.max(4 * trip_ns);
         clients.count = overrides.clients.unwrap_or(clients.count);
         let spares = if has(Class::Members) { usize_of(sizes.between(2, 4)) } else { 0 };
-        let mut clock = Chance::of(seed, "clocks");
-        // Quartz is within 100 ppm; the second is outside of every bound.
-        let clock_ppm = clock.pick(&[50, 500, 50_000, 200_000]);
+        let (clock_ppm, declared_ppm) = draw_clocks(seed, &has);
         let mut faults = Chance::of(seed, "faults");
         let (history_age_ns, quota_bytes) = draw_bounds(seed, &clients);
+        let working = draw_working(
+            seed,
+            &has,
+            entries_under_way(&network, &disk, &clients),
+            usize_of(clients.value_bytes) + 64,
+        );
+        let segment_bytes = sizes.pick(&[64, 64, 64, 128, 256]) * 1024;
+        let history_bytes_max = sizes.scaled(1024, 64 * 1024);
+        // Ranges that take long and a history that is short: compaction overtakes them.
+        let brief = working.range_steps <= 8;
+        let history_bytes_max = if brief { 1024 } else { history_bytes_max };
         Options {
             seed,
             nodes,
@@ -207,19 +278,14 @@ impl Options {
             horizon_ns,
             election_timeout_ns,
             heartbeat_ns,
-            segment_bytes: sizes.pick(&[64, 64, 64, 128, 256]) * 1024,
-            history_bytes_max: sizes.scaled(1024, 64 * 1024),
+            segment_bytes,
+            history_bytes_max,
             history_age_ns,
             quota_bytes,
             working: WorkingLimits {
                 lease_checkpoint_ms: Chance::of(seed, "leases").pick(&[200, 1000, u64::MAX]),
                 state_hash_every: Chance::of(seed, "hashes").pick(&[1, 2, 8, 16]),
-                ..draw_working(
-                    seed,
-                    &has,
-                    entries_under_way(&network, &disk, &clients),
-                    usize_of(clients.value_bytes) + 64,
-                )
+                ..working
             },
             turn_ns: sizes.scaled(2 * US, 60 * US),
             turn_inputs: sizes.pick(&[1, 4, 64, 1024]),
@@ -227,11 +293,27 @@ impl Options {
             disk,
             clients,
             fault_every_ns: faults.scaled(150 * MS, 2 * SECOND),
-            clock_ppm: if has(Class::Clocks) { clock_ppm } else { 0 },
+            clock_ppm,
+            declared_ppm,
             power_losses: overrides.power_losses,
             snapshots: draw_snapshots(seed),
             classes,
+            drawn,
+            without,
         }
+    }
+}
+
+/// How wrong clocks are, and are said to be. Quartz is within 100 ppm. In a third of the clusters
+/// with wrong clocks they are far beyond what is said.
+fn draw_clocks(seed: u64, has: &impl Fn(Class) -> bool) -> (u64, u64) {
+    let mut chance = Chance::of(seed, "clocks");
+    let within = chance.pick(&[50, 500, 50_000, 200_000]);
+    let (beyond, declared) = (chance.pick(&[200_000, 300_000, 400_000]), chance.pick(&[1, 500]));
+    match (has(Class::Clocks), chance.one_in(3)) {
+        (false, _) => (0, 0),
+        (true, false) => (within, within),
+        (true, true) => (beyond, declared),
     }
 }
 
@@ -240,8 +322,7 @@ fn draw_classes(seed: u64, overrides: &Overrides) -> Vec<Class> {
     let share = chance.between(2, 9);
     let mut classes = Vec::new();
     for (class, _) in CLASSES {
-        // Drawn for all, so that leaving one out changes nothing else.
-        if chance.below(10) < share && !overrides.without.contains(&class) {
+        if chance.below(10) < share {
             classes.push(class);
         }
     }
@@ -279,7 +360,7 @@ fn draw_snapshots(seed: u64) -> SnapshotOptions {
 /// values. (Two of five left too little to do: seed 22006. So did one delete in a hundred: 20579.)
 fn draw_bounds(seed: u64, clients: &Clients) -> (Option<u64>, Option<u64>) {
     let mut chance = Chance::of(seed, "bounds");
-    let age_ns = chance.scaled(50 * MS, 4 * SECOND);
+    let age_ns = chance.scaled(5 * MS, 4 * SECOND);
     let age_ns = Some(age_ns).filter(|_| chance.one_in(3));
     let quota =
         chance.between(clients.keys.div_ceil(2), clients.keys) * (270 + clients.value_bytes / 2);
@@ -300,7 +381,7 @@ fn draw_network(seed: u64, has: &impl Fn(Class) -> bool) -> Network {
     let resend_ns = streams.scaled(5 * MS, 250 * MS);
     let mut frames = Chance::of(seed, "frames");
     let frame = |wanted: u64| if has(Class::Frames) { wanted } else { 0 };
-    let (drop, duplicate) = (frames.scaled(100, 60_000), frames.scaled(1_000, 150_000));
+    let (drop, duplicate) = (frames.scaled(100, 300_000), frames.scaled(1_000, 150_000));
     let late = frames.scaled(1_000, 60_000);
     Network {
         delay,
@@ -374,7 +455,7 @@ fn draw_working(
         entry_bytes_soft_max: chance.pick(&[1, 256, usual.entry_bytes_soft_max]),
         entry_cache_bytes: chance.pick(&[0, 8192, usual.entry_cache_bytes]),
         watch_batch_bytes: chance.pick(&[1, 512, usual.watch_batch_bytes]),
-        range_steps: chance.pick(&[1, 8, 64, usual.range_steps]),
+        range_steps: chance.pick(&[1, 1, 8, usual.range_steps]),
         range_part_bytes: chance.pick(&[1, 256, usual.range_part_bytes]),
         apply_steps: chance.pick(&[1, 2, 8, usual.apply_steps]),
         ..usual
@@ -434,7 +515,9 @@ impl fmt::Display for Options {
         writeln!(f, "disk      {:?}", self.disk)?;
         writeln!(f, "clients   {:?}", self.clients)?;
         writeln!(f, "snapshots {:?}", self.snapshots)?;
-        write!(f, "faults    every {} clock={}ppm", time(self.fault_every_ns), self.clock_ppm)
+        let (clock, declared) = (self.clock_ppm, self.declared_ppm);
+        write!(f, "faults    every {} ", time(self.fault_every_ns))?;
+        write!(f, "clock={clock}ppm declared={declared}ppm")
     }
 }
 

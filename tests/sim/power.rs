@@ -32,6 +32,9 @@ impl World {
         if let Some(changes) = it.fuse_at_start.take() {
             it.disk.light_fuse(changes);
         }
+        if let Some(failure) = it.fails_at_start.take() {
+            it.disk.fail_next(failure);
+        }
         let options = self.node_options(machine);
         let torn = std::mem::take(&mut self.machines[machine].torn);
         let sampled = (torn || self.process.one_in(16)) && !self.disks[machine].has_fuse();
@@ -60,6 +63,7 @@ impl World {
         it.disk.read_platters(it.damaged);
         let healed = std::mem::take(&mut it.copy_damaged);
         self.coverage.hit_if(healed, Point::DamageHealed);
+        self.coverage.hit_if(it.header_damaged, Point::HeaderDamaged);
         say!(self, Who::Node(machine), "start", "last={}", node.inspect().wal.last());
         let disk = &self.disks[machine];
         self.proof.on_start(machine, &node.inspect(), disk, &mut self.coverage);
@@ -85,7 +89,7 @@ impl World {
             return self.end_start(machine);
         }
         match error {
-            OpenError::Damaged(_) | OpenError::HardStateLost { .. } if it.damaged => {
+            OpenError::Damaged(_) if it.disk.log_is_rotten() => {
                 self.coverage.hit(Point::DamageFound);
                 it.dead = Some("damaged");
             }
@@ -93,8 +97,12 @@ impl World {
                 self.coverage.hit(Point::SnapshotDamageFound);
                 it.dead = Some("damaged");
             }
-            OpenError::Io { .. } if it.disk.refused_for_space() > it.spaces_refused => {
-                it.spaces_refused = it.disk.refused_for_space();
+            OpenError::Io { .. } if it.disk.failed().is_some() => {
+                self.coverage.hit(Point::StartFailed);
+                self.end_start(machine);
+            }
+            OpenError::Io { .. } if self.note_refusals(machine) => {
+                self.coverage.hit(Point::StartFailed);
                 self.queue.at(self.now + 300 * MS, Event::Boot { machine });
             }
             OpenError::Damaged(_)
@@ -125,7 +133,8 @@ impl World {
         let members = members.collect();
         let options = &self.options;
         let it = &mut self.machines[machine];
-        // Wall clocks jump; nothing may depend on them.
+        // Wall clocks jump; nothing may depend on them. A node hears of its own when it starts and
+        // never again, so a jump while it runs shows at its next start or not at all.
         let unix_ms = 1_700_000_000_000 + it.chance.below(7_200_000);
         NodeOptions {
             id: id_of(machine),
@@ -155,6 +164,8 @@ impl World {
     pub(crate) fn end_process(&mut self, machine: usize, ending: Ending) {
         let disk = self.disks[machine].clone();
         self.proof.before_end(machine, &disk);
+        // What the file system does not take any more is gone when it is mounted again.
+        let ending = if disk.is_frozen() { Ending::PowerLost } else { ending };
         let it = &mut self.machines[machine];
         if !disk.is_blown() {
             if let Some((job, done)) = it.job.take()

@@ -2,6 +2,7 @@
 //! which it was asked for.
 
 use crate::network::PipeKey;
+use crate::options::Class;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -79,14 +80,29 @@ pub(crate) enum Event {
     Frame {
         held: usize,
     },
-    /// Something breaks.
-    Break,
+    /// Something of a kind breaks.
+    Break {
+        class: Class,
+    },
+    /// The next step of a fault that has several.
+    Begin {
+        prepared: usize,
+        lasts_ns: u64,
+    },
+    /// Somebody loses power, where nothing else breaks.
+    LosePower,
+    /// All is mended, if that was too much.
+    Relieve,
     /// A fault ends.
     Mend {
         fault: usize,
     },
     /// The end of a leader's log rots, while a follower waits for it.
     Rot {
+        machine: usize,
+    },
+    /// A server whose state is wrong is killed, once it knows that.
+    EndSilent {
         machine: usize,
     },
     /// A flapping link changes.

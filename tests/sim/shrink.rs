@@ -1,9 +1,10 @@
 //! From a failure to a smaller one: fewer kinds of faults, fewer nodes, fewer clients, a shorter
-//! run. Because every concern has its own stream of chance, what is left happens as before.
+//! run. Because every kind of fault has its own timer and stream of chance, what is left is planned
+//! as before; it may still come to something else, where the cluster stands otherwise.
 
 use crate::cli::HORIZON_MS_MIN;
 use crate::invariants::Broken;
-use crate::options::{CLASSES, MS, Options, Overrides};
+use crate::options::{CLASSES, Class, MS, Options, Overrides};
 use crate::run::run;
 use crate::trace::Tracing;
 
@@ -22,7 +23,9 @@ pub(crate) fn shrink(seed: u64, from: &Overrides, first: &Broken) -> (Overrides,
         Ok(_) | Err(_) => false,
     };
     for (class, _) in CLASSES {
-        if Options::draw(seed, &best.0).has(class) {
+        // Links are also cut together with other faults, and at the end.
+        let options = Options::draw(seed, &best.0);
+        if options.has(class) || (class == Class::Partitions && !options.forbids(class)) {
             let mut fewer = best.0.clone();
             fewer.without.push(class);
             attempt(&mut best, fewer);

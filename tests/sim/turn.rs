@@ -3,7 +3,6 @@
 
 use crate::chance::u64_of;
 use crate::coverage::Point;
-use crate::disk::SimDisk;
 use crate::invariants::must;
 use crate::machine::{Ending, Input};
 use crate::queue::Event;
@@ -123,7 +122,8 @@ impl World {
     /// While a leader holds a lease nobody else leads: it would answer reads from the past.
     fn check_leases(&self, machine: usize, node: &Node) {
         let leads = |nth: usize| self.proof.seen[nth].leads;
-        let Some(newest) = leads(machine) else { return };
+        let bound = self.options.clocks_keep_bound();
+        let Some(newest) = leads(machine).filter(|_| bound) else { return };
         for (nth, it) in self.machines.iter().enumerate() {
             let Some(term) = leads(nth).filter(|term| *term != newest) else { continue };
             let (old, later) = if term < newest { (nth, newest) } else { (machine, term) };
@@ -284,8 +284,8 @@ impl World {
             Some(Operation::Write { .. }) => disk.write_ns / 2 + it.chance.below(disk.write_ns + 1),
             Some(Operation::Sync { .. }) | None => {
                 let usual = disk.sync_ns / 4 + it.chance.exponential(disk.sync_ns);
-                let hangs = it.chance.hit(disk.hang) && hostile;
-                let hang = if hangs { it.chance.below(disk.hang_ns) } else { 0 };
+                let hangs = it.hangs.hit(disk.hang) && hostile;
+                let hang = if hangs { it.hangs.below(disk.hang_ns) } else { 0 };
                 (usual * it.disk_slowness).min(SLOW_SYNC_NS_MAX) + hang
             }
         }
@@ -336,10 +336,8 @@ impl World {
             self.coverage.hit(Point::CrashInBackground);
             return self.end_process(machine, Ending::PowerLost);
         }
-        let refused = it.disk.refused_for_space();
-        self.coverage.hit_if(refused > it.spaces_refused, Point::DiskFull);
-        it.spaces_refused = refused;
         it.inbox.push_back(Input::Background(done));
+        self.note_refusals(machine);
         self.wake(machine, self.now);
     }
 
@@ -348,13 +346,13 @@ impl World {
         say!(self, Who::Node(machine), "stopped", "{fatal}");
         let it = &self.machines[machine];
         let allowed = match fatal {
-            Fatal::Disk(_) => SimDisk::sync_failed(&it.disk),
-            Fatal::Entry { .. } => it.damaged,
+            Fatal::Disk(error) => it.disk.explains(error),
+            Fatal::Entry { .. } => it.disk.log_is_rotten(),
             Fatal::Refused(_) => !self.proof.is_member(machine),
         };
         must!(allowed, "NodeGoesOn", "{} stops: {fatal}", id_of(machine));
         match fatal {
-            Fatal::Disk(_) => self.coverage.hit(Point::SyncFailed),
+            Fatal::Disk(_) => self.note_failure(machine),
             Fatal::Entry { .. } => self.coverage.hit(Point::DamageServedNever),
             Fatal::Refused(_) => {
                 self.coverage.hit(Point::RemovedStops);

@@ -31,16 +31,16 @@ impl World {
         }
         let weather = &self.network.weather;
         let (split, reset) = (weather.split, weather.reset);
-        let resets = self.network.chance.hit(reset) && self.is_hostile();
+        let resets = self.network.streams.hit(reset) && self.is_hostile();
         if resets {
-            bytes.truncate(self.network.chance.index(bytes.len()));
+            bytes.truncate(self.network.streams.index(bytes.len()));
             self.coverage.hit(Point::ConnectionReset);
         }
-        if bytes.len() > 1 && self.network.chance.hit(split) {
+        if bytes.len() > 1 && self.network.streams.hit(split) {
             let mut rest = bytes;
-            for _ in 0..=self.network.chance.below(3) {
+            for _ in 0..=self.network.streams.below(3) {
                 if rest.len() > 1 {
-                    let end = 1 + self.network.chance.index(rest.len() - 1);
+                    let end = 1 + self.network.streams.index(rest.len() - 1);
                     let later = rest.split_off(end);
                     self.put(pipe, other, Item::Bytes(std::mem::replace(&mut rest, later)));
                 }
@@ -63,7 +63,8 @@ impl World {
         let delay = self.network.delay();
         let weather = &self.network.weather;
         let (resend, resend_ns) = (weather.resend, weather.resend_ns);
-        let lost = self.network.chance.hit(resend) && self.is_hostile();
+        let lost = self.network.streams.hit(resend) && self.is_hostile();
+        self.coverage.hit_if(lost, Point::Resent);
         let again = if lost { resend_ns } else { 0 };
         let machines = self.machines.len();
         let Some(it) = self.network.pipes.get_mut(pipe) else { return };
@@ -229,12 +230,17 @@ impl World {
             let message = message.message;
             say!(self, Who::Node(from), "say", "to n{} {}", to + 1, Brief(&message));
             self.proof.on_message(from, to, &message, &self.disks, &mut self.coverage);
-            if let Message::InstallSnapshot { bytes, .. } = message {
-                if bytes == 0 {
+            if let Message::InstallSnapshot { bytes, .. } = &message {
+                if *bytes == 0 {
                     self.rot_what_is_sent(from);
                 } else if self.proof.is_spoiled(from) {
                     return false;
                 }
+            }
+            if self.network.filters(from, to, &message) {
+                self.coverage.hit(Point::Filtered);
+                say!(self, Who::World, "filter", "n{} to n{}", from + 1, to + 1);
+                return false;
             }
         }
         let weather = &self.network.weather;

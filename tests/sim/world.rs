@@ -54,7 +54,7 @@ impl World {
             disks: machines.iter().map(|machine| machine.disk.clone()).collect(),
             network: Network::new(seed, options.network.clone(), options.machines()),
             crowd: Crowd::new(seed, &options),
-            faults: Faults::new(seed),
+            faults: Faults::new(&options),
             proof: Proof::new(options.machines(), ground),
             coverage: Coverage::default(),
             trace: Trace::new(tracing),
@@ -102,9 +102,13 @@ impl World {
             Event::Timeout { client, request } => self.on_timeout(client, request),
             Event::Retry { client, op } => self.attempt(client, op),
             Event::Frame { held } => self.on_frame_due(held),
-            Event::Break => self.on_break(),
+            Event::Break { class } => self.on_break(class),
+            Event::Begin { prepared, lasts_ns } => self.on_begin(prepared, lasts_ns),
+            Event::LosePower => self.on_lose_power(),
+            Event::Relieve => self.on_relieve(),
             Event::Mend { fault } => self.mend(fault),
             Event::Rot { machine } => self.on_rot(machine),
+            Event::EndSilent { machine } => self.on_end_silent(machine),
             Event::Flap { fault } => self.on_flap(fault),
         }
     }

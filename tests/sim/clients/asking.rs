@@ -140,7 +140,7 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, client: usize, op: u64, node: usize, asked: Asked) {
-        let Asked { kind, row, floor, call } = asked;
+        let Asked { mut kind, row, floor, call } = asked;
         let led = self.proof.seen[node].leads.is_some();
         let seen = &self.proof.seen[node];
         if let (Some(term), OpKind::Range(args)) = (seen.leads, &kind)
@@ -153,13 +153,14 @@ impl World {
         let it = &mut self.crowd.clients[client];
         let request = it.requests + 1;
         let pipe = it.lines[node].as_ref().expect("it was just made sure of").pipe;
+        self.weaken(&mut kind, row, request);
         let mut bytes = Vec::new();
         encode(&mut bytes, request, call, &kind);
         say!(self, Who::Client(client), "ask", "n{} #{request} {}", node + 1, Shown(&kind));
         let reads_now = matches!(&kind, OpKind::Range(args) if args.revision == 0);
         let (of_call, rows) = (call.is_some(), Vec::new());
         let stale = matches!(&kind, OpKind::Range(args)
-            if args.consistency == Consistency::Serializable);
+            if args.consistency != Consistency::Linearizable);
         let asker = self.usual_asker(client, node);
         let (needs, moment) = (Needs::default(), self.rights_floor(node, !stale));
         let attempt = Attempt {
@@ -179,6 +180,19 @@ impl World {
         };
         self.crowd.clients[client].attempts.insert(request, attempt);
         self.send_request(client, pipe, bytes);
+    }
+
+    /// What a read by a lease promises, where clocks break the bound that leases rest on.
+    pub(super) fn weaken(&mut self, kind: &mut OpKind, row: usize, request: u64) {
+        if let OpKind::Range(args) = kind
+            && args.consistency == Consistency::Linearizable
+            && is_by_lease(request)
+            && !self.options.clocks_keep_bound()
+        {
+            args.consistency = Consistency::UnboundLease;
+            self.crowd.history.ops[row].kind = kind.clone();
+            self.coverage.hit(Point::LeaseReadUnbound);
+        }
     }
 
     /// Sends the client's next request and begins to wait for its answer.
@@ -290,6 +304,11 @@ impl World {
     }
 }
 
+/// Every other linearizable read.
+fn is_by_lease(request: u64) -> bool {
+    request.is_multiple_of(2)
+}
+
 pub(super) fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall>, kind: &OpKind) {
     match kind {
         OpKind::Change(command) => {
@@ -304,8 +323,9 @@ pub(super) fn encode(bytes: &mut Vec<u8>, request: u64, call: Option<SessionCall
         }
         OpKind::Range(args) => {
             let consistency = match args.consistency {
-                // A lease promises no less, while the clocks keep their bound; and these do.
-                Consistency::Linearizable if request.is_multiple_of(2) => wire::Consistency::Lease,
+                // A lease promises no less, while the clocks keep their bound.
+                Consistency::Linearizable if is_by_lease(request) => wire::Consistency::Lease,
+                Consistency::UnboundLease => wire::Consistency::Lease,
                 Consistency::Linearizable => wire::Consistency::Linearizable,
                 Consistency::Serializable => wire::Consistency::Serializable,
             };

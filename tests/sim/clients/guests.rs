@@ -208,11 +208,12 @@ impl World {
         }
         let node = self.crowd.clients[client].guest.node;
         let row = self.new_row(client, node, kind.clone());
+        let request = self.crowd.clients[client].requests + 1;
+        self.weaken(&mut kind, row, request);
         let stale = matches!(&kind, OpKind::Range(args)
-            if args.consistency == Consistency::Serializable);
+            if args.consistency != Consistency::Linearizable);
         let moment = self.rights_floor(node, !stale);
         let it = &mut self.crowd.clients[client];
-        let request = it.requests + 1;
         let pipe = it.guest.line.as_ref().expect("it has entered").pipe;
         let mut bytes = Vec::new();
         encode(&mut bytes, request, None, &kind);

@@ -324,7 +324,9 @@ impl World {
                 *revision
             }
             (Answer::Range { revision, .. }, OpKind::Range(args)) => {
-                let serializable = args.consistency == Consistency::Serializable;
+                let unbound = args.consistency == Consistency::UnboundLease;
+                let serializable = unbound || args.consistency == Consistency::Serializable;
+                self.coverage.hit_if(unbound && *revision < floor, Point::LeaseReadStale);
                 let old = args.revision > 0;
                 self.coverage.hit_if(old, Point::ReadAtRevision);
                 self.coverage.hit_if(serializable && *revision < floor, Point::SerializableStale);

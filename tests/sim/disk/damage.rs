@@ -1,7 +1,8 @@
 //! What a disk does to data that it had promised to keep: a bit rots, a write lands elsewhere.
 //!
-//! The atlas (`faults/damage.rs`) sees to it that a minority of the machines is ever damaged, so
-//! that a good copy of everything remains. Damage never leaves a sector of zeros at the log's end:
+//! The atlas (`faults/damage.rs`) sees to it that a minority of the machines is ever damaged for
+//! good, so that a good copy of everything remains. What was there before is kept, to tell whether
+//! it is still wrong. Damage never leaves a sector of zeros at the log's end:
 //! there it could not be told from a write that never happened, and no single disk can.
 
 use super::content::{PAGE, SECTOR};
@@ -55,26 +56,49 @@ impl State {
             .iter()
             .filter_map(|(name, file)| match Role::of(name) {
                 Role::Segment(segment) => Some((*file, self.platter.filled(segment))),
-                Role::HardState(_) | Role::Other => None,
+                Role::HardState(_) | Role::Draft | Role::Part | Role::Other => None,
             })
             .filter(|(_, end)| *end > 2 * PAGE)
             .collect();
-        (!with_records.is_empty()).then(|| self.chance.pick(&with_records))
+        (!with_records.is_empty()).then(|| self.faults.pick(&with_records))
     }
 
     fn flip(&mut self, file: usize, offset: usize) -> bool {
-        let bit = self.chance.below(8);
+        let bit = self.faults.below(8);
         let content = &mut self.files[file];
         if !content.has_platter_page(offset / PAGE) {
             return false;
         }
+        let mut right = Vec::new();
+        content.read_platter(offset, 1, &mut right);
         content.corrupt(offset, |byte| *byte ^= 1 << bit);
+        self.rotten.entry(file).or_default().push((offset, right));
         true
+    }
+
+    /// Whether a file is still as damage left it, from `least` on.
+    fn is_rotten_from(&self, file: usize, least: usize) -> bool {
+        self.rotten.get(&file).into_iter().flatten().any(|(at, right)| {
+            let mut now = Vec::new();
+            self.files[file].read_platter(*at, right.len(), &mut now);
+            *at >= least && now != *right
+        })
+    }
+
+    pub(super) fn is_rotten(&self, file: usize) -> bool {
+        self.is_rotten_from(file, 0)
+    }
+
+    /// Whether any segment is, beside its headers.
+    pub(super) fn is_log_rotten(&self) -> bool {
+        let mut segments =
+            self.names.iter().filter(|(name, _)| matches!(Role::of(name), Role::Segment(_)));
+        segments.any(|(_, file)| self.is_rotten_from(*file, 2 * PAGE))
     }
 
     fn rot_log(&mut self) -> bool {
         let Some((file, end)) = self.segment() else { return false };
-        let offset = 2 * PAGE + self.chance.index(end - 2 * PAGE);
+        let offset = 2 * PAGE + self.faults.index(end - 2 * PAGE);
         self.flip(file, offset)
     }
 
@@ -82,7 +106,7 @@ impl State {
     fn rot_tail(&mut self) -> bool {
         let newest = self.names.iter().filter_map(|(name, file)| match Role::of(name) {
             Role::Segment(segment) => Some((segment, *file, self.platter.filled(segment))),
-            Role::HardState(_) | Role::Other => None,
+            Role::HardState(_) | Role::Draft | Role::Part | Role::Other => None,
         });
         let newest = newest.filter(|(_, _, end)| *end > 2 * PAGE).max();
         let Some((_, file, end)) = newest else { return false };
@@ -90,22 +114,22 @@ impl State {
         if pages == 0 {
             return false;
         }
-        let page = end / PAGE - 1 - self.chance.index(pages);
-        let offset = page * PAGE + 64 + self.chance.index(24);
+        let page = end / PAGE - 1 - self.faults.index(pages);
+        let offset = page * PAGE + 64 + self.faults.index(24);
         self.flip(file, offset)
     }
 
     fn rot_hard_state(&mut self) -> bool {
-        let copy = if self.chance.one_in(2) { "hs.0" } else { "hs.1" };
+        let copy = if self.faults.one_in(2) { "hs.0" } else { "hs.1" };
         let Some(file) = self.names.get(copy).copied() else { return false };
-        let slot = usize_of(self.chance.below(2)) * PAGE;
-        let offset = slot + self.chance.index(128);
+        let slot = usize_of(self.faults.below(2)) * PAGE;
+        let offset = slot + self.faults.index(128);
         self.flip(file, offset)
     }
 
     fn rot_header(&mut self) -> bool {
         let Some((file, _)) = self.segment() else { return false };
-        let offset = self.chance.index(2) * PAGE + self.chance.index(96);
+        let offset = self.faults.index(2) * PAGE + self.faults.index(96);
         self.flip(file, offset)
     }
 
@@ -118,7 +142,7 @@ impl State {
             (2 * PAGE + chance.index(end - 2 * PAGE)) / SECTOR * SECTOR
         };
         let (source, target) =
-            (sector(&mut self.chance, from_end), sector(&mut self.chance, to_end));
+            (sector(&mut self.faults, from_end), sector(&mut self.faults, to_end));
         let (mut wrong, mut right) = (Vec::new(), Vec::new());
         self.files[from].read_platter(source, SECTOR, &mut wrong);
         self.files[to].read_platter(target, SECTOR, &mut right);
@@ -130,6 +154,9 @@ impl State {
     }
 
     fn overwrite(&mut self, file: usize, at: usize, bytes: &[u8]) {
+        let mut right = Vec::new();
+        self.files[file].read_platter(at, bytes.len(), &mut right);
+        self.rotten.entry(file).or_default().push((at, right));
         for (nth, byte) in bytes.iter().enumerate() {
             self.files[file].corrupt(at + nth, |old| *old = *byte);
         }
@@ -149,11 +176,9 @@ impl State {
         if bytes == 0 {
             return false;
         }
-        let offset = self.chance.index(bytes);
+        let offset = self.faults.index(bytes);
         let hit = self.flip(file, offset);
-        if hit {
-            self.rotten.insert(file);
-        }
+        self.snapshot_rotted |= hit;
         hit
     }
 
@@ -164,11 +189,11 @@ impl State {
         if sectors < 2 {
             return false;
         }
-        let log = if self.chance.one_in(2) { self.segment() } else { None };
-        let target = self.chance.index(sectors) * SECTOR;
+        let log = if self.faults.one_in(2) { self.segment() } else { None };
+        let target = self.faults.index(sectors) * SECTOR;
         let (from, source) = match log {
             Some((from, _)) => (from, 2 * PAGE),
-            None => (to, self.chance.index(sectors) * SECTOR),
+            None => (to, self.faults.index(sectors) * SECTOR),
         };
         let (mut wrong, mut right) = (Vec::new(), Vec::new());
         self.files[from].read_platter(source, SECTOR, &mut wrong);
@@ -177,7 +202,7 @@ impl State {
             return false;
         }
         self.overwrite(to, target, &wrong);
-        self.rotten.insert(to);
+        self.snapshot_rotted = true;
         true
     }
 }

@@ -7,16 +7,22 @@
 //! created, removed, renamed   kept or lost by themselves until the directory is synced; a rename
 //!                is whole or not at all
 //! a failed sync  the pages count as clean and are on no platter (what Linux does)
+//! a failed sync of a directory   its changes are kept or lost as with the power, and the file
+//!                system takes no more of them until the machine is started anew (what Linux does)
+//! a failed write   may have reached the cache all the same; a failed read says nothing
+//! full           nothing is created and no file grows; the first pages of a write may be there
 //! the fuse       counts changes; when it blows, nothing more reaches the disk: the power is gone
 //!                in the middle of a job, of background work or of recovery
 //! ```
 
 mod content;
 mod damage;
+mod failures;
 mod platter;
 
 pub(crate) use content::{Losses, Tearing};
 pub(crate) use damage::Damage;
+pub(crate) use failures::{Failure, Refusals};
 pub(crate) use platter::Platter;
 
 use crate::chain::Ground;
@@ -25,7 +31,7 @@ use crate::invariants::must;
 use content::{Content, offset_of};
 use raftd::codec::crc::crc32;
 use raftd::wal::{Disk, DiskFile, Region};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,16 +58,23 @@ struct State {
     platter: Platter,
     /// The snapshot in force that was looked at.
     snapshot: [u64; 4],
-    /// Files of snapshots that were damaged.
-    rotten: BTreeSet<usize>,
+    /// What damage replaced, by file: where, and what was right.
+    rotten: BTreeMap<usize, Vec<(usize, Vec<u8>)>>,
+    /// A snapshot was damaged at some time.
+    snapshot_rotted: bool,
+    /// Of failures and damage, so that they leave the fate of other data as it was.
+    faults: Chance,
     /// Changes until the power is gone.
     fuse: Option<u64>,
     blown: bool,
-    /// The next sync of a file with something to write fails.
-    sync_fails: bool,
-    sync_failed: bool,
+    /// The next operation of the kind fails.
+    fails: Option<Failure>,
+    /// What failed since the machine started; a read only if nothing else did.
+    failed: Option<Failure>,
+    /// The file system takes no more changes until it is mounted again.
+    frozen: bool,
     full: bool,
-    refused_for_space: u64,
+    refusals: Refusals,
 }
 
 /// The disk of one machine. Clones are the same disk.
@@ -70,6 +83,7 @@ pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
 impl SimDisk {
     pub(crate) fn new(chance: Chance, ground: Ground) -> SimDisk {
+        let faults = chance.clone().split();
         SimDisk(Arc::new(Mutex::new(State {
             files: Vec::new(),
             names: BTreeMap::new(),
@@ -78,13 +92,16 @@ impl SimDisk {
             chance,
             platter: Platter::new(ground),
             snapshot: [0; 4],
-            rotten: BTreeSet::new(),
+            rotten: BTreeMap::new(),
+            snapshot_rotted: false,
+            faults,
             fuse: None,
             blown: false,
-            sync_fails: false,
-            sync_failed: false,
+            fails: None,
+            failed: None,
+            frozen: false,
             full: false,
-            refused_for_space: 0,
+            refusals: Refusals::default(),
         })))
     }
 
@@ -133,48 +150,40 @@ impl SimDisk {
     /// Whether the snapshot in force was damaged.
     pub(crate) fn snapshot_is_rotten(&self) -> bool {
         let state = self.state();
-        state.snapshot_in_force().is_some_and(|file| state.rotten.contains(&file))
+        state.snapshot_in_force().is_some_and(|file| state.is_rotten(file))
+    }
+
+    /// Whether damage to the log is still there.
+    pub(crate) fn log_is_rotten(&self) -> bool {
+        self.state().is_log_rotten()
     }
 
     /// Whether a snapshot was damaged, and another one is in force.
     pub(crate) fn snapshot_was_replaced(&self) -> bool {
-        let damaged = !self.state().rotten.is_empty();
+        let damaged = self.state().snapshot_rotted;
         damaged && !self.snapshot_is_rotten()
-    }
-
-    /// How often space was refused.
-    pub(crate) fn refused_for_space(&self) -> u64 {
-        self.state().refused_for_space
-    }
-
-    pub(crate) fn fail_next_sync(&self) {
-        self.state().sync_fails = true;
-    }
-
-    /// Whether a sync has failed since the machine started.
-    pub(crate) fn sync_failed(&self) -> bool {
-        self.state().sync_failed
     }
 
     /// Nothing is planned to go wrong any more.
     pub(crate) fn forgive_future(&self) {
         let mut state = self.state();
         state.fuse = None;
-        state.sync_fails = false;
+        state.fails = None;
     }
 
-    /// The process ended or the power went and is back: no fuse, no failing sync.
+    /// The process ended or the power went and is back: no fuse, nothing that fails.
     pub(crate) fn forgive(&self) {
         let mut state = self.state();
         state.fuse = None;
         state.blown = false;
-        state.sync_fails = false;
-        state.sync_failed = false;
+        state.fails = None;
+        state.failed = None;
     }
 
     /// The power goes.
     pub(crate) fn lose_power(&self, tearing: Tearing) -> Losses {
         let mut state = self.state();
+        state.frozen = false;
         let mut losses = state.lose_names();
         let State { files, names, chance, .. } = &mut *state;
         for file in names.values() {
@@ -196,7 +205,7 @@ impl SimDisk {
             match Role::of(name) {
                 Role::Segment(segment) => platter.see_segment(segment, &files[*file]),
                 Role::HardState(copy) => platter.see_hard_state(copy, &files[*file]),
-                Role::Other => {}
+                Role::Draft | Role::Part | Role::Other => {}
             }
         }
     }
@@ -212,9 +221,8 @@ impl SimDisk {
                 let number = other.files.len();
                 other.files.push(state.files[*file].copy());
                 other.names.insert(name.clone(), number);
-                if state.rotten.contains(file) {
-                    other.rotten.insert(number);
-                }
+                let rotten = state.rotten.get(file).cloned();
+                other.rotten.extend(rotten.map(|rotten| (number, rotten)));
                 other.durable_names.insert(name.clone(), number);
             }
         }
@@ -226,6 +234,10 @@ impl SimDisk {
 enum Role {
     HardState(usize),
     Segment(usize),
+    /// A snapshot that is being made.
+    Draft,
+    /// A snapshot that is being received.
+    Part,
     Other,
 }
 
@@ -236,6 +248,8 @@ impl Role {
             ("hs.0", _) => Role::HardState(0),
             ("hs.1", _) => Role::HardState(1),
             (_, Some(segment)) => Role::Segment(segment),
+            (_, None) if name.starts_with("snap/") && name.ends_with(".tmp") => Role::Draft,
+            (_, None) if name.starts_with("snap/") && name.ends_with(".part") => Role::Part,
             (_, None) => Role::Other,
         }
     }
@@ -252,7 +266,7 @@ impl State {
         let [_, _, bytes, crc] = snapshot;
         let name = name_of(snapshot);
         let file = self.durable_names.get(&name);
-        if file.is_some_and(|file| self.rotten.contains(file)) {
+        if file.is_some_and(|file| self.is_rotten(*file)) {
             return;
         }
         // Its end says the checksum of all before it.
@@ -277,7 +291,13 @@ impl State {
             Some(left) => *left -= 1,
             None => {}
         }
-        if self.blown { Err(io::Error::other("the power is gone")) } else { Ok(()) }
+        if self.blown {
+            Err(io::Error::other("the power is gone"))
+        } else if self.frozen {
+            Err(io::ErrorKind::ReadOnlyFilesystem.into())
+        } else {
+            Ok(())
+        }
     }
 
     fn rename_names(names: &mut BTreeMap<String, usize>, renaming: &Renaming) {
@@ -342,6 +362,10 @@ impl Disk for SimDisk {
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        // A name needs room in its directory, which may be there.
+        if state.full && state.faults.one_in(2) {
+            return Err(state.refuse(&Role::of(name)));
+        }
         let file = state.files.len();
         state.files.push(Content::default());
         state.names.insert(name.to_owned(), file);
@@ -361,7 +385,7 @@ impl Disk for SimDisk {
         state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         let needed = match Role::of(name) {
             Role::Segment(segment) => state.platter.needs_segment(segment),
-            Role::HardState(_) => false,
+            Role::HardState(_) | Role::Draft | Role::Part => false,
             Role::Other => name == name_of(state.platter.newest().snapshot),
         };
         must!(!needed, "NeededStays", "{name} is removed");
@@ -385,6 +409,12 @@ impl Disk for SimDisk {
     fn sync_directory(&self, folder: &str) -> io::Result<()> {
         let mut state = self.state();
         state.change()?;
+        if !state.renamings.is_empty()
+            && let Err(error) = state.try_to(Failure::Directory)
+        {
+            state.frozen = true;
+            return Err(error);
+        }
         let (synced, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.renamings).into_iter().partition(|renaming| match renaming {
                 Renaming::Create(name, _) | Renaming::Remove(name) | Renaming::Rename(name, _) => {
@@ -410,26 +440,39 @@ impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
         let result = state.change();
-        // The write during which the power goes may have reached the cache of the device.
-        if result.is_ok() || state.fuse.take().is_some() && state.chance.one_in(2) {
-            state.files[self.file].write(offset_of(offset), bytes);
+        let offset = offset_of(offset);
+        if result.is_err() {
+            // The write during which the power goes may have reached the cache of the device.
+            if state.blown && state.fuse.take().is_some() && state.chance.one_in(2) {
+                state.files[self.file].write(offset, bytes);
+            }
+            return result;
         }
-        result
+        if let Err(error) = state.try_to(Failure::Write) {
+            state.write_some_pages(self.file, offset, bytes);
+            return Err(error);
+        }
+        let grows = offset + bytes.len() > state.files[self.file].len();
+        if state.full && grows {
+            state.write_some_pages(self.file, offset, bytes);
+            return Err(state.refuse(&self.role));
+        }
+        state.files[self.file].write(offset, bytes);
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.change()?;
         let state = &mut *state;
-        let content = &mut state.files[self.file];
-        if !content.is_dirty() {
+        if !state.files[self.file].is_dirty() {
             return Ok(());
         }
-        if std::mem::take(&mut state.sync_fails) {
-            state.sync_failed = true;
-            content.forget_dirty();
-            return Err(io::Error::other("input/output error"));
+        if let Err(error) = state.try_to(Failure::Sync) {
+            state.files[self.file].forget_dirty();
+            return Err(error);
         }
+        let content = &mut state.files[self.file];
         content.sync();
         match self.role {
             Role::HardState(copy) => {
@@ -437,13 +480,15 @@ impl DiskFile for SimFile {
                 state.look_at_snapshot();
             }
             Role::Segment(segment) => state.platter.see_segment(segment, content),
-            Role::Other => {}
+            Role::Draft | Role::Part | Role::Other => {}
         }
         Ok(())
     }
 
     fn read_durable(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        Ok(self.disk.state().files[self.file].read_medium(offset_of(offset), len))
+        let mut state = self.disk.state();
+        state.try_to(Failure::Read)?;
+        Ok(state.files[self.file].read_medium(offset_of(offset), len))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -454,8 +499,7 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         state.change()?;
         if state.full {
-            state.refused_for_space += 1;
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(state.refuse(&self.role));
         }
         state.files[self.file].allocate(offset_of(len));
         Ok(())

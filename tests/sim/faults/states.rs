@@ -5,7 +5,8 @@
 
 use crate::coverage::Point;
 use crate::machine::Ending;
-use crate::options::SECOND;
+use crate::options::{MS, SECOND};
+use crate::queue::Event;
 use crate::trace::{Who, say};
 use crate::world::World;
 
@@ -15,6 +16,8 @@ const WRITES_MAX: u32 = 64;
 /// And so many until a leader whose state is wrong is asked to leave: where one of three waits for
 /// a snapshot, which does not arrive, nobody can say which of the other two is right.
 const WRITES_ALONE: u32 = 24;
+/// How often somebody looks whether a server has found out. Nanoseconds.
+const WATCH_NS: u64 = 10 * MS;
 
 impl World {
     pub(crate) fn spoil(&mut self) {
@@ -31,9 +34,23 @@ impl World {
         self.proof.on_spoiled(machine);
         self.coverage.hit(Point::StateSpoiled);
         say!(self, Who::Node(machine), "spoil", "");
-        if self.faults.chance.one_in(8) {
-            self.end_somehow(machine, Ending::Killed);
+        match self.faults.chance.below(8) {
+            0 => self.end_somehow(machine, Ending::Killed),
+            1..=3 => self.queue.at(self.now + WATCH_NS, Event::EndSilent { machine }),
+            _ => {}
         }
+    }
+
+    /// Kills a server between its finding out and its having another state.
+    pub(crate) fn on_end_silent(&mut self, machine: usize) {
+        if self.faults.calm || !self.proof.is_spoiled(machine) {
+            return;
+        }
+        let runs = self.machines[machine].node.is_some();
+        if runs && self.proof.seen[machine].silent {
+            return self.end_process(machine, Ending::Killed);
+        }
+        self.queue.at(self.now + WATCH_NS, Event::EndSilent { machine });
     }
 
     /// Heals everything, if a state is not what it should be, until it is that again: before a

@@ -123,6 +123,9 @@ pub(crate) struct RangeArgs {
 pub(crate) enum Consistency {
     #[default]
     Linearizable,
+    /// By a lease whose holder's clock, or its followers', breaks the bound that leases rest on:
+    /// then it promises no more than `Serializable`.
+    UnboundLease,
     Serializable,
 }
 

@@ -63,6 +63,7 @@ impl Display for RangeArgs {
         }
         let flags = [
             (self.consistency == Consistency::Serializable, " serializable"),
+            (self.consistency == Consistency::UnboundLease, " by an unbound lease"),
             (self.keys_only, " keys only"),
             (self.count_only, " count only"),
         ];

@@ -102,7 +102,7 @@ fn count(ops: &[Op]) -> Summary {
 fn is_serializable(op: &Op) -> bool {
     match &op.kind {
         OpKind::Change(_) => false,
-        OpKind::Range(args) => args.consistency == Consistency::Serializable,
+        OpKind::Range(args) => args.consistency != Consistency::Linearizable,
     }
 }
 

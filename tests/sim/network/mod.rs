@@ -4,14 +4,17 @@
 //! or up to a reset; a connection whose other end is gone stays open until it is spoken into; a cut
 //! link delays everything and may end the connection after a while. **Above**, between members
 //! only and beyond what TCP does: whole frames are lost, come twice, come late, also on a later
-//! connection between the same two. Raft asks for no more of its network than that, and the
+//! connection between the same two; or those of some kinds are lost for a while, and no others
+//! (`filter.rs`). Raft asks for no more of its network than that, and the
 //! sessions in the messages are there for it. Bytes are never changed on the way: TCP's checksums
 //! see to that, and peers' payloads have their own; clients may send garbage, though
 //! (`clients.rs`).
 
+mod filter;
 mod links;
 mod pipe;
 
+pub(crate) use filter::{Filter, Kind};
 pub(crate) use links::Links;
 pub(crate) use pipe::{End, Item, PipeKey, Pipes};
 
@@ -41,6 +44,9 @@ pub(crate) struct Network {
     pub(crate) held: Vec<Option<Held>>,
     pub(crate) chance: Chance,
     pub(crate) frames: Chance,
+    pub(crate) streams: Chance,
+    /// In force. Faults overlap, so the same may be here twice.
+    pub(crate) filters: Vec<Filter>,
     /// The cluster bears no more: no long delays.
     pub(crate) gentle: bool,
 }
@@ -54,6 +60,8 @@ impl Network {
             held: Vec::new(),
             chance: Chance::of(seed, "delays"),
             frames: Chance::of(seed, "frame faults"),
+            streams: Chance::of(seed, "stream faults"),
+            filters: Vec::new(),
             gentle: false,
         }
     }
