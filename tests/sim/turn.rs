@@ -1,7 +1,6 @@
 //! A turn of a node as its shell does it: inputs, `advance`, then the effects one by one. The
 //! process may end between any two effects.
 
-use crate::chance::u64_of;
 use crate::coverage::Point;
 use crate::disk::SimDisk;
 use crate::invariants::must;
@@ -230,7 +229,7 @@ impl World {
         node.sent(id, bytes.len());
         let Some(socket) = self.machines[machine].socket(id) else { return };
         let (pipe, side) = (socket.pipe, socket.side);
-        self.trace.add(u64_of(bytes.len()));
+        self.trace.add_bytes(bytes);
         if self.network.pipes.get(pipe).is_some_and(|it| it.members) {
             self.send_between_members(pipe, side, bytes);
         } else {
@@ -367,7 +366,8 @@ impl World {
         let seen = &self.proof.seen[machine];
         let (term, commit, last) = (seen.term.get(), seen.commit.get(), seen.chain.last().get());
         let (applied, hash) = (seen.applied.get(), seen.hash);
-        for value in [self.now, term, commit, last, applied, hash] {
+        let chain = seen.chain.at(seen.chain.last()).map_or(0, |link| link.chain);
+        for value in [self.now, term, commit, last, chain, applied, hash] {
             self.trace.add(value);
         }
         let leads = if seen.leads.is_some() { "leader" } else { "follows" };
