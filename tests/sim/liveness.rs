@@ -5,6 +5,7 @@
 use crate::coverage::Point;
 use crate::faults::Fault;
 use crate::history::{Command, OpKind};
+use crate::invariants::quorums::is_quorum;
 use crate::invariants::{Seen, must};
 use crate::machine::Ending;
 use crate::options::{MS, SECOND};
@@ -80,7 +81,7 @@ impl World {
             !it.damaged && it.dead.is_none()
         };
         let decides = |core: &[usize]| {
-            let reached = |it: &Configuration| it.reached(|id| core.contains(&machine_of(id)));
+            let reached = |it: &Configuration| is_quorum(it, |id| core.contains(&machine_of(id)));
             let missed = |nth: usize| up(nth) && may_vote(nth) && !core.contains(&nth);
             possible.iter().all(reached) && !(0..self.machines.len()).any(missed)
         };

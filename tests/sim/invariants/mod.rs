@@ -3,15 +3,17 @@
 //! | name | what |
 //! |---|---|
 //! | ElectionSafety | one leader a term, over all starts |
+//! | ElectionQuorum | who leads has the votes of a quorum, counted here |
 //! | TermMonotonic | no term goes back, not even over a crash, once it was said |
 //! | VoteDurability | one vote a term, durable before anyone hears of it |
 //! | TermDurability | no message of a term that is not on the sender's platters |
 //! | LeaderAppendOnly | a leader never truncates |
 //! | LogMatching | equal index and term: equal entries up to there |
 //! | AckDurability | what is acknowledged is on the platters, and is what the leader has |
-//! | CommitQuorum | what is committed is on the platters of a quorum |
+//! | CommitQuorum | what is committed is on the platters of a quorum, counted here |
 //! | OneChange | a leader changes members once the last change and one own entry are committed |
 //! | OneStep | voters change one at a time, or through a joint configuration |
+//! | JointEntered | a joint configuration begins with the voters before it |
 //! | JointLeft | a joint configuration is followed by its new half, and the same learners |
 //! | ConfigurationInForce | it is that of the newest entry in the log that holds one |
 //! | CommitTermRule | a leader commits by counting only entries of its own term |
@@ -49,6 +51,7 @@
 mod members;
 mod messages;
 mod nodes;
+pub(crate) mod quorums;
 mod recovery;
 mod states;
 

@@ -1,5 +1,6 @@
 //! After a turn: what the node holds now against what it held, what others hold, and the platters.
 
+use super::quorums::is_quorum;
 use super::{Committed, Proof, Seen, broken, must, since};
 use crate::chain::{Link, own_hash};
 use crate::chance::{u64_of, usize_of};
@@ -222,6 +223,7 @@ impl Proof {
                 machine + 1
             );
         }
+        self.check_votes(machine, seen, raft, term);
         if let Some((before, _)) = self.leaders.range(..term).next_back() {
             coverage.hit_if(term.get() > before.get() + 1, Point::VoteSplit);
         }
@@ -374,7 +376,7 @@ fn check_quorum(
     let replaced = seen.replaced.as_ref().map(|(_, configuration)| configuration);
     let mut in_force = [Some(raft.configuration()), replaced].into_iter().flatten();
     must!(
-        in_force.any(|it| it.reached(|id| durable(&&disks[machine_of(id)]))),
+        in_force.any(|it| is_quorum(it, |id| durable(&&disks[machine_of(id)]))),
         "CommitQuorum",
         "n{} commits {commit}@{}, which is on {} of {} platters",
         machine + 1,
