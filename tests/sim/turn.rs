@@ -3,6 +3,7 @@
 
 use crate::coverage::Point;
 use crate::disk::SimDisk;
+use crate::invariants::bounds::OUT_BYTES_MAX;
 use crate::invariants::must;
 use crate::machine::{Ending, Input};
 use crate::queue::Event;
@@ -227,6 +228,8 @@ impl World {
         bytes.clear();
         bytes.extend_from_slice(node.unsent(id));
         node.sent(id, bytes.len());
+        let waits = bytes.len();
+        must!(waits <= OUT_BYTES_MAX, "ResourceBounds", "{waits} bytes wait for a connection");
         let Some(socket) = self.machines[machine].socket(id) else { return };
         let (pipe, side) = (socket.pipe, socket.side);
         self.trace.add_bytes(bytes);

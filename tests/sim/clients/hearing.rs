@@ -158,6 +158,8 @@ impl World {
     /// Whether others follow to the same request. What a part says is kept until then.
     fn is_part(&mut self, client: usize, reply: &Reply<'_>) -> bool {
         let ReplyBody::Range(range) = &reply.body else { return false };
+        let sizes = range.kvs().map(|kv| kv.key.len() + kv.value.len());
+        check_frame("a range", sizes, self.options.working.range_part_bytes);
         if !range.goes_on {
             return false;
         }
@@ -400,6 +402,27 @@ impl World {
             self.retry_unknown(client, attempt.expect("it was just found").op);
         }
     }
+}
+
+/// A frame is full with the key that reaches the bound.
+pub(super) fn check_frame(what: &str, sizes: impl Iterator<Item = usize>, most: usize) {
+    let sizes: Vec<usize> = sizes.collect();
+    let bytes: usize = sizes.iter().rev().skip(1).sum();
+    must!(
+        bytes <= most,
+        "ResourceBounds",
+        "{} keys in a frame of {what}, {bytes} bytes before the last, of at most {most}",
+        sizes.len()
+    );
+}
+
+fn note_txn(coverage: &mut Coverage, txn: &Txn, done: &Done) {
+    let changed = done.keys() > 0;
+    coverage.hit_if(changed && done.results.len() > 1, Point::TxnDone);
+    coverage.hit_if(changed && !done.succeeded, Point::TxnElse);
+    coverage.hit_if(done.keys() > 1 && txn.compares.len() > 1, Point::TxnCompared);
+    let inner = |got: &Got| matches!(got, Got::Txn(inner) if inner.keys() > 0);
+    coverage.hit_if(done.results.iter().any(inner), Point::TxnInside);
 }
 
 fn u32_of(number: usize) -> u32 {
