@@ -1,8 +1,9 @@
 //! What clients hear.
 
 use super::{Attempt, GUEST_OP, Line};
-use crate::coverage::Point;
-use crate::history::product::{answer_of, read_of, row_of};
+use crate::coverage::{Coverage, Point};
+use crate::history::product::{answer_of, read_of, row_of, txn_answer_of};
+use crate::history::txns::{Done, Got, Txn};
 use crate::history::{Answer, Command, Consistency, OpKind, Outcome};
 use crate::invariants::must;
 use crate::network::PipeKey;
@@ -196,6 +197,11 @@ impl World {
                 if let Some(answer) = read_of(body) {
                     return Meaning::Done(answer);
                 }
+                if self.asks_for_txn(attempt)
+                    && let Some(answer) = txn_answer_of(body)
+                {
+                    return Meaning::Done(answer);
+                }
                 let (answer, rows) = answer_of(body).unwrap_or_else(|| {
                     let why = format!("c{client} cannot have asked for {body:?}");
                     crate::invariants::broken("Answer", why)
@@ -223,6 +229,11 @@ impl World {
             | ReplyBody::Transfer { .. } => unreachable!("nobody asks for it"),
             ReplyBody::Error(error) => self.meaning_of_error(client, attempt, error),
         }
+    }
+
+    pub(super) fn asks_for_txn(&self, attempt: &Attempt) -> bool {
+        let kind = &self.crowd.history.ops[attempt.row].kind;
+        matches!(kind, OpKind::Change(Command::Txn(_)))
     }
 
     fn meaning_of_error(&mut self, client: usize, attempt: &Attempt, error: &Error) -> Meaning {
@@ -315,6 +326,16 @@ impl World {
                     "ReadFreshness",
                     "c{client} put at {revision}, {floor} was known"
                 );
+                *revision
+            }
+            (Answer::Txn { revision, done }, OpKind::Change(Command::Txn(txn))) => {
+                let keys = done.keys();
+                must!(
+                    *revision > floor || (keys == 0 && *revision == floor),
+                    "ReadFreshness",
+                    "c{client} changed {keys} keys at {revision}, {floor} was known"
+                );
+                note_txn(&mut self.coverage, txn, done);
                 *revision
             }
             (Answer::Delete { revision, deleted }, OpKind::Change(Command::Delete { .. })) => {
