@@ -88,6 +88,8 @@ points! {
     NoSpace = "a write was refused: no space",
     OverQuota = "a write was refused: the keys take as much as they may",
     OutcomeUnknown = "a write's outcome was said to be unknown",
+    OrderFound = "most ops of a history have an order, if nobody looks at revisions",
+    OrderSkipped = "a key had too many ops at once to look for an order up to its end",
     UnknownDone = "a write that was given up is there",
     UnknownLost = "a write that was given up is not there",
     TimedOut = "a client gave up waiting",

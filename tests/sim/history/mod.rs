@@ -214,7 +214,7 @@ pub(crate) struct Summary {
     pub(crate) unknown_dropped: u64,
     /// Changes and reads of single keys for which an order was found without looking at revisions.
     pub(crate) ordered: u64,
-    /// Those of keys with too many ops at once to look for one.
+    /// Those behind the moment when a key had too many ops at once to look for one.
     pub(crate) unordered: u64,
 }
 
@@ -274,8 +274,12 @@ pub(crate) fn search(ops: &[Op], done: &[bool]) -> Result<(u64, u64), Violation>
 fn search_done(ops: &[Op], done: &witness::Done) -> Result<(u64, u64), Violation> {
     let (mut ordered, mut unordered) = (0, 0);
     for (key, parts) in parts::by_key(ops, done) {
-        match wgl::search(&parts) {
-            Search::Ordered => ordered += as_u64(parts.len()),
+        let searched = wgl::searchable(&parts);
+        match wgl::search(&searched) {
+            Search::Ordered => {
+                ordered += as_u64(searched.len());
+                unordered += as_u64(parts.len() - searched.len());
+            }
             Search::TooMany => unordered += as_u64(parts.len()),
             Search::Impossible { around } => {
                 let name = key.escape_ascii();
