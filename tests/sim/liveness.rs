@@ -332,9 +332,13 @@ impl World {
         }
     }
 
-    /// A member whose log has grown for long enough to give way to a snapshot.
+    /// A member whose log has grown for long enough to give way to a snapshot. One that is alone
+    /// hears no heartbeat: it takes no turn before somebody asks something, and makes it then.
     fn has_long_log(&self) -> Option<usize> {
         let settled = self.proof.settled_configuration()?;
+        if settled.members().len() == 1 {
+            return None;
+        }
         self.machines.iter().enumerate().position(|(nth, it)| {
             let sound = it.dead.is_none() && !it.damaged && settled.is_member(id_of(nth));
             let node = it.node.as_ref().filter(|_| sound && !it.disk.snapshot_is_rotten());
