@@ -339,6 +339,11 @@ impl Wal {
         self.snapshots.current.as_ref()
     }
 
+    /// The snapshot that the hard state names, as it is to be written next; the zero one if none.
+    pub fn noted_snapshot(&self) -> SnapshotId {
+        self.wanted.snapshot
+    }
+
     /// Bytes of log on the disk since the snapshot in force was begun; since the log began, after a
     /// restart.
     pub fn growth(&self) -> u64 {

@@ -241,7 +241,9 @@ async fn change(clients: &Clients, command: &Command, prev_kv: bool) -> Result<T
             let saw = saw.filter(|_| prev_kv || !answer.succeeded);
             return Ok(told(answer.header, answered, saw));
         }
-        Command::Compact { .. } | Command::Lease(_) => unreachable!("not for these clients"),
+        Command::Txn(_) | Command::Compact { .. } | Command::Lease(_) => {
+            unreachable!("not for these clients")
+        }
     };
     Ok(told(header, answer, Some(saw).filter(|_| prev_kv)))
 }

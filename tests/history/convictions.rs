@@ -1,7 +1,8 @@
 //! One lie a test, next to the truth it is told from.
 
-use super::checker::{Answer, Command, LeaseChange, RangeArgs, Rule};
-use super::story::{Story, compact, delete, put, range, rows};
+use super::checker::txns::{Compare, Done, Got, Operand, Relation, Request, Txn};
+use super::checker::{Answer, Command, LeaseChange, RangeArgs, Row, Rule};
+use super::story::{Story, compact, delete, put, range, row, rows};
 
 #[test]
 fn a_read_may_be_as_old_as_its_request_and_no_older() {
@@ -320,4 +321,74 @@ fn an_answer_fits_its_question() {
     story.read(20, 30, range("a", ""), Answer::Put { revision: 2 }).convict(Rule::WellFormed);
     let story = Story::of(std::slice::from_ref(&one));
     story.put(10, 10, &one, 2).convict(Rule::WellFormed);
+}
+
+/// Puts `a` and `b` if `a` is of a revision; else reads both.
+fn both(of: u64, values: &str) -> Txn {
+    let put = |key: &str| Request::Put { key: key.into(), value: values.into() };
+    let (key, end) = (b"a".to_vec(), Vec::new());
+    let compare = Compare { key, end, relation: Relation::Equal, operand: Operand::Mod(of) };
+    let look = Request::Range { key: b"a".to_vec(), end: b"c".to_vec(), limit: 0 };
+    let then = vec![put("a"), look.clone(), put("b")];
+    Txn { compares: vec![compare.clone(), compare], then, otherwise: vec![look] }
+}
+
+fn got(succeeded: bool, results: Vec<Got>) -> Done {
+    Done { succeeded, results }
+}
+
+fn saw(texts: &[&str]) -> Got {
+    let rows: Vec<Row> = texts.iter().copied().map(row).collect();
+    let count = rows.len().try_into().unwrap();
+    Got::Range { rows, more: false, count }
+}
+
+#[test]
+fn a_transaction_is_one_revision_and_reads_what_it_has_done() {
+    let txn = both(0, "1");
+    let was = |text: Option<&str>| Got::Put { before: text.map(row) };
+    let story = |revision, results| {
+        Story::of(&[Command::Txn(txn.clone())]).txn((0, 10), &txn, revision, got(true, results))
+    };
+    let whole = vec![was(None), saw(&["a=1 2 2 1"]), was(None)];
+    story(2, whole.clone()).acquit();
+    story(3, whole.clone()).convict(Rule::NoAckedWriteLost);
+    story(2, vec![was(None), saw(&[]), was(None)]).convict(Rule::Answer);
+    story(2, vec![was(None), saw(&["a=1 2 2 1", "b=1 2 2 1"]), was(None)]).convict(Rule::Answer);
+    story(2, vec![was(None), saw(&["a=1 2 2 1"])]).convict(Rule::WellFormed);
+    let half = rows(2, &["a=1 2 2 1"]);
+    let all = rows(2, &["a=1 2 2 1", "b=1 2 2 1"]);
+    story(2, whole.clone()).read(11, 12, range("a", "c"), all).acquit();
+    story(2, whole.clone()).read(11, 12, range("a", "c"), half).convict(Rule::Answer);
+    let twice = rows(3, &["a=1 2 2 1", "b=1 3 3 1"]);
+    story(2, whole).read(11, 12, range("a", "c"), twice).convict(Rule::Answer);
+}
+
+#[test]
+fn a_transaction_takes_the_branch_that_its_compares_say() {
+    let (one, txn) = (put("a", "1"), both(0, "2"));
+    let story = |done| {
+        Story::of(&[one.clone(), Command::Txn(txn.clone())]).put(0, 10, &one, 2).txn(
+            (20, 30),
+            &txn,
+            2,
+            done,
+        )
+    };
+    story(got(false, vec![saw(&["a=1 2 2 1"])])).acquit();
+    story(got(false, vec![saw(&[])])).convict(Rule::Answer);
+    let was = || Got::Put { before: None };
+    story(got(true, vec![was(), saw(&["a=2 2 3 2"]), was()])).convict(Rule::NoAckedWriteLost);
+}
+
+#[test]
+fn a_transaction_without_an_answer_took_place_as_a_whole_or_not_at_all() {
+    let txn = both(0, "1");
+    let log = [Command::Txn(txn.clone())];
+    let none = range("a", "c");
+    Story::of(&log).unknown(0, &log[0]).acquit();
+    Story::of(&[]).unknown(0, &log[0]).read(5, 6, none.clone(), rows(1, &[])).acquit();
+    let half = rows(2, &["a=1 2 2 1"]);
+    Story::of(&log).unknown(0, &log[0]).read(5, 6, none, half).convict(Rule::Answer);
+    Story::of(&[put("a", "1")]).unknown(0, &log[0]).convict(Rule::NoPhantom);
 }

@@ -121,6 +121,15 @@ fn keys_with_too_much_at_once_are_left_out_and_counted() {
     assert_eq!(search(&few, &[]).unwrap(), (16, 0));
     let many: Vec<Op> = (1..=17).map(together).collect();
     assert_eq!(search(&many, &[]).unwrap(), (0, 17));
+    // Up to there a lie is found, and of what is under way then nothing is asked.
+    let at = |call, ret, what| op(Small { call, ret, what });
+    let later = (1..=17).map(|value| at(50, 100, What::Put(value)));
+    let with = |first: &[Op]| -> Vec<Op> { first.iter().cloned().chain(later.clone()).collect() };
+    let (put, truth, lie) = (What::Put(20), What::Get(20), What::Get(21));
+    let late = at(40, 60, What::Get(3));
+    let honest = with(&[at(0, 10, put), at(20, 30, truth), late.clone()]);
+    assert_eq!(search(&honest, &[]).unwrap(), (2, 18));
+    search(&with(&[at(0, 10, put), at(20, 30, lie), late]), &[]).unwrap_err();
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! follow it, each as far as it likes. It is the product's store, so that the checker's model is
 //! compared with something that it does not know.
 
-use super::checker::product::{request_of, row_of};
+use super::checker::product::{is_sound, request_of, row_of, txn_answer_of, with_options};
+use super::checker::txns::{Compare, Operand, Relation, Request, Txn};
 use super::checker::{
     Answer, Command, Consistency, History, NodeState, Op, OpKind, Outcome, RangeArgs,
 };
@@ -10,6 +11,9 @@ use crate::dice::Dice;
 use raftd::kv::command::{EntryHeader, encode_command, encode_header};
 use raftd::kv::{self, CommandReply, RangeEnd, RangeError, Store, StoreOptions};
 use raftd::types::{LogPosition, Revision, Term};
+use raftd::wire::client as wire;
+use raftd::wire::frame::next_frame;
+use raftd::wire::reply::{TxnOutcome, decode_reply, txn_reply};
 use std::ops::ControlFlow;
 
 /// How a history is made.
@@ -102,6 +106,7 @@ impl World {
             _ => Vec::new(),
         };
         match self.random.index(if odd { 6 } else { 2 }) {
+            0 if odd && self.random.index(2) == 0 => OpKind::Change(Command::Txn(self.some_txn())),
             0 => {
                 let value = self.now.to_string().into_bytes();
                 if self.random.index(4) != 0 {
@@ -130,6 +135,50 @@ impl World {
                     count_only: self.random.index(4) == 0,
                 })
             }
+        }
+    }
+
+    /// Compares of which none or few hold, and requests that may meet.
+    fn some_txn(&mut self) -> Txn {
+        loop {
+            let count = self.random.index(3);
+            let compares = (0..count).map(|_| self.some_compare()).collect();
+            let mut branch = |requests| (0..requests).map(|_| self.some_request()).collect();
+            let inner = Txn { then: branch(2), otherwise: branch(1), ..Txn::default() };
+            let (mut then, otherwise): (Vec<_>, _) = (branch(2), branch(1));
+            then.push(Request::Txn(Txn { compares: vec![self.some_compare()], ..inner }));
+            let txn = Txn { compares, then, otherwise };
+            if is_sound(&txn) {
+                return txn;
+            }
+        }
+    }
+
+    fn some_compare(&mut self) -> Compare {
+        let key = self.some_key();
+        let end = if self.random.index(3) == 0 { vec![0] } else { Vec::new() };
+        let relations = [Relation::Equal, Relation::Greater, Relation::Less, Relation::NotEqual];
+        let newest = usize::try_from(self.nodes[0].0.revision().0).unwrap();
+        let number = u64::try_from(self.random.index(newest + 1)).unwrap();
+        let operand = match self.random.index(4) {
+            0 => Operand::Version(number % 4),
+            1 => Operand::Create(number),
+            2 => Operand::Mod(number),
+            _ => Operand::Value(number.to_string().into_bytes()),
+        };
+        Compare { key, end, relation: relations[self.random.index(4)], operand }
+    }
+
+    fn some_request(&mut self) -> Request {
+        let key = self.some_key();
+        let end = if self.random.index(3) == 0 { self.some_key() } else { Vec::new() };
+        match self.random.index(4) {
+            0 | 1 => {
+                self.now += 1;
+                Request::Put { key, value: self.now.to_string().into_bytes() }
+            }
+            2 => Request::Delete { key, end },
+            _ => Request::Range { key, end, limit: self.random.index(3).try_into().unwrap() },
         }
     }
 
@@ -204,6 +253,7 @@ impl World {
 fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
     let mut payload = Vec::new();
     encode_header(&mut payload, EntryHeader { stamp_ms: 0 });
+    let mut room = Vec::new();
     let theirs = match command {
         Command::Put { key, value } => kv::Command::Put { key, value },
         Command::Delete { key, end } => {
@@ -213,6 +263,7 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             kv::Command::PutIf { key, value, mod_revision: Revision(*mod_revision) }
         }
         Command::Compact { revision } => kv::Command::Compact { revision: Revision(*revision) },
+        Command::Txn(_) => with_options(command, &mut room),
         Command::Lease(_) => unreachable!("no story here has leases"),
     };
     encode_command(&mut payload, theirs);
@@ -227,11 +278,17 @@ fn apply(store: &mut Store, command: &Command) -> Option<Answer> {
             CommandReply::PutIf { revision, refused } => {
                 Some(Answer::PutIf { revision: revision.0, refused: refused.map(|found| found.0) })
             }
+            CommandReply::Txn { revision, succeeded } => {
+                let outcome = TxnOutcome { revision, succeeded, results: reply.body };
+                let mut frame = Vec::new();
+                txn_reply(&mut frame, 1, wire::Op::Txn, &outcome);
+                let frame = next_frame(&frame, frame.len()).unwrap().unwrap();
+                txn_answer_of(&decode_reply(frame.body).unwrap().body)
+            }
             CommandReply::Compact { .. }
             | CommandReply::OpenSession { .. }
             | CommandReply::PutWith { .. }
             | CommandReply::DeleteRangeWith { .. }
-            | CommandReply::Txn { .. }
             | CommandReply::LeaseGrant { .. }
             | CommandReply::LeaseRevoke { .. }
             | CommandReply::LeaseExpire { .. }

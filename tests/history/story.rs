@@ -1,5 +1,6 @@
 //! Short words for histories written by hand.
 
+use super::checker::txns::{Done, Txn};
 use super::checker::watches::Heard;
 use super::checker::{
     Answer, Command, Consistency, FinalState, History, NodeState, Op, OpKind, Outcome, RangeArgs,
@@ -73,6 +74,17 @@ impl Story {
     ) -> Story {
         let answer = Outcome::Answered(Answer::Delete { revision, deleted });
         self.with((call, Some(ret)), OpKind::Change(delete.clone()), answer)
+    }
+
+    pub(super) fn txn(
+        self,
+        (call, ret): (u64, u64),
+        txn: &Txn,
+        revision: u64,
+        done: Done,
+    ) -> Story {
+        let answer = Outcome::Answered(Answer::Txn { revision, done });
+        self.with((call, Some(ret)), OpKind::Change(Command::Txn(txn.clone())), answer)
     }
 
     pub(super) fn read(self, call: u64, ret: u64, args: RangeArgs, answer: Answer) -> Story {

@@ -78,6 +78,9 @@ fn seeds_hold() -> bool {
     if !judge(&mut outcome, &overrides) {
         return false;
     }
+    // The search that does not look at revisions has seen most of what there was.
+    let (ordered, unordered) = (outcome.totals.ordered, outcome.totals.unordered);
+    assert!(ordered > 2 * unordered, "{ordered} ops were ordered, {unordered} were not");
     let covered = outcome.totals.coverage.missing().is_empty();
     if !covered {
         print_coverage(&outcome.totals.coverage);

@@ -5,6 +5,8 @@
 use crate::coverage::Point;
 use crate::faults::Fault;
 use crate::history::{Command, OpKind};
+use crate::invariants::bounds::owes_snapshot;
+use crate::invariants::quorums::is_quorum;
 use crate::invariants::{Seen, must};
 use crate::machine::Ending;
 use crate::options::{Class, MS, SECOND};
@@ -80,7 +82,7 @@ impl World {
             !it.damaged && it.dead.is_none()
         };
         let decides = |core: &[usize]| {
-            let reached = |it: &Configuration| it.reached(|id| core.contains(&machine_of(id)));
+            let reached = |it: &Configuration| is_quorum(it, |id| core.contains(&machine_of(id)));
             let missed = |nth: usize| up(nth) && may_vote(nth) && !core.contains(&nth);
             possible.iter().all(reached) && !(0..self.machines.len()).any(missed)
         };
@@ -334,6 +336,24 @@ impl World {
             must!(self.now < limit, "Convergence", "background work goes on in peace");
             self.run_until(self.now + 20 * MS);
         }
+        while let Some(long) = self.has_long_log() {
+            must!(self.now < limit, "ResourceBounds", "n{} owes a snapshot in peace", long + 1);
+            self.run_until(self.now + 20 * MS);
+        }
+    }
+
+    /// A member whose log has grown for long enough to give way to a snapshot. One that is alone
+    /// hears no heartbeat: it takes no turn before somebody asks something, and makes it then.
+    fn has_long_log(&self) -> Option<usize> {
+        let settled = self.proof.settled_configuration()?;
+        if settled.members().len() == 1 {
+            return None;
+        }
+        self.machines.iter().enumerate().position(|(nth, it)| {
+            let sound = it.dead.is_none() && !it.damaged && settled.is_member(id_of(nth));
+            let node = it.node.as_ref().filter(|_| sound && !it.disk.snapshot_is_rotten());
+            node.is_some_and(|node| owes_snapshot(&self.options, &node.inspect()))
+        })
     }
 
     fn standing(&self) -> Vec<String> {

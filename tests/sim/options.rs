@@ -121,6 +121,8 @@ pub(crate) struct Clients {
     pub(crate) serializable: u64,
     /// Of the puts: with a condition. Of the changes: as calls of a session.
     pub(crate) conditions: u64,
+    /// Of puts, transactions instead.
+    pub(crate) txns: u64,
     pub(crate) calls: u64,
     /// Beside a hundred of these: about leases.
     pub(crate) leases: u64,
@@ -429,6 +431,7 @@ fn draw_clients(seed: u64, has: &impl Fn(Class) -> bool) -> Clients {
         ranges: chance.below(100 - puts - gets),
         serializable: chance.below(40),
         conditions: chance.pick(&[0, 10, 40]),
+        txns: Chance::of(seed, "txns").pick(&[0, 10, 30]),
         calls: chance.pick(&[0, 40, 100]),
         leases: chance.pick(&[0, 10, 30]),
         rights: if has(Class::Rights) { rights } else { 0 },

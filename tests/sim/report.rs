@@ -21,6 +21,8 @@ pub(crate) struct Totals {
     pub(crate) losses: u64,
     /// Of each seed, in tenths of an election timeout.
     pub(crate) served_after: Vec<u64>,
+    pub(crate) ordered: u64,
+    pub(crate) unordered: u64,
     pub(crate) coverage: Coverage,
 }
 
@@ -34,6 +36,8 @@ impl Totals {
         self.attempts += report.attempts;
         self.losses += report.losses;
         self.served_after.push(report.served_after);
+        self.ordered += report.ordered;
+        self.unordered += report.unordered;
         self.coverage.merge(&report.coverage);
     }
 
@@ -47,6 +51,8 @@ impl Totals {
         self.attempts += other.attempts;
         self.losses += other.losses;
         self.served_after.extend(&other.served_after);
+        self.ordered += other.ordered;
+        self.unordered += other.unordered;
         self.coverage.merge(&other.coverage);
     }
 
@@ -66,7 +72,8 @@ impl Totals {
             "{} seeds, {} simulated s, {} events, {} ops ({} % answered), {} attempts, \
              {} power losses\n\
              {per_second} events/s per core, {} simulated hours per CPU minute\n\
-             a healed quorum served after (election timeouts) p50 {} p99 {} max {}",
+             a healed quorum served after (election timeouts) p50 {} p99 {} max {}\n\
+             {} ops were put in order without their revisions, {} at once were too many",
             self.seeds,
             self.simulated_ns / SECOND,
             self.events,
@@ -78,6 +85,8 @@ impl Totals {
             tenths(at(50)),
             tenths(at(99)),
             tenths(at(100)),
+            self.ordered,
+            self.unordered,
         )
     }
 }

@@ -1,7 +1,7 @@
 //! One seed: the safety phase, the liveness phase, the history, and what came of it.
 
 use crate::coverage::{Coverage, Point};
-use crate::history;
+use crate::history::{self, Summary};
 use crate::invariants::{Broken, broken, must};
 use crate::options::{Options, Overrides, SECOND};
 use crate::output::complain;
@@ -30,6 +30,9 @@ pub(crate) struct Report {
     pub(crate) losses: u64,
     /// In tenths of an election timeout.
     pub(crate) served_after: u64,
+    /// Ops that have an order in which revisions have no part, and those left out of that.
+    pub(crate) ordered: u64,
+    pub(crate) unordered: u64,
     pub(crate) coverage: Coverage,
 }
 
@@ -86,7 +89,7 @@ fn run_all(options: Options, tracing: Tracing) -> Report {
     check_progress(&world, losses_wanted.is_none());
     let (issued, committed) = (world.crowd.issued, world.crowd.committed);
     let live = world.check_liveness();
-    check_history(&mut world);
+    let summary = check_history(&mut world);
     Report {
         events: world.trace.events,
         hash: world.trace.hash,
@@ -96,6 +99,8 @@ fn run_all(options: Options, tracing: Tracing) -> Report {
         attempts: world.attempts(),
         losses: world.losses,
         served_after: live.served_after,
+        ordered: summary.ordered,
+        unordered: summary.unordered,
         coverage: world.coverage,
     }
 }
@@ -117,13 +122,23 @@ fn check_progress(world: &World, strictly: bool) {
     }
 }
 
-fn check_history(world: &mut World) {
+/// What the history shows, of which each way to look must have seen enough.
+fn check_history(world: &mut World) -> Summary {
     world.crowd.history.finals = world.finals();
     world.end_watches();
     match history::check(&world.crowd.history) {
         Ok(summary) => {
             world.coverage.hit_if(summary.unknown_done > 0, Point::UnknownDone);
             world.coverage.hit_if(summary.unknown_dropped > 0, Point::UnknownLost);
+            let Summary { answered, ordered, unordered, .. } = summary;
+            world.coverage.hit_if(ordered > unordered, Point::OrderFound);
+            world.coverage.hit_if(unordered > 0, Point::OrderSkipped);
+            must!(
+                ordered > 0 || answered < 100,
+                "Progress",
+                "an order was looked for of {ordered} ops, and not of {unordered}"
+            );
+            summary
         }
         Err(violation) => broken("History", violation.to_string()),
     }

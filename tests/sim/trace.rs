@@ -5,11 +5,14 @@
 //!   12.345ms  n2        turn        term=3 leader commit=17 applied=17 last=18@3
 //! ```
 
-use crate::chance::fold;
+use crate::chance::{fold, u64_of};
 use crate::output::tell;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
+
+/// Multiplies bits all over a word: the golden ratio's, as in many a hash.
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Lines kept for the report of a failure.
 const KEPT: usize = 100;
@@ -36,7 +39,7 @@ pub(crate) fn take_lines() -> Vec<String> {
 #[derive(Debug)]
 pub(crate) struct Trace {
     tracing: Tracing,
-    /// Of everything that happened.
+    /// Of everything that happened: every byte said, and every entry of every log.
     pub(crate) hash: u64,
     pub(crate) events: u64,
 }
@@ -48,6 +51,18 @@ impl Trace {
 
     pub(crate) fn add(&mut self, value: u64) {
         self.hash = fold(self.hash, value);
+    }
+
+    /// What was said, every byte of it.
+    pub(crate) fn add_bytes(&mut self, bytes: &[u8]) {
+        let mut hash = u64_of(bytes.len());
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            // Little for each word, for there are many; `add` mixes what comes of them.
+            hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
+        }
+        self.add(hash);
     }
 
     #[inline]

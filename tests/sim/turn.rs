@@ -1,8 +1,9 @@
 //! A turn of a node as its shell does it: inputs, `advance`, then the effects one by one. The
 //! process may end between any two effects.
 
-use crate::chance::u64_of;
 use crate::coverage::Point;
+use crate::disk::SimDisk;
+use crate::invariants::bounds::OUT_BYTES_MAX;
 use crate::invariants::must;
 use crate::machine::{Ending, Input};
 use crate::queue::Event;
@@ -230,9 +231,11 @@ impl World {
         bytes.clear();
         bytes.extend_from_slice(node.unsent(id));
         node.sent(id, bytes.len());
+        let waits = bytes.len();
+        must!(waits <= OUT_BYTES_MAX, "ResourceBounds", "{waits} bytes wait for a connection");
         let Some(socket) = self.machines[machine].socket(id) else { return };
         let (pipe, side) = (socket.pipe, socket.side);
-        self.trace.add(u64_of(bytes.len()));
+        self.trace.add_bytes(bytes);
         if self.network.pipes.get(pipe).is_some_and(|it| it.members) {
             self.send_between_members(pipe, side, bytes);
         } else {
@@ -367,7 +370,8 @@ impl World {
         let seen = &self.proof.seen[machine];
         let (term, commit, last) = (seen.term.get(), seen.commit.get(), seen.chain.last().get());
         let (applied, hash) = (seen.applied.get(), seen.hash);
-        for value in [self.now, term, commit, last, applied, hash] {
+        let chain = seen.chain.at(seen.chain.last()).map_or(0, |link| link.chain);
+        for value in [self.now, term, commit, last, chain, applied, hash] {
             self.trace.add(value);
         }
         let leads = if seen.leads.is_some() { "leader" } else { "follows" };

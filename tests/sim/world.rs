@@ -55,7 +55,7 @@ impl World {
             network: Network::new(seed, options.network.clone(), options.machines()),
             crowd: Crowd::new(seed, &options),
             faults: Faults::new(&options),
-            proof: Proof::new(options.machines(), ground),
+            proof: Proof::new(&options, ground),
             coverage: Coverage::default(),
             trace: Trace::new(tracing),
             process: Chance::of(seed, "processes"),

@@ -1,5 +1,6 @@
 //! What clients ask, and whom.
 
+use super::txns::{Known, some_txn};
 use super::{Attempt, Client, Line};
 use crate::chance::{Chance, u64_of};
 use crate::coverage::Point;
@@ -25,7 +26,7 @@ pub(super) struct Asked {
     pub(super) call: Option<SessionCall>,
 }
 
-fn key(chance: &mut Chance, keys: u64) -> Vec<u8> {
+pub(super) fn key(chance: &mut Chance, keys: u64) -> Vec<u8> {
     // The smaller of two draws: low keys are hot.
     let hot = chance.below(keys).min(chance.below(keys));
     format!("k{hot:03}").into_bytes()
@@ -43,6 +44,13 @@ impl World {
             // Sometimes it is about to become true.
             let mod_revision = if chance.one_in(8) { told + 1 } else { told };
             return OpKind::Change(Command::PutIf { key: name, value: Vec::new(), mod_revision });
+        }
+        if drawn < options.puts && chance.below(100) < options.txns {
+            let (changes, values) = (&self.crowd.known, self.crowd.values);
+            let known = Known { keys: options.keys, changes, values };
+            if let Some(txn) = some_txn(chance, &known) {
+                return OpKind::Change(Command::Txn(txn));
+            }
         }
         if drawn < options.puts {
             return OpKind::Change(Command::Put { key: name, value: Vec::new() });
@@ -99,6 +107,9 @@ impl World {
     pub(super) fn give_value(&mut self, client: usize, kind: &mut OpKind) {
         if let OpKind::Change(Command::Put { value, .. } | Command::PutIf { value, .. }) = kind {
             *value = self.new_value(client);
+        }
+        if let OpKind::Change(Command::Txn(txn)) = kind {
+            txn.values_mut(&mut |value| *value = self.new_value(client));
         }
     }
 
@@ -354,6 +365,8 @@ pub(super) fn wants_to_know(command: &Command) -> bool {
     let bytes = match command {
         Command::Put { value, .. } | Command::PutIf { value, .. } => value,
         Command::Delete { key, .. } => key,
+        // It has no other form.
+        Command::Txn(_) => return true,
         Command::Compact { .. } | Command::Lease(_) => return false,
     };
     bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 2 == 0
@@ -381,6 +394,10 @@ impl std::fmt::Display for Shown<'_> {
                     text(key),
                     if end == &[0] { "…".into() } else { text(end) }
                 )
+            }
+            OpKind::Change(Command::Txn(txn)) => {
+                let text = txn.to_string();
+                write!(f, "{}", text.get(..100).unwrap_or(&text))
             }
             OpKind::Change(command @ (Command::Compact { .. } | Command::Lease(_))) => {
                 write!(f, "{command}")

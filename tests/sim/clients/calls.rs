@@ -4,7 +4,8 @@
 use super::asking::Asked;
 use super::{Attempt, Crowd, Wanted};
 use crate::coverage::Point;
-use crate::history::product::answer_of;
+use crate::history::product::{answer_of, txn_answer_of};
+use crate::history::txns::{Got, Request};
 use crate::history::{Answer, Command, OpKind, Outcome};
 use crate::invariants::must;
 use crate::world::World;
@@ -193,11 +194,13 @@ impl World {
             // It was given up, and so stays unknown.
             return true;
         };
-        let told = answer_of(body).map(|(answer, rows)| {
+        let txn = txn_answer_of(body).filter(|_| self.asks_for_txn(attempt));
+        let told = answer_of(body).filter(|_| txn.is_none()).map(|(answer, rows)| {
             let saw = &self.crowd.history.ops[attempt.row].saw;
             answer == *known && saw.as_ref() == Some(&rows)
         });
         let same = match (known, body) {
+            (_, _) if txn.is_some() => txn.as_ref() == Some(known),
             (_, _) if told.is_some() => told == Some(true),
             (Answer::Put { revision }, ReplyBody::Put { revision: again }) => *revision == again.0,
             (
@@ -235,6 +238,15 @@ impl Crowd {
                     Some(found) => note(key, *found),
                     None => note(key, *revision),
                 }
+            }
+            (OpKind::Change(Command::Txn(txn)), Answer::Txn { revision, done }) => {
+                done.each(txn, &mut |request, got| match (request, got) {
+                    (Request::Put { key, .. }, _) => note(key, *revision),
+                    (_, Got::Range { rows, .. }) => {
+                        rows.iter().for_each(|row| note(&row.key, row.mod_revision));
+                    }
+                    (_, _) => {}
+                });
             }
             (OpKind::Change(Command::Delete { key, .. }), _) => drop(self.known.remove(key)),
             (_, Answer::Range { rows, .. }) => {

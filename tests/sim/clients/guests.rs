@@ -129,7 +129,9 @@ fn needs_of(kind: &OpKind) -> Needs {
         Command::Put { key, .. } => Needs::of(key, &[], access),
         Command::Delete { key, end } => Needs::of(key, end, access),
         Command::PutIf { key, .. } => Needs::of(key, &[], Access::ReadWrite),
-        Command::Compact { .. } | Command::Lease(_) => unreachable!("no guest asks for it"),
+        Command::Txn(_) | Command::Compact { .. } | Command::Lease(_) => {
+            unreachable!("no guest asks for it")
+        }
     }
 }
 

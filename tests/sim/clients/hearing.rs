@@ -1,8 +1,9 @@
 //! What clients hear.
 
 use super::{Attempt, GUEST_OP, Line};
-use crate::coverage::Point;
-use crate::history::product::{answer_of, read_of, row_of};
+use crate::coverage::{Coverage, Point};
+use crate::history::product::{answer_of, read_of, row_of, txn_answer_of};
+use crate::history::txns::{Done, Got, Txn};
 use crate::history::{Answer, Command, Consistency, OpKind, Outcome};
 use crate::invariants::must;
 use crate::network::PipeKey;
@@ -158,6 +159,8 @@ impl World {
     /// Whether others follow to the same request. What a part says is kept until then.
     fn is_part(&mut self, client: usize, reply: &Reply<'_>) -> bool {
         let ReplyBody::Range(range) = &reply.body else { return false };
+        let sizes = range.kvs().map(|kv| kv.key.len() + kv.value.len());
+        check_frame("a range", sizes, self.options.working.range_part_bytes);
         if !range.goes_on {
             return false;
         }
@@ -194,6 +197,11 @@ impl World {
                 if let Some(answer) = read_of(body) {
                     return Meaning::Done(answer);
                 }
+                if self.asks_for_txn(attempt)
+                    && let Some(answer) = txn_answer_of(body)
+                {
+                    return Meaning::Done(answer);
+                }
                 let (answer, rows) = answer_of(body).unwrap_or_else(|| {
                     let why = format!("c{client} cannot have asked for {body:?}");
                     crate::invariants::broken("Answer", why)
@@ -221,6 +229,11 @@ impl World {
             | ReplyBody::Transfer { .. } => unreachable!("nobody asks for it"),
             ReplyBody::Error(error) => self.meaning_of_error(client, attempt, error),
         }
+    }
+
+    pub(super) fn asks_for_txn(&self, attempt: &Attempt) -> bool {
+        let kind = &self.crowd.history.ops[attempt.row].kind;
+        matches!(kind, OpKind::Change(Command::Txn(_)))
     }
 
     fn meaning_of_error(&mut self, client: usize, attempt: &Attempt, error: &Error) -> Meaning {
@@ -315,6 +328,16 @@ impl World {
                 );
                 *revision
             }
+            (Answer::Txn { revision, done }, OpKind::Change(Command::Txn(txn))) => {
+                let keys = done.keys();
+                must!(
+                    *revision > floor || (keys == 0 && *revision == floor),
+                    "ReadFreshness",
+                    "c{client} changed {keys} keys at {revision}, {floor} was known"
+                );
+                note_txn(&mut self.coverage, txn, done);
+                *revision
+            }
             (Answer::Delete { revision, deleted }, OpKind::Change(Command::Delete { .. })) => {
                 must!(
                     *revision > floor || (*deleted == 0 && *revision == floor),
@@ -402,6 +425,27 @@ impl World {
             self.retry_unknown(client, attempt.expect("it was just found").op);
         }
     }
+}
+
+/// A frame is full with the key that reaches the bound.
+pub(super) fn check_frame(what: &str, sizes: impl Iterator<Item = usize>, most: usize) {
+    let sizes: Vec<usize> = sizes.collect();
+    let bytes: usize = sizes.iter().rev().skip(1).sum();
+    must!(
+        bytes <= most,
+        "ResourceBounds",
+        "{} keys in a frame of {what}, {bytes} bytes before the last, of at most {most}",
+        sizes.len()
+    );
+}
+
+fn note_txn(coverage: &mut Coverage, txn: &Txn, done: &Done) {
+    let changed = done.keys() > 0;
+    coverage.hit_if(changed && done.results.len() > 1, Point::TxnDone);
+    coverage.hit_if(changed && !done.succeeded, Point::TxnElse);
+    coverage.hit_if(done.keys() > 1 && txn.compares.len() > 1, Point::TxnCompared);
+    let inner = |got: &Got| matches!(got, Got::Txn(inner) if inner.keys() > 0);
+    coverage.hit_if(done.results.iter().any(inner), Point::TxnInside);
 }
 
 fn u32_of(number: usize) -> u32 {

@@ -16,6 +16,7 @@ mod logins;
 mod looks;
 mod saves;
 mod stewards;
+mod txns;
 mod watching;
 
 use crate::chance::Chance;

@@ -2,6 +2,7 @@
 //! gone, or at times for no reason, on another one. What they hear is held against the log in the
 //! end; that it comes in order, whole, and never goes back, at once.
 
+use super::hearing::check_frame;
 use crate::chance::Chance;
 use crate::coverage::Point;
 use crate::history::product::row_of;
@@ -218,6 +219,11 @@ impl World {
                 row: row_of(&event.kv),
                 before: event.before.as_ref().map(row_of),
             };
+            let sizes = reply.events().map(|event| {
+                let before = event.before.map_or(0, |it| it.key.len() + it.value.len());
+                event.kv.key.len() + event.kv.value.len() + before
+            });
+            check_frame("a watch", sizes, self.options.working.watch_batch_bytes);
             self.coverage.hit_if(more, Point::WatchSplit);
             self.coverage.hit_if(count == 0 && start > revision + 1, Point::WatchWaits);
             self.coverage.hit_if(count == 0, Point::WatchProgress);

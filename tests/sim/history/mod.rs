@@ -14,10 +14,12 @@ mod parts;
 pub(crate) mod product;
 mod reads;
 mod say;
+pub(crate) mod txns;
 pub(crate) mod watches;
 mod wgl;
 mod witness;
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use wgl::Search;
 
@@ -75,6 +77,7 @@ pub(crate) enum Command {
         value: Vec<u8>,
         mod_revision: u64,
     },
+    Txn(txns::Txn),
     /// Not for clients: a leader's own.
     Compact {
         revision: u64,
@@ -154,6 +157,10 @@ pub(crate) enum Answer {
         revision: u64,
         refused: Option<u64>,
     },
+    Txn {
+        revision: u64,
+        done: txns::Done,
+    },
     Range {
         revision: u64,
         rows: Vec<Row>,
@@ -210,7 +217,7 @@ pub(crate) struct Summary {
     pub(crate) unknown_dropped: u64,
     /// Changes and reads of single keys for which an order was found without looking at revisions.
     pub(crate) ordered: u64,
-    /// Those of keys with too many ops at once to look for one.
+    /// Those behind the moment when a key had too many ops at once to look for one.
     pub(crate) unordered: u64,
 }
 
@@ -255,17 +262,27 @@ pub(crate) struct Violation {
 /// Checks all of it: the claim, then the search.
 pub(crate) fn check(history: &History) -> Result<Summary, Violation> {
     let (mut summary, done) = witness::check(history)?;
-    (summary.ordered, summary.unordered) = search(&history.ops, &done)?;
+    (summary.ordered, summary.unordered) = search_done(&history.ops, &done)?;
     Ok(summary)
 }
 
-/// Searches an order for each key, given which changes without an answer took place. How many ops
-/// were ordered, and how many belong to keys with too many at once.
+/// Searches an order for each key, given which changes without an answer took place; of
+/// transactions no such change. How many ops were ordered, and how many belong to keys with too
+/// many at once.
 pub(crate) fn search(ops: &[Op], done: &[bool]) -> Result<(u64, u64), Violation> {
+    let took_place = done.to_vec();
+    search_done(ops, &witness::Done { took_place, txns: BTreeMap::new() })
+}
+
+fn search_done(ops: &[Op], done: &witness::Done) -> Result<(u64, u64), Violation> {
     let (mut ordered, mut unordered) = (0, 0);
     for (key, parts) in parts::by_key(ops, done) {
-        match wgl::search(&parts) {
-            Search::Ordered => ordered += as_u64(parts.len()),
+        let searched = wgl::searchable(&parts);
+        match wgl::search(&searched) {
+            Search::Ordered => {
+                ordered += as_u64(searched.len());
+                unordered += as_u64(parts.len() - searched.len());
+            }
             Search::TooMany => unordered += as_u64(parts.len()),
             Search::Impossible { around } => {
                 let name = key.escape_ascii();

@@ -2,6 +2,7 @@
 //! a key is the list of what it was from which revision on, and nothing is ever forgotten, so that
 //! every answer can be looked up at its revision.
 
+use super::txns::{Done, transact};
 use super::watches::Event;
 use super::{Command, LeaseChange, NodeState, REVISION_EMPTY, Row, from, within};
 use std::collections::BTreeMap;
@@ -54,12 +55,14 @@ pub(crate) struct RowRef<'a> {
 }
 
 /// What a command did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Effect {
     /// The store's revision after it.
     pub(crate) revision: u64,
     /// How many keys it changed. 0: the revision is of a change before it.
     pub(crate) keys: u64,
+    /// What it answers, if it is a transaction.
+    pub(crate) done: Option<Done>,
 }
 
 impl Model {
@@ -79,7 +82,9 @@ impl Model {
 
     /// The next command of the log.
     pub(crate) fn apply(&mut self, command: &Command) -> Effect {
+        let mut done = None;
         let keys = match command {
+            Command::Txn(txn) => done.insert(transact(txn, self)).keys(),
             Command::Put { key, value } => self.put(key, value, 0),
             Command::Delete { key, end } => self.delete(key, end),
             Command::PutIf { key, value, mod_revision } => {
@@ -92,7 +97,7 @@ impl Model {
             }
             Command::Lease(change) => self.change_lease(change),
         };
-        Effect { revision: self.revision, keys }
+        Effect { revision: self.revision, keys, done }
     }
 
     fn change_lease(&mut self, change: &LeaseChange) -> u64 {
@@ -114,13 +119,22 @@ impl Model {
             LeaseChange::Hang { .. } => 0,
             LeaseChange::Revoke { lease } | LeaseChange::Expire { lease, .. } => {
                 self.leases.remove(lease);
-                self.delete_where(&[0], &[0], |live| live.lease == *lease)
+                self.delete_where(self.revision + 1, (&[0], &[0]), |live| live.lease == *lease)
             }
         }
     }
 
     fn put(&mut self, key: &[u8], value: &[u8], lease: u64) -> u64 {
-        self.revision += 1;
+        self.put_leased(self.revision + 1, key, value, lease)
+    }
+
+    /// One of several changes that make `revision`.
+    pub(super) fn put_at(&mut self, revision: u64, key: &[u8], value: &[u8]) {
+        self.put_leased(revision, key, value, 0);
+    }
+
+    fn put_leased(&mut self, revision: u64, key: &[u8], value: &[u8], lease: u64) -> u64 {
+        self.revision = revision;
         if !self.keys.contains_key(key) {
             self.keys.insert(key.to_owned(), Vec::new());
         }
@@ -134,11 +148,20 @@ impl Model {
     }
 
     fn delete(&mut self, key: &[u8], end: &[u8]) -> u64 {
-        self.delete_where(key, end, |_| true)
+        self.delete_at(self.revision + 1, key, end)
     }
 
-    fn delete_where(&mut self, key: &[u8], end: &[u8], hit: impl Fn(&Live) -> bool) -> u64 {
-        let revision = self.revision + 1;
+    /// One of several changes that make `revision`.
+    pub(super) fn delete_at(&mut self, revision: u64, key: &[u8], end: &[u8]) -> u64 {
+        self.delete_where(revision, (key, end), |_| true)
+    }
+
+    fn delete_where(
+        &mut self,
+        revision: u64,
+        (key, end): (&[u8], &[u8]),
+        hit: impl Fn(&Live) -> bool,
+    ) -> u64 {
         let mut deleted = 0;
         for (name, versions) in self.keys.range_mut::<[u8], _>(from(key)) {
             if !within(name, key, end) {

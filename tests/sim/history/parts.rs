@@ -3,6 +3,8 @@
 //! A store is linearizable only if each of its keys is. A range counts as one part for every key in
 //! it: that forgets that they happened together, so it can only acquit wrongly, never convict.
 
+use super::txns::{self, Got, Request};
+use super::witness::Done;
 use super::{Answer, Command, Consistency, Op, OpKind, Outcome, RangeArgs, Row, from, within};
 use std::collections::BTreeMap;
 
@@ -40,7 +42,7 @@ pub(super) enum Act {
 }
 
 /// The parts of each key. `done` tells which changes without an answer took place.
-pub(super) fn by_key<'h>(ops: &'h [Op], done: &[bool]) -> BTreeMap<&'h [u8], Vec<Part>> {
+pub(super) fn by_key<'h>(ops: &'h [Op], done: &'h Done) -> BTreeMap<&'h [u8], Vec<Part>> {
     let mut keys: BTreeMap<&[u8], Vec<Part>> = BTreeMap::new();
     for op in ops {
         match &op.kind {
@@ -49,6 +51,7 @@ pub(super) fn by_key<'h>(ops: &'h [Op], done: &[bool]) -> BTreeMap<&'h [u8], Vec
             ) => {
                 keys.entry(key).or_default();
             }
+            OpKind::Change(Command::Txn(txn)) => name_keys(&mut keys, txn),
             OpKind::Change(Command::Compact { .. } | Command::Lease(_)) => {}
             OpKind::Range(args) => {
                 keys.entry(&args.key).or_default();
@@ -58,10 +61,18 @@ pub(super) fn by_key<'h>(ops: &'h [Op], done: &[bool]) -> BTreeMap<&'h [u8], Vec
     let mut values = BTreeMap::new();
     for (nth, op) in ops.iter().enumerate() {
         match (&op.kind, &op.outcome) {
+            (OpKind::Change(Command::Txn(txn)), Outcome::Answered(Answer::Txn { done, .. })) => {
+                transaction(&mut keys, &mut values, (nth, op), txn, done);
+            }
+            (OpKind::Change(Command::Txn(txn)), Outcome::Unknown) => {
+                if let Some(done) = done.txns.get(&nth) {
+                    transaction(&mut keys, &mut values, (nth, op), txn, done);
+                }
+            }
             (OpKind::Change(command), Outcome::Answered(answer)) => {
                 change(&mut keys, &mut values, nth, op, command, Some(answer));
             }
-            (OpKind::Change(command), Outcome::Unknown) if done[nth] => {
+            (OpKind::Change(command), Outcome::Unknown) if done.took_place[nth] => {
                 change(&mut keys, &mut values, nth, op, command, None);
             }
             (OpKind::Range(args), Outcome::Answered(Answer::Range { rows, more, count, .. })) => {
@@ -120,15 +131,65 @@ fn change<'h>(
                 parts.push(part(Act::Delete { existed }));
             }
         }
-        Command::Compact { .. } | Command::Lease(_) => {}
+        Command::Txn(_) | Command::Compact { .. } | Command::Lease(_) => {}
     }
+}
+
+/// What a transaction may change, or may look at.
+fn name_keys<'h>(keys: &mut Keys<'h>, txn: &'h txns::Txn) {
+    for request in txn.then.iter().chain(&txn.otherwise) {
+        match request {
+            Request::Put { key, .. } | Request::Delete { key, .. } | Request::Range { key, .. } => {
+                keys.entry(key).or_default();
+            }
+            Request::Txn(inner) => name_keys(keys, inner),
+        }
+    }
+}
+
+/// Every request of a transaction is a part of its own: that forgets as much as with a range. Of
+/// one without an answer nobody saw anything.
+fn transaction<'h>(
+    keys: &mut Keys<'h>,
+    values: &mut Values<'h>,
+    (nth, op): (usize, &'h Op),
+    txn: &'h txns::Txn,
+    done: &'h txns::Done,
+) {
+    let is_known = matches!(op.outcome, Outcome::Answered(_));
+    let ret = op.ret.filter(|_| is_known).unwrap_or(u64::MAX);
+    let part = |act| Part { op: nth, call: op.call, ret, act };
+    done.each(txn, &mut |request, got| match (request, got) {
+        (Request::Put { key, value }, _) => {
+            let value = number(values, value);
+            keys.entry(key).or_default().push(part(Act::Write { value }));
+        }
+        (Request::Delete { key, end }, Got::Delete { deleted, .. }) => {
+            let existed = match deleted {
+                _ if !is_known => None,
+                0 => Some(false),
+                _ if end.is_empty() => Some(true),
+                _ => None,
+            };
+            for parts in inside(keys, key, end) {
+                parts.push(part(Act::Delete { existed }));
+            }
+        }
+        (Request::Range { key, end, limit }, Got::Range { rows, more: false, count })
+            if is_known =>
+        {
+            let args = txns::as_range(key, end, *limit);
+            read(keys, values, (nth, op), &args, rows, *count);
+        }
+        (_, _) => {}
+    });
 }
 
 fn read<'h>(
     keys: &mut Keys<'h>,
     values: &mut Values<'h>,
-    (nth, op): (usize, &'h Op),
-    args: &'h RangeArgs,
+    (nth, op): (usize, &Op),
+    args: &RangeArgs,
     rows: &'h [Row],
     count: u64,
 ) {

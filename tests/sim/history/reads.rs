@@ -42,13 +42,18 @@ fn sight(model: &Model, command: &Command, answer: &Answer, saw: &[Row]) -> Wron
     let (key, end): (_, &[u8]) = match command {
         Command::Put { key, .. } | Command::PutIf { key, .. } => (key, &[]),
         Command::Delete { key, end } => (key, end),
+        // It is judged as a whole, where it takes its place in the log.
+        Command::Txn(_) => return None,
         Command::Compact { .. } | Command::Lease(_) => return None,
     };
     let at = match answer {
         Answer::Put { revision } | Answer::PutIf { revision, refused: None } => revision - 1,
         Answer::Delete { revision, deleted } => revision - u64::from(*deleted > 0),
         Answer::PutIf { revision, refused: Some(_) } => *revision,
-        Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. } => return None,
+        Answer::Txn { .. }
+        | Answer::Range { .. }
+        | Answer::Compacted { .. }
+        | Answer::Future { .. } => return None,
     };
     let there: Vec<Row> = model.rows(key, end, at).map(RowRef::to_row).collect();
     let shown = |rows: &[Row]| rows.iter().map(Row::to_string).collect::<Vec<_>>().join(" ");
@@ -68,7 +73,9 @@ fn read(model: &Model, args: &RangeArgs, answer: &Answer) -> Wrong {
             compacted(model, args.revision, *compact_revision)
         }
         Answer::Future { revision } => future(model, args.revision, *revision),
-        Answer::Put { .. } | Answer::Delete { .. } | Answer::PutIf { .. } => None,
+        Answer::Put { .. } | Answer::Delete { .. } | Answer::PutIf { .. } | Answer::Txn { .. } => {
+            None
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ops and answers as people read them: keys and values are text, or nearly.
 
+use super::txns::{Compare, Done, Got, Operand, Request, Txn};
 use super::{Answer, Command, Consistency, Op, OpKind, Outcome, RangeArgs, Row, Violation};
 use std::fmt::{self, Display, Formatter};
 
@@ -45,9 +46,72 @@ impl Display for Command {
                 let (key, value) = (key.escape_ascii(), value.escape_ascii());
                 write!(f, "put {key}={value} if it is of {mod_revision}")
             }
+            Command::Txn(txn) => write!(f, "{txn}"),
             Command::Compact { revision } => write!(f, "compact to {revision}"),
             Command::Lease(change) => write!(f, "{change:?}"),
         }
+    }
+}
+
+impl Display for Txn {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("txn if")?;
+        for Compare { key, end, relation, operand } in &self.compares {
+            f.write_str(" ")?;
+            range(f, key, end)?;
+            write!(f, " {relation:?} ")?;
+            match operand {
+                Operand::Version(version) => write!(f, "v{version}")?,
+                Operand::Create(revision) => write!(f, "created {revision}")?,
+                Operand::Mod(revision) => write!(f, "of {revision}")?,
+                Operand::Value(value) => write!(f, "={}", value.escape_ascii())?,
+            }
+        }
+        for (name, branch) in [(" then", &self.then), (" else", &self.otherwise)] {
+            f.write_str(name)?;
+            for request in branch {
+                match request {
+                    Request::Put { key, value } => {
+                        write!(f, " put {}={}", key.escape_ascii(), value.escape_ascii())?;
+                    }
+                    Request::Delete { key, end } => {
+                        f.write_str(" delete ")?;
+                        range(f, key, end)?;
+                    }
+                    Request::Range { key, end, limit } => {
+                        f.write_str(" get ")?;
+                        range(f, key, end)?;
+                        write!(f, " limit {limit}")?;
+                    }
+                    Request::Txn(inner) => write!(f, " ({inner})")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for Done {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.succeeded { "then:" } else { "else:" })?;
+        for got in &self.results {
+            match got {
+                Got::Put { before } => {
+                    f.write_str(" put,")?;
+                    before.iter().try_for_each(|row| write!(f, " was {row}"))?;
+                }
+                Got::Delete { deleted, before } => {
+                    write!(f, " {deleted} deleted,")?;
+                    before.iter().try_for_each(|row| write!(f, " was {row}"))?;
+                }
+                Got::Range { rows, more, count } => {
+                    write!(f, " {count} keys, more={more}:")?;
+                    rows.iter().try_for_each(|row| write!(f, " {row}"))?;
+                }
+                Got::Txn(inner) => write!(f, " ({inner})")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -90,6 +154,7 @@ impl Display for Answer {
             Answer::PutIf { revision, refused: Some(found) } => {
                 write!(f, "revision {revision}, not put: it is of {found}")
             }
+            Answer::Txn { revision, done } => write!(f, "revision {revision}, {done}"),
             Answer::Range { revision, rows, more, count } => {
                 write!(f, "revision {revision}, {count} keys, more={more}:")?;
                 rows.iter().try_for_each(|row| write!(f, " {row}"))

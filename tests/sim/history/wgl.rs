@@ -5,8 +5,9 @@
 //! step back. A pair of (ops that took effect, value) that was met before leads nowhere new. The
 //! sets are remembered by a sum of one random number per op (Zobrist), not as bits.
 //!
-//! The cost is exponential in the ops that run at once, so keys with too many are left out, and
-//! said to be.
+//! The cost is exponential in the ops that run at once, so what is searched ends where there are
+//! too many, as changes without an end pile up; the rest is left out, and said to be. What has an
+//! order has one up to any moment.
 
 use super::parts::{Act, Part};
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ const STATES_MAX: usize = 1 << 21;
 pub(super) enum Search {
     /// There is an order.
     Ordered,
-    /// Not searched, or given up.
+    /// Given up.
     TooMany,
     /// There is none: these ops, that ran at once, cannot follow what must have been before them.
     Impossible { around: Vec<usize> },
@@ -44,9 +45,7 @@ struct List {
 const HEAD: usize = 0;
 
 pub(super) fn search(parts: &[Part]) -> Search {
-    if concurrency(parts) > CONCURRENCY_MAX {
-        return Search::TooMany;
-    }
+    assert!(too_many_at(parts).is_none(), "the caller left out what is too much");
     let mut list = List::new(parts);
     let mut met: BTreeSet<(u128, u32)> = BTreeSet::new();
     let mut taken: Vec<(usize, u32)> = Vec::new();
@@ -96,10 +95,26 @@ fn step(act: Act, value: u32) -> Option<u32> {
     }
 }
 
-/// How many ops run at once at most.
-fn concurrency(parts: &[Part]) -> usize {
+/// The parts up to the moment when too many run at once. What is under way then is changed to what
+/// it might be: a change may come last, and whoever reads has seen nothing.
+pub(super) fn searchable(parts: &[Part]) -> Vec<Part> {
+    let Some(end) = too_many_at(parts) else { return parts.to_vec() };
+    let cut = |part: &Part| {
+        let act = match part.act {
+            _ if part.ret < end => part.act,
+            Act::Write { .. } => part.act,
+            Act::Delete { .. } => Act::Delete { existed: None },
+            Act::Read { .. } | Act::Look { .. } => return None,
+        };
+        let ret = if part.ret < end { part.ret } else { u64::MAX };
+        Some(Part { ret, act, ..*part })
+    };
+    parts.iter().filter(|part| part.call < end).filter_map(cut).collect()
+}
+
+/// When there is first one op more than can be searched.
+fn too_many_at(parts: &[Part]) -> Option<u64> {
     let mut open = BTreeSet::new();
-    let mut most = 0;
     let mut by_call: Vec<usize> = (0..parts.len()).collect();
     by_call.sort_by_key(|part| parts[*part].call);
     for part in by_call {
@@ -108,9 +123,11 @@ fn concurrency(parts: &[Part]) -> usize {
             open.pop_first();
         }
         open.insert((ret, part));
-        most = most.max(open.len());
+        if open.len() > CONCURRENCY_MAX {
+            return Some(call);
+        }
     }
-    most
+    None
 }
 
 /// The op nobody found a place for, and those that ran at its end.

@@ -10,7 +10,7 @@
 use super::model::{Effect, Model};
 use super::{Answer, Command, Consistency, FinalState, History, Op, OpKind, Outcome, Rule};
 use super::{Summary, Violation, as_u64};
-use super::{reads, watches};
+use super::{reads, txns, watches};
 use std::collections::BTreeMap;
 
 /// The log, as the model understands it.
@@ -26,8 +26,14 @@ struct Place<'h> {
     claimed_by: Option<usize>,
 }
 
-/// Which changes without an answer took place, by op.
-pub(super) type Done = Vec<bool>;
+/// Which changes without an answer took place.
+#[derive(Default)]
+pub(super) struct Done {
+    /// By op; none are missing in the end.
+    pub(super) took_place: Vec<bool>,
+    /// What became of the transactions among them.
+    pub(super) txns: BTreeMap<usize, txns::Done>,
+}
 
 /// Checks everything, and says which changes without an answer took place.
 pub(super) fn check(history: &History) -> Result<(Summary, Done), Violation> {
@@ -37,7 +43,7 @@ pub(super) fn check(history: &History) -> Result<(Summary, Done), Violation> {
     let mut summary = count(ops);
     claim(ops, &mut log)?;
     let done = resolve(ops, &mut log)?;
-    let is_done = done.iter().filter(|done| **done).count();
+    let is_done = done.took_place.iter().filter(|done| **done).count();
     summary.unknown_done = as_u64(is_done);
     summary.unknown_dropped -= summary.unknown_done;
     in_real_time(ops)?;
@@ -63,6 +69,9 @@ fn well_formed(ops: &[Op]) -> Result<(), Violation> {
             }
             (OpKind::Change(Command::PutIf { .. }), Outcome::Answered(answer)) => {
                 matches!(answer, Answer::PutIf { .. })
+            }
+            (OpKind::Change(Command::Txn(txn)), Outcome::Answered(answer)) => {
+                matches!(answer, Answer::Txn { done, .. } if done.each(txn, &mut |_, _| {}))
             }
             (OpKind::Change(Command::Compact { .. } | Command::Lease(_)), Outcome::Answered(_)) => {
                 false
@@ -114,6 +123,7 @@ fn replay(finals: &FinalState) -> Result<Log<'_>, Violation> {
             Command::Put { .. }
             | Command::Delete { .. }
             | Command::PutIf { .. }
+            | Command::Txn(_)
             | Command::Lease(_) => {
                 log.places.push(Place { command, effect, claimed_by: None });
             }
@@ -148,6 +158,7 @@ fn claim(ops: &[Op], log: &mut Log<'_>) -> Result<(), Violation> {
             Answer::Put { revision } => (*revision, 1),
             Answer::Delete { revision, deleted } => (*revision, *deleted),
             Answer::PutIf { revision, refused } => (*revision, u64::from(refused.is_none())),
+            Answer::Txn { revision, done } => (*revision, done.keys()),
             Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. } => continue,
         };
         let found = if keys == 0 {
@@ -169,6 +180,12 @@ fn claim(ops: &[Op], log: &mut Log<'_>) -> Result<(), Violation> {
         }
         if place.effect.keys != keys {
             let why = format!("it changed {} keys", place.effect.keys);
+            return Err(violation(Rule::Answer, why, &[op]));
+        }
+        if let (Answer::Txn { done, .. }, Some(due)) = (answer, &place.effect.done)
+            && done != due
+        {
+            let why = format!("as a whole it came to {due}");
             return Err(violation(Rule::Answer, why, &[op]));
         }
         place.claimed_by = Some(nth);
@@ -193,7 +210,7 @@ fn resolve(ops: &[Op], log: &mut Log<'_>) -> Result<Done, Violation> {
         waiting.sort_by_key(|nth| std::cmp::Reverse(ops[*nth].call));
     }
     let told = Told::of(ops, log.model.revision());
-    let mut done = vec![false; ops.len()];
+    let mut done = Done { took_place: vec![false; ops.len()], txns: BTreeMap::new() };
     let of_ops = |place: &&mut Place<'_>| !matches!(place.command, Command::Lease(_));
     let unclaimed = log.places.iter_mut().filter(|place| place.claimed_by.is_none());
     for place in unclaimed.filter(of_ops) {
@@ -210,7 +227,10 @@ fn resolve(ops: &[Op], log: &mut Log<'_>) -> Result<Done, Violation> {
         }
         // A put whose condition did not hold took place, and did nothing.
         let refused = matches!(place.command, Command::PutIf { .. }) && place.effect.keys == 0;
-        done[nth] = !refused;
+        done.took_place[nth] = !refused;
+        if let Some(txn) = &place.effect.done {
+            done.txns.insert(nth, txn.clone());
+        }
         place.claimed_by = Some(nth);
     }
     Ok(done)
@@ -268,6 +288,7 @@ fn revision_of(op: &Op) -> Option<u64> {
             Answer::Put { revision }
             | Answer::Delete { revision, .. }
             | Answer::PutIf { revision, .. }
+            | Answer::Txn { revision, .. }
             | Answer::Range { revision, .. }
             | Answer::Future { revision },
         ) => Some(*revision),
@@ -281,6 +302,7 @@ fn made_revision(op: &Op) -> bool {
         Outcome::Answered(Answer::Put { .. }) => true,
         Outcome::Answered(Answer::Delete { deleted, .. }) => *deleted > 0,
         Outcome::Answered(Answer::PutIf { refused, .. }) => refused.is_none(),
+        Outcome::Answered(Answer::Txn { done, .. }) => done.keys() > 0,
         Outcome::Answered(
             Answer::Range { .. } | Answer::Compacted { .. } | Answer::Future { .. },
         )

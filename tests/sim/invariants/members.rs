@@ -128,6 +128,13 @@ fn check_change(
         "OneStep",
         "n{name}: {before:?} and then {next:?}"
     );
+    if let Configuration::Joint { old: halves, .. } = next {
+        must!(
+            !before.is_joint() && halves.ids() == old,
+            "JointEntered",
+            "n{name}: {before:?} and then {next:?}"
+        );
+    }
     if let Configuration::Joint { new, learners, .. } = before {
         let arrives = !next.is_joint() && next.voters() == new.ids();
         let others = next.learners() == learners.list();

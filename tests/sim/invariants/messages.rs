@@ -21,17 +21,8 @@ impl Proof {
     ) {
         let disk = &disks[from];
         let kept = disk.platter(|platter| platter.twice_kept());
-        if let Some(term) = message.term() {
-            must!(
-                term.get() <= kept.term,
-                "TermDurability",
-                "n{} speaks of term {term}, its platters know {}: {message:?}",
-                from + 1,
-                kept.term
-            );
-            let said = &mut self.promises[from].term_said;
-            *said = (*said).max(term.get());
-        }
+        self.note_term_said(from, message, kept.term);
+        self.count_said(from, to, message);
         match message {
             Message::Vote { term, last, asked_by } => {
                 coverage.hit_if(asked_by.is_some(), Point::HandoverVote);
@@ -45,8 +36,9 @@ impl Proof {
                     self.look_for_longer_log(from, to, coverage);
                 }
             }
-            Message::Append { term, prev, entries, .. } => {
+            Message::Append { term, session, prev, entries, .. } => {
                 self.check_leads(from, *term, message);
+                self.count_in_flight((from, to), (*term, *session), *prev, entries);
                 self.on_append(from, to, *term, *prev, entries.len(), coverage);
             }
             Message::Heartbeat { term, .. } | Message::TimeoutNow { term, .. } => {
@@ -80,6 +72,18 @@ impl Proof {
             }
             Message::PreVote { .. } | Message::ReadIndex { .. } => {}
         }
+    }
+
+    fn note_term_said(&mut self, from: usize, message: &Message, kept: u64) {
+        let Some(term) = message.term() else { return };
+        must!(
+            term.get() <= kept,
+            "TermDurability",
+            "n{} speaks of term {term}, its platters know {kept}: {message:?}",
+            from + 1
+        );
+        let said = &mut self.promises[from].term_said;
+        *said = (*said).max(term.get());
     }
 
     fn on_piece_answered(
@@ -176,6 +180,13 @@ impl Proof {
             !leads || held == Some(prev.term),
             "MessageSanity",
             "n{} probes with {prev}, which it does not hold",
+            from + 1
+        );
+        let base = self.seen[from].base;
+        must!(
+            prev.index >= base,
+            "MessageSanity",
+            "n{} probes with {prev}, and its log begins after {base}",
             from + 1
         );
         let ahead = prev.index > self.promises[to].acknowledged && prev.term == term;

@@ -3,23 +3,27 @@
 //! | name | what |
 //! |---|---|
 //! | ElectionSafety | one leader a term, over all starts |
+//! | ElectionQuorum | who leads has the votes of a quorum, counted here |
 //! | TermMonotonic | no term goes back, not even over a crash, once it was said |
 //! | VoteDurability | one vote a term, durable before anyone hears of it |
 //! | TermDurability | no message of a term that is not on the sender's platters |
 //! | LeaderAppendOnly | a leader never truncates |
 //! | LogMatching | equal index and term: equal entries up to there |
 //! | AckDurability | what is acknowledged is on the platters, and is what the leader has |
-//! | CommitQuorum | what is committed is on the platters of a quorum |
+//! | CommitQuorum | what is committed is on the platters of a quorum, counted here |
 //! | OneChange | a leader changes members once the last change and one own entry are committed |
 //! | OneStep | voters change one at a time, or through a joint configuration |
+//! | JointEntered | a joint configuration begins with the voters before it |
 //! | JointLeft | a joint configuration is followed by its new half, and the same learners |
 //! | ConfigurationInForce | it is that of the newest entry in the log that holds one |
 //! | CommitTermRule | a leader commits by counting only entries of its own term |
 //! | LeaderCompleteness | who is elected holds everything committed in earlier terms |
 //! | CommittedImmutable | an index is committed once, with one entry |
 //! | CommitMonotonic | commit and applied index never go back, applied ≤ commit ≤ last |
-//! | StateMachineSafety | the entry applied at an index is the committed one |
-//! | ReplicaHashEquality | equal applied index: equal state hash |
+//! | StateMachineSafety | the state at an index is what the committed entries make one by one |
+//! | ReplicaHashEquality | equal applied index: equal state hash, on whichever node or start |
+//! | SnapshotEquivalence | a snapshot loads as the state of its index, and goes on as that one |
+//! | SnapshotOrder | log begins ≤ snapshot + 1, snapshot ≤ applied |
 //! | StatesAgree | who has another state than the log says finds out, and nobody else does |
 //! | DivergedSilent | who has found out answers nobody from it |
 //! | SnapshotCommitted | what a snapshot stands for is committed |
@@ -27,7 +31,8 @@
 //! | NeededStays | the snapshot in force and the segments of the log are never removed |
 //! | RecoveryKeeps | a start finds everything that a sync had covered |
 //! | RecoveryIdempotent | a second recovery finds what the first one left |
-//! | MessageSanity | only the leader of a term sends its appends and heartbeats |
+//! | MessageSanity | only the leader of a term sends its appends and heartbeats, from its log |
+//! | MatchDurability | what a leader counts for a follower is on its platters, said lately or not |
 //! | ReadFreshness | an answer is not older than what anybody was told before it was asked for |
 //! | LeaseExclusive | while a leader holds a lease, nobody leads a later term |
 //! | ReadersAnswered | nobody waits for a round of a leader that is none any more |
@@ -37,7 +42,8 @@
 //! | LeaseNeverEarly, LeaseNotResurrected, LeaseEnds | see `clients/leases.rs` |
 //! | NoRightNoService | see `rights/mod.rs` |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
-//! | ResourceBounds | one sync job at a time; two spares and one in the making |
+//! | ResourceBounds | one sync job at a time; two spares and one in the making; windows, entries,
+//! | | the uncommitted, the log, and what is said in a turn: see `bounds.rs` |
 //! | Rest | a node with nothing new to look at does not ask for turn after turn |
 //! | Progress | enough of what clients asked for was answered |
 //! | Peers | a member dials all others, and nobody else |
@@ -46,13 +52,17 @@
 //! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
 //! is durable is read from the platters, what was said from the wire.
 
+mod applied;
+pub(crate) mod bounds;
 mod members;
 mod messages;
 mod nodes;
+pub(crate) mod quorums;
 mod recovery;
 mod states;
 
 use crate::chain::{Chain, Ground, Link};
+use crate::options::Options;
 use raftd::raft::{Configuration, Mark, Marks};
 use raftd::types::{LogIndex, Term, Vote};
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +99,8 @@ pub(crate) struct Seen {
     /// The term it leads.
     pub(crate) leads: Option<Term>,
     pub(crate) commit: LogIndex,
+    /// What it counts for the others as a leader: by machine.
+    matches: Vec<(usize, LogIndex)>,
     pub(crate) applied: LogIndex,
     pub(crate) hash: u64,
     pub(crate) compacted: u64,
@@ -100,6 +112,8 @@ pub(crate) struct Seen {
     /// The last entry of its snapshot, and the one before its log.
     snapshot: LogIndex,
     base: LogIndex,
+    /// Its state was a snapshot once, since the start of its process.
+    loaded: bool,
     /// How often its state came anew, and whether it knows that it must.
     reloads: u64,
     pub(crate) silent: bool,
@@ -153,13 +167,16 @@ pub(crate) struct Proof {
     asked: BTreeSet<(usize, usize)>,
     /// The state hash at each applied index, once known.
     hashes: Vec<Option<u64>>,
+    twin: applied::Twin,
+    bounds: bounds::Bounds,
     votes: BTreeMap<(usize, Term), u64>,
     /// Every configuration that any log ever held.
     configurations: BTreeMap<(LogIndex, Term), Configuration>,
 }
 
 impl Proof {
-    pub(crate) fn new(machines: usize, ground: Ground) -> Proof {
+    pub(crate) fn new(options: &Options, ground: Ground) -> Proof {
+        let machines = options.machines();
         Proof {
             seen: vec![Seen::default(); machines],
             promises: vec![Promises::default(); machines],
@@ -171,6 +188,8 @@ impl Proof {
             payloads: Vec::new(),
             asked: BTreeSet::new(),
             hashes: Vec::new(),
+            twin: applied::Twin::new(),
+            bounds: bounds::Bounds::new(options),
             votes: BTreeMap::new(),
             configurations: BTreeMap::new(),
         }

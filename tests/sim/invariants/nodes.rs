@@ -1,5 +1,6 @@
 //! After a turn: what the node holds now against what it held, what others hold, and the platters.
 
+use super::quorums::is_quorum;
 use super::{Committed, Proof, Seen, broken, must, since};
 use crate::chain::{Link, own_hash};
 use crate::chance::{u64_of, usize_of};
@@ -51,6 +52,8 @@ impl Proof {
         if let Some(raft) = node.raft {
             self.check_term(machine, &seen, raft);
         }
+        let before = seen.chain.last();
+        self.forget_said(machine);
         self.follow_log(machine, &mut seen, node, &disks[machine], coverage);
         if let Some(raft) = node.raft {
             self.check_leadership(machine, &mut seen, raft, coverage);
@@ -60,6 +63,9 @@ impl Proof {
                 check_readers(machine, raft, node.reads_unconfirmed);
             }
             self.check_commit(machine, &mut seen, (node, raft), disks, coverage);
+            self.check_match(machine, &mut seen, raft, disks);
+            self.check_uncommitted(machine, before, node, raft);
+            self.check_log_size(machine, &seen, node, raft);
             mark_points(&seen, raft, coverage);
             seen.marks = *raft.marks();
             (seen.term, seen.vote) = (raft.term(), raft.hard_state().vote);
@@ -106,6 +112,7 @@ impl Proof {
         }
         coverage.hit_if(base.index > seen.base, Point::LogDeleted);
         seen.base = base.index;
+        self.check_snapshot(machine, seen, node, disk);
         let snapshot = node.wal.snapshot().map_or(LogIndex::ZERO, |it| it.id.position.index);
         coverage.hit_if(snapshot > seen.snapshot, Point::SnapshotMade);
         seen.snapshot = snapshot;
@@ -144,7 +151,7 @@ impl Proof {
         let Some(chain) = self.ground.up_to(base) else {
             broken("SnapshotCommitted", format!("n{name} installs a snapshot up to {base}"))
         };
-        seen.chain = chain;
+        (seen.chain, seen.loaded) = (chain, true);
         let acknowledged = &mut self.promises[machine].acknowledged;
         *acknowledged = (*acknowledged).min(base.index);
     }
@@ -222,6 +229,7 @@ impl Proof {
                 machine + 1
             );
         }
+        self.check_votes(machine, seen, raft, term);
         if let Some((before, _)) = self.leaders.range(..term).next_back() {
             coverage.hit_if(term.get() > before.get() + 1, Point::VoteSplit);
         }
@@ -297,64 +305,8 @@ impl Proof {
                 self.payloads[slot] = commands_in(node.wal, index);
             }
         }
+        self.follow_committed();
         seen.commit = commit;
-    }
-
-    /// A state that is said to be that of everything up to `position`, wherever it was found.
-    pub(crate) fn check_state(&self, machine: usize, position: LogPosition, hash: u64) {
-        let name = machine + 1;
-        must!(
-            self.ground.up_to(position).is_some(),
-            "SnapshotCommitted",
-            "n{name} gives away what stands for {position}"
-        );
-        let known = self.hashes.get(usize_of(position.index.get())).copied().flatten();
-        must!(
-            known.is_none_or(|known| known == hash) || self.states[machine].was_spoiled,
-            "ReplicaHashEquality",
-            "n{name} gives away another state at {position}"
-        );
-    }
-
-    fn check_applied(
-        &mut self,
-        machine: usize,
-        seen: &mut Seen,
-        node: &Inspection<'_>,
-        disk: &SimDisk,
-        coverage: &mut Coverage,
-    ) {
-        let (applied, hash) = (node.store.applied(), node.store.state_hash());
-        let name = machine + 1;
-        coverage.hit_if(node.store.is_halfway(), Point::HalfApplied);
-        let reloaded = self.check_state_known(machine, seen, node, coverage);
-        if applied == seen.applied && !reloaded {
-            must!(
-                hash == seen.hash || seen.hash == 0,
-                "StateMachineSafety",
-                "n{name} changes its state at {applied} without an entry"
-            );
-            return;
-        }
-        let goes_on = applied > seen.applied || reloaded;
-        must!(goes_on, "CommitMonotonic", "n{name} applied {}", seen.applied);
-        must!(applied <= seen.commit, "CommitMonotonic", "n{name} applied {applied} beyond commit");
-        let slot = usize_of(applied.get());
-        if self.hashes.len() <= slot {
-            self.hashes.resize(slot + 1, None);
-        }
-        if self.states[machine].spoiled {
-            // A start may have made it of the log alone, or of an older snapshot.
-            self.states[machine].spoiled = self.hashes[slot] != Some(hash);
-        } else {
-            let known = *self.hashes[slot].get_or_insert(hash);
-            must!(known == hash, "ReplicaHashEquality", "n{name} differs at {applied}");
-        }
-        let durable = disk.platter(|platter| platter.log.last());
-        coverage.hit_if(applied > durable, Point::AppliedBeforeDurable);
-        let compacted = node.store.compact_revision().0;
-        coverage.hit_if(compacted > seen.compacted, Point::Compacted);
-        (seen.applied, seen.hash, seen.compacted) = (applied, hash, compacted);
     }
 }
 
@@ -375,7 +327,7 @@ fn check_quorum(
     let replaced = seen.replaced.as_ref().map(|(_, configuration)| configuration);
     let mut in_force = [Some(raft.configuration()), replaced].into_iter().flatten();
     must!(
-        in_force.any(|it| it.reached(|id| durable(&&disks[machine_of(id)]))),
+        in_force.any(|it| is_quorum(it, |id| durable(&&disks[machine_of(id)]))),
         "CommitQuorum",
         "n{} commits {commit}@{}, which is on {} of {} platters",
         machine + 1,

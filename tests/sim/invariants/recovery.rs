@@ -41,7 +41,7 @@ impl Proof {
         };
         let mut seen = Seen { chain, base: base.index, ..Seen::default() };
         if let Some(snapshot) = node.wal.snapshot() {
-            seen.snapshot = snapshot.id.position.index;
+            (seen.snapshot, seen.loaded) = (snapshot.id.position.index, true);
             coverage.hit(Point::StartedFromSnapshot);
         }
         while seen.chain.last() < last {
@@ -93,6 +93,7 @@ impl Proof {
             "n{name} starts with a log up to {last}, its platters agree up to {durable}"
         );
         seen.hash = 0;
+        self.check_snapshot(machine, &mut seen, node, disk);
         self.seen[machine] = seen;
         self.note_start_of_state(machine, node, coverage);
     }

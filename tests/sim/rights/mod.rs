@@ -16,7 +16,7 @@ use crate::options::Class;
 use crate::world::World;
 use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{Issued, decode_header, decode_issued};
-use raftd::kv::{Asker, AuthRefusal, Command, Denial, Request};
+use raftd::kv::{Asker, AuthRefusal, Command, Denial, Request, Txn};
 use raftd::types::Credential;
 use std::collections::BTreeMap;
 
@@ -41,6 +41,19 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Every value that a transaction may put, in whichever branch and however deep.
+    fn note_puts(&mut self, index: u64, txn: Txn<'_>) {
+        for request in txn.branch(true).chain(txn.branch(false)) {
+            match request {
+                Request::Put(put) => {
+                    self.puts.entry(put.value.to_vec()).or_insert(index);
+                }
+                Request::Txn(inner) => self.note_puts(index, inner),
+                Request::Delete(_) | Request::Range(_) => {}
+            }
+        }
+    }
+
     pub(crate) fn new() -> Ledger {
         Ledger {
             judged: 0,
@@ -122,11 +135,7 @@ impl Ledger {
                 None
             }
             Command::Txn(txn) => {
-                for request in txn.branch(true) {
-                    if let Request::Put(put) = request {
-                        self.puts.entry(put.value.to_vec()).or_insert(index);
-                    }
-                }
+                self.note_puts(index, txn);
                 None
             }
             Command::Compact { .. } => {
