@@ -170,7 +170,6 @@ impl Node {
         let sliced = self.store.write_checkpoint(checkpoint, block, limits);
         if block.len() >= self.options.snapshots.block_bytes || sliced == Sliced::Done {
             self.wal.push_draft(block);
-            block.clear();
         }
         if sliced == Sliced::Done {
             self.wal.end_draft();
@@ -340,7 +339,7 @@ pub fn load_snapshot(
     let mut loading = Loading::new(options);
     let io = |error| source.unreadable(error);
     let read = source.read(&mut |block| {
-        loading.push(block);
+        drop(loading.push(block));
         while loading.step(ALL)? == Sliced::More {}
         Ok(())
     });
@@ -387,17 +386,20 @@ impl Loading {
         self.store.is_some()
     }
 
-    /// The next block; `step` said `Done` to the one before.
-    pub(super) fn push(&mut self, block: Block) {
+    /// The next block; `step` said `Done` to the one before, whose buffer is returned.
+    pub(super) fn push(&mut self, block: Block) -> Vec<u8> {
         assert!(self.at == self.block.len(), "the block before is loaded");
+        self.at = 0;
+        let spent = std::mem::take(&mut self.block);
         match block {
             Block::Head(head) => {
                 self.loader = Some(Loader::new(self.options, head.position.index));
                 self.head = Some(head);
             }
-            Block::Data(bytes) => (self.block, self.at) = (bytes, 0),
+            Block::Data(bytes) => self.block = bytes,
             Block::End { .. } => self.ended = true,
         }
+        spent
     }
 
     /// Loads a slice of what was pushed; `Done` when another block is wanted, or none is.
