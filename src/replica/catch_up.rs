@@ -15,7 +15,7 @@ use crate::limits;
 use crate::raft::Raft;
 use crate::raft::message::{Message, SnapshotOutcome};
 use crate::types::{Instant, LogIndex, NodeId};
-use crate::wal::{PieceFor, SnapshotCheck, SnapshotSource};
+use crate::wal::{Piece, PieceFor, SnapshotCheck, SnapshotSource};
 use crate::wire::peer::{PeerFrame, Room, decode_peer, encode_message, encode_piece};
 
 /// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
@@ -90,16 +90,30 @@ impl Transfer {
         self.acknowledged = None;
     }
 
-    /// Whether with this piece all of the file was read, and it is not what its name says. A
-    /// transfer that goes on from the middle tells nothing; one that was refused begins anew.
-    fn finds_damage(&mut self, offset: u64, piece: &[u8]) -> bool {
-        if offset == 0 {
-            self.check = SnapshotCheck::begin(self.source.id);
+    /// Begins anew with another snapshot. A piece of the one before that is still being read is of
+    /// no use then.
+    fn go_over_to(&mut self, source: &SnapshotSource) {
+        if *source != self.source {
+            self.source = source.clone();
+            self.check = SnapshotCheck::begin(source.id);
+            self.reading = false;
         }
-        if offset != self.check.read() {
-            return false;
+    }
+
+    /// What looks at the next piece, and has looked at all before it. A transfer that goes on from
+    /// the middle tells nothing; one that was refused begins anew.
+    fn check_of_next(&self) -> Option<SnapshotCheck> {
+        if self.sent == 0 {
+            Some(SnapshotCheck::begin(self.source.id))
+        } else {
+            (self.check.read() == self.sent).then(|| self.check.clone())
         }
-        self.check.push(piece);
+    }
+
+    /// Whether with this piece all of the file was read, and it is not what its name says.
+    fn finds_damage(&mut self, check: Option<SnapshotCheck>) -> bool {
+        let Some(check) = check else { return false };
+        self.check = check;
         self.check.found_damage()
     }
 
@@ -232,7 +246,7 @@ impl Node {
                 if transfer.source.id.position.index < raft.base().index
                     && let Some(newest) = self.wal.snapshot()
                 {
-                    transfer.source = newest.clone();
+                    transfer.go_over_to(newest);
                 }
                 transfer.link = Link::Dialing { until: now.after_ns(patience_ns) };
                 self.dials.push(peer.dial());
@@ -240,7 +254,8 @@ impl Node {
             if let Some(length) = transfer.next_piece(now, self.options.snapshots.piece_bytes) {
                 transfer.reading = true;
                 let to = PieceFor::Member(transfer.to);
-                self.wal.read_piece(to, &transfer.source, transfer.sent, length);
+                let (piece, check) = ((transfer.sent, length), transfer.check_of_next());
+                self.wal.read_piece(to, &transfer.source, piece, check);
             }
         }
     }
@@ -348,7 +363,7 @@ impl Node {
             SnapshotOutcome::Refused => {
                 // What it does not want now may be another one after a while.
                 if let Some(newest) = self.wal.snapshot() {
-                    transfer.source = newest.clone();
+                    transfer.go_over_to(newest);
                 }
                 transfer.lost(now.after_ns(REFUSED_NS));
                 self.connections.end(id);
@@ -357,11 +372,14 @@ impl Node {
     }
 
     /// A piece was read.
-    pub(super) fn on_piece_read(&mut self, to: NodeId, offset: u64, bytes: &[u8], now: Instant) {
+    pub(super) fn on_piece_read(&mut self, to: NodeId, piece: Piece, now: Instant) {
+        let Piece { id, offset, bytes, check } = piece;
         let Stage::Member(raft) = &self.stage else { return };
         let rate = self.options.snapshots.rate;
         let leads = needs_snapshot(raft, &self.lost_states, to);
-        let Some(transfer) = self.transfers.get_mut(to) else { return };
+        // Of the snapshot that was sent before this one, it has the same offsets.
+        let transfer = self.transfers.get_mut(to).filter(|transfer| transfer.source.id == id);
+        let Some(transfer) = transfer else { return };
         transfer.reading = false;
         let Link::Up { connection, .. } = transfer.link else { return };
         // Of a connection before this one, or of the time before we lost the leadership.
@@ -373,10 +391,10 @@ impl Node {
             transfer.lost(now.after_ns(REFUSED_NS));
             return self.connections.end(connection);
         }
-        if transfer.finds_damage(offset, bytes) {
+        if transfer.finds_damage(check) {
             log::error!("a snapshot is damaged: check the disk id={}", transfer.source.id);
             match self.wal.snapshot() {
-                Some(newest) if *newest != transfer.source => transfer.source = newest.clone(),
+                Some(newest) if *newest != transfer.source => transfer.go_over_to(newest),
                 // Ends all transfers, until it is made again.
                 Some(_) | None => self.snapshots.worth = Worth::Rotted,
             }
@@ -390,6 +408,6 @@ impl Node {
             transfer.next_at = transfer.next_at.max(now).after_ns(ns);
         }
         let (term, snapshot) = (raft.term(), transfer.source.id);
-        self.connections.write(connection, |out| encode_piece(out, term, snapshot, offset, bytes));
+        self.connections.write(connection, |out| encode_piece(out, term, snapshot, offset, &bytes));
     }
 }

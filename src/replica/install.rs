@@ -170,7 +170,8 @@ impl Node {
     }
 
     fn drop_loading(&mut self, loading: Loading) {
-        self.wal.drop_in_background(Box::new(loading.into_parts()));
+        // All of it: what is loaded so far is as large as a store.
+        self.wal.drop_in_background(Box::new(loading));
     }
 
     /// Loads a slice, and installs what is loaded.
@@ -192,7 +193,7 @@ impl Node {
                 self.wal.accept_part();
             }
             Ok(Sliced::Done) => match self.wal.take_block() {
-                Some(block) => receiving.loading.push(block),
+                Some(block) => self.wal.free_block(receiving.loading.push(block)),
                 None => receiving.slice_at = Instant::FAR, // the disk wakes us
             },
             Err(damage) => {

@@ -556,11 +556,11 @@ impl Node {
             SnapshotEvent::PartRead { .. } => self.on_part_read(now),
             SnapshotEvent::PartReady { id } => self.on_part_ready(id),
             SnapshotEvent::PartFailed { id, why } => self.on_part_failed(id, &why),
-            SnapshotEvent::Piece { to: PieceFor::Member(to), offset, bytes } => {
-                self.on_piece_read(to, offset, &bytes, now);
+            SnapshotEvent::Piece { to: PieceFor::Member(to), piece } => {
+                self.on_piece_read(to, piece, now);
             }
-            SnapshotEvent::Piece { to: PieceFor::Client(number), bytes, .. } => {
-                self.on_save_read(number, &bytes, now);
+            SnapshotEvent::Piece { to: PieceFor::Client(number), piece } => {
+                self.on_save_read(number, &piece.bytes, now);
             }
         }
     }

@@ -185,7 +185,7 @@ impl Node {
             }
         }
         for (number, source, offset, length) in pieces {
-            self.wal.read_piece(PieceFor::Client(number), &source, offset, length);
+            self.wal.read_piece(PieceFor::Client(number), &source, (offset, length), None);
         }
     }
 

@@ -98,7 +98,8 @@ fn write_snapshot(
     disk.create_directory(SNAP)?;
     let unfinished = unfinished_name(head.position);
     let file = disk.create_new(&unfinished)?;
-    let (mut writer, mut block) = BlockWriter::begin(head);
+    let mut writer = BlockWriter::new();
+    let mut block = writer.head(head);
     let mut at = 0;
     loop {
         file.write_at(at, &block)?;

@@ -159,11 +159,19 @@ pub(super) struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// A file that begins with `head`.
-    pub(super) fn begin(head: &SnapshotHead) -> (BlockWriter, Vec<u8>) {
-        let mut writer = BlockWriter { file_crc: crc::Crc32::new(), bytes: 0, blocks: 0 };
-        let block = writer.block(HEAD, &head.encode());
-        (writer, block)
+    /// An empty file.
+    pub(super) fn new() -> BlockWriter {
+        BlockWriter { file_crc: crc::Crc32::new(), bytes: 0, blocks: 0 }
+    }
+
+    /// The length of the blocks so far. Bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The first block.
+    pub(super) fn head(&mut self, head: &SnapshotHead) -> Vec<u8> {
+        self.block(HEAD, &head.encode())
     }
 
     /// A block of the checkpoint.
@@ -172,7 +180,7 @@ impl BlockWriter {
     }
 
     /// The last block, and the length and checksum that name the file.
-    pub(super) fn end(mut self) -> (Vec<u8>, u64, u32) {
+    pub(super) fn end(&mut self) -> (Vec<u8>, u64, u32) {
         let crc = self.file_crc.value();
         let mut end = self.bytes.to_le_bytes().to_vec();
         end.extend_from_slice(&crc.to_le_bytes());
@@ -217,6 +225,9 @@ pub enum Block {
 /// Finds the blocks in a file's bytes, given in order in pieces of any size, and checks them.
 pub(super) struct BlockReader {
     waiting: Vec<u8>,
+    /// Where the next block begins in `waiting`: what was found is taken away once a piece, and not
+    /// once a block.
+    next_at: usize,
     file_crc: crc::Crc32,
     /// Bytes of the blocks found.
     bytes: u64,
@@ -229,6 +240,7 @@ impl BlockReader {
     pub(super) fn new() -> BlockReader {
         BlockReader {
             waiting: Vec::new(),
+            next_at: 0,
             file_crc: crc::Crc32::new(),
             bytes: 0,
             blocks: 0,
@@ -238,6 +250,8 @@ impl BlockReader {
 
     /// The next bytes of the file.
     pub(super) fn push(&mut self, piece: &[u8]) {
+        self.waiting.drain(..self.next_at);
+        self.next_at = 0;
         self.waiting.extend_from_slice(piece);
     }
 
@@ -249,6 +263,7 @@ impl BlockReader {
     /// Forgets the bytes behind the last block found: they come again.
     pub(super) fn rewind(&mut self) {
         self.waiting.clear();
+        self.next_at = 0;
     }
 
     /// Whether the end was found.
@@ -258,21 +273,22 @@ impl BlockReader {
 
     /// The next block, if all of it is there.
     pub(super) fn next(&mut self) -> Result<Option<Block>, SnapshotDamage> {
-        if self.waiting.len() < BLOCK_HEADER_BYTES {
+        let waiting = &self.waiting[self.next_at..];
+        if waiting.len() < BLOCK_HEADER_BYTES {
             return Ok(None);
         }
         if self.ended {
             return Err(SnapshotDamage::of("bytes follow its end"));
         }
-        let (length, number) = (usize_of(get_u32(&self.waiting, 4)), get_u32(&self.waiting, 8));
+        let (length, number) = (usize_of(get_u32(waiting, 4)), get_u32(waiting, 8));
         if length > PAYLOAD_BYTES_MAX || number != self.blocks {
             return Err(SnapshotDamage::of("a block has a header that no block has"));
         }
         let all = BLOCK_HEADER_BYTES + length;
-        if self.waiting.len() < all {
+        if waiting.len() < all {
             return Ok(None);
         }
-        let block = &self.waiting[..all];
+        let block = &waiting[..all];
         if get_u32(block, 0) != crc::crc32(&[&block[4..]]) {
             return Err(SnapshotDamage::of("a block fails its checksum"));
         }
@@ -281,7 +297,7 @@ impl BlockReader {
         self.bytes += u64::try_from(all).expect("usize is at most 64 bits");
         self.blocks += 1;
         self.ended = matches!(found, Block::End { .. });
-        self.waiting.drain(..all);
+        self.next_at += all;
         Ok(Some(found))
     }
 
@@ -328,7 +344,7 @@ fn end_block_bytes() -> u64 {
 
 /// Looks at the bytes of a file that is read from its beginning, piece by piece, for somebody else:
 /// whether they are what its name says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SnapshotCheck {
     id: SnapshotId,
     read: u64,
@@ -380,7 +396,8 @@ mod tests {
     }
 
     fn file() -> (Vec<u8>, u64, u32) {
-        let (mut writer, mut bytes) = BlockWriter::begin(&head());
+        let mut writer = BlockWriter::new();
+        let mut bytes = writer.head(&head());
         bytes.extend(writer.data(b"one"));
         bytes.extend(writer.data(&[7; 5000]));
         let (end, length, crc) = writer.end();

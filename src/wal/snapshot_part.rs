@@ -9,14 +9,17 @@
 //! publish  rename to .snap, sync the directory     crash: garbage until the hard state names it
 //! ```
 //!
+//! The `bg` thread reads, checks and takes the file apart; the loop hears what was found, and takes
+//! the blocks of one read before the next begins.
+//!
 //! The file's name says which snapshot it is part of: another one, or another sender's of other
 //! bytes, has another file and begins at 0.
 
 use super::disk::DiskFile;
-use super::files::{FileOutcome, FileStep};
-use super::snapshot_draft::CHECK_BYTES;
-use super::snapshot_file::{Block, BlockReader, SNAP, SnapshotDamage, part_name, snapshot_name};
-use super::snapshots::SnapshotEvent;
+use super::files::{FileOutcome, FileStep, Garbage};
+use super::snapshot_event::SnapshotEvent;
+use super::snapshot_file::{Block, SNAP, SnapshotDamage, part_name, snapshot_name};
+use super::snapshot_scan::{Found, Scan, Wanted};
 use crate::types::SnapshotId;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,11 +27,9 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Open,
-    /// Up to here the file has been read.
-    Resume(u64),
+    Resume,
     Receive,
-    /// Up to here the file has been read.
-    Read(u64),
+    Read,
     /// All blocks are found; the owner has not said that they are good.
     Whole,
     Publish,
@@ -44,9 +45,15 @@ pub(super) struct Part {
     stored: u64,
     /// Pieces that are not written yet, in order, without gaps.
     waiting: VecDeque<Vec<u8>>,
+    /// Of them and of the one that is being written. Bytes.
     waiting_bytes: u64,
-    reader: BlockReader,
+    /// The length of the piece that is being written. Bytes.
+    writing: Option<u64>,
+    /// None while it takes a step.
+    scan: Option<Box<Scan>>,
     blocks: VecDeque<Block>,
+    /// Blocks that are loaded, and what they were read with: the next job frees it.
+    spent: Garbage,
     /// The whole blocks before the damage that was received again.
     rewound: Option<u64>,
 }
@@ -60,8 +67,10 @@ impl Part {
             stored: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            reader: BlockReader::new(),
+            writing: None,
+            scan: None,
             blocks: VecDeque::new(),
+            spent: Vec::new(),
             rewound: None,
         }
     }
@@ -74,8 +83,8 @@ impl Part {
     /// How much of it is durable here, once that is known. Bytes.
     pub(super) fn stored(&self) -> Option<u64> {
         match self.stage {
-            Stage::Open | Stage::Resume(_) => None,
-            Stage::Receive | Stage::Read(_) | Stage::Whole | Stage::Publish | Stage::Ready => {
+            Stage::Open | Stage::Resume => None,
+            Stage::Receive | Stage::Read | Stage::Whole | Stage::Publish | Stage::Ready => {
                 Some(self.stored)
             }
         }
@@ -84,7 +93,8 @@ impl Part {
     /// A piece that begins where the last one ended; says no to any other, and to one too many.
     pub(super) fn push(&mut self, offset: u64, piece: &[u8], waiting_max: usize) -> bool {
         let next = self.stored + self.waiting_bytes;
-        let fits = self.stage == Stage::Receive && self.waiting.len() < waiting_max;
+        let waiting = self.waiting.len() + usize::from(self.writing.is_some());
+        let fits = self.stage == Stage::Receive && waiting < waiting_max;
         if !fits || offset != next || piece.is_empty() {
             return false;
         }
@@ -96,6 +106,16 @@ impl Part {
     /// The next block that was read and is whole.
     pub(super) fn take_block(&mut self) -> Option<Block> {
         self.blocks.pop_front()
+    }
+
+    /// A block that was taken, and is not needed any more.
+    pub(super) fn free(&mut self, block: Vec<u8>) {
+        self.spent.push(Box::new(block));
+    }
+
+    /// What the next job may free.
+    pub(super) fn garbage(&mut self) -> Garbage {
+        std::mem::take(&mut self.spent)
     }
 
     /// Its blocks are good: put it in place.
@@ -126,14 +146,17 @@ impl Part {
                 FileStep::Sync,
                 FileStep::Length,
             ]),
-            Stage::Resume(at) => Some(vec![FileStep::Read(at, CHECK_BYTES)]),
             Stage::Receive => {
-                let piece = self.waiting.front()?.clone();
+                let piece = self.waiting.pop_front()?;
+                self.writing = Some(bytes_u64(&piece));
                 Some(vec![FileStep::Write(self.stored, piece), FileStep::Sync])
             }
             // Not further ahead than one read: a large file never waits in memory.
-            Stage::Read(_) if !self.blocks.is_empty() => None,
-            Stage::Read(at) => Some(vec![FileStep::Read(at, CHECK_BYTES)]),
+            Stage::Read if !self.blocks.is_empty() => None,
+            Stage::Resume | Stage::Read => {
+                let scan = self.scan.take().expect("it came back from the step before");
+                Some(vec![FileStep::Scan(scan)])
+            }
             Stage::Whole | Stage::Ready => None,
             Stage::Publish => {
                 let to = snapshot_name(self.id);
@@ -156,21 +179,22 @@ impl Part {
             Stage::Open => {
                 self.file = outcome.file;
                 if outcome.length > 0 {
-                    self.stage = Stage::Resume(0);
+                    self.scan = Some(Box::new(Scan::begin(id.bytes, Wanted::Verdict)));
+                    self.stage = Stage::Resume;
                     return Ok(None);
                 }
                 self.stage = Stage::Receive;
                 Ok(Some(SnapshotEvent::PartStored { id, offset: 0 }))
             }
-            Stage::Resume(at) => Ok(self.resume(at, &outcome.bytes)),
+            Stage::Resume => Ok(self.resume(outcome.scan.expect("it comes back from its step"))),
             Stage::Receive => {
-                let piece = self.waiting.pop_front().expect("it was written from there");
-                self.waiting_bytes -= bytes_u64(&piece);
-                self.stored += bytes_u64(&piece);
+                let written = self.writing.take().expect("a piece was written");
+                self.waiting_bytes -= written;
+                self.stored += written;
                 self.read_once_complete();
                 Ok(Some(SnapshotEvent::PartStored { id, offset: self.stored }))
             }
-            Stage::Read(at) => self.read(at, &outcome.bytes).map(Some),
+            Stage::Read => self.read(outcome.scan.expect("it comes back from its step")).map(Some),
             Stage::Publish => {
                 self.file = outcome.file;
                 self.stage = Stage::Ready;
@@ -181,57 +205,33 @@ impl Part {
     }
 
     /// What was there before a restart counts as far as no block of it is damaged.
-    fn resume(&mut self, at: u64, bytes: &[u8]) -> Option<SnapshotEvent> {
-        self.reader.push(bytes);
-        let whole = loop {
-            match self.reader.next() {
-                Ok(Some(_)) => {}
-                Ok(None) => break true,
-                Err(_) => break false,
+    fn resume(&mut self, scan: Box<Scan>) -> Option<SnapshotEvent> {
+        self.stored = match scan.found() {
+            Found::More => {
+                self.scan = Some(scan);
+                return None;
             }
+            Found::Whole | Found::Short => scan.read(),
+            Found::Damage(_) => scan.good(),
         };
-        if whole && !bytes.is_empty() && !self.reader.ended() {
-            self.stage = Stage::Resume(at + bytes_u64(bytes));
-            return None;
-        }
-        let found = if whole { at + bytes_u64(bytes) } else { self.reader.bytes() };
-        self.stored = found.min(self.id.bytes);
-        self.reader = BlockReader::new();
+        self.spent.push(scan);
         self.stage = Stage::Receive;
         self.read_once_complete();
         Some(SnapshotEvent::PartStored { id: self.id, offset: self.stored })
     }
 
+    /// Goes on behind the last block found, if some were.
     fn read_once_complete(&mut self) {
         if self.stored == self.id.bytes {
-            self.stage = Stage::Read(self.reader.bytes());
+            let anew = || Box::new(Scan::begin(self.id.bytes, Wanted::Blocks));
+            self.scan.get_or_insert_with(anew);
+            self.stage = Stage::Read;
         }
     }
 
-    /// A block is damaged: what is from there on is wanted again, but not for ever.
-    fn rewind(&mut self, damage: SnapshotDamage) -> Result<SnapshotEvent, SnapshotDamage> {
-        let good = self.reader.bytes();
-        if self.reader.ended() || self.rewound.is_some_and(|before| before >= good) {
-            return Err(damage);
-        }
-        self.rewound = Some(good);
-        self.reader.rewind();
-        self.stored = good;
-        self.stage = Stage::Receive;
-        Ok(SnapshotEvent::PartStored { id: self.id, offset: good })
-    }
-
-    fn read(&mut self, at: u64, bytes: &[u8]) -> Result<SnapshotEvent, SnapshotDamage> {
-        // A file that was longer once may have bytes behind the end.
-        let left = usize::try_from(self.id.bytes - at).unwrap_or(usize::MAX);
-        let bytes = &bytes[..bytes.len().min(left)];
-        self.reader.push(bytes);
-        loop {
-            let block = match self.reader.next() {
-                Ok(Some(block)) => block,
-                Ok(None) => break,
-                Err(damage) => return self.rewind(damage),
-            };
+    /// Takes the blocks that were found.
+    fn read(&mut self, mut scan: Box<Scan>) -> Result<SnapshotEvent, SnapshotDamage> {
+        for block in scan.take_blocks() {
             if let Block::End { bytes, crc } = &block
                 && (*bytes, *crc) != (self.id.bytes, self.id.crc)
             {
@@ -239,13 +239,34 @@ impl Part {
             }
             self.blocks.push_back(block);
         }
-        let at = at + bytes_u64(bytes);
-        self.stage = if self.reader.ended() { Stage::Whole } else { Stage::Read(at) };
-        let short = bytes.is_empty() || at == self.id.bytes;
-        if short && !self.reader.ended() {
-            return self.rewind(SnapshotDamage::of("it ends too early"));
+        match scan.found() {
+            Found::More => self.scan = Some(scan),
+            Found::Whole => {
+                self.spent.push(scan);
+                self.stage = Stage::Whole;
+            }
+            Found::Short => return self.rewind(scan, SnapshotDamage::of("it ends too early")),
+            Found::Damage(damage) => return self.rewind(scan, damage),
         }
         Ok(SnapshotEvent::PartRead { id: self.id })
+    }
+
+    /// A block is damaged: what is from there on is wanted again, but not for ever.
+    fn rewind(
+        &mut self,
+        mut scan: Box<Scan>,
+        damage: SnapshotDamage,
+    ) -> Result<SnapshotEvent, SnapshotDamage> {
+        let good = scan.good();
+        if scan.ended() || self.rewound.is_some_and(|before| before >= good) {
+            return Err(damage);
+        }
+        self.rewound = Some(good);
+        scan.rewind();
+        self.scan = Some(scan);
+        self.stored = good;
+        self.stage = Stage::Receive;
+        Ok(SnapshotEvent::PartStored { id: self.id, offset: good })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
-use super::snapshot_draft::CHECK_BYTES;
 use super::snapshot_file::{Block, BlockReader, SnapshotDamage, snapshot_name, stated_crc};
+use super::snapshot_scan::SCAN_BYTES;
 use crate::types::SnapshotId;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl SnapshotSource {
         let file = disk.open(name).map_err(OpenError::io(disk, "open", name))?;
         let bytes = file.len().map_err(OpenError::io(disk, "look at", name))?;
         let io = |doing| OpenError::io(disk, doing, name);
-        let begin = file.read_durable(0, CHECK_BYTES).map_err(io("read"))?;
+        let begin = file.read_durable(0, SCAN_BYTES).map_err(io("read"))?;
         let mut reader = BlockReader::new();
         reader.push(&begin);
         let damaged = |what, at| {
@@ -90,7 +90,7 @@ impl SnapshotSource {
         let mut reader = BlockReader::new();
         let mut at = 0;
         while at < self.id.bytes {
-            let bytes = self.file.read_durable(at, CHECK_BYTES)?;
+            let bytes = self.file.read_durable(at, SCAN_BYTES)?;
             if bytes.is_empty() {
                 break;
             }

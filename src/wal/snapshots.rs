@@ -17,69 +17,20 @@
 
 use super::directory::{LOG, segment_name};
 use super::disk::Disk;
-use super::files::{FileDone, FileJob, FileStep, Garbage, Purpose};
+use super::files::{FileDone, FileJob, FileOutcome, FileStep, Garbage, Purpose};
 use super::identity::Identity;
 use super::segment::Segment;
 use super::snapshot_draft::Draft;
-use super::snapshot_file::{Block, SNAP, SnapshotHead, part_name, snapshot_name};
+use super::snapshot_event::{Piece, PieceFor, SnapshotEvent};
+use super::snapshot_file::{Block, SNAP, SnapshotCheck, SnapshotHead, part_name, snapshot_name};
 use super::snapshot_part::Part;
 use super::snapshot_source::SnapshotSource;
 use super::{Mark, Wal};
 use crate::limits;
-use crate::types::{ClusterId, JobSeq, LogIndex, LogPosition, NodeId, SnapshotId};
+use crate::types::{ClusterId, JobSeq, LogIndex, LogPosition, SnapshotId};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// What became of a job for a snapshot.
-#[derive(Debug)]
-pub enum SnapshotEvent {
-    /// A block of ours is on the disk: there is room for more.
-    DraftStored,
-    /// Our snapshot is in place and whole: `adopt_draft` puts it in force.
-    DraftReady {
-        /// Its name.
-        id: SnapshotId,
-    },
-    /// Our snapshot cannot be written; it is given up.
-    DraftFailed {
-        /// Why.
-        why: String,
-    },
-    /// Everything before `offset` of a snapshot that is being received is durable.
-    PartStored {
-        /// Its name.
-        id: SnapshotId,
-        /// Bytes.
-        offset: u64,
-    },
-    /// Blocks of it can be taken.
-    PartRead {
-        /// Its name.
-        id: SnapshotId,
-    },
-    /// It is in place: it can be installed.
-    PartReady {
-        /// Its name.
-        id: SnapshotId,
-    },
-    /// It is damaged, or cannot be stored; it is given up.
-    PartFailed {
-        /// Its name.
-        id: SnapshotId,
-        /// Why.
-        why: String,
-    },
-    /// A piece of ours.
-    Piece {
-        /// For whom.
-        to: PieceFor,
-        /// Where in the file it begins.
-        offset: u64,
-        /// The piece; none if it could not be read.
-        bytes: Vec<u8>,
-    },
-}
 
 /// A switch to another snapshot on its way to the disk.
 struct Switch {
@@ -92,21 +43,21 @@ struct Switch {
     dead: Vec<Arc<Segment>>,
 }
 
-/// Who asks for a piece.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PieceFor {
-    /// Another server.
-    Member(NodeId),
-    /// A client, by the caller's number for it.
-    Client(u64),
-}
-
-/// Work asked for by another server or a client: offset and length.
+/// Work asked for by another server or a client.
 struct PieceRequest {
     to: PieceFor,
     source: SnapshotSource,
     offset: u64,
     len: usize,
+    /// None while it is being done.
+    check: Option<Box<SnapshotCheck>>,
+}
+
+impl PieceRequest {
+    fn steps(&mut self) -> Vec<FileStep> {
+        let check = self.check.take().map(FileStep::Check);
+        [FileStep::Read(self.offset, self.len)].into_iter().chain(check).collect()
+    }
 }
 
 /// Files that nobody needs any more, and what is freed with them.
@@ -202,17 +153,17 @@ impl Snapshots {
 
     fn next_job(&mut self) -> Option<FileJob> {
         let disk = Arc::clone(&self.disk);
-        let job = |purpose, file, steps| {
-            Some(FileJob { disk: Arc::clone(&disk), purpose, file, steps, garbage: Vec::new() })
+        let job = |purpose, file, steps, garbage| {
+            Some(FileJob { disk: Arc::clone(&disk), purpose, file, steps, garbage })
         };
-        if let Some(PieceRequest { source, offset, len, .. }) = self.pieces.front() {
-            let file = Some(Arc::clone(&source.file));
-            return job(Purpose::Piece, file, vec![FileStep::Read(*offset, *len)]);
+        if let Some(request) = self.pieces.front_mut() {
+            let file = Some(Arc::clone(&request.source.file));
+            return job(Purpose::Piece, file, request.steps(), Vec::new());
         }
         if let Some(part) = &mut self.part
             && let Some(steps) = part.steps()
         {
-            return job(Purpose::Part, part.file(), steps);
+            return job(Purpose::Part, part.file(), steps, part.garbage());
         }
         // Before the next draft: where there is always one, nothing would ever be removed.
         if let Some(Removal { steps, garbage }) = self.removals.pop_front() {
@@ -223,11 +174,11 @@ impl Snapshots {
             && let Some(steps) = draft.steps()
         {
             self.drafted = true;
-            return job(Purpose::Draft, draft.file(), steps);
+            return job(Purpose::Draft, draft.file(), steps, draft.garbage());
         }
-        let PieceRequest { source, offset, len, .. } = self.readings.front()?;
-        let file = Some(Arc::clone(&source.file));
-        job(Purpose::Reading, file, vec![FileStep::Read(*offset, *len)])
+        let request = self.readings.front_mut()?;
+        let file = Some(Arc::clone(&request.source.file));
+        job(Purpose::Reading, file, request.steps(), Vec::new())
     }
 
     /// Takes note of a job that was run.
@@ -241,8 +192,15 @@ impl Snapshots {
             Purpose::Reading => piece_done(self.readings.pop_front()?, done),
             Purpose::Draft if wanted => Some(self.draft_done(done)),
             Purpose::Part if wanted => self.part_done(done),
-            Purpose::Draft | Purpose::Part => None,
+            Purpose::Draft | Purpose::Part => {
+                self.drop_in_background(Box::new(done.outcome));
+                None
+            }
         }
+    }
+
+    fn drop_in_background(&mut self, garbage: Box<dyn Any + Send>) {
+        self.removals.push_back(Removal { steps: Vec::new(), garbage: vec![garbage] });
     }
 
     fn draft_done(&mut self, done: FileDone) -> SnapshotEvent {
@@ -285,7 +243,10 @@ impl Snapshots {
     fn abandon_draft(&mut self) {
         if let Some(draft) = self.draft.take() {
             self.disown(Purpose::Draft);
-            self.remove(SNAP, vec![draft.unfinished()], Vec::new());
+            let mut names = vec![draft.unfinished()];
+            // It may just get its name, or have got it before something failed.
+            names.extend(draft.id().and_then(|id| self.unneeded(id)));
+            self.remove(SNAP, names, vec![Box::new(draft)]);
         }
     }
 
@@ -308,12 +269,20 @@ impl Snapshots {
         if let Some(part) = self.part.take() {
             self.disown(Purpose::Part);
             let mut names = vec![part.unfinished()];
-            let named = |source: &SnapshotSource| source.id == part.id;
-            if !self.current.as_ref().is_some_and(named) {
-                names.push(snapshot_name(part.id));
-            }
-            self.remove(SNAP, names, Vec::new());
+            names.extend(self.unneeded(part.id));
+            self.remove(SNAP, names, vec![Box::new(part)]);
         }
+    }
+
+    /// The file of a snapshot that is given up, unless another one has or is about to get that
+    /// name: equal states make equal files.
+    fn unneeded(&self, id: SnapshotId) -> Option<String> {
+        let switch = self.switch.as_ref().map(|switch| switch.source.id);
+        let in_place = self.current.as_ref().map(|source| source.id).into_iter().chain(switch);
+        let drafted = self.draft.as_ref().and_then(Draft::id);
+        let received = self.part.as_ref().map(|part| part.id);
+        let mut needed = in_place.chain(drafted).chain(received);
+        needed.all(|it| it != id).then(|| snapshot_name(id))
     }
 
     fn disown(&mut self, purpose: Purpose) {
@@ -326,10 +295,10 @@ impl Snapshots {
 }
 
 fn piece_done(request: PieceRequest, done: FileDone) -> Option<SnapshotEvent> {
-    let PieceRequest { to, offset, len, .. } = request;
-    let mut bytes = done.outcome.map(|outcome| outcome.bytes).unwrap_or_default();
-    bytes.truncate(len);
-    Some(SnapshotEvent::Piece { to, offset, bytes })
+    let PieceRequest { to, source, offset, .. } = request;
+    let FileOutcome { bytes, check, .. } = done.outcome.unwrap_or_default();
+    let check = check.map(|check| *check);
+    Some(SnapshotEvent::Piece { to, piece: Piece { id: source.id, offset, bytes, check } })
 }
 
 /// Our own snapshots.
@@ -371,7 +340,7 @@ impl Wal {
             configuration,
         };
         self.snapshots.growth_of_next = 0;
-        self.snapshots.draft = Some(Draft::begin(&head));
+        self.snapshots.draft = Some(Draft::begin(head));
     }
 
     /// How many of its blocks wait for the disk; `None` if no snapshot is being written.
@@ -379,8 +348,9 @@ impl Wal {
         self.snapshots.draft.as_ref().map(Draft::backlog)
     }
 
-    /// The next block of its checkpoint. Panics if none is being written.
-    pub fn push_draft(&mut self, payload: &[u8]) {
+    /// The next block of its checkpoint; an empty buffer takes its place. Panics if none is being
+    /// written.
+    pub fn push_draft(&mut self, payload: &mut Vec<u8>) {
         self.snapshots.draft.as_mut().expect("a snapshot is being written").push(payload);
     }
 
@@ -399,8 +369,8 @@ impl Wal {
         if let Some(switch) = self.snapshots.switch.take_if(idle) {
             if switch.source.id == wanted {
                 self.snapshots.current = Some(switch.source);
-            } else {
-                self.snapshots.remove(SNAP, vec![snapshot_name(switch.source.id)], Vec::new());
+            } else if let Some(name) = self.snapshots.unneeded(switch.source.id) {
+                self.snapshots.remove(SNAP, vec![name], Vec::new());
             }
         }
     }
@@ -459,8 +429,9 @@ impl Wal {
         self.snapshots.remove(LOG, names, garbage);
         if let Some(old) = self.snapshots.current.replace(switch.source)
             && old.id != self.wanted.snapshot
+            && let Some(name) = self.snapshots.unneeded(old.id)
         {
-            self.snapshots.remove(SNAP, vec![snapshot_name(old.id)], Vec::new());
+            self.snapshots.remove(SNAP, vec![name], Vec::new());
         }
     }
 
@@ -472,16 +443,24 @@ impl Wal {
 
     /// Frees something large where it stops nobody.
     pub fn drop_in_background(&mut self, garbage: Box<dyn Any + Send>) {
-        self.snapshots.removals.push_back(Removal { steps: Vec::new(), garbage: vec![garbage] });
+        self.snapshots.drop_in_background(garbage);
     }
 
-    /// Asks for a piece of a snapshot; it comes as an event.
-    pub fn read_piece(&mut self, to: PieceFor, source: &SnapshotSource, offset: u64, len: usize) {
+    /// Asks for a piece of a snapshot; it comes as an event, and `check` with it, which has looked
+    /// at the piece.
+    pub fn read_piece(
+        &mut self,
+        to: PieceFor,
+        source: &SnapshotSource,
+        (offset, len): (u64, usize),
+        check: Option<SnapshotCheck>,
+    ) {
         let queue = match to {
             PieceFor::Member(_) => &mut self.snapshots.pieces,
             PieceFor::Client(_) => &mut self.snapshots.readings,
         };
-        queue.push_back(PieceRequest { to, source: source.clone(), offset, len });
+        let (source, check) = (source.clone(), check.map(Box::new));
+        queue.push_back(PieceRequest { to, source, offset, len, check });
     }
 }
 
@@ -515,6 +494,13 @@ impl Wal {
         self.snapshots.part.as_mut().and_then(Part::take_block)
     }
 
+    /// A block that was taken and is not needed any more is freed in the background.
+    pub fn free_block(&mut self, block: Vec<u8>) {
+        if let Some(part) = &mut self.snapshots.part {
+            part.free(block);
+        }
+    }
+
     /// All blocks are good: it is put in place, which comes as an event.
     pub fn accept_part(&mut self) {
         self.snapshots.part.as_mut().expect("its blocks were taken").accept();
@@ -535,9 +521,10 @@ impl Wal {
     /// The snapshot received comes into force with the next job. `replaces_log`: all entries go,
     /// and the log begins behind it. Panics unless `PartReady` came and `can_install` said yes.
     pub fn install_part(&mut self, replaces_log: bool) {
+        // Before it is taken: a draft of the same name leaves the file.
+        self.snapshots.abandon_draft();
         let part = self.snapshots.part.take().expect("PartReady came before");
         assert!(part.is_ready() && self.snapshots.switch.is_none());
-        self.snapshots.abandon_draft();
         let id = part.id;
         let file = part.file().expect("it was written to");
         let mut switch = Switch {

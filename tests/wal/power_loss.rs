@@ -234,8 +234,8 @@ impl World {
         let newer = self.promise.snapshot < position.index;
         if newer && self.committed.get(..last) == Some(&self.log[..last]) {
             self.driver.wal.begin_draft(position, (index(1), Vec::new()));
-            for block in snapshot_blocks(position) {
-                self.driver.wal.push_draft(&block);
+            for mut block in snapshot_blocks(position) {
+                self.driver.wal.push_draft(&mut block);
             }
             self.driver.wal.end_draft();
         }

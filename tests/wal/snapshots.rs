@@ -127,7 +127,7 @@ fn what_a_snapshot_replaced_is_removed_while_the_next_one_is_written() {
     driver.sync(60).unwrap();
     // Where snapshots follow one another, the next one always has something to write.
     driver.wal.begin_draft(at(60, 1), (index(1), b"configuration".to_vec()));
-    driver.wal.push_draft(&snapshot_blocks(at(60, 1))[0]);
+    driver.wal.push_draft(&mut snapshot_blocks(at(60, 1))[0]);
     let job = driver.wal.background_job().unwrap();
     driver.wal.background_done(job.run()).unwrap();
     assert!(files(&disk) < before, "{} files of {before}", files(&disk));
@@ -323,14 +323,14 @@ fn clients_read_on_while_the_next_snapshot_is_written_and_read_back() {
     let source = driver.wal.snapshot().unwrap().clone();
     driver.wal.begin_draft(at(60, 1), (index(1), b"configuration".to_vec()));
     for _ in 0..20 {
-        driver.wal.push_draft(&snapshot_blocks(at(60, 1))[0]);
+        driver.wal.push_draft(&mut snapshot_blocks(at(60, 1))[0]);
     }
-    driver.wal.read_piece(PieceFor::Client(1), &source, 0, 100);
+    driver.wal.read_piece(PieceFor::Client(1), &source, (0, 100), None);
     for _ in 0..3 {
         let job = driver.wal.background_job().expect("there is much to do");
         let event = driver.wal.background_done(job.run()).unwrap();
-        if let Some(SnapshotEvent::Piece { bytes, .. }) = event {
-            assert_eq!(bytes.len(), 100);
+        if let Some(SnapshotEvent::Piece { piece, .. }) = event {
+            assert_eq!(piece.bytes.len(), 100);
             return;
         }
     }
@@ -371,6 +371,54 @@ fn giving_up_what_is_in_force_already_does_not_remove_it() {
     assert!(!disk.image().keys().any(|name| name.contains(".part")));
     let again = Driver::open(&disk).unwrap();
     assert_eq!(again.snapshot_blocks(), Ok(snapshot_blocks(id.position)));
+}
+
+/// The same of what is about to come into force as our own.
+#[test]
+fn giving_up_what_is_about_to_come_into_force_does_not_remove_it() {
+    let (id, file) = others(35);
+    let disk = SimDisk::new(1);
+    let mut driver = filled(&disk, 40);
+    driver.wal.begin_part(id);
+    driver.background();
+    assert!(driver.wal.push_part(0, &file[..100]));
+    driver.background();
+    assert_eq!(driver.draft(35), Some(id));
+    driver.wal.abandon_part();
+    driver.wal.adopt_draft(id.position.index);
+    driver.sync(40).unwrap();
+    driver.background();
+    let again = Driver::open(&disk).unwrap();
+    assert_eq!(again.snapshot_blocks(), Ok(snapshot_blocks(id.position)));
+}
+
+/// It was given up while it got its name, and its file stayed until the next start.
+#[test]
+fn a_snapshot_that_is_given_up_at_any_moment_leaves_no_file() {
+    for done in 0.. {
+        let disk = SimDisk::new(1);
+        let mut driver = filled(&disk, 20);
+        driver.wal.begin_draft(at(20, 1), (index(1), b"configuration".to_vec()));
+        for mut block in snapshot_blocks(at(20, 1)) {
+            driver.wal.push_draft(&mut block);
+        }
+        driver.wal.end_draft();
+        for _ in 0..done {
+            let job = driver.wal.background_job().expect("it is not in place yet");
+            driver.wal.background_done(job.run()).unwrap();
+        }
+        let Some(job) = driver.wal.background_job() else {
+            assert!(done > 4, "{done} jobs");
+            return;
+        };
+        driver.wal.abandon_draft();
+        driver.wal.background_done(job.run()).unwrap();
+        driver.background();
+        assert!(!driver.wal.snapshot_under_way());
+        let image = disk.image();
+        let left: Vec<_> = image.keys().filter(|name| name.starts_with("snap/")).collect();
+        assert!(left.is_empty(), "given up during job {done}: {left:?}");
+    }
 }
 
 #[test]
@@ -428,8 +476,8 @@ fn a_snapshot_that_cannot_be_read_back_as_it_was_written_is_none() {
     let disk = SimDisk::new(6);
     let mut driver = filled(&disk, 20);
     driver.wal.begin_draft(at(20, 1), (index(1), b"configuration".to_vec()));
-    for block in snapshot_blocks(at(20, 1)) {
-        driver.wal.push_draft(&block);
+    for mut block in snapshot_blocks(at(20, 1)) {
+        driver.wal.push_draft(&mut block);
     }
     driver.background();
     let image = disk.image();

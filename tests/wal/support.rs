@@ -98,8 +98,8 @@ impl Driver {
         let term = self.wal.meta(index(number)).unwrap().term;
         let position = LogPosition::new(term, index(number));
         self.wal.begin_draft(position, (index(1), b"configuration".to_vec()));
-        for block in snapshot_blocks(position) {
-            self.wal.push_draft(&block);
+        for mut block in snapshot_blocks(position) {
+            self.wal.push_draft(&mut block);
         }
         self.wal.end_draft();
         let ready = |event: &SnapshotEvent| match event {

@@ -158,6 +158,52 @@ fn a_piece_that_is_read_after_stepping_down_is_not_sent() {
     assert_eq!(nodes.terms_of_snapshots_unsent(old), []);
 }
 
+fn put_entries(nodes: &mut Nodes, leader: usize, count: u64) {
+    for nth in 0..count {
+        let put = nodes.put(leader, &format!("{nth:01000}"));
+        nodes.pass(5 * MS);
+        assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    }
+}
+
+/// A leader that went over to a newer snapshot took the first piece of the old one, which its disk
+/// was slow to read, for one of the new. It sent that, found the whole damaged in the end, and gave
+/// up a snapshot that was sound.
+#[test]
+fn a_piece_that_is_read_late_is_not_sent_as_one_of_another_snapshot() {
+    // Snapshots are made when a client saves one, each of some segments more than the last.
+    let mut nodes = Nodes::tuned(3, Tuning { snapshot_entries: u64::MAX, ..tuning() });
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let behind = leader % 3 + 1;
+    nodes.crash(behind);
+    put_entries(&mut nodes, leader, 150);
+    nodes.save(leader);
+    nodes.pass(200 * MS);
+    let old = nodes.status_of(leader).snapshot_index;
+    put_entries(&mut nodes, leader, 150);
+    // The newer one is made, and comes into force only when the disk has synced that.
+    nodes.hold_sync(leader);
+    nodes.save(leader);
+    nodes.pass(100 * MS);
+    nodes.hold_background(leader);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(100 * MS);
+    let expected = nodes.status_of(behind).snapshot_expected;
+    assert!(expected > 0, "it was asked");
+    assert_eq!(nodes.status_of(leader).snapshot_index, old);
+    nodes.end_newest_connection(leader, behind);
+    nodes.release_sync(leader);
+    assert!(nodes.status_of(leader).log_base > old, "the old one is no good any more");
+    nodes.pass(100 * MS);
+    assert_ne!(nodes.status_of(behind).snapshot_expected, expected, "it was asked anew");
+    nodes.end_one_background(leader);
+    assert_eq!(nodes.terms_of_snapshots_unsent(leader), []);
+    nodes.release_background(leader);
+    nodes.pass(2 * ELECTION_TIMEOUT_NS);
+    assert!(has_all(&nodes, behind, leader));
+}
+
 /// A leader whose snapshot has rotted sent it again and again: its follower, which would not have
 /// it, waited for the next one, a thousand entries later by default.
 #[test]
