@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy's allowance for tests does not reach helpers")]
 
 #[path = "../sim/history/mod.rs"]
+#[allow(dead_code, reason = "the simulator asks more of it")]
 pub(crate) mod checker;
 
 mod convictions;

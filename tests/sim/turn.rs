@@ -2,7 +2,6 @@
 //! process may end between any two effects.
 
 use crate::coverage::Point;
-use crate::disk::SimDisk;
 use crate::invariants::bounds::OUT_BYTES_MAX;
 use crate::invariants::must;
 use crate::machine::{Ending, Input};
