@@ -96,7 +96,7 @@ fn left_out_changes_no_plan() -> bool {
         all.retain(|(planned, _)| *planned != class);
         let same = first_plans(&Options::draw(seed, &without)) == all;
         if !same {
-            println!("seed {seed} without {class:?} plans other faults");
+            tell!("seed {seed} without {class:?} plans other faults");
         }
         same
     };
