@@ -89,19 +89,21 @@ fn txn_of(txn: kv::Txn<'_>) -> Txn {
     }
 }
 
-/// What `with_options` makes of a put with a condition.
+/// What `with_options` makes of a put with a condition, and gateways of one of their clients'.
 fn as_put_if(txn: &Txn) -> Option<Command> {
     let [Compare { key: compared, end, relation: Relation::Equal, operand: Operand::Mod(of) }] =
         &txn.compares[..]
     else {
         return None;
     };
-    let ([Request::Put { key, value }], [Request::Range { key: read, end: to, limit: 0 }]) =
-        (&txn.then[..], &txn.otherwise[..])
-    else {
-        return None;
+    let [Request::Put { key, value }] = &txn.then[..] else { return None };
+    // Clients of gateways may want nothing read, or as many keys as there are anyway.
+    let read_alike = match &txn.otherwise[..] {
+        [] => true,
+        [Request::Range { key: read, end: to, .. }] => key == read && to.is_empty(),
+        [..] => false,
     };
-    let one_key = key == compared && key == read && end.is_empty() && to.is_empty();
+    let one_key = read_alike && key == compared && end.is_empty();
     let (key, value) = (key.clone(), value.clone());
     one_key.then_some(Command::PutIf { key, value, mod_revision: *of })
 }
