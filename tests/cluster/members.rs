@@ -280,7 +280,7 @@ fn what_cannot_be_done_to_the_members_is_refused_with_what_is_missing() {
     // It is reachable, and another server: to start it again as it is would change nothing.
     let four = cluster.start_joiner();
     let wrong = format!("5={}", cluster.server(four).listen());
-    let why = ["cannot become server 5", "is n4", "--id 5 --join", "an empty --data-dir"];
+    let why = ["cannot become server 5", "server n4", "--id 5 --join", "an empty --data-dir"];
     refused(&cluster, &["member", "add", &wrong], &why);
     cluster.server(one).kill();
     eventually("the leader misses it", PATIENCE, || {
