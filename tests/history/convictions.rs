@@ -237,13 +237,13 @@ fn a_read_by_a_lease_may_be_old_once_clocks_break_their_bound_and_is_still_one_t
             rows(2, &[found]),
         )
     };
-    story("a=1 2 2 1").acquit();
-    story("a=2 2 2 1").convict(Rule::Answer);
+    story("a=1 2 2 1").at_node(2, 1).acquit();
+    story("a=2 2 2 1").at_node(2, 1).convict(Rule::Answer);
     let fresh = Story::of(&[one.clone(), two.clone()])
         .put(0, 10, &one, 2)
         .put(20, 30, &two, 3)
         .read(40, 50, range("a", ""), rows(2, &["a=1 2 2 1"]));
-    fresh.convict(Rule::RealTime);
+    fresh.at_node(2, 1).convict(Rule::RealTime);
 }
 
 #[test]
