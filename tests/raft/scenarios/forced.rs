@@ -139,7 +139,10 @@ fn a_file_that_is_restored_twice_makes_two_clusters() {
     (1..=3).for_each(|nth| nodes.boot(nth).expect("it was just made"));
     nodes.pass(2_000 * MS);
     assert_eq!(nodes.leader(), None);
-    let said: Vec<String> =
-        (1..=3).filter_map(|nth| nodes.fatal(nth)).map(|it| it.to_string()).collect();
-    assert!(said.iter().any(|it| it.contains("--restore-id")), "{said:?}");
+    let heard = |nth| -> Vec<(u64, bool)> {
+        let peers = nodes.status_of(nth).peers;
+        peers.iter().map(|peer| (peer.node.get(), peer.connected)).collect()
+    };
+    assert_eq!(heard(1), [(2, false), (3, false)]);
+    assert_eq!(heard(2), [(1, false), (3, true)], "those of one restore do");
 }
