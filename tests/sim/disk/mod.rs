@@ -147,6 +147,12 @@ impl SimDisk {
         state.names.keys().filter(|name| matches!(Role::of(name), Role::Segment(_))).count()
     }
 
+    /// Snapshots, in force or not, that are whole.
+    pub(crate) fn snapshots(&self) -> usize {
+        let state = self.state();
+        state.names.keys().filter(|name| name.ends_with(".snap")).count()
+    }
+
     /// Whether the snapshot in force was damaged.
     pub(crate) fn snapshot_is_rotten(&self) -> bool {
         let state = self.state();
