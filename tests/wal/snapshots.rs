@@ -353,17 +353,23 @@ fn a_part_that_is_damaged_is_dropped_and_begins_anew() {
     }
 }
 
-/// Equal states make equal files: what is being received may have come into force as our own.
-#[test]
-fn giving_up_what_is_in_force_already_does_not_remove_it() {
+/// A draft that is whole, and a part of the same snapshot that is not.
+fn drafted_and_begun(disk: &SimDisk) -> (Driver, SnapshotId) {
     let (id, file) = others(35);
-    let disk = SimDisk::new(1);
-    let mut driver = filled(&disk, 40);
+    let mut driver = filled(disk, 40);
     driver.wal.begin_part(id);
     driver.background();
     assert!(driver.wal.push_part(0, &file[..100]));
     driver.background();
     assert_eq!(driver.draft(35), Some(id));
+    (driver, id)
+}
+
+/// Equal states make equal files: what is being received may have come into force as our own.
+#[test]
+fn giving_up_what_is_in_force_already_does_not_remove_it() {
+    let disk = SimDisk::new(1);
+    let (mut driver, id) = drafted_and_begun(&disk);
     driver.wal.adopt_draft(id.position.index);
     driver.sync(40).unwrap();
     driver.wal.abandon_part();
@@ -376,14 +382,8 @@ fn giving_up_what_is_in_force_already_does_not_remove_it() {
 /// The same of what is about to come into force as our own.
 #[test]
 fn giving_up_what_is_about_to_come_into_force_does_not_remove_it() {
-    let (id, file) = others(35);
     let disk = SimDisk::new(1);
-    let mut driver = filled(&disk, 40);
-    driver.wal.begin_part(id);
-    driver.background();
-    assert!(driver.wal.push_part(0, &file[..100]));
-    driver.background();
-    assert_eq!(driver.draft(35), Some(id));
+    let (mut driver, id) = drafted_and_begun(&disk);
     driver.wal.abandon_part();
     driver.wal.adopt_draft(id.position.index);
     driver.sync(40).unwrap();

@@ -118,8 +118,12 @@ fn said(format: Format, file: &Path, id: SnapshotId) -> Vec<u8> {
 }
 
 pub(crate) fn percent(done: u64, all: u64) -> String {
-    let share = u128::from(done) * 100 / u128::from(all.max(1));
-    format!("{share} % of {all} bytes")
+    format!("{} % of {all} bytes", share(done, all))
+}
+
+/// Of a hundred.
+pub(crate) fn share(done: u64, all: u64) -> u128 {
+    u128::from(done) * 100 / u128::from(all.max(1))
 }
 
 /// What is said on the way, on standard error: a line that changes on a terminal, else one in five

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::args::Format;
 use super::exit::End;
 use super::output::{json_line, table};
+use super::save::share;
 
 type Answer = (String, Result<Status, ConnectionError>);
 
@@ -57,11 +58,6 @@ fn notes(node: &Status) -> Vec<String> {
         format!("snapshot_sent={}:{part}%", peer.node)
     });
     trouble(node).into_iter().chain(comes).chain(goes).collect()
-}
-
-/// Of a hundred.
-fn share(done: u64, all: u64) -> u128 {
-    u128::from(done) * 100 / u128::from(all.max(1))
 }
 
 fn line((endpoint, answer): &Answer) -> String {

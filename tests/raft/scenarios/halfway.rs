@@ -1,7 +1,7 @@
 //! The delete of a range that takes many turns: who comes in between waits, and a crash leaves
 //! nothing of its half.
 
-use super::nodes::{Answer, Nodes, Tuning};
+use super::nodes::{Answer, Nodes};
 use raftd::kv::RangeEnd;
 use raftd::limits::WorkingLimits;
 use raftd::types::Revision;
@@ -12,13 +12,7 @@ const MS: u64 = 1_000_000;
 /// A node with twenty keys within the delete of all of them, and the number of that.
 fn halfway() -> (Nodes, u64) {
     let working = WorkingLimits { apply_steps: 4, ..WorkingLimits::default() };
-    let segment_bytes = 16 << 20;
-    let mut nodes = Nodes::tuned(1, Tuning { segment_bytes, working, ..Tuning::default() });
-    nodes.pass(500 * MS);
-    for number in 0..20 {
-        nodes.put(1, &format!("k{number:02}"));
-        nodes.pass(10 * MS);
-    }
+    let mut nodes = Nodes::with_twenty_keys(working);
     let delete = Command::DeleteRange { key: b"k", end: RangeEnd::Unbounded };
     let number = nodes.command(1, None, delete);
     for _ in 0..20 {

@@ -148,6 +148,18 @@ impl Nodes {
         (nodes, leader, [others[0], others[1]])
     }
 
+    /// One server that leads, with the keys `k00` to `k19`.
+    pub(in crate::raft) fn with_twenty_keys(working: WorkingLimits) -> Nodes {
+        let segment_bytes = 16 << 20;
+        let mut nodes = Nodes::tuned(1, Tuning { segment_bytes, working, ..Tuning::default() });
+        nodes.pass(500_000_000);
+        for number in 0..20 {
+            nodes.put(1, &format!("k{number:02}"));
+            nodes.pass(10_000_000);
+        }
+        nodes
+    }
+
     pub(in crate::raft) fn tuned(count: usize, tuning: Tuning) -> Nodes {
         let mut nodes = Nodes {
             now: Instant::ZERO,

@@ -11,14 +11,7 @@ const MS: u64 = 1_000_000;
 /// A node with twenty keys that looks at one key in several turns.
 fn with_keys() -> Nodes {
     let working = WorkingLimits { range_steps: 1, range_part_bytes: 1, ..WorkingLimits::default() };
-    let segment_bytes = 16 << 20;
-    let mut nodes = Nodes::tuned(1, Tuning { segment_bytes, working, ..Tuning::default() });
-    nodes.pass(500 * MS);
-    for number in 0..20 {
-        nodes.put(1, &format!("k{number:02}"));
-        nodes.pass(10 * MS);
-    }
-    nodes
+    Nodes::with_twenty_keys(working)
 }
 
 /// Asks for all keys, and waits until that is under way.
