@@ -47,7 +47,7 @@ const HEAD: usize = 0;
 pub(super) fn search(parts: &[Part]) -> Search {
     assert!(too_many_at(parts).is_none(), "the caller left out what is too much");
     let mut list = List::new(parts);
-    let mut met: BTreeSet<(u128, u32)> = BTreeSet::new();
+    let mut met = Met::new();
     let mut taken: Vec<(usize, u32)> = Vec::new();
     let (mut set, mut value) = (0_u128, 0_u32);
     let (mut deepest, mut stuck_at) = (0, 0);
@@ -57,7 +57,7 @@ pub(super) fn search(parts: &[Part]) -> Search {
         if is_call {
             let after = step(parts[part].act, value);
             if let Some(after) = after
-                && met.insert((set ^ random(part), after))
+                && met.insert(set ^ random(part), after)
             {
                 taken.push((part, value));
                 (set, value) = (set ^ random(part), after);
@@ -66,7 +66,7 @@ pub(super) fn search(parts: &[Part]) -> Search {
             } else {
                 at = next;
             }
-            if met.len() > STATES_MAX {
+            if met.count > STATES_MAX {
                 return Search::TooMany;
             }
             continue;
@@ -177,6 +177,50 @@ impl List {
             self.events[prev].next = at;
             self.events[next].prev = at;
         }
+    }
+}
+
+/// The states that were met, each a set of parts and a value: a table of twice as many places or
+/// more, each state at the first free place from the one that its number names. A tree was a sixth
+/// of the simulator's time.
+struct Met {
+    places: Vec<Option<(u128, u32)>>,
+    count: usize,
+}
+
+impl Met {
+    fn new() -> Met {
+        Met { places: vec![None; 64], count: 0 }
+    }
+
+    /// Whether the state is new.
+    fn insert(&mut self, set: u128, value: u32) -> bool {
+        let at = self.place(set, value);
+        if self.places[at].is_some() {
+            return false;
+        }
+        self.places[at] = Some((set, value));
+        self.count += 1;
+        if self.count * 2 > self.places.len() {
+            let wider = vec![None; self.places.len() * 2];
+            for (set, value) in std::mem::replace(&mut self.places, wider).into_iter().flatten() {
+                let at = self.place(set, value);
+                self.places[at] = Some((set, value));
+            }
+        }
+        true
+    }
+
+    /// Where the state is, or where it would be.
+    fn place(&self, set: u128, value: u32) -> usize {
+        // Sets are sums of random numbers, so any of their bits will do; values are few.
+        let low = u64::try_from(set & u128::from(u64::MAX)).expect("64 bits");
+        let mixed = low.wrapping_add(u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut at = usize::try_from(mixed).expect("64 bits") & (self.places.len() - 1);
+        while self.places[at].is_some_and(|it| it != (set, value)) {
+            at = (at + 1) & (self.places.len() - 1);
+        }
+        at
     }
 }
 
