@@ -298,8 +298,9 @@ impl Store {
         let (limit, sorts) = (request.limit, request.selection.sorts());
         let enough = walk.stopped || (!sorts && limit > 0 && walk.taken >= limit);
         let only_counts = request.count_only || enough;
-        if only_counts && walk.at == self.revision && !request.selection.filters() {
-            // Counting the present needs no version.
+        let present = walk.at == self.revision && !self.is_halfway();
+        if only_counts && present && !request.selection.filters() {
+            // Counting the present needs no version. Half of a delete is not the present.
             walk.count += u64::from(entry.is_live());
             return Look::Passed;
         }

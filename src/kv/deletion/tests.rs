@@ -170,6 +170,13 @@ fn what_reads_an_older_revision_goes_on_while_a_delete_does() {
     let (mut pinned, mut out) = (store.begin_checkpoint(), Vec::new());
     let (mut walk, mut found) = (store.begin_walk(&request).unwrap(), 0);
     store.pin_walk(&walk);
+    // One that only counts, and one that has enough and goes on counting.
+    let counting = [
+        RangeRequest { count_only: true, ..request.clone() },
+        RangeRequest { limit: 1, ..request.clone() },
+    ];
+    let mut counters = counting.each_ref().map(|request| store.begin_walk(request).unwrap());
+    counters.iter().for_each(|it| store.pin_walk(it));
     let payload = entry(&[(None, Command::DeleteRangeWith(all(true)))]);
     let (mut sliced, mut written, mut walked) = (Sliced::More, Sliced::More, Sliced::More);
     while sliced == Sliced::More {
@@ -181,8 +188,20 @@ fn what_reads_an_older_revision_goes_on_while_a_delete_does() {
             found += 1;
             ControlFlow::Continue(())
         });
+        // These come when the first keys are deleted already.
+        let steps = if store.keys() < MANY - 2 { 4 } else { 0 };
+        for (request, counter) in counting.iter().zip(&mut counters) {
+            let mut left = SliceLimits { steps, bytes: usize::MAX };
+            store.walk(request, counter, &mut left, &mut |_| ControlFlow::Continue(()));
+        }
     }
     assert_eq!((written, walked), (Sliced::Done, Sliced::Done), "they took no longer");
+    for (request, mut counter) in counting.iter().zip(counters) {
+        let mut all = SliceLimits { steps: usize::MAX, bytes: usize::MAX };
+        store.walk(request, &mut counter, &mut all, &mut |_| ControlFlow::Continue(()));
+        assert_eq!(counter.summary(request).count, MANY - 2);
+        store.unpin_walk(&counter);
+    }
     assert!(out == expected, "the checkpoint is of its moment");
     assert_eq!(found, MANY - 2);
     store.unpin_walk(&walk);
