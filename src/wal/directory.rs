@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::error::OpenError;
 use super::record::{OVERHEAD_BYTES, Place, u32_of, usize_of};
 use super::replay::Beginning;
-use super::segment::{DATA_START, Fill, Segment};
+use super::segment::{Fill, Segment};
 use crate::limits;
 use crate::types::{LogIndex, LogPosition};
 use std::collections::VecDeque;
@@ -178,9 +178,7 @@ impl Directory {
         let spare = self.spares.pop_front().expect("room_bytes said there is a spare");
         self.segments.push(spare);
         self.beginnings.push(Beginning { after, lowest_kept: after.index });
-        // The rows keep their memory: a large segment has hundreds of thousands.
-        self.fill.rows.clear();
-        self.fill.end = DATA_START;
+        self.fill = Fill::empty();
     }
 
     /// Whether a record fits the segment that is written to.

@@ -99,7 +99,7 @@ use hard_state::{HardStateFiles, Slot};
 use job::{Work, WorkDone};
 use record::{FooterRow, Place, RecordHead, RecordKind, u32_of, usize_of};
 use replay::Entry;
-use segment::Fill;
+use segment::{Fill, Rows};
 use snapshots::Snapshots;
 use staging::{Staging, marker};
 use std::collections::VecDeque;
@@ -182,7 +182,7 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<(Wal, Recovered), 
         segments.into_iter().map(Arc::new).partition(|segment| segment.seq <= resume.place.segment);
     let beginnings = used.iter().map(|segment| replay.beginning_of(segment.seq)).collect();
     let covered = replay.torn_at.is_none() && replay.entries_end <= replay.watermark;
-    let fill = Fill { end: resume.place.offset, rows: resume.rows };
+    let fill = Fill { end: resume.place.offset, rows: Rows::of(&resume.rows) };
     let mut wal = Wal {
         snapshots: Snapshots::new(Arc::clone(&disk), recovered.identity, snapshot, parts),
         disk,
@@ -566,7 +566,7 @@ impl Wal {
         fill.end = end;
         match head.kind {
             RecordKind::Entry(_) | RecordKind::Trunc => {
-                fill.rows.push(FooterRow::of(head, place));
+                fill.rows.push(&FooterRow::of(head, place));
                 self.mark = Mark::Staged;
             }
             RecordKind::Pad | RecordKind::Footer | RecordKind::SyncMark => {}
@@ -576,15 +576,9 @@ impl Wal {
 
     fn close_segment(&mut self) {
         let last = self.last();
-        let mut rows = Vec::new();
-        for row in &self.directory.fill().rows {
-            row.encode(&mut rows);
-        }
         let at = self.directory.end().offset;
-        let head = marker(RecordKind::Footer, last, &rows);
-        let end = self.staging.push(self.directory.active(), at, &head, &rows);
-        let padded = self.staging.pad(last);
-        assert!(end <= padded);
+        let footer = self.directory.fill().rows.take();
+        let padded = self.staging.push_footer(self.directory.active(), at, footer, last);
         assert!(
             padded + record::PAGE <= self.directory.active().file_len,
             "the footer's room was kept"

@@ -8,7 +8,7 @@
 //! 80  8 created, Unix ms   ...zero...          4092 4 crc32 of bytes 0..4092
 //! page 1: the same again
 //! 8192: batches, each from a page boundary; zeros behind the last
-//! sealed: a FOOTER ends the last batch, and the last page's last 64 bytes point back at it
+//! sealed: the last batch is a FOOTER, and the last page's last 64 bytes point back at it
 //! ```
 //!
 //! No index is in the header: spares are prepared ahead, and the first record says where the log
@@ -18,7 +18,7 @@ use super::disk::{DiskFile, Region};
 use super::identity::Identity;
 use super::record::{
     FooterRow, HEADER_BYTES, OVERHEAD_BYTES, PAGE, ROW_BYTES, extent, get_u16, get_u32, get_u64,
-    get_u128, page_up, put_u16, put_u32, put_u64, put_u128, u32_of,
+    get_u128, page_up, put_u16, put_u32, put_u64, put_u128, u32_of, usize_of,
 };
 use crate::codec::crc;
 use crate::limits::PAGE_BYTES;
@@ -126,18 +126,57 @@ pub(super) struct Fill {
     /// Where the next record goes.
     pub(super) end: u32,
     /// What its footer will say.
-    pub(super) rows: Vec<FooterRow>,
+    pub(super) rows: Rows,
+}
+
+/// The FOOTER of a segment as it grows: room for its header, and a row for each record. A large
+/// segment has hundreds of thousands: to write them all once it is full took a turn of several
+/// milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// Nothing at all before the first row.
+    record: Vec<u8>,
+}
+
+impl Rows {
+    /// Those of a segment that was found.
+    pub(super) fn of(found: &[FooterRow]) -> Rows {
+        let mut rows = Rows::default();
+        found.iter().for_each(|row| rows.push(row));
+        rows
+    }
+
+    pub(super) fn push(&mut self, row: &FooterRow) {
+        self.keep_header();
+        row.encode(&mut self.record);
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        u32_of(self.record.len()).saturating_sub(HEADER_BYTES) / ROW_BYTES
+    }
+
+    /// The record, without a header yet; nothing is left.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        self.keep_header();
+        std::mem::take(&mut self.record)
+    }
+
+    fn keep_header(&mut self) {
+        if self.record.is_empty() {
+            self.record.resize(usize_of(HEADER_BYTES), 0);
+        }
+    }
 }
 
 impl Fill {
     /// Of a segment without a record.
     pub(super) fn empty() -> Fill {
-        Fill { end: DATA_START, rows: Vec::new() }
+        Fill { end: DATA_START, rows: Rows::default() }
     }
 
     /// Whether a record fits, with room left to pad its batch and to close the segment.
     pub(super) fn takes(&self, file_len: u32, payload_len: u32) -> bool {
-        let rows = u32_of(self.rows.len()) + 1;
+        let rows = self.rows.count() + 1;
         let batch_end = page_up(self.end + extent(payload_len));
         let footer_end = page_up(batch_end + HEADER_BYTES + rows * ROW_BYTES);
         footer_end + PAGE <= file_len
@@ -149,7 +188,7 @@ impl Fill {
         // margin of one record for what rounding takes.
         let reserved = 3 * PAGE
             + HEADER_BYTES
-            + u32_of(self.rows.len()) * ROW_BYTES
+            + self.rows.count() * ROW_BYTES
             + OVERHEAD_BYTES
             + OVERHEAD_BYTES;
         file_len.saturating_sub(self.end).saturating_sub(reserved)
@@ -171,7 +210,7 @@ mod tests {
                 while promised >= payload + OVERHEAD_BYTES {
                     assert!(fill.takes(file_len, payload), "{file_len} {payload} {promised}");
                     promised -= payload + OVERHEAD_BYTES;
-                    fill.rows.push(FooterRow {
+                    fill.rows.push(&FooterRow {
                         position: LogPosition::ZERO,
                         offset: fill.end,
                         payload_len: payload,

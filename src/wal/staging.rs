@@ -160,6 +160,27 @@ impl Staging {
         end
     }
 
+    /// Closes `segment`, whose last record ends at `at`: a batch of its FOOTER alone, so that the
+    /// rows lie where they were collected and are copied nowhere. `footer` has room for the header
+    /// in front. Returns where the batch ends.
+    pub(super) fn push_footer(
+        &mut self,
+        segment: &Arc<Segment>,
+        at: u32,
+        mut footer: Vec<u8>,
+        last: LogPosition,
+    ) -> u32 {
+        let open = self.building.last().is_some_and(|batch| batch.segment.seq == segment.seq);
+        let start = if open { self.pad(last) } else { at };
+        assert_eq!(start % PAGE, 0, "a batch begins on a page");
+        let head = marker(RecordKind::Footer, last, &footer[usize_of(HEADER_BYTES)..]);
+        put_head(&mut footer[..usize_of(HEADER_BYTES)], &head);
+        footer.resize(footer.len().next_multiple_of(usize_of(HEADER_BYTES)), 0);
+        let (segment, bytes) = (Arc::clone(segment), Arc::new(footer));
+        self.building.push(Batch { segment, start, bytes, last_index: LogIndex::ZERO });
+        self.pad(last)
+    }
+
     /// The lowest position that a TRUNC under construction keeps.
     pub(super) fn lowest_cut(&self) -> Option<LogPosition> {
         self.cuts.iter().map(|&(_, keep)| keep).min()
@@ -205,11 +226,13 @@ impl Staging {
         (synced, written)
     }
 
-    /// The batches in flight are durable: they serve reads until the cache is full.
+    /// The batches in flight are durable: those with entries serve reads until the cache is full.
     pub(super) fn job_done(&mut self) {
         for batch in self.in_flight.drain(..) {
-            self.cached_bytes += batch.bytes.capacity();
-            self.cached.push_back(batch);
+            if batch.last_index > LogIndex::ZERO {
+                self.cached_bytes += batch.bytes.capacity();
+                self.cached.push_back(batch);
+            }
         }
     }
 

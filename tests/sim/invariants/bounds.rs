@@ -79,7 +79,9 @@ impl Proof {
         let said = self.bounds.said.entry((from, to)).or_default();
         let (count, most) = match message {
             Message::Append { .. } => (&mut said.appends, appends_max),
-            Message::Heartbeat { .. } => (&mut said.heartbeats, 1),
+            // A change of members that goes on within a turn settles it anew, and with other
+            // voters the round that is out may be confirmed and the next one begin (seed 7906).
+            Message::Heartbeat { .. } => (&mut said.heartbeats, 2),
             Message::Vote { .. } | Message::PreVote { .. } | Message::TimeoutNow { .. } => {
                 (&mut said.campaigns, 2)
             }
@@ -221,7 +223,11 @@ impl Proof {
         }
         let segment = self.bounds.segment_bytes;
         let behind = snapshot.id.bytes.max(2 * segment) + 2 * segment;
-        let (bytes, grown) = (raft.bytes_since(node.wal.base().index), node.wal.growth());
+        // What is not durable, or not committed, is bounded elsewhere, and no snapshot makes it
+        // less: a leader on a full disk, with followers on full disks (seed 7747).
+        let ended = raft.commit_index().min(raft.durable()).max(node.wal.base().index);
+        let bytes = raft.bytes_since(node.wal.base().index) - raft.bytes_since(ended);
+        let grown = node.wal.growth();
         must!(
             bytes <= behind + grown,
             "ResourceBounds",
