@@ -1,5 +1,6 @@
 //! One seed: the safety phase, the liveness phase, the history, and what came of it.
 
+use crate::clients::Changes;
 use crate::coverage::{Coverage, Point};
 use crate::history::{self, Summary};
 use crate::invariants::{Broken, broken, must};
@@ -26,6 +27,7 @@ pub(crate) struct Report {
     pub(crate) simulated_ns: u64,
     pub(crate) issued: u64,
     pub(crate) committed: u64,
+    pub(crate) changes: Changes,
     pub(crate) attempts: u64,
     pub(crate) losses: u64,
     /// In tenths of an election timeout.
@@ -88,6 +90,7 @@ fn run_all(options: Options, tracing: Tracing) -> Report {
     }
     check_progress(&world, losses_wanted.is_none());
     let (issued, committed) = (world.crowd.issued, world.crowd.committed);
+    let changes = world.crowd.changes;
     let live = world.check_liveness();
     let summary = check_history(&mut world);
     Report {
@@ -96,6 +99,7 @@ fn run_all(options: Options, tracing: Tracing) -> Report {
         simulated_ns: world.now,
         issued,
         committed,
+        changes,
         attempts: world.attempts(),
         losses: world.losses,
         served_after: live.served_after,
@@ -118,6 +122,13 @@ fn check_progress(world: &World, strictly: bool) {
             committed * 2 >= issued,
             "Progress",
             "only {committed} of {issued} ops were answered"
+        );
+        let (Changes { done, over_quota, .. }, due) =
+            (world.crowd.changes, world.crowd.changes.due());
+        must!(
+            done * 2 >= due,
+            "Progress",
+            "only {done} of {due} changes were done, beside {over_quota} that found no room"
         );
     }
 }

@@ -131,9 +131,9 @@ impl World {
                 row.outcome = Outcome::Answered(answer);
                 (row.node, row.boot) = (u32_of(attempt.node + 1), attempt.boot);
                 if attempt.op != GUEST_OP {
+                    self.count_as_done(client, attempt.op);
                     self.no_longer_wanted(client, attempt.op);
                     self.crowd.clients[client].prefers = attempt.node;
-                    self.crowd.committed += 1;
                 }
                 self.look_at_answer(client, attempt);
             }
@@ -149,10 +149,21 @@ impl World {
                 self.retry_unknown(client, attempt.op);
             }
             Meaning::Forgotten => {
+                self.count_as_done(client, attempt.op);
                 self.no_longer_wanted(client, attempt.op);
-                self.crowd.committed += 1;
             }
             Meaning::SessionLost => self.lose_session(client, attempt.op),
+        }
+    }
+
+    /// An op has been answered as asked. Of two answers, one of them to a call of a session that
+    /// was lost meanwhile, the first counts as a change that was done.
+    fn count_as_done(&mut self, client: usize, op: u64) {
+        self.crowd.committed += 1;
+        let wanted = self.crowd.clients[client].wanted.get(&op);
+        if let Some(wanted) = wanted.filter(|it| matches!(it.kind, OpKind::Change(_))) {
+            self.crowd.changes.done += 1;
+            self.crowd.changes.over_quota -= u64::from(wanted.over_quota);
         }
     }
 
@@ -280,6 +291,10 @@ impl World {
             Error::OverQuota { bytes, max } => {
                 must!(bytes >= max, "Quota", "refused with {bytes} of {max} bytes");
                 self.coverage.hit(Point::OverQuota);
+                if let Some(wanted) = it.wanted.get_mut(&attempt.op) {
+                    let before = std::mem::replace(&mut wanted.over_quota, true);
+                    self.crowd.changes.over_quota += u64::from(!before);
+                }
             }
             // A server that was removed says so, and one that has not joined yet is not ready.
             Error::NotReady { .. } | Error::Removed { .. } => {

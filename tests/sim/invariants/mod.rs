@@ -45,7 +45,7 @@
 //! | ResourceBounds | one sync job at a time; two spares and one in the making; windows, entries,
 //! | | the uncommitted, the log, and what is said in a turn: see `bounds.rs` |
 //! | Rest | a node with nothing new to look at does not ask for turn after turn |
-//! | Progress | enough of what clients asked for was answered |
+//! | Progress | enough of what clients asked for was answered, and enough of the changes done |
 //! | Peers | a member dials all others, and nobody else |
 //! | Liveness, Convergence | a healed quorum serves; in the end all agree |
 //!
