@@ -139,8 +139,14 @@ pub(crate) fn print_failure(seed: u64, overrides: &Overrides, found: &Broken, sm
         tell!("{line}");
     }
     match again {
-        Err(again) if again.invariant == found.invariant => {}
-        Err(_) | Ok(_) => tell!("NOT REPEATABLE: the second run of this seed was another one"),
+        Err(again) if again.is_like(found) => {}
+        Err(again) => tell!(
+            "NOT REPEATABLE: the second run of this seed broke {} at {}, the first at {}",
+            again.invariant,
+            again.rule,
+            found.rule
+        ),
+        Ok(_) => tell!("NOT REPEATABLE: the second run of this seed passed"),
     }
     tell!("\nrepeat it:  scripts/sim --seed {seed}{} --trace", flags(overrides));
     if smaller {

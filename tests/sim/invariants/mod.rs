@@ -66,18 +66,34 @@ use crate::options::Options;
 use raftd::raft::{Configuration, Mark, Marks};
 use raftd::types::{LogIndex, Term, Vote};
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::panic_any;
+use std::panic::{Location, panic_any};
 
 /// A broken invariant. It unwinds to whoever runs the seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Broken {
     pub(crate) invariant: &'static str,
+    /// Which of its rules: where that is looked at, of an assertion where it stands, and of a
+    /// history its name.
+    pub(crate) rule: String,
     pub(crate) why: String,
 }
 
+impl Broken {
+    /// Whether another run has failed in the same way. The words differ: they name terms and times.
+    pub(crate) fn is_like(&self, other: &Broken) -> bool {
+        (self.invariant, &self.rule) == (other.invariant, &other.rule)
+    }
+}
+
 /// Ends the run.
+#[track_caller]
 pub(crate) fn broken(invariant: &'static str, why: String) -> ! {
-    panic_any(Broken { invariant, why })
+    broken_rule(invariant, Location::caller().to_string(), why)
+}
+
+/// The same, by one of many rules that are looked at in one place.
+pub(crate) fn broken_rule(invariant: &'static str, rule: String, why: String) -> ! {
+    panic_any(Broken { invariant, rule, why })
 }
 
 /// Ends the run if `holds` is not so.
