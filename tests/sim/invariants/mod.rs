@@ -130,6 +130,8 @@ pub(crate) struct Seen {
     base: LogIndex,
     /// Its state was a snapshot once, since the start of its process.
     loaded: bool,
+    /// The end of its log when that was so last: of what is up to there nobody counts the bytes.
+    loaded_end: LogIndex,
     /// How often its state came anew, and whether it knows that it must.
     reloads: u64,
     pub(crate) silent: bool,

@@ -42,6 +42,7 @@ impl Proof {
         let mut seen = Seen { chain, base: base.index, ..Seen::default() };
         if let Some(snapshot) = node.wal.snapshot() {
             (seen.snapshot, seen.loaded) = (snapshot.id.position.index, true);
+            seen.loaded_end = last;
             coverage.hit(Point::StartedFromSnapshot);
         }
         while seen.chain.last() < last {
