@@ -66,7 +66,8 @@ pub(crate) struct Overrides {
     pub(crate) nodes: Option<usize>,
     pub(crate) horizon_ns: Option<u64>,
     pub(crate) clients: Option<u32>,
-    /// Power is lost until so many losses have been, instead of everything else.
+    /// Power is lost until so many losses have been, instead of all that breaks by chance; streams
+    /// and small windows stay as drawn.
     pub(crate) power_losses: Option<u64>,
 }
 

@@ -39,8 +39,14 @@
 //! | Answered | a request is answered once over the connection on which it came, or that ends |
 //! | SavedWhole | a snapshot that a client saves loads, and holds what it knew to be written |
 //! | ExactlyOnce | a call of a session is done once, and all its copies get the same answer |
+//! | Answer | an answer fits what was asked, and a sound request gets no other error |
+//! | Parts | a part of an answer, behind which others follow, holds a key |
+//! | Quota | who is turned down for the size of the store is told a size beyond what it may have |
+//! | NoPhantom | who answers was asked; a leader or a change of members that is told of was there |
+//! | Watch | a watch hears of each change once, in order, and of nothing behind its end |
 //! | LeaseNeverEarly, LeaseNotResurrected, LeaseEnds | see `clients/leases.rs` |
 //! | NoRightNoService | see `rights/mod.rs` |
+//! | Detection | what was damaged in a log is noticed by who reads it, and no entry is lost by it |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making; windows, entries,
 //! | | the uncommitted, the log, and what is said in a turn: see `bounds.rs` |
@@ -48,6 +54,11 @@
 //! | Progress | enough of what clients asked for was answered, and enough of the changes done |
 //! | Peers | a member dials all others, and nobody else |
 //! | Liveness, Convergence | a healed quorum serves; in the end all agree |
+//! | FinalState | in the end users and roles are what the log says |
+//! | MVCC | in the end every node can read its newest revision |
+//! | History | all answers together can be true: which rule is broken is said, see `history/` |
+//! | Assertion | no assertion fails, of the nodes or of the simulator |
+//! | Ends | a seed comes to an end: see `watchdog.rs` |
 //!
 //! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
 //! is durable is read from the platters, what was said from the wire.
