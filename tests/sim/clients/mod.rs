@@ -249,9 +249,12 @@ impl Crowd {
         }
     }
 
-    /// Whether more than `percent` of the ops begun were answered. Young runs count as well.
+    /// Whether more than `percent` of the ops begun were answered, and of the changes among them as
+    /// many done. Young runs count as well.
     pub(crate) fn is_served(&self, percent: u64) -> bool {
-        self.issued < 60 || self.committed * 100 >= self.issued * percent
+        let answered = self.committed * 100 >= self.issued * percent;
+        let done = self.changes.done * 100 >= self.changes.due() * percent;
+        self.issued < 60 || (answered && done)
     }
 }
 
