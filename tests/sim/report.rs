@@ -79,7 +79,7 @@ impl Totals {
         let hours_per_minute = minutes * 10 / 60 * 60 / (busy / 60).max(1);
         format!(
             "{} seeds, {} simulated s, {} events, {} ops ({} % answered, {} % of {} \
-             changes, of each seed's at least {} %), {} attempts, {} power losses\n\
+             changes, in every seed at least {} %), {} attempts, {} power losses\n\
              {per_second} events/s per core, {} simulated hours per CPU minute\n\
              a healed quorum served after (election timeouts) p50 {} p99 {} max {}\n\
              {} ops were put in order without their revisions, {} at once were too many",
