@@ -167,6 +167,15 @@ impl World {
         }
     }
 
+    /// The store has no room for it.
+    fn count_as_over_quota(&mut self, client: usize, op: u64) {
+        self.coverage.hit(Point::OverQuota);
+        if let Some(wanted) = self.crowd.clients[client].wanted.get_mut(&op) {
+            let before = std::mem::replace(&mut wanted.over_quota, true);
+            self.crowd.changes.over_quota += u64::from(!before);
+        }
+    }
+
     /// Whether others follow to the same request. What a part says is kept until then.
     fn is_part(&mut self, client: usize, reply: &Reply<'_>) -> bool {
         let ReplyBody::Range(range) = &reply.body else { return false };
@@ -290,11 +299,7 @@ impl World {
             Error::NoSpace => self.coverage.hit(Point::NoSpace),
             Error::OverQuota { bytes, max } => {
                 must!(bytes >= max, "Quota", "refused with {bytes} of {max} bytes");
-                self.coverage.hit(Point::OverQuota);
-                if let Some(wanted) = it.wanted.get_mut(&attempt.op) {
-                    let before = std::mem::replace(&mut wanted.over_quota, true);
-                    self.crowd.changes.over_quota += u64::from(!before);
-                }
+                self.count_as_over_quota(client, attempt.op);
             }
             // A server that was removed says so, and one that has not joined yet is not ready.
             Error::NotReady { .. } | Error::Removed { .. } => {
