@@ -288,6 +288,33 @@ fn nothing_is_left_to_do() {
     judge("nothing is left to do, no test is skipped", broken);
 }
 
+/// What a failing seed prints is looked up there.
+#[test]
+fn every_invariant_of_the_simulator_stands_in_its_table() {
+    let sources = read("tests/sim", &[".rs"]);
+    let table = sources.iter().find(|source| source.path == "tests/sim/invariants/mod.rs");
+    let rows = table.expect("it has one").text.lines().filter_map(|it| it.strip_prefix("//! | "));
+    let names = rows.filter_map(|row| row.split(" | ").next()).flat_map(|cell| cell.split(", "));
+    let known: BTreeSet<&str> = names.collect();
+    assert!(known.len() > 50, "{known:?}");
+    let is_name = |literal: &&str| {
+        let (upper, lower) = (char::is_ascii_uppercase, char::is_ascii_lowercase);
+        let mut letters = literal.chars();
+        let begins = letters.next().is_some_and(|it| upper(&it))
+            && letters.next().is_some_and(|it| lower(&it));
+        begins && letters.all(|it| it.is_ascii_alphabetic())
+    };
+    let mut broken = Vec::new();
+    for source in &sources {
+        for (line, text) in source.text.lines().enumerate() {
+            let literals = text.split('"').skip(1).step_by(2);
+            let unknown = literals.filter(is_name).filter(|name| !known.contains(name));
+            broken.extend(unknown.map(|name| at(source, line + 1, name)));
+        }
+    }
+    judge("an invariant has a row in tests/sim/invariants/mod.rs", broken);
+}
+
 #[test]
 fn nothing_sleeps() {
     let mut broken = Vec::new();

@@ -10,6 +10,7 @@ use crate::run::{Report, run};
 use crate::runner::{Outcome, cores, run_range, tells_a_run_that_misses_a_point};
 use crate::trace::Tracing;
 use crate::watchdog::names_who_does_not_end;
+use raftd::limits::WorkingLimits;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -88,19 +89,59 @@ fn seeds_hold() -> bool {
     covered
 }
 
-/// A smaller failure is one of the same faults, less some.
+/// A smaller failure is one of the same faults, less some, in a cluster of the same sizes.
 fn left_out_changes_no_plan() -> bool {
     let holds = |seed: u64, class: Class| {
-        let mut all = first_plans(&Options::draw(seed, &Overrides::default()));
+        let whole = Options::draw(seed, &Overrides::default());
         let without = Overrides { without: vec![class], ..Overrides::default() };
+        let less = Options::draw(seed, &without);
+        let mut all = first_plans(&whole);
         all.retain(|(planned, _)| *planned != class);
-        let same = first_plans(&Options::draw(seed, &without)) == all;
-        if !same {
+        let same_plans = first_plans(&less) == all;
+        let (sizes, others) = (sizes_beside(class, whole), sizes_beside(class, less));
+        if !same_plans {
             tell!("seed {seed} without {class:?} plans other faults");
         }
-        same
+        if sizes != others {
+            tell!("seed {seed} without {class:?} draws other sizes:\n{sizes}\nand\n{others}");
+        }
+        same_plans && sizes == others
     };
     (1..=SEEDS).all(|seed| CLASSES.iter().all(|(class, _)| holds(seed, *class)))
+}
+
+/// All that a seed draws but what lies in this kind of fault, as it is printed.
+fn sizes_beside(class: Class, mut options: Options) -> String {
+    options.classes.clear();
+    let (network, clients) = (&mut options.network, &mut options.clients);
+    match class {
+        Class::Frames => (network.drop, network.duplicate, network.late) = (0, 0, 0),
+        Class::Streams => (network.split, network.resend, network.reset) = (0, 0, 0),
+        Class::SlowDisks => options.disk.hang = 0,
+        // What is not in memory shows its damage; small windows have a short history.
+        Class::Damage | Class::SmallWindows => {
+            options.working = WorkingLimits::default();
+            options.history_bytes_max = 0;
+        }
+        Class::Clocks => (options.clock_ppm, options.declared_ppm) = (0, 0),
+        Class::Garbage => clients.garbage = 0,
+        Class::Members => options.spares = 0,
+        Class::Rights => {
+            clients.rights = 0;
+            // What guests put needs room.
+            options.quota_bytes = options.quota_bytes.map(|_| 0);
+        }
+        Class::Partitions
+        | Class::Crashes
+        | Class::Pauses
+        | Class::SlowNodes
+        | Class::DiskErrors
+        | Class::FullDisks
+        | Class::Transfers
+        | Class::Saves
+        | Class::States => {}
+    }
+    options.to_string()
 }
 
 fn equal_seeds_give_equal_runs() -> bool {

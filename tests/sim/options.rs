@@ -66,7 +66,8 @@ pub(crate) struct Overrides {
     pub(crate) nodes: Option<usize>,
     pub(crate) horizon_ns: Option<u64>,
     pub(crate) clients: Option<u32>,
-    /// Power is lost until so many losses have been, instead of everything else.
+    /// Power is lost until so many losses have been, instead of all that breaks by chance; streams
+    /// and small windows stay as drawn.
     pub(crate) power_losses: Option<u64>,
 }
 
@@ -258,7 +259,9 @@ impl Options {
         let trip_ns = 3 * network.delay_ns + 2 * disk.sync_ns + 4 * MS;
         clients.timeout_ns = clients.timeout_ns.max(4 * trip_ns);
         clients.count = overrides.clients.unwrap_or(clients.count);
-        let spares = if has(Class::Members) { usize_of(sizes.between(2, 4)) } else { 0 };
+        // Drawn by who leaves members out as well, or the sizes behind it would be others.
+        let spares = drawn.contains(&Class::Members).then(|| usize_of(sizes.between(2, 4)));
+        let spares = spares.filter(|_| has(Class::Members)).unwrap_or(0);
         let (clock_ppm, declared_ppm) = draw_clocks(seed, &has);
         let mut faults = Chance::of(seed, "faults");
         let (history_age_ns, quota_bytes) = draw_bounds(seed, &clients);

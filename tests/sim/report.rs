@@ -1,5 +1,6 @@
 //! What is printed: a failure with all that is needed to repeat it, and the figures of a run.
 
+use crate::clients::Changes;
 use crate::coverage::Coverage;
 use crate::invariants::Broken;
 use crate::options::{CLASSES, MS, Options, Overrides, SECOND};
@@ -17,6 +18,9 @@ pub(crate) struct Totals {
     pub(crate) simulated_ns: u64,
     pub(crate) issued: u64,
     pub(crate) committed: u64,
+    pub(crate) changes: Changes,
+    /// The smallest share of them that was done in a seed, in a hundred.
+    pub(crate) changes_least: Option<u64>,
     pub(crate) attempts: u64,
     pub(crate) losses: u64,
     /// Of each seed, in tenths of an election timeout.
@@ -33,6 +37,9 @@ impl Totals {
         self.simulated_ns += report.simulated_ns;
         self.issued += report.issued;
         self.committed += report.committed;
+        self.changes.add(report.changes);
+        let share = report.changes.percent();
+        self.changes_least = Some(self.changes_least.map_or(share, |least| least.min(share)));
         self.attempts += report.attempts;
         self.losses += report.losses;
         self.served_after.push(report.served_after);
@@ -48,6 +55,8 @@ impl Totals {
         self.simulated_ns += other.simulated_ns;
         self.issued += other.issued;
         self.committed += other.committed;
+        self.changes.add(other.changes);
+        self.changes_least = self.changes_least.into_iter().chain(other.changes_least).min();
         self.attempts += other.attempts;
         self.losses += other.losses;
         self.served_after.extend(&other.served_after);
@@ -69,8 +78,8 @@ impl Totals {
         let minutes = self.simulated_ns / 60;
         let hours_per_minute = minutes * 10 / 60 * 60 / (busy / 60).max(1);
         format!(
-            "{} seeds, {} simulated s, {} events, {} ops ({} % answered), {} attempts, \
-             {} power losses\n\
+            "{} seeds, {} simulated s, {} events, {} ops ({} % answered, {} % of {} \
+             changes, in every seed at least {} %), {} attempts, {} power losses\n\
              {per_second} events/s per core, {} simulated hours per CPU minute\n\
              a healed quorum served after (election timeouts) p50 {} p99 {} max {}\n\
              {} ops were put in order without their revisions, {} at once were too many",
@@ -79,6 +88,9 @@ impl Totals {
             self.events,
             self.issued,
             self.committed * 100 / self.issued.max(1),
+            self.changes.percent(),
+            self.changes.due(),
+            self.changes_least.unwrap_or(0),
             self.attempts,
             self.losses,
             tenths(hours_per_minute / 60),
@@ -127,8 +139,14 @@ pub(crate) fn print_failure(seed: u64, overrides: &Overrides, found: &Broken, sm
         tell!("{line}");
     }
     match again {
-        Err(again) if again.invariant == found.invariant => {}
-        Err(_) | Ok(_) => tell!("NOT REPEATABLE: the second run of this seed was another one"),
+        Err(again) if again.is_like(found) => {}
+        Err(again) => tell!(
+            "NOT REPEATABLE: the second run of this seed broke {} at {}, the first at {}",
+            again.invariant,
+            again.rule,
+            found.rule
+        ),
+        Ok(_) => tell!("NOT REPEATABLE: the second run of this seed passed"),
     }
     tell!("\nrepeat it:  scripts/sim --seed {seed}{} --trace", flags(overrides));
     if smaller {

@@ -1,8 +1,9 @@
 //! One seed: the safety phase, the liveness phase, the history, and what came of it.
 
+use crate::clients::Changes;
 use crate::coverage::{Coverage, Point};
 use crate::history::{self, Summary};
-use crate::invariants::{Broken, broken, must};
+use crate::invariants::{Broken, broken_rule, must};
 use crate::options::{Options, Overrides, SECOND};
 use crate::output::complain;
 use crate::trace::Tracing;
@@ -26,6 +27,7 @@ pub(crate) struct Report {
     pub(crate) simulated_ns: u64,
     pub(crate) issued: u64,
     pub(crate) committed: u64,
+    pub(crate) changes: Changes,
     pub(crate) attempts: u64,
     pub(crate) losses: u64,
     /// In tenths of an election timeout.
@@ -37,8 +39,14 @@ pub(crate) struct Report {
 }
 
 thread_local! {
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static PANIC: RefCell<Option<Words>> = const { RefCell::new(None) };
     static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Where a panic was, and what it said.
+struct Words {
+    place: String,
+    text: Option<String>,
 }
 
 /// Keeps the words of panics within a run for its report; others are the simulator's own.
@@ -48,12 +56,11 @@ pub(crate) fn catch_panics() {
         let payload = info.payload();
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        let text = text.map(|text| format!("{place}: {text}"));
         if !RUNNING.get() {
-            let said = text.clone().unwrap_or(place);
-            complain(format_args!("the simulator itself panicked at {said}"));
+            let said = text.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+            complain(format_args!("the simulator itself panicked at {place}{said}"));
         }
-        PANIC.set(text);
+        PANIC.set(Some(Words { place, text }));
     }));
 }
 
@@ -67,10 +74,11 @@ pub(crate) fn run(seed: u64, overrides: &Overrides, tracing: Tracing) -> Result<
     RUNNING.set(false);
     result.map_err(|payload| match payload.downcast::<Broken>() {
         Ok(broken) => *broken,
-        Err(_) => Broken {
-            invariant: "Assertion",
-            why: PANIC.take().unwrap_or_else(|| "a panic without words".to_owned()),
-        },
+        Err(_) => {
+            let Words { place, text } = PANIC.take().expect("a panic goes through the hook");
+            let text = text.unwrap_or_else(|| "a panic without words".to_owned());
+            Broken { invariant: "Assertion", why: format!("{place}: {text}"), rule: place }
+        }
     })
 }
 
@@ -88,6 +96,7 @@ fn run_all(options: Options, tracing: Tracing) -> Report {
     }
     check_progress(&world, losses_wanted.is_none());
     let (issued, committed) = (world.crowd.issued, world.crowd.committed);
+    let changes = world.crowd.changes;
     let live = world.check_liveness();
     let summary = check_history(&mut world);
     Report {
@@ -96,6 +105,7 @@ fn run_all(options: Options, tracing: Tracing) -> Report {
         simulated_ns: world.now,
         issued,
         committed,
+        changes,
         attempts: world.attempts(),
         losses: world.losses,
         served_after: live.served_after,
@@ -119,6 +129,13 @@ fn check_progress(world: &World, strictly: bool) {
             "Progress",
             "only {committed} of {issued} ops were answered"
         );
+        let (Changes { done, over_quota, .. }, due) =
+            (world.crowd.changes, world.crowd.changes.due());
+        must!(
+            done * 2 >= due,
+            "Progress",
+            "only {done} of {due} changes were done, beside {over_quota} that found no room"
+        );
     }
 }
 
@@ -140,6 +157,8 @@ fn check_history(world: &mut World) -> Summary {
             );
             summary
         }
-        Err(violation) => broken("History", violation.to_string()),
+        Err(violation) => {
+            broken_rule("History", format!("{:?}", violation.rule), violation.to_string())
+        }
     }
 }

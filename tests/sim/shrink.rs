@@ -1,6 +1,7 @@
 //! From a failure to a smaller one: fewer kinds of faults, fewer nodes, fewer clients, a shorter
 //! run. Because every kind of fault has its own timer and stream of chance, what is left is planned
-//! as before; it may still come to something else, where the cluster stands otherwise.
+//! as before; it may still come to something else, where the cluster stands otherwise. A run that
+//! breaks another rule is not the failure that is looked for.
 
 use crate::cli::HORIZON_MS_MIN;
 use crate::invariants::Broken;
@@ -16,7 +17,7 @@ pub(crate) fn shrink(seed: u64, from: &Overrides, first: &Broken) -> (Overrides,
         &candidate,
         Tracing::Off,
     ) {
-        Err(found) if found.invariant == first.invariant => {
+        Err(found) if found.is_like(first) => {
             *best = (candidate, found);
             true
         }

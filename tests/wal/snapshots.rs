@@ -4,7 +4,9 @@ mod cuts;
 mod received;
 
 use super::sim_disk::SimDisk;
-use super::support::{Driver, LogEntry, at, hard_state, index, options, payload, snapshot_blocks};
+use super::support::{
+    Driver, LogEntry, SEGMENT_BYTES, at, hard_state, index, options, payload, snapshot_blocks,
+};
 use raftd::limits;
 use raftd::types::{EntryKind, LogPosition, SnapshotId, Term};
 use raftd::wal::{Block, OpenError, PieceFor, SnapshotEvent, Wal, open};
@@ -114,6 +116,41 @@ fn the_log_behind_a_snapshot_goes_segment_by_segment_and_one_segment_stays() {
     assert_eq!(again.snapshot_blocks(), Ok(snapshot_blocks(at(80, 1))));
     assert_eq!(disk.image().keys().filter(|name| name.starts_with("snap/")).count(), 1);
     assert!(segments(&disk) <= 6, "{} segments", segments(&disk));
+}
+
+/// Small batches: each takes a page and holds a few bytes. What a log holds says little of how many
+/// segments it takes, and so how many of them may go is not a matter of bytes.
+#[test]
+fn of_the_segments_before_a_snapshot_all_go_but_one_however_little_they_hold() {
+    let disk = SimDisk::new(1);
+    let mut driver = Driver::open(&disk).unwrap();
+    driver.wal.set_hard_state(hard_state(1), 7);
+    for number in 1..=600 {
+        driver.append(1, 10);
+        driver.sync(number).unwrap();
+        driver.background();
+    }
+    let segments = || {
+        let files = disk.image().keys().filter(|name| name.starts_with("log/")).count();
+        u64::try_from(files).unwrap()
+    };
+    let a_segment_holds = SEGMENT_BYTES / 4096;
+    assert!(driver.wal.log_bytes() > 30 * SEGMENT_BYTES, "{}", driver.wal.log_bytes());
+    for last in [90, 400, 420, 600] {
+        driver.draft(last).unwrap();
+        driver.wal.adopt_draft(index(last));
+        driver.sync(600).unwrap();
+        driver.background();
+        let before = last - driver.wal.base().index.get();
+        assert!(before <= 2 * a_segment_holds, "{before} entries stay of those up to {last}");
+        assert!(before > 0, "one segment more than needed stays, up to {last}");
+        // The one in which the snapshot ends, one before it, two spares and one in the making.
+        // A quarter of a segment at most is for what is beside the entries.
+        let after = (600 - last).div_ceil(a_segment_holds - 4);
+        assert!(segments() <= after + 5, "{} segments, {after} behind {last}", segments());
+        let again = Driver::open(&disk).unwrap();
+        assert_eq!(again.recovered.base, driver.wal.base());
+    }
 }
 
 #[test]

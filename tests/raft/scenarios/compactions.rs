@@ -112,6 +112,38 @@ fn a_leader_gives_up_its_history_again_and_again() {
     }
 }
 
+/// A put takes a page here and holds a few bytes. Counted in these, thirty segments are a log of no
+/// size; on the disk they stand all the same.
+#[test]
+fn the_log_behind_small_snapshots_takes_few_segments_on_every_disk() {
+    const A_SEGMENT_HOLDS: u64 = 16;
+    for count in [1, 3] {
+        let mut nodes = Nodes::tuned(count, Tuning { snapshot_entries: 20, ..Tuning::default() });
+        nodes.pass(200 * MS);
+        let leader = nodes.leader().expect("elected");
+        for _ in 0..500 {
+            nodes.put(leader, "k");
+            nodes.pass(5 * MS);
+        }
+        nodes.pass(1_000 * MS);
+        for nth in 1..=count {
+            let status = nodes.status_of(nth);
+            let (log_base, last) = (status.log_base.get(), status.last_index.get());
+            assert!(last >= 500, "{last}");
+            let since = last - status.snapshot_index.get();
+            assert!(since <= 50, "node {nth} of {count} makes no snapshots: {since} entries");
+            // What others lacked when the snapshot came into force is within the page or two that
+            // a round takes.
+            let before = status.snapshot_index.get() - log_base;
+            assert!(before <= 2 * A_SEGMENT_HOLDS + 4, "{before} entries stay at {nth} of {count}");
+            let files = nodes.image(nth).into_keys();
+            let segments = files.filter(|name| name.starts_with("log/")).count();
+            // Those of a hundred entries, two spares and one in the making.
+            assert!(segments <= 7 + 3, "{segments} segments at {nth} of {count}");
+        }
+    }
+}
+
 /// It waited for room to open its term, and sent its clients to a leader that could not be.
 #[test]
 fn a_server_alone_whose_disk_is_full_says_so_after_a_restart() {

@@ -31,15 +31,19 @@
 //!
 //! By the names of the catalogue of such bugs, whose 24 schedules to begin with are set in bold.
 //! Those of text files are transcripts. The others are about what a script cannot say: bytes on a
-//! disk, clients, the pace of messages, or one function's answer to many cases.
+//! disk, clients, the pace of messages, or one function's answer to many cases. Four schedules have
+//! a part in both: that a node refuses a record that rotted (**C8**) or a disk that was emptied
+//! (**C9**), when a leader ends a lease (**I1**), and that the second copy of a call is not done
+//! (**I3**) are matters of files, greetings and the state machine, of which a core knows nothing;
+//! what elections and logs contribute is a transcript.
 //!
 //! | Where | Which |
 //! |---|---|
 //! | `elections.txt` | **A1**, A2, A3, A5 to A7, **A8**, A9, A11 to A13, B7 |
-//! | `commits.txt` | B1 (Figure 8, both halves), **B2**, **B3**, **B6**, B8, B11 to B13, B16 |
-//! | `disks.txt` | C1, **C2**, C3, **C4**, **C5**, C6 |
+//! | `commits.txt` | B1 (Figure 8), **B2**, **B3**, **B6**, B8, B11 to B13, B16, **I1**, **I3** |
+//! | `disks.txt` | C1, **C2**, C3, **C4**, **C5**, C6, **C8** |
 //! | `snapshots.txt` | **D1**, **D2**, D6, D7, D8 |
-//! | `members.txt` | **E1**, **E2**, E3, **E4**, E5, E6, **E8**, E9, E10, E11, E13 |
+//! | `members.txt` | **E1**, **E2**, E3, **E4**, E5, E6, **E8**, E9, E10, E11, E13, **C9**, E12 |
 //! | `reads.txt` | F1, **F2**, **F3**, **F4**, F7 |
 //! | `liveness.txt` | H1, **H3**, H4, H5, **H6**, **H7** |
 //! | `whole_nodes.rs` | B9, B10, C4, C7, **C8**, **C9** and with it E12, I4 |
@@ -139,6 +143,8 @@ scenarios! { commits "commits.txt":
     commit_and_match_survive_answers_in_any_order
     appends_that_overtake_each_other_arrive_whole_in_the_end
     a_deposed_leaders_entries_come_too_late
+    what_a_client_sends_again_to_the_next_leader_stands_behind_the_first_copy
+    what_a_leader_wanted_before_it_slept_is_not_done_behind_the_back_of_the_next_one
 }
 
 scenarios! { disks "disks.txt":
@@ -149,6 +155,7 @@ scenarios! { disks "disks.txt":
     an_entry_proves_that_its_term_began_and_a_vote_in_it_is_not_given_twice
     a_receipt_from_before_a_truncation_proves_nothing_behind_it
     a_vote_and_an_entry_in_one_job_are_released_by_it_together
+    a_server_whose_record_rotted_stays_down_and_nobody_leads_without_what_it_had
 }
 
 scenarios! { reads "reads.txt":
@@ -181,4 +188,5 @@ scenarios! { changes "members.txt":
     a_leader_that_removes_itself_from_two_leads_until_the_other_knows
     nobody_becomes_a_voter_who_is_not_there
     a_leader_that_hears_nobody_changes_nothing
+    a_server_that_lost_its_disk_comes_back_as_another_and_elects_nobody_meanwhile
 }

@@ -131,9 +131,9 @@ impl World {
                 row.outcome = Outcome::Answered(answer);
                 (row.node, row.boot) = (u32_of(attempt.node + 1), attempt.boot);
                 if attempt.op != GUEST_OP {
+                    self.count_as_done(client, attempt.op);
                     self.no_longer_wanted(client, attempt.op);
                     self.crowd.clients[client].prefers = attempt.node;
-                    self.crowd.committed += 1;
                 }
                 self.look_at_answer(client, attempt);
             }
@@ -149,10 +149,30 @@ impl World {
                 self.retry_unknown(client, attempt.op);
             }
             Meaning::Forgotten => {
+                self.count_as_done(client, attempt.op);
                 self.no_longer_wanted(client, attempt.op);
-                self.crowd.committed += 1;
             }
             Meaning::SessionLost => self.lose_session(client, attempt.op),
+        }
+    }
+
+    /// An op has been answered as asked. Of two answers, one of them to a call of a session that
+    /// was lost meanwhile, the first counts as a change that was done.
+    fn count_as_done(&mut self, client: usize, op: u64) {
+        self.crowd.committed += 1;
+        let wanted = self.crowd.clients[client].wanted.get(&op);
+        if let Some(wanted) = wanted.filter(|it| matches!(it.kind, OpKind::Change(_))) {
+            self.crowd.changes.done += 1;
+            self.crowd.changes.over_quota -= u64::from(wanted.over_quota);
+        }
+    }
+
+    /// The store has no room for it.
+    fn count_as_over_quota(&mut self, client: usize, op: u64) {
+        self.coverage.hit(Point::OverQuota);
+        if let Some(wanted) = self.crowd.clients[client].wanted.get_mut(&op) {
+            let before = std::mem::replace(&mut wanted.over_quota, true);
+            self.crowd.changes.over_quota += u64::from(!before);
         }
     }
 
@@ -279,7 +299,7 @@ impl World {
             Error::NoSpace => self.coverage.hit(Point::NoSpace),
             Error::OverQuota { bytes, max } => {
                 must!(bytes >= max, "Quota", "refused with {bytes} of {max} bytes");
-                self.coverage.hit(Point::OverQuota);
+                self.count_as_over_quota(client, attempt.op);
             }
             // A server that was removed says so, and one that has not joined yet is not ready.
             Error::NotReady { .. } | Error::Removed { .. } => {

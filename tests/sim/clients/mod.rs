@@ -72,6 +72,23 @@ struct Wanted {
     call: Option<Call>,
     /// The only node that is asked, if there is one.
     of: Option<usize>,
+    /// The store was too full for it at least once.
+    over_quota: bool,
+}
+
+impl Wanted {
+    fn new(kind: OpKind, deadline: u64) -> Wanted {
+        Wanted {
+            kind,
+            deadline,
+            tries: 0,
+            unknown: 0,
+            retried: false,
+            call: None,
+            of: None,
+            over_quota: false,
+        }
+    }
 }
 
 /// A request that waits for its answer.
@@ -136,6 +153,34 @@ impl Client {
     }
 }
 
+/// Those of the ops that go into the log: reads alone would make a cluster look well in which
+/// nobody can write. A condition that did not hold was answered all the same, from the log.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Changes {
+    pub(crate) begun: u64,
+    pub(crate) done: u64,
+    /// Not done, for the store was full when somebody answered. That is as it should be.
+    pub(crate) over_quota: u64,
+}
+
+impl Changes {
+    /// How many should have been done.
+    pub(crate) fn due(&self) -> u64 {
+        self.begun - self.over_quota
+    }
+
+    /// How many of them were, in a hundred.
+    pub(crate) fn percent(&self) -> u64 {
+        self.done * 100 / self.due().max(1)
+    }
+
+    pub(crate) fn add(&mut self, other: Changes) {
+        self.begun += other.begun;
+        self.done += other.done;
+        self.over_quota += other.over_quota;
+    }
+}
+
 /// All clients, and what they know together.
 #[derive(Debug)]
 pub(crate) struct Crowd {
@@ -144,6 +189,7 @@ pub(crate) struct Crowd {
     /// Ops begun, and ops answered as asked.
     pub(crate) issued: u64,
     pub(crate) committed: u64,
+    pub(crate) changes: Changes,
     ops: u64,
     values: u64,
     /// The largest revision that anybody was told.
@@ -189,6 +235,7 @@ impl Crowd {
             history: History::default(),
             issued: 0,
             committed: 0,
+            changes: Changes::default(),
             ops: 0,
             values: 0,
             told: 1,
@@ -202,9 +249,12 @@ impl Crowd {
         }
     }
 
-    /// Whether more than `percent` of the ops begun were answered. Young runs count as well.
+    /// Whether more than `percent` of the ops begun were answered, and of the changes among them as
+    /// many done. Young runs count as well.
     pub(crate) fn is_served(&self, percent: u64) -> bool {
-        self.issued < 60 || self.committed * 100 >= self.issued * percent
+        let answered = self.committed * 100 >= self.issued * percent;
+        let done = self.changes.done * 100 >= self.changes.due() * percent;
+        self.issued < 60 || (answered && done)
     }
 }
 
@@ -250,8 +300,8 @@ impl World {
         self.crowd.issued += 1;
         self.crowd.ops += 1;
         let op = self.crowd.ops;
-        let mut wanted =
-            Wanted { kind, deadline, tries: 0, unknown: 0, retried: false, call: None, of: None };
+        self.crowd.changes.begun += u64::from(matches!(kind, OpKind::Change(_)));
+        let mut wanted = Wanted::new(kind, deadline);
         self.make_call(client, &mut wanted);
         self.crowd.clients[client].wanted.insert(op, wanted);
         self.attempt(client, op);
@@ -265,9 +315,7 @@ impl World {
         let op = self.crowd.ops;
         let args = RangeArgs { key: b"alive".to_vec(), ..RangeArgs::default() };
         let kind = OpKind::Range(args);
-        let of = Some(node);
-        let wanted =
-            Wanted { kind, deadline, tries: 0, unknown: 0, retried: false, call: None, of };
+        let wanted = Wanted { of: Some(node), ..Wanted::new(kind, deadline) };
         self.crowd.clients[client].wanted.insert(op, wanted);
         self.attempt(client, op);
     }

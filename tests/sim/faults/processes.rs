@@ -11,7 +11,8 @@ use crate::trace::{Who, say};
 use crate::world::World;
 
 impl World {
-    /// Nothing but power losses, of one machine or of all, until there were enough.
+    /// Instead of what breaks by chance: power losses, of one machine or of all, until there were
+    /// enough.
     pub(crate) fn on_lose_power(&mut self) {
         let wanted = self.options.power_losses.unwrap_or(0);
         if self.faults.calm || self.losses >= wanted {

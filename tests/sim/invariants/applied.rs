@@ -96,7 +96,9 @@ impl Proof {
         let name = machine + 1;
         coverage.hit_if(node.store.is_halfway(), Point::HalfApplied);
         let reloaded = self.check_state_known(machine, seen, node, coverage);
-        seen.loaded |= reloaded;
+        if reloaded {
+            (seen.loaded, seen.loaded_end) = (true, node.wal.last().index);
+        }
         if applied == seen.applied && !reloaded {
             must!(
                 hash == seen.hash || seen.hash == 0,

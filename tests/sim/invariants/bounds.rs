@@ -218,7 +218,10 @@ impl Proof {
         let Some(snapshot) = node.wal.snapshot() else { return };
         // One that takes the place of another lets the log go when it has.
         let settled = node.wal.noted_snapshot() == snapshot.id && !node.wal.snapshot_under_way();
-        if !self.bounds.makes_snapshots || !settled || seen.loaded {
+        // How much of the log was there before, the record does not count: once all of that is in a
+        // snapshot, the bound holds again.
+        let counted = snapshot.id.position.index > seen.loaded_end;
+        if !self.bounds.makes_snapshots || !settled || !counted {
             return;
         }
         let segment = self.bounds.segment_bytes;

@@ -39,15 +39,26 @@
 //! | Answered | a request is answered once over the connection on which it came, or that ends |
 //! | SavedWhole | a snapshot that a client saves loads, and holds what it knew to be written |
 //! | ExactlyOnce | a call of a session is done once, and all its copies get the same answer |
+//! | Answer | an answer fits what was asked, and a sound request gets no other error |
+//! | Parts | a part of an answer, behind which others follow, holds a key |
+//! | Quota | who is turned down for the size of the store is told a size beyond what it may have |
+//! | NoPhantom | who answers was asked; a leader or a change of members that is told of was there |
+//! | Watch | a watch hears of each change once, in order, and of nothing behind its end |
 //! | LeaseNeverEarly, LeaseNotResurrected, LeaseEnds | see `clients/leases.rs` |
 //! | NoRightNoService | see `rights/mod.rs` |
+//! | Detection | what was damaged in a log is noticed by who reads it, and no entry is lost by it |
 //! | NodeGoesOn | a node stops only after a failed sync, or where its disk was damaged |
 //! | ResourceBounds | one sync job at a time; two spares and one in the making; windows, entries,
 //! | | the uncommitted, the log, and what is said in a turn: see `bounds.rs` |
 //! | Rest | a node with nothing new to look at does not ask for turn after turn |
-//! | Progress | enough of what clients asked for was answered |
+//! | Progress | enough of what clients asked for was answered, and enough of the changes done |
 //! | Peers | a member dials all others, and nobody else |
 //! | Liveness, Convergence | a healed quorum serves; in the end all agree |
+//! | FinalState | in the end users and roles are what the log says |
+//! | MVCC | in the end every node can read its newest revision |
+//! | History | all answers together can be true: which rule is broken is said, see `history/` |
+//! | Assertion | no assertion fails, of the nodes or of the simulator |
+//! | Ends | a seed comes to an end: see `watchdog.rs` |
 //!
 //! Each check looks at what changed. The node is asked what it holds (`replica::Inspection`); what
 //! is durable is read from the platters, what was said from the wire.
@@ -66,18 +77,34 @@ use crate::options::Options;
 use raftd::raft::{Configuration, Mark, Marks};
 use raftd::types::{LogIndex, Term, Vote};
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::panic_any;
+use std::panic::{Location, panic_any};
 
 /// A broken invariant. It unwinds to whoever runs the seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Broken {
     pub(crate) invariant: &'static str,
+    /// Which of its rules: where that is looked at, of an assertion where it stands, and of a
+    /// history its name.
+    pub(crate) rule: String,
     pub(crate) why: String,
 }
 
+impl Broken {
+    /// Whether another run has failed in the same way. The words differ: they name terms and times.
+    pub(crate) fn is_like(&self, other: &Broken) -> bool {
+        (self.invariant, &self.rule) == (other.invariant, &other.rule)
+    }
+}
+
 /// Ends the run.
+#[track_caller]
 pub(crate) fn broken(invariant: &'static str, why: String) -> ! {
-    panic_any(Broken { invariant, why })
+    broken_rule(invariant, Location::caller().to_string(), why)
+}
+
+/// The same, by one of many rules that are looked at in one place.
+pub(crate) fn broken_rule(invariant: &'static str, rule: String, why: String) -> ! {
+    panic_any(Broken { invariant, rule, why })
 }
 
 /// Ends the run if `holds` is not so.
@@ -114,6 +141,8 @@ pub(crate) struct Seen {
     base: LogIndex,
     /// Its state was a snapshot once, since the start of its process.
     loaded: bool,
+    /// The end of its log when that was so last: of what is up to there nobody counts the bytes.
+    loaded_end: LogIndex,
     /// How often its state came anew, and whether it knows that it must.
     reloads: u64,
     pub(crate) silent: bool,

@@ -151,7 +151,7 @@ impl Proof {
         let Some(chain) = self.ground.up_to(base) else {
             broken("SnapshotCommitted", format!("n{name} installs a snapshot up to {base}"))
         };
-        (seen.chain, seen.loaded) = (chain, true);
+        (seen.chain, seen.loaded, seen.loaded_end) = (chain, true, base.index);
         let acknowledged = &mut self.promises[machine].acknowledged;
         *acknowledged = (*acknowledged).min(base.index);
     }

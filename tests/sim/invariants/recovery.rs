@@ -41,7 +41,8 @@ impl Proof {
         };
         let mut seen = Seen { chain, base: base.index, ..Seen::default() };
         if let Some(snapshot) = node.wal.snapshot() {
-            (seen.snapshot, seen.loaded) = (snapshot.id.position.index, true);
+            let index = snapshot.id.position.index;
+            (seen.snapshot, seen.loaded, seen.loaded_end) = (index, true, last);
             coverage.hit(Point::StartedFromSnapshot);
         }
         while seen.chain.last() < last {
@@ -92,7 +93,6 @@ impl Proof {
             "RecoveryKeeps",
             "n{name} starts with a log up to {last}, its platters agree up to {durable}"
         );
-        seen.hash = 0;
         self.check_snapshot(machine, &mut seen, node, disk);
         self.seen[machine] = seen;
         self.note_start_of_state(machine, node, coverage);
