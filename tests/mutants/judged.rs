@@ -3,7 +3,7 @@
 use super::judge::{Asked, Judge, Programs};
 use super::score::Verdict;
 use super::suite::{End, Suite};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -124,6 +124,20 @@ fn what_hangs_counts_if_it_does_not_without_the_bug() {
     let tests_hang = |run: &Run| if run.seeds.is_none() { End::Hung } else { End::Passed };
     assert!(matches!(verdict(tests_hang, |_| End::Passed, false), Verdict::Hung { .. }));
     assert_eq!(verdict(tests_hang, tests_hang, false), SURVIVED);
+}
+
+/// The machine stood still for a while, and what came next was not slow.
+#[test]
+fn what_hangs_only_once_counts_for_nothing() {
+    for sim_only in [true, false] {
+        let hung = Cell::new(false);
+        let hangs_once = |run: &Run| {
+            let is_meant = sim_only == run.seeds.is_some();
+            if is_meant && !hung.replace(true) { End::Hung } else { End::Passed }
+        };
+        assert_eq!(verdict(hangs_once, |_| End::Passed, sim_only), SURVIVED);
+        assert!(hung.get(), "it was run");
+    }
 }
 
 #[test]
