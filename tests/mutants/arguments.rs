@@ -16,7 +16,8 @@ usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--results
   --check         only look whether every block fits the sources
 Files are named from where the script is called; FILE also from the package.
 For each bug: the test that its block names or 30 seeds, 300 seeds, all quick directed tests, the
-other seeds, the slow tests. What fails, hangs or ends early must not do so without the bug. A block
+other seeds (all, if there are 2000: a state that none of so many is in is noticed as well), the
+slow tests. What fails, hangs or ends early must not do so without the bug. A block
 that is wrong, or a bug that does not compile or is in no program that is run here (src/gateway,
 src/bin), is an ERROR by its name, and the others are judged.
 exit status: 0 every bug was noticed; 1 one survived; 2 the list or a bug in it is wrong";

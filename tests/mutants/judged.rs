@@ -1,6 +1,6 @@
 //! Nothing is said to have noticed a bug that would have failed without it.
 
-use super::judge::{Asked, Judge, Programs};
+use super::judge::{Asked, Judge, Programs, SEEDS_FOR_POINTS};
 use super::score::Verdict;
 use super::suite::{End, Suite};
 use std::cell::{Cell, RefCell};
@@ -66,8 +66,17 @@ fn verdict(
     without: impl Fn(&Run) -> End,
     sim_only: bool,
 ) -> Verdict {
+    verdict_of(100, with_bug, without, sim_only)
+}
+
+fn verdict_of(
+    seeds: u64,
+    with_bug: impl Fn(&Run) -> End,
+    without: impl Fn(&Run) -> End,
+    sim_only: bool,
+) -> Verdict {
     let programs = Staged { with_bug, without, notes: RefCell::default() };
-    let asked = Asked { seeds: 100, jobs: 2, sim_only };
+    let asked = Asked { seeds, jobs: 2, sim_only };
     let judge = Judge { programs: &programs, asked: &asked, seed_limit: Duration::from_secs(1) };
     judge.notice("sim", None).unwrap()
 }
@@ -114,6 +123,26 @@ fn a_point_that_enough_seeds_miss_counts_if_they_reach_it_without_the_bug() {
     };
     assert!(matches!(verdict(misses, |_| End::Passed, true), Verdict::Died { .. }));
     assert_eq!(verdict(misses, misses, true), SURVIVED);
+}
+
+/// Seeds were simulated in stages of fewer than enough, and only `--sim-only` could see it.
+#[test]
+fn a_point_that_enough_seeds_miss_is_missed_with_directed_tests_and_without_them() {
+    let misses = |run: &Run| match run.seeds {
+        Some((after, last)) if last - after >= SEEDS_FOR_POINTS => failed("FAILED 1 points\n"),
+        Some(_) | None => End::Passed,
+    };
+    for sim_only in [true, false] {
+        for seeds in [SEEDS_FOR_POINTS, SEEDS_FOR_POINTS + 1] {
+            let noticed = verdict_of(seeds, misses, |_| End::Passed, sim_only);
+            assert!(matches!(noticed, Verdict::Died { .. }), "{noticed:?}");
+        }
+        let few = SEEDS_FOR_POINTS - 1;
+        let survived = Verdict::Survived { seeds: few };
+        assert_eq!(verdict_of(few, misses, |_| End::Passed, sim_only), survived);
+    }
+    let enough = format!("ENOUGH_SEEDS: u64 = {SEEDS_FOR_POINTS};");
+    assert!(include_str!("../sim/runner.rs").contains(&enough), "as the simulator says");
 }
 
 #[test]
