@@ -1,6 +1,6 @@
 //! Nothing is said to have noticed a bug that would have failed without it.
 
-use super::judge::{Asked, Judge, Programs, SEEDS_FOR_POINTS};
+use super::judge::{Asked, CLUSTERED, Judge, Programs, SEEDS_FOR_POINTS};
 use super::score::Verdict;
 use super::suite::{End, Suite};
 use std::cell::{Cell, RefCell};
@@ -19,6 +19,7 @@ struct Staged<W: Fn(&Run) -> End, O: Fn(&Run) -> End> {
 struct Run {
     /// The seeds, behind the first and up to the second, if it is the simulator.
     seeds: Option<(u64, u64)>,
+    program: &'static str,
     words: String,
 }
 
@@ -30,7 +31,8 @@ impl Run {
             rest.next().and_then(|text| text.parse::<u64>().ok())
         };
         let range = number("--first").zip(number("--seeds"));
-        Run { seeds: range.map(|(first, seeds)| (first - 1, first - 1 + seeds)), words }
+        let seeds = range.map(|(first, seeds)| (first - 1, first - 1 + seeds));
+        Run { seeds, program: suite.name, words }
     }
 
     fn has(&self, seed: u64) -> bool {
@@ -191,4 +193,25 @@ fn a_test_program_that_ends_early_counts_if_it_does_not_without_the_bug() {
     let dies = |run: &Run| if run.seeds.is_none() { aborted("") } else { End::Passed };
     assert!(matches!(verdict(dies, |_| End::Passed, false), Verdict::Died { .. }));
     assert_eq!(verdict(dies, dies, false), SURVIVED);
+}
+
+#[test]
+fn a_test_of_clusters_is_run_if_it_is_named_and_no_other_is() {
+    let noticed = |caught_by: &str, sim_only| {
+        let with_bug = |run: &Run| match run.program {
+            CLUSTERED => failed("test cluster::a::b ... FAILED\n"),
+            _other => End::Passed,
+        };
+        let notes = RefCell::default();
+        let programs = Staged { with_bug, without: |_: &Run| End::Passed, notes };
+        let asked = Asked { seeds: 0, jobs: 2, sim_only };
+        let judge =
+            Judge { programs: &programs, asked: &asked, seed_limit: Duration::from_secs(1) };
+        judge.notice(caught_by, None).unwrap()
+    };
+    let by = Verdict::Test { what: "cluster::a::b".to_owned() };
+    assert_eq!(noticed("cluster::a::b", false), by);
+    let survived = Verdict::Survived { seeds: 0 };
+    assert_eq!(noticed("cluster::a::b", true), survived);
+    assert_eq!(noticed("wal::a::b", false), survived);
 }
