@@ -9,5 +9,6 @@ mod kv;
 mod mutants;
 mod raft;
 mod tidy;
+mod untested;
 mod wal;
 mod wire;

@@ -244,6 +244,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::kv::{Store, StoreOptions};
 
     fn next(state: &mut u64) -> u64 {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -338,5 +339,18 @@ mod tests {
             }
         }
         assert!(probes_max < 200, "a search walked over {probes_max} buckets");
+    }
+
+    /// Who knows the seed of one server finds as many keys as they like for one bucket of it.
+    #[test]
+    fn keys_chosen_against_one_store_are_spread_in_another() {
+        let store = |index_seed| Store::new(StoreOptions { index_seed, history_bytes_max: 1 });
+        let (known, other) = (store(1), store(2));
+        let in_first =
+            |index: &Index, name: u32| index.table.home(index.hash(&name.to_le_bytes())) == 0;
+        let chosen: Vec<u32> =
+            (0..).filter(|name| in_first(&known.index, *name)).take(50).collect();
+        let still = chosen.iter().filter(|name| in_first(&other.index, **name)).count();
+        assert!(still < 5, "{still} of them share a bucket there as well");
     }
 }

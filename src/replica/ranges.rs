@@ -339,10 +339,16 @@ mod tests {
     use crate::kv::{Selection, StoreOptions};
     use crate::wire::client::Consistency;
 
-    /// One client with a thousand ranges that it does not read left no place to anybody else.
-    #[test]
-    fn a_connection_has_so_many_ranges_and_leaves_places_to_others() {
-        let store = Store::new(StoreOptions { index_seed: 1, history_bytes_max: 1 });
+    fn empty_store() -> Store {
+        Store::new(StoreOptions { index_seed: 1, history_bytes_max: 1 })
+    }
+
+    fn connection(slot: u32) -> ConnectionId {
+        ConnectionId::new(slot, 1)
+    }
+
+    /// All keys, for one of the connections.
+    fn running(store: &Store, slot: u32) -> Running {
         let args = RangeArgs {
             key: b"",
             end: RangeEnd::Unbounded.as_bytes(),
@@ -353,16 +359,18 @@ mod tests {
             count_only: false,
             selection: Selection::default(),
         };
-        let running = |slot| {
-            let waiter = Waiter { connection: ConnectionId::new(slot, 1), request: 1 };
-            let walk = store.begin_walk(&request_of(&args)).expect("it reads what is now");
-            Running { waiter, args: Vec::new(), walk, due_at: Instant::FAR }
-        };
-        let connection = |slot| ConnectionId::new(slot, 1);
-        let mut ranges = Ranges::default();
+        let waiter = Waiter { connection: connection(slot), request: 1 };
+        let walk = store.begin_walk(&request_of(&args)).expect("it reads what is now");
+        Running { waiter, args: Vec::new(), walk, due_at: Instant::FAR }
+    }
+
+    /// One client with a thousand ranges that it does not read left no place to anybody else.
+    #[test]
+    fn a_connection_has_so_many_ranges_and_leaves_places_to_others() {
+        let (store, mut ranges) = (empty_store(), Ranges::default());
         for _ in 0..limits::CONNECTION_RANGES_MAX {
             assert_eq!(ranges.no_room_for(connection(1), 0), None);
-            ranges.push(running(1));
+            ranges.push(running(&store, 1));
         }
         assert!(matches!(ranges.no_room_for(connection(1), 0), Some(Error::Busy { .. })));
         assert_eq!(ranges.no_room_for(connection(2), 0), None, "others have theirs");
@@ -371,5 +379,17 @@ mod tests {
         ranges.push(ended);
         assert_eq!(ranges.take_if(|_| true).len(), limits::CONNECTION_RANGES_MAX);
         assert!(ranges.of.is_empty() && ranges.no_room_for(connection(1), 0).is_none());
+    }
+
+    #[test]
+    fn what_ranges_keep_together_has_a_bound_for_all_but_one_that_is_alone() {
+        let (store, mut ranges) = (empty_store(), Ranges::default());
+        let most = limits::RANGES_BYTES_MAX;
+        assert_eq!(ranges.no_room_for(connection(1), most + 1), None, "it is alone");
+        ranges.push(running(&store, 1));
+        let left = most - ranges.kept_bytes;
+        assert_eq!(ranges.no_room_for(connection(2), left), None, "they fit");
+        let refused = ranges.no_room_for(connection(2), left + 1);
+        assert!(matches!(refused, Some(Error::Busy { .. })), "{refused:?}");
     }
 }

@@ -300,3 +300,22 @@ fn finish(
     let map = file.map()?;
     Ok(Segment { seq: header.seq, salt: header.salt, file_len: header.file_len, file, map })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A quota is a full disk to whoever has used it up: a server that took it for anything else
+    /// ended.
+    #[test]
+    fn what_may_be_there_again_is_waited_for_and_nothing_else_is() {
+        let of = |number| shortage(&io::Error::from_raw_os_error(number));
+        let [full, quota] = [28, 122].map(of); // ENOSPC, EDQUOT
+        assert_eq!((full, quota), (Some(Shortage::Space), Some(Shortage::Space)));
+        let [system, process] = [23, 24].map(of); // ENFILE, EMFILE
+        let descriptors = Some(Shortage::Descriptors);
+        assert_eq!((system, process), (descriptors, descriptors));
+        let [broken, read_only] = [5, 30].map(of); // EIO, EROFS
+        assert_eq!((broken, read_only), (None, None));
+    }
+}

@@ -81,7 +81,12 @@ mod tests {
             (0xef53, FileSystem::Local),      // ext4
             (0x5846_5342, FileSystem::Local), // xfs
             (0x9123_683e, FileSystem::CopyOnWrite),
+            (0x0102_1994, FileSystem::Memory), // tmpfs
+            (0x794c_7630, FileSystem::Overlay),
+            (0x6969, FileSystem::Network("NFS")),
+            (0x517b, FileSystem::Network("SMB")),
             (0xff53_4d42, FileSystem::Network("CIFS")),
+            (0xfe53_4d42, FileSystem::Network("SMB2")),
         ] {
             let found = FileSystem::of_magic(magic);
             assert_eq!(found, expected, "{magic:#x}");

@@ -274,3 +274,18 @@ impl Region for OsRegion {
         self.note_touched(len);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No file of /proc has space taken for it, as on some file systems no file has.
+    #[test]
+    fn a_file_gets_its_length_where_no_space_can_be_taken_beforehand() {
+        let path = PathBuf::from("/proc/self/comm");
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let refused = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 4096);
+        assert_eq!(refused, Err(rustix::io::Errno::OPNOTSUPP), "another file is needed here");
+        OsFile { file, path }.allocate(4096).unwrap();
+    }
+}

@@ -198,8 +198,32 @@ impl Fill {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{EntryKind, LogPosition};
+    use crate::types::{ClusterId, DiskId, EntryKind, LogPosition, NodeId};
     use crate::wal::record::RecordKind;
+
+    /// A file that was copied from elsewhere is as sound as ours are.
+    #[test]
+    fn a_header_is_ours_if_cluster_server_and_number_are() {
+        let node = |id| NodeId::new(id).unwrap();
+        let ours = Identity {
+            cluster_id: ClusterId(7),
+            token_hash: 1,
+            node: node(3),
+            disk_id: DiskId(5),
+            created_unix_ms: 0,
+        };
+        let header = SegmentHeader { seq: 9, salt: 1, file_len: 65_536, created_unix_ms: 2 };
+        let page = header.encode(&ours);
+        let is_ours = |identity: &Identity, seq| match SegmentHeader::decode(&page, identity, seq) {
+            HeaderPage::Valid(found) => found == header,
+            HeaderPage::Foreign => false,
+            HeaderPage::Newer(_) | HeaderPage::Invalid => panic!("it is sound"),
+        };
+        assert!(is_ours(&ours, 9));
+        assert!(!is_ours(&Identity { cluster_id: ClusterId(8), ..ours }, 9));
+        assert!(!is_ours(&Identity { node: node(4), ..ours }, 9));
+        assert!(!is_ours(&ours, 8), "the name says another number");
+    }
 
     #[test]
     fn what_room_promises_fits() {

@@ -1,8 +1,9 @@
 //! Disks that are full, and disks that fail.
 
-use super::harness::{Cluster, PATIENCE, Shape, strace_works};
+use super::harness::{Cluster, PATIENCE, Shape};
 use super::patience::{at_best, eventually, now};
 use super::traced::Trace;
+use crate::untested::strace_works;
 use raftd::client::{Connection, Deadline};
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
@@ -58,7 +59,7 @@ fn fill(cluster: &mut Cluster, id: u64) -> PathBuf {
 /// A cluster in which node `small` has a disk of 2 MiB.
 fn with_a_small_disk(count: u64, small: u64) -> Option<Cluster> {
     let Some(mut wrapper) = unshare() else {
-        super::harness::not_tested("this user may not mount a file system of its own");
+        crate::untested::not_tested("this user may not mount a file system of its own");
         return None;
     };
     let flags = ["--segment-bytes", "65536"].map(str::to_owned).to_vec();

@@ -3,10 +3,11 @@
 //! `GREY_HANGS=20 cargo test --release a_leader_whose_disk_hangs` measures; once shows that it
 //! works. Only strace can hold a disk: without it, that measurement fails.
 
-use super::harness::{Cluster, PATIENCE, Shape, resident, strace_works};
+use super::harness::{Cluster, PATIENCE, Shape, resident};
 use super::patience::{ELECTION_TIMEOUT_UPPER, eventually, now};
 use super::traced::Trace;
 use super::variable;
+use crate::untested::strace_works;
 use raftd::client::{Client, Deadline};
 use std::time::Duration;
 

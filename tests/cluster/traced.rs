@@ -1,7 +1,8 @@
 //! What strace sees of a leader: its loop touches no disk, and no answer outruns the disks.
 
-use super::harness::{Cluster, PATIENCE, Shape, strace_works};
+use super::harness::{Cluster, PATIENCE, Shape};
 use super::patience::eventually;
+use crate::untested::strace_works;
 use raftd::client::Deadline;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -55,7 +56,7 @@ impl Trace {
             all_threads_traced(pid).then_some(true)
         });
         if !attached {
-            super::harness::not_tested("this user may not trace processes");
+            crate::untested::not_tested("this user may not trace processes");
         }
         attached.then_some(trace)
     }

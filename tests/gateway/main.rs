@@ -52,6 +52,9 @@ mod patience;
 #[path = "../cluster/turns.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod turns;
+#[path = "../untested.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
+mod untested;
 
 mod asking;
 mod auth;

@@ -1,10 +1,11 @@
 //! TLS: who is served, who is not, and files that change.
 
 use super::certificates::{Authority, Files, Pair};
-use super::harness::{Cluster, PATIENCE, not_tested};
+use super::harness::{Cluster, PATIENCE};
 use super::http::number;
 use super::patience::eventually;
 use super::program::{Clients, Gateway, block_on, get, refused};
+use super::untested::not_tested;
 use super::users::Verb;
 use super::watch::Watches;
 use super::web::{Page, base64};

@@ -16,9 +16,13 @@ usage: scripts/mutants [FILE] [--only NAME]… [--seeds N] [--jobs N] [--results
   --check         only look whether every block fits the sources
 Files are named from where the script is called; FILE also from the package.
 For each bug: the test that its block names or 30 seeds, 300 seeds, all quick directed tests, the
-other seeds, the slow tests. What fails, hangs or ends early must not do so without the bug. A block
-that is wrong, or a bug that does not compile or is in no program that is run here (src/gateway,
-src/bin), is an ERROR by its name, and the others are judged.
+other seeds (all, if there are 2000: a state that none of so many is in is noticed as well), the
+slow tests. What fails, hangs or ends early must not do so without the bug. A block that is wrong
+or a bug that does not compile is an ERROR by its name, and the others are judged.
+Of src/bin, src/client, src/gateway, src/net and src/server no program here runs more than what has
+tests beside it or in tests/wire: a bug there that lives is an ERROR, not run by any program here,
+unless its block names a test of real clusters (`caught by: cluster::…`). Then raftd and raftctl are
+built with it, and that test is run.
 exit status: 0 every bug was noticed; 1 one survived; 2 the list or a bug in it is wrong";
 
 /// What was asked for.

@@ -1,6 +1,7 @@
 //! Who notices a bug. Whatever fails with a bug must pass without it, or it proves nothing: a
 //! program that ends early or hangs as much as a seed or a test.
 
+use super::list::{CLUSTERS, named_test};
 use super::score::Verdict;
 use super::suite::{End, Suite};
 use std::process::ExitStatus;
@@ -10,6 +11,9 @@ use std::time::Duration;
 const GLANCE_SEEDS: u64 = 30;
 /// Seeds that come before all tests but the named one: most bugs are noticed within.
 const FIRST_SEEDS: u64 = 300;
+/// Seeds of one run that the simulator wants to reach every sometimes-point, see `ENOUGH_SEEDS`
+/// there. Points are counted for a run: in stages, none had enough.
+pub(crate) const SEEDS_FOR_POINTS: u64 = 2000;
 /// Nothing hangs before this.
 pub(crate) const LIMIT_MIN: Duration = Duration::from_secs(90);
 /// Tests hang then: a hundred seconds do for all of them.
@@ -20,10 +24,13 @@ const SEED_SECONDS: u64 = 60;
 const SLOW: [&str; 4] = ["raft::chaos::", "wal::attack", "wal::power_loss::", "kv::model::"];
 /// The simulator's exit status without a seed that failed: a sometimes-point was missed.
 const MISSED: i32 = 1;
+/// The program of the tests of clusters.
+pub(crate) const CLUSTERED: &str = "clustered";
 /// Tests that are looked at of those that fail at once.
 const FAILED_TESTS_MAX: usize = 8;
 
 /// What is asked of a runner.
+#[derive(Clone, Copy)]
 pub(crate) struct Asked {
     pub(crate) seeds: u64,
     /// Seeds, or tests, at a time.
@@ -72,13 +79,15 @@ fn stages(caught_by: &str, asked: &Asked) -> Vec<Stage> {
     if asked.sim_only {
         return vec![seeds(0, asked.seeds)];
     }
-    let word = caught_by.split([' ', ',', ';', '`']).find(|word| word.contains("::"));
-    let named = word.map(|name| Stage::Tests(Filter::Named(name.to_owned())));
+    let named = named_test(caught_by).map(|name| Stage::Tests(Filter::Named(name.to_owned())));
     let after = if named.is_some() { 0 } else { glance };
+    // Where there are enough, those that came before once more: a state that is reached no more is
+    // then missed as in a run of the simulator alone. Only survivors come here.
+    let tried = if asked.seeds < SEEDS_FOR_POINTS { first } else { 0 };
     let rest = [
         seeds(after, first),
         Stage::Tests(Filter::Quick),
-        seeds(first, asked.seeds),
+        seeds(tried, asked.seeds),
         Stage::Tests(Filter::Slow),
     ];
     [named.unwrap_or(seeds(0, glance))].into_iter().chain(rest).collect()
@@ -119,6 +128,15 @@ impl<P: Programs> Judge<'_, P> {
         Ok(Verdict::Survived { seeds: self.asked.seeds })
     }
 
+    /// What becomes of a program with the bug. It must hang twice: a machine that stands still for
+    /// a while is no bug.
+    fn with_bug(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
+        match self.programs.with_bug(suite, limit)? {
+            End::Hung => self.programs.with_bug(suite, limit),
+            ended @ (End::Passed | End::Failed { .. }) => Ok(ended),
+        }
+    }
+
     fn passes_without(&self, suite: &Suite, limit: Duration) -> Result<bool, String> {
         Ok(matches!(self.programs.without(suite, limit)?, End::Passed))
     }
@@ -128,7 +146,7 @@ impl<P: Programs> Judge<'_, P> {
         while after < last {
             let suite = simulator(after, last - after, self.asked.jobs);
             let limit = self.limit_of(last - after);
-            let (seed, what) = match self.programs.with_bug(&suite, limit)? {
+            let (seed, what) = match self.with_bug(&suite, limit)? {
                 End::Passed => return Ok(None),
                 End::Hung => {
                     let what = "the simulator".to_owned();
@@ -193,7 +211,7 @@ impl<P: Programs> Judge<'_, P> {
     fn test(&self, filter: &Filter) -> Result<Option<Verdict>, String> {
         let (suites, limit) = tests_of(filter, self.asked.jobs);
         for suite in suites {
-            let (said, how) = match self.programs.with_bug(&suite, limit)? {
+            let (said, how) = match self.with_bug(&suite, limit)? {
                 End::Passed => continue,
                 End::Failed { said, how } => (said, how),
                 End::Hung => {
@@ -247,6 +265,7 @@ fn tests_of(filter: &Filter, jobs: u64) -> (Vec<Suite>, Duration) {
         Filter::Named(name) if name.starts_with("costs::") => {
             (vec![costs(filter, jobs)], LIMIT_MIN)
         }
+        Filter::Named(name) if name.starts_with(CLUSTERS) => (vec![clusters(filter)], TESTS_LIMIT),
         Filter::Named(_) => (vec![directed(filter, jobs)], LIMIT_MIN),
         Filter::Slow => (vec![directed(filter, jobs)], TESTS_LIMIT),
         Filter::Quick => (vec![directed(filter, jobs), units(filter, jobs)], TESTS_LIMIT),
@@ -262,6 +281,7 @@ pub(crate) fn simulator(after: u64, seeds: u64, jobs: u64) -> Suite {
     ];
     let words = numbers.into_iter().flat_map(|(flag, it)| [flag.to_owned(), it.to_string()]);
     Suite {
+        name: "sim",
         build: &["--test", "sim"],
         arguments: words.chain(["--no-shrink".to_owned()]).collect(),
         planted: 0,
@@ -270,17 +290,26 @@ pub(crate) fn simulator(after: u64, seeds: u64, jobs: u64) -> Suite {
 
 /// The tests that stand in the sources.
 pub(crate) fn units(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--lib"], arguments: filtered(filter, jobs), planted: 0 }
+    suite("lib", &["--lib"], filtered(filter, jobs))
 }
 
 /// The directed tests: those that `tree` leaves in.
 pub(crate) fn directed(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--test", "raftd"], arguments: filtered(filter, jobs), planted: 0 }
+    suite("raftd", &["--test", "raftd"], filtered(filter, jobs))
 }
 
 /// What operations cost: for bugs that only make them dearer.
 pub(crate) fn costs(filter: &Filter, jobs: u64) -> Suite {
-    Suite { build: &["--test", "costs"], arguments: filtered(filter, jobs), planted: 0 }
+    suite("costs", &["--test", "costs"], filtered(filter, jobs))
+}
+
+/// Clusters of real processes, one at a time: each has several.
+pub(crate) fn clusters(filter: &Filter) -> Suite {
+    suite(CLUSTERED, &["--features", "ctl", "--test", "raftd"], filtered(filter, 1))
+}
+
+fn suite(name: &'static str, build: &'static [&'static str], arguments: Vec<String>) -> Suite {
+    Suite { name, build, arguments, planted: 0 }
 }
 
 fn filtered(filter: &Filter, jobs: u64) -> Vec<String> {

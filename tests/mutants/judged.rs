@@ -1,9 +1,9 @@
 //! Nothing is said to have noticed a bug that would have failed without it.
 
-use super::judge::{Asked, Judge, Programs};
+use super::judge::{Asked, CLUSTERED, Judge, Programs, SEEDS_FOR_POINTS};
 use super::score::Verdict;
 use super::suite::{End, Suite};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -19,6 +19,7 @@ struct Staged<W: Fn(&Run) -> End, O: Fn(&Run) -> End> {
 struct Run {
     /// The seeds, behind the first and up to the second, if it is the simulator.
     seeds: Option<(u64, u64)>,
+    program: &'static str,
     words: String,
 }
 
@@ -30,7 +31,8 @@ impl Run {
             rest.next().and_then(|text| text.parse::<u64>().ok())
         };
         let range = number("--first").zip(number("--seeds"));
-        Run { seeds: range.map(|(first, seeds)| (first - 1, first - 1 + seeds)), words }
+        let seeds = range.map(|(first, seeds)| (first - 1, first - 1 + seeds));
+        Run { seeds, program: suite.name, words }
     }
 
     fn has(&self, seed: u64) -> bool {
@@ -66,8 +68,17 @@ fn verdict(
     without: impl Fn(&Run) -> End,
     sim_only: bool,
 ) -> Verdict {
+    verdict_of(100, with_bug, without, sim_only)
+}
+
+fn verdict_of(
+    seeds: u64,
+    with_bug: impl Fn(&Run) -> End,
+    without: impl Fn(&Run) -> End,
+    sim_only: bool,
+) -> Verdict {
     let programs = Staged { with_bug, without, notes: RefCell::default() };
-    let asked = Asked { seeds: 100, jobs: 2, sim_only };
+    let asked = Asked { seeds, jobs: 2, sim_only };
     let judge = Judge { programs: &programs, asked: &asked, seed_limit: Duration::from_secs(1) };
     judge.notice("sim", None).unwrap()
 }
@@ -116,6 +127,26 @@ fn a_point_that_enough_seeds_miss_counts_if_they_reach_it_without_the_bug() {
     assert_eq!(verdict(misses, misses, true), SURVIVED);
 }
 
+/// Seeds were simulated in stages of fewer than enough, and only `--sim-only` could see it.
+#[test]
+fn a_point_that_enough_seeds_miss_is_missed_with_directed_tests_and_without_them() {
+    let misses = |run: &Run| match run.seeds {
+        Some((after, last)) if last - after >= SEEDS_FOR_POINTS => failed("FAILED 1 points\n"),
+        Some(_) | None => End::Passed,
+    };
+    for sim_only in [true, false] {
+        for seeds in [SEEDS_FOR_POINTS, SEEDS_FOR_POINTS + 1] {
+            let noticed = verdict_of(seeds, misses, |_| End::Passed, sim_only);
+            assert!(matches!(noticed, Verdict::Died { .. }), "{noticed:?}");
+        }
+        let few = SEEDS_FOR_POINTS - 1;
+        let survived = Verdict::Survived { seeds: few };
+        assert_eq!(verdict_of(few, misses, |_| End::Passed, sim_only), survived);
+    }
+    let enough = format!("ENOUGH_SEEDS: u64 = {SEEDS_FOR_POINTS};");
+    assert!(include_str!("../sim/runner.rs").contains(&enough), "as the simulator says");
+}
+
 #[test]
 fn what_hangs_counts_if_it_does_not_without_the_bug() {
     let hangs = |_: &Run| End::Hung;
@@ -124,6 +155,20 @@ fn what_hangs_counts_if_it_does_not_without_the_bug() {
     let tests_hang = |run: &Run| if run.seeds.is_none() { End::Hung } else { End::Passed };
     assert!(matches!(verdict(tests_hang, |_| End::Passed, false), Verdict::Hung { .. }));
     assert_eq!(verdict(tests_hang, tests_hang, false), SURVIVED);
+}
+
+/// The machine stood still for a while, and what came next was not slow.
+#[test]
+fn what_hangs_only_once_counts_for_nothing() {
+    for sim_only in [true, false] {
+        let hung = Cell::new(false);
+        let hangs_once = |run: &Run| {
+            let is_meant = sim_only == run.seeds.is_some();
+            if is_meant && !hung.replace(true) { End::Hung } else { End::Passed }
+        };
+        assert_eq!(verdict(hangs_once, |_| End::Passed, sim_only), SURVIVED);
+        assert!(hung.get(), "it was run");
+    }
 }
 
 #[test]
@@ -148,4 +193,25 @@ fn a_test_program_that_ends_early_counts_if_it_does_not_without_the_bug() {
     let dies = |run: &Run| if run.seeds.is_none() { aborted("") } else { End::Passed };
     assert!(matches!(verdict(dies, |_| End::Passed, false), Verdict::Died { .. }));
     assert_eq!(verdict(dies, dies, false), SURVIVED);
+}
+
+#[test]
+fn a_test_of_clusters_is_run_if_it_is_named_and_no_other_is() {
+    let noticed = |caught_by: &str, sim_only| {
+        let with_bug = |run: &Run| match run.program {
+            CLUSTERED => failed("test cluster::a::b ... FAILED\n"),
+            _other => End::Passed,
+        };
+        let notes = RefCell::default();
+        let programs = Staged { with_bug, without: |_: &Run| End::Passed, notes };
+        let asked = Asked { seeds: 0, jobs: 2, sim_only };
+        let judge =
+            Judge { programs: &programs, asked: &asked, seed_limit: Duration::from_secs(1) };
+        judge.notice(caught_by, None).unwrap()
+    };
+    let by = Verdict::Test { what: "cluster::a::b".to_owned() };
+    assert_eq!(noticed("cluster::a::b", false), by);
+    let survived = Verdict::Survived { seeds: 0 };
+    assert_eq!(noticed("cluster::a::b", true), survived);
+    assert_eq!(noticed("wal::a::b", false), survived);
 }

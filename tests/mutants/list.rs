@@ -9,6 +9,10 @@
 //! caught by: sim, or a test's name
 //! ```
 //!
+//! `sim` and the directed tests are run for each bug; clusters of real processes are not, unless
+//! `caught by` names a test of theirs (`cluster::…`). That reaches what raftd and raftctl are made
+//! of, if the bug can be woven (`weave.rs`); not the gateway, whose tests are never run here.
+//!
 //! A key stands at the start of its line. A value is the rest of that line and all lines up to the
 //! next key of the block, without empty lines and comments behind it, and without a fence of "```".
 //! Line breaks in `find` match any line break with any indentation and any empty lines: so a block
@@ -25,6 +29,14 @@ use std::path::{Component, Path};
 /// documents and the house rules notice little of what a bug is, and take long.
 pub(crate) const LEFT_OUT: [&str; 5] = ["cluster", "docs", "history", "mutants", "tidy"];
 
+/// Where hardly anything is in a program that is run for planted bugs, beside what has a test in
+/// the same file: that such a bug lives says nothing.
+const CLUSTERS_ALONE: [&str; 5] =
+    ["src/bin/", "src/client/", "src/gateway/", "src/net/", "src/server/"];
+
+/// The tests of clusters.
+pub(crate) const CLUSTERS: &str = "cluster::";
+
 /// A planted bug.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mutant {
@@ -32,6 +44,26 @@ pub(crate) struct Mutant {
     pub(crate) edits: Vec<Edit>,
     /// Who is expected to notice. Who is named here is asked first.
     pub(crate) caught_by: String,
+}
+
+impl Mutant {
+    /// Whether all of it is where only clusters of real processes come.
+    pub(crate) fn is_for_clusters_alone(&self) -> bool {
+        let is_there = |edit: &Edit| CLUSTERS_ALONE.iter().any(|it| edit.file.starts_with(it));
+        self.edits.iter().all(is_there)
+    }
+
+    /// Whether a test of theirs is expected to notice. It never does where there is no gateway.
+    pub(crate) fn names_clusters(&self) -> bool {
+        let is_gateway = |edit: &Edit| edit.file.contains("gateway");
+        named_test(&self.caught_by).is_some_and(|name| name.starts_with(CLUSTERS))
+            && !self.edits.iter().all(is_gateway)
+    }
+}
+
+/// The test that is named, if one is.
+pub(crate) fn named_test(caught_by: &str) -> Option<&str> {
+    caught_by.split([' ', ',', ';', '`']).find(|word| word.contains("::"))
 }
 
 /// One replacement.

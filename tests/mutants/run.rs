@@ -2,14 +2,16 @@
 
 use super::arguments::say;
 use super::judge::{
-    Asked, Filter, Judge, Programs, TESTS_LIMIT, costs, directed, simulator, units,
+    Asked, CLUSTERED, Filter, Judge, Programs, TESTS_LIMIT, clusters, costs, directed, simulator,
+    units,
 };
-use super::list::Mutant;
+use super::list::{Edit, Mutant};
 use super::score::{Judged, Verdict};
 use super::suite::{End, Suite, build, failed_assertion, now, run};
-use super::tree::Tree;
+use super::tree::{For, Tree};
 use super::weave::{Weave, weave};
 use rustix::fs::{FlockOperation, flock};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ pub(crate) struct Runner {
     /// Where those are planted that cannot be woven.
     tree: Tree,
     woven: Woven,
+    clusters: Clusters,
     /// How long a seed may take, on average.
     seed_limit: Duration,
     /// Two runs at a time would plant in each other's copies.
@@ -44,15 +47,22 @@ struct Woven {
 
 impl Woven {
     /// Weaves, and builds. What does not compile there is left out, to be planted alone.
-    fn build(package: &Path, mutants: &[Mutant]) -> Result<Woven, String> {
-        let tree = Tree::copy(package, "woven")
-            .map_err(|why| format!("cannot copy the package: {why}"))?;
+    fn build(package: &Path, mutants: &[Mutant], made_for: For) -> Result<Woven, String> {
+        let name = match made_for {
+            For::QuickTests => "woven",
+            For::Clusters => "clusters",
+        };
+        let copy = || {
+            let copied = Tree::copy(package, name, made_for);
+            copied.map_err(|why| format!("cannot copy the package: {why}"))
+        };
+        let tree = copy()?;
         let mut left_out = BTreeSet::new();
         loop {
             let weave = weave(package, mutants, &left_out)?;
             tree.write(&weave.files).map_err(|why| format!("cannot weave: {why}"))?;
             say(format!("{} of {} bugs in one program", weave.len(), mutants.len()));
-            let errors = match build_all(package, &tree) {
+            let errors = match build_all(package, &tree, made_for) {
                 Ok((programs, made_of)) => return Ok(Woven { weave, tree, programs, made_of }),
                 Err(errors) => errors,
             };
@@ -64,12 +74,12 @@ impl Woven {
             say(format!("planted alone: {}", names.join("; ")));
             left_out.extend(guilty);
             // What was woven once and is not any more must be as it was.
-            Tree::copy(package, "woven").map_err(|why| format!("cannot copy it: {why}"))?;
+            copy()?;
         }
     }
 
     fn run(&self, suite: &Suite, limit: Duration) -> Result<(End, Duration), String> {
-        run(self.tree.root(), &self.programs[suite.name()], suite, limit)
+        run(self.tree.root(), &self.programs[suite.name], suite, limit)
     }
 }
 
@@ -90,17 +100,23 @@ fn guilty_of(errors: &str, weave: &Weave) -> BTreeSet<String> {
 /// Programs by what cargo calls them, and the files that they are made of.
 type Built = (BTreeMap<&'static str, PathBuf>, BTreeSet<String>);
 
-fn build_all(package: &Path, tree: &Tree) -> Result<Built, String> {
+fn build_all(package: &Path, tree: &Tree, made_for: For) -> Result<Built, String> {
     let (mut programs, mut made_of) = (BTreeMap::new(), BTreeSet::new());
     let quick = &Filter::Quick;
-    for suite in [simulator(0, 1, 1), directed(quick, 1), units(quick, 1), costs(quick, 1)] {
+    let suites = match made_for {
+        For::QuickTests => {
+            vec![simulator(0, 1, 1), directed(quick, 1), units(quick, 1), costs(quick, 1)]
+        }
+        For::Clusters => vec![clusters(quick)],
+    };
+    for suite in suites {
         let built = tree.root().join(build(tree.root(), &suite)?);
         // Those of the other tree are built in the same place.
-        let program = package.join("target/mutants").join(suite.name());
+        let program = package.join("target/mutants").join(suite.name);
         // One that an interrupted run left running cannot be written over.
         let _ = fs::remove_file(&program);
         fs::copy(&built, &program).map_err(|why| format!("{built:?}: {why}"))?;
-        let _before = programs.insert(suite.name(), program);
+        let _before = programs.insert(suite.name, program);
         // Beside each program cargo lists, as for make, what it is made of.
         let list = built.with_extension("d");
         let list = fs::read_to_string(&list).map_err(|why| format!("{list:?}: {why}"))?;
@@ -133,9 +149,9 @@ impl Runner {
         asked: Asked,
     ) -> Result<Runner, String> {
         let lock = lock(package)?;
-        let tree = Tree::copy(package, "tree");
+        let tree = Tree::copy(package, "tree", For::QuickTests);
         let tree = tree.map_err(|why| format!("cannot copy the package: {why}"))?;
-        let woven = Woven::build(package, mutants)?;
+        let woven = Woven::build(package, mutants, For::QuickTests)?;
         let seeds = simulator(0, BASELINE_SEEDS, asked.jobs);
         let (end, alone) = woven.run(&seeds, TESTS_LIMIT)?;
         match end {
@@ -148,7 +164,8 @@ impl Runner {
         say(format!("without a bug: {BASELINE_SEEDS} seeds in {:.1} s", alone.as_secs_f64()));
         let seeds = u32::try_from(BASELINE_SEEDS).unwrap_or(u32::MAX);
         let seed_limit = alone.saturating_mul(PATIENCE) / seeds;
-        Ok(Runner { asked, tree, woven, seed_limit, _lock: lock })
+        let clusters = Clusters::of(package, mutants);
+        Ok(Runner { asked, tree, woven, clusters, seed_limit, _lock: lock })
     }
 
     /// Plants a bug, looks who notices, and takes it out again. `earlier` is what became of it in
@@ -159,21 +176,31 @@ impl Runner {
         earlier: Option<&Verdict>,
     ) -> Result<Judged, String> {
         let start = now();
-        if !mutant.edits.iter().any(|edit| self.woven.made_of.contains(&edit.file)) {
-            let file = &mutant.edits[0].file;
-            return Err(format!("no program that is run here is made of {file}"));
+        let clusters = mutant.names_clusters() && !self.asked.sim_only;
+        let not_run = format!("not run by any program here: {}", mutant.edits[0].file);
+        let not_run = not_run + "; see tests/cluster, whose test may be named in `caught by`";
+        let is_here = |edit: &Edit| self.woven.made_of.contains(&edit.file);
+        if !clusters && !mutant.edits.iter().any(is_here) {
+            return Err(not_run);
         }
+        let alone = mutant.is_for_clusters_alone();
         let number = self.woven.weave.number(mutant);
         let sound = if number.is_none() { Some(self.tree.plant(mutant)?) } else { None };
-        let programs = Planted { runner: self, number };
-        let judge = Judge { programs: &programs, asked: &self.asked, seed_limit: self.seed_limit };
+        let programs = Planted { runner: self, mutant, number };
+        // What simulates has no socket.
+        let asked = if alone { Asked { seeds: 0, ..self.asked } } else { self.asked };
+        let judge = Judge { programs: &programs, asked: &asked, seed_limit: self.seed_limit };
         let refused = if number.is_none() { self.refused_by_assertion() } else { None };
         let verdict = refused.map_or_else(|| judge.notice(&mutant.caught_by, earlier), Ok);
         if let Some(sound) = sound {
             let restored = self.tree.restore(sound);
             restored.map_err(|why| format!("cannot take it out: {why}"))?;
         }
-        Ok(Judged { verdict: verdict?, took: start.elapsed() })
+        let verdict = verdict?;
+        if alone && !clusters && matches!(verdict, Verdict::Survived { .. }) {
+            return Err(not_run);
+        }
+        Ok(Judged { verdict, took: start.elapsed() })
     }
 }
 
@@ -200,15 +227,42 @@ fn lock(package: &Path) -> Result<File, String> {
     Ok(lock)
 }
 
+/// raftd, raftctl and the tests that start them, with the bugs that those are to notice.
+struct Clusters {
+    package: PathBuf,
+    mutants: Vec<Mutant>,
+    /// They are built when one of them is judged.
+    woven: OnceCell<Result<Woven, String>>,
+}
+
+impl Clusters {
+    fn of(package: &Path, mutants: &[Mutant]) -> Clusters {
+        let mutants = mutants.iter().filter(|mutant| mutant.names_clusters()).cloned().collect();
+        Clusters { package: package.to_owned(), mutants, woven: OnceCell::new() }
+    }
+
+    fn woven(&self) -> Result<&Woven, String> {
+        let build = || Woven::build(&self.package, &self.mutants, For::Clusters);
+        self.woven.get_or_init(build).as_ref().map_err(Clone::clone)
+    }
+}
+
 /// The programs with one bug.
 struct Planted<'a> {
     runner: &'a Runner,
+    mutant: &'a Mutant,
     /// That of a bug that is woven; else it stands in the tree.
     number: Option<u32>,
 }
 
 impl Programs for Planted<'_> {
     fn with_bug(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
+        if suite.name == CLUSTERED {
+            let woven = self.runner.clusters.woven()?;
+            let planted = woven.weave.number(self.mutant);
+            let planted = planted.ok_or("real clusters run no bug that is planted alone")?;
+            return Ok(woven.run(&Suite { planted, ..suite.clone() }, limit)?.0);
+        }
         if let Some(planted) = self.number {
             return Ok(self.runner.woven.run(&Suite { planted, ..suite.clone() }, limit)?.0);
         }
@@ -218,7 +272,9 @@ impl Programs for Planted<'_> {
     }
 
     fn without(&self, suite: &Suite, limit: Duration) -> Result<End, String> {
-        Ok(self.runner.woven.run(suite, limit)?.0)
+        let clustered = suite.name == CLUSTERED;
+        let woven = if clustered { self.runner.clusters.woven()? } else { &self.runner.woven };
+        Ok(woven.run(suite, limit)?.0)
     }
 
     fn note(&self, words: String) {

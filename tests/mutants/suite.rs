@@ -1,7 +1,8 @@
 //! A test program of the copy: building it, running it within a limit, reading what it says.
 
 use super::weave::PLANTED;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,18 +18,13 @@ const SAID_MAX: usize = 4 << 20;
 /// A test program, by how it is built and started.
 #[derive(Clone)]
 pub(crate) struct Suite {
+    /// Of its program, and of no other.
+    pub(crate) name: &'static str,
     /// What cargo builds.
     pub(crate) build: &'static [&'static str],
     pub(crate) arguments: Vec<String>,
     /// The bug that is in force, of those in the program.
     pub(crate) planted: u32,
-}
-
-impl Suite {
-    /// What cargo builds, as a file's name.
-    pub(crate) fn name(&self) -> &'static str {
-        self.build.last().expect("cargo is told what to build").trim_start_matches('-')
-    }
 }
 
 /// How a program ended.
@@ -165,8 +161,24 @@ fn both_end(ended: &mpsc::Receiver<()>, start: Instant, limit: Duration) -> bool
     })
 }
 
+/// Ends a program, and the servers that it has started.
 fn end(child: &mut Child) -> Result<(), String> {
-    child.kill().map_err(|why| format!("cannot end a program that hangs: {why}"))
+    let started = started_by(&child.id().to_string());
+    child.kill().map_err(|why| format!("cannot end a program that hangs: {why}"))?;
+    for pid in started.iter().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+        // Who has ended meanwhile is what was wanted.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    Ok(())
+}
+
+/// The processes that one has started, and those that they have: any thread may have.
+fn started_by(process: &str) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")));
+    let lists: Vec<String> = lists.map(Result::unwrap_or_default).collect();
+    let own = lists.iter().flat_map(|list| list.split_whitespace());
+    own.flat_map(|pid| [vec![pid.to_owned()], started_by(pid)].concat()).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long a mutant lives is printed, and limited")]

@@ -10,6 +10,15 @@ use std::path::{Path, PathBuf};
 const PARTS: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "protocol.md", "src", "tests", "bench", "scripts"];
 
+/// What a copy is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum For {
+    /// The simulator and the directed tests.
+    QuickTests,
+    /// The tests of clusters, with the programs that those start.
+    Clusters,
+}
+
 pub(crate) struct Tree {
     root: PathBuf,
 }
@@ -20,7 +29,7 @@ pub(crate) struct Sound(BTreeMap<String, String>);
 impl Tree {
     /// Makes the copy equal to the package. Only what differs is written, so that only that is
     /// built anew.
-    pub(crate) fn copy(package: &Path, name: &str) -> io::Result<Tree> {
+    pub(crate) fn copy(package: &Path, name: &str, made_for: For) -> io::Result<Tree> {
         let root = package.join("target/mutants").join(name);
         fs::create_dir_all(&root)?;
         for part in PARTS {
@@ -28,11 +37,11 @@ impl Tree {
         }
         // With a bug planted, everything that these name is built and linked anew.
         let (manifest, tests) = ("Cargo.toml", "tests/main.rs");
-        fs::write(
-            root.join(manifest),
-            lean_manifest(&fs::read_to_string(package.join(manifest))?),
-        )?;
-        fs::write(root.join(tests), lean_tests(&fs::read_to_string(package.join(tests))?))?;
+        let text = fs::read_to_string(package.join(manifest))?;
+        fs::write(root.join(manifest), lean_manifest(&text, made_for))?;
+        if made_for == For::QuickTests {
+            fs::write(root.join(tests), lean_tests(&fs::read_to_string(package.join(tests))?))?;
+        }
         Ok(Tree { root })
     }
 
@@ -77,11 +86,13 @@ overflowing_literals = \"warn\"
 unconditional_panic = \"warn\"
 ";
 
-/// The manifest without programs, benches, lints and this runner; and without the features that
-/// only the programs need, so that all tests share one build of the library.
-fn lean_manifest(manifest: &str) -> String {
+/// The manifest without benches, lints and this runner. Without the programs too, if nothing starts
+/// them, and without the features that only they need, so that all tests share one build of the
+/// library.
+fn lean_manifest(manifest: &str, made_for: For) -> String {
     let tables = manifest.split("\n[").enumerate().filter(|(_, table)| {
-        let program = table.starts_with("[bin]]") || table.starts_with("[bench]]");
+        let unused = made_for == For::QuickTests && table.starts_with("[bin]]");
+        let program = unused || table.starts_with("[bench]]");
         !program && !table.starts_with("lints.") && !table.contains("name = \"mutants\"")
     });
     let tables = tables.map(|(nth, table)| if nth == 0 { "" } else { "\n[" }.to_owned() + table);

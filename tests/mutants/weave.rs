@@ -140,7 +140,9 @@ impl Weave {
         let (mut woven, mut at) = (String::new(), 0);
         for (body, all) in bodies {
             woven.push_str(&text[at..body.start]);
-            woven.push_str("{ match crate::planted() {\n");
+            // A program asks the library.
+            let library = if file.starts_with("src/bin/") { "raftd" } else { "crate" };
+            woven.push_str(&format!("{{ match {library}::planted() {{\n"));
             for (number, name, changed) in all {
                 let first = line_of(&woven);
                 woven.push_str(&format!("{number} => {changed}\n"));

@@ -1,7 +1,7 @@
 //! What is woven into one program is what can be, and a program is run within its bounds.
 
 use super::list::{Mutant, parse};
-use super::suite::{End, Suite, failed_assertion, run};
+use super::suite::{End, Suite, failed_assertion, now, run};
 use super::weave::weave;
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,14 +13,15 @@ use tempfile::TempDir;
 const SOURCE: &str = "const ONE: u32 = 1;\n\npub fn f(a: u32) -> u32 {\n    let b = a + ONE;\n    \
                       b * 2\n}\n\npub fn g() -> u32 {\n    7\n}\n";
 
-/// A package of two sources.
+/// A package of a few sources.
 fn package() -> TempDir {
     let package = tempfile::tempdir().unwrap();
-    for folder in ["src", "tests"] {
-        fs::create_dir(package.path().join(folder)).unwrap();
+    for folder in ["src/bin", "tests"] {
+        fs::create_dir_all(package.path().join(folder)).unwrap();
     }
     fs::write(package.path().join("src/lib.rs"), "pub mod m;\n").unwrap();
     fs::write(package.path().join("src/m.rs"), SOURCE).unwrap();
+    fs::write(package.path().join("src/bin/p.rs"), SOURCE).unwrap();
     fs::write(package.path().join("tests/t.rs"), SOURCE).unwrap();
     package
 }
@@ -41,6 +42,7 @@ fn only_what_can_be_woven_is() {
         bug("outside", "src/m.rs", &[("ONE: u32 = 1", "ONE: u32 = 2")]),
         bug("a brace too few", "src/m.rs", &[("b * 2", "if b > 1 { b")]),
         bug("a brace too many", "src/m.rs", &[("b * 2", "b }")]),
+        bug("in a program", "src/bin/p.rs", &[("a + ONE", "a")]),
         bug("no part of the library", "tests/t.rs", &[("a + ONE", "a")]),
         bug("one in the other", "src/m.rs", &[("a + ONE", "a + TWO"), ("TWO", "3")]),
         bug(
@@ -52,7 +54,8 @@ fn only_what_can_be_woven_is() {
     let weave = weave(package.path(), &bugs, &BTreeSet::new()).unwrap();
     let woven: Vec<&str> =
         bugs.iter().filter(|bug| weave.number(bug).is_some()).map(|bug| &*bug.name).collect();
-    assert_eq!(woven, ["in a body", "twice in it", "in another"]);
+    assert_eq!(woven, ["in a body", "twice in it", "in another", "in a program"]);
+    assert!(weave.files["src/bin/p.rs"].contains("match raftd::planted() {"));
     assert!(!weave.files.contains_key("tests/t.rs"));
     assert!(weave.files["src/m.rs"].contains("_ => {\n    let b = a + ONE;\n    b * 2\n}"));
 }
@@ -60,7 +63,7 @@ fn only_what_can_be_woven_is() {
 /// What becomes of a line of shell.
 fn shell(line: &str, limit: Duration) -> End {
     let arguments = vec!["-c".to_owned(), line.to_owned()];
-    let suite = Suite { build: &["--test", "sim"], arguments, planted: 7 };
+    let suite = Suite { name: "sh", build: &[], arguments, planted: 7 };
     run(Path::new("/"), Path::new("/bin/sh"), &suite, limit).unwrap().0
 }
 
@@ -76,6 +79,10 @@ fn a_program_is_run_within_bounds_of_time_and_memory() {
     let End::Failed { how, .. } = shell("kill -ABRT $$", minute) else { panic!("it passes") };
     assert_eq!((how.code(), how.signal()), (None, Some(6)));
     assert!(matches!(shell("while :; do :; done", Duration::from_millis(50)), End::Hung));
+    // What it has started ends as well, before it holds its ends of the pipes for a minute.
+    let started = now();
+    assert!(matches!(shell("sleep 60; :", Duration::from_millis(500)), End::Hung));
+    assert!(started.elapsed() < minute);
     // What the bound was set to may be seen a moment after the start.
     let bounded = "until [ $(ulimit -d) != unlimited ]; do :; done; [ $(ulimit -c) = 0 ]";
     assert!(matches!(shell(bounded, minute), End::Passed));

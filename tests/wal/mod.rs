@@ -15,3 +15,4 @@ mod room;
 pub(crate) mod sim_disk;
 mod snapshots;
 pub(crate) mod support;
+mod traced;

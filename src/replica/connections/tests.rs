@@ -55,3 +55,26 @@ fn who_does_not_read_what_it_asked_for_holds_no_reads_of_others_back() {
         assert_eq!(closing, expected, "{bytes} bytes of reads are held back");
     }
 }
+
+/// None of them has more than its share, and together they would have more than there is.
+#[test]
+fn who_does_not_read_is_closed_when_all_together_leave_too_much_unread() {
+    let mut connections = Connections::default();
+    let id = |slot| ConnectionId::new(slot, 1);
+    let share = limits::CONNECTION_OUT_HIGH_WATER;
+    let (mut slot, mut closing) = (0, Vec::new());
+    while closing.is_empty() {
+        slot += 1;
+        connections.open(id(slot), Party::Client);
+        connections.write(id(slot), |out| out.resize(share, 0));
+        connections.take_closing(&mut closing);
+        assert!(connections.client_out_bytes <= limits::CLIENT_OUT_BYTES_MAX, "{slot} clients");
+    }
+    assert_eq!(closing, [id(slot)], "whoever came last");
+    assert_eq!(connections.client_out_bytes, limits::CLIENT_OUT_BYTES_MAX);
+    // Who has next to nothing unread is answered all the same.
+    let modest = id(slot + 1);
+    connections.open(modest, Party::Client);
+    connections.write(modest, |out| out.resize(limits::CLIENT_OUT_FLOOR, 0));
+    assert_eq!(connections.unsent(modest).len(), limits::CLIENT_OUT_FLOOR);
+}

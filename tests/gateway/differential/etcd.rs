@@ -1,8 +1,9 @@
 //! A real etcd beside the gateway: one process, in a directory that goes away with it.
 
-use crate::harness::{PATIENCE, free_address, not_tested};
+use crate::harness::{PATIENCE, free_address};
 use crate::patience::eventually;
 use crate::program::Clients;
+use crate::untested::not_tested;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;

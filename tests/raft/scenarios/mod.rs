@@ -68,6 +68,7 @@ mod listeners;
 mod marks;
 mod members;
 pub(crate) mod nodes;
+mod peers;
 mod print;
 mod ranges;
 mod replays;

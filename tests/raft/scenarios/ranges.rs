@@ -1,10 +1,11 @@
 //! Ranges that take many turns, of clients that go away, and of a server whose state comes anew.
 
 use super::nodes::{Answer, Nodes, Tuning};
-use raftd::limits::WorkingLimits;
+use raftd::limits::{WAITING_READ_BYTES_MAX, WorkingLimits};
 use raftd::replica::ConnectionId;
 use raftd::types::Revision;
-use raftd::wire::client::Command;
+use raftd::wire::client::{Command, Consistency, RangeArgs};
+use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
 
@@ -116,4 +117,30 @@ fn who_does_not_read_a_long_answer_is_left_after_half_a_minute() {
     nodes.pass(2_000 * MS);
     assert_eq!(nodes.kept_for_ranges(1), None);
     assert_eq!(nodes.unread_bytes(1, connection), 0);
+}
+
+/// Each of them keeps what it asks, of whatever size, until it has ended.
+#[test]
+fn what_ranges_under_way_ask_counts_as_reads_that_wait() {
+    const ENDS: usize = 3;
+    let (mut nodes, small) = long_answer();
+    let end = vec![0xff; WAITING_READ_BYTES_MAX / ENDS - 4_096];
+    let args = |end| {
+        let consistency = Consistency::Serializable;
+        RangeArgs { end, consistency, ..RangeArgs::of_key(b"a") }
+    };
+    let mut under_way = vec![small];
+    for _ in 0..ENDS {
+        under_way.push(nodes.range_unread(1, &args(&end)));
+        nodes.pass(10 * MS);
+    }
+    let ask = |nodes: &mut Nodes| {
+        let (number, _) = nodes.range(1, &args(&end[..20_000]));
+        nodes.pass(200 * MS);
+        nodes.answers.remove(&number)
+    };
+    let busy = Error::Busy { what: "too many reads wait".into() };
+    assert_eq!(ask(&mut nodes), Some(Answer::Failed(busy)));
+    under_way.into_iter().for_each(|connection| nodes.hang_up(1, connection));
+    assert_eq!(ask(&mut nodes), Some(Answer::Done));
 }

@@ -18,9 +18,10 @@ mod programs;
 use super::before_both;
 use super::etcd::Etcd;
 use super::json::strip;
-use crate::harness::{Cluster, PATIENCE, not_tested};
+use crate::harness::{Cluster, PATIENCE};
 use crate::patience::eventually;
 use crate::program::{Gateway, block_on};
+use crate::untested::not_tested;
 use programs::{Endless, Run, etcdctl, is_here, run};
 use serde_json::Value;
 

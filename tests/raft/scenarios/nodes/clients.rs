@@ -54,8 +54,16 @@ impl Nodes {
     /// Asks for all keys as a server has them through a new connection.
     pub(in crate::raft) fn read_all(&mut self, nth: usize) -> (u64, ConnectionId) {
         let consistency = Consistency::Serializable;
-        let args = RangeArgs { end: &[0], consistency, ..RangeArgs::of_key(&[0]) };
-        self.ask(nth, |bytes, number| range_request(bytes, number, &args))
+        self.range(nth, &RangeArgs { end: &[0], consistency, ..RangeArgs::of_key(&[0]) })
+    }
+
+    /// Asks for a range through a new connection.
+    pub(in crate::raft) fn range(
+        &mut self,
+        nth: usize,
+        args: &RangeArgs<'_>,
+    ) -> (u64, ConnectionId) {
+        self.ask(nth, |bytes, number| range_request(bytes, number, args))
     }
 
     /// The lowest revision that a server keeps for ranges under way.

@@ -1,6 +1,6 @@
 //! Clients that watch, and do not read what comes.
 
-use super::Nodes;
+use super::{End, Nodes, is_at};
 use raftd::replica::ConnectionId;
 use raftd::types::Revision;
 use raftd::wire::client::{RangeArgs, range_request};
@@ -37,6 +37,30 @@ impl Nodes {
         let (_, connection) = self.ask(nth, |bytes, number| {
             (0..times).for_each(|_| range_request(bytes, number, &args));
         });
+        self.unread.push(connection);
+        connection
+    }
+
+    /// Asks for a range through such a connection.
+    pub(in crate::raft) fn range_unread(
+        &mut self,
+        nth: usize,
+        args: &RangeArgs<'_>,
+    ) -> ConnectionId {
+        let (_, connection) = self.range(nth, args);
+        self.unread.push(connection);
+        connection
+    }
+
+    /// Server `to` reads nothing more of what `from` asks of it; that connection of `from`.
+    pub(in crate::raft) fn stop_reading_from(&mut self, from: usize, to: usize) -> ConnectionId {
+        // Who dialed is the first end.
+        let dialed = |[one, other]: [End; 2]| match one {
+            End::Node(nth, id) if nth == from && is_at(other, to) => Some(id),
+            End::Node(..) | End::Client => None,
+        };
+        let mut newest = self.pipes.iter().rev();
+        let connection = newest.find_map(|pipe| dialed(pipe.ends)).expect("they are connected");
         self.unread.push(connection);
         connection
     }
