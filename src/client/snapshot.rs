@@ -11,7 +11,7 @@ use super::cluster::Client;
 use super::connection::Connection;
 use super::error::{Attempt, ConnectionError, Error, Why};
 
-/// Files that were begun and broke off, after which we give up.
+/// Attempts that broke off after something had come, after which we give up.
 const BROKEN_MAX: usize = 5;
 
 /// Whether the one who is handed pieces wants more.
@@ -39,9 +39,9 @@ pub enum Piece<'a> {
 enum End {
     Whole(SnapshotId),
     Unwanted,
-    /// In vain, before the first piece or behind it.
+    /// In vain, before anything came or after a word or a piece.
     Broke {
-        begun: bool,
+        heard: bool,
         attempt: Attempt,
     },
     Refused(Error),
@@ -49,8 +49,9 @@ enum End {
 
 impl Client {
     /// Hands the file of a snapshot to `take`, piece by piece: the store with every write that was
-    /// acknowledged before. Any node serves; the timeout is how long it may say nothing. `None`:
-    /// `take` did not want more.
+    /// acknowledged before. Any node serves. The timeout is how long nobody may say anything: it
+    /// begins anew with each word and piece, so that others are asked when a node falls silent that
+    /// was at it for long. `None`: `take` did not want more.
     pub fn snapshot(
         &mut self,
         take: &mut dyn FnMut(Piece<'_>) -> Goes,
@@ -69,7 +70,7 @@ impl Client {
                     Some((endpoint, source)) => End::Refused(Error::Refused { endpoint, source }),
                     None => {
                         let (endpoint, why) = (endpoint.clone(), Why::Connection(why));
-                        End::Broke { begun: false, attempt: Attempt { endpoint, why } }
+                        End::Broke { heard: false, attempt: Attempt { endpoint, why } }
                     }
                 },
             };
@@ -77,9 +78,9 @@ impl Client {
                 End::Whole(id) => return Ok(Some(id)),
                 End::Unwanted => return Ok(None),
                 End::Refused(error) => return Err(error),
-                End::Broke { begun, attempt } => {
+                End::Broke { heard, attempt } => {
                     last_words.insert(attempt.endpoint, attempt.why);
-                    if begun {
+                    if heard {
                         broken += 1;
                         deadline = self.deadline();
                     }
@@ -105,40 +106,41 @@ fn receive(
     take: &mut dyn FnMut(Piece<'_>) -> Goes,
 ) -> End {
     let endpoint = connection.endpoint().to_owned();
-    let mut expected = 0;
-    let broke = |begun: u64, why| {
+    let (mut expected, mut heard) = (0, false);
+    let broke = |heard, why| {
         let attempt = Attempt { endpoint: endpoint.clone(), why };
-        End::Broke { begun: begun > 0, attempt }
+        End::Broke { heard, attempt }
     };
     let unasked =
         || Why::Connection(ConnectionError::Reply { endpoint: endpoint.clone(), source: None });
     let id = connection.snapshot();
     if let Err(why) = connection.flush(patience()) {
-        return broke(0, Why::Connection(why));
+        return broke(heard, Why::Connection(why));
     }
     loop {
         let reply = match connection.receive(patience()) {
             Ok(reply) => reply,
-            Err(why) => return broke(expected, Why::Connection(why)),
+            Err(why) => return broke(heard, Why::Connection(why)),
         };
         if let ReplyBody::Error(source) = reply.body {
             return match source.advice() {
-                Advice::AskAgain => broke(expected, Why::Answer(source)),
+                Advice::AskAgain => broke(heard, Why::Answer(source)),
                 Advice::GiveUp | Advice::Unknown => {
                     End::Refused(Error::Refused { endpoint, source })
                 }
             };
         }
         let (true, ReplyBody::Snapshot(piece)) = (reply.id == id, reply.body) else {
-            return broke(expected, unasked());
+            return broke(heard, unasked());
         };
+        heard = true;
         let goes = if piece.snapshot == SnapshotId::default() {
             take(Piece::NotYet { endpoint: &endpoint })
         } else if piece.offset == expected {
             expected += u64::try_from(piece.bytes.len()).unwrap_or(u64::MAX);
             take(Piece::Bytes(piece))
         } else {
-            return broke(expected, unasked());
+            return broke(heard, unasked());
         };
         match goes {
             Goes::Nowhere => return End::Unwanted,

@@ -15,11 +15,12 @@
 //! follows gives up what it promised too: nobody's lease rests on it any more. That leader's own
 //! are over, and those of the leaders before were when it was elected.
 
-use super::Raft;
+use super::log::Log;
 use super::message::Message;
 use super::output::{Notice, TransferError};
 use super::progress::Peer;
 use super::role::{Leader, Role};
+use super::{Raft, Settings};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::types::{Instant, LogPosition, LogRange, NodeId, Term};
 use std::cmp::Reverse;
@@ -46,14 +47,9 @@ impl Raft {
             return Err(TransferError::Unreachable { target });
         };
         // Proposals wait while it catches up: only if that is a matter of a full pipeline.
-        let missing = LogRange::new(peer.match_index, self.log.last().index);
-        let overhead = missing.count().saturating_mul(ENTRY_OVERHEAD_BYTES);
-        // What a snapshot has to bring first has no size in the log.
-        let held = peer.match_index >= self.log.base().index;
-        let bytes = if held { self.log.bytes_in(missing) } else { u64::MAX };
-        let bytes = bytes.saturating_add(overhead);
-        if bytes > self.settings.in_flight_bytes_max {
-            return Err(TransferError::Behind { target, entries: missing.count() });
+        if is_far_behind(peer, &self.log, &self.settings) {
+            let entries = missing(peer, &self.log).count();
+            return Err(TransferError::Behind { target, entries });
         }
         let deadline = now.after_ns(self.settings.election_timeout_ns);
         leader.begin_transfer(target, deadline);
@@ -69,8 +65,9 @@ impl Raft {
     }
 
     /// As leader, the connected voter that is furthest and stays a voter. Others come before one
-    /// that has no room for entries, and before those who were asked and did not take over, of whom
-    /// it is the turn of who was asked longest ago: any of them may be unable for ever.
+    /// that is too far behind to be handed anything, one that has no room for entries, and those
+    /// who were asked and did not take over, of whom it is the turn of who was asked longest ago:
+    /// any of them may be unable for ever.
     pub fn successor(&self, now: Instant) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };
         let configuration = self.log.configuration();
@@ -80,8 +77,11 @@ impl Raft {
             answers && configuration.keeps_vote(peer.id)
         });
         let asked = |peer: &Peer| leader.passed_over.iter().position(|id| *id == peer.id);
-        able.max_by_key(|peer| (!peer.lacks_room(), Reverse(asked(peer)), peer.match_index))
-            .map(|peer| peer.id)
+        let rank = |peer: &&Peer| {
+            let near = !is_far_behind(peer, &self.log, &self.settings);
+            (near, !peer.lacks_room(), Reverse(asked(peer)), peer.match_index)
+        };
+        able.max_by_key(rank).map(|peer| peer.id)
     }
 
     /// Gives up what has become pointless, and tells a target that has everything.
@@ -137,4 +137,19 @@ impl Raft {
         };
         next && ours && handed_over
     }
+}
+
+/// What is not known to be in its log.
+fn missing(peer: &Peer, log: &Log) -> LogRange {
+    LogRange::new(peer.match_index, log.last().index)
+}
+
+/// Whether it lacks more than may be on its way to it at a time.
+fn is_far_behind(peer: &Peer, log: &Log, settings: &Settings) -> bool {
+    let missing = missing(peer, log);
+    let overhead = missing.count().saturating_mul(ENTRY_OVERHEAD_BYTES);
+    // What a snapshot has to bring first has no size in the log.
+    let held = peer.match_index >= log.base().index;
+    let bytes = if held { log.bytes_in(missing) } else { u64::MAX };
+    bytes.saturating_add(overhead) > settings.in_flight_bytes_max
 }

@@ -1,10 +1,10 @@
 //! A snapshot of ours on its way out, to followers that need what the log no longer holds.
 //!
 //! Each transfer has a connection of its own, so that it never delays an `Append`. It begins with
-//! a question (a piece without bytes); the answer says from where on. A few pieces are out at once;
-//! every answer names what is durable over there. After a broken connection the same snapshot goes
-//! on from there; a transfer keeps its snapshot though a newer one comes into force, or one that is
-//! slower than the snapshots follow each other would never end.
+//! a question (a piece without bytes); the answer says from where on. One piece is out at a time,
+//! and its answer names what is durable over there, so a broken connection costs one piece at most:
+//! after it the same snapshot goes on from there. A transfer keeps its snapshot though a newer one
+//! comes into force, or one that is slower than the snapshots follow each other would never end.
 
 use super::connections::{ConnectionId, Party};
 use super::peers::HANDSHAKE_NS;

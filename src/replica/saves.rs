@@ -3,7 +3,8 @@
 //! ```text
 //! asked      → a read round: what is committed by now has this index
 //! confirmed  → applied up to there; a snapshot in force at or above it: the one there is, or a
-//!              fresh one, made as every snapshot is (`snapshots`); meanwhile a word now and then
+//!              fresh one, made as every snapshot is (`snapshots`); meanwhile a word now and then,
+//!              and a refusal if nothing moves: another server may have it
 //! sending    → pieces of its file, one at a time, each when the client has read the one before
 //! ```
 //!
@@ -31,6 +32,10 @@ const WORD_NS: u64 = 1_000_000_000;
 /// A client that takes no byte for so long is left. Nanoseconds.
 const PATIENCE_NS: u64 = 30_000_000_000;
 
+/// A client is not kept waiting for a snapshot that gets no nearer for so long: as long as the disk
+/// is full, say, on which a follower is sent one. Nanoseconds.
+const STUCK_NS: u64 = 30_000_000_000;
+
 /// How far a save is.
 #[derive(Debug)]
 enum Step {
@@ -56,9 +61,30 @@ struct Save {
     number: u64,
     waiter: Waiter,
     asker: Asker,
+    asked_at: Instant,
     step: Step,
     /// When a word is due, or the patience ends.
     due_at: Instant,
+}
+
+/// What a server gets on with while clients wait for its snapshot: the furthest of each.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Reach {
+    applied: LogIndex,
+    in_force: LogIndex,
+    /// Of the snapshot that it is sent. Another one, or the same anew, is no progress until there
+    /// is more of it than there was. Bytes.
+    received: u64,
+}
+
+impl Reach {
+    fn or_further(self, other: Reach) -> Reach {
+        Reach {
+            applied: self.applied.max(other.applied),
+            in_force: self.in_force.max(other.in_force),
+            received: self.received.max(other.received),
+        }
+    }
 }
 
 /// All of them.
@@ -67,6 +93,9 @@ pub(super) struct Saves {
     list: Vec<Save>,
     /// How many there ever were.
     begun: u64,
+    /// How far the server was since somebody waits, and when it last got on.
+    reach: Reach,
+    moved_at: Instant,
 }
 
 impl Saves {
@@ -116,9 +145,13 @@ impl Node {
         }
         let waiter = Waiter { connection: id, request: request.id };
         self.connections.wait(id);
+        if self.saves.list.is_empty() {
+            self.saves.reach = Reach::default();
+        }
         self.saves.begun += 1;
         let (number, due_at) = (self.saves.begun, now.after_ns(WORD_NS));
-        self.saves.list.push(Save { number, waiter, asker, step: Step::Asked, due_at });
+        let step = Step::Asked;
+        self.saves.list.push(Save { number, waiter, asker, asked_at: now, step, due_at });
         Ok(())
     }
 
@@ -144,6 +177,7 @@ impl Node {
         while let Some(place) = self.saves.list.iter().position(lost) {
             self.end_save(place, &self.unconfirmed());
         }
+        self.refuse_stuck_saves(now);
         let connections = &mut self.connections;
         // Whoever hung up is forgotten once the core has answered what it was asked for them.
         self.saves.list.retain(|save| {
@@ -187,6 +221,45 @@ impl Node {
         for (number, source, offset, length) in pieces {
             self.wal.read_piece(PieceFor::Client(number), &source, (offset, length), None);
         }
+    }
+
+    /// Who waits for a snapshot that gets no nearer hears why.
+    fn refuse_stuck_saves(&mut self, now: Instant) {
+        self.note_reach(now);
+        let moved_at = self.saves.moved_at;
+        let stuck = |save: &Save| match save.step {
+            Step::Confirmed(_) => save.asked_at.max(moved_at).after_ns(STUCK_NS) <= now,
+            Step::Asked | Step::Confirming(_) | Step::Lost | Step::Sending { .. } => false,
+        };
+        while let Some(place) = self.saves.list.iter().position(stuck) {
+            let why = self.why_stuck();
+            log::warn!("refused a save node={} why={why}", self.identity.node);
+            self.end_save(place, &Error::NotReady { why: why.into() });
+        }
+    }
+
+    fn note_reach(&mut self, now: Instant) {
+        let (received, size) = self.received();
+        let in_force = self.wal.snapshot().map_or(LogIndex::ZERO, |it| it.id.position.index);
+        let here = Reach { applied: self.store.applied(), in_force, received };
+        // What was received is loaded in slices.
+        let loads = size > 0 && received == size && self.receiving_wake_at() != Instant::FAR;
+        let saves = &mut self.saves;
+        let further = saves.reach.or_further(here);
+        if further != saves.reach || loads || self.wal.snapshot_under_way() {
+            (saves.reach, saves.moved_at) = (further, now);
+        }
+    }
+
+    fn why_stuck(&self) -> String {
+        let what = if self.is_receiving() {
+            let (received, size) = self.received();
+            format!("the snapshot that it is sent, of which it has {received} of {size} bytes")
+        } else {
+            format!("its log, of which it has applied {}", self.store.applied())
+        };
+        let full = if self.wal.out_of_space() { "; its disk is full" } else { "" };
+        format!("this server gets no further with {what}{full}")
     }
 
     /// Whoever may not have the store hears so once this server has applied all that was committed

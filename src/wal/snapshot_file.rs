@@ -61,6 +61,13 @@ pub(super) fn part_name(id: SnapshotId) -> String {
     format!("{}.part", stem(id))
 }
 
+/// Whether the file of that name is of a snapshot, or of a part of one, that ends at `index` or
+/// before. Names begin with the index, in digits of one length: they are in its order.
+pub(super) fn stands_for_at_most(name: &str, index: LogIndex) -> bool {
+    let next = format!("{SNAP}/{:020}", index.next().get());
+    name < next.as_str()
+}
+
 fn stem(id: SnapshotId) -> String {
     let SnapshotId { position: LogPosition { term, index }, bytes, crc } = id;
     format!("{SNAP}/{:020}-{:020}-{bytes}-{crc:08x}", index.get(), term.get())

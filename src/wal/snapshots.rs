@@ -22,7 +22,9 @@ use super::identity::Identity;
 use super::segment::Segment;
 use super::snapshot_draft::Draft;
 use super::snapshot_event::{Piece, PieceFor, SnapshotEvent};
-use super::snapshot_file::{Block, SNAP, SnapshotCheck, SnapshotHead, part_name, snapshot_name};
+use super::snapshot_file::{
+    Block, SNAP, SnapshotCheck, SnapshotHead, part_name, snapshot_name, stands_for_at_most,
+};
 use super::snapshot_part::Part;
 use super::snapshot_source::SnapshotSource;
 use super::{Mark, Wal};
@@ -265,6 +267,16 @@ impl Snapshots {
         }
     }
 
+    /// Nobody sends the snapshots up to `in_force` any more of which an earlier process received a
+    /// part: the log has brought what they stand for. The next start would remove it too.
+    fn drop_overtaken(&mut self, in_force: LogIndex) {
+        let overtaken = |name: &mut String| stands_for_at_most(name, in_force);
+        let names: Vec<_> = self.left_over.extract_if(.., overtaken).collect();
+        if !names.is_empty() {
+            self.remove(SNAP, names, Vec::new());
+        }
+    }
+
     fn abandon_part(&mut self) {
         if let Some(part) = self.part.take() {
             self.disown(Purpose::Part);
@@ -427,7 +439,10 @@ impl Wal {
         let free = |segment| -> Box<dyn Any + Send> { Box::new(segment) };
         let garbage = dead.into_iter().map(free).collect();
         self.snapshots.remove(LOG, names, garbage);
-        if let Some(old) = self.snapshots.current.replace(switch.source)
+        let in_force = switch.source.id.position.index;
+        let old = self.snapshots.current.replace(switch.source);
+        self.snapshots.drop_overtaken(in_force);
+        if let Some(old) = old
             && old.id != self.wanted.snapshot
             && let Some(name) = self.snapshots.unneeded(old.id)
         {

@@ -15,7 +15,8 @@ use raftd::limits;
 use raftd::types::{LogIndex, NodeId};
 use raftd::wire::members::MemberRequest;
 use std::hash::{BuildHasher, RandomState};
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 fn shape(flags: &[&str]) -> Shape {
     let small = ["--segment-bytes", "65536", "--snapshot-entries", "50"];
@@ -288,6 +289,39 @@ fn a_new_member_is_waited_for_while_it_is_sent_a_snapshot() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains(" % of "), "{said}");
     assert_eq!(voters(&cluster), [1, new]);
+}
+
+/// A follower that is sent a snapshot says each second that a save there has to wait. When it died
+/// after more of that than the timeout, the client gave up, for it counted from the beginning, and
+/// asked none of the others.
+#[test]
+fn a_save_goes_on_elsewhere_when_a_server_dies_that_said_for_long_to_wait() {
+    let flags = [&["--snapshot-rate", "1000"][..], &STEADFAST].concat();
+    let mut cluster = Cluster::start_shaped(3, &shape(&flags));
+    let away = leave_behind(&mut cluster, 800, 6000);
+    let leader = cluster.leader();
+    cluster.server(away).start();
+    eventually("it is sent a snapshot", PATIENCE, || {
+        (cluster.server(away).status().ok()?.snapshot_expected > 0).then_some(())
+    });
+    let file = cluster.folder().join("saved");
+    let slow = cluster.server(away).listen().to_owned();
+    let endpoints = [slow.as_str(), cluster.server(leader).listen()].join(",");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+        .args(["--endpoints", &endpoints, "--timeout", "4s", "snapshot", "save"])
+        .arg(&file)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says so after five seconds, which are more than its timeout.
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = said.next().expect("it says why it waits").unwrap();
+    assert_eq!(first, format!("{slow} makes a snapshot"));
+    cluster.server(away).kill();
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "{rest:?}");
+    assert!(file.exists());
 }
 
 /// A snapshot brings members that its receiver has never heard of: it talks to them, and its own

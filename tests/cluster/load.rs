@@ -21,6 +21,10 @@ const OTHERS: usize = 4;
 /// A client's pause between two requests.
 pub(super) const PACE: Duration = Duration::from_millis(5);
 
+/// How long raftctl tries where nobody says otherwise. "No request fails" means little for clients
+/// of more patience, but a busy machine needs them.
+pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
 /// What all clients were told.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -62,15 +66,18 @@ fn write(mut reader: Reader<'_>, stop: &AtomicBool, service: &Service) -> Ledger
 /// until everybody has read them.
 pub(super) struct Book {
     addresses: Mutex<Vec<String>>,
+    /// How long each client tries.
+    timeout: Duration,
     editions: AtomicU64,
     /// By client, the edition that it has read.
     read: [AtomicU64; WRITERS + OTHERS],
 }
 
 impl Book {
-    fn of(cluster: &Cluster) -> Book {
+    fn of(cluster: &Cluster, timeout: Duration) -> Book {
         let read = [const { AtomicU64::new(0) }; WRITERS + OTHERS];
-        let book = Book { addresses: Mutex::default(), editions: AtomicU64::new(0), read };
+        let (addresses, editions) = (Mutex::default(), AtomicU64::new(0));
+        let book = Book { addresses, timeout, editions, read };
         book.publish(cluster);
         book
     }
@@ -97,7 +104,7 @@ impl Book {
 
     fn client(&self) -> Client {
         let endpoints = self.addresses.lock().unwrap().clone();
-        let (timeout, cluster_id) = (PATIENCE, ClusterId(0));
+        let (timeout, cluster_id) = (self.timeout, ClusterId(0));
         Client::new(ClientOptions { endpoints, timeout, cluster_id, login: None })
     }
 }
@@ -135,8 +142,17 @@ pub(super) fn under_load(
     cluster: &mut Cluster,
     act: impl FnOnce(&mut Cluster, &Service, &Book),
 ) -> Load {
+    under_load_within(PATIENCE, cluster, act)
+}
+
+/// The same by clients of whom each request fails that is not answered within `timeout`.
+pub(super) fn under_load_within(
+    timeout: Duration,
+    cluster: &mut Cluster,
+    act: impl FnOnce(&mut Cluster, &Service, &Book),
+) -> Load {
     cluster.leader();
-    let book = Book::of(cluster);
+    let book = Book::of(cluster, timeout);
     let (stop, service) = (AtomicBool::new(false), Service::start());
     let (ledgers, others) = thread::scope(|scope| {
         let (stop, service, book) = (&stop, &service, &book);

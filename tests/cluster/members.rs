@@ -3,7 +3,7 @@
 
 use super::chaos_ledger::Service;
 use super::harness::{Cluster, PATIENCE, Server, free_address};
-use super::load::{Book, kill_and_restart, under_load};
+use super::load::{Book, TIMEOUT_DEFAULT, kill_and_restart, under_load, under_load_within};
 use super::patience::{ELECTION_TIMEOUT_UPPER, eventually, now};
 use super::variable;
 use raftd::client::Deadline;
@@ -179,7 +179,8 @@ fn the_leadership_changes_hands_under_load_and_no_request_fails() {
     let count = usize::try_from(asked.unwrap_or(6)).unwrap();
     let mut cluster = Cluster::start_alone(3);
     let mut gaps = Vec::new();
-    let load = under_load(&mut cluster, |cluster, service, _| {
+    let patience = if asked.is_some() { TIMEOUT_DEFAULT } else { PATIENCE };
+    let load = under_load_within(patience, &mut cluster, |cluster, service, _| {
         gaps = handovers(cluster, count, service);
     });
     let (p50, max) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
@@ -192,14 +193,15 @@ fn the_leadership_changes_hands_under_load_and_no_request_fails() {
 }
 
 /// `MEMBERS_STOPS=20` measures: then each of so many stops is judged, and not the median of the
-/// last five.
+/// last five, and how long nobody could write meanwhile, and a request fails after five seconds.
 #[test]
 fn a_leader_that_is_told_to_stop_hands_over_and_no_request_fails() {
     let limit = 2 * ELECTION_TIMEOUT_UPPER;
     let mut cluster = Cluster::start_alone(3);
-    let mut stops = Vec::new();
+    let (mut stops, mut gaps) = (Vec::new(), Vec::new());
     let wanted = variable("MEMBERS_STOPS").map(|wanted| usize::try_from(wanted).unwrap());
-    let load = under_load(&mut cluster, |cluster, service, _| {
+    let patience = if wanted.is_some() { TIMEOUT_DEFAULT } else { PATIENCE };
+    let load = under_load_within(patience, &mut cluster, |cluster, service, _| {
         let deadline = Deadline::after(PATIENCE);
         let is_enough = |stops: &[Duration]| match wanted {
             Some(wanted) => stops.len() >= wanted,
@@ -210,21 +212,25 @@ fn a_leader_that_is_told_to_stop_hands_over_and_no_request_fails() {
         };
         while !is_enough(&stops) {
             let leader = cluster.leader();
-            let told = now();
+            let (told, began) = (now(), service.now_us());
             cluster.server(leader).signal("TERM");
             let status = cluster.server(leader).wait_for_end(PATIENCE);
             stops.push(told.elapsed());
             assert_eq!(status.code(), Some(0), "{}", cluster.server(leader).log_text());
             let ended = service.now_us();
             eventually("a put is acknowledged", PATIENCE, || service.since(ended).then_some(()));
+            gaps.push(service.longest_gap(began, service.now_us()));
             cluster.server(leader).start();
             eventually("it follows", PATIENCE, || cluster.server(leader).status().ok()?.leader);
         }
     });
-    println!("members: leaders stopped in {stops:?}; {load:?}");
+    println!("members: leaders stopped in {stops:?}, nobody wrote for {gaps:?}; {load:?}");
     load.all_succeeded();
     match wanted {
-        Some(_) => assert!(stops.iter().all(|stop| *stop < limit), "{stops:?}"),
+        Some(_) => {
+            assert!(stops.iter().all(|stop| *stop < limit), "{stops:?}");
+            assert!(gaps.iter().all(|gap| *gap <= limit), "{gaps:?} without service");
+        }
         None => assert!(median_of_last(&stops) < limit, "{stops:?}"),
     }
 }
@@ -239,11 +245,13 @@ fn median_of_last(stops: &[Duration]) -> Duration {
     last[STOPS / 2]
 }
 
+/// After the first signal alone this leader would wait for half a minute, its election timeout,
+/// for somebody to take over, and then write down that it ended in good order.
 #[test]
 fn a_second_signal_stops_at_once() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_with_a_lasting_leader(&[]);
     let leader = cluster.leader();
-    // Nobody can take over, and a client stays: the first signal alone would wait for its time.
+    // Nobody can take over, and a client stays.
     for other in cluster.others(leader) {
         cluster.server(other).pause();
     }
@@ -253,7 +261,11 @@ fn a_second_signal_stops_at_once() {
         cluster.server(leader).log_text().contains("stopping").then_some(())
     });
     cluster.server(leader).signal("TERM");
-    assert_eq!(cluster.server(leader).wait_for_end(PATIENCE).code(), Some(0));
+    let status = cluster.server(leader).wait_for_end(Duration::from_secs(15));
+    assert_eq!(status.code(), Some(0));
+    let log = cluster.server(leader).log_text();
+    let last = log.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains("reason=signal clean=false"), "nothing more was written: {log}");
     drop(connection);
     for other in cluster.others(leader) {
         cluster.server(other).resume();

@@ -24,6 +24,7 @@ pub(super) struct Count {
 pub(super) struct Mixed {
     pub(super) transactions: Count,
     pub(super) gets: Count,
+    pub(super) grants: Count,
     pub(super) keep_alives: Count,
 }
 
@@ -54,12 +55,13 @@ impl Mixed {
     pub(super) fn add(&mut self, other: Mixed) {
         self.transactions.add(other.transactions);
         self.gets.add(other.gets);
+        self.grants.add(other.grants);
         self.keep_alives.add(other.keep_alives);
     }
 
     /// Asserts that there were requests of every kind, and that each was answered.
     pub(super) fn all_succeeded(&self) {
-        for count in [self.transactions, self.gets, self.keep_alives] {
+        for count in [self.transactions, self.gets, self.grants, self.keep_alives] {
             assert!(count.done > 0, "nobody asked: {self:?}");
             assert_eq!(count.failed, 0, "{self:?}");
         }
@@ -105,7 +107,10 @@ pub(super) fn ask(mut reader: Reader<'_>, stop: &AtomicBool) -> Mixed {
             number = found;
         }
         match lease {
-            None => lease = client.lease_grant(0, TTL_S).ok().map(|term| term.lease),
+            None => {
+                let granted = client.lease_grant(0, TTL_S);
+                lease = mixed.grants.note("a grant", granted).map(|term| term.lease);
+            }
             Some(lease) => {
                 let kept = client.lease_keep_alive(lease);
                 if let Some(term) = mixed.keep_alives.note("a keep-alive", kept) {

@@ -5,6 +5,7 @@ use super::harness::{Cluster, PATIENCE, Server, Shape, free_address};
 use super::patience::{at_best, eventually, now};
 use raftd::client::{CONTENT_BYTES_MAX, Deadline};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -239,6 +240,55 @@ fn a_status_says_all_of_every_node_and_its_code_says_whether_all_is_well() {
     let dead = raftctl(&at, "status --output json");
     assert_eq!(dead.code, Some(3));
     assert!(dead.json().as_array().unwrap().iter().all(|node| node["error"].is_string()));
+}
+
+/// The numbers of a line of `status --turns`, by their names.
+fn turns_of(line: &str) -> BTreeMap<&str, u64> {
+    let pairs = line.split(' ').filter_map(|word| word.split_once('='));
+    pairs.map(|(name, number)| (name, number.parse().unwrap())).collect()
+}
+
+#[test]
+fn the_turns_of_every_server_are_shown_in_order_of_their_length() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let at = endpoints(&cluster);
+    done(&raftctl(&at, "put a 1"));
+    let shown = raftctl(&at, "status --turns");
+    for (line, id) in done(&shown).lines().zip(1..) {
+        assert!(line.contains(&format!(" n{id} ")), "{line}");
+        let of = turns_of(line);
+        assert!(of["turns"] > 0, "it has answered: {line}");
+        assert!(of["cpu_above_5ms"] <= of["turns"], "{line}");
+        for clock in ["cpu", "wall"] {
+            let mark = |name| of[&*format!("{clock}_{name}_us")];
+            let marks = ["p50", "p99", "p99.9", "max"].map(mark);
+            assert!(marks.is_sorted(), "{line}");
+            assert!(marks[3] > 0, "a turn takes time: {line}");
+        }
+        assert!(of["cpu_above_5ms"] == 0 || of["cpu_max_us"] >= 5_000, "{line}");
+        assert!(of["cpu_above_5ms"] > 0 || of["cpu_max_us"] <= 5_000, "{line}");
+    }
+    assert_eq!(shown.text().lines().count(), 3);
+    let table = raftctl(&at, "status --turns -o table");
+    let heading = done(&table).lines().next().unwrap_or_default();
+    assert!(heading.starts_with("ENDPOINT") && heading.contains("CPU > 5MS"), "{heading}");
+    assert!(!heading.contains("LEADER"), "what the other table says would make it unreadable");
+    assert_eq!(table.text().lines().count(), 4);
+    let json = raftctl(&at, "status --turns -o json");
+    done(&json);
+    for node in json.json().as_array().unwrap() {
+        let buckets = node["turn_times"]["buckets"].as_array().unwrap();
+        assert!(buckets.iter().any(|bucket| bucket["cpu"].as_u64() > Some(0)), "{node}");
+    }
+
+    let down = cluster.others(leader)[0];
+    cluster.server(down).kill();
+    for (format, lines) in [("simple", 3), ("table", 4), ("json", 1)] {
+        let run = raftctl(&at, &format!("status --turns --output {format}"));
+        assert_eq!((run.code, run.text().lines().count()), (Some(5), lines), "{}", run.text());
+        assert!(run.text().contains("refused"), "it says why: {}", run.text());
+    }
 }
 
 #[test]

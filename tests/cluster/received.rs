@@ -5,7 +5,7 @@
 use super::filled::Filled;
 use super::harness::{Cluster, PATIENCE, STEADFAST, Shape};
 use super::patience::{eventually, now};
-use super::turn_lengths::{TURN_US, TurnsSeen};
+use super::turn_lengths::TurnsSeen;
 use super::turns::Company;
 use super::variable;
 
@@ -65,6 +65,6 @@ fn a_follower_that_receives_a_large_snapshot_takes_short_turns() {
     println!("received: {values} values of {VALUE_BYTES} bytes, installed within {took:?}");
     seen.report("received");
     if asked.is_some() {
-        assert_eq!(seen.long, 0, "turns above {TURN_US} us of CPU");
+        seen.assert_short();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::election::leader_of_three;
 use super::membership::matches;
-use super::server::{Server, TIMEOUT_NS, at, id, pos};
+use super::server::{HEARTBEAT_NS, Server, TIMEOUT_NS, at, id, pos};
 use super::town::Town;
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Change, ProposeError, TransferError, Wish};
@@ -79,6 +79,55 @@ fn whoever_did_not_take_over_is_asked_again_after_all_others() {
     let (first, again) = asked.split_at(4);
     assert_eq!(first, again, "the others are asked, one after the other");
     assert!((2..=5).all(|number| first.contains(&id(number))), "{first:?}");
+}
+
+/// One follower waited for a snapshot, and the other one had missed a handover, as a machine that
+/// stops for a second does. From then on only the first was asked, and refused each time: a leader
+/// that was told to stop, or had no space, kept the leadership to the end.
+#[test]
+fn who_is_far_behind_is_not_asked_before_who_did_not_take_over_once() {
+    let mut town = Town::new(3);
+    town.send_away(&[3]);
+    for _ in 0..100 {
+        town.propose(1);
+    }
+    town.server(1).compact(at(50));
+    town.bring_back();
+    town.heartbeat(1);
+    assert!(town.server(1).raft.needs_snapshot(id(3)));
+    let now = town.now;
+    town.send_away(&[2]);
+    town.server(1).raft.transfer(now, id(2)).expect("its connection stands");
+    town.now = now.after_ns(TIMEOUT_NS);
+    town.run();
+    assert_eq!(town.server(1).raft.transferring_to(), None, "2 did not take over");
+    town.bring_back();
+    town.heartbeat(1);
+    let now = town.now;
+    let refused = town.server(1).raft.transfer(now, id(3));
+    assert_eq!(refused, Err(TransferError::Behind { target: id(3), entries: 100 }));
+    let next = town.server(1).raft.successor(now);
+    assert_eq!(next, Some(id(2)));
+    town.server(1).raft.transfer(now, id(2)).expect("it has everything");
+    town.run();
+    assert!(town.leads(2));
+}
+
+/// Where nobody else is there, who is far behind is still the one who may take over in a while.
+#[test]
+fn who_is_far_behind_is_a_successor_where_nobody_else_is() {
+    let mut town = Town::new(3);
+    town.send_away(&[3]);
+    for _ in 0..100 {
+        town.propose(1);
+    }
+    town.server(1).compact(at(50));
+    town.return_all_but(&[2]);
+    for _ in 0..=TIMEOUT_NS / HEARTBEAT_NS {
+        town.heartbeat(1);
+    }
+    let now = town.now;
+    assert_eq!(town.server(1).raft.successor(now), Some(id(3)));
 }
 
 /// G1: it belongs to one leadership.

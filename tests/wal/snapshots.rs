@@ -328,6 +328,33 @@ fn what_was_received_of_a_snapshot_goes_when_another_one_comes() {
     assert_eq!(parts(), 1, "it does not");
 }
 
+/// Where the log had brought all of it meanwhile, nobody sent any snapshot, and it stayed until the
+/// next start.
+#[test]
+fn what_was_received_of_a_snapshot_goes_when_one_of_ours_has_overtaken_it() {
+    let (id, file) = others(35);
+    for last in [35, 50] {
+        let disk = SimDisk::new(1);
+        drop(half_received(&disk, id, &file));
+        let parts = || disk.image().keys().filter(|name| name.ends_with(".part")).count();
+        let mut driver = Driver::open(&disk).unwrap();
+        fill(&mut driver, 60);
+        let mut comes_into_force = |last| {
+            driver.draft(last).unwrap();
+            driver.background();
+            assert_eq!(parts(), 1, "up to {last} is not in force");
+            driver.wal.adopt_draft(index(last));
+            driver.sync(63).unwrap();
+            driver.background();
+            parts()
+        };
+        assert_eq!(comes_into_force(34), 1, "it may go on");
+        assert_eq!(comes_into_force(last), 0, "{last}");
+        let again = Driver::open(&disk).unwrap();
+        assert_eq!(again.snapshot_blocks(), Ok(snapshot_blocks(at(last, 1))));
+    }
+}
+
 /// A leader came back before the file of its snapshot, given up for that of the leader after it,
 /// was removed; then it was, with all that had been received of it meanwhile.
 #[test]

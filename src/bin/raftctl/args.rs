@@ -119,7 +119,12 @@ pub(crate) enum Verb {
     /// cluster's clients feel it. --timeout is for what comes before and after the load.
     Bench(BenchArgs),
     /// What every endpoint says of itself.
-    Status,
+    Status {
+        /// How long the turns of its loop were since it started: percentiles by CPU time and by the
+        /// clock. While a turn lasts, everybody else waits. JSON has the counts always.
+        #[arg(long)]
+        turns: bool,
+    },
     /// Show or change the members.
     #[command(subcommand)]
     Member(MemberVerb),
@@ -168,7 +173,7 @@ impl Verb {
             | Verb::User(_)
             | Verb::Role(_)
             | Verb::Snapshot(SnapshotVerb::Save { .. }) => true,
-            Verb::Status
+            Verb::Status { .. }
             | Verb::Snapshot(SnapshotVerb::Restore(_) | SnapshotVerb::Verify { .. })
             | Verb::Log(_)
             | Verb::Completions { .. } => false,

@@ -13,6 +13,7 @@ mod restore;
 mod save;
 mod snapshot;
 mod status;
+mod turns;
 mod txn;
 mod verbs;
 mod watch;
@@ -28,6 +29,7 @@ use raftd::types::{ClusterId, Revision};
 
 use args::{Cli, Format, Verb};
 use exit::{End, Failure};
+use status::View;
 
 fn main() -> ExitCode {
     let parsed = Cli::try_parse().and_then(|cli| {
@@ -78,7 +80,8 @@ fn carry_out(client: &mut Client, output: Format, verb: Verb) -> Result<(Vec<u8>
         }
         Verb::Lease(verb) => (leases::lease(client, output, verb)?, End::Done),
         Verb::Bench(args) => bench::bench(client, output, &args)?,
-        Verb::Status => status::status(client, output),
+        Verb::Status { turns: false } => status::status(client, output, View::State),
+        Verb::Status { turns: true } => status::status(client, output, View::Turns),
         Verb::Member(verb) => (members::member(client, output, verb)?, End::Done),
         Verb::TransferLeader { id } => (members::transfer_leader(client, output, id)?, End::Done),
         Verb::Auth(verb) => (auth::auth(client, output, verb)?, End::Done),

@@ -1,6 +1,6 @@
 //! What the verbs print, in each format. The JSON is documented in protocol.md and stable.
 
-use raftd::client::{DeletedKeys, KeyValue, Put, Range, RangeDone};
+use raftd::client::{ConnectionError, DeletedKeys, KeyValue, Put, Range, RangeDone};
 use raftd::types::Revision;
 use serde_json::{Map, Value, json};
 
@@ -217,4 +217,12 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Vec<u8> {
         text.push('\n');
     }
     text.into_bytes()
+}
+
+/// The error and its cause, on one line.
+pub(crate) fn text_of(why: &ConnectionError) -> String {
+    match std::error::Error::source(why) {
+        Some(source) => format!("{why}: {source}"),
+        None => why.to_string(),
+    }
 }

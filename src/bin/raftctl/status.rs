@@ -6,22 +6,35 @@ use serde_json::{Value, json};
 
 use super::args::Format;
 use super::exit::End;
-use super::output::{json_line, table};
+use super::output::{json_line, table, text_of};
 use super::save::share;
+use super::turns;
 
-type Answer = (String, Result<Status, ConnectionError>);
+pub(crate) type Answer = (String, Result<Status, ConnectionError>);
+
+/// What a person wants to see of every endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum View {
+    /// Who it is and how far.
+    State,
+    /// How long the turns of its loop were.
+    Turns,
+}
 
 /// What there is to print, and whether all is well: every endpoint answers, one leads, and none has
-/// another state than the rest.
-pub(crate) fn status(client: &Client, format: Format) -> (Vec<u8>, End) {
+/// another state than the rest. A program gets all of it, whatever the view.
+pub(crate) fn status(client: &Client, format: Format, view: View) -> (Vec<u8>, End) {
     let answers = client.status_all();
-    let text = match format {
-        Format::Simple => answers.iter().flat_map(|answer| line(answer).into_bytes()).collect(),
-        Format::Json => json_line(&Value::Array(answers.iter().map(object).collect())),
-        Format::Table => {
-            let rows: Vec<_> = answers.iter().map(row).collect();
-            table(HEADINGS, &rows)
+    let lines = |line: fn(&Answer) -> String| answers.iter().map(line).collect::<String>();
+    let rows = |row: fn(&Answer) -> Vec<String>| answers.iter().map(row).collect::<Vec<_>>();
+    let text = match (format, view) {
+        (Format::Simple, View::State) => lines(line).into_bytes(),
+        (Format::Simple, View::Turns) => lines(turns::line).into_bytes(),
+        (Format::Json, View::State | View::Turns) => {
+            json_line(&Value::Array(answers.iter().map(object).collect()))
         }
+        (Format::Table, View::State) => table(HEADINGS, &rows(row)),
+        (Format::Table, View::Turns) => table(turns::HEADINGS, &rows(turns::row)),
     };
     (text, health(&answers))
 }
@@ -187,12 +200,4 @@ fn bucket(bucket: &TurnBucket) -> Value {
 
 fn leader(node: &Status) -> String {
     node.leader.map_or_else(|| "-".to_owned(), |leader| leader.to_string())
-}
-
-/// The error and its cause, on one line.
-fn text_of(why: &ConnectionError) -> String {
-    match std::error::Error::source(why) {
-        Some(source) => format!("{why}: {source}"),
-        None => why.to_string(),
-    }
 }

@@ -158,7 +158,7 @@ fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
         | Verb::Lease(_)
         | Verb::Watch(_)
         | Verb::Bench(_)
-        | Verb::Status
+        | Verb::Status { .. }
         | Verb::Member(_)
         | Verb::TransferLeader { .. }
         | Verb::Snapshot(_)

@@ -171,10 +171,8 @@ fn what_reads_an_older_revision_goes_on_while_a_delete_does() {
     let (mut walk, mut found) = (store.begin_walk(&request).unwrap(), 0);
     store.pin_walk(&walk);
     // One that only counts, and one that has enough and goes on counting.
-    let counting = [
-        RangeRequest { count_only: true, ..request.clone() },
-        RangeRequest { limit: 1, ..request.clone() },
-    ];
+    let counting =
+        [RangeRequest { count_only: true, ..request }, RangeRequest { limit: 1, ..request }];
     let mut counters = counting.each_ref().map(|request| store.begin_walk(request).unwrap());
     counters.iter().for_each(|it| store.pin_walk(it));
     let payload = entry(&[(None, Command::DeleteRangeWith(all(true)))]);

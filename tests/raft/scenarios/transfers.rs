@@ -2,6 +2,7 @@
 
 use super::nodes::{Answer, Nodes, Tuning};
 use raftd::types::LogIndex;
+use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
 /// Of the servers here, unless a test says otherwise.
@@ -295,4 +296,62 @@ fn a_snapshot_that_the_log_has_overtaken_stands_in_nobodys_way() {
     assert_eq!(nodes.status_of(behind).snapshot_expected, 0, "it needs it no more");
     nodes.pass(12_000 * MS);
     assert!(nodes.status_of(behind).snapshot_index > last, "it makes its own");
+}
+
+/// A follower that was sent a snapshot and could not store it told its clients each second that
+/// their save was being worked at, for ever, though others had what they wanted. That it is sent
+/// the same again and again is no progress.
+#[test]
+fn who_saves_where_a_snapshot_gets_no_further_is_told_why() {
+    for full in [false, true] {
+        let (mut nodes, _, behind) = leader_and_one_behind(tuning());
+        nodes.hold_background(behind);
+        nodes.boot(behind).expect("its disk is well");
+        nodes.pass(200 * MS);
+        assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+        if full {
+            nodes.fill_disk(behind);
+            nodes.release_background(behind);
+        }
+        let (save, _) = nodes.save(behind);
+        nodes.pass(29_000 * MS);
+        assert_eq!(nodes.answers.get(&save), None, "it may be slow");
+        nodes.pass(2_000 * MS);
+        match nodes.answers.get(&save) {
+            Some(Answer::Failed(Error::NotReady { why })) => {
+                assert!(why.contains("gets no further with"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+        nodes.empty_disk(behind);
+        nodes.release_background(behind);
+        let (save, _) = nodes.save(behind);
+        nodes.pass(10_000 * MS);
+        assert_eq!(nodes.answers.get(&save), Some(&Answer::Done));
+    }
+}
+
+/// One that takes for ever, but gets on, is waited for.
+#[test]
+fn who_saves_where_a_snapshot_comes_slowly_waits_for_it() {
+    let (mut nodes, _, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    let (save, _) = nodes.save(behind);
+    let mut waited_ms = 0;
+    while nodes.status_of(behind).snapshot_received == 0 || waited_ms < 40_000 {
+        assert_eq!(nodes.answers.get(&save), None, "after {waited_ms} ms");
+        let stored = nodes.status_of(behind).snapshot_received;
+        while nodes.status_of(behind).snapshot_received == stored {
+            nodes.let_one_background_through(behind);
+            nodes.pass(20 * MS);
+            waited_ms += 20;
+        }
+        nodes.pass(20_000 * MS);
+        waited_ms += 20_000;
+    }
+    nodes.release_background(behind);
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.answers.get(&save), Some(&Answer::Done));
 }
