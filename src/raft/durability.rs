@@ -12,7 +12,7 @@ use crate::types::{HardState, Instant, JobSeq, LogIndex, LogPosition, SyncReceip
 /// A write that takes as many election timeouts is a disk that hangs. A leader hears of a lost
 /// quorum within one; a disk gets the time of the longest election timeout, because what it stalls
 /// for (a full queue, a journal's commit) is mostly shorter, and an election is not free.
-const DISK_PATIENCE_ELECTION_TIMEOUTS: u64 = 2;
+pub const DISK_PATIENCE_ELECTION_TIMEOUTS: u64 = 2;
 
 /// What one sync job has to make durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,6 +140,14 @@ impl Raft {
             self.settings.election_timeout_ns.saturating_mul(DISK_PATIENCE_ELECTION_TIMEOUTS);
         let job = self.durability.job.as_ref();
         job.map_or(Instant::FAR, |job| job.begun_at.after_ns(patience_ns))
+    }
+
+    /// Whether three quarters of that time have passed: what is left is enough to hand over, which
+    /// takes a message to who has everything, and no disk of ours.
+    pub fn disk_lags(&self, now: Instant) -> bool {
+        let lasts_ns = self.settings.election_timeout_ns.saturating_mul(3) / 2;
+        let job = self.durability.job.as_ref();
+        job.is_some_and(|job| job.begun_at.after_ns(lasts_ns) <= now)
     }
 
     /// Job `receipt.seq` is durable: what waited for it leaves. Panics if it is not the job in

@@ -41,7 +41,7 @@ mod term_runs;
 mod transfer;
 
 pub use configuration::{Configuration, Learner, Learners, Voters, Wish};
-pub use durability::JobScope;
+pub use durability::{DISK_PATIENCE_ELECTION_TIMEOUTS, JobScope};
 pub use membership::Change;
 pub use output::{
     Body, ChangeError, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, PieceVerdict,

@@ -10,7 +10,7 @@ use super::{Node, Stage, Taken};
 use crate::kv::command::ASKER_BYTES_MAX;
 use crate::kv::{self, Asker};
 use crate::limits;
-use crate::raft::ProposeError;
+use crate::raft::{DISK_PATIENCE_ELECTION_TIMEOUTS, ProposeError};
 use crate::types::{EntryKind, Instant, LogIndex, NodeId};
 use crate::wal::Shortage;
 use crate::wire::auth::AuthRequest;
@@ -28,7 +28,8 @@ pub(super) struct OpenEntry {
 }
 
 /// Clients wait, unread, because what they wrote last finds no room: the next segment is not ready,
-/// or too much is not committed yet. Nobody waits for what does not come: they are refused then.
+/// or too much is not committed yet. Nobody waits for what does not come, of a disk that is full or
+/// hangs, or of a quorum that does not answer: they are refused then.
 #[derive(Debug)]
 pub(super) struct Stall {
     /// The room waited for; 0 if nobody waits. Bytes.
@@ -235,7 +236,7 @@ impl Node {
         if log_takes && self.stall.stuck {
             return Error::Busy { what: "entries not committed yet".into() };
         }
-        if log_takes || self.wal.shortage().is_none() {
+        if log_takes || !self.is_short() {
             if self.stall.bytes == 0 {
                 self.stall.moved_at = now;
             }
@@ -250,8 +251,26 @@ impl Node {
             Some(Shortage::Descriptors) => Error::Busy {
                 what: "this server has no descriptors left for its log, see ulimit -n".into(),
             },
-            Some(Shortage::Space) | None => Error::NoSpace,
+            Some(Shortage::Space) => Error::NoSpace,
+            None => Error::NotReady {
+                why: "the next file of this server's log is not ready: its disk is slow or hangs"
+                    .into(),
+            },
         }
+    }
+
+    /// Whether the log's next file, if it needs one, will not be ready in moments: there is none of
+    /// what it is made of, or the thread that makes it waits for a disk that hangs.
+    pub(super) fn is_short(&self) -> bool {
+        self.wal.shortage().is_some() || self.background_deadline() <= self.now
+    }
+
+    /// When the background job under way has taken so long that the disk hangs. Each is small: a
+    /// disk that is merely slow ends one after the other.
+    fn background_deadline(&self) -> Instant {
+        let timeout_ns = self.options.election_timeout_ns;
+        let patience_ns = timeout_ns.saturating_mul(DISK_PATIENCE_ELECTION_TIMEOUTS);
+        self.jobs.background.map_or(Instant::FAR, |since| since.after_ns(patience_ns))
     }
 
     /// Ends a stall when there is room, or when waiting for it has become pointless.
@@ -267,17 +286,28 @@ impl Node {
         }
         let (log_takes, memory_takes) =
             (self.log_takes(self.stall.bytes), self.memory_takes(self.stall.bytes));
-        self.stall.stuck |= !memory_takes && self.stall_ends_at() <= now;
-        let goes_on = if log_takes { !self.stall.stuck } else { self.wal.shortage().is_none() };
+        self.stall.stuck |= !memory_takes && self.commits_awaited_until() <= now;
+        let goes_on = if log_takes { !self.stall.stuck } else { !self.is_short() };
         self.stall.stuck &= leads;
         if !leads || !goes_on || (log_takes && memory_takes) {
             self.stall.bytes = 0;
         }
     }
 
+    /// When those who wait for room are told that there is none.
+    pub(super) fn stall_ends_at(&self) -> Instant {
+        let Stall { bytes, .. } = self.stall;
+        let file = if bytes == 0 || self.log_takes(bytes) {
+            Instant::FAR
+        } else {
+            self.background_deadline()
+        };
+        file.min(self.commits_awaited_until())
+    }
+
     /// When those who wait for commits are told that there are none. Before a leader that no quorum
     /// answers loses its office: its clients should hear of it.
-    pub(super) fn stall_ends_at(&self) -> Instant {
+    fn commits_awaited_until(&self) -> Instant {
         let Stall { bytes, stuck, .. } = self.stall;
         if bytes == 0 || stuck || self.memory_takes(bytes) {
             return Instant::FAR;
@@ -311,7 +341,7 @@ impl Node {
             // and if the others are no better off, nobody does. That is what their clients hear.
             Stage::Member(raft)
                 if raft.leader().is_none()
-                    && self.wal.shortage().is_some()
+                    && self.is_short()
                     && !minds_deadlines(raft, &self.wal) =>
             {
                 Err(self.no_room())

@@ -21,6 +21,9 @@ use crate::wire::peer::{PeerFrame, Room, decode_peer, encode_message, encode_pie
 /// Before the next attempt after a failed one, and after a refusal. Nanoseconds.
 const RETRY_NS: u64 = 50_000_000;
 const REFUSED_NS: u64 = 500_000_000;
+/// A piece that cannot be read so many times in a row is damaged: what reads a disk again may find
+/// what it missed, but not for ever.
+const READS_MAX: u32 = 3;
 /// Without a connection, or an answer to a piece, so many election timeouts: 5 s by default, what
 /// it takes a slow disk to sync a piece, many times over. The same snapshot goes on from where it
 /// was, and a quorum may wait for it.
@@ -52,6 +55,8 @@ pub(super) struct Transfer {
     check: SnapshotCheck,
     /// A piece is being read.
     reading: bool,
+    /// How often in a row one could not be.
+    failed_reads: u32,
     /// Not before, by the rate.
     next_at: Instant,
     /// Bytes sent over all connections.
@@ -72,6 +77,7 @@ impl Transfer {
             acknowledged: None,
             sent: 0,
             reading: false,
+            failed_reads: 0,
             next_at: now,
             total: 0,
             installed: false,
@@ -96,7 +102,7 @@ impl Transfer {
         if *source != self.source {
             self.source = source.clone();
             self.check = SnapshotCheck::begin(source.id);
-            self.reading = false;
+            (self.reading, self.failed_reads) = (false, 0);
         }
     }
 
@@ -129,8 +135,8 @@ impl Transfer {
         (may && room && length > 0).then_some(length)
     }
 
-    /// When to give up on this connection. A follower that loads the whole file says nothing
-    /// meanwhile, and does not mind being asked again.
+    /// When to give up on this connection. A follower that loads the whole file says so meanwhile;
+    /// one of before that did says nothing, and does not mind being asked again.
     fn deadline(&self) -> Instant {
         match self.link {
             Link::Waiting { .. } => Instant::FAR,
@@ -389,15 +395,15 @@ impl Node {
         if bytes.is_empty() {
             log::error!("cannot read a snapshot to={to} id={} at={offset}", transfer.source.id);
             transfer.lost(now.after_ns(REFUSED_NS));
+            transfer.failed_reads += 1;
+            if transfer.failed_reads == READS_MAX {
+                self.leave_damaged_source(to);
+            }
             return self.connections.end(connection);
         }
+        transfer.failed_reads = 0;
         if transfer.finds_damage(check) {
-            log::error!("a snapshot is damaged: check the disk id={}", transfer.source.id);
-            match self.wal.snapshot() {
-                Some(newest) if *newest != transfer.source => transfer.go_over_to(newest),
-                // Ends all transfers, until it is made again.
-                Some(_) | None => self.snapshots.worth = Worth::Rotted,
-            }
+            self.leave_damaged_source(to);
             return self.connections.end(connection);
         }
         let length = u64::try_from(bytes.len()).expect("usize is at most 64 bits");
@@ -409,5 +415,17 @@ impl Node {
         }
         let (term, snapshot) = (raft.term(), transfer.source.id);
         self.connections.write(connection, |out| encode_piece(out, term, snapshot, offset, &bytes));
+    }
+
+    /// What is sent to `to` is no good: it gets a newer one, or the same made again.
+    fn leave_damaged_source(&mut self, to: NodeId) {
+        let Some(transfer) = self.transfers.get_mut(to) else { return };
+        log::error!("a snapshot is damaged: check the disk id={}", transfer.source.id);
+        transfer.failed_reads = 0;
+        match self.wal.snapshot() {
+            Some(newest) if *newest != transfer.source => transfer.go_over_to(newest),
+            // Ends all transfers, until it is made again.
+            Some(_) | None => self.snapshots.worth = Worth::Rotted,
+        }
     }
 }

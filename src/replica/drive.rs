@@ -37,8 +37,8 @@ pub(super) struct Jobs {
     pub(super) finished: u64,
     /// The next job, for the shell to take.
     pub(super) ready: Option<Job>,
-    /// A background job is with the shell.
-    pub(super) background: bool,
+    /// A background job is with the shell, since then.
+    pub(super) background: Option<Instant>,
     /// When a full disk is tried again.
     pub(super) retry_at: Instant,
     mark_at: Instant,
@@ -53,7 +53,7 @@ impl Default for Jobs {
             in_flight: false,
             finished: 0,
             ready: None,
-            background: false,
+            background: None,
             retry_at: Instant::FAR,
             mark_at: Instant::FAR,
             lift_at: Instant::FAR,
@@ -146,6 +146,7 @@ impl Node {
         self.ask_for_saves();
         self.hand_over_to_leave(now);
         self.hand_over_for_space(now);
+        self.hand_over_for_disk(now);
         self.continue_reload(now);
         if let Stage::Member(raft) = &mut self.stage {
             if minds_deadlines(raft, &self.wal) {

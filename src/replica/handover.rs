@@ -5,7 +5,7 @@
 //! to go, and nothing that it sent is in doubt: the core hands over only once all that was proposed
 //! is committed.
 //!
-//! A leader whose log finds no space hands over too, unasked.
+//! A leader whose log finds no space hands over too, unasked, and so does one whose disk hangs.
 
 use super::admission::as_u64;
 use super::drive::room_after_overhead;
@@ -13,6 +13,7 @@ use super::pending::Waiter;
 use super::{Fatal, Node, Stage};
 use crate::raft::{Raft, TransferError};
 use crate::types::{Instant, NodeId};
+use crate::wal::Shortage;
 use crate::wire::error::Error;
 use crate::wire::members::transfer_reply;
 use crate::wire::reply::error_reply;
@@ -186,14 +187,14 @@ impl Node {
         raft.transfer(now, target).ok().map(|()| target)
     }
 
-    /// Whether the log has no space for the largest request, and finds none.
+    /// Whether the log has no room for the largest request, and gets none.
     pub(super) fn is_cramped(&self) -> bool {
         let room = room_after_overhead(self.wal.room_bytes());
-        self.wal.shortage().is_some() && room < as_u64(self.limits.request_bytes_max)
+        self.is_short() && room < as_u64(self.limits.request_bytes_max)
     }
 
-    /// A leader whose log has no space for the largest request, and finds none, lets another one
-    /// lead: as long as a quorum has space, no client need hear of it. Before `settle`.
+    /// A leader whose log has no room for the largest request, and gets none, lets another one
+    /// lead: as long as a quorum has room, no client need hear of it. Before `settle`.
     pub(super) fn hand_over_for_space(&mut self, now: Instant) {
         if !self.is_cramped() {
             self.handover.cramped = None;
@@ -211,7 +212,24 @@ impl Node {
         cramped.try_at = now.after_ns(cramped.wait_ns);
         if let Some(target) = self.hand_over(now) {
             let node = self.identity.node;
-            log::warn!("handing over, for the log has no space here node={node} to={target}");
+            let why = match self.wal.shortage() {
+                Some(Shortage::Space | Shortage::Descriptors) => "the log has no space here",
+                None => "the log's next file is not ready, and the disk hangs",
+            };
+            log::warn!("handing over, for {why} node={node} to={target}");
+        }
+    }
+
+    /// A leader that has waited for its disk for long lets another one lead as long as it can: that
+    /// is over in moments, and an election is not. If nobody takes over it leaves office, and there
+    /// is one (`raft`, durability). Heartbeats bring the turn. Before `settle`.
+    pub(super) fn hand_over_for_disk(&mut self, now: Instant) {
+        let Stage::Member(raft) = &self.stage else { return };
+        if raft.disk_lags(now)
+            && let Some(target) = self.hand_over(now)
+        {
+            let node = self.identity.node;
+            log::warn!("handing over, for the disk does not answer node={node} to={target}");
         }
     }
 

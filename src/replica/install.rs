@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! pieces  → record (bg: write, sync)  → Wanted { offset }      from there on, after any break
-//! whole   → record (bg: read, check)  → blocks → loader, a slice a turn; its state hash checked
+//! whole   → record (bg: read, check)  → blocks → loader, a slice a turn; its state hash checked;
+//!                                       Wanted { all } meanwhile, and no other one is begun
 //! loaded  → record (bg: put in place) → may_install?
 //! yes     → core, record and store change together; one sync job makes it durable → Installed
 //! ```
@@ -30,6 +31,8 @@ pub(super) struct Receiving {
     from: NodeId,
     loading: Loading,
     slice_at: Instant,
+    /// When the sender is to hear next that it is being loaded.
+    say_at: Instant,
     /// It was loaded, and is in place or about to be.
     accepted: bool,
     /// It is in place.
@@ -93,7 +96,9 @@ impl Node {
     ) {
         let same = self.receiving.as_ref().is_some_and(|receiving| receiving.id == snapshot);
         if !same {
-            if self.receiving.as_ref().is_some_and(|receiving| receiving.accepted) {
+            // Loading takes a while, and the log that goes on from what is loaded may be gone by
+            // the end of it. With each newer snapshot begun anew, none would ever be installed.
+            if self.is_loading() {
                 return self.answer_piece(from, snapshot, SnapshotOutcome::Refused);
             }
             self.begin_receiving(from, snapshot, now);
@@ -122,8 +127,15 @@ impl Node {
         }
         self.wal.begin_part(id);
         let loading = Loading::new(self.store_options());
+        let (slice_at, say_at) = (now, now);
         self.receiving =
-            Some(Receiving { id, from, loading, slice_at: now, accepted: false, ready: false });
+            Some(Receiving { id, from, loading, slice_at, say_at, accepted: false, ready: false });
+    }
+
+    /// Whether all of a snapshot is on our disk: it is being loaded, or about to be installed.
+    fn is_loading(&self) -> bool {
+        let whole = |it: &Receiving| self.wal.part() == Some((it.id, Some(it.id.bytes)));
+        self.receiving.as_ref().is_some_and(whole)
     }
 
     fn answer_piece(&mut self, to: NodeId, snapshot: SnapshotId, outcome: SnapshotOutcome) {
@@ -186,7 +198,7 @@ impl Node {
         }
         receiving.slice_at = next_slice(now);
         let (id, genesis) = (receiving.id, self.genesis);
-        match receiving.loading.step_in_turn() {
+        match receiving.loading.step(self.options.snapshots.loaded_slice) {
             Ok(Sliced::More) => {}
             Ok(Sliced::Done) if receiving.loading.is_complete() => {
                 receiving.accepted = true;
@@ -210,6 +222,19 @@ impl Node {
             self.wal.abandon_part();
             self.on_part_failed(id, "it is of another cluster, or of another entry");
         }
+        self.say_that_it_loads(now);
+    }
+
+    /// A slice was loaded. The sender gives up whom it does not hear, and goes over to another
+    /// snapshot if its log has moved on: it hears again what it knows, that all of it is here.
+    fn say_that_it_loads(&mut self, now: Instant) {
+        let loads = self.is_loading();
+        let Some(receiving) = self.receiving.as_mut().filter(|it| loads && it.say_at <= now) else {
+            return;
+        };
+        receiving.say_at = now.after_ns(self.options.election_timeout_ns);
+        let (from, id) = (receiving.from, receiving.id);
+        self.answer_piece(from, id, SnapshotOutcome::Wanted { offset: id.bytes });
     }
 
     /// The log may bring what the snapshot stands for before it is whole: from another leader,

@@ -493,18 +493,18 @@ impl Node {
 
     /// A job for the background thread, if one is due.
     pub fn take_background_job(&mut self) -> Option<BackgroundJob> {
-        if self.jobs.background { None } else { self.next_background_job() }
+        if self.jobs.background.is_some() { None } else { self.next_background_job() }
     }
 
     fn next_background_job(&mut self) -> Option<BackgroundJob> {
         let job = self.wal.background_job()?;
-        self.jobs.background = true;
+        self.jobs.background = Some(self.now);
         Some(job)
     }
 
     /// A background job has ended.
     pub fn on_background_done(&mut self, done: BackgroundDone, now: Instant) {
-        self.jobs.background = false;
+        self.jobs.background = None;
         let before = self.wal.shortage();
         let why = done.error().map(io::Error::to_string);
         match self.wal.background_done(done) {

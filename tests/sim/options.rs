@@ -349,6 +349,7 @@ fn draw_classes(seed: u64, overrides: &Overrides) -> Vec<Class> {
 fn draw_snapshots(seed: u64) -> SnapshotOptions {
     let mut chance = Chance::of(seed, "snapshots");
     let mut bytes = Chance::of(seed, "snapshot bytes");
+    let mut loaded = Chance::of(seed, "snapshots loaded");
     SnapshotOptions {
         entries: chance.pick(&[3, 20, 20, 100, 100, 500, u64::MAX]),
         log_bytes: bytes.pick(&[10_000, 50_000, 200_000, u64::MAX, u64::MAX, u64::MAX]),
@@ -357,6 +358,7 @@ fn draw_snapshots(seed: u64) -> SnapshotOptions {
         piece_bytes: chance.pick(&[1000, 4000, 20_000]),
         rate: chance.pick(&[None, None, Some(200_000)]),
         slice: SliceLimits { steps: chance.pick(&[16, 96, 256]), bytes: 64 * 1024 },
+        loaded_slice: SliceLimits { steps: loaded.pick(&[4, 96, 768]), bytes: 256 * 1024 },
     }
 }
 

@@ -6,7 +6,7 @@
 //! by the seed.
 
 use raftd::wal::{Disk, DiskFile, Region};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -65,6 +65,8 @@ struct State {
     dead: bool,
     /// Syncs until one fails.
     bad_sync: Option<u64>,
+    /// Files that cannot be read.
+    unreadable: BTreeSet<usize>,
     /// Bytes that can still be allocated.
     space: Option<u64>,
     /// Writes that found none.
@@ -102,6 +104,7 @@ impl SimDisk {
             fuse: None,
             dead: false,
             bad_sync: None,
+            unreadable: BTreeSet::new(),
             space: None,
             writes_refused: 0,
             writes: 0,
@@ -163,6 +166,13 @@ impl SimDisk {
         let bytes = &mut state.files[file].durable;
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
+    }
+
+    /// Reads of the file at `name` fail from now on. Another one of that name can be read.
+    pub(crate) fn make_unreadable(&self, name: &str) {
+        let mut state = self.state();
+        let file = state.file(name).unwrap();
+        state.unreadable.insert(file);
     }
 
     /// How much can still be allocated; `None`: no end.
@@ -457,6 +467,9 @@ impl DiskFile for SimFile {
 
     fn read_durable(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let state = self.disk.state();
+        if state.unreadable.contains(&self.file) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let bytes = &state.files[self.file].durable;
         let from = usize::try_from(offset).unwrap().min(bytes.len());
         Ok(bytes[from..bytes.len().min(from + len)].to_vec())

@@ -62,6 +62,7 @@ mod expect;
 mod forced;
 mod gone;
 mod halfway;
+mod hangs;
 mod lease_lists;
 mod leases;
 mod listeners;

@@ -1,7 +1,9 @@
 //! Snapshots on their way to a follower, and what holds them up.
 
 use super::nodes::{Answer, Nodes, Tuning};
+use raftd::replica::ConnectionId;
 use raftd::types::LogIndex;
+use raftd::wire::client::put_request;
 use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
@@ -354,4 +356,91 @@ fn who_saves_where_a_snapshot_comes_slowly_waits_for_it() {
     nodes.release_background(behind);
     nodes.pass(2_000 * MS);
     assert_eq!(nodes.answers.get(&save), Some(&Answer::Done));
+}
+
+/// A leader's disk could not read its snapshot: it asked for the same piece twice a second, for
+/// ever, and as long as nobody wrote anything its follower stayed away.
+#[test]
+fn a_leader_whose_snapshot_cannot_be_read_makes_another() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.make_snapshot_unreadable(leader);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(5_000 * MS);
+    assert!(has_all(&nodes, behind, leader), "{:?}", nodes.status_of(behind));
+}
+
+/// Starts a server whose background work is held, and lets that through until all of the leader's
+/// snapshot is on its disk. The size of that. Bytes.
+fn receive_and_hold(nodes: &mut Nodes, behind: usize) -> u64 {
+    nodes.hold_background(behind);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    let bytes = nodes.status_of(behind).snapshot_expected;
+    assert!(bytes > 0, "it was asked");
+    while nodes.part_stored(behind) != Some(bytes) {
+        nodes.let_one_background_through(behind);
+        nodes.pass(20 * MS);
+    }
+    bytes
+}
+
+/// Puts a large value through a client's connection, of one of forty keys.
+fn put_large(nodes: &mut Nodes, client: ConnectionId, nth: u64) {
+    let (key, value) = (format!("key-{}", nth % 40), vec![b'v'; 100_000]);
+    let put =
+        nodes.ask_on(client, |bytes, asked| put_request(bytes, asked, key.as_bytes(), &value));
+    nodes.pass(50 * MS);
+    assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+}
+
+/// A million keys take a follower many seconds to load, and it said nothing meanwhile. Where much
+/// was written its leader gave it up, and went over to the newest snapshot, since the log behind
+/// the one being loaded was gone; and the follower, which was asked, began anew with that. None was
+/// ever installed.
+#[test]
+fn a_snapshot_that_takes_long_to_load_is_waited_for_and_installed() {
+    let segment_bytes = 1024 * 1024;
+    let tuning = Tuning { segment_bytes, snapshot_entries: 10, ..Tuning::default() };
+    let mut nodes = Nodes::tuned(3, tuning);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let behind = leader % 3 + 1;
+    let last = nodes.status_of(behind).last_index;
+    nodes.crash(behind);
+    let (_, client) = nodes.read_all(leader);
+    let mut puts = 0..1_000;
+    let mut put = |nodes: &mut Nodes| put_large(nodes, client, puts.next().expect("a few"));
+    (0..80).for_each(|_| put(&mut nodes));
+    assert!(nodes.status_of(leader).log_base > last, "it needs one");
+    let sent = nodes.status_of(leader).snapshot_index;
+    let bytes = receive_and_hold(&mut nodes, behind);
+    // Each read of its file takes ten election timeouts, and puts go on.
+    for _ in 0..3 {
+        (0..60).for_each(|_| put(&mut nodes));
+        assert_eq!(nodes.sent_to(leader, behind), (bytes, bytes), "it is not given up");
+        nodes.let_one_background_through(behind);
+        nodes.pass(20 * MS);
+    }
+    assert!(nodes.status_of(leader).log_base > sent, "it needs another");
+    nodes.release_background(behind);
+    nodes.pass_until(|nodes| nodes.status_of(behind).applied_index >= sent);
+    nodes.pass_until(|nodes| has_all(nodes, behind, leader));
+}
+
+/// The same, by a new leader with another snapshot.
+#[test]
+fn another_snapshot_waits_until_the_one_that_is_being_loaded_is_installed() {
+    let (mut nodes, old, behind) = leader_and_one_behind(tuning());
+    let bytes = receive_and_hold(&mut nodes, behind);
+    let other = (1..=3).find(|nth| ![old, behind].contains(nth)).expect("the third");
+    put_entries(&mut nodes, old, 60);
+    nodes.crash(old);
+    nodes.pass_until(|nodes| nodes.leader() == Some(other));
+    nodes.pass(4 * ELECTION_TIMEOUT_NS);
+    let offered = nodes.sent_to(other, behind).1;
+    assert!(offered > 0, "it offers one");
+    assert_ne!(offered, bytes, "another one");
+    assert_eq!(nodes.status_of(behind).snapshot_expected, bytes);
+    nodes.release_background(behind);
+    nodes.pass_until(|nodes| has_all(nodes, behind, other));
 }

@@ -1,7 +1,7 @@
 //! What the scenarios about snapshots on their way need: a background thread that takes its time, a
 //! connection that goes nowhere, a disk that rots, and a look at what is about to leave.
 
-use super::{End, Machine, Nodes, Pipe, is_at};
+use super::{End, Machine, Nodes, Pipe, id, is_at};
 use raftd::raft::message::Message;
 use raftd::types::{Instant, Term};
 use raftd::wire::frame::next_frame;
@@ -86,10 +86,28 @@ impl Nodes {
     }
 
     fn rot(&mut self, nth: usize, suffix: &str) {
-        let disk = &self.machine(nth).disk;
-        let image = disk.image();
-        let name = image.keys().find(|name| name.ends_with(suffix));
-        disk.rot(name.expect("it has one"));
+        let name = self.name_of(nth, suffix);
+        self.machine(nth).disk.rot(&name);
+    }
+
+    /// The snapshot that a server has cannot be read any more.
+    pub(in crate::raft) fn make_snapshot_unreadable(&mut self, nth: usize) {
+        let name = self.name_of(nth, ".snap");
+        self.machine(nth).disk.make_unreadable(&name);
+    }
+
+    fn name_of(&mut self, nth: usize, suffix: &str) -> String {
+        let image = self.machine(nth).disk.image();
+        let name = image.into_keys().find(|name| name.ends_with(suffix));
+        name.expect("it has one")
+    }
+
+    /// How much of its snapshot a leader thinks is at `to`, and the size of that snapshot. Bytes.
+    pub(in crate::raft) fn sent_to(&self, leader: usize, to: usize) -> (u64, u64) {
+        let status = self.status_of(leader);
+        let peer = status.peers.iter().find(|peer| peer.node == id(to));
+        let peer = peer.expect("it is a member");
+        (peer.snapshot_sent, peer.snapshot_bytes)
     }
 
     /// The terms of what a server that is frozen is about to send of a snapshot.
