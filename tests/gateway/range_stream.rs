@@ -241,7 +241,7 @@ fn what_is_compacted_while_a_client_stands_still_ends_its_stream() {
 #[test]
 fn a_range_whose_node_dies_is_ended_by_another_one() {
     let mut cluster = Cluster::start(3);
-    let leader = cluster.leader();
+    cluster.leader();
     let gateway = Gateway::start(&cluster);
     block_on(async {
         let clients = slow_clients(&gateway).await;
@@ -250,6 +250,8 @@ fn a_range_whose_node_dies_is_ended_by_another_one() {
         let expected = clients.range(all.clone()).await.unwrap();
         let mut stream = clients.stream(all).await;
         let first = next(&mut stream).await.unwrap().unwrap();
+        // Whoever leads by now: a slow disk hands over.
+        let leader = cluster.leader();
         cluster.server(leader).kill();
         // By the new leader, whose store goes on.
         clients.put(put(&key(KEYS - 1), "changed")).await.unwrap();
