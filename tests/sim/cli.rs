@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 pub(crate) const USAGE: &str = "\
 scripts/sim [--seeds N] [--first N] [--minutes N] [--jobs N] [--coverage] [--keep-going]
 scripts/sim --seed N [--trace] [--options] [--coverage]
-scripts/sim --marathon …    the same, in front of all other flags: for long runs, it takes three
-                            times as long to build and half as long to run
+scripts/sim --marathon …    the same, in front of all other flags: for long runs, it takes longer to
+                            build and less time to run; so are 1000 seeds and more, unasked
 
   --seeds N         run so many seeds (default 200)
   --first N         the first of them (default 1)
