@@ -55,9 +55,7 @@ fn has_all(nodes: &Nodes, behind: usize, leader: usize) -> bool {
 #[test]
 fn a_follower_that_is_back_gets_its_snapshot_at_once() {
     let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
-    nodes.hold_background(behind);
-    nodes.boot(behind).expect("its disk is well");
-    nodes.pass(200 * MS);
+    boot_held(&mut nodes, behind);
     assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
     nodes.vanish(behind);
     nodes.release_background(behind);
@@ -73,9 +71,7 @@ fn a_transfer_that_nobody_answers_is_begun_anew_after_sixteen_election_timeouts(
     for timeout_ns in [100 * MS, 300 * MS] {
         let tuning = Tuning { election_timeout_ns: timeout_ns, ..tuning() };
         let (mut nodes, leader, behind) = leader_and_one_behind(tuning);
-        nodes.hold_background(behind);
-        nodes.boot(behind).expect("its disk is well");
-        nodes.pass(200 * MS);
+        boot_held(&mut nodes, behind);
         assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
         nodes.lose_newest_connection(leader, behind);
         nodes.release_background(behind);
@@ -113,9 +109,7 @@ fn a_received_file_that_rots_behind_a_good_block_is_loaded_in_the_end() {
 #[test]
 fn a_snapshot_that_the_log_has_left_behind_is_followed_by_another_at_once() {
     let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
-    nodes.hold_background(behind);
-    nodes.boot(behind).expect("its disk is well");
-    nodes.pass(200 * MS);
+    boot_held(&mut nodes, behind);
     assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
     let sent = nodes.status_of(leader).snapshot_index;
     put_until_compacted(&mut nodes, leader, sent);
@@ -130,9 +124,7 @@ fn a_snapshot_that_the_log_has_left_behind_is_followed_by_another_at_once() {
 #[test]
 fn who_is_welcomed_with_a_snapshot_after_stepping_down_says_nothing() {
     let (mut nodes, old, behind) = leader_and_one_behind(tuning());
-    nodes.hold_background(behind);
-    nodes.boot(behind).expect("its disk is well");
-    nodes.pass(200 * MS);
+    boot_held(&mut nodes, behind);
     assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
     nodes.end_newest_connection(old, behind);
     nodes.freeze(behind);
@@ -225,9 +217,7 @@ fn a_leader_whose_snapshot_is_damaged_makes_another() {
 #[test]
 fn a_leader_finds_its_snapshot_damaged_though_its_first_attempt_was_cut_short() {
     let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
-    nodes.hold_background(behind);
-    nodes.boot(behind).expect("its disk is well");
-    nodes.pass(200 * MS);
+    boot_held(&mut nodes, behind);
     while nodes.part_stored(behind).is_none() {
         nodes.let_one_background_through(behind);
         nodes.pass(20 * MS);
@@ -288,9 +278,7 @@ fn a_snapshot_that_the_log_has_overtaken_stands_in_nobodys_way() {
     nodes.crash(behind);
     // The other one makes no snapshot, and so its log begins where it began.
     put_until_compacted(&mut nodes, leader, last);
-    nodes.hold_background(behind);
-    nodes.boot(behind).expect("its disk is well");
-    nodes.pass(200 * MS);
+    boot_held(&mut nodes, behind);
     assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
     nodes.crash(leader);
     nodes.release_background(behind);
@@ -307,9 +295,7 @@ fn a_snapshot_that_the_log_has_overtaken_stands_in_nobodys_way() {
 fn who_saves_where_a_snapshot_gets_no_further_is_told_why() {
     for full in [false, true] {
         let (mut nodes, _, behind) = leader_and_one_behind(tuning());
-        nodes.hold_background(behind);
-        nodes.boot(behind).expect("its disk is well");
-        nodes.pass(200 * MS);
+        boot_held(&mut nodes, behind);
         assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
         if full {
             nodes.fill_disk(behind);
@@ -337,9 +323,7 @@ fn who_saves_where_a_snapshot_gets_no_further_is_told_why() {
 #[test]
 fn who_saves_where_a_snapshot_comes_slowly_waits_for_it() {
     let (mut nodes, _, behind) = leader_and_one_behind(tuning());
-    nodes.hold_background(behind);
-    nodes.boot(behind).expect("its disk is well");
-    nodes.pass(200 * MS);
+    boot_held(&mut nodes, behind);
     let (save, _) = nodes.save(behind);
     let mut waited_ms = 0;
     while nodes.status_of(behind).snapshot_received == 0 || waited_ms < 40_000 {
@@ -369,12 +353,17 @@ fn a_leader_whose_snapshot_cannot_be_read_makes_another() {
     assert!(has_all(&nodes, behind, leader), "{:?}", nodes.status_of(behind));
 }
 
-/// Starts a server whose background work is held, and lets that through until all of the leader's
-/// snapshot is on its disk. The size of that. Bytes.
-fn receive_and_hold(nodes: &mut Nodes, behind: usize) -> u64 {
+/// Starts a server whose background work is held, and lets it be asked for what it is to be sent.
+fn boot_held(nodes: &mut Nodes, behind: usize) {
     nodes.hold_background(behind);
     nodes.boot(behind).expect("its disk is well");
     nodes.pass(200 * MS);
+}
+
+/// Starts a server whose background work is held, and lets that through until all of the leader's
+/// snapshot is on its disk. The size of that. Bytes.
+fn receive_and_hold(nodes: &mut Nodes, behind: usize) -> u64 {
+    boot_held(nodes, behind);
     let bytes = nodes.status_of(behind).snapshot_expected;
     assert!(bytes > 0, "it was asked");
     while nodes.part_stored(behind) != Some(bytes) {
