@@ -145,7 +145,8 @@ impl Raft {
     /// Whether three quarters of that time have passed: what is left is enough to hand over, which
     /// takes a message to who has everything, and no disk of ours.
     pub fn disk_lags(&self, now: Instant) -> bool {
-        let lasts_ns = self.settings.election_timeout_ns.saturating_mul(3) / 2;
+        let patience = 3 * DISK_PATIENCE_ELECTION_TIMEOUTS;
+        let lasts_ns = self.settings.election_timeout_ns.saturating_mul(patience) / 4;
         let job = self.durability.job.as_ref();
         job.is_some_and(|job| job.begun_at.after_ns(lasts_ns) <= now)
     }
