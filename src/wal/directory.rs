@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Where segments are.
 pub(super) const LOG: &str = "log";
 
+/// A segment that is not needed any more is spared if it is at most this part of the snapshot.
+const SPARED_PART: u64 = 8;
+
 /// The file of segment `seq`. The name says nothing else, and never changes.
 pub(super) fn segment_name(seq: u32) -> String {
     format!("{LOG}/{seq:020}.seg")
@@ -136,21 +139,28 @@ impl Directory {
         beginning.lowest_kept = beginning.lowest_kept.min(kept);
     }
 
-    /// With which segment the log may begin if everything up to `floor` can go: the number and what
-    /// stands before it. `None` if it cannot go shorter. One segment more than needed stays, so
-    /// that a server which is a little behind gets entries and no snapshot.
-    pub(super) fn beginning_at(&self, floor: LogIndex) -> Option<(u32, LogPosition)> {
+    /// With which segment the log may begin if everything up to `floor` can go, thanks to a
+    /// snapshot of so many bytes: the number and what stands before it. `None` if it cannot go
+    /// shorter.
+    /// Beside a large snapshot one segment more than needed stays, so that a server which is a
+    /// little behind gets entries and no snapshot; beside a small one it would be most of what the
+    /// disk holds.
+    pub(super) fn beginning_at(
+        &self,
+        floor: LogIndex,
+        snapshot_bytes: u64,
+    ) -> Option<(u32, LogPosition)> {
+        let mut spared = snapshot_bytes / SPARED_PART >= u64::from(self.active().file_len);
         let mut lowest_kept = floor;
-        let mut possible = 0;
         let mut found = None;
         for (segment, beginning) in self.segments.iter().zip(&self.beginnings).rev() {
             lowest_kept = lowest_kept.min(beginning.lowest_kept);
             if beginning.after.index <= lowest_kept {
-                possible += 1;
-                if possible == 2 {
+                if !spared {
                     found = Some((segment.seq, beginning.after));
                     break;
                 }
+                spared = false;
             }
         }
         found.filter(|(seq, _)| *seq > self.first_seq())

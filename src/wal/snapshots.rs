@@ -400,7 +400,7 @@ impl Wal {
         assert!(switch.seq.is_none(), "adopted once");
         let id = switch.source.id;
         self.snapshots.growth = self.snapshots.growth_of_next;
-        switch.begin = self.directory.beginning_at(floor.min(id.position.index));
+        switch.begin = self.directory.beginning_at(floor.min(id.position.index), id.bytes);
         self.wanted.snapshot = id;
         if let Some((first, base)) = switch.begin {
             (self.wanted.first_segment, self.wanted.base) = (first, base);
@@ -568,7 +568,7 @@ impl Wal {
             (self.wanted.first_segment, self.wanted.base) = (first, id.position);
         } else {
             assert_eq!(self.term_at(id.position.index), id.position.term);
-            switch.begin = self.directory.beginning_at(id.position.index);
+            switch.begin = self.directory.beginning_at(id.position.index, id.bytes);
             if let Some((first, base)) = switch.begin {
                 (self.wanted.first_segment, self.wanted.base) = (first, base);
             }

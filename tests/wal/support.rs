@@ -96,9 +96,15 @@ impl Driver {
     /// Writes a snapshot of everything up to `number`, which is not yet in force.
     pub(crate) fn draft(&mut self, number: u64) -> Option<SnapshotId> {
         let term = self.wal.meta(index(number)).unwrap().term;
+        self.draft_of(number, snapshot_blocks(LogPosition::new(term, index(number))))
+    }
+
+    /// The same, of so many blocks.
+    pub(crate) fn draft_of(&mut self, number: u64, blocks: Vec<Vec<u8>>) -> Option<SnapshotId> {
+        let term = self.wal.meta(index(number)).unwrap().term;
         let position = LogPosition::new(term, index(number));
         self.wal.begin_draft(position, (index(1), b"configuration".to_vec()));
-        for mut block in snapshot_blocks(position) {
+        for mut block in blocks {
             self.wal.push_draft(&mut block);
         }
         self.wal.end_draft();

@@ -10,20 +10,27 @@ const MS: u64 = 1_000_000;
 /// Of the servers here, unless a test says otherwise.
 const ELECTION_TIMEOUT_NS: u64 = 300 * MS;
 
+const PIECE_BYTES: usize = 16 * 1024;
+
 /// A snapshot of some blocks, in some pieces.
 fn tuning() -> Tuning {
     Tuning {
         snapshot_entries: 5,
         snapshot_block_bytes: 8 * 1024,
-        snapshot_piece_bytes: 16 * 1024,
+        snapshot_piece_bytes: PIECE_BYTES,
         ..Tuning::default()
     }
 }
 
-/// Puts until the leader's log begins behind `index`.
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("it is in memory")
+}
+
+/// Puts until the leader's log begins behind `index`, and its snapshot takes two pieces.
 fn put_until_compacted(nodes: &mut Nodes, leader: usize, index: LogIndex) {
     for nth in 0..1_000 {
-        if nodes.status_of(leader).log_base > index {
+        let status = nodes.status_of(leader);
+        if status.log_base > index && usize_of(status.snapshot_bytes) > PIECE_BYTES {
             return;
         }
         let put = nodes.put(leader, &format!("{nth:01000}"));
@@ -224,7 +231,10 @@ fn a_leader_finds_its_snapshot_damaged_though_its_first_attempt_was_cut_short() 
     }
     assert_eq!(nodes.part_stored(behind), Some(0), "a piece is there, and not on the disk");
     let bytes = nodes.status_of(behind).snapshot_expected;
-    assert!((16 * 1024..32 * 1024).contains(&bytes), "its middle is in the first of two pieces");
+    assert!(
+        (PIECE_BYTES..2 * PIECE_BYTES).contains(&usize_of(bytes)),
+        "its middle is in the first of two pieces"
+    );
     nodes.rot_snapshot(leader);
     nodes.crash(behind);
     nodes.boot(behind).expect("its disk is well");
