@@ -66,16 +66,19 @@ impl Raft {
         leader.peers.iter().any(|it| it.id == peer && waits(&it.progress))
     }
 
-    /// The lowest index that a follower which can be reached is known to have, and is sent entries
-    /// from. A leader that compacts beyond it turns a short delay into a snapshot.
-    pub fn lowest_match(&self) -> Option<LogIndex> {
-        let Role::Leader(leader) = &self.role else { return None };
-        let streams = |progress: &Progress| match progress {
-            Progress::Replicate(_) => true,
-            Progress::Probe(_) | Progress::Snapshot => false,
+    /// What followers that can be reached are known to have, of those that are sent entries, or are
+    /// about to be. A leader that compacts beyond it turns a short delay into a snapshot.
+    pub fn reached_matches(&self) -> impl Iterator<Item = LogIndex> {
+        let peers = match &self.role {
+            Role::Leader(leader) => leader.peers.as_slice(),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => &[],
         };
-        let streamed = leader.peers.iter().filter(|it| it.session.is_some());
-        streamed.filter(|it| streams(&it.progress)).map(|it| it.match_index).min()
+        let takes_entries = |progress: &Progress| match progress {
+            Progress::Replicate(_) | Progress::Probe(_) => true,
+            Progress::Snapshot => false,
+        };
+        let reached = peers.iter().filter(|it| it.session.is_some());
+        reached.filter(move |it| takes_entries(&it.progress)).map(|it| it.match_index)
     }
 
     /// A piece of a snapshot of the leader of our term.

@@ -4,7 +4,8 @@
 //! a question (a piece without bytes); the answer says from where on. One piece is out at a time,
 //! and its answer names what is durable over there, so a broken connection costs one piece at most:
 //! after it the same snapshot goes on from there. A transfer keeps its snapshot though a newer one
-//! comes into force, or one that is slower than the snapshots follow each other would never end.
+//! comes into force, or one that is slower than the snapshots follow each other would never end; but
+//! not for a follower that stays away, for whom a file without a name would fill the disk.
 
 use super::connections::{ConnectionId, Party};
 use super::peers::HANDSHAKE_NS;
@@ -28,6 +29,9 @@ const READS_MAX: u32 = 3;
 /// it takes a slow disk to sync a piece, many times over. The same snapshot goes on from where it
 /// was, and a quorum may wait for it.
 const PATIENCE_ELECTION_TIMEOUTS: u64 = 16;
+/// How long a snapshot that another has replaced is kept for a follower that is away: 19 s by
+/// default, in which a server starts again.
+const AWAY_ELECTION_TIMEOUTS: u64 = 64;
 
 /// The connection of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +49,8 @@ pub(super) struct Transfer {
     source: SnapshotSource,
     patience_ns: u64,
     link: Link,
+    /// Since when it has had no connection.
+    away_since: Option<Instant>,
     /// Which start of the follower is at the other end of `link`.
     answers_as: u64,
     /// What the follower said is durable there, on this connection.
@@ -73,6 +79,7 @@ impl Transfer {
             source,
             patience_ns,
             link: Link::Waiting { until: now },
+            away_since: Some(now),
             answers_as: 0,
             acknowledged: None,
             sent: 0,
@@ -91,9 +98,15 @@ impl Transfer {
         }
     }
 
-    fn lost(&mut self, until: Instant) {
-        self.link = Link::Waiting { until };
+    fn lost(&mut self, now: Instant, wait_ns: u64) {
+        self.link = Link::Waiting { until: now.after_ns(wait_ns) };
+        self.away_since.get_or_insert(now);
         self.acknowledged = None;
+    }
+
+    /// Whether it has had no connection for so long.
+    fn is_away(&self, now: Instant, for_ns: u64) -> bool {
+        self.away_since.is_some_and(|since| since.after_ns(for_ns) <= now)
     }
 
     /// Begins anew with another snapshot. A piece of the one before that is still being read is of
@@ -171,6 +184,14 @@ impl Transfers {
         self.list.iter_mut().find(|transfer| transfer.connection() == Some(id))
     }
 
+    /// Whoever has been away for so long gets the newest one when it is back.
+    fn leave_replaced(&mut self, newest: Option<&SnapshotSource>, away_ns: u64, now: Instant) {
+        let Some(newest) = newest else { return };
+        for transfer in self.list.iter_mut().filter(|it| it.is_away(now, away_ns)) {
+            transfer.go_over_to(newest);
+        }
+    }
+
     /// When something is to be done though nothing happens; `now` is the last turn.
     pub(super) fn wake_at(&self, now: Instant) -> Instant {
         let due = self.list.iter().map(Transfer::wake_at).filter(|at| *at > now);
@@ -197,13 +218,17 @@ fn needs_snapshot(raft: &Raft, lost: &LostStates, to: NodeId) -> bool {
 }
 
 impl Node {
-    /// The oldest snapshot that is being sent: the log that goes on from it is still needed.
-    pub(super) fn oldest_sent(&self) -> Option<LogIndex> {
-        self.transfers.list.iter().map(|transfer| transfer.source.id.position.index).min()
+    /// The snapshots that are being sent: the log that goes on from them is still needed.
+    pub(super) fn all_sent(&self) -> impl Iterator<Item = LogIndex> {
+        self.transfers.list.iter().map(|transfer| transfer.source.id.position.index)
     }
 
     /// Begins and ends transfers as the core asks, and sends what may be sent.
     pub(super) fn catch_up(&mut self, now: Instant) {
+        // On a full disk nothing is kept for who is not there.
+        let kept = if self.wal.out_of_space() { 0 } else { AWAY_ELECTION_TIMEOUTS };
+        let away_ns = self.options.election_timeout_ns * kept;
+        self.transfers.leave_replaced(self.wal.snapshot(), away_ns, now);
         let Stage::Member(raft) = &self.stage else { return };
         let transfers = &mut self.transfers.list;
         let lost = &mut self.lost_states;
@@ -240,7 +265,7 @@ impl Node {
             if transfer.deadline() <= now {
                 log::info!("gave up a connection for a snapshot node={node} to={}", transfer.to);
                 transfer.connection().into_iter().for_each(|id| self.connections.end(id));
-                transfer.lost(now.after_ns(RETRY_NS));
+                transfer.lost(now, RETRY_NS);
             }
             if let Link::Waiting { until } = transfer.link
                 && until <= now
@@ -284,14 +309,14 @@ impl Node {
         if let Some(transfer) = self.transfers.get_mut(peer)
             && matches!(transfer.link, Link::Dialing { .. })
         {
-            transfer.lost(now.after_ns(RETRY_NS));
+            transfer.lost(now, RETRY_NS);
         }
     }
 
     /// The connection of a transfer is gone.
     pub(super) fn on_transfer_closed(&mut self, id: ConnectionId, now: Instant) {
         if let Some(transfer) = self.transfers.by_connection(id) {
-            transfer.lost(now.after_ns(RETRY_NS));
+            transfer.lost(now, RETRY_NS);
         }
     }
 
@@ -303,7 +328,7 @@ impl Node {
             && transfer.answers_as < nonce
         {
             self.connections.end(connection);
-            transfer.lost(now);
+            transfer.lost(now, 0);
         }
     }
 
@@ -326,6 +351,7 @@ impl Node {
             return self.connections.end(id);
         }
         transfer.link = Link::Up { connection: id, heard_at: now };
+        transfer.away_since = None;
         transfer.answers_as = nonce;
         let (term, snapshot) = (raft.term(), transfer.source.id);
         let question = Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 0 };
@@ -371,7 +397,7 @@ impl Node {
                 if let Some(newest) = self.wal.snapshot() {
                     transfer.go_over_to(newest);
                 }
-                transfer.lost(now.after_ns(REFUSED_NS));
+                transfer.lost(now, REFUSED_NS);
                 self.connections.end(id);
             }
         }
@@ -394,7 +420,7 @@ impl Node {
         }
         if bytes.is_empty() {
             log::error!("cannot read a snapshot to={to} id={} at={offset}", transfer.source.id);
-            transfer.lost(now.after_ns(REFUSED_NS));
+            transfer.lost(now, REFUSED_NS);
             transfer.failed_reads += 1;
             if transfer.failed_reads == READS_MAX {
                 self.leave_damaged_source(to);

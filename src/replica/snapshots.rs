@@ -3,15 +3,15 @@
 //! One is due when more than `--snapshot-entries` entries were applied since the last one, or fewer
 //! that are `--snapshot-log-bytes` of log, **and** the log has grown by at least half of that one's
 //! size, so that snapshots cost at most twice what the log costs; and not sooner than the interval
-//! allows, unless disk space presses. Or a client asks for one (`saves`). A turn writes one slice
-//! at most, and slices keep a distance while the log grows slowly: serving goes on between them.
+//! allows, unless disk space presses, or the log is about to take more segments than the snapshots
+//! leave it. Or a client asks for one (`saves`). A turn writes one slice at most, and slices keep a
+//! distance while the log grows slowly: serving goes on between them.
 //!
 //! Why half: while the next one is written, the last one and the log behind it are still there. So
 //! the disk holds two snapshots, half of one as log, and what is written meanwhile, for which the
 //! hurry leaves the other half: three in all. Where the disk is slow and the load is not, the log
 //! grew by more than that while the last one was made: then the next one begins so much earlier,
-//! though not before a quarter. Three do not suffice if even that is too late, or if the log grows
-//! so much within the interval.
+//! though not before a quarter. Three do not suffice if even that is too late.
 
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
@@ -52,7 +52,7 @@ pub struct SnapshotOptions {
     pub entries: u64,
     /// Or so much log since then: under load an entry holds hundreds of writes. Bytes.
     pub log_bytes: u64,
-    /// From one to the next, unless disk space presses. Nanoseconds.
+    /// From one to the next, unless disk space or the log presses. Nanoseconds.
     pub interval_ns: u64,
     /// What a turn writes at most.
     pub slice: SliceLimits,
@@ -196,6 +196,7 @@ impl Node {
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
         let growth = self.wal.growth();
+        let hasty = growth >= least_growth(last.bytes) && self.log_presses(last);
         let long = entries > 0 && growth >= self.options.snapshots.log_bytes;
         let many = entries > self.options.snapshots.entries;
         let grown = growth >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
@@ -203,7 +204,7 @@ impl Node {
         // While states differ and nobody knows which is right, a start is to make ours anew of the
         // log, and not to find it in a snapshot.
         let doubtful = self.state_hashes.disputed().is_some() && !self.wal.out_of_space();
-        let due = (many || long) && grown && rested && !doubtful;
+        let due = (many || long) && (grown && rested || hasty) && !doubtful;
         // A client saves what it knows to be written; a member that lost its state wants one that
         // leads past where that was.
         let lost = self.lost_states.wanting().map(|(_, at_least)| at_least);
@@ -219,6 +220,16 @@ impl Node {
             Worth::Distrusted => return false,
         };
         (due || asked || replaced) && idle && !self.is_receiving()
+    }
+
+    /// Whether the log behind the last snapshot may come to more segments than that one is large, and
+    /// the one that is written to, before another would be in force. It holds two at least: a
+    /// snapshot ends somewhere in a segment.
+    fn log_presses(&self, last: SnapshotId) -> bool {
+        let may = (last.bytes / self.options.segment_bytes + 1).max(2);
+        let meanwhile = self.snapshots.grown_meanwhile + last.bytes / SPARE_PART;
+        let (held, room) = self.wal.segments_behind(last.position.index);
+        held > may || (held == may && room < meanwhile)
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -307,9 +318,7 @@ impl Node {
         let bound = id.bytes.max(2 * self.options.segment_bytes);
         let near =
             |index: &LogIndex| *index >= raft.base().index && raft.bytes_since(*index) <= bound;
-        let sent = self.oldest_sent().filter(near);
-        let streamed = raft.lowest_match().filter(near);
-        sent.into_iter().chain(streamed).fold(index, LogIndex::min)
+        self.all_sent().chain(raft.reached_matches()).filter(near).fold(index, LogIndex::min)
     }
 }
 
@@ -317,7 +326,12 @@ impl Node {
 /// grow by `meanwhile` until that one is in force. Bytes.
 fn growth_wanted(bytes: u64, meanwhile: u64) -> u64 {
     let room = (bytes - bytes / SPARE_PART).saturating_sub(meanwhile);
-    room.clamp(bytes / 4, bytes / 2)
+    room.clamp(least_growth(bytes), bytes / 2)
+}
+
+/// How much it must grow by in any case, after a snapshot of `bytes`. Bytes.
+fn least_growth(bytes: u64) -> u64 {
+    bytes / 4
 }
 
 /// The store that the data directory stands for before its log: loaded, or empty. Blocks.

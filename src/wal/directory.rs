@@ -100,6 +100,13 @@ impl Directory {
         self.segments.len()
     }
 
+    /// How many segments hold what follows `index`, and the bytes that the last of them still takes.
+    pub(super) fn behind(&self, index: LogIndex) -> (u64, u32) {
+        let later = |beginning: &&Beginning| beginning.after.index > index;
+        let later = self.beginnings.iter().skip(1).rev().take_while(later);
+        (later.fold(1, |count, _| count + 1), self.fill.room(self.active().file_len))
+    }
+
     /// The bytes of the segments in use.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| u64::from(segment.file_len)).sum()

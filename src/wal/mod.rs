@@ -256,6 +256,13 @@ impl Wal {
         self.directory.bytes()
     }
 
+    /// How many segments hold the log behind `index`, the one that is written to among them, and the
+    /// bytes that this one still takes.
+    pub fn segments_behind(&self, index: LogIndex) -> (u64, u64) {
+        let (count, room) = self.directory.behind(index);
+        (count, u64::from(room))
+    }
+
     /// Stages an entry behind the last one and returns the checksum of its payload. Panics without
     /// room, and if the position does not follow.
     pub fn append(&mut self, position: LogPosition, kind: EntryKind, payload: &[u8]) -> u32 {

@@ -82,21 +82,21 @@ struct Found {
     rights: Rights,
 }
 
+/// A sound log reads as what was committed.
 fn commands_of(node: &Inspection<'_>, proof: &Proof) -> Found {
     let (mut found, mut calls) = (Found::default(), Calls::default());
     let mut scratch = Vec::new();
     let mut index = LogIndex::ZERO;
     while index < node.store.applied() {
-        let noted = proof.payloads[usize_of(index.get())].as_ref();
+        let noted = proof.payloads[usize_of(index.get())].as_deref();
         let term = proof.committed[usize_of(index.get())].link.term;
         index = index.next();
-        let payload = match (noted, node.wal.meta(index)) {
-            (Some(noted), _) => noted,
-            (None, Some(_)) => {
-                let payload = node.wal.payload(index, &mut scratch);
-                payload.unwrap_or_else(|damage| broken("Detection", damage.to_string()))
-            }
-            (None, None) => broken("Detection", format!("nobody could read entry {index}")),
+        let read = node.wal.meta(index).map(|_| node.wal.payload(index, &mut scratch));
+        let read = read.transpose().unwrap_or_else(|it| broken("Detection", it.to_string()));
+        let differs = matches!((noted, read), (Some(noted), Some(read)) if noted != read);
+        must!(!differs, "Detection", "entry {index} is read as another one");
+        let Some(payload) = noted.or(read) else {
+            broken("Detection", format!("nobody could read entry {index}"))
         };
         if payload.is_empty() {
             continue;

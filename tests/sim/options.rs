@@ -170,6 +170,8 @@ pub(crate) struct Options {
     /// may hold the lease at once, and one of them may turn somebody down by rights that are old;
     /// all else is checked as ever.
     pub(crate) declared_ppm: u64,
+    /// Whether the members read by leases.
+    pub(crate) lease_reads: bool,
     pub(crate) power_losses: Option<u64>,
     pub(crate) snapshots: SnapshotOptions,
 }
@@ -177,9 +179,13 @@ pub(crate) struct Options {
 impl Options {
     /// By how much two clocks are said to differ in rate at most: the fastest from the slowest.
     /// Millionths.
-    pub(crate) fn lease_drift_ppm(&self) -> u32 {
+    /// `None` where nobody reads by a lease, as by default.
+    pub(crate) fn lease_drift_ppm(&self) -> Option<u32> {
+        if !self.lease_reads {
+            return None;
+        }
         let apart = (2 * self.declared_ppm * MILLION).div_ceil(MILLION - self.declared_ppm);
-        u32::try_from(apart.max(1)).expect("clocks are at most a fifth wrong")
+        Some(u32::try_from(apart.max(1)).expect("clocks are at most a fifth wrong"))
     }
 
     /// All there are.
@@ -300,6 +306,7 @@ impl Options {
             fault_every_ns: faults.scaled(150 * MS, 2 * SECOND),
             clock_ppm,
             declared_ppm,
+            lease_reads: Chance::of(seed, "lease reads").one_in(2) || has(Class::Clocks),
             power_losses: overrides.power_losses,
             snapshots: draw_snapshots(seed),
             classes,
@@ -525,7 +532,7 @@ impl fmt::Display for Options {
         writeln!(f, "snapshots {:?}", self.snapshots)?;
         let (clock, declared) = (self.clock_ppm, self.declared_ppm);
         write!(f, "faults    every {} ", time(self.fault_every_ns))?;
-        write!(f, "clock={clock}ppm declared={declared}ppm")
+        write!(f, "clock={clock}ppm declared={declared}ppm lease-reads={}", self.lease_reads)
     }
 }
 

@@ -152,7 +152,7 @@ impl World {
             history_bytes_max: options.history_bytes_max,
             history_age_ns: options.history_age_ns,
             quota_bytes: options.quota_bytes,
-            lease_drift_ppm: Some(options.lease_drift_ppm()),
+            lease_drift_ppm: options.lease_drift_ppm(),
             start: raftd::replica::Start::AsItIs,
             clients_max: 1000,
             working: options.working,

@@ -349,7 +349,7 @@ impl World {
         let it = &self.machines[machine];
         let allowed = match fatal {
             Fatal::Disk(error) => it.disk.explains(error),
-            Fatal::Entry { .. } => it.disk.log_is_rotten(),
+            Fatal::Entry { why, .. } => it.disk.log_is_rotten() && why.contains("damaged"),
             Fatal::Refused(_) => !self.proof.is_member(machine),
         };
         must!(allowed, "NodeGoesOn", "{} stops: {fatal}", id_of(machine));

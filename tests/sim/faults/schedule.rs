@@ -87,8 +87,10 @@ impl World {
         if self.faults.calm {
             return;
         }
-        let wait = self.faults.relief.exponential(self.options.fault_every_ns);
-        self.queue.at(self.now + wait.max(MS), Event::Relieve);
+        // Never late: a quorum may be gone until then (seed 2994).
+        let every_ns = self.options.fault_every_ns;
+        let wait = self.faults.relief.exponential(every_ns).clamp(MS, 2 * every_ns);
+        self.queue.at(self.now + wait, Event::Relieve);
         if !self.crowd.is_served(super::TOO_LITTLE_PERCENT) {
             self.mend_all();
         }
