@@ -4,8 +4,8 @@
 //! a question (a piece without bytes); the answer says from where on. One piece is out at a time,
 //! and its answer names what is durable over there, so a broken connection costs one piece at most:
 //! after it the same snapshot goes on from there. A transfer keeps its snapshot though a newer one
-//! comes into force, or one that is slower than the snapshots follow each other would never end; but
-//! not for a follower that stays away, for whom a file without a name would fill the disk.
+//! comes into force, or one that is slower than the snapshots follow each other would never end;
+//! but not for a follower that stays away, for whom a file without a name would fill the disk.
 
 use super::connections::{ConnectionId, Party};
 use super::peers::HANDSHAKE_NS;

@@ -222,8 +222,8 @@ impl Node {
         (due || asked || replaced) && idle && !self.is_receiving()
     }
 
-    /// Whether the log behind the last snapshot may come to more segments than that one is large, and
-    /// the one that is written to, before another would be in force. It holds two at least: a
+    /// Whether the log behind the last snapshot may come to more segments than that one is large,
+    /// and the one that is written to, before another would be in force. It holds two at least: a
     /// snapshot ends somewhere in a segment.
     fn log_presses(&self, last: SnapshotId) -> bool {
         let may = (last.bytes / self.options.segment_bytes + 1).max(2);

@@ -100,7 +100,7 @@ impl Directory {
         self.segments.len()
     }
 
-    /// How many segments hold what follows `index`, and the bytes that the last of them still takes.
+    /// How many segments hold what follows `index`, and the bytes that the last one still takes.
     pub(super) fn behind(&self, index: LogIndex) -> (u64, u32) {
         let later = |beginning: &&Beginning| beginning.after.index > index;
         let later = self.beginnings.iter().skip(1).rev().take_while(later);

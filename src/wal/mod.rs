@@ -256,8 +256,8 @@ impl Wal {
         self.directory.bytes()
     }
 
-    /// How many segments hold the log behind `index`, the one that is written to among them, and the
-    /// bytes that this one still takes.
+    /// How many segments hold the log behind `index`, the one that is written to among them, and
+    /// the bytes that this one still takes.
     pub fn segments_behind(&self, index: LogIndex) -> (u64, u64) {
         let (count, room) = self.directory.behind(index);
         (count, u64::from(room))

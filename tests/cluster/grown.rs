@@ -30,9 +30,6 @@ use std::time::Duration;
 pub(super) const VALUE_BYTES: usize = 256;
 /// Puts a second.
 pub(super) const RATE: u32 = 20_000;
-/// Puts a second on a server with the default flags: in the ten seconds that lie between two
-/// snapshots, its log grows by less than half of a snapshot of 200,000 keys.
-const DEFAULTS_RATE: u32 = 4_000;
 /// What a put takes in the log, a little more: an entry with a few of them is the shortest. Bytes.
 const PUT_LOG_BYTES: u64 = 400;
 /// Puts on their way at once.
@@ -116,7 +113,7 @@ impl Setup {
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
             entries: limits::SNAPSHOT_ENTRIES_DEFAULT,
             interval_ms: limits::SNAPSHOT_INTERVAL_MS_DEFAULT,
-            rate: DEFAULTS_RATE,
+            rate: RATE,
         }
     }
 

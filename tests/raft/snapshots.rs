@@ -6,7 +6,7 @@ use super::followers::{append, matched};
 use super::server::{Disk, Entry, Server, TIMEOUT_NS, at, disk, id, pos, settings};
 use raftd::raft::message::{AppendOutcome, Message, SnapshotOutcome};
 use raftd::raft::{Change, ChangeError, Install, LogFate, Mark, Notice, PieceVerdict};
-use raftd::types::{Instant, LogPosition, SnapshotId, Term};
+use raftd::types::{Instant, LogIndex, LogPosition, SnapshotId, Term};
 
 const NOW: Instant = Instant::from_ns(1_000_000_000_000);
 
@@ -60,6 +60,19 @@ fn answer(term: u64, session: u64, outcome: AppendOutcome) -> Message {
 
 fn waiting(server: &Server) -> Vec<u64> {
     server.raft.awaiting_snapshot().map(raftd::types::NodeId::get).collect()
+}
+
+#[test]
+fn what_a_follower_has_is_known_as_long_as_it_is_reached_and_takes_entries() {
+    for (hint, expected) in [(pos(3, 2), &[7][..]), (pos(4, 2), &[0, 7])] {
+        let (mut server, _) = leader_behind(4, hint);
+        let known = |server: &Server| {
+            server.raft.reached_matches().map(LogIndex::get).collect::<Vec<u64>>()
+        };
+        assert_eq!(known(&server), expected, "one that is probed at {hint}");
+        server.raft.disconnected(id(3), 8);
+        assert_eq!(known(&server), expected[..expected.len() - 1]);
+    }
 }
 
 #[test]

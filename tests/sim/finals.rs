@@ -15,7 +15,7 @@ use raftd::codec::msgpack::Reader;
 use raftd::kv::command::{Issued, decode_header, decode_issued};
 use raftd::kv::{self, RangeEnd, RangeRequest, Selection};
 use raftd::replica::Inspection;
-use raftd::types::{LogIndex, Revision};
+use raftd::types::{EntryKind, LogIndex, Revision};
 use std::ops::ControlFlow;
 
 impl World {
@@ -91,7 +91,10 @@ fn commands_of(node: &Inspection<'_>, proof: &Proof) -> Found {
         let noted = proof.payloads[usize_of(index.get())].as_deref();
         let term = proof.committed[usize_of(index.get())].link.term;
         index = index.next();
-        let read = node.wal.meta(index).map(|_| node.wal.payload(index, &mut scratch));
+        let read = node.wal.meta(index).map(|meta| match meta.kind {
+            EntryKind::Commands => node.wal.payload(index, &mut scratch),
+            EntryKind::NoOp | EntryKind::Configuration => Ok(&[][..]),
+        });
         let read = read.transpose().unwrap_or_else(|it| broken("Detection", it.to_string()));
         let differs = matches!((noted, read), (Some(noted), Some(read)) if noted != read);
         must!(!differs, "Detection", "entry {index} is read as another one");

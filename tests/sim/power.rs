@@ -164,8 +164,6 @@ impl World {
     pub(crate) fn end_process(&mut self, machine: usize, ending: Ending) {
         let disk = self.disks[machine].clone();
         self.proof.before_end(machine, &disk);
-        // What the file system does not take any more is gone when it is mounted again.
-        let ending = if disk.is_frozen() { Ending::PowerLost } else { ending };
         let it = &mut self.machines[machine];
         if !disk.is_blown() {
             if let Some((job, done)) = it.job.take()
@@ -182,6 +180,9 @@ impl World {
             }
         }
         it.node = None;
+        // What the file system does not take any more is gone when it is mounted again; so may be
+        // what was under way (seed 1695).
+        let ending = if disk.is_frozen() { Ending::PowerLost } else { ending };
         match ending {
             Ending::Killed => {
                 say!(self, Who::Node(machine), "killed", "");

@@ -144,6 +144,38 @@ fn the_log_behind_small_snapshots_takes_few_segments_on_every_disk() {
     }
 }
 
+/// Snapshots rest between one and the next. A log that grew fast took twice as many segments
+/// meanwhile as the snapshots that it waited for.
+#[test]
+fn a_log_that_grows_fast_does_not_wait_for_the_next_snapshot() {
+    let hour_ns = 3_600_000 * MS;
+    for entries in [20, u64::MAX] {
+        let tuning = Tuning {
+            snapshot_entries: entries,
+            snapshot_log_bytes: 20 * 4096,
+            snapshot_interval_ns: hour_ns,
+            ..Tuning::default()
+        };
+        let mut nodes = Nodes::tuned(1, tuning);
+        nodes.pass(200 * MS);
+        let (mut made, mut rested) = (0, 0);
+        let mut last = nodes.status_of(1);
+        for _ in 0..500 {
+            nodes.put(1, "k");
+            nodes.pass(5 * MS);
+            let status = nodes.status_of(1);
+            assert!(status.log_bytes <= 3 * tuning.segment_bytes, "{}", status.log_bytes);
+            let since = status.last_index.get() - status.snapshot_index.get();
+            rested = rested.max(since);
+            made += u64::from(status.snapshot_index > last.snapshot_index);
+            last = status;
+        }
+        assert!(made >= 500 / 32, "{made} snapshots");
+        // Two segments are left to it, of some sixteen entries.
+        assert!(made <= 500 / 16 && rested > 20, "{made} snapshots, up to {rested} entries apart");
+    }
+}
+
 /// It waited for room to open its term, and sent its clients to a leader that could not be.
 #[test]
 fn a_server_alone_whose_disk_is_full_says_so_after_a_restart() {

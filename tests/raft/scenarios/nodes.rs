@@ -38,8 +38,8 @@ pub(in crate::raft) struct Tuning {
     pub(in crate::raft) working: WorkingLimits,
     /// More entries than that make a snapshot.
     pub(in crate::raft) snapshot_entries: u64,
-    /// And so much log.
     pub(in crate::raft) snapshot_log_bytes: u64,
+    pub(in crate::raft) snapshot_interval_ns: u64,
     pub(in crate::raft) snapshot_block_bytes: usize,
     pub(in crate::raft) snapshot_piece_bytes: usize,
     pub(in crate::raft) election_timeout_ns: u64,
@@ -56,6 +56,7 @@ impl Default for Tuning {
             working: WorkingLimits::default(),
             snapshot_entries: u64::MAX,
             snapshot_log_bytes: u64::MAX,
+            snapshot_interval_ns: 0,
             snapshot_block_bytes: SnapshotOptions::default().block_bytes,
             snapshot_piece_bytes: SnapshotOptions::default().piece_bytes,
             election_timeout_ns: 300_000_000,
@@ -231,7 +232,7 @@ impl Nodes {
             snapshots: SnapshotOptions {
                 entries: self.tuning.snapshot_entries,
                 log_bytes: self.tuning.snapshot_log_bytes,
-                interval_ns: 0,
+                interval_ns: self.tuning.snapshot_interval_ns,
                 block_bytes: self.tuning.snapshot_block_bytes,
                 piece_bytes: self.tuning.snapshot_piece_bytes,
                 ..SnapshotOptions::default()

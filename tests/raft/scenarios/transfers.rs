@@ -160,6 +160,53 @@ fn a_piece_that_is_read_after_stepping_down_is_not_sent() {
     assert_eq!(nodes.terms_of_snapshots_unsent(old), []);
 }
 
+/// Whoever is sent a snapshot gets that one though another follows, unless it stays away: its file,
+/// which no directory named any more, was kept for it, and the log behind it, for ever.
+#[test]
+fn a_snapshot_is_kept_for_whoever_comes_back_and_not_for_whoever_stays_away() {
+    let away_ns = 64 * ELECTION_TIMEOUT_NS;
+    for (waits_ns, kept) in [(away_ns / 2, true), (2 * away_ns, false)] {
+        let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+        boot_held(&mut nodes, behind);
+        let (_, bytes) = nodes.sent_to(leader, behind);
+        assert!(bytes > 0, "it is sent one");
+        nodes.crash(behind);
+        put_entries(&mut nodes, leader, 30);
+        let newest = nodes.status_of(leader).snapshot_bytes;
+        assert!(newest > bytes, "another one is in force");
+        nodes.pass(waits_ns);
+        let (_, expected) = nodes.sent_to(leader, behind);
+        assert_eq!(expected, if kept { bytes } else { newest });
+        nodes.release_background(behind);
+        nodes.boot(behind).expect("its disk is well");
+        nodes.pass(2 * ELECTION_TIMEOUT_NS);
+        assert!(has_all(&nodes, behind, leader));
+    }
+}
+
+/// Nor is it kept where that is what fills the disk.
+#[test]
+fn a_full_disk_keeps_no_snapshot_for_whoever_is_away() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    boot_held(&mut nodes, behind);
+    let (_, bytes) = nodes.sent_to(leader, behind);
+    nodes.crash(behind);
+    put_entries(&mut nodes, leader, 30);
+    nodes.pass(100 * MS);
+    assert_eq!(nodes.sent_to(leader, behind).1, bytes, "it may come back");
+    nodes.fill_disk(leader);
+    for _ in 0..200 {
+        if nodes.status_of(leader).out_of_space {
+            break;
+        }
+        nodes.put(leader, &"k".repeat(3_000));
+        nodes.pass(20 * MS);
+    }
+    let status = nodes.status_of(leader);
+    assert!(status.out_of_space);
+    assert_eq!(nodes.sent_to(leader, behind).1, status.snapshot_bytes);
+}
+
 fn put_entries(nodes: &mut Nodes, leader: usize, count: u64) {
     for nth in 0..count {
         let put = nodes.put(leader, &format!("{nth:01000}"));
