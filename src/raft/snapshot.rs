@@ -66,19 +66,20 @@ impl Raft {
         leader.peers.iter().any(|it| it.id == peer && waits(&it.progress))
     }
 
-    /// What followers that can be reached are known to have, of those that are sent entries, or are
-    /// about to be. A leader that compacts beyond it turns a short delay into a snapshot.
-    pub fn reached_matches(&self) -> impl Iterator<Item = LogIndex> {
+    /// From where on followers that can be reached are sent entries, or are about to be: behind
+    /// what they are known to have, or may have. A leader that compacts beyond it turns a short
+    /// delay into a snapshot.
+    pub fn entries_wanted_behind(&self) -> impl Iterator<Item = LogIndex> {
         let peers = match &self.role {
             Role::Leader(leader) => leader.peers.as_slice(),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => &[],
         };
-        let takes_entries = |progress: &Progress| match progress {
-            Progress::Replicate(_) | Progress::Probe(_) => true,
-            Progress::Snapshot => false,
-        };
         let reached = peers.iter().filter(|it| it.session.is_some());
-        reached.filter(move |it| takes_entries(&it.progress)).map(|it| it.match_index)
+        reached.filter_map(|it| match &it.progress {
+            Progress::Replicate(_) => Some(it.match_index),
+            Progress::Probe(probe) => Some(probe.prev),
+            Progress::Snapshot => None,
+        })
     }
 
     /// A piece of a snapshot of the leader of our term.

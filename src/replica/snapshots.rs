@@ -318,7 +318,8 @@ impl Node {
         let bound = id.bytes.max(2 * self.options.segment_bytes);
         let near =
             |index: &LogIndex| *index >= raft.base().index && raft.bytes_since(*index) <= bound;
-        self.all_sent().chain(raft.reached_matches()).filter(near).fold(index, LogIndex::min)
+        let behind = self.all_sent().chain(raft.entries_wanted_behind());
+        behind.filter(near).fold(index, LogIndex::min)
     }
 }
 

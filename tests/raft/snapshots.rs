@@ -63,15 +63,15 @@ fn waiting(server: &Server) -> Vec<u64> {
 }
 
 #[test]
-fn what_a_follower_has_is_known_as_long_as_it_is_reached_and_takes_entries() {
-    for (hint, expected) in [(pos(3, 2), &[7][..]), (pos(4, 2), &[0, 7])] {
+fn entries_are_wanted_by_followers_that_are_reached_and_need_no_snapshot() {
+    for (hint, expected) in [(pos(3, 2), &[7][..]), (pos(4, 2), &[4, 7])] {
         let (mut server, _) = leader_behind(4, hint);
-        let known = |server: &Server| {
-            server.raft.reached_matches().map(LogIndex::get).collect::<Vec<u64>>()
+        let wanted = |server: &Server| {
+            server.raft.entries_wanted_behind().map(LogIndex::get).collect::<Vec<u64>>()
         };
-        assert_eq!(known(&server), expected, "one that is probed at {hint}");
+        assert_eq!(wanted(&server), expected, "one is probed at {hint}");
         server.raft.disconnected(id(3), 8);
-        assert_eq!(known(&server), expected[..expected.len() - 1]);
+        assert_eq!(wanted(&server), expected[..expected.len() - 1]);
     }
 }
 
