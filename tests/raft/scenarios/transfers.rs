@@ -389,6 +389,8 @@ fn a_piece_that_is_read_late_is_not_sent_where_another_is_asked_for() {
     nodes.pass(200 * MS);
     assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked anew");
     assert_eq!(nodes.sent_to(leader, behind).0, 0);
+    nodes.end_one_background(leader);
+    assert_eq!(nodes.terms_of_snapshots_unsent(leader), []);
     nodes.release_background(leader);
     nodes.pass(2 * ELECTION_TIMEOUT_NS);
     assert!(has_all(&nodes, behind, leader));
