@@ -42,6 +42,20 @@ fn what_counts_is_what_lives() {
     assert_eq!(store.logical_bytes(), 256 + 5, "its history has a bound of its own");
 }
 
+/// Too small a figure, and history outgrows the memory that it was given.
+#[test]
+fn history_counts_what_a_change_lets_go_with_values_and_names() {
+    let mut store = store_with(1, u64::MAX);
+    let changes = |count: u64| 24 * count;
+    apply(&mut store, &[put("key", "four")]);
+    assert_eq!(store.history_bytes(), changes(1), "it lives");
+    apply(&mut store, &[put("key", "longer")]);
+    assert_eq!(store.history_bytes(), changes(2) + 112 + 4);
+    apply(&mut store, &[delete("key", "")]);
+    let tombstone = 256 + 2 * 3; // its name lies in two places
+    assert_eq!(store.history_bytes(), changes(3) + 2 * 112 + 4 + 6 + tombstone);
+}
+
 #[test]
 fn a_put_grows_what_has_no_such_value() {
     let store = filled();

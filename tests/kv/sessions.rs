@@ -131,6 +131,19 @@ fn a_session_ends_an_hour_after_its_last_use_by_the_leaders_stamps() {
     assert_eq!(store.session_count(), 1);
 }
 
+/// A new leader's first stamp may be older than the last one. A session used then would have been
+/// used, by its note, long before: the next stamp that is right would end it at once.
+#[test]
+fn a_session_used_at_a_stamp_that_went_back_is_kept_as_long_as_any() {
+    let mut store = support::store_with(1, 1 << 20);
+    let late = 2 * SESSION_IDLE_MS;
+    let session = open_at(&mut store, late);
+    apply_at(&mut store, 5, &[call(session, 1, 0, put("k", "1"))]);
+    assert_eq!(store.stamp_ms(), late);
+    let second = call(session, 2, 0, put("k", "2"));
+    assert_eq!(apply_at(&mut store, late + SESSION_IDLE_MS - 1, &[second]), [put_reply(3)]);
+}
+
 #[test]
 fn one_session_too_many_ends_the_one_unused_for_longest_and_no_number_comes_twice() {
     let mut store = support::store_with(1, 1 << 20);

@@ -271,6 +271,24 @@ fn a_learner_has_caught_up_when_its_last_round_was_quick() {
     server.raft.plan(quick, Change::Promote(id(4))).expect("its second round was quick");
 }
 
+/// A learner that was quick once may be slow now: what it has proven counts until it has been at
+/// one round for too long.
+#[test]
+fn a_learner_that_had_caught_up_and_is_late_again_is_behind() {
+    let mut server = leader_with_a_learner(Wish::Stay);
+    matches(&mut server, NOW, 4, 3);
+    server.raft.plan(NOW, Change::Promote(id(4))).expect("it has everything");
+    for value in 0..2 {
+        server.propose(NOW, value).expect("leads");
+    }
+    server.sync(NOW);
+    let slow = NOW.after_ns(TIMEOUT_NS + 1);
+    matches(&mut server, slow, 2, 5);
+    matches(&mut server, slow, 4, 4);
+    let behind = ChangeError::Behind { id: id(4), entries: 1 };
+    assert_eq!(server.raft.plan(slow, Change::Promote(id(4))), Err(behind));
+}
+
 /// That it is ready and the log is committed does not say that anybody is left.
 #[test]
 fn a_learner_is_not_promoted_into_a_configuration_whose_quorum_is_gone() {

@@ -296,6 +296,20 @@ fn a_campaign_ends_with_the_first_piece_of_the_terms_leader() {
     assert!(server.raft.wake_at() >= later.after_ns(TIMEOUT_NS), "it counts as a heartbeat");
 }
 
+/// The connection for entries may be down while the one for pieces is up.
+#[test]
+fn a_follower_that_hears_pieces_alone_does_not_campaign() {
+    let mut server = Server::new(1, 3, &[1]);
+    server.receive(NOW, 2, heartbeat(5));
+    server.sync(NOW);
+    for _ in 0..3 {
+        // As late as it can come.
+        let late = Instant::from_ns(server.raft.wake_at().as_ns() - 1);
+        server.receive(late, 2, piece(5, pos(9, 4)));
+        assert!(server.raft.wake_at() >= late.after_ns(TIMEOUT_NS), "it counts as a heartbeat");
+    }
+}
+
 #[test]
 fn votes_asked_for_with_the_old_log_end_with_it() {
     let mut server = Server::new(1, 3, &[1]);

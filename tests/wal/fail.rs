@@ -76,6 +76,23 @@ fn segments(image: &Image) -> usize {
     image.keys().filter(|name| name.starts_with("log/")).count()
 }
 
+/// What is missing of a closed segment is damage only if the hard state says that it was there.
+#[test]
+fn the_job_that_closes_a_segment_has_the_hard_state_vouch_for_more() {
+    let mut driver = fresh();
+    driver.wal.set_hard_state(hard_state(1), 1);
+    driver.append(1, 3000);
+    driver.sync(0).unwrap();
+    let version = driver.wal.hard_state_version();
+    while driver.wal.log_bytes() == 64 * 1024 {
+        assert_eq!(driver.wal.hard_state_version(), version, "nothing new is to be said");
+        driver.append(1, 3000);
+        driver.sync(0).unwrap();
+        driver.background();
+    }
+    assert!(driver.wal.hard_state_version() > version);
+}
+
 #[test]
 fn the_second_spare_waits_for_the_first_rotation() {
     let mut driver = fresh();

@@ -1,7 +1,7 @@
 //! The delete of a range that takes many turns: who comes in between waits, and a crash leaves
 //! nothing of its half.
 
-use super::nodes::{Answer, Nodes};
+use super::nodes::{Answer, Nodes, Tuning};
 use raftd::kv::RangeEnd;
 use raftd::limits::WorkingLimits;
 use raftd::types::Revision;
@@ -58,4 +58,39 @@ fn a_crash_within_a_delete_leaves_nothing_of_its_half() {
     nodes.pass(2_000 * MS);
     assert!(!nodes.is_halfway(1));
     assert_eq!((nodes.status_of(1).keys, nodes.status_of(1).revision), (0, Revision(22)));
+}
+
+/// What is half applied is committed, and its end is near: a leader that stepped down just then
+/// told whoever had asked for it that nobody knows what became of it.
+#[test]
+fn who_asked_for_a_delete_hears_of_its_end_though_its_leader_stepped_down_within_it() {
+    let working = WorkingLimits { apply_steps: 4, ..WorkingLimits::default() };
+    let mut nodes = Nodes::tuned(3, Tuning { working, ..Tuning::default() });
+    nodes.pass(200 * MS);
+    let old = nodes.leader().expect("elected");
+    for number in 0..20 {
+        let put = nodes.put(old, &format!("k{number:02}"));
+        nodes.pass(10 * MS);
+        assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    }
+    let delete = Command::DeleteRange { key: b"k", end: RangeEnd::Unbounded };
+    let delete = nodes.command(old, None, delete);
+    for _ in 0..20 {
+        if !nodes.is_halfway(old) {
+            (1..=3).for_each(|nth| nodes.one_turn(nth));
+        }
+    }
+    assert!(nodes.is_halfway(old));
+    nodes.freeze(old);
+    nodes.pass_until(|nodes| nodes.leader().is_some());
+    nodes.wake(old);
+    for _ in 0..5 {
+        if nodes.status_of(old).role == "leader" {
+            (1..=3).for_each(|nth| nodes.one_turn(nth));
+        }
+    }
+    assert_eq!(nodes.status_of(old).role, "follower");
+    assert!(nodes.is_halfway(old), "it is not done yet");
+    nodes.pass(500 * MS);
+    assert_eq!(nodes.answers.get(&delete), Some(&Answer::Done));
 }

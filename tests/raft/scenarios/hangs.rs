@@ -1,6 +1,6 @@
 //! Disks that hang, seen from the clients: nobody waits without end, and another server leads.
 
-use super::nodes::{Answer, Nodes};
+use super::nodes::{Answer, Nodes, id};
 use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
@@ -19,6 +19,31 @@ fn put_until_held(nodes: &mut Nodes, nth: usize) -> u64 {
         }
     }
     panic!("everything fits");
+}
+
+/// Who reads waits for what the leader has committed. A server whose disk is full may never have
+/// that: after a while it says who has.
+#[test]
+fn who_reads_where_the_log_finds_no_room_is_sent_elsewhere_after_ten_election_timeouts() {
+    let (mut nodes, leader, [behind, _]) = Nodes::cluster();
+    nodes.fill_disk(behind);
+    for _ in 0..100 {
+        if nodes.status_of(behind).last_index == nodes.status_of(leader).last_index {
+            let put = nodes.put(leader, &"k".repeat(3_000));
+            nodes.pass(10 * MS);
+            assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+        }
+    }
+    assert!(nodes.status_of(behind).last_index < nodes.status_of(leader).last_index);
+    let read = nodes.read(behind, "k");
+    nodes.pass(10 * ELECTION_TIMEOUT_NS - 50 * MS);
+    assert_eq!(nodes.answers.get(&read), None, "it may yet find some");
+    nodes.pass(200 * MS);
+    let answer = nodes.answers.get(&read);
+    let Some(Answer::Failed(Error::NotLeader { leader: Some((to, _)) })) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(*to, id(leader));
 }
 
 /// A stall that hit only the thread that makes the files of the log was noticed by nobody: no job

@@ -42,6 +42,8 @@ pub(in crate::raft) struct Tuning {
     pub(in crate::raft) snapshot_interval_ns: u64,
     pub(in crate::raft) snapshot_block_bytes: usize,
     pub(in crate::raft) snapshot_piece_bytes: usize,
+    /// A snapshot leaves no faster than that. Bytes a second.
+    pub(in crate::raft) snapshot_rate: Option<u64>,
     pub(in crate::raft) election_timeout_ns: u64,
     pub(in crate::raft) start: Start,
 }
@@ -59,6 +61,7 @@ impl Default for Tuning {
             snapshot_interval_ns: 0,
             snapshot_block_bytes: SnapshotOptions::default().block_bytes,
             snapshot_piece_bytes: SnapshotOptions::default().piece_bytes,
+            snapshot_rate: SnapshotOptions::default().rate,
             election_timeout_ns: 300_000_000,
             start: Start::AsItIs,
         }
@@ -235,6 +238,7 @@ impl Nodes {
                 interval_ns: self.tuning.snapshot_interval_ns,
                 block_bytes: self.tuning.snapshot_block_bytes,
                 piece_bytes: self.tuning.snapshot_piece_bytes,
+                rate: self.tuning.snapshot_rate,
                 ..SnapshotOptions::default()
             },
         };

@@ -376,6 +376,22 @@ fn who_saves_where_a_snapshot_gets_no_further_is_told_why() {
     }
 }
 
+/// A piece that is sent at once is paid for by the wait before the next one.
+#[test]
+fn a_snapshot_leaves_no_faster_than_at_its_rate() {
+    let rate = u64::try_from(PIECE_BYTES).expect("small");
+    let tuning = Tuning { snapshot_rate: Some(rate), ..tuning() };
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning);
+    let bytes = nodes.status_of(leader).snapshot_bytes;
+    let waits_ms = (bytes - rate).div_ceil(rate) * 1_000;
+    assert!(waits_ms >= 1_000, "it takes two pieces");
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass((waits_ms - 50) * MS);
+    assert!(!has_all(&nodes, behind, leader), "{bytes} bytes within {waits_ms} ms");
+    nodes.pass(1_000 * MS);
+    assert!(has_all(&nodes, behind, leader));
+}
+
 /// One that takes for ever, but gets on, is waited for.
 #[test]
 fn who_saves_where_a_snapshot_comes_slowly_waits_for_it() {
@@ -397,6 +413,34 @@ fn who_saves_where_a_snapshot_comes_slowly_waits_for_it() {
     nodes.release_background(behind);
     nodes.pass(2_000 * MS);
     assert_eq!(nodes.answers.get(&save), Some(&Answer::Done));
+}
+
+/// The follower came back without what it had got, and asked for the beginning, while the leader's
+/// disk still read what was next before: that is not sent in its place.
+#[test]
+fn a_piece_that_is_read_late_is_not_sent_where_another_is_asked_for() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.hold_background(leader);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked");
+    while nodes.sent_to(leader, behind).0 == 0 {
+        nodes.let_one_background_through(leader);
+        nodes.pass(20 * MS);
+    }
+    nodes.crash(behind);
+    let mut image = nodes.image(behind);
+    image.retain(|name, _| !name.ends_with(".part"));
+    nodes.replace_disk(behind, &image);
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(200 * MS);
+    assert!(nodes.status_of(behind).snapshot_expected > 0, "it was asked anew");
+    assert_eq!(nodes.sent_to(leader, behind).0, 0);
+    nodes.end_one_background(leader);
+    assert_eq!(nodes.terms_of_snapshots_unsent(leader), []);
+    nodes.release_background(leader);
+    nodes.pass(2 * ELECTION_TIMEOUT_NS);
+    assert!(has_all(&nodes, behind, leader));
 }
 
 /// A leader's disk could not read its snapshot: it asked for the same piece twice a second, for
