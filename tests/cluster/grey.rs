@@ -3,12 +3,15 @@
 //! `GREY_HANGS=20 cargo test --release a_leader_whose_disk_hangs` measures; once shows that it
 //! works. Only strace can hold a disk: without it, that measurement fails.
 
-use super::harness::{Cluster, PATIENCE, Shape, resident};
+use super::harness::{Cluster, NO_SNAPSHOTS, PATIENCE, Shape, anonymous};
 use super::patience::{ELECTION_TIMEOUT_UPPER, eventually, now};
 use super::traced::Trace;
+use super::turns::Company;
 use super::variable;
 use crate::untested::strace_works;
 use raftd::client::{Client, Deadline};
+use raftd::limits::{FRAME_BYTES_MAX, PEER_OUT_MAX};
+use raftd::types::LogIndex;
 use std::time::Duration;
 
 /// How long each sync of the leader takes: longer than anybody here has patience.
@@ -93,43 +96,96 @@ fn does_not_campaign(cluster: &mut Cluster, leader: u64, successor: u64) {
     cluster.server(successor).resume();
 }
 
+/// The leader's election timeout beside a follower that is stopped: a slow disk or a busy machine
+/// elects nobody; a leader that is blocked would not lead on. Milliseconds.
+const PATIENT_MS: u64 = 1000;
+
+/// A put beside a stopped follower: the longest timeout drawn from that. Longer, and the others
+/// would have missed a leader that waits for it.
+const PUT_WITHIN: Duration = Duration::from_millis(2 * PATIENT_MS);
+
+/// What may wait for a follower that does not read: its outgoing buffer takes one more message if
+/// it is not full, and a buffer that grows doubles. What else there is, there is for all. Bytes.
+const UNREAD_BYTES_MAX: usize = 2 * (PEER_OUT_MAX + FRAME_BYTES_MAX);
+
+const LARGE_BYTES: usize = 1 << 20;
+/// As much is put as would be far too much if a part of it waited.
+const LARGE_PUTS: usize = 128;
+const _: () = assert!(LARGE_PUTS * LARGE_BYTES >= 4 * UNREAD_BYTES_MAX);
+
+/// How puts went, and what the leader kept in memory at most meanwhile, looked at now and then.
+#[derive(Default, Debug)]
+struct Course {
+    puts: usize,
+    slowest: Duration,
+    bytes: u64,
+}
+
+impl Course {
+    fn put(&mut self, client: &mut Client, value: &[u8]) {
+        let asked = now();
+        client.put(b"k", value).unwrap();
+        self.slowest = self.slowest.max(asked.elapsed());
+        self.puts += 1;
+    }
+
+    fn look(&mut self, cluster: &mut Cluster, leader: u64) {
+        self.bytes = self.bytes.max(anonymous(cluster, leader));
+    }
+
+    /// Many times what an outgoing buffer takes.
+    fn put_large(&mut self, cluster: &mut Cluster, leader: u64, client: &mut Client) {
+        let large = vec![b'x'; LARGE_BYTES];
+        for _ in 0..LARGE_PUTS {
+            self.put(client, &large);
+            self.look(cluster, leader);
+        }
+    }
+}
+
 #[test]
 fn a_follower_that_does_not_read_neither_slows_the_leader_nor_fills_its_memory() {
-    // The store stays small, so what grows is what waits for the follower.
+    // The store stays small, so what grows is what waits for the follower: a snapshot would keep
+    // what is put over while it is made.
     let flags = ["--history-bytes", "4194304", "--segment-bytes", "16777216"];
-    // A slow disk or a busy machine elects nobody; a leader that is blocked would not lead on.
-    let patient = ["--election-timeout", "1000", "--heartbeat", "60"];
-    let flags = flags.into_iter().chain(patient).map(str::to_owned).collect();
-    let mut cluster = Cluster::start_shaped(3, &Shape { flags, ..Shape::default() });
+    let patient = ["--election-timeout", &PATIENT_MS.to_string(), "--heartbeat", "60"];
+    let flags = [&flags[..], &NO_SNAPSHOTS, &patient].concat();
+    let flags = flags.into_iter().map(str::to_owned).collect();
+    let shape = Shape { flags, company: Company::Nobody, ..Shape::default() };
+    let mut cluster = Cluster::start_shaped(3, &shape);
     let leader = cluster.leader();
     let mut client = cluster.client_of(&[leader]);
-    let large = vec![b'x'; 1 << 20];
-    for _ in 0..40 {
-        client.put(b"k", &large).unwrap();
-    }
+    let (mut before, mut beside) = (Course::default(), Course::default());
+    before.put_large(&mut cluster, leader, &mut client);
+    cluster.wait_until_equal();
+    before.look(&mut cluster, leader);
     let stopped = cluster.others(leader)[0];
+    let behind = cluster.server(stopped).says().last_index;
     cluster.server(stopped).pause();
-    for _ in 0..40 {
-        client.put(b"k", &large).unwrap();
-    }
-    let before = resident(&mut cluster, leader);
-    let (mut puts, mut slowest) = (0, Duration::ZERO);
+    beside.put_large(&mut cluster, leader, &mut client);
     // Long enough for the window to be given up, after four election timeouts, and for many probes
     // of a mebibyte each.
     let until = Deadline::after(Duration::from_secs(11));
     while !until.has_passed() {
-        let asked = now();
-        client.put(b"k", b"small").unwrap();
-        slowest = slowest.max(asked.elapsed());
-        puts += 1;
+        beside.put(&mut client, b"small");
     }
-    let after = resident(&mut cluster, leader);
-    let grown = after.saturating_sub(before) >> 20;
-    println!(
-        "{puts} puts beside a stopped follower, the slowest {slowest:?}; grown by {grown} MiB"
-    );
-    assert!(grown < 40, "the leader has grown by {grown} MiB");
+    beside.look(&mut cluster, leader);
+    println!("grey: before {before:?}, beside a stopped follower {beside:?}");
+    let grown = beside.bytes.saturating_sub(before.bytes);
+    assert!(grown <= UNREAD_BYTES_MAX.try_into().unwrap(), "the leader has grown by {grown} bytes");
+    assert!(beside.slowest <= PUT_WITHIN, "a put took {:?}", beside.slowest);
     assert_eq!(cluster.leader(), leader, "and it still leads");
+    returns(&mut cluster, leader, stopped, behind);
+}
+
+/// Lets a stopped follower go on, whose log ended at `behind`: it gets what it lacks by entries,
+/// for the leader has them all.
+fn returns(cluster: &mut Cluster, leader: u64, stopped: u64, behind: LogIndex) {
+    let status = cluster.server(leader).says();
+    assert!(status.log_base <= behind, "the leader's log begins behind {}", status.log_base);
     cluster.server(stopped).resume();
     cluster.wait_until_equal();
+    let (arrived, last) = (cluster.server(stopped).says().applied_index, status.last_index);
+    println!("grey: the follower had entries up to {behind}, of {last}; now up to {arrived}");
+    assert!(arrived >= last);
 }

@@ -14,7 +14,7 @@
 //! | `failover` | how long nobody can write when the leader dies |
 //! | `steady` | nobody is elected under steady load |
 //! | `grown` | many keys: snapshots under load, the disk, the length of turns |
-//! | `received` | a large snapshot for a node that was away: the length of its turns |
+//! | `received` | a large snapshot for a node that was away, of a few values or many: its turns |
 //! | `turn_lengths` | how long the turns of a loop were, and whether the host did it |
 //! | `filled` | memory that the host of a virtual machine has filled |
 //! | `grey` | a leader whose disk hangs, a follower that does not read |
@@ -35,6 +35,7 @@
 //! | `disk` | a full disk, a failing sync |
 //! | `descriptors` | servers that run out of them |
 //! | `traced` | what strace sees of a leader |
+//! | `pipelined` | many puts on their way at once |
 //! | `load`, `mixed` | clients who put, and who do all the rest, while something is done |
 //! | `members` | members come, go and are replaced; handovers |
 //! | `tools` | log dump and verify, snapshot save, verify and restore, a forced new cluster |
@@ -73,6 +74,7 @@ mod members;
 mod mixed;
 mod partition;
 mod patience;
+mod pipelined;
 mod raftctl;
 mod ranges;
 mod reads;

@@ -1,53 +1,91 @@
 //! A node that was away receives a large snapshot and loads it: no turn of its loop is long.
 //!
-//! `RECEIVED_VALUES=600` measures, in a release build: 60 MB. A few values show that it works.
+//! | variable | meaning |
+//! |---|---|
+//! | `RECEIVED_VALUES` | 600 measure, in a release build: 60 MB; a few show that it works |
+//! | `RECEIVED_KEYS` | the same for small values: 1000000 measure |
 
 use super::filled::Filled;
 use super::harness::{Cluster, PATIENCE, STEADFAST, Shape};
 use super::patience::{eventually, now};
+use super::pipelined::put_all;
 use super::turn_lengths::TurnsSeen;
 use super::turns::Company;
 use super::variable;
+use raftd::client::Connection;
+use raftd::types::LogIndex;
 
 /// A piece of a snapshot holds two, a block of its file as well.
-const VALUE_BYTES: usize = 100_000;
+const LARGE_BYTES: usize = 100_000;
+/// What a turn loads of these is bounded by its steps, long before its bytes.
+const SMALL_BYTES: usize = 64;
+/// Between two looks at the snapshots at most so much is put. Bytes.
+const ROUND_BYTES: u64 = 1_000_000;
 
-#[test]
-fn a_follower_that_receives_a_large_snapshot_takes_short_turns() {
-    let asked = variable("RECEIVED_VALUES");
-    let values = asked.unwrap_or(40);
-    // A snapshot is due whenever the log has grown by half of the last one.
-    let flags = ["--segment-bytes", "8388608", "--snapshot-entries", "20"];
-    let flags = flags.into_iter().chain(["--snapshot-interval", "0"]);
-    // What was overwritten is in snapshots as well, and is to be little of them.
-    let flags = flags.chain(["--history-bytes", "2000000"]);
-    // A machine that does other things as well must not depose the leader.
-    let patient = STEADFAST.into_iter().filter(|_| asked.is_none());
-    let flags = flags.chain(patient).map(str::to_owned).collect();
-    let company = if asked.is_some() { Company::Nobody } else { Company::Others };
-    let _filled = asked.map(|_| Filled::touch());
-    let mut cluster = Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() });
+/// What is in the snapshot.
+struct Load {
+    keys: u64,
+    value_bytes: usize,
+    /// It is measured, with nobody beside.
+    measures: bool,
+}
+
+impl Load {
+    fn asked(name: &str, otherwise: u64, value_bytes: usize) -> Load {
+        let asked = variable(name);
+        Load { keys: asked.unwrap_or(otherwise), value_bytes, measures: asked.is_some() }
+    }
+
+    fn start(&self) -> Cluster {
+        // A snapshot is due whenever the log has grown by half of the last one.
+        let flags = ["--segment-bytes", "8388608", "--snapshot-entries", "20"];
+        let flags = flags.into_iter().chain(["--snapshot-interval", "0"]);
+        // What was overwritten is in snapshots as well, and is to be little of them.
+        let flags = flags.chain(["--history-bytes", "2000000"]);
+        // A machine that does other things as well must not depose the leader.
+        let patient = STEADFAST.into_iter().filter(|_| !self.measures);
+        let flags = flags.chain(patient).map(str::to_owned).collect();
+        let company = if self.measures { Company::Nobody } else { Company::Others };
+        Cluster::start_shaped(3, &Shape { flags, company, ..Shape::default() })
+    }
+
+    fn put(&self, connection: &mut Connection, numbers: impl Iterator<Item = u64>) {
+        let keys = numbers.map(|number| format!("key/{:09}", number % self.keys).into_bytes());
+        put_all(connection, keys, &vec![b'v'; self.value_bytes], |_| {});
+    }
+
+    /// Until snapshots of `others` hold all of the keys, and the log that whoever is `behind` needs
+    /// is gone.
+    fn fill(&self, cluster: &mut Cluster, others: &[u64], behind: LogIndex) {
+        let leader = cluster.leader();
+        let mut connection = cluster.server(leader).connection();
+        self.put(&mut connection, 0..self.keys);
+        let whole = cluster.server(leader).says().last_index;
+        let round = ROUND_BYTES / u64::try_from(self.value_bytes).unwrap();
+        let mut from = 0;
+        eventually("snapshots hold all keys", PATIENCE, || {
+            self.put(&mut connection, from..from + round);
+            from += round;
+            let holds = |id| {
+                let status = cluster.server(id).status().ok()?;
+                Some(status.log_base > behind && status.snapshot_index >= whole)
+            };
+            others.iter().copied().map(holds).all(|it| it == Some(true)).then_some(())
+        });
+    }
+}
+
+/// Keeps a node away while a cluster is filled, and looks at its turns when it is back.
+fn returns_in_short_turns(load: &Load) {
+    let _filled = load.measures.then(Filled::touch);
+    let mut cluster = load.start();
     let leader = cluster.leader();
     let away = cluster.others(leader)[0];
     let others = cluster.others(away);
     let behind = cluster.server(away).says().last_index;
     cluster.server(away).kill();
-    let mut client = cluster.client();
-    let mut put = |number: u64| {
-        let key = format!("key/{:06}", number % values);
-        client.put(key.as_bytes(), &vec![b'v'; VALUE_BYTES]).unwrap();
-    };
-    // Until the log that it needs is gone, and the snapshot holds all of the keys.
-    let whole = values * u64::try_from(VALUE_BYTES).unwrap();
-    let mut numbers = 0..;
-    eventually("snapshots hold all keys", PATIENCE, || {
-        numbers.by_ref().take(8).for_each(&mut put);
-        let holds = |id| {
-            let status = cluster.server(id).status().ok()?;
-            Some(status.log_base > behind && status.snapshot_bytes >= whole)
-        };
-        others.iter().copied().map(holds).all(|it| it == Some(true)).then_some(())
-    });
+    load.fill(&mut cluster, &others, behind);
+    let bytes = cluster.server(leader).says().snapshot_bytes;
     cluster.server(away).start();
     let began = now();
     let mut status = cluster.server(away).says();
@@ -61,10 +99,24 @@ fn a_follower_that_receives_a_large_snapshot_takes_short_turns() {
     cluster.wait_until_equal();
     status = cluster.server(away).says();
     seen.look(&status);
-    assert_eq!(status.keys, values);
-    println!("received: {values} values of {VALUE_BYTES} bytes, installed within {took:?}");
+    let Load { keys, value_bytes, .. } = *load;
+    assert_eq!(status.keys, keys);
+    println!(
+        "received: {keys} values of {value_bytes} bytes, a snapshot of {bytes} bytes, installed \
+         within {took:?}"
+    );
     seen.report("received");
-    if asked.is_some() {
+    if load.measures {
         seen.assert_short();
     }
+}
+
+#[test]
+fn a_follower_that_receives_a_large_snapshot_takes_short_turns() {
+    returns_in_short_turns(&Load::asked("RECEIVED_VALUES", 40, LARGE_BYTES));
+}
+
+#[test]
+fn a_follower_that_receives_a_snapshot_of_many_small_keys_takes_short_turns() {
+    returns_in_short_turns(&Load::asked("RECEIVED_KEYS", 20_000, SMALL_BYTES));
 }

@@ -5,10 +5,9 @@
 
 use super::harness::{Cluster, PATIENCE, STEADFAST, Shape, free_address, resident, resident_of};
 use super::patience::{StopAtEnd, breathe, eventually, now};
+use super::pipelined::put_all;
 use super::turns::Company;
 use super::variable;
-use raftd::client::{Connection, Deadline};
-use raftd::wire::reply::ReplyBody;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -16,8 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Puts on their way at once.
-const WINDOW: u64 = 2_000;
 /// Keys that are overwritten.
 const HOT_KEYS: u64 = 10_000;
 /// When the memory is looked at first.
@@ -25,35 +22,11 @@ const FIRST: Duration = Duration::from_secs(60);
 /// What it may be in the end, of what it was then.
 const GROWTH_PERCENT: u64 = 130;
 
+const VALUE: [u8; 100] = [b'v'; 100];
+
 /// A key of 16 bytes.
 fn key(number: u64) -> Vec<u8> {
     format!("key/{number:012}").into_bytes()
-}
-
-/// Puts the keys `numbers`, many at a time, with values of 100 B.
-fn put_all(connection: &mut Connection, numbers: impl Iterator<Item = u64>, done: &AtomicU64) {
-    let deadline = || Deadline::after(PATIENCE);
-    let mut open = 0;
-    let hear = |connection: &mut Connection, count: u64| {
-        for _ in 0..count {
-            match connection.receive(deadline()).unwrap().body {
-                ReplyBody::Put { .. } => {}
-                other => panic!("a put was answered with {other:?}"),
-            }
-        }
-        done.fetch_add(count, Ordering::Relaxed);
-    };
-    for number in numbers {
-        connection.put(&key(number), &[b'v'; 100]);
-        open += 1;
-        if open == WINDOW {
-            connection.flush(deadline()).unwrap();
-            hear(connection, WINDOW / 2);
-            open -= WINDOW / 2;
-        }
-    }
-    connection.flush(deadline()).unwrap();
-    hear(connection, open);
 }
 
 /// An hour's overwrites: 10,000 keys, at least 20 million puts, compaction at its defaults. The
@@ -78,8 +51,9 @@ fn overwrites_do_not_make_the_memory_grow() {
         let (done, ended) = (&done, &ended);
         scope.spawn(move || {
             let _ended = StopAtEnd(ended);
-            let numbers = (1..=puts).map(|step| step * 7_919 % HOT_KEYS);
-            put_all(&mut connection, numbers, done);
+            let keys = (1..=puts).map(|step| key(step * 7_919 % HOT_KEYS));
+            let heard = |count| _ = done.fetch_add(count, Ordering::Relaxed);
+            put_all(&mut connection, keys, &VALUE, heard);
         });
         while !ended.load(Ordering::Relaxed) {
             breathe(Duration::from_millis(20));
@@ -123,7 +97,7 @@ fn a_key_costs_so_many_bytes() {
     let leader = cluster.leader();
     let empty = resident(&mut cluster, leader);
     let mut connection = cluster.server(leader).connection();
-    put_all(&mut connection, 0..keys, &AtomicU64::new(0));
+    put_all(&mut connection, (0..keys).map(key), &VALUE, |_| {});
     let full = resident(&mut cluster, leader);
     println!(
         "resident: raftd: {keys} keys of 16 B with 100 B: {full} bytes, {} more than without: {} \
@@ -180,7 +154,7 @@ fn redis_bytes(keys: u64) -> Option<(u64, u64)> {
             write!(out, "*3\r\n$3\r\nSET\r\n$16\r\n").unwrap();
             out.extend_from_slice(&key(number));
             write!(out, "\r\n$100\r\n").unwrap();
-            out.extend_from_slice(&[b'v'; 100]);
+            out.extend_from_slice(&VALUE);
             out.extend_from_slice(b"\r\n");
         }
         stream.write_all(&out).unwrap();

@@ -8,6 +8,7 @@
 
 use super::harness::{Cluster, PATIENCE};
 use super::patience::{breathe, now};
+use super::pipelined::put_all;
 use super::variable;
 use raftd::client::{Connection, Deadline};
 use raftd::wire::reply::ReplyBody;
@@ -19,6 +20,11 @@ const CLIENTS: u64 = 4;
 /// Puts of one client on their way.
 const WINDOW: u64 = 250;
 const KEYS: u64 = 100_000;
+const VALUE: [u8; 128] = [b'v'; 128];
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key/{:06}", number * 7_919 % KEYS).into_bytes()
+}
 
 /// Puts at `rate` a second, or as many as there is room for, for so long. Returns how many were
 /// acknowledged, or what another answer was.
@@ -66,8 +72,7 @@ fn put(
         });
         let stopped = stop.load(Ordering::Relaxed);
         while sent < due && sent - heard < WINDOW && !stopped {
-            let key = format!("key/{:06}", (sent * CLIENTS + client) * 7_919 % KEYS);
-            connection.put(key.as_bytes(), &[b'v'; 128]);
+            connection.put(&key(sent * CLIENTS + client), &VALUE);
             sent += 1;
         }
         connection.flush(deadline()).unwrap();
@@ -94,6 +99,10 @@ fn attempt(
 ) -> Result<(), String> {
     let leader = cluster.leader();
     let trial = Duration::from_secs(if seconds > 10 { 5 } else { 1 });
+    // The load overwrites keys that are there, beside a history: so does what it is measured by.
+    put_all(&mut cluster.server(leader).connection(), (0..KEYS).map(key), &VALUE, |_| {});
+    assert_eq!(cluster.server(leader).says().keys, KEYS);
+    load(cluster, leader, None, trial)?;
     let peak = load(cluster, leader, None, trial)? / trial.as_secs();
     let before = cluster.server(leader).says().term;
     let rate = peak * percent / 100;

@@ -81,7 +81,7 @@ fn entries(first: u64, last: u64) -> Vec<LogEntry> {
 }
 
 #[test]
-fn the_log_behind_a_snapshot_goes_segment_by_segment_and_one_segment_stays() {
+fn the_log_behind_a_snapshot_goes_by_whole_segments_and_the_next_one_replaces_it() {
     let disk = SimDisk::new(1);
     let mut driver = filled(&disk, 60);
     let segments =
