@@ -326,6 +326,31 @@ fn nobody_saves_a_state_that_may_be_wrong() {
     all_agree(&nodes, 2);
 }
 
+/// Nor does it become a snapshot by itself, however many entries there are.
+#[test]
+fn no_snapshot_is_made_of_a_state_that_may_be_wrong() {
+    let (mut nodes, leader, others) = cluster(2, 20);
+    put_until_compared(&mut nodes, leader);
+    nodes.spoil(others[0]);
+    put_until_compared(&mut nodes, leader);
+    for _ in 0..40 {
+        put(&mut nodes, leader, "served");
+    }
+    for nth in [leader, others[0]] {
+        let status = nodes.status_of(nth);
+        assert_eq!((status.state.as_str(), status.snapshot_index.get()), ("disputed", 0), "{nth}");
+    }
+    for nth in [leader, others[0]] {
+        nodes.crash(nth);
+        nodes.boot(nth).expect("its disk is well");
+        nodes.pass(1_000 * MS);
+    }
+    let leader = nodes.leader().expect("elected");
+    put_until_compared(&mut nodes, leader);
+    all_agree(&nodes, 2);
+    assert!(nodes.status_of(leader).snapshot_index.get() > 0, "now it is sound");
+}
+
 /// One of three is away, and two differ: whoever was right is known when it is back.
 #[test]
 fn a_third_server_that_comes_back_settles_who_of_two_was_right() {
