@@ -84,6 +84,19 @@ impl Raft {
         self.commit_index = self.commit_index.max(commit.min(verified));
     }
 
+    /// There is room for an entry of any size. A leader that was told that there was none need not
+    /// wait for its next heartbeat to try; if it is still to be told, it hears of this later.
+    pub fn on_room(&mut self) {
+        if let Some(following) = following(&mut self.role)
+            && following.cramped
+            && following.refusal.is_none()
+        {
+            following.cramped = false;
+            following.reply_due = true;
+            self.output.marks.add(Mark::RoomAgain);
+        }
+    }
+
     /// Our log is durable further than before: what we owe the leader may have grown.
     pub(super) fn on_log_durable(&mut self) {
         let durable = self.durability.last();
@@ -116,8 +129,8 @@ impl Raft {
         // What this leader sent us **and** is on our disk: more would be a promise we might break.
         let index = following.verified.min(durable);
         let outcome = match following.refusal.take() {
-            None => AppendOutcome::Matched { index },
-            Some(Refusal::NoRoom) => AppendOutcome::NoRoom { index },
+            None if !following.cramped => AppendOutcome::Matched { index },
+            None | Some(Refusal::NoRoom) => AppendOutcome::NoRoom { index },
             Some(Refusal::Conflict { probe, hint }) => AppendOutcome::Conflict { probe, hint },
         };
         let matched = !matches!(outcome, AppendOutcome::Conflict { .. });
@@ -173,8 +186,10 @@ impl Raft {
         let complete = taken.skip + taken.count == entries.len();
         if complete {
             following.refusal = None;
+            following.cramped &= entries.is_empty();
         } else {
             following.refusal = Some(Refusal::NoRoom);
+            following.cramped = true;
             self.output.marks.add(Mark::OutOfRoom);
         }
         let nothing_to_wait_for = end <= durable || !complete;

@@ -468,6 +468,8 @@ pub enum Mark {
     Conflicted,
     /// Entries did not fit into the prepared space.
     OutOfRoom,
+    /// There is room again, and the leader that waits for it is told.
+    RoomAgain,
     /// A message waited for the disk and its term had passed, or a receipt was cut by a truncation.
     Stale,
     /// A ReadIndex round began.
@@ -495,7 +497,7 @@ pub enum Mark {
 /// Counts of `Mark`s since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Marks {
-    counts: [u64; 16],
+    counts: [u64; 17],
 }
 
 impl Marks {
@@ -527,5 +529,6 @@ const fn slot(mark: Mark) -> usize {
         Mark::SnapshotKeptLog => 13,
         Mark::SnapshotReplacedLog => 14,
         Mark::SnapshotStale => 15,
+        Mark::RoomAgain => 16,
     }
 }

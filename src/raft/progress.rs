@@ -150,7 +150,10 @@ impl Peer {
             Progress::Replicate(replicate) => replicate.answered(self.match_index),
             Progress::Snapshot => {} // `leave_snapshot` knows where the log begins
             Progress::Probe(probe) if self.match_index < probe.prev => {} // not durable yet
-            Progress::Probe(probe) if probe.paused => probe.prev = self.match_index,
+            // There is room again, or this answer does not know yet that there was none.
+            Progress::Probe(probe) if probe.paused => {
+                (probe.prev, probe.paused) = (self.match_index, false);
+            }
             Progress::Probe(probe) => {
                 let mut replicate = Replicate::new(self.match_index);
                 // What the probe carried is on its way, or lost: it was perhaps not the probe that
@@ -219,7 +222,8 @@ impl Peer {
         matches!(&self.progress, Progress::Probe(probe) if probe.cautious && probe.paused)
     }
 
-    /// The follower had no room: wait for the next heartbeat, then try one entry.
+    /// The follower had no room: wait until it says that it has, or for the next heartbeat; then
+    /// try one entry.
     pub(super) fn pause(&mut self) {
         let prev = match &self.progress {
             // What it has may not be durable there yet, as just after a snapshot: it had the entry
@@ -406,17 +410,24 @@ mod tests {
     }
 
     #[test]
-    fn no_room_waits_for_the_heartbeat_and_then_tries_one_entry() {
-        let mut peer = peer(10);
-        peer.matched(at(12));
-        peer.pause();
-        peer.matched(at(13));
-        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.paused));
-        assert!(!peer.on_heartbeat_due(Instant::ZERO));
-        let Progress::Probe(probe) = &peer.progress else { panic!("still looking") };
-        assert!(!probe.paused);
-        assert!(probe.cautious);
-        assert_eq!(probe.prev, at(13));
+    fn no_room_waits_for_room_or_the_heartbeat_and_then_tries_one_entry() {
+        for says_so in [false, true] {
+            let mut peer = peer(10);
+            peer.matched(at(12));
+            peer.pause();
+            peer.matched(at(13));
+            peer.pause();
+            assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.paused));
+            if says_so {
+                peer.matched(at(13));
+            } else {
+                assert!(!peer.on_heartbeat_due(Instant::ZERO));
+            }
+            let Progress::Probe(probe) = &peer.progress else { panic!("still looking") };
+            assert!(!probe.paused);
+            assert!(probe.cautious);
+            assert_eq!(probe.prev, at(13));
+        }
     }
 
     #[test]

@@ -152,6 +152,9 @@ impl Node {
             if minds_deadlines(raft, &self.wal) {
                 raft.tick(now);
             }
+            if self.wal.room_bytes() >= self.wal.entry_bytes_max() {
+                raft.on_room();
+            }
             raft.settle(now);
         }
         self.carry_out_log();

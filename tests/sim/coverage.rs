@@ -33,6 +33,7 @@ points! {
     OldTermCommitted = "entries of an earlier term were committed by one of the own term",
     Conflict = "an append was refused: conflict",
     NoRoom = "an append was refused: no room",
+    RoomAgain = "a leader was told that there is room again",
     Reprobed = "a pipeline was given up and probed anew",
     PipelineFull = "a second append left before the first was answered",
     FollowerFarBehind = "a follower was 100 entries behind",

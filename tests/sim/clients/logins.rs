@@ -112,7 +112,7 @@ impl Client {
 impl World {
     /// Begins to log in on a connection.
     pub(super) fn log_in(&mut self, client: usize, pipe: PipeKey, name: Name) {
-        let floor = self.crowd.ledger.floor();
+        let floor = self.rights_floor_of_leaders();
         let it = &mut self.crowd.clients[client];
         let mut nonce = [0; 16];
         let (front, back) = nonce.split_at_mut(8);

@@ -119,7 +119,7 @@ impl World {
         acting.into_iter().for_each(|acting| in_name_of(&mut bytes, 0, acting));
         let request = self.send_request(client, pipe, bytes);
         say!(self, Who::Client(client), "look", "#{request} {asker:?} {what:?}");
-        let floor = self.crowd.ledger.floor();
+        let floor = self.rights_floor_of_leaders();
         let looks = &mut self.crowd.clients[client].guest.looks;
         looks.insert(request, Look { what, asker, floor });
     }

@@ -344,6 +344,7 @@ fn mark_points(seen: &Seen, raft: &Raft, coverage: &mut Coverage) {
     coverage.hit_if(since(before, now, Mark::ReadRound), Point::ReadRound);
     coverage.hit_if(since(before, now, Mark::Reprobed), Point::Reprobed);
     coverage.hit_if(since(before, now, Mark::OutOfRoom), Point::NoRoom);
+    coverage.hit_if(since(before, now, Mark::RoomAgain), Point::RoomAgain);
     coverage.hit_if(since(before, now, Mark::Conflicted), Point::Conflict);
     coverage.hit_if(since(before, now, Mark::SnapshotReplacedLog), Point::SnapshotReplacedLog);
     coverage.hit_if(since(before, now, Mark::SnapshotStale), Point::SnapshotStale);

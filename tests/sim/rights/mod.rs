@@ -219,12 +219,19 @@ impl World {
     pub(crate) fn rights_floor(&self, node: usize, linearizable: bool) -> usize {
         let ledger = &self.crowd.ledger;
         if linearizable {
-            return ledger.floor();
+            return self.rights_floor_of_leaders();
         }
         // Whoever loads its state anew may stand before what it had applied.
         let goes_back = self.options.has(Class::States);
         let applied = self.proof.seen[node].applied.get();
         if goes_back { 0 } else { ledger.moment_of(applied.min(ledger.length())) }
+    }
+
+    /// From which moment on a leader's answer may be, if it is asked now. Whoever holds the lease
+    /// judges by its own state; which is an old one where clocks break the bound that leases rest
+    /// on (seed 7767).
+    pub(crate) fn rights_floor_of_leaders(&self) -> usize {
+        if self.options.clocks_keep_bound() { self.crowd.ledger.floor() } else { 0 }
     }
 
     /// Somebody was served, or denied.
@@ -248,8 +255,7 @@ impl World {
             && !needs.keys.is_empty()
             && ledger.newest().judge(asker, &only_root) == Err(Denial::NotPermitted);
         self.coverage.hit_if(by_right, Point::ServedByRight);
-        // Whoever holds the lease judges by its own state; which is an old one where clocks break
-        // the bound that leases rest on.
+        // As for leaders.
         let floor = if self.options.clocks_keep_bound() { floor } else { 0 };
         let fits = ledger.since(floor).any(|rights| rights.judge(asker, needs) == judged);
         must!(
