@@ -2,7 +2,7 @@
 //! do.
 
 use super::election::{heartbeat, vote};
-use super::server::{Server, TIMEOUT_NS, at, id, meta, pos};
+use super::server::{Packet, Server, TIMEOUT_NS, at, id, meta, pos};
 use raftd::limits::ENTRY_OVERHEAD_BYTES;
 use raftd::raft::message::{AppendOutcome, Message};
 use raftd::raft::{Mark, Notice};
@@ -142,7 +142,7 @@ fn one_answer_speaks_for_all_messages_of_a_turn() {
         };
         let value = |meta: &_| super::server::Entry::of(*meta, 1);
         let entries: Vec<_> = entries.into_iter().chain(metas.iter().map(value)).collect();
-        let packet = super::server::Packet { from: id(2), to: id(1), message, entries };
+        let packet = Packet { from: id(2), to: id(1), message, entries };
         server.step(NOW, &packet);
     }
     assert_eq!(server.sync(NOW), [matched(1, 3)]);
@@ -177,12 +177,42 @@ fn what_does_not_fit_is_refused_and_what_fits_is_kept() {
     let left = server.receive(NOW, 2, append(1, pos(2, 1), &[1, 1, 1], 0));
     assert_eq!(left, [answer(1, AppendOutcome::NoRoom { index: at(2) })]);
     assert_eq!(terms(&server), [1, 1, 1, 1]);
-    assert_eq!(server.sync(NOW), [matched(1, 4)]);
-    server.room = 0;
+    let cramped = |index| answer(1, AppendOutcome::NoRoom { index: at(index) });
+    assert_eq!(server.sync(NOW), [cramped(4)], "still");
     let mut full = Server::new(1, 3, &[1, 2, 2]);
     full.room = 10 + ENTRY_OVERHEAD_BYTES - 1;
     full.receive(NOW, 2, append(3, pos(1, 1), &[3], 0));
     assert_eq!(terms(&full), [1, 2, 2], "nor is anything truncated for it");
+}
+
+/// Its leader waited for the next heartbeat, however soon there was room: a follower that was
+/// behind got as much as fits in one segment with each of them, and no more.
+#[test]
+fn a_follower_that_had_no_room_says_once_that_it_has() {
+    let cramped = |index| answer(1, AppendOutcome::NoRoom { index: at(index) });
+    let mut server = Server::new(1, 3, &[1, 1]);
+    server.raft.on_room();
+    assert_eq!(server.settle(NOW), [], "nobody waits");
+    server.room = 0;
+    let entries = append(1, pos(2, 1), &[1], 0);
+    assert_eq!(server.receive(NOW, 2, entries.clone()), [cramped(2)]);
+    assert_eq!(server.receive(NOW, 2, heartbeat(1)), [cramped(2)], "as long as that is so");
+    // What says that there was none leaves first, though there is room by now.
+    let packet = Packet { from: id(2), to: id(1), message: entries.clone(), entries: Vec::new() };
+    server.step(NOW, &packet);
+    server.raft.on_room();
+    assert_eq!(server.settle(NOW), [cramped(2)]);
+    server.raft.on_room();
+    assert_eq!(server.settle(NOW), [matched(1, 2)]);
+    server.raft.on_room();
+    assert_eq!(server.settle(NOW), [], "it was said");
+    // Who takes what is sent has room.
+    assert_eq!(server.receive(NOW, 2, entries.clone()), [cramped(2)]);
+    server.room = u64::MAX;
+    server.receive(NOW, 2, entries);
+    assert_eq!(server.sync(NOW), [matched(1, 3)]);
+    server.raft.on_room();
+    assert_eq!(server.settle(NOW), []);
 }
 
 #[test]
