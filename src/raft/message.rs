@@ -163,8 +163,8 @@ pub enum AppendOutcome {
         /// terms that is at most the probe's term. Never above the follower's last entry.
         hint: LogPosition,
     },
-    /// Entries arrived in order but there was no room to store them. The leader waits a heartbeat
-    /// and probes.
+    /// Entries arrived in order but there was no room to store them, and there is none yet. The
+    /// leader waits until it hears `Matched`, or a heartbeat, and tries one entry.
     NoRoom {
         /// As in `Matched`: durable and verified.
         index: LogIndex,
