@@ -254,6 +254,7 @@ impl Options {
         let drawn_nodes = sizes.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5]);
         let nodes = overrides.nodes.unwrap_or(drawn_nodes);
         let has = |class| classes.contains(&class);
+        let reads_by_leases = drawn.contains(&Class::Clocks);
         let network = draw_network(seed, &has);
         let disk = draw_disk(seed, &has);
         let slowest = 14 * (network.delay_ns + disk.sync_ns);
@@ -306,7 +307,7 @@ impl Options {
             fault_every_ns: faults.scaled(150 * MS, 2 * SECOND),
             clock_ppm,
             declared_ppm,
-            lease_reads: Chance::of(seed, "lease reads").one_in(2) || has(Class::Clocks),
+            lease_reads: Chance::of(seed, "lease reads").one_in(2) || reads_by_leases,
             power_losses: overrides.power_losses,
             snapshots: draw_snapshots(seed),
             classes,
