@@ -14,6 +14,7 @@ use super::turns::Company;
 use super::variable;
 use raftd::client::Connection;
 use raftd::types::LogIndex;
+use std::iter;
 
 /// A piece of a snapshot holds two, a block of its file as well.
 const LARGE_BYTES: usize = 100_000;
@@ -50,8 +51,15 @@ impl Load {
     }
 
     fn put(&self, connection: &mut Connection, numbers: impl Iterator<Item = u64>) {
-        let keys = numbers.map(|number| format!("key/{:09}", number % self.keys).into_bytes());
-        put_all(connection, keys, &vec![b'v'; self.value_bytes], |_| {});
+        let mut keys = numbers.map(|number| format!("key/{:09}", number % self.keys).into_bytes());
+        let value = vec![b'v'; self.value_bytes];
+        if self.value_bytes == LARGE_BYTES {
+            // One at a time: a turn takes all that has come, and megabytes of the log at once are
+            // not what is measured here.
+            keys.for_each(|key| put_all(connection, iter::once(key), &value, |_| {}));
+        } else {
+            put_all(connection, &mut keys, &value, |_| {});
+        }
     }
 
     /// Until snapshots of `others` hold all of the keys, and the log that whoever is `behind` needs
