@@ -108,3 +108,21 @@ fn a_leader_whose_disk_does_not_answer_hands_over_before_it_leaves_office() {
     assert_ne!(other, hung);
     assert_eq!(nodes.status_of(other).term, term.next());
 }
+
+/// A follower that was behind and had no segment ready got one segment with each heartbeat of its
+/// leader, though the next was ready at once, and was never level again.
+#[test]
+fn who_has_room_again_is_sent_entries_before_the_next_heartbeat() {
+    let (mut nodes, leader, others) = Nodes::cluster();
+    let behind = others[0];
+    nodes.hold_background(behind);
+    for nth in 0..200 {
+        nodes.put(leader, &format!("{nth:01000}"));
+        nodes.pass(5 * MS);
+    }
+    let last = nodes.status_of(leader).last_index;
+    assert!(nodes.status_of(behind).last_index.advanced_by(50) < last, "it has no room");
+    // No time passes.
+    nodes.release_background(behind);
+    assert_eq!(nodes.status_of(behind).last_index, last);
+}
