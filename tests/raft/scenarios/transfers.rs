@@ -184,6 +184,25 @@ fn a_snapshot_is_kept_for_whoever_comes_back_and_not_for_whoever_stays_away() {
     }
 }
 
+/// However long it takes.
+#[test]
+fn a_slow_transfer_keeps_its_snapshot_as_long_as_it_goes_on() {
+    let tuning = Tuning { snapshot_piece_bytes: 512, ..tuning() };
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning);
+    boot_held(&mut nodes, behind);
+    let (_, bytes) = nodes.sent_to(leader, behind);
+    put_entries(&mut nodes, leader, 30);
+    assert!(nodes.status_of(leader).snapshot_bytes > bytes, "another one is in force");
+    let mut took_ns = 0;
+    while nodes.part_stored(behind) != Some(bytes) {
+        assert_eq!(nodes.sent_to(leader, behind).1, bytes);
+        nodes.let_one_background_through(behind);
+        nodes.pass(3 * ELECTION_TIMEOUT_NS);
+        took_ns += 3 * ELECTION_TIMEOUT_NS;
+    }
+    assert!(took_ns > 64 * ELECTION_TIMEOUT_NS, "{took_ns}");
+}
+
 /// Nor is it kept where that is what fills the disk.
 #[test]
 fn a_full_disk_keeps_no_snapshot_for_whoever_is_away() {
