@@ -196,7 +196,7 @@ impl Node {
         let last = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let entries = applied.get().saturating_sub(last.position.index.get());
         let growth = self.wal.growth();
-        let hasty = growth >= least_growth(last.bytes) && self.log_presses(last);
+        let hasty = || growth >= least_growth(last.bytes) && self.log_presses(last);
         let long = entries > 0 && growth >= self.options.snapshots.log_bytes;
         let many = entries > self.options.snapshots.entries;
         let grown = growth >= growth_wanted(last.bytes, self.snapshots.grown_meanwhile);
@@ -204,7 +204,7 @@ impl Node {
         // While states differ and nobody knows which is right, a start is to make ours anew of the
         // log, and not to find it in a snapshot.
         let doubtful = self.state_hashes.disputed().is_some() && !self.wal.out_of_space();
-        let due = (many || long) && (grown && rested || hasty) && !doubtful;
+        let due = (many || long) && (grown && rested || hasty()) && !doubtful;
         // A client saves what it knows to be written; a member that lost its state wants one that
         // leads past where that was.
         let lost = self.lost_states.wanting().map(|(_, at_least)| at_least);

@@ -297,6 +297,20 @@ fn of_two_that_differ_the_leader_serves_and_the_other_says_why_not() {
     assert_eq!(reads(&mut nodes, other), Some(Answer::Done));
 }
 
+/// Two that differ start again, one after the other, and make their states anew of the log. Who
+/// leads then.
+fn agree_after_restarts(nodes: &mut Nodes, both: [usize; 2]) -> usize {
+    for nth in both {
+        nodes.crash(nth);
+        nodes.boot(nth).expect("its disk is well");
+        nodes.pass(1_000 * MS);
+    }
+    let leader = nodes.leader().expect("elected");
+    put_until_compared(nodes, leader);
+    all_agree(nodes, 2);
+    leader
+}
+
 /// Whoever saved it made a snapshot of it, which was the server's own from then on: so a restart
 /// found the state in there again, and did not make it anew of the log.
 #[test]
@@ -316,14 +330,7 @@ fn nobody_saves_a_state_that_may_be_wrong() {
         assert!(is_refused(answer, "the members' states differ"), "{answer:?}");
     }
     put(&mut nodes, leader, "served");
-    for nth in [leader, others[0]] {
-        nodes.crash(nth);
-        nodes.boot(nth).expect("its disk is well");
-        nodes.pass(1_000 * MS);
-    }
-    let leader = nodes.leader().expect("elected");
-    put_until_compared(&mut nodes, leader);
-    all_agree(&nodes, 2);
+    agree_after_restarts(&mut nodes, [leader, others[0]]);
 }
 
 /// Nor does it become a snapshot by itself, however many entries there are.
@@ -340,14 +347,7 @@ fn no_snapshot_is_made_of_a_state_that_may_be_wrong() {
         let status = nodes.status_of(nth);
         assert_eq!((status.state.as_str(), status.snapshot_index.get()), ("disputed", 0), "{nth}");
     }
-    for nth in [leader, others[0]] {
-        nodes.crash(nth);
-        nodes.boot(nth).expect("its disk is well");
-        nodes.pass(1_000 * MS);
-    }
-    let leader = nodes.leader().expect("elected");
-    put_until_compared(&mut nodes, leader);
-    all_agree(&nodes, 2);
+    let leader = agree_after_restarts(&mut nodes, [leader, others[0]]);
     assert!(nodes.status_of(leader).snapshot_index.get() > 0, "now it is sound");
 }
 
