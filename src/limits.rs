@@ -29,8 +29,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 
 /// An entry closes when its payload reaches this; one larger command has an entry of its own. An
-/// entry is applied in one turn, and a turn shall be short: a thousand values of 256 B. Bytes.
-pub const ENTRY_BYTES_SOFT_MAX: usize = 256 * 1024;
+/// entry is applied in one turn, and a turn shall be short: five hundred values of 256 B. Bytes.
+pub const ENTRY_BYTES_SOFT_MAX: usize = 128 * 1024;
 
 /// Largest entry payload that is taken: whoever makes entries may close them as late as at 1 MiB,
 /// and one request is on top. Bytes.
@@ -177,8 +177,8 @@ pub const WATCH_OUT_HIGH_WATER: usize = 64 * 1024;
 /// everything: those who are slow leave room to those who are not. Bytes.
 pub const WATCH_OUT_BELOW: usize = CLIENT_OUT_LARGE_BELOW / 2;
 
-/// Bytes read from one connection in one turn, so that nobody starves the others. Bytes.
-pub const TURN_READ_BYTES: usize = 256 * 1024;
+/// Bytes read from one connection before others have their turn. Bytes.
+pub const READ_BYTES: usize = 64 * 1024;
 
 /// Default `--history-bytes`: superseded versions kept before automatic compaction. Bytes.
 pub const HISTORY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;

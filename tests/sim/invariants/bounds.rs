@@ -229,8 +229,12 @@ impl Proof {
         // What is not durable, or not committed, is bounded elsewhere, and no snapshot makes it
         // less: a leader on a full disk, with followers on full disks (seed 7747).
         let ended = raft.commit_index().min(raft.durable()).max(node.wal.base().index);
-        let bytes = raft.bytes_since(node.wal.base().index) - raft.bytes_since(ended);
-        let grown = node.wal.growth();
+        let since_ended = raft.bytes_since(ended);
+        let bytes = raft.bytes_since(node.wal.base().index) - since_ended;
+        // What was written before it was begun, and committed later, it does not hold either (seed
+        // 14673).
+        let since = snapshot.id.position.index.max(node.wal.base().index).min(ended);
+        let grown = node.wal.growth().max(raft.bytes_since(since) - since_ended);
         must!(
             bytes <= behind + grown,
             "ResourceBounds",
