@@ -20,8 +20,9 @@ use crate::wire::reply::{
 };
 
 /// Entry bytes applied in one turn, one entry at least, so that a node that catches up still hears
-/// its leader, and its clients: 1 ms, if values are of 256 B and nothing is in the caches. Bytes.
-const APPLY_BYTES_PER_TURN: u64 = 256 * 1024;
+/// its leader, and its clients: 2 ms, if values are of a few bytes and nothing is in the caches.
+/// Bytes.
+const APPLY_BYTES_PER_TURN: u64 = 128 * 1024;
 
 /// What an entry counts beside its bytes, so that empty ones cost something too. Bytes.
 const ENTRY_APPLY_BYTES: u64 = 64;
