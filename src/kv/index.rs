@@ -6,7 +6,10 @@
 //! id.
 //!
 //! Growing is spread out: the larger table takes what is new, and every later insertion carries a
-//! few buckets over from the smaller one. No single put pays for all (design §12.13).
+//! few buckets over from the smaller one. No single put pays for all (design §12.13). The larger
+//! table's memory is written to beforehand, a little with each of the last insertions before: the
+//! system hands out pages as they are first written to, and what is new is spread over all of
+//! them, so that the puts of one turn met thousands.
 //!
 //! Why not `std`'s map: it rehashes in one step, and its order is random by design. This one is
 //! seeded too, against chosen keys, but it is never iterated, so its order cannot reach an answer.
@@ -23,6 +26,11 @@ const BUCKETS_MIN: usize = 1024;
 /// 5 / 8` more.
 const BUCKETS_PER_STEP: usize = 8;
 
+/// The next table is made ready by the last `buckets / 16` insertions before it is needed, which
+/// is twice as large.
+const READIED_BY_PART: usize = 16;
+const BUCKETS_READIED_PER_STEP: usize = 2 * READIED_BY_PART;
+
 const EMPTY: u64 = 0;
 /// A bucket of the old table whose key has moved or gone. Probing goes on behind it.
 const GONE: u64 = 1 << 32;
@@ -36,6 +44,8 @@ pub(super) struct Index {
     seed: u64,
     table: Table,
     old: Option<Growth>,
+    /// The buckets of the next table, as far as they are ready.
+    next: Vec<u64>,
     count: usize,
 }
 
@@ -48,7 +58,7 @@ struct Growth {
 
 impl Index {
     pub(super) fn new(seed: u64) -> Index {
-        Index { seed, table: Table::new(BUCKETS_MIN), old: None, count: 0 }
+        Index { seed, table: Table::new(BUCKETS_MIN), old: None, next: Vec::new(), count: 0 }
     }
 
     #[inline]
@@ -88,10 +98,12 @@ impl Index {
     /// Adds a key that is not in it.
     pub(super) fn insert(&mut self, hash: KeyHash, id: KeyId) {
         self.step(BUCKETS_PER_STEP);
+        self.ready_next();
         if self.count >= self.table.keys_max() {
             assert!(self.old.is_none(), "growing again before the last growth is done");
-            let larger = Table::new(self.table.buckets.len() * 2);
-            let table = std::mem::replace(&mut self.table, larger);
+            let larger = std::mem::take(&mut self.next);
+            assert_eq!(larger.len(), self.table.buckets.len() * 2, "made ready in time");
+            let table = std::mem::replace(&mut self.table, Table::of(larger));
             self.old = Some(Growth { table, next: 0 });
         }
         self.table.insert(hash, id);
@@ -101,6 +113,10 @@ impl Index {
     /// Takes out a key that is in it.
     pub(super) fn remove(&mut self, hash: KeyHash, id: KeyId) {
         self.count -= 1;
+        if self.count + self.table.buckets.len() / READIED_BY_PART * 2 < self.table.keys_max() {
+            // It is not needed so soon.
+            self.next = Vec::new();
+        }
         if let Some(at) = self.table.find(hash, |found| found == id) {
             self.table.remove(at);
             return;
@@ -108,6 +124,17 @@ impl Index {
         let old = self.old.as_mut().expect("the key is in one of the tables");
         let at = old.table.find(hash, |found| found == id).expect("the key is in one of them");
         old.table.buckets[at] = GONE;
+    }
+
+    /// Writes to some memory of the next table if that is needed soon.
+    fn ready_next(&mut self) {
+        let buckets = self.table.buckets.len();
+        if self.count + buckets / READIED_BY_PART < self.table.keys_max() {
+            return;
+        }
+        self.next.reserve_exact(2 * buckets - self.next.len());
+        let ready = self.next.len() + BUCKETS_READIED_PER_STEP;
+        self.next.resize(ready.min(2 * buckets), EMPTY);
     }
 
     /// Carries over up to `buckets` buckets of a table on its way out.
@@ -151,10 +178,15 @@ struct Table {
 
 impl Table {
     fn new(buckets: usize) -> Table {
-        assert!(buckets.is_power_of_two());
-        let bits = buckets.ilog2();
-        assert!((1..=31).contains(&bits), "{buckets} buckets need more than 32 bits of hash");
-        Table { buckets: vec![EMPTY; buckets], shift: 32 - bits }
+        Table::of(vec![EMPTY; buckets])
+    }
+
+    fn of(buckets: Vec<u64>) -> Table {
+        let count = buckets.len();
+        assert!(count.is_power_of_two());
+        let bits = count.ilog2();
+        assert!((1..=31).contains(&bits), "{count} buckets need more than 32 bits of hash");
+        Table { buckets, shift: 32 - bits }
     }
 
     /// 5/8 full: a search that finds nothing then looks at 4 buckets on average, half a cache line.
@@ -339,6 +371,29 @@ mod tests {
             }
         }
         assert!(probes_max < 200, "a search walked over {probes_max} buckets");
+    }
+
+    #[test]
+    fn the_next_table_is_made_ready_piece_by_piece_and_let_go_where_it_is_not_needed() {
+        let mut index = Index::new(3);
+        let insert = |index: &mut Index, name: u32| {
+            let before = (index.table.buckets.len(), index.next.len());
+            index.insert(index.hash(&name.to_le_bytes()), KeyId(name));
+            let pieces = index.next.len().saturating_sub(before.1);
+            assert!(pieces <= BUCKETS_READIED_PER_STEP, "{name}: {pieces} at once");
+            index.table.buckets.len() > before.0
+        };
+        let grown = (0..100_000).filter(|&name| insert(&mut index, name)).count();
+        assert!(grown > 5 && index.next.is_empty(), "half full, it needs none");
+        let mut name = 100_000;
+        while index.next.len() < 1000 {
+            insert(&mut index, name);
+            name += 1;
+        }
+        for name in (0..name).rev().take(20_000) {
+            index.remove(index.hash(&name.to_le_bytes()), KeyId(name));
+        }
+        assert_eq!(index.next.capacity(), 0, "there are fewer keys again");
     }
 
     /// Who knows the seed of one server finds as many keys as they like for one bucket of it.
