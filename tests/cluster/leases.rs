@@ -165,7 +165,7 @@ fn leases_never_end_early_though_leaders_are_killed_and_stopped() {
 }
 
 /// The processor time of a node's process. Ticks of 10 ms.
-pub(super) fn ticks(cluster: &mut Cluster, id: u64) -> u64 {
+fn ticks(cluster: &mut Cluster, id: u64) -> u64 {
     let pid = cluster.server(id).pid().expect("the node runs");
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, after_name) = stat.rsplit_once(") ").unwrap();

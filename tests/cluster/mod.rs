@@ -25,7 +25,6 @@
 //! | `auth` | users and rights: who is refused where, what outlives restarts and restores |
 //! | `exactly_once` | increments under leader kills, raftctl across a leader's death |
 //! | `hostile` | clients that send garbage, and clients that do not read |
-//! | `bursts` | requests of many clients at once: the length of turns |
 //! | `unfinished` | clients that begin requests and do not end them |
 //! | `introductions` | servers that are met where another was expected |
 //! | `watches` | listeners under faults, slow ones, many of them |
@@ -49,7 +48,6 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "any other answer fails the test")]
 
 mod auth;
-mod bursts;
 mod catching_up;
 mod chaos;
 mod chaos_ledger;
