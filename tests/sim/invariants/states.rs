@@ -102,9 +102,10 @@ impl Proof {
             must!(
                 silent,
                 "DivergedSilent",
-                "n{} answers #{} from a state that it knows to be wrong",
+                "n{} answers #{} from a state that it knows to be wrong: {:?}",
                 machine + 1,
-                reply.id
+                reply.id,
+                reply.body
             );
         }
     }
