@@ -1,16 +1,20 @@
-//! Mending the end of the log after a crash, so that the next batch stands on clean ground.
+//! Mending what a crash left: the end of the log, so that the next batch stands on clean ground, and
+//! a header page of two.
 //!
-//! Only what no sync covered is written to. Each step leaves, if a crash cuts it short, what a
+//! Only what no sync covered is written to, and what is bad. Each step leaves, if a crash cuts it short, what a
 //! crash could have left before: the next start judges it the same and repeats the step.
 
+use super::disk::DiskFile;
+use super::identity::Identity;
 use super::record::{
     FooterRow, HEADER_BYTES, PAD_BYTE, PAGE, Place, RecordKind, RecordLinks, lay, page_up,
     put_head, trailer_page, usize_of,
 };
 use super::replay::Replay;
 use super::scan::SegmentScan;
-use super::segment::{DATA_START, Segment};
+use super::segment::{DATA_START, Segment, SegmentHeader};
 use super::staging::marker;
+use crate::limits::PAGE_BYTES;
 use std::io;
 
 /// Where a log goes on.
@@ -29,6 +33,19 @@ pub(super) fn tail(scan: &SegmentScan, segment: &Segment, replay: &Replay) -> io
         Some(footer) => closed(scan, segment, replay, footer),
         None => open(scan, segment, replay),
     }
+}
+
+/// Writes the header page of number `bad` anew, by the other one: when that rots, this one must do.
+pub(super) fn header(
+    file: &dyn DiskFile,
+    header: &SegmentHeader,
+    bad: usize,
+    identity: &Identity,
+) -> io::Result<()> {
+    let pages = header.encode(identity);
+    let at = bad * PAGE_BYTES;
+    file.write_at(at.try_into().map_err(io::Error::other)?, &pages[at..at + PAGE_BYTES])?;
+    file.sync()
 }
 
 /// Zeroes what a torn batch left behind the last record, then pads that record's page.

@@ -307,6 +307,7 @@ fn lost_segment(seq: u32) -> SegmentScan {
     SegmentScan {
         seq,
         header: None,
+        bad_header: None,
         found: Vec::new(),
         rows: Vec::new(),
         zero_from: 0,
@@ -323,9 +324,13 @@ fn read_segment(
     let name = segment_name(seq);
     let failed = || OpenError::io(disk, "read", &name);
     let newer = |found| OpenError::Version { path: disk.path(&name), found, known: 1 };
-    let headers = file.read_durable(0, 2 * PAGE_BYTES).map_err(failed())?;
-    for page in headers.chunks(PAGE_BYTES) {
-        match SegmentHeader::decode(page, identity, seq) {
+    let pages = file.read_durable(0, 2 * PAGE_BYTES).map_err(failed())?;
+    let headers = pages.chunks(PAGE_BYTES).map(|page| SegmentHeader::decode(page, identity, seq));
+    let headers: Vec<HeaderPage> = headers.collect();
+    let is_bad = |page: &HeaderPage| matches!(page, HeaderPage::Foreign | HeaderPage::Invalid);
+    let bad_header = headers.iter().position(is_bad);
+    for page in headers {
+        match page {
             HeaderPage::Valid(header) => {
                 let expected = usize_of(header.file_len);
                 let length = file.len().map_err(failed())?;
@@ -333,7 +338,7 @@ fn read_segment(
                 let mut bytes = file.read_durable(0, expected).map_err(failed())?;
                 bytes.resize(expected, 0);
                 let scan = scan(header, &bytes).map_err(newer)?;
-                return Ok(SegmentScan { wrong_length, ..scan });
+                return Ok(SegmentScan { wrong_length, bad_header, ..scan });
             }
             HeaderPage::Newer(version) => return Err(newer(version)),
             HeaderPage::Foreign | HeaderPage::Invalid => {}
@@ -399,6 +404,10 @@ fn mend(
     for (scan, file) in read.scans.iter().zip(read.files) {
         let header = scan.header.expect("a segment without a header is damage, and was refused");
         let name = segment_name(scan.seq);
+        if let Some(bad) = scan.bad_header {
+            let mended = mend::header(&*file, &header, bad, &identity);
+            mended.map_err(OpenError::io(disk, "mend", &name))?;
+        }
         let map = file.map().map_err(OpenError::io(disk, "map", &name))?;
         let SegmentHeader { seq, salt, file_len, .. } = header;
         segments.push(Segment { seq, salt, file_len, file, map });

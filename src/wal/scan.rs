@@ -70,6 +70,9 @@ pub(super) struct SegmentScan {
     pub(super) seq: u32,
     /// Its header; `None` if neither copy is ours.
     pub(super) header: Option<SegmentHeader>,
+    /// The header page that is not ours, if the other one is: a spare's preparation was cut short,
+    /// or it rots.
+    pub(super) bad_header: Option<usize>,
     /// What stands in it, in order. Empty: a spare.
     pub(super) found: Vec<Found>,
     /// What its FOOTER says, if it has a whole one.
@@ -94,6 +97,7 @@ pub(super) fn scan(header: SegmentHeader, bytes: &[u8]) -> Result<SegmentScan, u
     scanner.walk()?;
     let Scanner { found, rows, .. } = scanner;
     Ok(SegmentScan {
+        bad_header: None,
         seq: header.seq,
         header: Some(header),
         found,

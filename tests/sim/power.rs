@@ -63,7 +63,9 @@ impl World {
         it.disk.read_platters(it.damaged);
         let healed = std::mem::take(&mut it.copy_damaged);
         self.coverage.hit_if(healed, Point::DamageHealed);
-        self.coverage.hit_if(it.header_damaged, Point::HeaderDamaged);
+        // It was mended as well.
+        let header_damaged = std::mem::take(&mut it.header_damaged);
+        self.coverage.hit_if(header_damaged, Point::HeaderDamaged);
         say!(self, Who::Node(machine), "start", "last={}", node.inspect().wal.last());
         let disk = &self.disks[machine];
         self.proof.on_start(machine, &node.inspect(), disk, &mut self.coverage);

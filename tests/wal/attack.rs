@@ -236,6 +236,20 @@ fn a_lost_page_is_judged_as_the_table_says() {
     assert_eq!(verdict(&both, &log), Doubt(1), "both header pages");
 }
 
+/// A spare whose preparation a power loss cut short had one good header page for as long as there
+/// was the segment: whatever hit that one took everything in it (the simulator's seed 42342).
+#[test]
+fn a_bad_header_page_is_mended_by_the_other_one() {
+    let (image, log) = build();
+    for (first, then) in [(0, 1), (1, 0)] {
+        let torn = damaged(&image, |bytes| bytes[first * PAGE + PAGE - 4..][..4].fill(0));
+        let disk = SimDisk::from_image(&torn, 1);
+        assert_eq!(read(&disk, &log), Whole);
+        let rotten = damaged(&disk.image(), |bytes| bytes[then * PAGE + 70] ^= 4);
+        assert_eq!(verdict(&rotten, &log), Whole, "page {first}, then page {then}");
+    }
+}
+
 #[test]
 fn a_lost_sector_of_the_last_batch_is_a_tear_and_elsewhere_damage() {
     let (image, log) = build();

@@ -9,7 +9,7 @@
 //! | in the snapshot in force | the node may refuse to start; a minority, each once |
 //! | in what is received of one | nothing: it is received again; if it was whole, as above |
 //! | in one copy of the hard state | nothing: the other one mends it at the next start |
-//! | in one header of a segment | nothing: the other one is read |
+//! | in one header of a segment | nothing: the other one mends it at the next start |
 
 use super::Fault;
 use crate::disk::Damage;
@@ -56,8 +56,8 @@ impl World {
         }
     }
 
-    /// Of what there are two the other one must do: of the hard state until the next start mends
-    /// it, of a segment for as long as there is that.
+    /// Of what there are two the other one must do, until the next start mends it. So no start may
+    /// leave one of a segment that was torn as it was prepared (seed 42342).
     fn damage_twin(&mut self, machine: usize, kind: Damage) {
         let it = &mut self.machines[machine];
         let damaged = if kind == Damage::HardStateCopy {
