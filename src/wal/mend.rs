@@ -1,8 +1,9 @@
-//! Mending what a crash left: the end of the log, so that the next batch stands on clean ground, and
-//! a header page of two.
+//! Mending what a crash left: the end of the log, so that the next batch stands on clean ground,
+//! and a header page of two.
 //!
-//! Only what no sync covered is written to, and what is bad. Each step leaves, if a crash cuts it short, what a
-//! crash could have left before: the next start judges it the same and repeats the step.
+//! Only what no sync covered is written to, and what is bad. Each step leaves, if a crash cuts it
+//! short, what a crash could have left before: the next start judges it the same and repeats the
+//! step.
 
 use super::disk::DiskFile;
 use super::identity::Identity;
