@@ -177,8 +177,8 @@ pub const WATCH_OUT_HIGH_WATER: usize = 64 * 1024;
 /// everything: those who are slow leave room to those who are not. Bytes.
 pub const WATCH_OUT_BELOW: usize = CLIENT_OUT_LARGE_BELOW / 2;
 
-/// Bytes read from one connection before others have their turn. Bytes.
-pub const READ_BYTES: usize = 64 * 1024;
+/// Bytes read from one connection in one turn, so that nobody starves the others. Bytes.
+pub const TURN_READ_BYTES: usize = 256 * 1024;
 
 /// Default `--history-bytes`: superseded versions kept before automatic compaction. Bytes.
 pub const HISTORY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;

@@ -1,6 +1,5 @@
 //! Sockets on one side, the node on the other: accept, connect, read, write, close.
 
-use super::clock::Clock;
 use super::rarely::Rarely;
 use super::unfinished::Unfinished;
 use super::wheel::Wheel;
@@ -28,17 +27,6 @@ const DIAL_NS: u64 = 1_000_000_000;
 
 /// Connections accepted in one turn, so that a flood does not starve those who are served.
 const ACCEPTS_PER_TURN: usize = 64;
-
-/// Reads of one connection in one turn, if there is time and the others have been read.
-const READS_PER_TURN: usize = 4;
-
-/// A turn takes requests for so long, then does what they ask; peers are heard in any case, once.
-/// It is checked after some bytes, so that it costs nothing. Nanoseconds, bytes.
-const RECEIVE_NS: u64 = 1_500_000;
-const BYTES_TO_A_LOOK: usize = 32 * 1024;
-
-/// What to read from a socket costs beside the bytes, in bytes.
-const SOCKET_BYTES: usize = 4 * 1024;
 
 #[derive(Debug)]
 struct Entry {
@@ -73,8 +61,6 @@ pub(super) struct Sockets {
     unfinished: Unfinished,
     not_accepted: Rarely,
     buffer: Vec<u8>,
-    /// Taken since the last look at the clock. Bytes.
-    unlooked_bytes: usize,
     resolver: Resolver<(NodeId, usize)>,
 }
 
@@ -98,8 +84,7 @@ impl Sockets {
             paused: Vec::new(),
             unfinished: Unfinished::new(),
             not_accepted: Rarely::new(),
-            buffer: vec![0; limits::READ_BYTES],
-            unlooked_bytes: 0,
+            buffer: vec![0; limits::TURN_READ_BYTES],
             resolver: Resolver::start(wake)?,
         })
     }
@@ -124,14 +109,12 @@ impl Sockets {
         std::mem::take(&mut self.signalled)
     }
 
-    /// Reads what the last wait found, and what earlier turns left, until the turn's time for it is
-    /// over.
+    /// Reads what the last wait found, and what earlier turns left.
     pub(super) fn receive(
         &mut self,
         wait: &Wait,
         node: &mut Node,
         wheel: &mut Wheel<ConnectionId>,
-        clock: &Clock,
         now: Instant,
     ) {
         for readiness in wait.ready() {
@@ -151,55 +134,12 @@ impl Sockets {
             }
         }
         self.accept(wait, node, wheel, now);
-        self.unlooked_bytes = 0;
-        let in_time = |bytes: &mut usize| {
-            *bytes < BYTES_TO_A_LOOK || {
-                *bytes = 0;
-                clock.now() < now.after_ns(RECEIVE_NS)
-            }
-        };
-        let mut reads = 0;
-        while reads < READS_PER_TURN
-            && !self.ready.is_empty()
-            && self.serve_ready(node, wheel, now, in_time)
-        {
-            reads += 1;
-        }
-    }
-
-    /// Reads each ready socket once: peers, then the others as long as they are `in_time`. `false`:
-    /// they are not; those that are left come first the next time.
-    fn serve_ready(
-        &mut self,
-        node: &mut Node,
-        wheel: &mut Wheel<ConnectionId>,
-        now: Instant,
-        in_time: impl Fn(&mut usize) -> bool,
-    ) -> bool {
         std::mem::swap(&mut self.ready, &mut self.serving);
         let mut serving = std::mem::take(&mut self.serving);
-        // The leader's word, and theirs to the leader, are not to wait behind thousands of clients.
-        serving.retain(|&id| {
-            let is_peer = node.is_peer(id);
-            if is_peer {
-                self.serve(id, node, wheel, now);
-            }
-            !is_peer
-        });
-        let mut served = 0;
-        while served < serving.len() && in_time(&mut self.unlooked_bytes) {
-            self.unlooked_bytes += SOCKET_BYTES;
-            self.serve(serving[served], node, wheel, now);
-            served += 1;
-        }
-        let all = served == serving.len();
-        serving.drain(..served);
-        if !all {
-            serving.append(&mut self.ready);
-            std::mem::swap(&mut self.ready, &mut serving);
+        for id in serving.drain(..) {
+            self.serve(id, node, wheel, now);
         }
         self.serving = serving;
-        all
     }
 
     fn accept(
@@ -340,7 +280,7 @@ impl Sockets {
 
     fn read_socket(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
         let entry = &mut self.entries[id.slot()];
-        let (input, most) = (&entry.socket.input, limits::READ_BYTES);
+        let (input, most) = (&entry.socket.input, limits::TURN_READ_BYTES);
         let most = if node.is_peer(id) { most } else { self.unfinished.readable(id, input.len()) };
         if !entry.socket.readable || most == 0 {
             return true;
@@ -350,7 +290,6 @@ impl Sockets {
             Ok(Received::Nothing) => return true,
             Ok(Received::End) | Err(_) => return false,
         };
-        self.unlooked_bytes += count;
         self.unfinished.note_received(id, count);
         let input = &mut entry.socket.input;
         let taken = if input.is_empty() {

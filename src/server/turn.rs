@@ -26,8 +26,7 @@ impl Server {
     fn take_turn(&mut self, now: Instant) -> Result<(), Ended> {
         self.threads.collect(&mut self.node, now);
         if self.stop_by.is_none() {
-            let (node, wheel) = (&mut self.node, &mut self.wheel);
-            self.sockets.receive(&self.wait, node, wheel, &self.clock, now);
+            self.sockets.receive(&self.wait, &mut self.node, &mut self.wheel, now);
             self.expire_connections();
         }
         // Later than all that came: what we confirm and what we answer by lease rests on it. If we

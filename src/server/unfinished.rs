@@ -27,7 +27,7 @@ const FRAME_BYTES_MAX: usize = limits::CLIENT_FRAME_BYTES_MAX + LENGTH_BYTES;
 
 /// With so much room a connection is read for a turn without looking what comes: the end of a
 /// request, and others, the last of which has only begun. Bytes.
-const PLENTY: usize = 2 * FRAME_BYTES_MAX + limits::READ_BYTES;
+const PLENTY: usize = 2 * FRAME_BYTES_MAX + limits::TURN_READ_BYTES;
 
 /// While others wait, holders are looked at in steps of this. Nanoseconds.
 const PACE_NS: u64 = 500_000_000;
@@ -114,9 +114,9 @@ impl Unfinished {
         if self.waits(id) {
             0
         } else if self.large.queue.is_empty() && self.large.has(PLENTY) {
-            limits::READ_BYTES
+            limits::TURN_READ_BYTES
         } else {
-            self.bytes_max(id).saturating_sub(held).min(limits::READ_BYTES)
+            self.bytes_max(id).saturating_sub(held).min(limits::TURN_READ_BYTES)
         }
     }
 
@@ -306,7 +306,7 @@ mod tests {
     fn who_has_room_is_read_to_the_end_and_who_has_none_waits_in_turn() {
         let (mut all, waiting) = full();
         assert!(waiting > 10, "{waiting}");
-        assert_eq!(all.readable(id(0), FLOOR), limits::READ_BYTES);
+        assert_eq!(all.readable(id(0), FLOOR), limits::TURN_READ_BYTES);
         assert_eq!(all.readable(id(0), FRAME_BYTES_MAX - 9), 9);
         assert_eq!(all.readable(id(waiting), FLOOR), 0);
         // What is not large does not wait; what has not begun is read to see what it is.
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(all.next(), None);
         all.forget(id(1));
         assert_eq!(all.next(), Some(id(502)));
-        assert_eq!(all.readable(id(502), FLOOR), limits::READ_BYTES);
+        assert_eq!(all.readable(id(502), FLOOR), limits::TURN_READ_BYTES);
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
         (0..=waiting).for_each(|slot| all.forget(id(slot)));
         assert_eq!((all.small.granted, all.large.granted), (0, 0));
         assert_eq!(all.next(), None, "who waited is gone");
-        assert_eq!(all.readable(id(0), 0), limits::READ_BYTES);
+        assert_eq!(all.readable(id(0), 0), limits::TURN_READ_BYTES);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::counting::{Allocated, counted};
 use crate::sim_disk::SimDisk;
 use raftd::config::MemberAddress;
-use raftd::limits::{READ_BYTES, WorkingLimits};
+use raftd::limits::{TURN_READ_BYTES, WorkingLimits};
 use raftd::replica::{ConnectionId, Dial, Flow, Node, NodeOptions, SnapshotOptions, Start};
 use raftd::types::{ClusterId, DiskId, Instant, NodeId};
 use raftd::wal::{BackgroundDone, BackgroundJob, Job, Operation};
@@ -232,7 +232,7 @@ impl Machine {
     fn read(&mut self, id: ConnectionId, now: Instant) {
         let Some(socket) = &mut self.sockets[id.slot()] else { return };
         socket.readable = false;
-        let count = socket.arrived.len().min(READ_BYTES);
+        let count = socket.arrived.len().min(TURN_READ_BYTES);
         if count > 0 {
             socket.input.extend(socket.arrived.drain(..count));
             self.spent.reads += 1;
