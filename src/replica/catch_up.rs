@@ -7,7 +7,7 @@
 //! comes into force, or one that is slower than the snapshots follow each other would never end;
 //! but not for a follower that stays away, for whom a file without a name would fill the disk.
 
-use super::connections::{ConnectionId, Party};
+use super::connections::{ConnectionId, Connections, Party};
 use super::peers::HANDSHAKE_NS;
 use super::reload::LostStates;
 use super::snapshots::Worth;
@@ -15,7 +15,7 @@ use super::{Node, Stage};
 use crate::limits;
 use crate::raft::Raft;
 use crate::raft::message::{Message, SnapshotOutcome};
-use crate::types::{Instant, LogIndex, NodeId};
+use crate::types::{Instant, LogIndex, NodeId, Term};
 use crate::wal::{Piece, PieceFor, SnapshotCheck, SnapshotSource};
 use crate::wire::peer::{PeerFrame, Room, decode_peer, encode_message, encode_piece};
 
@@ -29,6 +29,9 @@ const READS_MAX: u32 = 3;
 /// it takes a slow disk to sync a piece, many times over. The same snapshot goes on from where it
 /// was, and a quorum may wait for it.
 const PATIENCE_ELECTION_TIMEOUTS: u64 = 16;
+/// A question without an answer for so many is asked again: it may not have been understood, by a
+/// follower that was in another term or that had not yet opened what it has.
+const ASKS_AGAIN_ELECTION_TIMEOUTS: u64 = 2;
 /// How long a snapshot that another has replaced is kept for a follower that is away: 19 s by
 /// default, in which a server starts again.
 const AWAY_ELECTION_TIMEOUTS: u64 = 64;
@@ -39,7 +42,7 @@ enum Link {
     Waiting { until: Instant },
     Dialing { until: Instant },
     Shaking { connection: ConnectionId, until: Instant },
-    Up { connection: ConnectionId, heard_at: Instant },
+    Up { connection: ConnectionId, heard_at: Instant, asked_at: Instant },
 }
 
 /// A snapshot on its way to a follower.
@@ -47,7 +50,7 @@ enum Link {
 pub(super) struct Transfer {
     to: NodeId,
     source: SnapshotSource,
-    patience_ns: u64,
+    election_timeout_ns: u64,
     link: Link,
     /// Since when it has had no connection.
     away_since: Option<Instant>,
@@ -72,12 +75,12 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    fn new(to: NodeId, source: SnapshotSource, patience_ns: u64, now: Instant) -> Transfer {
+    fn new(to: NodeId, source: SnapshotSource, timeout_ns: u64, now: Instant) -> Transfer {
         Transfer {
             to,
             check: SnapshotCheck::begin(source.id),
             source,
-            patience_ns,
+            election_timeout_ns: timeout_ns,
             link: Link::Waiting { until: now },
             away_since: Some(now),
             answers_as: 0,
@@ -154,8 +157,32 @@ impl Transfer {
         match self.link {
             Link::Waiting { .. } => Instant::FAR,
             Link::Dialing { until } | Link::Shaking { until, .. } => until,
-            Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(self.patience_ns),
+            Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(self.patience_ns()),
         }
+    }
+
+    fn patience_ns(&self) -> u64 {
+        self.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS
+    }
+
+    /// When to ask again from where on it wants the file.
+    fn asks_at(&self) -> Instant {
+        match self.link {
+            Link::Up { asked_at, .. } if self.acknowledged.is_none() => {
+                asked_at.after_ns(self.election_timeout_ns * ASKS_AGAIN_ELECTION_TIMEOUTS)
+            }
+            Link::Waiting { .. } | Link::Dialing { .. } => Instant::FAR,
+            Link::Shaking { .. } | Link::Up { .. } => Instant::FAR,
+        }
+    }
+
+    /// Asks from where on the follower wants the file, as who leads in `term`.
+    fn ask(&mut self, connections: &mut Connections, term: Term, now: Instant) {
+        let Link::Up { connection, asked_at, .. } = &mut self.link else { return };
+        *asked_at = now;
+        let snapshot = self.source.id;
+        let question = Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 0 };
+        connections.write(*connection, |out| encode_message(out, &question));
     }
 
     fn wake_at(&self) -> Instant {
@@ -165,7 +192,7 @@ impl Transfer {
             Link::Up { .. } if !self.reading && self.sent < self.source.id.bytes => self.next_at,
             Link::Dialing { .. } | Link::Shaking { .. } | Link::Up { .. } => Instant::FAR,
         };
-        next.min(self.deadline())
+        next.min(self.deadline()).min(self.asks_at())
     }
 }
 
@@ -237,7 +264,7 @@ impl Node {
             return;
         }
         let node = self.identity.node;
-        let patience_ns = self.options.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS;
+        let timeout_ns = self.options.election_timeout_ns;
         let useless = self.snapshots.worth != Worth::Sound;
         let needs = |lost: &LostStates, to| needs_snapshot(raft, lost, to);
         let ended = |it: &Transfer| it.installed || useless || !needs(lost, it.to);
@@ -258,7 +285,7 @@ impl Node {
                 && !useless
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
-                transfers.push(Transfer::new(to, source.clone(), patience_ns, now));
+                transfers.push(Transfer::new(to, source.clone(), timeout_ns, now));
             }
         }
         for transfer in transfers {
@@ -279,8 +306,11 @@ impl Node {
                 {
                     transfer.go_over_to(newest);
                 }
-                transfer.link = Link::Dialing { until: now.after_ns(patience_ns) };
+                transfer.link = Link::Dialing { until: now.after_ns(transfer.patience_ns()) };
                 self.dials.push(peer.dial());
+            }
+            if transfer.asks_at() <= now {
+                transfer.ask(&mut self.connections, raft.term(), now);
             }
             if let Some(length) = transfer.next_piece(now, self.options.snapshots.piece_bytes) {
                 transfer.reading = true;
@@ -350,12 +380,10 @@ impl Node {
         if !needs_snapshot(raft, &self.lost_states, peer) {
             return self.connections.end(id);
         }
-        transfer.link = Link::Up { connection: id, heard_at: now };
+        transfer.link = Link::Up { connection: id, heard_at: now, asked_at: now };
         transfer.away_since = None;
         transfer.answers_as = nonce;
-        let (term, snapshot) = (raft.term(), transfer.source.id);
-        let question = Message::InstallSnapshot { term, snapshot, offset: 0, bytes: 0 };
-        self.connections.write(id, |out| encode_message(out, &question));
+        transfer.ask(&mut self.connections, raft.term(), now);
     }
 
     /// An answer of the follower.
@@ -379,7 +407,9 @@ impl Node {
         if transfer.source.id != snapshot {
             return;
         }
-        transfer.link = Link::Up { connection: id, heard_at: now };
+        if let Link::Up { heard_at, .. } = &mut transfer.link {
+            *heard_at = now;
+        }
         match outcome {
             SnapshotOutcome::Wanted { offset } => {
                 // The first answer of a connection, or a piece that was damaged on its disk.
