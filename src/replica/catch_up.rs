@@ -29,9 +29,9 @@ const READS_MAX: u32 = 3;
 /// it takes a slow disk to sync a piece, many times over. The same snapshot goes on from where it
 /// was, and a quorum may wait for it.
 const PATIENCE_ELECTION_TIMEOUTS: u64 = 16;
-/// A question without an answer for so many is asked again: it may not have been understood, by a
-/// follower that was in another term or that had not yet opened what it has.
-const ASKS_AGAIN_ELECTION_TIMEOUTS: u64 = 2;
+/// In that time a question is asked so often, as it may have come at a bad moment: to a follower
+/// in another term, or one that had not yet opened what it has.
+const QUESTIONS: u64 = 8;
 /// How long a snapshot that another has replaced is kept for a follower that is away: 19 s by
 /// default, in which a server starts again.
 const AWAY_ELECTION_TIMEOUTS: u64 = 64;
@@ -50,7 +50,7 @@ enum Link {
 pub(super) struct Transfer {
     to: NodeId,
     source: SnapshotSource,
-    election_timeout_ns: u64,
+    patience_ns: u64,
     link: Link,
     /// Since when it has had no connection.
     away_since: Option<Instant>,
@@ -75,12 +75,12 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    fn new(to: NodeId, source: SnapshotSource, timeout_ns: u64, now: Instant) -> Transfer {
+    fn new(to: NodeId, source: SnapshotSource, patience_ns: u64, now: Instant) -> Transfer {
         Transfer {
             to,
             check: SnapshotCheck::begin(source.id),
             source,
-            election_timeout_ns: timeout_ns,
+            patience_ns,
             link: Link::Waiting { until: now },
             away_since: Some(now),
             answers_as: 0,
@@ -157,19 +157,15 @@ impl Transfer {
         match self.link {
             Link::Waiting { .. } => Instant::FAR,
             Link::Dialing { until } | Link::Shaking { until, .. } => until,
-            Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(self.patience_ns()),
+            Link::Up { heard_at, .. } => heard_at.max(self.next_at).after_ns(self.patience_ns),
         }
-    }
-
-    fn patience_ns(&self) -> u64 {
-        self.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS
     }
 
     /// When to ask again from where on it wants the file.
     fn asks_at(&self) -> Instant {
         match self.link {
             Link::Up { asked_at, .. } if self.acknowledged.is_none() => {
-                asked_at.after_ns(self.election_timeout_ns * ASKS_AGAIN_ELECTION_TIMEOUTS)
+                asked_at.after_ns(self.patience_ns / QUESTIONS)
             }
             Link::Waiting { .. } | Link::Dialing { .. } => Instant::FAR,
             Link::Shaking { .. } | Link::Up { .. } => Instant::FAR,
@@ -264,7 +260,7 @@ impl Node {
             return;
         }
         let node = self.identity.node;
-        let timeout_ns = self.options.election_timeout_ns;
+        let patience_ns = self.options.election_timeout_ns * PATIENCE_ELECTION_TIMEOUTS;
         let useless = self.snapshots.worth != Worth::Sound;
         let needs = |lost: &LostStates, to| needs_snapshot(raft, lost, to);
         let ended = |it: &Transfer| it.installed || useless || !needs(lost, it.to);
@@ -285,7 +281,7 @@ impl Node {
                 && !useless
             {
                 log::info!("sends a snapshot node={node} to={to} id={}", source.id);
-                transfers.push(Transfer::new(to, source.clone(), timeout_ns, now));
+                transfers.push(Transfer::new(to, source.clone(), patience_ns, now));
             }
         }
         for transfer in transfers {
@@ -306,7 +302,7 @@ impl Node {
                 {
                     transfer.go_over_to(newest);
                 }
-                transfer.link = Link::Dialing { until: now.after_ns(transfer.patience_ns()) };
+                transfer.link = Link::Dialing { until: now.after_ns(patience_ns) };
                 self.dials.push(peer.dial());
             }
             if transfer.asks_at() <= now {

@@ -130,6 +130,8 @@ pub(in crate::raft) struct Nodes {
     pub(in crate::raft) heard: BTreeMap<u64, Vec<u64>>,
     /// Connections whose other end does not read.
     unread: Vec<ConnectionId>,
+    /// So many of the next questions from where on a snapshot is wanted are lost.
+    pub(in crate::raft) questions_to_lose: usize,
     /// For the next start of each.
     pub(in crate::raft) tuning: Tuning,
 }
@@ -179,6 +181,7 @@ impl Nodes {
             names: BTreeMap::new(),
             heard: BTreeMap::new(),
             unread: Vec::new(),
+            questions_to_lose: 0,
             tuning,
         };
         for nth in 1..=count {
@@ -449,6 +452,9 @@ impl Nodes {
         let node = self.machine(nth).node.as_mut().expect("it has something to send");
         let bytes = node.unsent(id).to_vec();
         node.sent(id, bytes.len());
+        if self.loses(&bytes) {
+            return;
+        }
         for pipe in &mut self.pipes {
             if let Some(side) = pipe.ends.iter().position(|end| *end == End::Node(nth, id)) {
                 pipe.bytes[1 - side].extend_from_slice(&bytes);

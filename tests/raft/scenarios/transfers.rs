@@ -89,6 +89,20 @@ fn a_transfer_that_nobody_answers_is_begun_anew_after_sixteen_election_timeouts(
     }
 }
 
+/// The question from where on to send was lost on a connection that stood, and for sixteen election
+/// timeouts a quorum waited for the answer (the simulator's seed 46418).
+#[test]
+fn a_question_without_an_answer_is_asked_again() {
+    let (mut nodes, leader, behind) = leader_and_one_behind(tuning());
+    nodes.questions_to_lose = 2;
+    nodes.boot(behind).expect("its disk is well");
+    nodes.pass(3 * ELECTION_TIMEOUT_NS);
+    assert_eq!(nodes.questions_to_lose, 0, "asked twice");
+    assert!(!has_all(&nodes, behind, leader));
+    nodes.pass(2 * ELECTION_TIMEOUT_NS);
+    assert!(has_all(&nodes, behind, leader));
+}
+
 /// A received file turned out to be damaged behind a good block. What was from there on came again,
 /// and nobody loaded the good block, and so nothing more was read, for ever.
 #[test]

@@ -66,6 +66,16 @@ impl Nodes {
         newest.expect("they are connected")
     }
 
+    /// Whether these are a question that is to be lost, on a connection that stands.
+    pub(super) fn loses(&mut self, bytes: &[u8]) -> bool {
+        let Ok(Some(frame)) = next_frame(bytes, usize::MAX >> 1) else { return false };
+        let asks = decode_peer(frame.body, Room::default())
+            .is_ok_and(|peer| matches!(peer.message, Message::InstallSnapshot { bytes: 0, .. }));
+        let lost = asks && self.questions_to_lose > 0;
+        self.questions_to_lose -= usize::from(lost);
+        lost
+    }
+
     /// A server that is frozen takes what is there, and has no turn.
     pub(in crate::raft) fn take_frozen(&mut self, nth: usize) {
         self.machine(nth).frozen = false;
