@@ -181,14 +181,15 @@ impl Transfer {
         connections.write(*connection, |out| encode_message(out, &question));
     }
 
-    fn wake_at(&self) -> Instant {
+    /// When something is to be done; what is over is not, and waits for something else.
+    fn due(&self) -> [Instant; 3] {
         let next = match self.link {
             // Without a session to the follower, its return wakes us.
             Link::Waiting { until } => until,
             Link::Up { .. } if !self.reading && self.sent < self.source.id.bytes => self.next_at,
             Link::Dialing { .. } | Link::Shaking { .. } | Link::Up { .. } => Instant::FAR,
         };
-        next.min(self.deadline()).min(self.asks_at())
+        [next, self.deadline(), self.asks_at()]
     }
 }
 
@@ -217,7 +218,7 @@ impl Transfers {
 
     /// When something is to be done though nothing happens; `now` is the last turn.
     pub(super) fn wake_at(&self, now: Instant) -> Instant {
-        let due = self.list.iter().map(Transfer::wake_at).filter(|at| *at > now);
+        let due = self.list.iter().flat_map(Transfer::due).filter(|at| *at > now);
         due.min().unwrap_or(Instant::FAR)
     }
 

@@ -63,8 +63,13 @@ impl World {
         it.disk.read_platters(it.damaged);
         let healed = std::mem::take(&mut it.copy_damaged);
         self.coverage.hit_if(healed, Point::DamageHealed);
-        // It was mended as well.
         let header_damaged = std::mem::take(&mut it.header_damaged);
+        must!(
+            !(header_damaged && it.disk.header_is_rotten()),
+            "Mended",
+            "n{} starts, and the platters hold a header page that is damaged",
+            machine + 1
+        );
         self.coverage.hit_if(header_damaged, Point::HeaderDamaged);
         say!(self, Who::Node(machine), "start", "last={}", node.inspect().wal.last());
         let disk = &self.disks[machine];

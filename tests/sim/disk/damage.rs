@@ -8,6 +8,7 @@
 use super::content::{PAGE, SECTOR};
 use super::{Role, SimDisk, State};
 use crate::chance::usize_of;
+use std::ops::RangeBounds;
 
 /// What was damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,24 +77,32 @@ impl State {
         true
     }
 
-    /// Whether a file is still as damage left it, from `least` on.
-    fn is_rotten_from(&self, file: usize, least: usize) -> bool {
+    /// Whether a file is still as damage left it, somewhere there.
+    fn is_rotten_in(&self, file: usize, there: impl RangeBounds<usize>) -> bool {
         self.rotten.get(&file).into_iter().flatten().any(|(at, right)| {
             let mut now = Vec::new();
             self.files[file].read_platter(*at, right.len(), &mut now);
-            *at >= least && now != *right
+            there.contains(at) && now != *right
         })
     }
 
     pub(super) fn is_rotten(&self, file: usize) -> bool {
-        self.is_rotten_from(file, 0)
+        self.is_rotten_in(file, ..)
+    }
+
+    /// Whether the headers of any segment are.
+    pub(super) fn is_header_rotten(&self) -> bool {
+        self.segments().any(|file| self.is_rotten_in(file, ..2 * PAGE))
     }
 
     /// Whether any segment is, beside its headers.
     pub(super) fn is_log_rotten(&self) -> bool {
-        let mut segments =
-            self.names.iter().filter(|(name, _)| matches!(Role::of(name), Role::Segment(_)));
-        segments.any(|(_, file)| self.is_rotten_from(*file, 2 * PAGE))
+        self.segments().any(|file| self.is_rotten_in(file, 2 * PAGE..))
+    }
+
+    fn segments(&self) -> impl Iterator<Item = usize> {
+        let is = |name: &str| matches!(Role::of(name), Role::Segment(_));
+        self.names.iter().filter(move |(name, _)| is(name)).map(|(_, file)| *file)
     }
 
     fn rot_log(&mut self) -> bool {

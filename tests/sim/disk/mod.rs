@@ -159,6 +159,11 @@ impl SimDisk {
         state.snapshot_in_force().is_some_and(|file| state.is_rotten(file))
     }
 
+    /// Whether a header page of a segment is not what it was.
+    pub(crate) fn header_is_rotten(&self) -> bool {
+        self.state().is_header_rotten()
+    }
+
     /// Whether damage to the log is still there.
     pub(crate) fn log_is_rotten(&self) -> bool {
         self.state().is_log_rotten()

@@ -231,10 +231,11 @@ impl Proof {
         let ended = raft.commit_index().min(raft.durable()).max(node.wal.base().index);
         let since_ended = raft.bytes_since(ended);
         let bytes = raft.bytes_since(node.wal.base().index) - since_ended;
-        // What was written before it was begun, and committed later, it does not hold either (seed
-        // 14673).
+        // What was there when it was begun, and was committed later, it does not hold either, and
+        // the record does not count it (seed 14673).
         let since = snapshot.id.position.index.max(node.wal.base().index).min(ended);
-        let grown = node.wal.growth().max(raft.bytes_since(since) - since_ended);
+        let begun = seen.draft_end.clamp(since, ended);
+        let grown = node.wal.growth() + raft.bytes_since(since) - raft.bytes_since(begun);
         must!(
             bytes <= behind + grown,
             "ResourceBounds",

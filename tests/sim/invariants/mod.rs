@@ -143,6 +143,9 @@ pub(crate) struct Seen {
     loaded: bool,
     /// The end of its log when that was so last: of what is up to there nobody counts the bytes.
     loaded_end: LogIndex,
+    /// It writes a snapshot; and the end of its log when it began the last one.
+    drafts: bool,
+    draft_end: LogIndex,
     /// How often its state came anew, and whether it knows that it must.
     reloads: u64,
     pub(crate) silent: bool,

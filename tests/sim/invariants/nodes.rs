@@ -49,6 +49,11 @@ impl Proof {
         coverage: &mut Coverage,
     ) {
         let mut seen = std::mem::take(&mut self.seen[machine]);
+        let drafts = node.wal.draft_backlog().is_some();
+        if drafts && !std::mem::replace(&mut seen.drafts, drafts) {
+            seen.draft_end = node.wal.last().index;
+        }
+        seen.drafts = drafts;
         if let Some(raft) = node.raft {
             self.check_term(machine, &seen, raft);
         }
