@@ -57,6 +57,7 @@
 //! | FinalState | in the end users and roles are what the log says |
 //! | MVCC | in the end every node can read its newest revision |
 //! | History | all answers together can be true: which rule is broken is said, see `history/` |
+//! | Mended | a start leaves no header page of a segment damaged on the platters |
 //! | Assertion | no assertion fails, of the nodes or of the simulator |
 //! | Ends | a seed comes to an end: see `watchdog.rs` |
 //!
