@@ -26,6 +26,10 @@ use super::session::Standing;
 /// Commands to a group: about as many misses as a core keeps in flight. 32 is no faster.
 const GROUP: usize = 16;
 
+/// What a command takes of the steps of a slice, and each change of a transaction: a put waits for
+/// memory where a step of a delete of a range finds it beside the one before.
+const COMMAND_STEPS: usize = 8;
+
 /// Bytes of an answer's buffer that are kept from one entry to the next.
 const BODY_BYTES_KEPT: usize = 64 * 1024;
 
@@ -68,9 +72,9 @@ impl Store {
         Ok(())
     }
 
-    /// As `apply`, as far as `steps` go: a delete of a range that takes more stops within itself,
-    /// and the next call, with the same entry, goes on there (`kv/deletion.rs`). Other commands
-    /// take none.
+    /// As `apply`, as far as `steps` go, but one group of commands at least: an entry that takes
+    /// more stops between two of them, or within a delete of a range, and the next call, with the
+    /// same entry, goes on there (`kv/progress.rs`).
     pub fn apply_slice(
         &mut self,
         position: LogPosition,
@@ -83,20 +87,24 @@ impl Store {
         let failed = |why| ApplyError { index, why };
         let mut body = std::mem::take(&mut self.body);
         let mut reader = Reader::new(&payload[self.progress.from..]);
-        if self.is_halfway() {
+        if self.is_deleting() {
             let issued = command::decode_issued(&mut reader).map_err(failed)?;
             let hash = self.hash_of(&issued.command);
             let Some(outline) = self.execute_new(hash, issued, steps, &mut body) else {
                 self.body = body;
                 return Ok(Sliced::More);
             };
-            self.progress.from = 0;
             reply(Answer { outline, body: &body });
-        } else {
+        } else if !self.is_halfway() {
             self.begin_entry(term, &mut reader).map_err(failed)?;
         }
         let mut group = Group::new();
         while !reader.is_empty() {
+            if *steps == 0 && self.progress.from != payload.len() - reader.rest().len() {
+                self.progress.from = payload.len() - reader.rest().len();
+                self.body = body;
+                return Ok(Sliced::More);
+            }
             group.read(self, &mut reader).map_err(failed)?;
             group.touch(self);
             self.free_due(group.spent());
@@ -110,7 +118,9 @@ impl Store {
                 };
                 reply(Answer { outline, body: &body });
             }
+            *steps = steps.saturating_sub(group.steps());
         }
+        self.progress.from = 0;
         body.clear();
         body.shrink_to(BODY_BYTES_KEPT);
         self.body = body;
