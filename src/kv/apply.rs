@@ -74,7 +74,7 @@ impl Store {
 
     /// As `apply`, as far as `steps` go, but one group of commands at least: an entry that takes
     /// more stops between two of them, or within a delete of a range, and the next call, with the
-    /// same entry, goes on there (`kv/progress.rs`).
+    /// same entry, goes on there (`kv/deletion.rs`).
     pub fn apply_slice(
         &mut self,
         position: LogPosition,
@@ -86,25 +86,20 @@ impl Store {
         assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
         let failed = |why| ApplyError { index, why };
         let mut body = std::mem::take(&mut self.body);
-        let mut reader = Reader::new(&payload[self.progress.from..]);
+        let from = std::mem::take(&mut self.progress.from);
+        let mut reader = Reader::new(&payload[from..]);
         if self.is_deleting() {
             let issued = command::decode_issued(&mut reader).map_err(failed)?;
             let hash = self.hash_of(&issued.command);
             let Some(outline) = self.execute_new(hash, issued, steps, &mut body) else {
-                self.body = body;
-                return Ok(Sliced::More);
+                return Ok(self.pause(from, body));
             };
             reply(Answer { outline, body: &body });
-        } else if !self.is_halfway() {
+        } else if from == 0 {
             self.begin_entry(term, &mut reader).map_err(failed)?;
         }
         let mut group = Group::new();
         while !reader.is_empty() {
-            if *steps == 0 && self.progress.from != payload.len() - reader.rest().len() {
-                self.progress.from = payload.len() - reader.rest().len();
-                self.body = body;
-                return Ok(Sliced::More);
-            }
             group.read(self, &mut reader).map_err(failed)?;
             group.touch(self);
             self.free_due(group.spent());
@@ -112,20 +107,26 @@ impl Store {
             for (rest_bytes, hash, issued) in group.commands() {
                 body.clear();
                 let Some(outline) = self.execute_issued(hash, issued, steps, &mut body) else {
-                    self.progress.from = payload.len() - rest_bytes;
-                    self.body = body;
-                    return Ok(Sliced::More);
+                    return Ok(self.pause(payload.len() - rest_bytes, body));
                 };
                 reply(Answer { outline, body: &body });
             }
             *steps = steps.saturating_sub(group.steps());
+            if *steps == 0 && !reader.is_empty() {
+                return Ok(self.pause(payload.len() - reader.rest().len(), body));
+            }
         }
-        self.progress.from = 0;
         body.clear();
         body.shrink_to(BODY_BYTES_KEPT);
         self.body = body;
         self.applied = index;
         Ok(Sliced::Done)
+    }
+
+    /// The next slice goes on at `from`. What was said so far of a delete waits in `body`.
+    fn pause(&mut self, from: usize, body: Vec<u8>) -> Sliced {
+        (self.progress.from, self.body) = (from, body);
+        Sliced::More
     }
 
     fn begin_entry(&mut self, term: Term, reader: &mut Reader<'_>) -> Result<(), CommandError> {
@@ -370,6 +371,15 @@ impl<'a> Group<'a> {
             | Command::Auth(_) => 0,
         });
         each.sum()
+    }
+
+    /// What the commands take of a slice's steps, beside what deletes of ranges count themselves.
+    fn steps(&self) -> usize {
+        let more = self.commands[..self.count].iter().map(|command| match command {
+            Command::Txn(txn) => txn.changes(),
+            _ => 0,
+        });
+        COMMAND_STEPS * (self.count + more.sum::<usize>())
     }
 
     /// Loads the buckets, then the keys of the commands, and the versions that will be freed.

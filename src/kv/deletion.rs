@@ -8,12 +8,13 @@
 //! ```
 //!
 //! A range of a million keys takes 100 to 200 ms, and nobody is to wait so long for the loop. So a
-//! delete that is a command of its own goes on in slices, and until the last one its entry is
-//! **half applied**: `Store::is_halfway`. Nothing else is applied meanwhile, so where a node stops
-//! between two slices is its own affair, and all make the same state of the log. In between
+//! delete that is a command of its own goes on in slices, and so does an entry of many commands
+//! (`kv/apply.rs`). Until the last slice an entry is **half applied**: `Store::is_halfway`. Nothing
+//! else is applied meanwhile, so where a node stops between two slices is its own affair, and all
+//! make the same state of the log. In between
 //!
-//! - `applied` is the entry before, `revision` the one before, and the state hash that of the last
-//!   whole entry: it is taken before each entry;
+//! - `applied` is the entry before, `revision` that of the last command that is done, and the state
+//!   hash that of the last whole entry: it is taken before each entry;
 //! - whatever reads what is current must wait (`replica` sees to it); a walk that has begun goes
 //!   on, for it reads a revision, and passes over what is newer;
 //! - so does a checkpoint that has begun, and none begins: it is of whole entries. A crash, and a
@@ -52,9 +53,10 @@ const STEP_BYTES: usize = 256;
 /// How far an entry is applied that takes several slices.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The delete under way. None: no entry is half applied.
+    /// The delete under way, if the entry stops within one.
     deletion: Option<Deletion>,
-    /// Where its command begins in the entry's payload; else 0. Bytes.
+    /// Where in the entry's payload the next slice goes on, with the command of that delete or the
+    /// next one; 0: no entry is half applied. Bytes.
     pub(super) from: usize,
     /// The state hash before the entry.
     pub(super) hash_before: u64,
@@ -81,6 +83,11 @@ struct Finding {
 impl Store {
     /// Whether an entry is half applied: nobody may read what is current.
     pub fn is_halfway(&self) -> bool {
+        self.progress.from > 0
+    }
+
+    /// Whether it is so within a delete.
+    pub(super) fn is_deleting(&self) -> bool {
         self.progress.deletion.is_some()
     }
 

@@ -11,6 +11,9 @@
 //! system hands out pages as they are first written to, and what is new is spread over all of
 //! them, so that the puts of one turn met thousands.
 //!
+//! Tables that are not needed any more wait for whoever can give large memory back without anybody
+//! waiting for it: with ten million keys that takes milliseconds.
+//!
 //! Why not `std`'s map: it rehashes in one step, and its order is random by design. This one is
 //! seeded too, against chosen keys, but it is never iterated, so its order cannot reach an answer.
 
@@ -31,6 +34,9 @@ const BUCKETS_PER_STEP: usize = 8;
 const READIED_BY_PART: usize = 16;
 const BUCKETS_READIED_PER_STEP: usize = 2 * READIED_BY_PART;
 
+/// A table of so many is given back in the background: a megabyte.
+const BUCKETS_LARGE: usize = 128 * 1024;
+
 const EMPTY: u64 = 0;
 /// A bucket of the old table whose key has moved or gone. Probing goes on behind it.
 const GONE: u64 = 1 << 32;
@@ -46,6 +52,8 @@ pub(super) struct Index {
     old: Option<Growth>,
     /// The buckets of the next table, as far as they are ready.
     next: Vec<u64>,
+    /// Large tables that are not needed any more.
+    retired: Vec<Vec<u64>>,
     count: usize,
 }
 
@@ -58,7 +66,8 @@ struct Growth {
 
 impl Index {
     pub(super) fn new(seed: u64) -> Index {
-        Index { seed, table: Table::new(BUCKETS_MIN), old: None, next: Vec::new(), count: 0 }
+        let (table, next, retired) = (Table::new(BUCKETS_MIN), Vec::new(), Vec::new());
+        Index { seed, table, old: None, next, retired, count: 0 }
     }
 
     #[inline]
@@ -115,7 +124,8 @@ impl Index {
         self.count -= 1;
         if self.count + self.table.buckets.len() / READIED_BY_PART * 2 < self.table.keys_max() {
             // It is not needed so soon.
-            self.next = Vec::new();
+            let next = std::mem::take(&mut self.next);
+            self.retire(next);
         }
         if let Some(at) = self.table.find(hash, |found| found == id) {
             self.table.remove(at);
@@ -139,7 +149,7 @@ impl Index {
 
     /// Carries over up to `buckets` buckets of a table on its way out.
     pub(super) fn step(&mut self, buckets: usize) {
-        let Some(old) = &mut self.old else { return };
+        let Some(mut old) = self.old.take() else { return };
         let end = old.table.buckets.len().min(old.next.saturating_add(buckets));
         for at in old.next..end {
             let bucket = old.table.buckets[at];
@@ -151,9 +161,23 @@ impl Index {
             }
         }
         old.next = end;
-        if end == old.table.buckets.len() {
-            self.old = None;
+        if end < old.table.buckets.len() {
+            self.old = Some(old);
+        } else {
+            self.retire(old.table.buckets);
         }
+    }
+
+    /// A table is not needed any more.
+    fn retire(&mut self, buckets: Vec<u64>) {
+        if buckets.capacity() >= BUCKETS_LARGE {
+            self.retired.push(buckets);
+        }
+    }
+
+    /// Large tables that nobody needs: dropping them takes a while.
+    pub(super) fn take_retired(&mut self) -> Vec<Vec<u64>> {
+        std::mem::take(&mut self.retired)
     }
 
     /// How many keys it holds.
@@ -371,6 +395,19 @@ mod tests {
             }
         }
         assert!(probes_max < 200, "a search walked over {probes_max} buckets");
+    }
+
+    #[test]
+    fn large_tables_wait_for_whoever_drops_them() {
+        let mut index = Index::new(3);
+        for name in 0..200_000_u32 {
+            index.insert(index.hash(&name.to_le_bytes()), KeyId(name));
+        }
+        index.step(usize::MAX);
+        let retired = index.take_retired();
+        let buckets: Vec<usize> = retired.iter().map(Vec::len).collect();
+        assert_eq!(buckets, [BUCKETS_LARGE, 2 * BUCKETS_LARGE]);
+        assert!(index.take_retired().is_empty());
     }
 
     #[test]

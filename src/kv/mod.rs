@@ -87,6 +87,8 @@ pub use txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
 pub use walk::RangeWalk;
 pub use watch::{WatchId, Watches};
 
+use std::any::Any;
+
 use crate::types::{LogIndex, Revision, Term};
 use changes::Changes;
 use history::History;
@@ -229,6 +231,12 @@ impl Store {
         let tables = self.sessions.hash().wrapping_add(self.leases.hash());
         let tables = tables.wrapping_add(self.auth.hash());
         self.live.hash.wrapping_add(tables).wrapping_add(store)
+    }
+
+    /// Memory that nobody needs any more and that takes long to give back, if there is some.
+    pub fn take_retired(&mut self) -> Option<Box<dyn Any + Send>> {
+        let tables = self.index.take_retired();
+        (!tables.is_empty()).then(|| Box::new(tables) as Box<dyn Any + Send>)
     }
 
     /// Users, roles and their rights.

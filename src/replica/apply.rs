@@ -20,8 +20,7 @@ use crate::wire::reply::{
 };
 
 /// Entry bytes applied in one turn, one entry at least, so that a node that catches up still hears
-/// its leader, and its clients: 2 ms, if values are of a few bytes and nothing is in the caches.
-/// Bytes.
+/// its leader, and its clients; and no more commands than `WorkingLimits::apply_steps` go. Bytes.
 const APPLY_BYTES_PER_TURN: u64 = 128 * 1024;
 
 /// What an entry counts beside its bytes, so that empty ones cost something too. Bytes.
@@ -85,6 +84,9 @@ impl Node {
         let commit = raft.commit_index();
         let (mut applied, mut steps) = (0, self.options.working.apply_steps);
         let idle = self.store.applied() == commit;
+        // A turn that ends an entry begins none, or entries that are longer than a turn would leave
+        // none that ends whole, and whoever reads would wait for ever.
+        let ends_one = self.store.is_halfway();
         // Asked first: a new leader may apply the last that others stamped and its own first entry
         // in one turn, and counts on from the former.
         let sets_the_time = self.sets_the_time();
@@ -92,7 +94,7 @@ impl Node {
             let meta = self.wal.meta(self.store.applied().next());
             let meta = meta.expect("a committed entry is in the log");
             let bytes = u64::from(meta.bytes) + ENTRY_APPLY_BYTES;
-            if applied > 0 && applied + bytes > APPLY_BYTES_PER_TURN {
+            if applied > 0 && (applied + bytes > APPLY_BYTES_PER_TURN || steps == 0) {
                 break;
             }
             // Nothing is applied behind an entry that is half applied.
@@ -101,10 +103,16 @@ impl Node {
             }
             applied += bytes;
             self.note_state_hash();
+            if ends_one {
+                break;
+            }
         }
         self.more_to_apply = self.store.applied() < commit && self.fatal.is_none();
         self.wal.trim_cache(self.store.applied());
         self.store.tidy(if idle { TIDY_PER_TURN } else { TIDY_BESIDE_APPLY });
+        if let Some(retired) = self.store.take_retired() {
+            self.wal.drop_in_background(retired);
+        }
         if sets_the_time {
             self.stamp.heard = false;
         } else {

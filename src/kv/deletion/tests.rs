@@ -136,6 +136,32 @@ fn a_delete_in_slices_makes_what_the_whole_one_does() {
 }
 
 #[test]
+fn many_commands_in_slices_make_what_the_whole_entry_does() {
+    let names: Vec<String> = (0..100).map(|nth| format!("n{:02}", nth % 70)).collect();
+    let puts = names.iter().map(|name| (None, Command::Put { key: name.as_bytes(), value: b"v" }));
+    let mut commands: Vec<_> = puts.collect();
+    commands.insert(50, (None, Command::DeleteRangeWith(all(true))));
+    let payload = entry(&commands);
+    let mut one = filled();
+    let expected = whole(&mut one, &payload);
+    let expected_image = image(&mut one);
+    for (steps, most) in [(1, 16), (8 * 30, 32), (8 * 64, 64)] {
+        let (mut store, mut said, mut before) = (filled(), Vec::new(), 0);
+        let untouched = (store.applied(), store.state_hash());
+        while slice(&mut store, &payload, steps, &mut said) == Sliced::More {
+            assert!(store.is_halfway());
+            assert_eq!((store.applied(), store.state_hash()), untouched);
+            // And the delete that ends with the slice.
+            assert!(said.len() - before <= most + 1, "{steps} steps");
+            before = said.len();
+        }
+        assert!(said.len() - before <= most + 1, "{steps} steps");
+        assert!(said == expected, "in {steps} steps");
+        assert!(image(&mut store) == expected_image, "in {steps} steps");
+    }
+}
+
+#[test]
 fn half_a_delete_shows_in_nothing_that_is_said_of_the_state() {
     let mut store = filled();
     let payload = entry(&[(None, Command::DeleteRangeWith(all(false)))]);

@@ -60,6 +60,31 @@ fn a_crash_within_a_delete_leaves_nothing_of_its_half() {
     assert_eq!((nodes.status_of(1).keys, nodes.status_of(1).revision), (0, Revision(22)));
 }
 
+/// Whoever reads waits for the end of an entry that is half applied. With one entry after the other
+/// begun in the turn in which the one before ended, there would hardly be an end.
+#[test]
+fn a_turn_that_ends_an_entry_begins_none() {
+    // Two groups of sixteen commands a turn, and three in each entry.
+    let working = WorkingLimits { apply_steps: 8 * 24, ..WorkingLimits::default() };
+    let mut nodes = Nodes::with_twenty_keys(working);
+    let mut puts = Vec::new();
+    for _ in 0..6 {
+        puts.extend((0..48).map(|nth| nodes.put(1, &format!("k{nth:02}"))));
+        nodes.one_turn(1);
+    }
+    let (mut halves, mut before) = (0, false);
+    for _ in 0..40 {
+        nodes.one_turn(1);
+        let now = nodes.is_halfway(1);
+        assert!(!(before && now), "the end of an entry is never seen");
+        halves += usize::from(now);
+        before = now;
+    }
+    assert!(halves >= 3, "{halves}");
+    nodes.pass(100 * MS);
+    assert!(puts.iter().all(|put| nodes.answers.get(put) == Some(&Answer::Done)));
+}
+
 /// What is half applied is committed, and its end is near: a leader that stepped down just then
 /// told whoever had asked for it that nobody knows what became of it.
 #[test]
