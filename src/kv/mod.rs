@@ -59,6 +59,7 @@ mod versions;
 mod walk;
 mod watch;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -86,8 +87,6 @@ pub use session::{KeptReply, SessionCounters, SessionRow};
 pub use txn::{Compare, Operand, Relation, Request, Txn, TxnParts};
 pub use walk::RangeWalk;
 pub use watch::{WatchId, Watches};
-
-use std::any::Any;
 
 use crate::types::{LogIndex, Revision, Term};
 use changes::Changes;
