@@ -211,6 +211,7 @@ impl Node {
     /// A newer start has spoken: what answers us as an older one has ended, or shall not be heard.
     fn leave_older_boot(&mut self, peer: NodeId, nonce: u64, now: Instant) {
         self.leave_older_receiver(peer, nonce, now);
+        self.state_hashes.hear_start(peer, nonce);
         if let Some(known) = self.peers.get(peer)
             && let Outbound::Up { connection, .. } = known.outbound
             && known.answers_as < nonce

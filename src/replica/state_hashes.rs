@@ -35,20 +35,24 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// What one member said last.
 #[derive(Clone, Default, Debug)]
-struct Said(VecDeque<(LogIndex, u64)>);
+struct Said {
+    hashes: VecDeque<(LogIndex, u64)>,
+    /// Which start of it.
+    nonce: u64,
+}
 
 impl Said {
     /// The newest word on an entry counts: a server that has loaded its state anew comes by again.
     fn push(&mut self, index: LogIndex, hash: u64) {
-        self.0.retain(|(known, _)| *known != index);
-        if self.0.len() == STATE_HASHES_KEPT {
-            self.0.pop_front();
+        self.hashes.retain(|(known, _)| *known != index);
+        if self.hashes.len() == STATE_HASHES_KEPT {
+            self.hashes.pop_front();
         }
-        self.0.push_back((index, hash));
+        self.hashes.push_back((index, hash));
     }
 
     fn at(&self, index: LogIndex) -> Option<u64> {
-        self.0.iter().find(|(known, _)| *known == index).map(|(_, hash)| *hash)
+        self.hashes.iter().find(|(known, _)| *known == index).map(|(_, hash)| *hash)
     }
 }
 
@@ -109,7 +113,7 @@ impl StateHashes {
 
     /// What we noted, oldest first: for a member that was not connected then.
     pub(super) fn noted(&self) -> impl Iterator<Item = (LogIndex, u64)> {
-        self.own.0.iter().copied()
+        self.own.hashes.iter().copied()
     }
 
     /// A member says what it noted. Those that are none any more are forgotten.
@@ -122,6 +126,15 @@ impl StateHashes {
         self.others.retain(|id, _| configuration.is_member(*id));
         if configuration.is_member(from) && self.compares_at(index) {
             self.others.entry(from).or_default().push(index, hash);
+        }
+    }
+
+    /// A start of a member has spoken. What an older one said counts no more: that state is gone,
+    /// and the new one is made anew of the log.
+    pub(super) fn hear_start(&mut self, of: NodeId, nonce: u64) {
+        let said = self.others.entry(of).or_default();
+        if said.nonce < nonce {
+            *said = Said { nonce, ..Said::default() };
         }
     }
 
@@ -271,12 +284,29 @@ mod tests {
         assert!(!hashes.compares_at(LogIndex::ZERO));
     }
 
+    /// Two servers that were wrong in the same way one after the other, each alone, made a quorum
+    /// against the third (the simulator's seed 49544).
+    #[test]
+    fn what_an_older_start_said_counts_no_more() {
+        let (mut hashes, configuration) = (StateHashes::new(4), voters(3));
+        hashes.hear_start(id(2), 1);
+        hashes.hear(id(2), (HERE, 9), &configuration);
+        hashes.hear_start(id(2), 1);
+        hashes.note(HERE, 7);
+        assert_eq!(hashes.judge(HERE, id(1), &configuration), disputed(&[2]), "the same start");
+        hashes.hear_start(id(2), 2);
+        hashes.hear(id(3), (HERE, 9), &configuration);
+        assert_eq!(hashes.judge(HERE, id(1), &configuration), disputed(&[3]));
+        hashes.hear(id(2), (HERE, 7), &configuration);
+        assert_eq!(hashes.judge(HERE, id(1), &configuration), agreed(&[3]));
+    }
+
     #[test]
     fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
         let mut said = Said::default();
         let kept = u64::try_from(STATE_HASHES_KEPT).expect("a few");
         (1..=kept + 2).for_each(|index| said.push(LogIndex::new(index), index));
-        assert_eq!(said.0.len(), STATE_HASHES_KEPT);
+        assert_eq!(said.hashes.len(), STATE_HASHES_KEPT);
         assert_eq!(said.at(LogIndex::new(2)), None);
         assert_eq!(said.at(LogIndex::new(3)), Some(3));
     }

@@ -52,10 +52,15 @@ impl World {
             self.put(pipe, other, Item::Bytes(bytes));
         }
         if resets {
-            self.put(pipe, other, Item::End);
-            let at = self.now + self.network.delay();
-            self.queue.at(at, Event::Reset { pipe, side });
+            self.break_off(pipe, side);
         }
+    }
+
+    /// What was sent still arrives, then both ends hear that the connection is no more.
+    fn break_off(&mut self, pipe: PipeKey, side: usize) {
+        self.put(pipe, 1 - side, Item::End);
+        let at = self.now + self.network.delay();
+        self.queue.at(at, Event::Reset { pipe, side });
     }
 
     /// Queues something for a side, behind what is under way.
@@ -206,22 +211,32 @@ impl World {
             let Some(it) = self.network.pipes.get_mut(pipe) else { return };
             it.said[side] += 1;
             let greeting = it.said[side] == 1;
-            if greeting || self.passes(pipe, side, (from, to), whole, frame.body) {
-                passing.extend_from_slice(whole);
+            let fate = match greeting {
+                true => Fate::Passes,
+                false => self.fate_of(pipe, side, (from, to), whole, frame.body),
+            };
+            match fate {
+                Fate::Passes => passing.extend_from_slice(whole),
+                Fate::Lost => {}
+                Fate::EndsStream => {
+                    self.send(pipe, side, passing);
+                    return self.break_off(pipe, side);
+                }
             }
         }
         self.send(pipe, side, passing);
     }
 
     /// Looks at a message and decides its fate.
-    fn passes(
+    fn fate_of(
         &mut self,
         pipe: PipeKey,
         side: usize,
         (from, to): (usize, usize),
         whole: &[u8],
         body: &[u8],
-    ) -> bool {
+    ) -> Fate {
+        let mut lost = Fate::Lost;
         if let Ok(Some(word)) = decode_state_word(body) {
             say!(self, Who::Node(from), "say", "to n{} {word:?}", to + 1);
         } else {
@@ -231,28 +246,31 @@ impl World {
             say!(self, Who::Node(from), "say", "to n{} {}", to + 1, Brief(&message));
             self.proof.on_message(from, to, &message, &self.disks, &mut self.coverage);
             if let Message::InstallSnapshot { bytes, .. } = &message {
+                lost = Fate::EndsStream;
                 if *bytes == 0 {
                     self.rot_what_is_sent(from);
                 } else if self.proof.is_spoiled(from) {
-                    return false;
+                    return Fate::Lost;
                 }
+            } else if let Message::InstallSnapshotReply { .. } = &message {
+                lost = Fate::EndsStream;
             }
             if self.network.filters(from, to, &message) {
                 self.coverage.hit(Point::Filtered);
                 say!(self, Who::World, "filter", "n{} to n{}", from + 1, to + 1);
-                return false;
+                return lost;
             }
         }
         let weather = &self.network.weather;
         let (drop, duplicate, late) = (weather.drop, weather.duplicate, weather.late);
         if drop + duplicate + late == 0 || !self.is_hostile() {
-            return true;
+            return Fate::Passes;
         }
         let frames = &mut self.network.frames;
         if frames.hit(drop) {
             self.coverage.hit(Point::FrameLost);
             say!(self, Who::World, "lose", "n{} to n{}", from + 1, to + 1);
-            return false;
+            return lost;
         }
         let (twice, held) = (frames.hit(duplicate), frames.hit(late));
         if twice || held {
@@ -266,7 +284,7 @@ impl World {
             self.queue.at(self.now + wait, Event::Frame { held });
             self.coverage.hit_if(twice, Point::FrameTwice);
         }
-        twice || !held
+        if twice || !held { Fate::Passes } else { Fate::Lost }
     }
 
     /// A frame that was held is said, on whatever connection there is now.
@@ -284,6 +302,15 @@ impl World {
         say!(self, Who::World, "repeat", "a frame of n{} of term {}", from + 1, frame.term);
         self.send(pipe, frame.side, frame.bytes);
     }
+}
+
+/// What becomes of a frame between members.
+enum Fate {
+    Passes,
+    Lost,
+    /// It is lost, and its connection with it: a transfer of a snapshot asks TCP for no less, and
+    /// waits for an answer as long as a slow disk may take (seed 33118).
+    EndsStream,
 }
 
 /// A message without its entries.
