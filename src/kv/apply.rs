@@ -375,10 +375,8 @@ impl<'a> Group<'a> {
 
     /// What the commands take of a slice's steps, beside what deletes of ranges count themselves.
     fn steps(&self) -> usize {
-        let more = self.commands[..self.count].iter().map(|command| match command {
-            Command::Txn(txn) => txn.changes(),
-            _ => 0,
-        });
+        let commands = self.commands[..self.count].iter();
+        let more = commands.map(|it| if let Command::Txn(txn) = it { txn.changes() } else { 0 });
         COMMAND_STEPS * (self.count + more.sum::<usize>())
     }
 

@@ -235,7 +235,7 @@ impl Store {
     /// Memory that nobody needs any more and that takes long to give back, if there is some.
     pub fn take_retired(&mut self) -> Option<Box<dyn Any + Send>> {
         let tables = self.index.take_retired();
-        (!tables.is_empty()).then(|| Box::new(tables) as Box<dyn Any + Send>)
+        if tables.is_empty() { None } else { Some(Box::new(tables)) }
     }
 
     /// Users, roles and their rights.
