@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::disk::{Failure, Refusals, SimDisk};
 use crate::network::PipeKey;
 use raftd::replica::{ConnectionId, Node};
-use raftd::types::NodeId;
+use raftd::types::{LogIndex, NodeId};
 use raftd::wal::{BackgroundDone, BackgroundJob, Job};
 use std::collections::VecDeque;
 use std::io;
@@ -63,6 +63,8 @@ pub(crate) struct Machine {
     pub(crate) background: Option<BackgroundJob>,
     /// Turns without an input, one after the other, after which it wanted another one at once.
     pub(crate) restless_turns: u32,
+    /// What was applied after its last turn.
+    pub(crate) applied: LogIndex,
     /// When its next turn is; `u64::MAX` if none is to come.
     pub(crate) turn_at: u64,
     pub(crate) busy_until: u64,
@@ -118,6 +120,7 @@ impl Machine {
             job_since: 0,
             background: None,
             restless_turns: 0,
+            applied: LogIndex::ZERO,
             turn_at: u64::MAX,
             busy_until: 0,
             paused_until: 0,

@@ -102,10 +102,12 @@ impl World {
     /// A node that has done what there was to do sleeps until something comes or is due.
     fn check_rest(&mut self, machine: usize, node: &Node, local: Instant, woken: bool) {
         let it = &mut self.machines[machine];
-        // A large range is looked at turn by turn, and so is one that is deleted; whether it ends
-        // is for whoever waits for it.
+        // A large range is looked at turn by turn, so is one that is deleted, and a turn applies
+        // only so much; whether it ends is for whoever waits for it.
         let seen = node.inspect();
-        if node.wake_at() > local || seen.ranges_walked || seen.store.is_halfway() {
+        let applied = std::mem::replace(&mut it.applied, seen.store.applied());
+        let works = seen.ranges_walked || seen.store.is_halfway() || applied != it.applied;
+        if node.wake_at() > local || works {
             it.restless_turns = 0;
         } else if woken {
             it.restless_turns += 1;
