@@ -5,10 +5,10 @@
 //! link delays everything and may end the connection after a while. **Above**, between members
 //! only and beyond what TCP does: whole frames are lost, come twice, come late, also on a later
 //! connection between the same two; or those of some kinds are lost for a while, and no others
-//! (`filter.rs`). What is lost of a snapshot on its way takes its connection with it. Raft asks for no more of its network than that, and the
-//! sessions in the messages are there for it. Bytes are never changed on the way: TCP's checksums
-//! see to that, and peers' payloads have their own; clients may send garbage, though
-//! (`clients.rs`).
+//! (`filter.rs`). What is lost of a snapshot on its way takes its connection with it. Raft asks for
+//! no more of its network than that, and the sessions in the messages are there for it. Bytes are
+//! never changed on the way: TCP's checksums see to that, and peers' payloads have their own;
+//! clients may send garbage, though (`clients.rs`).
 
 mod filter;
 mod links;
