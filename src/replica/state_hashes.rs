@@ -35,24 +35,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// What one member said last.
 #[derive(Clone, Default, Debug)]
-struct Said {
-    hashes: VecDeque<(LogIndex, u64)>,
-    /// Which start of it.
-    nonce: u64,
-}
+struct Said(VecDeque<(LogIndex, u64)>);
 
 impl Said {
     /// The newest word on an entry counts: a server that has loaded its state anew comes by again.
     fn push(&mut self, index: LogIndex, hash: u64) {
-        self.hashes.retain(|(known, _)| *known != index);
-        if self.hashes.len() == STATE_HASHES_KEPT {
-            self.hashes.pop_front();
+        self.0.retain(|(known, _)| *known != index);
+        if self.0.len() == STATE_HASHES_KEPT {
+            self.0.pop_front();
         }
-        self.hashes.push_back((index, hash));
+        self.0.push_back((index, hash));
     }
 
     fn at(&self, index: LogIndex) -> Option<u64> {
-        self.hashes.iter().find(|(known, _)| *known == index).map(|(_, hash)| *hash)
+        self.0.iter().find(|(known, _)| *known == index).map(|(_, hash)| *hash)
     }
 }
 
@@ -86,6 +82,8 @@ pub(super) struct StateHashes {
     every: u64,
     own: Said,
     others: BTreeMap<NodeId, Said>,
+    /// Which start of each member we hear.
+    starts: BTreeMap<NodeId, u64>,
     /// The last entry at which a quorum had our state.
     agreed: LogIndex,
     /// Since then the states differ, and nobody can say who is right.
@@ -96,8 +94,8 @@ impl StateHashes {
     /// Nothing is known. All members compare every so many entries.
     pub(super) fn new(every: u64) -> StateHashes {
         assert!(every > 0, "an entry in none is none");
-        let (own, others) = (Said::default(), BTreeMap::new());
-        StateHashes { every, own, others, agreed: LogIndex::ZERO, disputed: None }
+        let (own, others, starts) = (Said::default(), BTreeMap::new(), BTreeMap::new());
+        StateHashes { every, own, others, starts, agreed: LogIndex::ZERO, disputed: None }
     }
 
     /// Whether the members compare their states at this entry.
@@ -113,7 +111,7 @@ impl StateHashes {
 
     /// What we noted, oldest first: for a member that was not connected then.
     pub(super) fn noted(&self) -> impl Iterator<Item = (LogIndex, u64)> {
-        self.own.hashes.iter().copied()
+        self.own.0.iter().copied()
     }
 
     /// A member says what it noted. Those that are none any more are forgotten.
@@ -124,6 +122,7 @@ impl StateHashes {
         configuration: &Configuration,
     ) {
         self.others.retain(|id, _| configuration.is_member(*id));
+        self.starts.retain(|id, _| configuration.is_member(*id));
         if configuration.is_member(from) && self.compares_at(index) {
             self.others.entry(from).or_default().push(index, hash);
         }
@@ -132,9 +131,9 @@ impl StateHashes {
     /// A start of a member has spoken. What an older one said counts no more: that state is gone,
     /// and the new one is made anew of the log.
     pub(super) fn hear_start(&mut self, of: NodeId, nonce: u64) {
-        let said = self.others.entry(of).or_default();
-        if said.nonce < nonce {
-            *said = Said { nonce, ..Said::default() };
+        let known = self.starts.insert(of, nonce);
+        if known.is_some_and(|known| known < nonce) {
+            self.others.remove(&of);
         }
     }
 
@@ -306,7 +305,7 @@ mod tests {
         let mut said = Said::default();
         let kept = u64::try_from(STATE_HASHES_KEPT).expect("a few");
         (1..=kept + 2).for_each(|index| said.push(LogIndex::new(index), index));
-        assert_eq!(said.hashes.len(), STATE_HASHES_KEPT);
+        assert_eq!(said.0.len(), STATE_HASHES_KEPT);
         assert_eq!(said.at(LogIndex::new(2)), None);
         assert_eq!(said.at(LogIndex::new(3)), Some(3));
     }
