@@ -19,8 +19,9 @@
 //!   on, for it reads a revision, and passes over what is newer;
 //! - so does a checkpoint that has begun, and none begins: it is of whole entries. A crash, and a
 //!   snapshot that takes the store's place, leave nothing of the half;
-//! - nobody hears of a change: those in the ring are of a revision that is not made, and watches
-//!   are not fed before it is. Whoever begins to watch from now on hears of all of it;
+//! - nobody hears of a change: watches are not fed before the entry is whole, and what a delete has
+//!   put into the ring is of a revision that is not made. Whoever begins to watch from now on hears
+//!   of all of that delete;
 //! - a key leaves its lease with its tombstone, and leases end by commands, which wait;
 //! - the live keys, their bytes and the history are counted key by key. A quota judges what is not
 //!   in the log yet by them, and what is admitted so would be after the last slice as well;

@@ -167,8 +167,10 @@ impl Transfer {
             Link::Up { asked_at, .. } if self.acknowledged.is_none() => {
                 asked_at.after_ns(self.patience_ns / QUESTIONS)
             }
-            Link::Waiting { .. } | Link::Dialing { .. } => Instant::FAR,
-            Link::Shaking { .. } | Link::Up { .. } => Instant::FAR,
+            Link::Waiting { .. }
+            | Link::Dialing { .. }
+            | Link::Shaking { .. }
+            | Link::Up { .. } => Instant::FAR,
         }
     }
 

@@ -211,9 +211,10 @@ impl World {
             let Some(it) = self.network.pipes.get_mut(pipe) else { return };
             it.said[side] += 1;
             let greeting = it.said[side] == 1;
-            let fate = match greeting {
-                true => Fate::Passes,
-                false => self.fate_of(pipe, side, (from, to), whole, frame.body),
+            let fate = if greeting {
+                Fate::Passes
+            } else {
+                self.fate_of(pipe, side, (from, to), whole, frame.body)
             };
             match fate {
                 Fate::Passes => passing.extend_from_slice(whole),

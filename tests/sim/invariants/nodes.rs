@@ -50,7 +50,7 @@ impl Proof {
     ) {
         let mut seen = std::mem::take(&mut self.seen[machine]);
         let drafts = node.wal.draft_backlog().is_some();
-        if drafts && !std::mem::replace(&mut seen.drafts, drafts) {
+        if drafts && !seen.drafts {
             seen.draft_end = node.wal.last().index;
         }
         seen.drafts = drafts;
