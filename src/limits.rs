@@ -29,7 +29,7 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 
 /// An entry closes when its payload reaches this; one larger command has an entry of its own. An
-/// entry is applied in one turn, and a turn shall be short: five hundred values of 256 B. Bytes.
+/// entry is one write to the log, and a turn shall be short: five hundred values of 256 B. Bytes.
 pub const ENTRY_BYTES_SOFT_MAX: usize = 128 * 1024;
 
 /// Largest entry payload that is taken: whoever makes entries may close them as late as at 1 MiB,

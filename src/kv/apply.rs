@@ -72,9 +72,9 @@ impl Store {
         Ok(())
     }
 
-    /// As `apply`, as far as `steps` go, but one group of commands at least: an entry that takes
-    /// more stops between two of them, or within a delete of a range, and the next call, with the
-    /// same entry, goes on there (`kv/deletion.rs`).
+    /// As `apply`, as far as `steps` go, but one command at least: an entry that takes more stops
+    /// between two of them, or within a delete of a range, and the next call, with the same entry,
+    /// goes on there (`kv/deletion.rs`).
     pub fn apply_slice(
         &mut self,
         position: LogPosition,
@@ -88,6 +88,7 @@ impl Store {
         let mut body = std::mem::take(&mut self.body);
         let from = std::mem::take(&mut self.progress.from);
         let mut reader = Reader::new(&payload[from..]);
+        let mut is_first = !self.is_deleting();
         if self.is_deleting() {
             let issued = command::decode_issued(&mut reader).map_err(failed)?;
             let hash = self.hash_of(&issued.command);
@@ -105,15 +106,16 @@ impl Store {
             self.free_due(group.spent());
             group.touch_places(self);
             for (rest_bytes, hash, issued) in group.commands() {
+                if *steps == 0 && !is_first {
+                    return Ok(self.pause(payload.len() - rest_bytes, body));
+                }
+                is_first = false;
+                *steps = steps.saturating_sub(steps_of(&issued.command));
                 body.clear();
                 let Some(outline) = self.execute_issued(hash, issued, steps, &mut body) else {
                     return Ok(self.pause(payload.len() - rest_bytes, body));
                 };
                 reply(Answer { outline, body: &body });
-            }
-            *steps = steps.saturating_sub(group.steps());
-            if *steps == 0 && !reader.is_empty() {
-                return Ok(self.pause(payload.len() - reader.rest().len(), body));
             }
         }
         body.clear();
@@ -131,6 +133,7 @@ impl Store {
 
     fn begin_entry(&mut self, term: Term, reader: &mut Reader<'_>) -> Result<(), CommandError> {
         self.progress.hash_before = self.state_hash();
+        self.progress.revision_before = self.revision;
         self.term = term;
         let header = command::decode_header(reader)?;
         self.stamp_ms = self.stamp_ms.max(header.stamp_ms);
@@ -310,6 +313,12 @@ impl Store {
     }
 }
 
+/// What a command takes of a slice's steps, beside what deletes of ranges count themselves.
+fn steps_of(command: &Command<'_>) -> usize {
+    let changes = if let Command::Txn(txn) = command { txn.changes() } else { 0 };
+    COMMAND_STEPS * (1 + changes)
+}
+
 /// A few commands on their way into the store.
 struct Group<'a> {
     askers: [Asker; GROUP],
@@ -371,13 +380,6 @@ impl<'a> Group<'a> {
             | Command::Auth(_) => 0,
         });
         each.sum()
-    }
-
-    /// What the commands take of a slice's steps, beside what deletes of ranges count themselves.
-    fn steps(&self) -> usize {
-        let commands = self.commands[..self.count].iter();
-        let more = commands.map(|it| if let Command::Txn(txn) = it { txn.changes() } else { 0 });
-        COMMAND_STEPS * (self.count + more.sum::<usize>())
     }
 
     /// Loads the buckets, then the keys of the commands, and the versions that will be freed.

@@ -15,7 +15,6 @@
 //! Within one revision the order is that in which the changes were made; in a store that came out
 //! of a checkpoint it is that of the keys, for a checkpoint does not say.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use crate::types::Revision;
@@ -23,10 +22,12 @@ use crate::types::Revision;
 use super::Store;
 use super::checkpoint::Sliced;
 use super::keys::{KeyEntry, KeyId};
+use super::queue::Queue;
 use super::range::{KeyValueRef, RangeError, key_value};
 use super::versions::{Version, VersionId};
 
-/// What a change costs beside its version: 16 bytes in a ring that doubles. Bytes.
+/// What a change counts for beside its version. It takes 16 in the ring; but what counts decides
+/// what is compacted, so all servers of a cluster count alike, whatever they keep it in. Bytes.
 const CHANGE_BYTES: u64 = 24;
 
 /// A key that was put or deleted.
@@ -39,12 +40,12 @@ pub(super) struct Change {
 
 /// All of them that are not compacted.
 pub(super) struct Changes {
-    ring: VecDeque<Change>,
+    ring: Queue<Change>,
 }
 
 impl Changes {
     pub(super) fn new() -> Changes {
-        Changes { ring: VecDeque::new() }
+        Changes { ring: Queue::new() }
     }
 
     /// Notes that a revision gave a key a version.
@@ -56,7 +57,7 @@ impl Changes {
 
     /// Forgets what was changed before a revision.
     pub(super) fn cut(&mut self, revision: Revision) {
-        self.ring.drain(..self.place_of(revision));
+        self.ring.drop_front(self.place_of(revision));
     }
 
     /// What the changes from a revision on count for. Bytes.

@@ -59,8 +59,9 @@ pub(super) struct Progress {
     /// Where in the entry's payload the next slice goes on, with the command of that delete or the
     /// next one; 0: no entry is half applied. Bytes.
     pub(super) from: usize,
-    /// The state hash before the entry.
+    /// The state hash and the revision before the entry.
     pub(super) hash_before: u64,
+    pub(super) revision_before: Revision,
 }
 
 /// How far a delete is.
@@ -88,7 +89,7 @@ impl Store {
     }
 
     /// Whether it is so within a delete.
-    pub(super) fn is_deleting(&self) -> bool {
+    pub fn is_deleting(&self) -> bool {
         self.progress.deletion.is_some()
     }
 

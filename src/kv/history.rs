@@ -9,11 +9,10 @@
 //! memory is freed later. So the figures depend on the commands alone, not on how far the freeing
 //! has come.
 
-use std::collections::VecDeque;
-
 use crate::types::Revision;
 
 use super::keys::KeyId;
+use super::queue::Queue;
 use super::versions::VersionId;
 
 /// What a superseded version costs beside its value: its cache line, its place in the queue, and
@@ -33,6 +32,7 @@ pub(super) enum Spent {
     Tombstone(KeyId),
 }
 
+#[derive(Clone, Copy)]
 struct Due {
     /// The compaction revision from which on it can go.
     revision: Revision,
@@ -43,14 +43,14 @@ struct Due {
 
 /// The queue of what compaction gives up.
 pub(super) struct History {
-    queue: VecDeque<Due>,
+    queue: Queue<Due>,
     queued_bytes: u64,
     compacted_bytes: u64,
 }
 
 impl History {
     pub(super) fn new() -> History {
-        History { queue: VecDeque::new(), queued_bytes: 0, compacted_bytes: 0 }
+        History { queue: Queue::new(), queued_bytes: 0, compacted_bytes: 0 }
     }
 
     /// Bytes of history that are not compacted.
@@ -115,7 +115,8 @@ impl History {
         revision: Revision,
         count: usize,
     ) -> impl Iterator<Item = VersionId> {
-        let due = self.queue.iter().take(count).take_while(move |due| due.revision <= revision);
+        let queued = (0..count).map_while(|place| self.queue.get(place));
+        let due = queued.take_while(move |due| due.revision <= revision);
         due.filter_map(|due| match due.spent {
             Spent::Superseded(version) => Some(version),
             Spent::Tombstone(_) => None,

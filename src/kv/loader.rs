@@ -2,6 +2,7 @@
 //! is strict: every value is one that a store writes, in the order in which it writes them, and
 //! the state hash at the end is that of what was loaded.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -181,6 +182,11 @@ impl Loader {
             }
         }
         Ok(Sliced::More)
+    }
+
+    /// As `Store::take_retired`: what it has outgrown so far.
+    pub fn take_retired(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.store.take_retired()
     }
 
     /// The store. Panics unless `settle` said `Done`.

@@ -46,6 +46,7 @@ mod loader;
 mod mvcc;
 mod outlet;
 mod overlap;
+mod queue;
 mod quota;
 mod range;
 mod ranking;
@@ -199,6 +200,11 @@ impl Store {
     /// The revision of the newest change; 1 if there was none.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// The same without the entry that is half applied: what `state_hash` is of.
+    pub fn whole_revision(&self) -> Revision {
+        if self.is_halfway() { self.progress.revision_before } else { self.revision }
     }
 
     /// The oldest readable revision; 0 if nothing was compacted.

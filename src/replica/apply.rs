@@ -101,6 +101,9 @@ impl Node {
             if self.apply_next(meta, &mut steps) == Sliced::More {
                 break;
             }
+            if self.fatal.is_some() {
+                break;
+            }
             applied += bytes;
             self.note_state_hash();
             if ends_one {

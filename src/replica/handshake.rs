@@ -179,6 +179,8 @@ impl Node {
             return self.welcome_snapshot(id, node);
         }
         self.connections.set_party(id, Party::PeerIn(node));
+        // It says all that it stands by as soon as it is welcome.
+        self.state_hashes.forget(node);
         let peer = self.peers.get_mut(node).expect("just entered");
         if let Some(older) = peer.inbound.replace(id) {
             self.connections.end(older);
@@ -211,7 +213,6 @@ impl Node {
     /// A newer start has spoken: what answers us as an older one has ended, or shall not be heard.
     fn leave_older_boot(&mut self, peer: NodeId, nonce: u64, now: Instant) {
         self.leave_older_receiver(peer, nonce, now);
-        self.state_hashes.hear_start(peer, nonce);
         if let Some(known) = self.peers.get(peer)
             && let Outbound::Up { connection, .. } = known.outbound
             && known.answers_as < nonce

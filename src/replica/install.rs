@@ -213,6 +213,9 @@ impl Node {
                 return self.on_part_failed(id, &damage.to_string());
             }
         }
+        if let Some(retired) = receiving.loading.take_retired() {
+            self.wal.drop_in_background(retired);
+        }
         let Some(receiving) = &self.receiving else { return };
         let cluster_id = self.identity.cluster_id;
         let foreign = receiving.loading.head().is_some_and(|head| {

@@ -4,7 +4,8 @@
 //! ```text
 //! diverged   a quorum has another hash (`state_hashes`): the hard state notes it with the next
 //!            job; reads, writes, watches and saves are refused; a leader hands over
-//! asking     "a snapshot of that entry at least", to the leader, until it comes
+//! asking     "a snapshot of that entry at least", to the leader, until it comes; all others hear
+//!            it too, and count no more what was said of the state that is lost
 //! loading    as every snapshot is received (`install`), though its last entry is committed here
 //! loaded     store, snapshot and note change in one sector of the hard state; the log goes on from
 //!            there, and nobody is served before it has come to where the old state was
@@ -142,11 +143,14 @@ impl Node {
             }
             // Of another version, with another formula.
             StateWord::Hash { .. } => {}
-            StateWord::Wanted { at_least } if raft.is_leader() => {
-                let until_ns = self.options.election_timeout_ns.saturating_mul(WANTED_ELECTIONS);
-                self.lost_states.note_wanted(from, at_least, now.after_ns(until_ns));
+            StateWord::Wanted { at_least } => {
+                self.state_hashes.forget(from);
+                if raft.is_leader() {
+                    let election_ns = self.options.election_timeout_ns;
+                    let until = now.after_ns(election_ns.saturating_mul(WANTED_ELECTIONS));
+                    self.lost_states.note_wanted(from, at_least, until);
+                }
             }
-            StateWord::Wanted { .. } => {}
         }
     }
 
@@ -343,15 +347,17 @@ impl Node {
         };
         reload.try_at = now.after_ns(self.options.election_timeout_ns);
         let node = self.identity.node;
-        if leader == node {
-            if let Some(target) = self.hand_over(now) {
-                log::warn!("handing over, for the state here is lost node={node} to={target}");
+        if leader == node
+            && let Some(target) = self.hand_over(now)
+        {
+            log::warn!("handing over, for the state here is lost node={node} to={target}");
+        }
+        // While it comes as well: whoever asks no more is sent no more. And not to the leader
+        // alone: nobody shall count what we said of the state that is lost.
+        for peer in self.peers.iter() {
+            if let Some(id) = self.peers.outbound(peer.id) {
+                say(&mut self.connections, id, StateWord::Wanted { at_least });
             }
-        } else if let Some(id) = self.peers.outbound(leader) {
-            // While it comes as well: whoever asks no more is sent no more.
-            self.connections.write(id, |out| {
-                encode_state_word(out, StateWord::Wanted { at_least });
-            });
         }
     }
 
@@ -385,9 +391,12 @@ impl Node {
 }
 
 fn say_state_hash(connections: &mut Connections, to: ConnectionId, (index, hash): (LogIndex, u64)) {
+    say(connections, to, StateWord::Hash { formula: STATE_HASH_FORMULA, index, hash });
+}
+
+fn say(connections: &mut Connections, to: ConnectionId, word: StateWord) {
     // As for messages of the rules: whoever does not read gets no more.
     if connections.unsent(to).len() < limits::PEER_OUT_MAX {
-        let word = StateWord::Hash { formula: STATE_HASH_FORMULA, index, hash };
         connections.write(to, |out| encode_state_word(out, word));
     }
 }

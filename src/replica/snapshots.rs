@@ -13,6 +13,8 @@
 //! grew by more than that while the last one was made: then the next one begins so much earlier,
 //! though not before a quarter. Three do not suffice if even that is too late.
 
+use std::any::Any;
+
 use super::{Node, Stage};
 use crate::kv::{self, Checkpoint, CheckpointError, Loader, SliceLimits, Sliced, Store};
 use crate::limits;
@@ -226,10 +228,11 @@ impl Node {
     /// and the one that is written to, before another would be in force. It holds two at least: a
     /// snapshot ends somewhere in a segment.
     fn log_presses(&self, last: SnapshotId) -> bool {
-        let may = (last.bytes / self.options.segment_bytes + 1).max(2);
+        let segment_bytes = self.options.segment_bytes;
+        let may = (last.bytes / segment_bytes + 1).max(2);
         let meanwhile = self.snapshots.grown_meanwhile + last.bytes / SPARE_PART;
         let (held, room) = self.wal.segments_behind(last.position.index);
-        held > may || (held == may && room < meanwhile)
+        held + meanwhile.saturating_sub(room).div_ceil(segment_bytes) > may
     }
 
     fn begin_snapshot(&mut self, now: Instant) {
@@ -368,6 +371,7 @@ pub fn load_snapshot(
     let read = source.read(&mut |block| {
         drop(loading.push(block));
         while loading.step(ALL)? == Sliced::More {}
+        drop(loading.take_retired());
         Ok(())
     });
     read.map_err(io)?.map_err(|damage| source.damaged(damage))?;
@@ -447,6 +451,11 @@ impl Loading {
             self.store = Some(Box::new(loader.into_store()));
         }
         Ok(Sliced::Done)
+    }
+
+    /// What the store has outgrown so far, and takes long to give back.
+    pub(super) fn take_retired(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.loader.as_mut().and_then(Loader::take_retired)
     }
 
     pub(super) fn into_parts(self) -> (Option<SnapshotHead>, Option<Box<Store>>) {

@@ -82,8 +82,6 @@ pub(super) struct StateHashes {
     every: u64,
     own: Said,
     others: BTreeMap<NodeId, Said>,
-    /// Which start of each member we hear.
-    starts: BTreeMap<NodeId, u64>,
     /// The last entry at which a quorum had our state.
     agreed: LogIndex,
     /// Since then the states differ, and nobody can say who is right.
@@ -94,8 +92,8 @@ impl StateHashes {
     /// Nothing is known. All members compare every so many entries.
     pub(super) fn new(every: u64) -> StateHashes {
         assert!(every > 0, "an entry in none is none");
-        let (own, others, starts) = (Said::default(), BTreeMap::new(), BTreeMap::new());
-        StateHashes { every, own, others, starts, agreed: LogIndex::ZERO, disputed: None }
+        let (own, others) = (Said::default(), BTreeMap::new());
+        StateHashes { every, own, others, agreed: LogIndex::ZERO, disputed: None }
     }
 
     /// Whether the members compare their states at this entry.
@@ -122,19 +120,15 @@ impl StateHashes {
         configuration: &Configuration,
     ) {
         self.others.retain(|id, _| configuration.is_member(*id));
-        self.starts.retain(|id, _| configuration.is_member(*id));
         if configuration.is_member(from) && self.compares_at(index) {
             self.others.entry(from).or_default().push(index, hash);
         }
     }
 
-    /// A start of a member has spoken. What an older one said counts no more: that state is gone,
-    /// and the new one is made anew of the log.
-    pub(super) fn hear_start(&mut self, of: NodeId, nonce: u64) {
-        let known = self.starts.insert(of, nonce);
-        if known.is_some_and(|known| known < nonce) {
-            self.others.remove(&of);
-        }
+    /// What a member said counts no more: it will say anew what it stands by. Two that were wrong
+    /// in the same way one after the other, each alone, made a quorum against the one right state.
+    pub(super) fn forget(&mut self, of: NodeId) {
+        self.others.remove(&of);
     }
 
     /// What all that is known says at this entry.
@@ -157,7 +151,8 @@ impl StateHashes {
         };
         let quorum_has = |hash: u64| configuration.reached(|id| of(id) == Some(hash));
         let names = || differing.iter().map(|(id, _)| *id).collect();
-        if quorum_has(ours) {
+        // What a quorum once had is right, whatever is said of it later.
+        if quorum_has(ours) || index <= self.agreed {
             return Verdict::Agreed { odd: names() };
         }
         if let Some((_, theirs)) = differing.iter().find(|(_, hash)| quorum_has(*hash)) {
@@ -283,21 +278,34 @@ mod tests {
         assert!(!hashes.compares_at(LogIndex::ZERO));
     }
 
-    /// Two servers that were wrong in the same way one after the other, each alone, made a quorum
-    /// against the third (the simulator's seed 49544).
     #[test]
-    fn what_an_older_start_said_counts_no_more() {
+    fn what_was_said_before_counts_no_more() {
         let (mut hashes, configuration) = (StateHashes::new(4), voters(3));
-        hashes.hear_start(id(2), 1);
-        hashes.hear(id(2), (HERE, 9), &configuration);
-        hashes.hear_start(id(2), 1);
         hashes.note(HERE, 7);
-        assert_eq!(hashes.judge(HERE, id(1), &configuration), disputed(&[2]), "the same start");
-        hashes.hear_start(id(2), 2);
+        hashes.hear(id(2), (HERE, 9), &configuration);
+        hashes.forget(id(2));
         hashes.hear(id(3), (HERE, 9), &configuration);
         assert_eq!(hashes.judge(HERE, id(1), &configuration), disputed(&[3]));
         hashes.hear(id(2), (HERE, 7), &configuration);
         assert_eq!(hashes.judge(HERE, id(1), &configuration), agreed(&[3]));
+    }
+
+    #[test]
+    fn what_a_quorum_once_had_is_right() {
+        let (mut hashes, configuration) = (StateHashes::new(4), voters(3));
+        hashes.note(HERE, 7);
+        hashes.hear(id(2), (HERE, 7), &configuration);
+        hashes.agree(HERE);
+        hashes.hear(id(2), (HERE, 9), &configuration);
+        assert_eq!(hashes.judge(HERE, id(1), &configuration), agreed(&[2]));
+        hashes.hear(id(3), (HERE, 9), &configuration);
+        assert_eq!(hashes.judge(HERE, id(1), &configuration), agreed(&[2, 3]));
+
+        let later = LogIndex::new(12);
+        hashes.note(later, 7);
+        (2..4).for_each(|other| hashes.hear(id(other), (later, 9), &configuration));
+        let diverged = Verdict::Diverged { ours: 7, theirs: 9 };
+        assert_eq!(hashes.judge(later, id(1), &configuration), diverged);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Node {
             applied_index: self.store.applied(),
             last_index: self.wal.last().index,
             durable_index: raft.map_or(self.wal.last().index, Raft::durable),
-            revision: self.store.revision(),
+            revision: self.store.whole_revision(),
             compact_revision: self.store.compact_revision(),
             state_hash: self.store.state_hash(),
             keys: self.store.keys(),

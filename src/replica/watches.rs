@@ -390,6 +390,9 @@ impl Node {
     /// Says that nothing happened, if it is known: a server that is cut off says nothing, so that
     /// its clients go elsewhere.
     fn say_progress(&mut self, now: Instant) {
+        if self.store.is_halfway() {
+            return; // nobody is told of half an entry, and the next turn comes by itself
+        }
         let hears_leader = match &self.stage {
             Stage::Member(raft) => raft.leader().is_some(),
             Stage::Alone(_) | Stage::Founding => false,

@@ -27,7 +27,7 @@ pub enum StateWord {
         /// The state hash then.
         hash: u64,
     },
-    /// "Mine is lost." To the leader, again and again, until it sends a snapshot.
+    /// "Mine is lost." To all, again and again, until the leader sends a snapshot.
     Wanted {
         /// A snapshot must stand for this entry at least.
         at_least: LogIndex,

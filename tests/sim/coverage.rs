@@ -47,6 +47,7 @@ points! {
     ReadCompacted = "a read at a compacted revision was refused",
     RangeInParts = "a range was answered in parts",
     HalfApplied = "a turn ended within the delete of a range",
+    HalfBetween = "a turn ended between two commands of an entry",
     RangeOvertaken = "a range under way was overtaken by compaction",
     ReadFuture = "a read at a future revision was refused",
     Compacted = "the history was compacted",

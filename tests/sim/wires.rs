@@ -285,7 +285,7 @@ impl World {
             self.queue.at(self.now + wait, Event::Frame { held });
             self.coverage.hit_if(twice, Point::FrameTwice);
         }
-        if twice || !held { Fate::Passes } else { Fate::Lost }
+        if twice || !held { Fate::Passes } else { lost }
     }
 
     /// A frame that was held is said, on whatever connection there is now.

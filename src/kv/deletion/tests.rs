@@ -1,10 +1,11 @@
 //! Deletes in slices against the same delete done whole, and who comes in between.
 
 use super::*;
-use crate::kv::command::{EntryHeader, encode_call, encode_command, encode_header};
+use crate::kv::command::{EntryHeader, PutWith, encode_call, encode_command, encode_header};
 use crate::kv::{
-    Batch, ChangeCursor, Checkpoint, Command, CommandReply, Outlet, RangeRequest, Room, Selection,
-    SessionCall, SliceLimits, Sliced, StoreOptions, WatchEnd, WatchSpec, Watches,
+    Batch, ChangeCursor, Checkpoint, Command, CommandReply, Outlet, RangeRequest, Request, Room,
+    Selection, SessionCall, SliceLimits, Sliced, StoreOptions, Txn, TxnParts, WatchEnd, WatchSpec,
+    Watches,
 };
 use crate::types::{LogPosition, SessionId, Term};
 use std::ops::ControlFlow;
@@ -61,14 +62,8 @@ fn filled() -> Store {
     commands.push((None, Command::DeleteRange { key: b"k05", end: RangeEnd::Before(b"k08") }));
     commands.push((None, Command::Put { key: b"k06", value: b"again" }));
     let (key, value, lease) = (&b"k30"[..], &b"leased"[..], 7);
-    let leased = crate::kv::PutWith {
-        key,
-        value,
-        lease,
-        prev_kv: false,
-        ignore_value: false,
-        ignore_lease: false,
-    };
+    let leased =
+        PutWith { key, value, lease, prev_kv: false, ignore_value: false, ignore_lease: false };
     commands.push((None, Command::PutWith(leased)));
     whole(&mut store, &entry(&commands));
     store
@@ -145,7 +140,7 @@ fn many_commands_in_slices_make_what_the_whole_entry_does() {
     let mut one = filled();
     let expected = whole(&mut one, &payload);
     let expected_image = image(&mut one);
-    for (steps, most) in [(1, 16), (8 * 30, 32), (8 * 64, 64)] {
+    for (steps, most) in [(1, 1), (8 * 30, 30), (8 * 64, 64)] {
         let (mut store, mut said, mut before) = (filled(), Vec::new(), 0);
         let untouched = (store.applied(), store.state_hash());
         while slice(&mut store, &payload, steps, &mut said) == Sliced::More {
@@ -158,6 +153,27 @@ fn many_commands_in_slices_make_what_the_whole_entry_does() {
         assert!(said.len() - before <= most + 1, "{steps} steps");
         assert!(said == expected, "in {steps} steps");
         assert!(image(&mut store) == expected_image, "in {steps} steps");
+    }
+}
+
+/// Sixteen transactions of a thousand changes were one step of a turn.
+#[test]
+fn a_transaction_takes_steps_for_each_change() {
+    let put = |key| Request::Put(PutWith { key, value: b"v", ..PutWith::default() });
+    let (puts, mut args) = ([put(b"a"), put(b"b"), put(b"c")], Vec::new());
+    TxnParts { then: &puts, ..TxnParts::default() }.encode(&mut args);
+    let txn = Command::Txn(Txn::from_args(&args).unwrap());
+    let payload = entry(&[(None, txn); 10]);
+    let mut one = filled();
+    let expected = whole(&mut one, &payload);
+    for (steps, most) in [(1, 1), (8 * 4, 1), (8 * 4 + 1, 2), (8 * 12, 3)] {
+        let (mut store, mut said, mut before) = (filled(), Vec::new(), 0);
+        while slice(&mut store, &payload, steps, &mut said) == Sliced::More {
+            assert_eq!(said.len() - before, most, "{steps} steps");
+            before = said.len();
+        }
+        assert!(said == expected, "in {steps} steps");
+        assert_eq!(store.state_hash(), one.state_hash());
     }
 }
 

@@ -4,6 +4,7 @@
 use super::nodes::{Answer, Nodes, Tuning};
 use raftd::limits::WorkingLimits;
 use raftd::types::LogIndex;
+use raftd::wire::client::Command;
 use raftd::wire::error::Error;
 
 const MS: u64 = 1_000_000;
@@ -174,6 +175,52 @@ fn a_log_that_grows_fast_does_not_wait_for_the_next_snapshot() {
         // Two segments are left to it, of some sixteen entries.
         assert!(made <= 500 / 16 && rested > 20, "{made} snapshots, up to {rested} entries apart");
     }
+}
+
+/// A log that took several segments while a snapshot was written was looked at one segment ahead
+/// only: with a snapshot of many segments it grew by all the others beyond what that leaves it.
+#[test]
+fn a_log_that_grows_while_a_snapshot_is_written_leaves_room_for_that() {
+    const SEGMENT: u64 = 64 * 1024;
+    let tuning = Tuning {
+        snapshot_entries: 20,
+        snapshot_interval_ns: 3_600_000 * MS,
+        history_bytes_max: 16 * 1024,
+        ..Tuning::default()
+    };
+    let mut nodes = Nodes::tuned(1, tuning);
+    nodes.pass(200 * MS);
+    // Ten segments of values that stay.
+    let value = vec![7; 8 * 1024];
+    for nth in 0..80 {
+        let key = format!("large{nth:02}");
+        let put = nodes.command(1, None, Command::Put { key: key.as_bytes(), value: &value });
+        nodes.pass(20 * MS);
+        assert_eq!(nodes.answers.get(&put), Some(&Answer::Done));
+    }
+    nodes.pass(1_000 * MS);
+    let (mut made, mut most) = (0, 0);
+    let mut last = nodes.status_of(1);
+    for nth in 0..1_200 {
+        // Whatever is written in the background comes to an end every four segments.
+        match nth % 64 {
+            0 => nodes.hold_background(1),
+            63 => nodes.release_background(1),
+            _ => {}
+        }
+        nodes.put(1, "k");
+        nodes.pass(5 * MS);
+        let status = nodes.status_of(1);
+        made += u64::from(status.snapshot_index > last.snapshot_index);
+        if made >= 2 {
+            most = status.log_bytes.max(most);
+        }
+        last = status;
+    }
+    assert!(last.snapshot_bytes > 10 * SEGMENT, "{}", last.snapshot_bytes);
+    let may = last.snapshot_bytes + 2 * SEGMENT;
+    assert!(most <= may, "{most} bytes of log, {} of snapshot", last.snapshot_bytes);
+    assert!((4..20).contains(&made), "{made} snapshots");
 }
 
 /// It waited for room to open its term, and sent its clients to a leader that could not be.

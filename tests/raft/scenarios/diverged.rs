@@ -476,3 +476,58 @@ fn who_has_lost_its_state_says_nothing_of_it() {
     nodes.pass(2_000 * MS);
     all_agree(&nodes, 3);
 }
+
+/// A member was wrong, said so, and was killed; before its new start had made the state anew,
+/// another one was wrong in the same way. With what the first had said, the two were a majority
+/// against the one right state (the simulator's seed 49544).
+#[test]
+fn what_was_said_before_a_start_counts_no_more() {
+    let (mut nodes, leader, others) = cluster(3, u64::MAX);
+    let (first, second) = (others[0], others[1]);
+    nodes.crash(second);
+    nodes.spoil(first);
+    put_until_compared(&mut nodes, leader);
+    assert_eq!(nodes.status_of(leader).state, "disputed", "there are two");
+    nodes.crash(first);
+    nodes.wall_off(leader, first);
+    nodes.boot(first).expect("its disk is well");
+    nodes.boot(second).expect("its disk is well");
+    nodes.spoil(second);
+    nodes.pass(200 * MS);
+    assert_eq!(nodes.leader(), Some(leader));
+    assert_eq!(nodes.status_of(second).state, "disputed", "it has said what it has");
+    assert_eq!(nodes.status_of(leader).state, "disputed");
+    nodes.mend();
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.status_of(leader).state_reloads, 0, "it was right all the time");
+    all_agree(&nodes, 3);
+}
+
+/// As above, but that the first has loaded its state anew since, and was not started again.
+#[test]
+fn what_was_said_of_a_lost_state_counts_no_more() {
+    let (mut nodes, first, others) = cluster(3, u64::MAX);
+    // What one of the others says of its state before it is started again, only the first hears.
+    nodes.cut(others[0], others[1]);
+    nodes.spoil(first);
+    put_until_compared(&mut nodes, first);
+    nodes.pass_until(|nodes| nodes.status_of(first).state_reloads == 1);
+    let leader = nodes.leader().expect("it was handed over to");
+    let [second] = others.iter().copied().filter(|nth| *nth != leader).collect::<Vec<_>>()[..]
+    else {
+        panic!("{leader} leads");
+    };
+    assert_eq!(nodes.status_of(leader).state, "disputed", "it heard only the first");
+    nodes.crash(second);
+    nodes.mend();
+    nodes.boot(second).expect("its disk is well");
+    nodes.spoil(second);
+    nodes.pass(200 * MS);
+    assert_eq!(nodes.leader(), Some(leader));
+    assert_eq!(nodes.status_of(second).state, "disputed", "it has said what it has");
+    assert_eq!(nodes.status_of(leader).state, "disputed");
+    put_until_compared(&mut nodes, leader);
+    nodes.pass(2_000 * MS);
+    assert_eq!(nodes.status_of(leader).state_reloads, 0, "it was right all the time");
+    all_agree(&nodes, 3);
+}

@@ -85,6 +85,31 @@ fn a_turn_that_ends_an_entry_begins_none() {
     assert!(puts.iter().all(|put| nodes.answers.get(put) == Some(&Answer::Done)));
 }
 
+/// The revision of half an entry stood beside the hash of what came before it: no other server had
+/// the two together.
+#[test]
+fn what_is_said_of_the_state_is_of_whole_entries() {
+    let working = WorkingLimits { apply_steps: 8 * 16, ..WorkingLimits::default() };
+    let mut nodes = Nodes::with_twenty_keys(working);
+    let said = |nodes: &Nodes| {
+        let status = nodes.status_of(1);
+        (status.applied_index, status.revision, status.state_hash)
+    };
+    let mut before = said(&nodes);
+    let puts: Vec<u64> = (0..48).map(|nth| nodes.put(1, &format!("k{nth:02}"))).collect();
+    let mut halves = 0;
+    while puts.iter().any(|put| !nodes.answers.contains_key(put)) {
+        nodes.one_turn(1);
+        nodes.hear_answers();
+        let now = said(&nodes);
+        assert!(now == before || now.0 > before.0, "{now:?} after {before:?}");
+        halves += usize::from(nodes.is_halfway(1));
+        before = now;
+    }
+    assert!(halves >= 2, "{halves}");
+    assert_eq!(before.1, Revision(21 + 48));
+}
+
 /// What is half applied is committed, and its end is near: a leader that stepped down just then
 /// told whoever had asked for it that nobody knows what became of it.
 #[test]

@@ -1,7 +1,7 @@
 //! Who listens and does not read.
 
 use super::nodes::{Answer, Nodes, Tuning};
-use raftd::limits::{WATCH_BATCH_BYTES, WATCH_KEYS_BYTES_MAX, WATCH_OUT_HIGH_WATER};
+use raftd::limits::{WATCH_BATCH_BYTES, WATCH_KEYS_BYTES_MAX, WATCH_OUT_HIGH_WATER, WorkingLimits};
 use raftd::types::Revision;
 use raftd::wire::client::Command;
 use raftd::wire::error::Error;
@@ -33,21 +33,24 @@ fn a_listener_that_does_not_read_costs_a_frame_and_hears_the_rest_when_it_does()
     assert_eq!((nodes.heard.get(&watch), all.len()), (Some(&all), PUTS));
 }
 
+/// A watch of a key that nobody changes.
+const QUIET: WatchArgs<'_> = WatchArgs {
+    key: b"quiet",
+    end: b"",
+    start: Revision(0),
+    prev_kv: false,
+    no_put: false,
+    no_delete: false,
+    progress_ms: 0,
+};
+
 /// Who waits for changes and hears that there were none goes nowhere else: a server that is cut off
 /// does not know.
 #[test]
 fn a_server_without_a_leader_does_not_say_that_nothing_happened() {
     let (mut nodes, leader, [nth, other]) = Nodes::cluster();
     let (_, connection) = nodes.watch_unread(nth, "k");
-    let args = WatchArgs {
-        key: b"k",
-        end: b"",
-        start: Revision(0),
-        prev_kv: false,
-        no_put: false,
-        no_delete: false,
-        progress_ms: 100,
-    };
+    let args = WatchArgs { progress_ms: 100, ..QUIET };
     nodes.ask_on(connection, |bytes, number| watch_request(bytes, number, &args));
     let grown = |nodes: &mut Nodes| {
         let before = nodes.unread_bytes(nth, connection);
@@ -62,6 +65,34 @@ fn a_server_without_a_leader_does_not_say_that_nothing_happened() {
     nodes.mend();
     nodes.pass(2_000 * MS);
     assert!(grown(&mut nodes) > 100);
+}
+
+/// The time to say that nothing happened came within an entry that takes many turns. It was passed
+/// over, and the client heard nothing for another interval.
+#[test]
+fn that_nothing_happened_is_said_behind_an_entry_of_many_turns() {
+    let working = WorkingLimits { apply_steps: 8 * 16, ..WorkingLimits::default() };
+    let mut nodes = Nodes::with_twenty_keys(working);
+    let (_, connection) = nodes.watch_unread(1, "another");
+    let args = WatchArgs { progress_ms: 1_000, ..QUIET };
+    nodes.ask_on(connection, |bytes, number| watch_request(bytes, number, &args));
+    nodes.pass(100 * MS);
+    let before = nodes.unread_bytes(1, connection);
+    for nth in 0..48 {
+        nodes.put(1, &format!("k{nth:02}"));
+    }
+    while !nodes.is_halfway(1) {
+        nodes.one_turn(1);
+    }
+    nodes.freeze(1);
+    nodes.pass(1_000 * MS);
+    nodes.wake(1);
+    nodes.one_turn(1);
+    assert!(nodes.is_halfway(1), "there is more of it");
+    assert_eq!(nodes.unread_bytes(1, connection), before);
+    nodes.pass(100 * MS);
+    assert!(!nodes.is_halfway(1));
+    assert!(nodes.unread_bytes(1, connection) > before, "it was due");
 }
 
 /// Nine watches whose keys were as long as a request may be took all the room that a cluster of

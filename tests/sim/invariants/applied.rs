@@ -94,7 +94,9 @@ impl Proof {
     ) {
         let (applied, hash) = (node.store.applied(), node.store.state_hash());
         let name = machine + 1;
-        coverage.hit_if(node.store.is_halfway(), Point::HalfApplied);
+        let (halfway, deleting) = (node.store.is_halfway(), node.store.is_deleting());
+        coverage.hit_if(deleting, Point::HalfApplied);
+        coverage.hit_if(halfway && !deleting, Point::HalfBetween);
         let reloaded = self.check_state_known(machine, seen, node, coverage);
         if reloaded {
             (seen.loaded, seen.loaded_end) = (true, node.wal.last().index);
