@@ -84,14 +84,15 @@ impl Raft {
         self.commit_index = self.commit_index.max(commit.min(verified));
     }
 
-    /// There is room for an entry of any size. A leader that was told that there was none need not
-    /// wait for its next heartbeat to try; if it is still to be told, it hears of this later.
-    pub fn on_room(&mut self) {
+    /// There is room for an entry of `bytes_max`. A leader that was told that there was none need
+    /// not wait for its next heartbeat to try; if it is still to be told, it hears of this later.
+    /// An entry that no segment here holds would be tried again and again.
+    pub fn on_room(&mut self, bytes_max: u64) {
         if let Some(following) = following(&mut self.role)
-            && following.cramped
+            && following.cramped.is_some_and(|bytes| u64::from(bytes) <= bytes_max)
             && following.refusal.is_none()
         {
-            following.cramped = false;
+            following.cramped = None;
             following.reply_due = true;
             self.output.marks.add(Mark::RoomAgain);
         }
@@ -129,7 +130,7 @@ impl Raft {
         // What this leader sent us **and** is on our disk: more would be a promise we might break.
         let index = following.verified.min(durable);
         let outcome = match following.refusal.take() {
-            None if !following.cramped => AppendOutcome::Matched { index },
+            None if following.cramped.is_none() => AppendOutcome::Matched { index },
             None | Some(Refusal::NoRoom) => AppendOutcome::NoRoom { index },
             Some(Refusal::Conflict { probe, hint }) => AppendOutcome::Conflict { probe, hint },
         };
@@ -186,10 +187,10 @@ impl Raft {
         let complete = taken.skip + taken.count == entries.len();
         if complete {
             following.refusal = None;
-            following.cramped &= entries.is_empty();
+            following.cramped = following.cramped.filter(|_| entries.is_empty());
         } else {
             following.refusal = Some(Refusal::NoRoom);
-            following.cramped = true;
+            following.cramped = Some(entries[taken.skip + taken.count].bytes);
             self.output.marks.add(Mark::OutOfRoom);
         }
         let nothing_to_wait_for = end <= durable || !complete;

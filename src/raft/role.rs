@@ -49,8 +49,8 @@ pub(super) struct Following {
     pub(super) reply_due: bool,
     /// Why that answer is a refusal, if it is one.
     pub(super) refusal: Option<Refusal>,
-    /// Entries found no room, and there has been none since.
-    pub(super) cramped: bool,
+    /// The size of an entry that found no room, if there has been none since. Bytes.
+    pub(super) cramped: Option<u32>,
     /// The reads for which it must say up to where to apply.
     pub(super) reads: ForwardedReads,
 }
@@ -246,7 +246,7 @@ impl Raft {
             acked: LogIndex::ZERO,
             reply_due: false,
             refusal: None,
-            cramped: false,
+            cramped: None,
             reads: ForwardedReads::default(),
         };
         self.role = Role::Follower(Follower { election_deadline, following: Some(following) });

@@ -152,8 +152,9 @@ impl Node {
             if minds_deadlines(raft, &self.wal) {
                 raft.tick(now);
             }
-            if self.wal.room_bytes() >= self.wal.entry_bytes_max() {
-                raft.on_room();
+            let most = self.wal.entry_bytes_max();
+            if self.wal.room_bytes() >= most {
+                raft.on_room(room_after_overhead(most));
             }
             raft.settle(now);
         }

@@ -190,8 +190,9 @@ fn what_does_not_fit_is_refused_and_what_fits_is_kept() {
 #[test]
 fn a_follower_that_had_no_room_says_once_that_it_has() {
     let cramped = |index| answer(1, AppendOutcome::NoRoom { index: at(index) });
+    const MOST: u64 = 1 << 20;
     let mut server = Server::new(1, 3, &[1, 1]);
-    server.raft.on_room();
+    server.raft.on_room(MOST);
     assert_eq!(server.settle(NOW), [], "nobody waits");
     server.room = 0;
     let entries = append(1, pos(2, 1), &[1], 0);
@@ -200,19 +201,34 @@ fn a_follower_that_had_no_room_says_once_that_it_has() {
     // What says that there was none leaves first, though there is room by now.
     let packet = Packet { from: id(2), to: id(1), message: entries.clone(), entries: Vec::new() };
     server.step(NOW, &packet);
-    server.raft.on_room();
+    server.raft.on_room(MOST);
     assert_eq!(server.settle(NOW), [cramped(2)]);
-    server.raft.on_room();
+    server.raft.on_room(MOST);
     assert_eq!(server.settle(NOW), [matched(1, 2)]);
-    server.raft.on_room();
+    server.raft.on_room(MOST);
     assert_eq!(server.settle(NOW), [], "it was said");
     // Who takes what is sent has room.
     assert_eq!(server.receive(NOW, 2, entries.clone()), [cramped(2)]);
     server.room = u64::MAX;
     server.receive(NOW, 2, entries);
     assert_eq!(server.sync(NOW), [matched(1, 3)]);
-    server.raft.on_room();
+    server.raft.on_room(MOST);
     assert_eq!(server.settle(NOW), []);
+}
+
+/// It said that it had, was sent the same entry, and refused it, as fast as the messages went.
+#[test]
+fn a_follower_whose_segments_do_not_hold_an_entry_does_not_ask_for_it() {
+    /// What the entries of these tests have.
+    const BYTES: u64 = 10;
+    let mut server = Server::new(1, 3, &[1, 1]);
+    server.room = 0;
+    let entries = append(1, pos(2, 1), &[1], 0);
+    server.receive(NOW, 2, entries);
+    server.raft.on_room(BYTES - 1);
+    assert_eq!(server.settle(NOW), []);
+    server.raft.on_room(BYTES);
+    assert_eq!(server.settle(NOW), [matched(1, 2)]);
 }
 
 #[test]
