@@ -5,6 +5,7 @@ use super::disk::Disk;
 use super::error::{Damage, OpenError};
 use super::hard_state::HardStateFiles;
 use super::identity::Identity;
+use super::mend::header_offset;
 use super::record::Place;
 use super::recovery::{self, Read};
 use super::replay::Replay;
@@ -30,8 +31,8 @@ pub struct Contents {
     pub snapshot_files: Vec<(String, u64)>,
     /// What may have been acknowledged and is lost: a server refuses to start on it.
     pub damages: Vec<Damage>,
-    /// Copies of the hard state that do not validate, by file and offset, while the other copy
-    /// does: the next start mends them.
+    /// Copies of the hard state and header pages of segments that do not validate, by file and
+    /// offset, while the other copy does: the next start mends them.
     pub bad_copies: Vec<(PathBuf, u64)>,
 }
 
@@ -115,6 +116,10 @@ pub fn inspect(disk: &dyn Disk) -> Result<Contents, OpenError> {
     let replay = recovery::judge(&read, &newest);
     let damages = replay.damages();
     let bad_copies = loaded.bad_copies.iter().map(|&(name, offset)| (disk.path(name), offset));
+    let bad_headers = read.scans.iter().filter_map(|scan| {
+        let offset = header_offset(scan.bad_header?);
+        Some((disk.path(&segment_name(scan.seq)), offset))
+    });
     Ok(Contents {
         identity: newest.identity_of(&identity),
         hard_state: HardStateContents {
@@ -130,7 +135,7 @@ pub fn inspect(disk: &dyn Disk) -> Result<Contents, OpenError> {
         snapshot,
         snapshot_files: snapshot_files(disk)?,
         damages: damages.map(|(extent, place)| recovery::damage(disk, extent, place)).collect(),
-        bad_copies: bad_copies.collect(),
+        bad_copies: bad_copies.chain(bad_headers).collect(),
     })
 }
 

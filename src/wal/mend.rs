@@ -45,8 +45,13 @@ pub(super) fn header(
 ) -> io::Result<()> {
     let pages = header.encode(identity);
     let at = bad * PAGE_BYTES;
-    file.write_at(at.try_into().map_err(io::Error::other)?, &pages[at..at + PAGE_BYTES])?;
+    file.write_at(header_offset(bad), &pages[at..at + PAGE_BYTES])?;
     file.sync()
+}
+
+/// Where a header page begins. Bytes.
+pub(super) fn header_offset(page: usize) -> u64 {
+    u64::try_from(page * PAGE_BYTES).expect("there are two")
 }
 
 /// Zeroes what a torn batch left behind the last record, then pads that record's page.

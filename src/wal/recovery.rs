@@ -407,6 +407,12 @@ fn mend(
         if let Some(bad) = scan.bad_header {
             let mended = mend::header(&*file, &header, bad, &identity);
             mended.map_err(OpenError::io(disk, "mend", &name))?;
+            log::warn!(
+                "mended one of the two header pages of a segment by the other one; if no power was \
+                 lost, the disk rots file={} offset={}",
+                disk.path(&name).display(),
+                mend::header_offset(bad)
+            );
         }
         let map = file.map().map_err(OpenError::io(disk, "map", &name))?;
         let SegmentHeader { seq, salt, file_len, .. } = header;

@@ -81,6 +81,8 @@ fn damage_in_several_places_is_named_with_file_offset_and_entries() {
     }
     let copy = directory.path().join("hs.1");
     fs::OpenOptions::new().write(true).open(&copy).unwrap().write_all_at(b"x", 30).unwrap();
+    let header = fs::OpenOptions::new().write(true).open(&segments[2]).unwrap();
+    header.write_all_at(b"x", 4096 + 30).unwrap();
     let contents = inspect(&ReadOnlyDisk::new(directory.path())).unwrap();
     let found = contents.damages.iter().map(|it| (it.file.clone(), it.offset, it.extent));
     let (_, second) = (contents.log.segments[0].entries, contents.log.segments[1].entries);
@@ -89,7 +91,7 @@ fn damage_in_several_places_is_named_with_file_offset_and_entries() {
     let expected =
         [(segments[0].clone(), 8192, lost(index(1))), (segments[1].clone(), 8192, lost(second))];
     assert_eq!(found.collect::<Vec<_>>(), expected);
-    assert_eq!(contents.bad_copies, [(copy, 0)]);
+    assert_eq!(contents.bad_copies, [(copy, 0), (segments[2].clone(), 4096)]);
     let said = contents.damages[1].to_string();
     assert!(said.contains("at byte 8192") && said.contains(&format!("entry {second} is lost")));
 }
