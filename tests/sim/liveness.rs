@@ -180,6 +180,13 @@ impl World {
                 let boot = it.boot;
                 self.queue.at(self.now, Event::Operation { machine, boot });
             }
+            let it = &self.machines[machine];
+            if it.background.is_some() {
+                // And what hung beside it: a leader that waits for a file of the log for long hands
+                // over, and that is no peace (seed 29411).
+                let boot = it.boot;
+                self.queue.at(self.now, Event::Background { machine, boot });
+            }
             self.on_resume(machine);
             if self.machines[machine].node.is_none() {
                 self.queue.at(self.now, Event::Boot { machine });
