@@ -125,10 +125,11 @@ pub const RANGE_STEPS: usize = 4096;
 /// Out-buffer size at which a range under way waits. Bytes.
 pub const RANGE_OUT_HIGH_WATER: usize = 2 * RANGE_PART_BYTES;
 
-/// What a turn applies, and one group of commands at least: of a delete of a range, whose number of
-/// keys nobody knows before, a step is to look at a key, to delete it, or to bury it, three for
-/// each; a put is eight. With a million keys and cold memory a step takes some 60 to 130 ns, so
-/// a millisecond at most, and a thousand puts.
+/// What a turn applies, and one command at least: of a delete of a range, whose number of keys
+/// nobody knows before, a step is to look at a key, to delete it, or to bury it, three for each; a
+/// put is eight, and so is each change of a transaction beside the transaction itself. With a
+/// million keys and cold memory a step takes some 60 to 130 ns, so a millisecond at most, and a
+/// thousand puts.
 pub const APPLY_STEPS: usize = 8 * 1024;
 
 /// Ranges under way at once; one more gets Busy. Each is looked at in each turn.

@@ -26,6 +26,9 @@ use super::session::Standing;
 /// Commands to a group: about as many misses as a core keeps in flight. 32 is no faster.
 const GROUP: usize = 16;
 
+/// What a group of puts takes of the steps of a slice: with less no entry is begun behind another.
+pub const GROUP_STEPS: usize = GROUP * COMMAND_STEPS;
+
 /// What a command takes of the steps of a slice, and each change of a transaction: a put waits for
 /// memory where a step of a delete of a range finds it beside the one before.
 const COMMAND_STEPS: usize = 8;
@@ -101,7 +104,10 @@ impl Store {
         }
         let mut group = Group::new();
         while !reader.is_empty() {
-            group.read(self, &mut reader).map_err(failed)?;
+            if *steps == 0 && !is_first {
+                return Ok(self.pause(payload.len() - reader.rest().len(), body));
+            }
+            group.read(self, &mut reader, *steps).map_err(failed)?;
             group.touch(self);
             self.free_due(group.spent());
             group.touch_places(self);
@@ -134,6 +140,7 @@ impl Store {
     fn begin_entry(&mut self, term: Term, reader: &mut Reader<'_>) -> Result<(), CommandError> {
         self.progress.hash_before = self.state_hash();
         self.progress.revision_before = self.revision;
+        self.progress.compact_revision_before = self.compact_revision;
         self.term = term;
         let header = command::decode_header(reader)?;
         self.stamp_ms = self.stamp_ms.max(header.stamp_ms);
@@ -339,10 +346,16 @@ impl<'a> Group<'a> {
         Group { askers, commands: [filler; GROUP], calls, hashes, rests, count: 0 }
     }
 
-    fn read(&mut self, store: &Store, reader: &mut Reader<'a>) -> Result<(), CommandError> {
+    /// Reads commands for so many steps, and one at least: the slice ends behind them.
+    fn read(
+        &mut self,
+        store: &Store,
+        reader: &mut Reader<'a>,
+        mut steps: usize,
+    ) -> Result<(), CommandError> {
         self.count = 0;
         for (at, place) in self.commands.iter_mut().enumerate() {
-            if reader.is_empty() {
+            if reader.is_empty() || (steps == 0 && at > 0) {
                 break;
             }
             self.rests[at] = reader.rest().len();
@@ -350,6 +363,7 @@ impl<'a> Group<'a> {
             (self.askers[at], self.calls[at], *place) = (issued.asker, issued.call, issued.command);
             self.hashes[at] = store.hash_of(place);
             self.count += 1;
+            steps = steps.saturating_sub(steps_of(place));
         }
         Ok(())
     }

@@ -59,9 +59,10 @@ pub(super) struct Progress {
     /// Where in the entry's payload the next slice goes on, with the command of that delete or the
     /// next one; 0: no entry is half applied. Bytes.
     pub(super) from: usize,
-    /// The state hash and the revision before the entry.
+    /// The state hash and the revisions before the entry.
     pub(super) hash_before: u64,
     pub(super) revision_before: Revision,
+    pub(super) compact_revision_before: Revision,
 }
 
 /// How far a delete is.

@@ -65,7 +65,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use answer::{Answer, CommandReply, Refusal};
-pub use apply::ApplyError;
+pub use apply::{ApplyError, GROUP_STEPS};
 pub use auth::{
     Access, Asker, Auth, AuthChange, AuthNumbers, AuthRefusal, AuthVerb, Denial, PasswordProof,
     PasswordShape, Permission, Rights, Role, User,
@@ -202,9 +202,14 @@ impl Store {
         self.revision
     }
 
-    /// The same without the entry that is half applied: what `state_hash` is of.
-    pub fn whole_revision(&self) -> Revision {
-        if self.is_halfway() { self.progress.revision_before } else { self.revision }
+    /// The revision and the compaction revision without the entry that is half applied: what
+    /// `state_hash` is of.
+    pub fn whole_revisions(&self) -> (Revision, Revision) {
+        if self.is_halfway() {
+            (self.progress.revision_before, self.progress.compact_revision_before)
+        } else {
+            (self.revision, self.compact_revision)
+        }
     }
 
     /// The oldest readable revision; 0 if nothing was compacted.

@@ -84,12 +84,13 @@ impl Raft {
         self.commit_index = self.commit_index.max(commit.min(verified));
     }
 
-    /// There is room for an entry of `bytes_max`. A leader that was told that there was none need
-    /// not wait for its next heartbeat to try; if it is still to be told, it hears of this later.
-    /// An entry that no segment here holds would be tried again and again.
-    pub fn on_room(&mut self, bytes_max: u64) {
+    /// There is so much room as there will ever be at once, in bytes as `step` takes them. A leader
+    /// that was told that there was none need not wait for its next heartbeat to try; if it is
+    /// still to be told, it hears of this later. An entry that no segment here holds would be tried
+    /// again and again.
+    pub fn on_room(&mut self, room_bytes: u64) {
         if let Some(following) = following(&mut self.role)
-            && following.cramped.is_some_and(|bytes| u64::from(bytes) <= bytes_max)
+            && following.cramped.is_some_and(|bytes| room_taken(bytes) <= room_bytes)
             && following.refusal.is_none()
         {
             following.cramped = None;
@@ -250,11 +251,16 @@ fn is_sound(term: Term, prev: LogPosition, entries: &[EntryMeta]) -> bool {
     (origin || somewhere) && countable && ascending && before <= term
 }
 
-/// How many entries fit. Each takes its payload and what a record adds to it.
+/// What an entry of `bytes` takes: its payload and what a record adds to it. Bytes.
+pub fn room_taken(bytes: u32) -> u64 {
+    u64::from(bytes) + ENTRY_OVERHEAD_BYTES
+}
+
+/// How many entries fit.
 fn fitting(entries: &[EntryMeta], room_bytes: u64) -> usize {
     let mut used = 0_u64;
     let fits = |entry: &&EntryMeta| {
-        used = used.saturating_add(ENTRY_OVERHEAD_BYTES).saturating_add(u64::from(entry.bytes));
+        used = used.saturating_add(room_taken(entry.bytes));
         used <= room_bytes
     };
     entries.iter().take_while(fits).count()

@@ -42,6 +42,7 @@ mod transfer;
 
 pub use configuration::{Configuration, Learner, Learners, Voters, Wish};
 pub use durability::{DISK_PATIENCE_ELECTION_TIMEOUTS, JobScope};
+pub use following::room_taken;
 pub use membership::Change;
 pub use output::{
     Body, ChangeError, Dropped, LogOp, Mark, Marks, NotLeader, Notice, Output, PieceVerdict,

@@ -6,7 +6,7 @@ use super::connections::{ConnectionId, Deferred, Written};
 use super::pending::Waiter;
 use super::reads::{Asked, ReadBatch};
 use super::{Fatal, Node, Stage};
-use crate::kv::{self, Answer, Asker, CommandReply, RangeError, Refusal, Sliced};
+use crate::kv::{self, Answer, Asker, CommandReply, GROUP_STEPS, RangeError, Refusal, Sliced};
 use crate::limits;
 use crate::types::{EntryKind, Instant, LogPosition};
 use crate::wal::EntryInfo;
@@ -94,7 +94,9 @@ impl Node {
             let meta = self.wal.meta(self.store.applied().next());
             let meta = meta.expect("a committed entry is in the log");
             let bytes = u64::from(meta.bytes) + ENTRY_APPLY_BYTES;
-            if applied > 0 && (applied + bytes > APPLY_BYTES_PER_TURN || steps == 0) {
+            // Nor is one begun that few steps are left for: it would be half applied at the end.
+            let spent = applied + bytes > APPLY_BYTES_PER_TURN || steps < GROUP_STEPS;
+            if applied > 0 && spent {
                 break;
             }
             // Nothing is applied behind an entry that is half applied.

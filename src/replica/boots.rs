@@ -75,6 +75,11 @@ impl Boots {
         }
     }
 
+    /// Whether this start has not spoken before, or not last.
+    pub(super) fn is_news(&self, boot: &Boot) -> bool {
+        self.newest.as_ref().is_none_or(|newest| newest.nonce != boot.nonce)
+    }
+
     /// Whether people are to be told that this start was refused: once, if it is no late word.
     pub(super) fn must_tell(&mut self, nonce: u64, now: Instant) -> bool {
         match &mut self.stale {

@@ -8,7 +8,7 @@ use super::{Fatal, Node, Stage};
 use crate::codec::crc::payload_crc;
 use crate::limits;
 use crate::raft::message::{EntryMeta, Message};
-use crate::raft::{Body, LogOp};
+use crate::raft::{Body, LogOp, room_taken};
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, LogRange, NodeId};
 use crate::wire::peer::{
     AppendHead, AppendWriter, Payload, PeerFrame, Room, decode_peer, encode_message, recycle,
@@ -76,7 +76,7 @@ impl Node {
 
     /// An entry that no segment of ours holds keeps us behind for ever: say so.
     fn complain_of_size(&mut self, from: NodeId, entries: &[EntryMeta], now: Instant) {
-        let largest = entries.iter().map(|meta| u64::from(meta.bytes)).max();
+        let largest = entries.iter().map(|meta| room_taken(meta.bytes)).max();
         let most = room_after_overhead(self.wal.entry_bytes_max());
         let text = "an entry is larger than a segment of the log here: \
                     start this server with the --segment-bytes of the others";

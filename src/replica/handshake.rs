@@ -179,8 +179,6 @@ impl Node {
             return self.welcome_snapshot(id, node);
         }
         self.connections.set_party(id, Party::PeerIn(node));
-        // It says all that it stands by as soon as it is welcome.
-        self.state_hashes.forget(node);
         let peer = self.peers.get_mut(node).expect("just entered");
         if let Some(older) = peer.inbound.replace(id) {
             self.connections.end(older);
@@ -201,7 +199,14 @@ impl Node {
     fn check_boot(&mut self, peer: NodeId, boot: &Boot, now: Instant) -> Result<(), Objection> {
         let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
         let connected = known.inbound.is_some() || matches!(known.outbound, Outbound::Up { .. });
-        let Err(newer) = known.boots.hear(boot, connected, now) else { return Ok(()) };
+        let is_news = known.boots.is_news(boot);
+        let Err(newer) = known.boots.hear(boot, connected, now) else {
+            if is_news {
+                // That state is gone. What it makes anew it says as soon as it is connected.
+                self.state_hashes.forget(peer);
+            }
+            return Ok(());
+        };
         let tell = known.boots.must_tell(boot.nonce, now);
         let (origin, newer) = (boot.origin.clone(), newer.origin);
         let why = Objection::Cloned { node: peer, origin, newer };

@@ -340,16 +340,14 @@ impl Node {
     pub(super) fn continue_reload(&mut self, now: Instant) {
         self.lost_states.wanted.retain(|it| it.until > now);
         let Stage::Member(raft) = &self.stage else { return };
-        let (leader, floor) = (raft.leader(), self.reload_floor(raft));
-        let (Some(leader), Some(at_least)) = (leader, floor) else { return };
+        let leads = raft.is_leader();
+        let Some(at_least) = self.reload_floor(raft) else { return };
         let Some(reload) = self.lost_states.own.as_mut().filter(|it| it.try_at <= now) else {
             return;
         };
         reload.try_at = now.after_ns(self.options.election_timeout_ns);
         let node = self.identity.node;
-        if leader == node
-            && let Some(target) = self.hand_over(now)
-        {
+        if leads && let Some(target) = self.hand_over(now) {
             log::warn!("handing over, for the state here is lost node={node} to={target}");
         }
         // While it comes as well: whoever asks no more is sent no more. And not to the leader

@@ -20,6 +20,7 @@ impl Node {
         let own = |id| self.memberships.newest().get(id);
         let snapshot = self.wal.snapshot().map(|source| source.id).unwrap_or_default();
         let (snapshot_received, snapshot_expected) = self.received();
+        let (revision, compact_revision) = self.store.whole_revisions();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: self.identity.cluster_id,
@@ -32,8 +33,8 @@ impl Node {
             applied_index: self.store.applied(),
             last_index: self.wal.last().index,
             durable_index: raft.map_or(self.wal.last().index, Raft::durable),
-            revision: self.store.whole_revision(),
-            compact_revision: self.store.compact_revision(),
+            revision,
+            compact_revision,
             state_hash: self.store.state_hash(),
             keys: self.store.keys(),
             history_bytes: self.store.history_bytes(),

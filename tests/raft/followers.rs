@@ -219,16 +219,19 @@ fn a_follower_that_had_no_room_says_once_that_it_has() {
 /// It said that it had, was sent the same entry, and refused it, as fast as the messages went.
 #[test]
 fn a_follower_whose_segments_do_not_hold_an_entry_does_not_ask_for_it() {
-    /// What the entries of these tests have.
-    const BYTES: u64 = 10;
+    /// What an entry of these tests takes.
+    const BYTES: u64 = 10 + ENTRY_OVERHEAD_BYTES;
     let mut server = Server::new(1, 3, &[1, 1]);
     server.room = 0;
     let entries = append(1, pos(2, 1), &[1], 0);
-    server.receive(NOW, 2, entries);
+    server.receive(NOW, 2, entries.clone());
     server.raft.on_room(BYTES - 1);
     assert_eq!(server.settle(NOW), []);
     server.raft.on_room(BYTES);
     assert_eq!(server.settle(NOW), [matched(1, 2)]);
+    server.room = BYTES;
+    server.receive(NOW, 2, entries);
+    assert_eq!(server.sync(NOW), [matched(1, 3)], "what it asks for it takes");
 }
 
 #[test]

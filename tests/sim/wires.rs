@@ -238,7 +238,10 @@ impl World {
         body: &[u8],
     ) -> Fate {
         let mut lost = Fate::Lost;
+        let mut keeps_order = false;
         if let Ok(Some(word)) = decode_state_word(body) {
+            // No term and no session says how old one is: that is the connection's.
+            keeps_order = true;
             say!(self, Who::Node(from), "say", "to n{} {word:?}", to + 1);
         } else {
             let message =
@@ -272,6 +275,9 @@ impl World {
             self.coverage.hit(Point::FrameLost);
             say!(self, Who::World, "lose", "n{} to n{}", from + 1, to + 1);
             return lost;
+        }
+        if keeps_order {
+            return Fate::Passes;
         }
         let (twice, held) = (frames.hit(duplicate), frames.hit(late));
         if twice || held {

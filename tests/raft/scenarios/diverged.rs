@@ -482,6 +482,11 @@ fn who_has_lost_its_state_says_nothing_of_it() {
 /// against the one right state (the simulator's seed 49544).
 #[test]
 fn what_was_said_before_a_start_counts_no_more() {
+    // It is heard of the new start by its hello, or by its answer to ours.
+    [false, true].into_iter().for_each(count_no_more);
+}
+
+fn count_no_more(by_its_answer: bool) {
     let (mut nodes, leader, others) = cluster(3, u64::MAX);
     let (first, second) = (others[0], others[1]);
     nodes.crash(second);
@@ -489,8 +494,14 @@ fn what_was_said_before_a_start_counts_no_more() {
     put_until_compared(&mut nodes, leader);
     assert_eq!(nodes.status_of(leader).state, "disputed", "there are two");
     nodes.crash(first);
-    nodes.wall_off(leader, first);
+    let (from, to) = if by_its_answer { (first, leader) } else { (leader, first) };
+    nodes.wall_off(from, to);
+    nodes.cut(first, second);
     nodes.boot(first).expect("its disk is well");
+    if by_its_answer {
+        let applied = nodes.status_of(leader).applied_index;
+        nodes.pass_until(|nodes| nodes.status_of(first).applied_index == applied);
+    }
     nodes.boot(second).expect("its disk is well");
     nodes.spoil(second);
     nodes.pass(200 * MS);

@@ -85,6 +85,32 @@ fn a_turn_that_ends_an_entry_begins_none() {
     assert!(puts.iter().all(|put| nodes.answers.get(put) == Some(&Answer::Done)));
 }
 
+/// Each turn used the last of its steps to begin another entry of ten puts, and readers waited
+/// every other turn.
+#[test]
+fn an_entry_that_few_steps_are_left_for_waits() {
+    let working = WorkingLimits { apply_steps: 8 * 25, ..WorkingLimits::default() };
+    let mut nodes = Nodes::with_twenty_keys(working);
+    nodes.hold_sync(1);
+    let mut puts = Vec::new();
+    for _ in 0..12 {
+        puts.extend((0..10).map(|nth| nodes.put(1, &format!("k{nth:02}"))));
+        nodes.one_turn(1);
+    }
+    nodes.freeze(1);
+    nodes.release_sync(1);
+    nodes.wake(1);
+    let mut turns = 0;
+    while puts.iter().any(|put| !nodes.answers.contains_key(put)) {
+        let before = nodes.status_of(1).applied_index;
+        nodes.one_turn(1);
+        nodes.hear_answers();
+        assert!(!nodes.is_halfway(1), "after {turns} turns");
+        turns += usize::from(nodes.status_of(1).applied_index > before);
+    }
+    assert!((5..=12).contains(&turns), "two entries a turn: {turns}");
+}
+
 /// The revision of half an entry stood beside the hash of what came before it: no other server had
 /// the two together.
 #[test]
@@ -93,10 +119,12 @@ fn what_is_said_of_the_state_is_of_whole_entries() {
     let mut nodes = Nodes::with_twenty_keys(working);
     let said = |nodes: &Nodes| {
         let status = nodes.status_of(1);
-        (status.applied_index, status.revision, status.state_hash)
+        (status.applied_index, status.revision, status.compact_revision, status.state_hash)
     };
     let mut before = said(&nodes);
-    let puts: Vec<u64> = (0..48).map(|nth| nodes.put(1, &format!("k{nth:02}"))).collect();
+    let compact = nodes.command(1, None, Command::Compact { revision: Revision(10) });
+    let mut puts = vec![compact];
+    puts.extend((0..48).map(|nth| nodes.put(1, &format!("k{nth:02}"))));
     let mut halves = 0;
     while puts.iter().any(|put| !nodes.answers.contains_key(put)) {
         nodes.one_turn(1);

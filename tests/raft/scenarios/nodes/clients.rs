@@ -159,6 +159,7 @@ impl Nodes {
                 ReplyBody::Put { .. }
                 | ReplyBody::DeleteRange { .. }
                 | ReplyBody::PutWith { .. }
+                | ReplyBody::Compact { .. }
                 | ReplyBody::OpenSession { .. }
                 | ReplyBody::LeaseRevoke { .. }
                 | ReplyBody::Auth { .. }
@@ -194,7 +195,6 @@ impl Nodes {
                 | ReplyBody::WatchProgress { .. }
                 | ReplyBody::AuthRead(_)
                 | ReplyBody::PutIf { .. }
-                | ReplyBody::Compact { .. }
                 | ReplyBody::DeleteRangeWith { .. }
                 | ReplyBody::Txn { .. }
                 | ReplyBody::MemberList(_)
