@@ -73,7 +73,9 @@ impl World {
             | MemberRequest::Replace { node, .. } => {
                 it.rising.insert(request, *node);
             }
-            MemberRequest::Transfer { .. } => {}
+            MemberRequest::Transfer { .. } => {
+                it.handovers.insert(request, pipe);
+            }
         }
     }
 
@@ -85,6 +87,12 @@ impl World {
     /// Who may become a voter by requests that are still on their way.
     pub(crate) fn rising(&self) -> BTreeSet<NodeId> {
         self.crowd.clients.iter().flat_map(|it| it.rising.values().copied()).collect()
+    }
+
+    /// Whether a server may yet hear that another one is to lead: whoever asked may have given up.
+    pub(crate) fn handover_is_asked(&self) -> bool {
+        let mut pipes = self.crowd.clients.iter().flat_map(|it| it.handovers.values());
+        pipes.any(|pipe| self.network.pipes.get(*pipe).is_some())
     }
 
     /// What came of an errand.

@@ -105,6 +105,7 @@ impl World {
         }
         self.crowd.clients[client].leaving.remove(&reply.id);
         self.crowd.clients[client].rising.remove(&reply.id);
+        self.crowd.clients[client].handovers.remove(&reply.id);
         if let Some(asked) = self.crowd.clients[client].errands.remove(&reply.id) {
             return self.on_errand(client, asked, &reply.body);
         }

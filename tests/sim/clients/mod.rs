@@ -135,6 +135,8 @@ pub(crate) struct Client {
     opening: Option<u64>,
     /// Requests about the cluster itself.
     errands: BTreeMap<u64, Op>,
+    /// Handovers that were asked for and not answered, however long ago, and over which pipe.
+    handovers: BTreeMap<u64, PipeKey>,
     /// Who is to be removed by requests that were not answered; they may arrive yet.
     leaving: BTreeMap<u64, NodeId>,
     /// And who is to become a voter.
@@ -223,6 +225,7 @@ impl Crowd {
             sessions: Vec::new(),
             opening: None,
             errands: BTreeMap::new(),
+            handovers: BTreeMap::new(),
             leaving: BTreeMap::new(),
             rising: BTreeMap::new(),
             saves: BTreeMap::new(),
