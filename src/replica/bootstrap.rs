@@ -5,7 +5,8 @@
 //! - **every** other server of `--peers` has said that it has no configuration either: together
 //!   they write the same first entry, which names each one's data directory, or
 //! - a member has shown a configuration that names **this** data directory: then this server
-//!   stopped before it wrote the entry, and has promised nothing.
+//!   stopped before it wrote the entry. What it has promised since, if it took part with an empty
+//!   log, is in its hard state, and stays.
 //!
 //! A server that joins a cluster that serves (`--join`) is told by nobody to found one: it waits
 //! until a member shows a configuration that names its data directory, and begins with an empty

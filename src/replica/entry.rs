@@ -267,10 +267,10 @@ impl Membership {
     }
 
     /// The member `id` as the only one, a voter; `None` if it is no member. Numbers that were used
-    /// stay used.
-    pub fn alone(&self, id: NodeId) -> Option<Membership> {
+    /// stay used, those up to `used` too.
+    pub fn alone(&self, id: NodeId, used: u64) -> Option<Membership> {
         let member = self.get(id)?.clone();
-        Some(Membership { highest: self.highest, list: vec![(member, Standing::Voter)] })
+        Some(Membership { highest: self.highest.max(used), list: vec![(member, Standing::Voter)] })
     }
 
     /// The members and what they are, ascending.

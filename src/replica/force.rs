@@ -13,11 +13,11 @@
 //! The others can never come back with what they have: their cluster is another one, and their
 //! numbers count as used.
 
-use super::entry::genesis_of;
+use super::entry::{Membership, genesis_of};
 use super::peers::Peers;
 use super::snapshots::Worth;
 use super::{Fatal, Node};
-use crate::types::{ClusterId, HardState, Instant, LogPosition, Vote};
+use crate::types::{ClusterId, HardState, Instant, LogIndex, LogPosition, Vote};
 use crate::wal::Recovered;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -27,9 +27,8 @@ impl Node {
         if let Err(fatal) = self.take_memberships(&recovered) {
             return self.fail(fatal);
         }
-        let (node, newest) = (self.identity.node, self.memberships.newest());
-        let own = newest.get(node).is_some_and(|it| it.disk_id == self.identity.disk_id);
-        let Some(alone) = newest.alone(node).filter(|_| own) else {
+        let node = self.identity.node;
+        let Some((newest, alone)) = self.alone(recovered.commit_index) else {
             return self.fail(Fatal::Refused(format!(
                 "server {} is no member of the cluster in its data directory: force a new cluster \
                  on one that is",
@@ -87,6 +86,17 @@ impl Node {
         self.peers = Peers::new(&[], node, self.options.seed);
         self.recovered = Some(recovered);
         self.write_first(position, HardState { term, vote: Vote::None }, &payload);
+    }
+
+    /// The newest members, of which this is one, and this one alone. The others may have decided to
+    /// go on without it, and nobody is left who knows whether they did: then those before count.
+    fn alone(&self, committed: LogIndex) -> Option<(&Membership, Membership)> {
+        let (node, disk_id) = (self.identity.node, self.identity.disk_id);
+        let newest = self.memberships.newest();
+        let names_us = |it: &&Membership| it.get(node).is_some_and(|it| it.disk_id == disk_id);
+        let mut known = [newest, self.memberships.at_or_below(committed)].into_iter();
+        let ours = known.find(names_us)?;
+        Some((ours, ours.alone(node, newest.highest())?))
     }
 
     /// The log may have ended with its segment full and no spare ready. Blocks: for the start.

@@ -49,7 +49,10 @@ impl Node {
         let first = (position.index, Membership::bootstrap(&members));
         self.memberships = Memberships::new(restored.into_iter().chain([first]).collect());
         self.snapshots.worth = Worth::foreign_if(self.snapshots.unfounded);
-        let hard_state = HardState { term, vote: Vote::None };
+        // Who took part before with an empty log may have promised something since.
+        let promised = self.recovered.as_ref().map_or(HardState::default(), |it| it.hard_state);
+        let none_in_it = HardState { term, vote: Vote::None };
+        let hard_state = if promised.term < term { none_in_it } else { promised };
         self.write_first(position, hard_state, &payload);
     }
 

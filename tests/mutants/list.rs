@@ -16,10 +16,11 @@
 //! A key stands at the start of its line. A value is the rest of that line and all lines up to the
 //! next key of the block, without empty lines and comments behind it, and without a fence of "```".
 //! Line breaks in `find` match any line break with any indentation and any empty lines: so a block
-//! may be indented as it likes. Everything within a line counts. `file`, `find` and `replace` may
-//! be repeated for a bug that needs several edits; a later `find` may leave out `file`. `caught by`
-//! may be left out. A block also begins without an empty line before it, where a `file:` with a
-//! path follows its name. A block that is wrong is named, and the others stand.
+//! may be indented as it likes; where only the indentation tells places apart, it does count.
+//! Everything within a line counts. `file`, `find` and `replace` may be repeated for a bug that
+//! needs several edits; a later `find` may leave out `file`. `caught by` may be left out; prose may
+//! follow it. A block also begins without an empty line before it, where a `file:` with a path
+//! follows its name. A block that is wrong is named, and the others stand.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -71,6 +72,8 @@ pub(crate) fn named_test(caught_by: &str) -> Option<&str> {
 pub(crate) struct Edit {
     pub(crate) file: String,
     find: Vec<String>,
+    /// The same as it stands in the list, for where the lines alone are found more than once.
+    exact: String,
     replace: String,
     /// Where `find:` stands in the list.
     pub(crate) line: usize,
@@ -79,7 +82,7 @@ pub(crate) struct Edit {
 impl Hash for Edit {
     /// Of what it does, wherever it stands.
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        (&self.file, &self.find, &self.replace).hash(hasher);
+        (&self.file, &self.find, &self.exact, &self.replace).hash(hasher);
     }
 }
 
@@ -152,7 +155,15 @@ impl Key {
 struct Field<'a> {
     line: usize,
     key: Key,
+    /// Whether the value begins in the key's own line.
+    on_key_line: bool,
     value: Vec<&'a str>,
+}
+
+impl<'a> Field<'a> {
+    fn new(line: usize, key: Key, rest: &'a str) -> Field<'a> {
+        Field { line, key, on_key_line: !rest.trim().is_empty(), value: vec![rest] }
+    }
 }
 
 impl Field<'_> {
@@ -189,6 +200,9 @@ pub(crate) struct BadBlock {
 #[derive(Default)]
 struct Block<'a> {
     fields: Vec<Field<'a>>,
+    /// Where text follows `caught by:` that may be prose, or the misspelt beginning of a block:
+    /// the next key tells.
+    doubtful: Option<ListError>,
     /// Then what follows is passed over, up to the next block.
     wrong: Option<ListError>,
 }
@@ -222,8 +236,8 @@ fn blocks<'a>(lines: &[&'a str]) -> Vec<Block<'a>> {
         if let Some((Key::Name, rest)) = key
             && begins(lines, at, blocks.last())
         {
-            let field = Field { line: at + 1, key: Key::Name, value: vec![rest] };
-            blocks.push(Block { fields: vec![field], wrong: None });
+            let fields = vec![Field::new(at + 1, Key::Name, rest)];
+            blocks.push(Block { fields, ..Block::default() });
             continue;
         }
         match blocks.last_mut() {
@@ -232,7 +246,7 @@ fn blocks<'a>(lines: &[&'a str]) -> Vec<Block<'a>> {
             None => {
                 let why = format!("a block begins with `name:`, not with `{line}`");
                 let wrong = Some(ListError { line: at + 1, why });
-                blocks.push(Block { fields: Vec::new(), wrong });
+                blocks.push(Block { wrong, ..Block::default() });
             }
         }
     }
@@ -279,15 +293,18 @@ impl<'a> Block<'a> {
             Some(ListError { line: number, why })
         };
         match (key, before) {
+            (Some((key, _)), _) if before.ends_with(key) && self.doubtful.is_some() => {
+                self.wrong = self.doubtful.take();
+            }
             (Some((key, rest)), _) if before.ends_with(key) => {
-                self.fields.push(Field { line: number, key, value: vec![rest] });
+                self.fields.push(Field::new(number, key, rest));
             }
             (Some(_), Key::Name | Key::File) => {
                 self.wrong = refused(before.wants().unwrap_or_default());
             }
             (None | Some(_), Key::CaughtBy) if !field.goes_on(line) => {
-                if !separates(line) {
-                    self.wrong = refused("name:");
+                if !separates(line) && self.doubtful.is_none() {
+                    self.doubtful = refused("name:");
                 }
             }
             (None | Some(_), _) => field.value.push(line),
@@ -319,7 +336,8 @@ impl<'a> Block<'a> {
                         return error(field.line, "`find:` needs a text");
                     }
                     let (file, line) = (file.clone(), field.line);
-                    edits.push(Edit { file, find, replace: String::new(), line });
+                    let (exact, replace) = (field.exact(), String::new());
+                    edits.push(Edit { file, find, exact, replace, line });
                 }
                 Key::Replace => {
                     let edit = edits.last_mut().expect("`replace:` follows `find:`");
@@ -348,6 +366,12 @@ impl Field<'_> {
     fn trimmed_lines(&self) -> Vec<String> {
         let lines = self.value.iter().map(|line| line.trim().to_owned());
         lines.filter(|line| !line.is_empty()).collect()
+    }
+
+    /// As it stands there; of the key's own line without the space behind the key.
+    fn exact(&self) -> String {
+        let text = self.value.join("\n");
+        if self.on_key_line { text.trim().to_owned() } else { text.trim_end().to_owned() }
     }
 
     /// A path below the package.
@@ -416,6 +440,9 @@ impl Edit {
             [place] => Ok(*place),
             [] => error(self.line, format!("not found in {}: {}", self.file, self.nearest(source))),
             many => {
+                if let Some(place) = self.exact_place(source, many) {
+                    return Ok(place);
+                }
                 let at: Vec<String> = many.iter().map(|(start, _)| lines(start)).collect();
                 let (count, at) = (many.len(), at.join(", "));
                 error(self.line, format!("found {count} times in {}: lines {at}", self.file))
@@ -427,6 +454,14 @@ impl Edit {
     fn places(&self, source: &str) -> Vec<(usize, usize)> {
         let starts = source.match_indices(&self.find[0]).map(|(start, _)| start);
         starts.filter_map(|start| Some((start, self.matched(source, start).ok()?))).collect()
+    }
+
+    /// Which of several places is the only one that is indented as the list has it.
+    fn exact_place(&self, source: &str, many: &[(usize, usize)]) -> Option<(usize, usize)> {
+        let indented = self.exact.len() - self.exact.trim_start().len();
+        let mut hits = source.match_indices(&self.exact).map(|(start, _)| start + indented);
+        let (hit, None) = (hits.next()?, hits.next()) else { return None };
+        many.iter().find(|(start, _)| *start == hit).copied()
     }
 
     /// Where a match that begins at `start` ends, or how many lines of it match.

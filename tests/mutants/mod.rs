@@ -106,6 +106,26 @@ fn indentation_does_not_count_and_everything_else_does() {
 }
 
 #[test]
+fn indentation_counts_where_nothing_else_tells_places_apart() {
+    let source = "  go();\n    go();\n";
+    let edit = only_edit("name: n\nfile: f\nfind:\n    go();\nreplace:\n    stop();\n");
+    assert_eq!(edit.apply(source).unwrap(), "  go();\n    stop();\n");
+    for anywhere in ["find: go();", "find:\n  go();", "find:\n\tgo();"] {
+        let edit = only_edit(&format!("name: n\nfile: f\n{anywhere}\nreplace: stop();\n"));
+        assert!(edit.apply(source).unwrap_err().why.contains("found 2 times"), "{anywhere}");
+    }
+}
+
+#[test]
+fn prose_may_follow_who_is_expected_to_notice() {
+    let text = "name: n\nfile: f\nfind: x\nreplace: y\ncaught by: invariant 6\n(at a power loss)\n\
+                note: rare\n\nname: m\nfile: f\nfind: z\nreplace: y\n";
+    let mutants = sound(text);
+    assert_eq!(mutants.len(), 2);
+    assert_eq!(mutants[0].edits[0].apply("x").unwrap(), "y");
+}
+
+#[test]
 fn a_block_may_take_something_out_or_change_two_places() {
     let text = "name: n\nfile: f\nfind: a;\nreplace:\nfind: b;\nreplace: c;\n\nname: m\n\
                 file: g\nfind: x\nreplace: y\ncaught by: sim";
@@ -122,7 +142,7 @@ fn what_is_wrong_with_a_list_is_said_with_its_line() {
     for (text, line, why) in [
         ("find: x\n", 1, "begins with `name:`"),
         ("# so\nstray\n", 2, "not with `stray`"),
-        (&format!("{block}stray\n"), 6, "not `stray`"),
+        (&format!("{block}nmae: m\nfile: f\nfind: x\nreplace: y\n"), 6, "not `nmae: m`"),
         (&format!("{block}{block}"), 6, "another name than `n`"),
         ("name: n\nfile: ../f\nfind: x\nreplace:\n", 2, "no path below"),
         ("name: n\nfile: f\nfind:\nreplace: y\n", 3, "needs a text"),
@@ -159,7 +179,7 @@ fn a_wrong_block_is_named_and_the_others_stand() {
         ("name: b\nfind: x\nreplace: y\n\n", "b"),
         ("name: b\nfile: /etc/f.rs\nfind: x\nreplace: y\n", "b"),
         ("name: b\nfile: src/f.rs\nfind: x\ncaught by: sim\n", "b"),
-        ("name: b\nfile: src/f.rs\nfind: x\nreplace: y\ncaught by: sim\nstray\nmore\n", "b"),
+        ("name: b\nfile: src/f.rs\nfind: x\nreplace: y\ncaught by: sim\nnmae: c\nfind: z\n", "b"),
     ] {
         let (sound, bad) = among_others(middle);
         assert_eq!((sound, bad), (vec!["first".into(), "last".into()], vec![name.into()]));
@@ -219,7 +239,7 @@ fn what_cannot_be_asked_for_is_refused() {
 #[test]
 fn a_place_that_is_not_the_only_one_is_an_error() {
     let edit = only_edit("name: n\nfile: f\nfind:\none\ntwo\nreplace: x\n");
-    let twice = edit.apply("one\ntwo\none\n  two\n").unwrap_err();
+    let twice = edit.apply("one\ntwo\none\ntwo\n").unwrap_err();
     assert!(twice.to_string().contains("line 3: found 2 times in f: lines 1, 3"), "{twice}");
     let half = edit.apply("one\nthree\n").unwrap_err();
     assert!(half.to_string().contains("this does not follow: `two`"), "{half}");

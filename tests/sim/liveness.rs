@@ -248,6 +248,8 @@ impl World {
     fn await_agreement(&mut self) {
         let limit = self.now + AGREES_WITHIN_NS;
         loop {
+            let in_time = self.now < limit;
+            must!(in_time, "Convergence", "healed nodes find no peace: {:?}", self.standing());
             while !self.agree() {
                 must!(
                     self.now < limit,

@@ -130,6 +130,25 @@ fn a_delete_in_slices_makes_what_the_whole_one_does() {
     }
 }
 
+/// Whatever a delete leaves of a slice, none at all too: what was read with it waits.
+#[test]
+fn what_stands_behind_a_short_delete_in_slices_is_done_once() {
+    let put = |key| (None, Command::Put { key, value: b"v" });
+    let delete = Command::DeleteRange { key: b"k10", end: RangeEnd::Before(b"k13") };
+    let payload = entry(&[put(b"k01"), (None, delete), put(b"k02"), put(b"k11"), put(b"k03")]);
+    let mut one = filled();
+    let expected = whole(&mut one, &payload);
+    let expected_image = image(&mut one);
+    for steps in 1..=60 {
+        let (mut store, mut said) = (filled(), Vec::new());
+        while slice(&mut store, &payload, steps, &mut said) == Sliced::More {
+            assert!(said.len() < 5, "in {steps} steps");
+        }
+        assert!(said == expected, "in {steps} steps");
+        assert!(image(&mut store) == expected_image, "in {steps} steps");
+    }
+}
+
 #[test]
 fn many_commands_in_slices_make_what_the_whole_entry_does() {
     let names: Vec<String> = (0..100).map(|nth| format!("n{:02}", nth % 70)).collect();

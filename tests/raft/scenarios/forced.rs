@@ -47,6 +47,29 @@ fn a_survivor_that_is_forced_leads_alone_with_all_that_it_has() {
     put(&mut nodes, survivor, "new"); // without a quorum of three
 }
 
+/// Its removal has reached its log, and whoever knows whether it was decided is lost.
+#[test]
+fn a_survivor_that_was_about_to_be_removed_can_be_forced() {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    put(&mut nodes, leader, "old");
+    nodes.pass(100 * MS);
+    let [survivor, other] = [leader % 3 + 1, (leader + 1) % 3 + 1];
+    nodes.hold_sync(other);
+    let before = nodes.last_of(survivor);
+    nodes.remove_member(leader, survivor);
+    nodes.pass_until(|nodes| nodes.last_of(survivor).index > before.index);
+    (1..=3).for_each(|nth| nodes.crash(nth));
+    let status = force(&mut nodes, survivor);
+    assert_eq!((status.role.as_str(), status.keys), ("leader", 1));
+    put(&mut nodes, survivor, "new");
+    nodes.crash(survivor);
+    nodes.boot(survivor).expect("its disk is well");
+    nodes.pass(1_000 * MS);
+    put(&mut nodes, survivor, "newer");
+}
+
 #[test]
 fn the_others_are_of_another_cluster_after_a_restart_too() {
     let (mut nodes, survivor, [one, other]) = lost(u64::MAX);

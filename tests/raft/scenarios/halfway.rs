@@ -64,8 +64,8 @@ fn a_crash_within_a_delete_leaves_nothing_of_its_half() {
 /// begun in the turn in which the one before ended, there would hardly be an end.
 #[test]
 fn a_turn_that_ends_an_entry_begins_none() {
-    // Two groups of sixteen commands a turn, and three in each entry.
-    let working = WorkingLimits { apply_steps: 8 * 24, ..WorkingLimits::default() };
+    // Of 48 commands of an entry, 40 in the first turn; the next one has steps left.
+    let working = WorkingLimits { apply_steps: 8 * 40, ..WorkingLimits::default() };
     let mut nodes = Nodes::with_twenty_keys(working);
     let mut puts = Vec::new();
     for _ in 0..6 {

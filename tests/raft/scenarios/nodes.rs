@@ -46,6 +46,7 @@ pub(in crate::raft) struct Tuning {
     /// A snapshot leaves no faster than that. Bytes a second.
     pub(in crate::raft) snapshot_rate: Option<u64>,
     pub(in crate::raft) election_timeout_ns: u64,
+    pub(in crate::raft) clients_max: usize,
     pub(in crate::raft) start: Start,
 }
 
@@ -64,6 +65,7 @@ impl Default for Tuning {
             snapshot_piece_bytes: SnapshotOptions::default().piece_bytes,
             snapshot_rate: SnapshotOptions::default().rate,
             election_timeout_ns: 300_000_000,
+            clients_max: 1000,
             start: Start::AsItIs,
         }
     }
@@ -130,6 +132,8 @@ pub(in crate::raft) struct Nodes {
     pub(in crate::raft) heard: BTreeMap<u64, Vec<u64>>,
     /// Connections whose other end does not read.
     unread: Vec<ConnectionId>,
+    /// What a server has closed.
+    pub(in crate::raft) closed: Vec<ConnectionId>,
     /// So many of the next questions from where on a snapshot is wanted are lost.
     pub(in crate::raft) questions_to_lose: usize,
     /// For the next start of each.
@@ -181,6 +185,7 @@ impl Nodes {
             names: BTreeMap::new(),
             heard: BTreeMap::new(),
             unread: Vec::new(),
+            closed: Vec::new(),
             questions_to_lose: 0,
             tuning,
         };
@@ -213,7 +218,7 @@ impl Nodes {
     }
 
     /// Starts a server that was told of servers 1 to `count`.
-    fn boot_with(&mut self, nth: usize, count: usize) -> Result<(), OpenError> {
+    pub(in crate::raft) fn boot_with(&mut self, nth: usize, count: usize) -> Result<(), OpenError> {
         self.boots += 1;
         let member = |nth| MemberAddress { id: id(nth), address: format!("sim:{nth}") };
         let options = NodeOptions {
@@ -234,7 +239,7 @@ impl Nodes {
             quota_bytes: self.tuning.quota_bytes,
             lease_drift_ppm: None,
             start: self.tuning.start,
-            clients_max: 1000,
+            clients_max: self.tuning.clients_max,
             working: self.tuning.working,
             snapshots: SnapshotOptions {
                 entries: self.tuning.snapshot_entries,
@@ -437,6 +442,7 @@ impl Nodes {
         for id in dirty {
             self.send(nth, id);
         }
+        self.closed.extend(&closing);
         for id in closing {
             self.end_pipes(|end| end == End::Node(nth, id));
             // Even if the other end has vanished.

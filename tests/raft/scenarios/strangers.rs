@@ -1,12 +1,116 @@
 //! Who may speak as a member: a process of this cluster, on the data directory that the
 //! configuration names.
 
-use super::nodes::{Answer, CLUSTER, Nodes, disk_of, id};
+use super::nodes::{Answer, CLUSTER, Nodes, Tuning, disk_of, id};
+use crate::wal::sim_disk::SimDisk;
+use crate::wal::support::options;
 use raftd::types::{ClusterId, DiskId};
+use raftd::wal::{self, Options};
 use raftd::wire::error::Error;
-use raftd::wire::hello::{HelloReply, PeerHello, Purpose};
+use raftd::wire::hello::{Hello, HelloReply, PeerHello, Purpose, Sender, VERSION};
 
 const MS: u64 = 1_000_000;
+
+/// What server `from` says to `to`, of a configuration that it does not know.
+fn hello(from: usize, to: usize, purpose: Purpose) -> PeerHello {
+    PeerHello {
+        node: id(from),
+        to: id(to),
+        disk_id: disk_of(from),
+        boot_nonce: 9 << 32,
+        genesis: 0,
+        members: Vec::new(),
+        purpose,
+    }
+}
+
+fn hello_of(sender: Sender) -> Hello {
+    let (version_min, version_max) = (VERSION, VERSION);
+    Hello { version_min, version_max, cluster_id: CLUSTER, sender, auth: Vec::new() }
+}
+
+#[test]
+fn who_dials_another_server_or_has_our_number_is_told_so() {
+    let (mut nodes, leader, [other, third]) = Nodes::cluster();
+    let misled = nodes.say_hello(leader, CLUSTER, hello(other, third, Purpose::Replication));
+    assert_eq!(misled, HelloReply::Refused(Error::WrongNode { ours: id(leader) }));
+    let same = nodes.say_hello(leader, CLUSTER, hello(leader, leader, Purpose::Replication));
+    assert!(matches!(same, HelloReply::Refused(Error::Refused { .. })), "{same:?}");
+}
+
+#[test]
+fn who_speaks_only_other_versions_is_told_ours() {
+    let (mut nodes, leader, [other, _]) = Nodes::cluster();
+    let told = Error::Unsupported { version_min: VERSION, version_max: VERSION };
+    for (version_min, version_max) in [(VERSION + 1, VERSION + 2), (VERSION - 1, VERSION - 1)] {
+        for sender in [Sender::Client, Sender::Peer(hello(other, leader, Purpose::Replication))] {
+            let hello = Hello { version_min, version_max, ..hello_of(sender) };
+            assert_eq!(nodes.open(leader, &hello).1, HelloReply::Refused(told.clone()));
+        }
+    }
+    let hello =
+        Hello { version_min: VERSION - 1, version_max: VERSION + 1, ..hello_of(Sender::Client) };
+    assert!(matches!(nodes.open(leader, &hello).1, HelloReply::Welcome(_)));
+}
+
+#[test]
+fn one_client_more_than_there_may_be_is_turned_away() {
+    let mut nodes = Nodes::tuned(1, Tuning { clients_max: 2, ..Tuning::default() });
+    let mut come = || nodes.open(1, &hello_of(Sender::Client)).1;
+    assert!(matches!([come(), come()], [HelloReply::Welcome(_), HelloReply::Welcome(_)]));
+    assert_eq!(come(), HelloReply::Refused(Error::TOO_MANY_CLIENTS));
+}
+
+/// Its other end may have vanished without a word: then nobody else would ever close it.
+#[test]
+fn a_newer_connection_of_a_member_takes_the_place_of_the_older_one() {
+    for purpose in [Purpose::Replication, Purpose::Snapshot] {
+        let (mut nodes, leader, [other, _]) = Nodes::cluster();
+        nodes.vanish(other);
+        let hello = hello_of(Sender::Peer(hello(other, leader, purpose)));
+        let [older, newer] = [0, 0].map(|_| nodes.open(leader, &hello).0);
+        nodes.pass(MS);
+        assert!(nodes.closed.contains(&older) && !nodes.closed.contains(&newer), "{purpose:?}");
+    }
+}
+
+/// It has stopped before its first entry was durable, takes part with an empty log while there is
+/// another member, and is started again when the members are those of the first entry. It may have
+/// voted meanwhile.
+#[test]
+fn a_founder_without_a_first_entry_keeps_what_it_has_promised() {
+    let mut nodes = Nodes::new(3);
+    nodes.pass(200 * MS);
+    let leader = nodes.leader().expect("elected");
+    let founder = leader % 3 + 1;
+    nodes.crash(founder);
+    let disk = SimDisk::new(70);
+    let (node, disk_id_if_new) = (id(founder), disk_of(founder));
+    let new =
+        Options { cluster_id: Some(CLUSTER), token_hash: 0, node, disk_id_if_new, ..options() };
+    drop(wal::open(disk.disk(), &new).expect("a new directory"));
+    nodes.replace_disk(founder, &disk.image());
+    nodes.put(leader, "k");
+    nodes.pass(100 * MS);
+    let fourth = nodes.arrive();
+    let added = nodes.add_learner(leader, fourth);
+    nodes.pass_until(|nodes| nodes.answers.contains_key(&added));
+    assert_eq!(nodes.answers[&added], Answer::Done);
+
+    nodes.hold_sync(founder);
+    nodes.boot_with(founder, 3).expect("its disk is well");
+    nodes.pass_until(|nodes| nodes.status_of(founder).term == nodes.status_of(leader).term);
+    nodes.let_one_sync_through(founder);
+    assert_eq!(nodes.status_of(founder).durable_index.get(), 0, "no entry is on disk yet");
+    nodes.crash(founder);
+    let removed = nodes.remove_member(leader, fourth);
+    nodes.pass_until(|nodes| nodes.answers.contains_key(&removed));
+    assert_eq!(nodes.answers[&removed], Answer::Done);
+
+    nodes.release_sync(founder);
+    nodes.boot_with(founder, 3).expect("its disk is well");
+    nodes.pass_until(|nodes| nodes.status_of(founder).keys == 1);
+}
 
 #[test]
 fn a_member_is_let_in_from_its_own_cluster_and_directory_only() {

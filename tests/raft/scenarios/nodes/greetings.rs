@@ -1,6 +1,7 @@
 //! Who speaks to whom: what servers dial, and what somebody hears who says hello as one of them.
 
 use super::{CLUSTER, Nodes, disk_of, id};
+use raftd::replica::ConnectionId;
 use raftd::types::{ClusterId, NodeId};
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{
@@ -48,11 +49,20 @@ impl Nodes {
         cluster_id: ClusterId,
         hello: PeerHello,
     ) -> HelloReply {
-        let (connection, now) = (self.next_id(), self.now);
         let sender = Sender::Peer(hello);
         let hello = Hello { version_min: 1, version_max: 1, cluster_id, sender, auth: Vec::new() };
+        self.open(nth, &hello).1
+    }
+
+    /// Opens a connection to `nth` with this. The connection, and what it answers.
+    pub(in crate::raft) fn open(
+        &mut self,
+        nth: usize,
+        hello: &Hello,
+    ) -> (ConnectionId, HelloReply) {
+        let (connection, now) = (self.next_id(), self.now);
         let mut bytes = Vec::new();
-        encode_hello(&mut bytes, &hello);
+        encode_hello(&mut bytes, hello);
         let node = self.machine(nth).node.as_mut().expect("it is up");
         node.on_accepted(connection);
         let taken = node.on_bytes(connection, &bytes, now);
@@ -60,6 +70,6 @@ impl Nodes {
         let frame = next_frame(node.unsent(connection), usize::MAX >> 1).unwrap();
         let reply = decode_hello_reply(frame.expect("it answers").body).unwrap();
         self.settle();
-        reply
+        (connection, reply)
     }
 }
