@@ -313,11 +313,20 @@ mod tests {
         assert!(matches!(peer.progress, Progress::Snapshot), "4 is not where the log begins");
         peer.connected(2);
         assert!(matches!(peer.progress, Progress::Snapshot), "a connection brings no entries");
+        peer.matched(at(20));
+        peer.leave_snapshot(at(11));
+        assert_eq!(sent(&peer), Some(at(20)));
+        peer.probe_after(None);
+        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(20)));
+    }
+
+    #[test]
+    fn who_has_all_up_to_where_the_log_begins_needs_no_snapshot() {
+        let mut peer = peer(10);
+        peer.enter_snapshot(at(11));
         peer.matched(at(11));
         peer.leave_snapshot(at(11));
-        assert_eq!(sent(&peer), Some(at(11)), "which is where the log begins");
-        peer.probe_after(None);
-        assert!(matches!(&peer.progress, Progress::Probe(probe) if probe.prev == at(11)));
+        assert_eq!(sent(&peer), Some(at(11)));
     }
 
     #[test]

@@ -249,15 +249,10 @@ impl World {
         let limit = self.now + AGREES_WITHIN_NS;
         loop {
             let in_time = self.now < limit;
-            must!(in_time, "Convergence", "healed nodes find no peace: {:?}", self.standing());
-            while !self.agree() {
-                must!(
-                    self.now < limit,
-                    "Convergence",
-                    "healed nodes do not agree: {:?}",
-                    self.standing()
-                );
+            must!(in_time, "Convergence", "healed nodes do not agree: {:?}", self.standing());
+            if !self.agree() {
                 self.run_until(self.now + 20 * MS);
+                continue;
             }
             let (members, terms) = self.members_and_terms();
             let handover_is_asked = self.handover_is_asked();

@@ -50,12 +50,9 @@ fn a_survivor_that_is_forced_leads_alone_with_all_that_it_has() {
 /// Its removal has reached its log, and whoever knows whether it was decided is lost.
 #[test]
 fn a_survivor_that_was_about_to_be_removed_can_be_forced() {
-    let mut nodes = Nodes::new(3);
-    nodes.pass(200 * MS);
-    let leader = nodes.leader().expect("elected");
+    let (mut nodes, leader, [survivor, other]) = Nodes::cluster();
     put(&mut nodes, leader, "old");
     nodes.pass(100 * MS);
-    let [survivor, other] = [leader % 3 + 1, (leader + 1) % 3 + 1];
     nodes.hold_sync(other);
     let before = nodes.last_of(survivor);
     nodes.remove_member(leader, survivor);

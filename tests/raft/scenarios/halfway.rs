@@ -64,8 +64,15 @@ fn a_crash_within_a_delete_leaves_nothing_of_its_half() {
 /// begun in the turn in which the one before ended, there would hardly be an end.
 #[test]
 fn a_turn_that_ends_an_entry_begins_none() {
-    // Of 48 commands of an entry, 40 in the first turn; the next one has steps left.
-    let working = WorkingLimits { apply_steps: 8 * 40, ..WorkingLimits::default() };
+    // Of 48 commands of an entry in the first turn: half, then the next one ends with its steps; or
+    // more, then it has steps left.
+    for a_turn in [24, 40] {
+        ends_of_entries_are_seen(8 * a_turn);
+    }
+}
+
+fn ends_of_entries_are_seen(apply_steps: usize) {
+    let working = WorkingLimits { apply_steps, ..WorkingLimits::default() };
     let mut nodes = Nodes::with_twenty_keys(working);
     let mut puts = Vec::new();
     for _ in 0..6 {

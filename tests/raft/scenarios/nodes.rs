@@ -20,6 +20,8 @@ mod listeners;
 mod logins;
 mod transfers;
 
+pub(in crate::raft) use greetings::{hello_of, peer_hello};
+
 pub(in crate::raft) use clients::Answer;
 
 /// Which cluster the flags of all servers describe.

@@ -1,7 +1,7 @@
 //! Who may speak as a member: a process of this cluster, on the data directory that the
 //! configuration names.
 
-use super::nodes::{Answer, CLUSTER, Nodes, Tuning, disk_of, id};
+use super::nodes::{Answer, CLUSTER, Nodes, Tuning, disk_of, hello_of, id, peer_hello};
 use crate::wal::sim_disk::SimDisk;
 use crate::wal::support::options;
 use raftd::types::{ClusterId, DiskId};
@@ -11,30 +11,12 @@ use raftd::wire::hello::{Hello, HelloReply, PeerHello, Purpose, Sender, VERSION}
 
 const MS: u64 = 1_000_000;
 
-/// What server `from` says to `to`, of a configuration that it does not know.
-fn hello(from: usize, to: usize, purpose: Purpose) -> PeerHello {
-    PeerHello {
-        node: id(from),
-        to: id(to),
-        disk_id: disk_of(from),
-        boot_nonce: 9 << 32,
-        genesis: 0,
-        members: Vec::new(),
-        purpose,
-    }
-}
-
-fn hello_of(sender: Sender) -> Hello {
-    let (version_min, version_max) = (VERSION, VERSION);
-    Hello { version_min, version_max, cluster_id: CLUSTER, sender, auth: Vec::new() }
-}
-
 #[test]
 fn who_dials_another_server_or_has_our_number_is_told_so() {
     let (mut nodes, leader, [other, third]) = Nodes::cluster();
-    let misled = nodes.say_hello(leader, CLUSTER, hello(other, third, Purpose::Replication));
+    let misled = nodes.say_hello(leader, CLUSTER, peer_hello(other, third));
     assert_eq!(misled, HelloReply::Refused(Error::WrongNode { ours: id(leader) }));
-    let same = nodes.say_hello(leader, CLUSTER, hello(leader, leader, Purpose::Replication));
+    let same = nodes.say_hello(leader, CLUSTER, peer_hello(leader, leader));
     assert!(matches!(same, HelloReply::Refused(Error::Refused { .. })), "{same:?}");
 }
 
@@ -43,7 +25,7 @@ fn who_speaks_only_other_versions_is_told_ours() {
     let (mut nodes, leader, [other, _]) = Nodes::cluster();
     let told = Error::Unsupported { version_min: VERSION, version_max: VERSION };
     for (version_min, version_max) in [(VERSION + 1, VERSION + 2), (VERSION - 1, VERSION - 1)] {
-        for sender in [Sender::Client, Sender::Peer(hello(other, leader, Purpose::Replication))] {
+        for sender in [Sender::Client, Sender::Peer(peer_hello(other, leader))] {
             let hello = Hello { version_min, version_max, ..hello_of(sender) };
             assert_eq!(nodes.open(leader, &hello).1, HelloReply::Refused(told.clone()));
         }
@@ -67,7 +49,7 @@ fn a_newer_connection_of_a_member_takes_the_place_of_the_older_one() {
     for purpose in [Purpose::Replication, Purpose::Snapshot] {
         let (mut nodes, leader, [other, _]) = Nodes::cluster();
         nodes.vanish(other);
-        let hello = hello_of(Sender::Peer(hello(other, leader, purpose)));
+        let hello = hello_of(Sender::Peer(PeerHello { purpose, ..peer_hello(other, leader) }));
         let [older, newer] = [0, 0].map(|_| nodes.open(leader, &hello).0);
         nodes.pass(MS);
         assert!(nodes.closed.contains(&older) && !nodes.closed.contains(&newer), "{purpose:?}");
@@ -79,10 +61,7 @@ fn a_newer_connection_of_a_member_takes_the_place_of_the_older_one() {
 /// voted meanwhile.
 #[test]
 fn a_founder_without_a_first_entry_keeps_what_it_has_promised() {
-    let mut nodes = Nodes::new(3);
-    nodes.pass(200 * MS);
-    let leader = nodes.leader().expect("elected");
-    let founder = leader % 3 + 1;
+    let (mut nodes, leader, [founder, _]) = Nodes::cluster();
     nodes.crash(founder);
     let disk = SimDisk::new(70);
     let (node, disk_id_if_new) = (id(founder), disk_of(founder));
@@ -114,20 +93,9 @@ fn a_founder_without_a_first_entry_keeps_what_it_has_promised() {
 
 #[test]
 fn a_member_is_let_in_from_its_own_cluster_and_directory_only() {
-    let mut nodes = Nodes::new(3);
-    nodes.pass(200 * MS);
-    let nth = nodes.leader().expect("elected");
-    let other = nth % 3 + 1;
+    let (mut nodes, nth, [other, _]) = Nodes::cluster();
     nodes.crash(other);
-    let hello = |genesis, disk_id| PeerHello {
-        node: id(other),
-        to: id(nth),
-        disk_id,
-        boot_nonce: 9 << 32,
-        genesis,
-        members: Vec::new(),
-        purpose: Purpose::Replication,
-    };
+    let hello = |genesis, disk_id| PeerHello { genesis, disk_id, ..peer_hello(other, nth) };
     let disk = disk_of(other);
     let HelloReply::Welcome(welcome) = nodes.say_hello(nth, CLUSTER, hello(0, disk)) else {
         panic!("it may have lost its log, and is told who the members are")

@@ -5,8 +5,27 @@ use raftd::replica::ConnectionId;
 use raftd::types::{ClusterId, NodeId};
 use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{
-    Hello, HelloReply, PeerHello, Purpose, Sender, decode_hello_reply, encode_hello,
+    Hello, HelloReply, PeerHello, Purpose, Sender, VERSION, decode_hello_reply, encode_hello,
 };
+
+/// What server `from` says to `to`, of a configuration that it does not know.
+pub(in crate::raft) fn peer_hello(from: usize, to: usize) -> PeerHello {
+    PeerHello {
+        node: id(from),
+        to: id(to),
+        disk_id: disk_of(from),
+        boot_nonce: 9 << 32,
+        genesis: 0,
+        members: Vec::new(),
+        purpose: Purpose::Replication,
+    }
+}
+
+/// What anybody says first.
+pub(in crate::raft) fn hello_of(sender: Sender) -> Hello {
+    let (version_min, version_max) = (VERSION, VERSION);
+    Hello { version_min, version_max, cluster_id: CLUSTER, sender, auth: Vec::new() }
+}
 
 impl Nodes {
     /// Whom a server dials, or has dialed.
@@ -30,16 +49,7 @@ impl Nodes {
         from: usize,
         boot_nonce: u64,
     ) -> HelloReply {
-        let hello = PeerHello {
-            node: id(from),
-            to: id(nth),
-            disk_id: disk_of(from),
-            boot_nonce,
-            genesis: 0,
-            members: Vec::new(),
-            purpose: Purpose::Replication,
-        };
-        self.say_hello(nth, CLUSTER, hello)
+        self.say_hello(nth, CLUSTER, PeerHello { boot_nonce, ..peer_hello(from, nth) })
     }
 
     /// Opens a connection to `nth` and says this. Its answer.
@@ -49,9 +59,7 @@ impl Nodes {
         cluster_id: ClusterId,
         hello: PeerHello,
     ) -> HelloReply {
-        let sender = Sender::Peer(hello);
-        let hello = Hello { version_min: 1, version_max: 1, cluster_id, sender, auth: Vec::new() };
-        self.open(nth, &hello).1
+        self.open(nth, &Hello { cluster_id, ..hello_of(Sender::Peer(hello)) }).1
     }
 
     /// Opens a connection to `nth` with this. The connection, and what it answers.
