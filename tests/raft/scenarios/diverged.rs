@@ -470,6 +470,16 @@ fn who_has_lost_its_state_says_nothing_of_it() {
     assert_eq!(nodes.status_of(odd).state, "diverged", "nobody has sent it a snapshot yet");
     let read = reads(&mut nodes, other);
     assert_eq!(read, Some(Answer::Done), "it leads, for the other has no state");
+    // Whatever stands between them breaks, and they meet again: before it asks once more.
+    for _ in 0..8 {
+        nodes.cut(odd, other);
+        nodes.pass(10 * MS);
+        nodes.mend();
+        nodes.pass(50 * MS);
+        let status = nodes.status_of(other);
+        assert_eq!(status.state, "sound", "{status:?}");
+    }
+    assert_eq!(nodes.status_of(odd).state, "diverged", "nobody has sent it a snapshot yet");
     nodes.release_background(other);
     nodes.boot(leader).expect("its disk is well");
     nodes.release_background(leader);
