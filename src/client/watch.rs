@@ -129,9 +129,7 @@ impl Watch {
                         return Err(Error::Refused { endpoint, source });
                     }
                     self.last_words.insert(attempt.endpoint, attempt.why);
-                    if self.turn.is_multiple_of(self.options.endpoints.len()) {
-                        back_off(deadline);
-                    }
+                    self.rest(deadline);
                 }
                 if self.line.is_none() && deadline.has_passed() {
                     return Ok(None);
@@ -151,9 +149,17 @@ impl Watch {
                 Word::Lost(why) => {
                     self.part.clear();
                     self.last_words.insert(line.connection.endpoint().to_owned(), why);
+                    self.rest(deadline);
                 }
                 Word::Over(error) => return Err(error),
             }
+        }
+    }
+
+    /// Once all have been asked, also those who answer and refuse: they have enough to do.
+    fn rest(&self, deadline: Deadline) {
+        if self.turn.is_multiple_of(self.options.endpoints.len()) {
+            back_off(deadline);
         }
     }
 

@@ -30,6 +30,7 @@ mod auth;
 mod calls;
 mod channel;
 mod concurrency;
+mod errand;
 mod exact;
 mod failure;
 mod health;

@@ -33,6 +33,12 @@ pub const GROUP_STEPS: usize = GROUP * COMMAND_STEPS;
 /// memory where a step of a delete of a range finds it beside the one before.
 const COMMAND_STEPS: usize = 8;
 
+/// What the end of a key takes that hangs on a lease, or that a transaction deletes.
+pub(super) const DELETE_STEPS: usize = 4;
+
+/// What it takes to measure a user or a role.
+const ROW_STEPS: usize = 4;
+
 /// Bytes of an answer's buffer that are kept from one entry to the next.
 const BODY_BYTES_KEPT: usize = 64 * 1024;
 
@@ -110,6 +116,7 @@ impl Store {
             group.read(self, &mut reader, *steps).map_err(failed)?;
             group.touch(self);
             self.free_due(group.spent());
+            self.free_more(group.count);
             group.touch_places(self);
             for (rest_bytes, hash, issued) in group.commands() {
                 if *steps == 0 && !is_first {
@@ -121,6 +128,7 @@ impl Store {
                 let Some(outline) = self.execute_issued(hash, issued, steps, &mut body) else {
                     return Ok(self.pause(payload.len() - rest_bytes, body));
                 };
+                *steps = steps.saturating_sub(std::mem::take(&mut self.walked));
                 reply(Answer { outline, body: &body });
             }
         }
@@ -288,6 +296,8 @@ impl Store {
 
     fn change_auth(&mut self, change: AuthChange<'_>) -> CommandReply {
         let changed = self.auth.change(&change.verb());
+        // All of them are measured anew.
+        self.walked += ROW_STEPS * self.auth.rows();
         let (revision, auth_revision) = (self.revision, self.auth.revision());
         match changed {
             Ok(()) => CommandReply::Auth { revision, auth_revision },
@@ -320,7 +330,8 @@ impl Store {
     }
 }
 
-/// What a command takes of a slice's steps, beside what deletes of ranges count themselves.
+/// What a command takes of a slice's steps, beside what deletes of ranges count themselves, and
+/// what is known of it only when it is done (`Store::walked`).
 fn steps_of(command: &Command<'_>) -> usize {
     let changes = if let Command::Txn(txn) = command { txn.changes() } else { 0 };
     COMMAND_STEPS * (1 + changes)

@@ -146,6 +146,7 @@ impl Store {
         if let Deletion::Burying(next) = deletion {
             self.bury_some(revision, next, steps)?;
         }
+        self.owe_freeing(self.found.len());
         let deleted = u64::try_from(self.found.len()).expect("usize is 64 bits at most");
         if deleted > 0 {
             self.revision = revision;
@@ -272,11 +273,17 @@ impl Store {
         if !found.is_empty() {
             self.revision = revision;
         }
+        self.owe_freeing(found.len());
         self.deleted.extend_from_slice(&found);
         self.found = found;
         let deleted = u64::try_from(self.found.len()).expect("usize is 64 bits at most");
         self.forget_found();
         deleted
+    }
+
+    /// Each key that ends leaves two things to be freed, and a command frees two.
+    fn owe_freeing(&mut self, ended: usize) {
+        self.to_free += 2 * ended.saturating_sub(1);
     }
 
     /// Queues the tombstones of a revision, which is made. They are due a revision later than what

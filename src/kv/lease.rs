@@ -30,6 +30,7 @@ use crate::limits::LEASES_MAX;
 
 use super::Store;
 use super::answer::{CommandReply, Refusal};
+use super::apply::DELETE_STEPS;
 use super::hash;
 use super::keys::KeyId;
 
@@ -244,6 +245,7 @@ impl Store {
         found.extend(keys);
         found.sort_unstable_by(|one, two| self.keys.at(*one).name().cmp(self.keys.at(*two).name()));
         self.found = found;
+        self.walked += DELETE_STEPS * self.found.len();
         let revision = self.revision.next();
         self.delete_found(revision);
         self.bury_deleted(revision);

@@ -139,11 +139,15 @@ pub struct Store {
     held: Option<Revision>,
     /// The keys one delete found, and those the revision under way deleted. Kept for their memory.
     found: Vec<KeyId>,
+    /// What was queued to be freed, beyond what commands have freed: of each some more.
+    to_free: usize,
     deleted: Vec<KeyId>,
     /// What a command answers beside its outline, and the branches that a transaction takes. Kept
     /// for their memory.
     body: Vec<u8>,
     path: transact::Path,
+    /// What the command under way took beside what is known of it before. Steps.
+    walked: usize,
     /// How far the entry is applied that takes several slices.
     progress: deletion::Progress,
 }
@@ -190,9 +194,11 @@ impl Store {
             walks: BTreeMap::new(),
             held: None,
             found: Vec::new(),
+            to_free: 0,
             deleted: Vec::new(),
             body: Vec::new(),
             path: transact::Path::new(),
+            walked: 0,
             progress: deletion::Progress::default(),
         }
     }

@@ -160,7 +160,7 @@ impl Store {
     /// depends on it but memory.
     pub fn tidy(&mut self, work: usize) {
         self.index.step(work.saturating_mul(BUCKETS_PER_WORK));
-        self.free_due(work);
+        self.to_free = self.to_free.saturating_sub(self.free_due(work));
     }
 
     /// What was due at this revision may be freed: a checkpoint or a walk may still need the rest.
@@ -169,15 +169,23 @@ impl Store {
         self.pinned.into_iter().chain(walks).fold(self.given_up(), Revision::min)
     }
 
-    /// Frees up to `count` versions or keys that a compaction gave up.
-    pub(super) fn free_due(&mut self, count: usize) {
-        for _ in 0..count {
-            let Some((due, spent)) = self.history.pop_due(self.freeable()) else { return };
+    /// Frees up to `count` versions or keys that a compaction gave up; says how many.
+    pub(super) fn free_due(&mut self, count: usize) -> usize {
+        for freed in 0..count {
+            let Some((due, spent)) = self.history.pop_due(self.freeable()) else { return freed };
             match spent {
                 Spent::Superseded(version) => self.versions.remove(version),
                 Spent::Tombstone(id) => self.forget(due, id),
             }
         }
+        count
+    }
+
+    /// Frees up to `count` of what ends of ranges and of leases have left. Else keys that come one
+    /// by one and go together would be more with each round, under a load that leaves no turn for
+    /// `tidy`: each put frees one thing, and each key that goes leaves two.
+    pub(super) fn free_more(&mut self, count: usize) {
+        self.to_free -= self.free_due(count.min(self.to_free));
     }
 
     /// Forgets a key whose tombstone was due at `due`, unless it was put again since.

@@ -138,10 +138,21 @@ impl Store {
         request: &RangeRequest<'_>,
         visit: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
     ) -> Result<RangeSummary, RangeError> {
+        self.range_counted(request, &mut 0, visit)
+    }
+
+    /// The same; adds the steps that it takes.
+    pub(super) fn range_counted(
+        &self,
+        request: &RangeRequest<'_>,
+        walked: &mut usize,
+        visit: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
+    ) -> Result<RangeSummary, RangeError> {
         let mut walk = self.begin_walk(request)?;
         let mut all = SliceLimits { steps: usize::MAX, bytes: usize::MAX };
         let sliced = self.walk(request, &mut walk, &mut all, visit);
         assert_eq!(sliced, Sliced::Done, "a slice without an end holds everything");
+        *walked += usize::MAX - all.steps;
         Ok(walk.summary(request))
     }
 

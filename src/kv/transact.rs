@@ -21,6 +21,7 @@ use crate::types::Revision;
 
 use super::Store;
 use super::answer::{KvArray, Refusal, bytes_of, write_kv};
+use super::apply::DELETE_STEPS;
 use super::command::{DeleteWith, PutWith};
 use super::index::KeyHash;
 use super::mvcc::NewValue;
@@ -33,8 +34,13 @@ pub(super) type Path = Vec<bool>;
 /// Where the branches are read off again.
 type Way<'p> = std::slice::Iter<'p, bool>;
 
-/// Bytes of an answer that are left for ranges.
-struct Room(usize);
+/// What a transaction has while it is done.
+struct Room {
+    /// Bytes of the answer that are left for ranges.
+    bytes: usize,
+    /// Keys and versions that were looked at, beside those that are set. Steps.
+    walked: usize,
+}
 
 /// What was found of a transaction before it is done.
 struct Found {
@@ -43,6 +49,8 @@ struct Found {
     /// The first range that cannot be read. Puts that cannot be done go before it, wherever they
     /// stand, as with etcd.
     unreadable: Option<RangeError>,
+    /// As of `Room`.
+    walked: usize,
 }
 
 impl Store {
@@ -65,43 +73,57 @@ impl Store {
     pub(super) fn transact(&mut self, txn: Txn<'_>, body: &mut Vec<u8>) -> Result<bool, Refusal> {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
-        self.choose(txn, &mut path);
-        let done = self.check(txn, &path).map(|mut room| {
+        let mut walked = 0;
+        self.choose(txn, &mut path, &mut walked);
+        let done = self.check(txn, &path, &mut walked).map(|bytes| {
             let revision = self.revision.next();
+            let mut room = Room { bytes, walked: 0 };
             let succeeded = self.run(revision, txn, &mut path.iter(), &mut room, body);
             self.bury_deleted(revision);
             assert!(self.revision <= revision, "a transaction makes one revision at most");
+            walked += room.walked;
             succeeded
         });
         self.path = path;
+        self.walked += walked;
         done
     }
 
-    /// Does a transaction that changes nothing. Panics on another one.
-    pub fn read_txn(&self, txn: Txn<'_>, body: &mut Vec<u8>) -> Result<bool, Refusal> {
+    /// Does a transaction that changes nothing; adds the steps that it takes. Panics on another
+    /// one.
+    pub fn read_txn(
+        &self,
+        txn: Txn<'_>,
+        walked: &mut usize,
+        body: &mut Vec<u8>,
+    ) -> Result<bool, Refusal> {
         assert!(txn.is_read_only(), "what changes something goes through the log");
         let mut path = Path::new();
-        self.choose(txn, &mut path);
-        let mut room = self.check(txn, &path)?;
-        Ok(self.run_reads(txn, &mut path.iter(), &mut room, body))
+        self.choose(txn, &mut path, walked);
+        let bytes = self.check(txn, &path, walked)?;
+        let mut room = Room { bytes, walked: 0 };
+        let held = self.run_reads(txn, &mut path.iter(), &mut room, body);
+        *walked += room.walked;
+        Ok(held)
     }
 
     /// Notes which branches are taken: first the transaction's own, then those of the transactions
     /// in it, in their order.
-    fn choose(&self, txn: Txn<'_>, path: &mut Path) {
-        let hold = txn.compares().all(|compare| self.holds(&compare));
+    fn choose(&self, txn: Txn<'_>, path: &mut Path, walked: &mut usize) {
+        let hold = txn.compares().all(|compare| self.holds(&compare, walked));
         path.push(hold);
         for request in txn.branch(hold) {
             if let Request::Txn(inner) = request {
-                self.choose(inner, path);
+                self.choose(inner, path, walked);
             }
         }
     }
 
     /// Whether a compare holds of every key of its range; of none, as of a key that has nothing.
-    fn holds(&self, compare: &Compare<'_>) -> bool {
+    fn holds(&self, compare: &Compare<'_>, walked: &mut usize) -> bool {
         let (mut some, mut all) = (false, true);
         self.each_entry(compare.key, compare.end, |entry| {
+            *walked += 1;
             if all && entry.is_live() {
                 some = true;
                 all = holds_of(compare, &key_value(entry, self.versions.at(entry.newest)));
@@ -122,13 +144,16 @@ impl Store {
         !matches!(compare.operand, Operand::Value(_)) && holds_of(compare, &nothing)
     }
 
-    /// Whether everything on the path can be done. Says what is left for ranges of the answer.
-    fn check(&self, txn: Txn<'_>, path: &Path) -> Result<Room, Refusal> {
-        let mut found = Found { bytes: 0, unreadable: None };
-        self.check_branch(txn, &mut path.iter(), &mut found)?;
+    /// Whether everything on the path can be done. Says what is left for ranges of the answer, in
+    /// bytes.
+    fn check(&self, txn: Txn<'_>, path: &Path, walked: &mut usize) -> Result<usize, Refusal> {
+        let mut found = Found { bytes: 0, unreadable: None, walked: 0 };
+        let checked = self.check_branch(txn, &mut path.iter(), &mut found);
+        *walked += found.walked;
+        checked?;
         found.unreadable.map_or(Ok(()), |why| Err(Refusal::Range(why)))?;
         check_size(found.bytes)?;
-        Ok(Room(RANGE_REPLY_BYTES_MAX - found.bytes))
+        Ok(RANGE_REPLY_BYTES_MAX - found.bytes)
     }
 
     fn check_branch(
@@ -147,7 +172,9 @@ impl Store {
                         found.bytes += before.map_or(0, |kv| bytes_of(&kv));
                     }
                 }
-                Request::Delete(delete) => found.bytes += self.bytes_before_delete(&delete),
+                Request::Delete(delete) => {
+                    found.bytes += self.bytes_before_delete(&delete, &mut found.walked);
+                }
                 Request::Range(range) => {
                     let unreadable = self.readable(range.revision).err();
                     found.unreadable = found.unreadable.or(unreadable);
@@ -172,10 +199,11 @@ impl Store {
     }
 
     /// What a delete answers of the keys it deletes. Bytes.
-    fn bytes_before_delete(&self, delete: &DeleteWith<'_>) -> usize {
+    fn bytes_before_delete(&self, delete: &DeleteWith<'_>, walked: &mut usize) -> usize {
         let mut bytes = 0;
         if delete.prev_kv {
             self.each_entry(delete.key, delete.end, |entry| {
+                *walked += 1;
                 if entry.is_live() {
                     bytes += bytes_of(&key_value(entry, self.versions.at(entry.newest)));
                 }
@@ -205,6 +233,7 @@ impl Store {
                     let found = u64::try_from(self.found.len()).expect("usize is 64 bits at most");
                     msgpack::write_uint(body, found);
                     self.write_found(&delete, body);
+                    room.walked += DELETE_STEPS * self.found.len();
                     self.delete_found(revision);
                 }
                 Request::Range(range) => self.write_range(&range, room, body),
@@ -281,14 +310,16 @@ impl Store {
     /// Answers a range, as much of it as there is room for.
     fn write_range(&self, range: &RangeRequest<'_>, room: &mut Room, body: &mut Vec<u8>) {
         let mut kvs = KvArray::begin(body);
-        let summary = self.range(range, &mut |kv| match room.0.checked_sub(bytes_of(&kv)) {
+        let Room { bytes, walked } = room;
+        let visit = &mut |kv: KeyValueRef<'_>| match bytes.checked_sub(bytes_of(&kv)) {
             Some(left) => {
-                room.0 = left;
+                *bytes = left;
                 kvs.push(body, &kv);
                 ControlFlow::Continue(())
             }
             None => ControlFlow::Break(()),
-        });
+        };
+        let summary = self.range_counted(range, walked, visit);
         let summary = summary.expect("its revision was found to be readable");
         kvs.finish(body);
         msgpack::write_flag(body, summary.more);

@@ -3,7 +3,7 @@
 //! ```text
 //! synced    in the index: a change finds who waits for it. All stand at one cursor, `fed`; but a
 //!           revision of many changes goes out in slices (`large`)
-//! behind    in a queue: reads history in slices, then joins the synced
+//! behind    in a queue: reads history in slices, then joins the synced (`behind`)
 //! parked    behind, and whoever reads for it does not keep up: waits for room
 //! ```
 //!
@@ -18,8 +18,7 @@
 //! it stands in nobody's way. Nothing is pinned for it: only what is new to the synced, a turn's
 //! worth, outlives a compaction that comes in the same turn.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::ops::ControlFlow;
+use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -28,17 +27,14 @@ use crate::types::Revision;
 use super::Store;
 use super::answer::bytes_of;
 use super::changes::{ChangeCursor, Event};
-use super::checkpoint::Sliced;
 use super::command::RangeEnd;
 use super::outlet::{Batch, Outlet, Room, WatchEnd, WatchSpec};
 use super::stabbing::Ranges;
+use behind::Behind;
 use large::{Known, Large};
 
 /// Changes looked at for the synced in a turn, and for those behind: some 100 ns each.
 const STEPS_PER_TURN: usize = 8192;
-
-/// Changes that one watch reads before it is the next one's turn.
-const SLICE_STEPS: usize = 1024;
 
 /// Changes handed out in a turn: some 100 ns each. One revision's are not split.
 const MATCHES_PER_TURN: usize = 16 * 1024;
@@ -52,8 +48,11 @@ const BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 const LARGE_REVISION: usize = 256;
 const MATCHES_MAX: usize = 64 * 1024;
 
-/// What it costs to make a watch fall behind, which has to leave the index: 2 to 5 µs. Steps.
+/// What it costs to enter a watch in the index, or to take it out: 2 to 5 µs. Steps.
 const FALL_STEPS: usize = 32;
+
+/// Watches of one key that are looked at in a step, of whom some may have fallen behind.
+const LOOKS_PER_STEP: usize = 8;
 
 /// Changes that the synced have not heard of beyond which they all read on as history: what they
 /// have not heard of is not freed.
@@ -82,6 +81,9 @@ struct Watcher<T> {
     no_put: bool,
     no_delete: bool,
     standing: Standing,
+    /// In the index. Who has just fallen behind still is: it may come back soon, and thousands may
+    /// fall in one turn.
+    indexed: bool,
     /// Where it goes on. While it is synced: it is not to hear of anything before.
     cursor: ChangeCursor,
     /// A batch of this revision went out that is not its last.
@@ -134,7 +136,7 @@ pub struct Watches<T> {
     /// The revision that they hear of now, if it is large.
     large: Option<Large>,
     known: Known,
-    behind: VecDeque<WatchId>,
+    behind: Behind,
     /// Whom a change is for, and which change, by its place in the ring, and what one is to hear.
     /// Kept for their memory.
     hits: Vec<u32>,
@@ -157,7 +159,7 @@ impl<T: Copy> Watches<T> {
             fed: ChangeCursor::at(Revision(0)),
             large: None,
             known: Known::default(),
-            behind: VecDeque::new(),
+            behind: Behind::default(),
             hits: Vec::new(),
             matches: Vec::new(),
             events: Vec::new(),
@@ -176,6 +178,7 @@ impl<T: Copy> Watches<T> {
             no_put: spec.no_put,
             no_delete: spec.no_delete,
             standing: Standing::Behind,
+            indexed: false,
             cursor: ChangeCursor::at(start),
             owed: None,
             spoke: false,
@@ -185,7 +188,8 @@ impl<T: Copy> Watches<T> {
             u32::try_from(self.slots.len() - 1).expect("limits.rs bounds the watches")
         });
         let place = &mut self.slots[index(slot)];
-        place.used += 1;
+        // Of four thousand million before it in this place, none is known any more.
+        place.used = place.used.wrapping_add(1);
         place.watcher = Some(watcher);
         if start >= next {
             if self.synced == 0 {
@@ -201,9 +205,8 @@ impl<T: Copy> Watches<T> {
     /// Ends a watch.
     pub fn close(&mut self, id: WatchId) {
         let Some(watcher) = self.get(id) else { return };
-        if watcher.standing == Standing::Synced {
-            self.leave(id.slot);
-        }
+        self.synced -= usize::from(watcher.standing == Standing::Synced);
+        self.leave_index(id.slot);
         self.known.take(id);
         self.slots[index(id.slot)].watcher = None;
         self.free.push(id.slot);
@@ -216,7 +219,7 @@ impl<T: Copy> Watches<T> {
     fn forget_closed(&mut self) {
         if self.behind.len() > 2 * self.len() {
             let slots = &self.slots;
-            self.behind.retain(|id| slots[index(id.slot)].holds(*id));
+            self.behind.retain(|id| slots[index(id.slot)].holds(id));
         }
     }
 
@@ -249,7 +252,10 @@ impl<T: Copy> Watches<T> {
             Standing::Synced => {
                 self.fed.revision.max(watcher.cursor.revision.min(store.revision.next()))
             }
-            Standing::Behind | Standing::Parked => watcher.cursor.revision,
+            // One that waits for a revision has got everything too.
+            Standing::Behind | Standing::Parked => {
+                watcher.cursor.revision.min(store.revision.next())
+            }
         };
         Some(Revision(next.0.saturating_sub(1)))
     }
@@ -259,6 +265,17 @@ impl<T: Copy> Watches<T> {
         self.get(id).is_some_and(|watcher| {
             watcher.standing == Standing::Synced && watcher.cursor.revision <= store.revision.next()
         }) && self.fed.revision > store.revision
+    }
+
+    /// What may be said of a watch to which nothing comes: up to which revision it has got
+    /// everything. One that reads a long history without finding anything has got that. `None`:
+    /// nothing, for it waits for a revision, or is owed the rest of one.
+    pub fn bookmark(&self, store: &Store, id: WatchId) -> Option<Revision> {
+        let watcher = self.get(id).filter(|watcher| watcher.owed.is_none())?;
+        match watcher.standing {
+            Standing::Synced => Some(store.revision).filter(|_| self.is_synced(store, id)),
+            Standing::Behind | Standing::Parked => self.heard(store, id),
+        }
     }
 
     /// Whether something has come to a watch since this was asked last.
@@ -350,26 +367,29 @@ impl<T: Copy> Watches<T> {
             if !self.fed.is_within() && (full || self.is_large(store, place)) {
                 return;
             }
-            self.find(store, place);
+            *steps = steps.saturating_sub(self.find(store, place));
             self.matches.extend(self.hits.drain(..).map(|slot| (slot, place)));
-            *steps = steps.saturating_sub(1);
             self.fed.pass(&store.changes, place, change.revision);
         }
     }
 
-    /// Notes in `hits` who is to hear of one change.
-    fn find(&mut self, store: &Store, place: usize) {
-        let Some(change) = store.changes.get(place) else { return };
+    /// Notes in `hits` who is to hear of one change. Says how many steps it took.
+    fn find(&mut self, store: &Store, place: usize) -> usize {
+        let Some(change) = store.changes.get(place) else { return 0 };
         let event = store.event(change, store.given_up());
         let mut hits = std::mem::take(&mut self.hits);
         let hash = xxh3_64_with_seed(event.key(), self.seed);
         hits.extend(self.singles.range((hash, 0)..=(hash, u32::MAX)).map(|(_, slot)| *slot));
         self.ranges.each_holding(event.key(), &mut |slot| hits.push(slot));
+        let steps = 1 + hits.len() / LOOKS_PER_STEP;
         hits.retain(|slot| {
             let watcher = self.at(*slot);
-            watcher.cursor.revision <= change.revision && watcher.wants(&event)
+            watcher.standing == Standing::Synced
+                && watcher.cursor.revision <= change.revision
+                && watcher.wants(&event)
         });
         self.hits = hits;
+        steps
     }
 
     fn hand_out(&mut self, store: &Store, outlet: &mut impl Outlet<T>, bytes: &mut usize) {
@@ -437,113 +457,41 @@ impl<T: Copy> Watches<T> {
         None
     }
 
-    fn catch_up(&mut self, store: &Store, outlet: &mut impl Outlet<T>, bytes: &mut usize) {
-        let mut steps = STEPS_PER_TURN;
-        while steps > 0
-            && let Some(id) = self.behind.front().copied()
-        {
-            let Some(watcher) = self.get(id).filter(|it| it.standing == Standing::Behind) else {
-                self.behind.pop_front();
-                steps -= 1;
-                continue;
-            };
-            let room = outlet.room(watcher.to);
-            if *bytes == 0 || room == Room::Full {
-                return;
-            }
-            self.behind.pop_front();
-            if room == Room::Parked {
-                self.at_mut(id.slot).standing = Standing::Parked;
-            } else {
-                let written = self.read_on(store, id, &mut steps, outlet);
-                *bytes = bytes.saturating_sub(written);
-            }
-        }
-    }
-
-    /// Lets one watch read a slice of history. Says how many bytes it was.
-    fn read_on(
-        &mut self,
-        store: &Store,
-        id: WatchId,
-        steps: &mut usize,
-        outlet: &mut impl Outlet<T>,
-    ) -> usize {
-        if let Some(bytes) = self.read_known(store, id, steps, outlet) {
-            return bytes;
-        }
-        let (slice, batch_bytes) = (SLICE_STEPS.min(*steps), self.batch_bytes);
-        let watcher = self.at_mut(id.slot);
-        let (mut bytes, mut count) = (0, 0_usize);
-        let mut events = Vec::new();
-        let mut cursor = watcher.cursor;
-        let read = store.read_changes(&mut cursor, slice, &mut |event| {
-            count += 1;
-            if watcher.wants(&event) {
-                bytes += watcher.bytes_of(&event);
-                events.push(event);
-            }
-            if bytes < batch_bytes { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        // Even who finds nothing has taken a turn.
-        *steps = steps.saturating_sub(count.max(1));
-        let Ok(sliced) = read else {
-            let compact_revision = store.compact_revision;
-            outlet.end(watcher.to, WatchEnd::Compacted { compact_revision });
-            self.close(id);
-            return 0;
-        };
-        watcher.cursor = cursor;
-        // Whoever stands within a revision and has got a part of it is owed the rest.
-        let begun = events.last().map(Event::revision).or(watcher.owed);
-        let owed = begun.filter(|begun| cursor.is_within() && *begun == cursor.revision);
-        let ended = std::mem::replace(&mut watcher.owed, owed).is_some() && owed.is_none();
-        if ended || !events.is_empty() {
-            let revision = Revision(cursor.revision.0 - 1);
-            let (more, prev_kv) = (owed.is_some(), watcher.prev_kv);
-            watcher.spoke = true;
-            outlet.write(watcher.to, &Batch { revision, more, events: &events, prev_kv });
-        }
-        match sliced {
-            Sliced::Done => self.join(id.slot),
-            Sliced::More => self.behind.push_back(id),
-        }
-        bytes
-    }
-
-    fn queue(&mut self, slot: u32) {
-        self.at_mut(slot).standing = Standing::Behind;
-        self.behind.push_back(self.id_of(slot));
-    }
-
-    /// Enters a watch that has read everything among the synced.
-    fn join(&mut self, slot: u32) {
+    /// Enters a watch that has read everything among the synced. Says how many steps it took.
+    fn join(&mut self, slot: u32) -> usize {
+        self.synced += 1;
         let (hash, watcher) = self.hash_and_watcher(slot);
         watcher.standing = Standing::Synced;
+        if std::mem::replace(&mut watcher.indexed, true) {
+            return 0;
+        }
         let (key, end) = (watcher.key.clone(), watcher.end.clone());
         match RangeEnd::from_bytes(&end) {
             RangeEnd::Key => drop(self.singles.insert((hash, slot))),
             RangeEnd::Unbounded => self.ranges.insert(&key, None, slot),
             RangeEnd::Before(end) => self.ranges.insert(&key, Some(end), slot),
         }
-        self.synced += 1;
+        FALL_STEPS
     }
 
-    /// Takes a watch out of the synced.
-    fn leave(&mut self, slot: u32) {
+    /// Takes a watch out of the index, if it is there. Says how many steps it took.
+    fn leave_index(&mut self, slot: u32) -> usize {
         let (hash, watcher) = self.hash_and_watcher(slot);
+        if !std::mem::replace(&mut watcher.indexed, false) {
+            return 0;
+        }
         let (key, single) = (watcher.key.clone(), watcher.end.is_empty());
         if single {
             self.singles.remove(&(hash, slot));
         } else {
             self.ranges.remove(&key, slot);
         }
-        self.synced -= 1;
+        FALL_STEPS
     }
 
     /// A synced watch has to read on at a revision by itself.
     fn fall_behind(&mut self, slot: u32, revision: Revision) {
-        self.leave(slot);
+        self.synced -= 1;
         self.at_mut(slot).cursor = ChangeCursor::at(revision);
         self.queue(slot);
     }
@@ -558,6 +506,7 @@ impl<T: Copy> Watches<T> {
         self.large = None;
         for slot in 0..u32::try_from(self.slots.len()).expect("limits.rs bounds the watches") {
             let Some(watcher) = &mut self.slots[index(slot)].watcher else { continue };
+            watcher.indexed = false;
             if watcher.standing == Standing::Synced {
                 watcher.cursor = ChangeCursor::at(watcher.cursor.revision.max(fed));
                 self.queue(slot);
@@ -593,6 +542,7 @@ fn index(slot: u32) -> usize {
     usize::try_from(slot).expect("raftd runs on 64 bits")
 }
 
+mod behind;
 mod large;
 #[cfg(test)]
 mod tests;

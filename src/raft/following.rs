@@ -99,6 +99,16 @@ impl Raft {
         }
     }
 
+    /// Whether we follow, and take nothing, because there is no room for it.
+    pub fn lacks_room(&self) -> bool {
+        match &self.role {
+            Role::Follower(follower) => {
+                follower.following.as_ref().is_some_and(|it| it.cramped.is_some())
+            }
+            Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => false,
+        }
+    }
+
     /// Our log is durable further than before: what we owe the leader may have grown.
     pub(super) fn on_log_durable(&mut self) {
         let durable = self.durability.last();

@@ -25,6 +25,28 @@ use crate::wire::reply::error_reply;
 pub(super) struct OpenEntry {
     pub(super) payload: Vec<u8>,
     pub(super) waiters: Vec<Waiter>,
+    /// What leads the payload.
+    header: Vec<u8>,
+}
+
+impl OpenEntry {
+    /// Begins an empty one.
+    fn begin(&mut self, stamp_ms: u64) {
+        self.encode_header(stamp_ms);
+        self.payload.extend_from_slice(&self.header);
+    }
+
+    /// Gives it the stamp of the moment when it is closed.
+    fn stamp(&mut self, stamp_ms: u64) {
+        let before = self.header.len();
+        self.encode_header(stamp_ms);
+        self.payload.splice(..before, self.header.iter().copied());
+    }
+
+    fn encode_header(&mut self, stamp_ms: u64) {
+        self.header.clear();
+        kv::command::encode_header(&mut self.header, kv::EntryHeader { stamp_ms });
+    }
 }
 
 /// Clients wait, unread, because what they wrote last finds no room: the next segment is not ready,
@@ -318,8 +340,8 @@ impl Node {
     /// Adds a command to the turn's entry, behind who asks for it.
     pub(super) fn gather(&mut self, asker: Asker, command: &[u8], waiter: Waiter, now: Instant) {
         if self.open.payload.is_empty() {
-            let header = kv::EntryHeader { stamp_ms: self.stamp_ms(now) };
-            kv::command::encode_header(&mut self.open.payload, header);
+            let stamp_ms = self.stamp_ms(now);
+            self.open.begin(stamp_ms);
         }
         kv::command::encode_asker(&mut self.open.payload, asker);
         self.open.payload.extend_from_slice(command);
@@ -443,6 +465,9 @@ impl Node {
             return;
         }
         self.carry_out_log();
+        // Not the moment when its first command came: what it grants later ones would be due early.
+        let stamp_ms = self.stamp_ms(now);
+        self.open.stamp(stamp_ms);
         let bytes = u32::try_from(self.open.payload.len()).expect("the soft bound is below 4 GiB");
         let proposed = match &mut self.stage {
             Stage::Member(raft) => raft.propose(now, EntryKind::Commands, bytes),

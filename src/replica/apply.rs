@@ -300,11 +300,16 @@ impl Node {
             true => usize::MAX,
             false => limits::RANGE_REPLY_BYTES_SMALL,
         };
-        let store = &self.store;
-        let written = self.connections.answer_if_read(id, |out| {
-            let fits = write_txn(out, store, request, txn, most);
-            if fits { Written::Whole } else { Written::Nothing }
-        });
+        let (store, mut walked) = (&self.store, 0);
+        let written = match self.ranges.may_begin() {
+            false => Written::Nothing,
+            true => self.connections.answer_if_read(id, |out| {
+                let fits = write_txn(out, store, (request, txn), most, &mut walked);
+                if fits { Written::Whole } else { Written::Nothing }
+            }),
+        };
+        // As that of a range: many of them may come in one turn.
+        self.ranges.spend_to(self.ranges.fresh_steps().saturating_sub(walked));
         if written == Written::Nothing {
             let args = txn.args().to_vec();
             self.connections.defer(id, Deferred { request, op: Op::ReadTxn, asker, args });
@@ -376,11 +381,17 @@ fn error_of_refusal(why: Refusal) -> Error {
     }
 }
 
-/// Answers a transaction that only reads. `false`: that would be more than `most` bytes, and
-/// nothing is written.
-fn write_txn(out: &mut Vec<u8>, store: &kv::Store, id: u64, txn: Txn<'_>, most: usize) -> bool {
+/// Answers a transaction that only reads; adds the steps that it takes. `false`: that would be more
+/// than `most` bytes, and nothing is written.
+fn write_txn(
+    out: &mut Vec<u8>,
+    store: &kv::Store,
+    (id, txn): (u64, Txn<'_>),
+    most: usize,
+    walked: &mut usize,
+) -> bool {
     let mut results = Vec::new();
-    match store.read_txn(txn, &mut results) {
+    match store.read_txn(txn, walked, &mut results) {
         Ok(_) if results.len() > most => return false,
         Ok(succeeded) => {
             let outcome = TxnOutcome { revision: store.revision(), succeeded, results: &results };

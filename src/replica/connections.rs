@@ -288,15 +288,18 @@ impl Connections {
     }
 
     /// As `answer`, if the client reads fast enough, and if `encode` then says that it has written
-    /// all of the reply. Else the request goes on waiting.
+    /// all of the reply. Else the request goes on waiting. Nothing is sent within a turn: where the
+    /// replies of one are many, each connection gets some, and the rest when those are sent.
     pub(super) fn answer_if_read(
         &mut self,
         id: ConnectionId,
         encode: impl FnOnce(&mut Vec<u8>) -> Written,
     ) -> Written {
         let mut written = Written::Nothing;
+        let plenty = self.has_room_for_large();
         self.write_to(id, |connection| {
-            if connection.reads_fast_enough() {
+            let few = connection.out.unsent_bytes() <= limits::CLIENT_OUT_FLOOR;
+            if connection.reads_fast_enough() && (plenty || few) {
                 written = encode(&mut connection.out.bytes);
             }
             if written == Written::Whole {

@@ -21,8 +21,7 @@ const LOOKS: usize = 2;
 /// How long a lease waits whose entry found no room, or whose leader was busy. Milliseconds.
 const RETRY_MS: u64 = 100;
 
-/// How long after it is due a lease is ended. Times are rounded down to milliseconds, and a request
-/// may be read in a turn that began before it was sent: its lease would be ended early by as much.
+/// How long after it is due a lease is ended, since times are rounded down to milliseconds.
 /// Milliseconds.
 const LATE_MS: u64 = 10;
 

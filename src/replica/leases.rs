@@ -48,6 +48,9 @@ const ARMED_PER_TURN: usize = 512;
 /// Expiries and checkpoints proposed in a turn.
 const PROPOSED_PER_TURN: usize = 256;
 
+/// Leases that were kept alive, about which a turn makes entries: some 500 ns each.
+const TAKEN_BACK_PER_TURN: usize = 1024;
+
 /// What an expiry, a checkpoint or what takes one back adds to the turn's entry, at most. Bytes.
 const SAID_BYTES_MAX: usize = 48;
 
@@ -311,10 +314,11 @@ impl Node {
         });
     }
 
-    /// Puts into the turn's entry that leases which were kept alive are not due when the log says.
+    /// Puts into the turn's entry that leases which were kept alive are not due when the log says:
+    /// so many at most, for all leases that nobody has kept alive before may be kept in one turn.
     fn take_back_dues(&mut self, now: Instant) {
         let mut kept = std::mem::take(&mut self.leases.to_take_back);
-        for (lease, waiter) in kept.drain(..) {
+        for (lease, waiter) in kept.drain(..kept.len().min(TAKEN_BACK_PER_TURN)) {
             let row = match self.lease_in_office(lease) {
                 Ok(Some((row, _))) => row,
                 Ok(None) => {

@@ -277,6 +277,10 @@ impl Node {
 
     /// Nobody reads the ranges of a connection that is gone.
     pub(super) fn forget_ranges_of(&mut self, id: ConnectionId) {
+        // A thousand connections may end in one turn, and most have none.
+        if !self.ranges.of.contains_key(&id) {
+            return;
+        }
         for running in self.ranges.take_if(|running| running.waiter.connection == id) {
             self.store.unpin_walk(&running.walk);
         }

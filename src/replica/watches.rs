@@ -387,14 +387,14 @@ impl Node {
         }
     }
 
-    /// Says that nothing happened, if it is known: a server that is cut off says nothing, so that
-    /// its clients go elsewhere.
+    /// Says that nothing happened, if it is known: a server that is cut off, or takes no entries
+    /// for want of space, says nothing, so that its clients go elsewhere.
     fn say_progress(&mut self, now: Instant) {
         if self.store.is_halfway() {
             return; // nobody is told of half an entry, and the next turn comes by itself
         }
-        let hears_leader = match &self.stage {
-            Stage::Member(raft) => raft.leader().is_some(),
+        let keeps_up = match &self.stage {
+            Stage::Member(raft) => raft.leader().is_some() && !raft.lacks_room(),
             Stage::Alone(_) | Stage::Founding => false,
         };
         for _ in 0..PROGRESS_PER_TURN {
@@ -409,8 +409,12 @@ impl Node {
             let engine = &mut self.watches.engine;
             let spoke = engine.take_spoke(open.id);
             let reads = self.connections.takes_events(name.0);
-            if !spoke && reads && hears_leader && engine.is_synced(&self.store, open.id) {
-                let head = WatchHead { revision: self.store.revision(), more: false };
+            if !spoke
+                && reads
+                && keeps_up
+                && let Some(revision) = engine.bookmark(&self.store, open.id)
+            {
+                let head = WatchHead { revision, more: false };
                 self.connections.write(name.0, |out| {
                     watch_reply(out, name.1, head, [].into_iter());
                 });

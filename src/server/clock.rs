@@ -1,4 +1,5 @@
-//! The only clock of the server. Read twice a turn: before its inputs and after them.
+//! The only clock of the server. Read before the inputs of a turn, behind each read of a socket,
+//! and behind all of them.
 
 use crate::types::Instant;
 use rustix::time::{ClockId, clock_gettime};
@@ -6,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Monotonic time since the process started. It goes on while the machine sleeps, as the others'
 /// does: a leader that wakes up must know that its lease is over.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     start_ns: u64,
 }

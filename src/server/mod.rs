@@ -173,7 +173,7 @@ impl Server {
         options: &ServerOptions,
     ) -> io::Result<Server> {
         let wait = Wait::new()?;
-        let sockets = Sockets::new(&wait, listener, options.sockets_max)?;
+        let sockets = Sockets::new(&wait, listener, options.sockets_max, clock)?;
         let signals = Signals::register(&wait, sockets::SIGNALS_KEY)?;
         let threads = Threads::start(&wait.handle())?;
         Ok(Server {

@@ -1,5 +1,6 @@
 //! Sockets on one side, the node on the other: accept, connect, read, write, close.
 
+use super::clock::Clock;
 use super::rarely::Rarely;
 use super::unfinished::Unfinished;
 use super::wheel::Wheel;
@@ -62,6 +63,9 @@ pub(super) struct Sockets {
     not_accepted: Rarely,
     buffer: Vec<u8>,
     resolver: Resolver<(NodeId, usize)>,
+    clock: Clock,
+    /// The last look at the clock in this turn.
+    looked_at: Instant,
 }
 
 impl Sockets {
@@ -69,6 +73,7 @@ impl Sockets {
         wait: &Wait,
         mut listener: Listener,
         sockets_max: usize,
+        clock: Clock,
     ) -> io::Result<Sockets> {
         wait.register_readable(listener.source(), LISTENER_KEY)?;
         let wake: WakeHandle = wait.handle();
@@ -86,6 +91,8 @@ impl Sockets {
             not_accepted: Rarely::new(),
             buffer: vec![0; limits::TURN_READ_BYTES],
             resolver: Resolver::start(wake)?,
+            clock,
+            looked_at: clock.now(),
         })
     }
 
@@ -134,10 +141,11 @@ impl Sockets {
             }
         }
         self.accept(wait, node, wheel, now);
+        self.looked_at = now;
         std::mem::swap(&mut self.ready, &mut self.serving);
         let mut serving = std::mem::take(&mut self.serving);
         for id in serving.drain(..) {
-            self.serve(id, node, wheel, now);
+            self.serve(id, node, wheel);
         }
         self.serving = serving;
     }
@@ -237,13 +245,8 @@ impl Sockets {
         self.serving = std::mem::replace(&mut self.ready, resumed);
     }
 
-    fn serve(
-        &mut self,
-        id: ConnectionId,
-        node: &mut Node,
-        wheel: &mut Wheel<ConnectionId>,
-        now: Instant,
-    ) {
+    fn serve(&mut self, id: ConnectionId, node: &mut Node, wheel: &mut Wheel<ConnectionId>) {
+        let now = self.looked_at;
         let Some(entry) = self.entry(id) else { return };
         entry.ready = false;
         if entry.socket.connecting && !self.finish_connecting(id, node, now) {
@@ -275,10 +278,10 @@ impl Sockets {
             self.note_taken(id, taken.bytes, node);
             taken.flow
         };
-        !self.go_on(id, flow) || self.read_socket(id, node, now)
+        !self.go_on(id, flow) || self.read_socket(id, node)
     }
 
-    fn read_socket(&mut self, id: ConnectionId, node: &mut Node, now: Instant) -> bool {
+    fn read_socket(&mut self, id: ConnectionId, node: &mut Node) -> bool {
         let entry = &mut self.entries[id.slot()];
         let (input, most) = (&entry.socket.input, limits::TURN_READ_BYTES);
         let most = if node.is_peer(id) { most } else { self.unfinished.readable(id, input.len()) };
@@ -290,6 +293,10 @@ impl Sockets {
             Ok(Received::Nothing) => return true,
             Ok(Received::End) | Err(_) => return false,
         };
+        // Not before it was sent, however long we were stopped within the turn: a lease is for a
+        // time that begins when it is asked for.
+        self.looked_at = self.clock.now();
+        let now = self.looked_at;
         self.unfinished.note_received(id, count);
         let input = &mut entry.socket.input;
         let taken = if input.is_empty() {

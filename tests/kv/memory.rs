@@ -47,3 +47,22 @@ fn keys_that_come_and_go_leave_nothing_behind() {
     assert!(store.history_bytes() < 1 << 17);
     assert!(store.footprint().versions < 2_000, "{:?}", store.footprint());
 }
+
+/// Each put freed one thing, a delete of all of them two, and each of them left two: under a load
+/// that left no turn idle, what waited to be freed was more after each round.
+#[test]
+fn keys_that_come_one_by_one_and_go_together_leave_nothing_behind_under_load() {
+    let mut store = support::store_with(1, 1 << 16);
+    let mut most = 0;
+    for round in 0..300 {
+        let key = |n: u64| format!("round {round} key {n}").into_bytes();
+        let mut commands: Vec<Owned> =
+            (0..1_000).map(|n| Owned::Put { key: key(n), value: vec![1; 20] }).collect();
+        commands.push(Owned::Delete { key: vec![0], end: vec![0] });
+        commands.extend(store.compaction_due().map(|revision| Owned::Compact { revision }));
+        support::apply(&mut store, &commands);
+        store.tidy(16);
+        most = most.max(store.footprint().versions);
+    }
+    assert!(most < 4 * 2_000, "{most} versions, of rounds that make two thousand each");
+}

@@ -518,6 +518,6 @@ fn a_read_only_transaction_is_told_from_the_others() {
     apply(&mut store, &[put("a", "v")]);
     let bytes = args(TxnParts { then: &[get("a")], ..TxnParts::default() });
     let mut body = Vec::new();
-    assert_eq!(store.read_txn(Txn::from_args(&bytes).unwrap(), &mut body), Ok(true));
+    assert_eq!(store.read_txn(Txn::from_args(&bytes).unwrap(), &mut 0, &mut body), Ok(true));
     assert_eq!(values_in(&body), b"av");
 }

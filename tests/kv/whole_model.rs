@@ -480,7 +480,7 @@ impl Play {
         }
         let mut body = Vec::new();
         let revision = store.revision();
-        let found = store.read_txn(judged, &mut body);
+        let found = store.read_txn(judged, &mut 0, &mut body);
         let outline = match found {
             Ok(succeeded) => CommandReply::Txn { revision, succeeded },
             Err(why) => CommandReply::Refused { why },

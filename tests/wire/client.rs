@@ -68,6 +68,11 @@ impl Server {
         Server { address, thread }
     }
 
+    /// Whether it has served all its scripts.
+    pub(super) fn is_gone(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     pub(super) fn seen(self) -> Vec<Seen> {
         self.thread.join().unwrap()
     }

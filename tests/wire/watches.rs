@@ -1,10 +1,15 @@
 //! Watches: one message of every kind, and the way back to their bytes.
 
-use raftd::types::Revision;
+use std::time::Duration;
+
+use raftd::client::{ClientOptions, Deadline, Watch, WatchOptions};
+use raftd::types::{ClusterId, Revision};
 use raftd::wire::client::{Op, Request, decode_status_args};
+use raftd::wire::error::Error;
 use raftd::wire::fields::DecodeError;
 use raftd::wire::watch::{self, WatchArgs, WatchHead, WatchReply, decode_watch_cancel};
 
+use super::client::{Act, Server};
 use super::samples::{Kind, Written, kv};
 
 /// What is asked, and what comes.
@@ -52,4 +57,29 @@ pub(super) fn reply_again(out: &mut Vec<u8>, id: u64, reply: &WatchReply<'_>) {
     let head = WatchHead { revision: reply.revision, more: reply.more };
     let events: Vec<_> = reply.events().map(|event| (event.kv, event.before)).collect();
     watch::watch_reply(out, id, head, events.into_iter());
+}
+
+/// Servers that have enough to do refuse a watch, and it came back at once, a thousand times a
+/// second.
+#[test]
+fn a_watch_that_everybody_refuses_asks_again_after_a_rest() {
+    let refused = || vec![Act::Error(Error::Busy { what: "too many watches".into() })];
+    let server = Server::start((0..40).map(|_| refused()).collect());
+    let options = ClientOptions {
+        endpoints: vec![server.address.clone()],
+        timeout: Duration::from_secs(1),
+        cluster_id: ClusterId(0),
+        login: None,
+    };
+    let wanted = WatchOptions { key: b"k".into(), ..WatchOptions::default() };
+    let mut watch = Watch::new(options, wanted);
+    let mut hear = |ms| watch.next(Deadline::after(Duration::from_millis(ms))).unwrap();
+    assert_eq!(hear(500), None);
+    assert!(!server.is_gone(), "forty times twenty milliseconds have not passed");
+    let until = Deadline::after(Duration::from_secs(60));
+    while !server.is_gone() {
+        assert!(!until.has_passed(), "it does not come back");
+        assert_eq!(hear(100), None);
+    }
+    assert_eq!(server.seen().len(), 40);
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::tokio_stream::Stream;
 
@@ -27,6 +28,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// From one line about that to the next.
 const LINES_APART: Duration = Duration::from_secs(60);
+
+/// A client whose machine is gone is found out by the system, whatever it speaks and however little
+/// it says: of those who speak HTTP/2, tonic asks as well.
+fn keepalive() -> TcpKeepalive {
+    let (time, interval) = (Duration::from_secs(30), Duration::from_secs(10));
+    TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3)
+}
 
 /// The connections of clients, as they come.
 pub(super) struct Incoming {
@@ -102,8 +110,9 @@ impl Stream for Incoming {
             }
             match ready!(incoming.listener.poll_accept(context)) {
                 Ok((stream, peer)) => {
-                    // Without it answers are slow, and that is all.
+                    // Without them answers are slow, or who is gone is missed for longer; no more.
                     let _slow = stream.set_nodelay(true);
+                    let _deaf = SockRef::from(&stream).set_tcp_keepalive(&keepalive());
                     if incoming.handshakes.is_none() {
                         return Poll::Ready(Some(Ok(ClientStream::bare(stream))));
                     }

@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::task::JoinHandle;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Whom, number};
+use crate::gateway::errand::Errand;
 use crate::gateway::failure::{Failure, unexpected};
 use crate::gateway::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::wire::leases::LeaseRequest;
@@ -36,19 +36,9 @@ pub(in crate::gateway) struct KeepAlives {
 
 /// A request's place in the order of answers.
 enum Turn {
-    Waits(Asking),
+    /// A task of its own, or what it holds would be kept from all others.
+    Waits(Errand<Answered>),
     Has(Answered),
-}
-
-/// A request under way, until this is dropped. It has a task of its own: the stream is not moved
-/// while its client does not read, and what waits for room on a link is given room whether it is
-/// moved or not, and would keep it from all others.
-struct Asking(JoinHandle<Answered>);
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl KeepAlives {
@@ -74,7 +64,7 @@ impl KeepAlives {
                 }
                 Poll::Ready(Some(Ok(request))) => {
                     let (cluster, who) = (Arc::clone(&self.cluster), self.who.clone());
-                    let asking = Asking(tokio::spawn(keep_alive(cluster, who, request.id)));
+                    let asking = Errand::begin(keep_alive(cluster, who, request.id));
                     self.under_way.push_back(Turn::Waits(asking));
                 }
             }
@@ -89,7 +79,7 @@ impl Stream for KeepAlives {
         self.take_requests(context);
         for turn in &mut self.under_way {
             if let Turn::Waits(asking) = turn
-                && let Poll::Ready(ended) = Pin::new(&mut asking.0).poll(context)
+                && let Poll::Ready(ended) = Pin::new(asking).poll(context)
             {
                 // It is not awaited once it is aborted.
                 *turn = Turn::Has(ended.unwrap_or_else(|_| Err(Failure::TimedOut.into())));

@@ -21,6 +21,7 @@ use tonic::{Status, Streaming};
 
 use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, REQUEST_TIMEOUT, check_size};
+use crate::gateway::errand::Errand;
 use crate::gateway::failure::{COMPACTED, NO_LEADER, cancel_reason, known};
 use crate::gateway::link::Link;
 use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
@@ -330,10 +331,13 @@ impl Watching {
         if let Some((link, logins)) = first.filter(|_| why != Denial::NotPermitted) {
             self.on_lost(asking);
             let (cluster, who) = (Arc::clone(&self.cluster), self.who.clone());
-            self.waiters.wait_for(Box::pin(async move {
+            let asking = Errand::begin(async move {
                 let asked = cluster.may_ask_again(&link, logins, &who, why);
                 // Whatever it comes to, the node is asked again, and says so itself.
                 let _said = timeout(REQUEST_TIMEOUT, asked).await;
+            });
+            self.waiters.wait_for(Box::pin(async move {
+                let _ended = asking.await;
             }));
             return;
         }

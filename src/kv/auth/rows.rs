@@ -73,6 +73,11 @@ impl Auth {
         users.next().map(|(name, user)| UserRow { name, user })
     }
 
+    /// How many users and roles there are.
+    pub(in crate::kv) fn rows(&self) -> usize {
+        self.tables.users.len() + self.tables.roles.len()
+    }
+
     /// Finds anew what the tables take, what they add to the state hash, and what passwords look
     /// like.
     pub(super) fn measure(&mut self) {

@@ -334,3 +334,56 @@ fn a_delete_whose_answer_is_too_large_is_refused_after_some_slices_and_leaves_no
     assert_eq!((store.keys(), store.revision(), store.history_bytes()), before);
     assert!(store.found.is_empty());
 }
+
+/// What hangs on a lease counted for nothing, and a turn ended a thousand of them at once.
+#[test]
+fn an_entry_that_ends_leases_of_many_keys_takes_as_many_slices_as_they_have_keys() {
+    let mut store = filled();
+    let names: Vec<String> = (0..20 * 50).map(|nth| format!("l{nth:04}")).collect();
+    let mut commands: Vec<_> =
+        (101..121).map(|lease| (None, Command::LeaseGrant { lease, ttl_s: 60 })).collect();
+    for (lease, names) in (101..).zip(names.chunks(50)) {
+        commands.extend(names.iter().map(|name| {
+            let key = name.as_bytes();
+            (None, Command::PutWith(PutWith { key, value: b"v", lease, ..PutWith::default() }))
+        }));
+    }
+    whole(&mut store, &entry(&commands));
+    let before = store.keys();
+    let ends: Vec<_> = (101..121).map(|lease| (None, Command::LeaseRevoke { lease })).collect();
+    let (payload, mut slices) = (entry(&ends), 1);
+    while slice(&mut store, &payload, 500, &mut Vec::new()) == Sliced::More {
+        slices += 1;
+    }
+    assert_eq!(before - store.keys(), 1_000);
+    assert!(slices >= 7, "{slices}: a thousand keys, of four steps each, and 500 steps a slice");
+}
+
+/// A transaction counted what it changes and not what it looks at, and a turn did hundreds of them.
+#[test]
+fn an_entry_of_transactions_takes_as_many_slices_as_they_look_at_keys() {
+    let mut store = filled();
+    let range = |revision| RangeRequest {
+        key: b"k",
+        end: RangeEnd::Unbounded,
+        limit: 0,
+        revision,
+        keys_only: false,
+        count_only: false,
+        selection: Selection::default(),
+    };
+    let mut args = Vec::new();
+    let then = &[Request::Range(range(Revision(0)))];
+    TxnParts { compares: &[], then, otherwise: &[] }.encode(&mut args);
+    let txn = || (None, Command::Txn(Txn::from_args(&args).unwrap()));
+    let payload = entry(&[txn(), txn(), txn(), txn(), txn(), txn()]);
+    let (mut said, mut slices) = (Vec::new(), 1);
+    while slice(&mut store, &payload, 40, &mut said) == Sliced::More {
+        slices += 1;
+    }
+    assert_eq!((slices, said.len()), (6, 6), "each looks at forty keys");
+    let (mut walked, mut body) = (0, Vec::new());
+    let txn = Txn::from_args(&args).unwrap();
+    assert_eq!(store.read_txn(txn, &mut walked, &mut body), Ok(true));
+    assert!((38..200).contains(&walked), "{walked}");
+}

@@ -135,19 +135,17 @@ impl<T: Copy> Watches<T> {
     ) -> Sliced {
         while *steps > 0 {
             let place = first + self.fed.skip;
-            self.find(store, place);
-            let (mut hits, mut fallen) = (std::mem::take(&mut self.hits), 0);
-            *steps = steps.saturating_sub(1 + hits.len());
+            let looked = self.find(store, place);
+            let mut hits = std::mem::take(&mut self.hits);
+            *steps = steps.saturating_sub(looked + hits.len());
             for slot in hits.drain(..) {
                 if large.takes(slot) {
                     large.found.push((self.id_of(slot), self.fed.skip));
                 } else {
                     self.fall_behind(slot, self.fed.revision);
-                    fallen += 1;
                 }
             }
             self.hits = hits;
-            *steps = steps.saturating_sub(FALL_STEPS * fallen);
             self.fed.skip += 1;
             if !store.changes.goes_on(place) {
                 return Sliced::Done;
@@ -227,7 +225,7 @@ impl<T: Copy> Watches<T> {
         (watcher.cursor, watcher.spoke) = (ChangeCursor::at(revision.next()), true);
         let (more, prev_kv) = (false, watcher.prev_kv);
         outlet.write(watcher.to, &Batch { revision, more, events: &events, prev_kv });
-        self.behind.push_back(id);
+        self.behind.short.push_back(id);
         Some(bytes)
     }
 

@@ -310,3 +310,83 @@ impl Outlet<u32> for Ended {
         self.0 += 1;
     }
 }
+
+/// All stood in one line and read a slice in turn, so each got on only as fast as all of them
+/// together: where more happened meanwhile than they read, none of a thousand ever got there.
+#[test]
+fn those_who_are_behind_get_there_though_more_happens_than_all_of_them_read_in_turns() {
+    let (mut store, mut watches) = (filled(5_000), Watches::new(1, 1024));
+    let start = Revision(1);
+    let ids: Vec<WatchId> = (0..1_000).map(|_| open_from(&mut watches, &store, start)).collect();
+    let (mut turns, mut synced) = (0, 0);
+    while synced < ids.len() {
+        for _ in 0..8 {
+            store.put(store.index.hash(b"other"), b"other", b"");
+        }
+        store.hold_changes(watches.first_unheard());
+        watches.advance(&store, &mut Everybody);
+        synced = ids.iter().filter(|id| watches.is_synced(&store, **id)).count();
+        turns += 1;
+        assert!(turns < 2_000, "{synced} of a thousand have got there");
+    }
+}
+
+/// Watches a key that nobody changes.
+fn open_from(watches: &mut Watches<u32>, store: &Store, start: Revision) -> WatchId {
+    let (key, end) = (&b"quiet"[..], RangeEnd::Key);
+    let (prev_kv, no_put, no_delete) = (false, false, false);
+    watches.open(store, &WatchSpec { key, end, start, prev_kv, no_put, no_delete }, 1)
+}
+
+/// It read a long history in which nothing was for it, and was said nothing of that: its client
+/// took it for dead, and began at the beginning elsewhere.
+#[test]
+fn of_one_that_reads_a_long_history_can_be_said_how_far_it_is() {
+    let (store, mut watches) = (filled(100_000), Watches::new(1, 1024));
+    let id = open_from(&mut watches, &store, Revision(1));
+    let mut before = watches.bookmark(&store, id).expect("nothing is owed to it");
+    assert_eq!(before, Revision(0));
+    while !watches.is_synced(&store, id) {
+        watches.advance(&store, &mut Everybody);
+        let now = watches.bookmark(&store, id).expect("nothing is owed to it");
+        assert!(before < now && now <= store.revision, "{now} behind {before}");
+        before = now;
+    }
+    assert_eq!(before, store.revision);
+}
+
+/// Thousands fell behind in one turn, and each left the index in it.
+#[test]
+fn whoever_falls_behind_leaves_the_index_when_it_waits_and_not_before() {
+    let (mut store, mut watches) = (filled(1), Watches::new(1, 1024));
+    let ids: Vec<WatchId> = (0..3_000).map(|to| watch_key(&mut watches, &store, 0, to)).collect();
+    let (key, mut slow) = (0_u32.to_be_bytes(), Slow { room: 100, ..Slow::default() });
+    store.put(store.index.hash(&key), &key, b"v");
+    watches.advance(&store, &mut slow);
+    assert_eq!(slow.notes.0.len(), 100);
+    let left = 3_000 - watches.singles.len();
+    assert!((1..=STEPS_PER_TURN / FALL_STEPS).contains(&left), "{left} have left in a turn");
+    let mut turns = 1;
+    while slow.notes.0.len() < 3_000 {
+        slow.room = 100;
+        for to in std::mem::take(&mut slow.parked) {
+            watches.unpark(ids[usize::try_from(to).unwrap()]);
+        }
+        watches.advance(&store, &mut slow);
+        turns += 1;
+        assert!(turns < 100, "{} have heard", slow.notes.0.len());
+    }
+    assert!(slow.notes.0.values().all(|heard| heard.len() == 1), "once each");
+    assert_eq!((watches.synced, watches.singles.len()), (3_000, 3_000));
+}
+
+/// A place that was used four thousand million times stopped the server.
+#[test]
+fn a_place_may_be_used_as_often_as_anybody_likes() {
+    let (store, mut watches) = (written(), Watches::new(1, 1024));
+    let first = open_behind(&mut watches, &store);
+    watches.slots[0].used = u32::MAX;
+    watches.close(WatchId { used: u32::MAX, ..first });
+    let next = open_behind(&mut watches, &store);
+    assert_eq!((next.slot, next.used), (0, 0));
+}

@@ -78,3 +78,34 @@ fn who_does_not_read_is_closed_when_all_together_leave_too_much_unread() {
     connections.write(modest, |out| out.resize(limits::CLIENT_OUT_FLOOR, 0));
     assert_eq!(connections.unsent(modest).len(), limits::CLIENT_OUT_FLOOR);
 }
+
+/// Nothing is sent within a turn. Sixty clients who read everything had asked for three hundred
+/// values each, and the last of them were closed as if they did not read.
+#[test]
+fn whoever_reads_is_not_closed_for_what_one_turn_answers_to_all() {
+    let mut connections = Connections::default();
+    let ids: Vec<ConnectionId> = (0..400).map(|slot| ConnectionId::new(slot, 1)).collect();
+    ids.iter().for_each(|id| connections.open(*id, Party::Client));
+    let mut left = vec![300; ids.len()];
+    let mut turns = 0;
+    while left.iter().any(|left| *left > 0) {
+        for (id, left) in ids.iter().zip(&mut left) {
+            while *left > 0
+                && connections.answer_if_read(*id, |out| {
+                    out.resize(out.len() + 1_100, 0);
+                    Written::Whole
+                }) == Written::Whole
+            {
+                *left -= 1;
+            }
+        }
+        let mut closing = Vec::new();
+        connections.take_closing(&mut closing);
+        assert_eq!(closing, [], "they read everything");
+        for id in &ids {
+            connections.sent(*id, connections.get(*id).expect("it is open").out.unsent_bytes());
+        }
+        turns += 1;
+        assert!(turns < 300, "{left:?}");
+    }
+}

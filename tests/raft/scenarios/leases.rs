@@ -91,6 +91,23 @@ fn a_lease_ends_when_its_time_has_passed_and_not_before() {
     assert_eq!(times(&mut nodes, leader).ttl_s, 0);
 }
 
+/// A server that was stopped within a turn, between the look at the clock and the end of the entry,
+/// stamped that with the look: the leases in it ended early by as long as it had been stopped.
+#[test]
+fn a_lease_lives_from_the_end_of_its_entry_and_not_from_the_beginning_of_the_turn() {
+    let mut nodes = Nodes::new(1);
+    nodes.pass(200 * MS);
+    let granted = nodes.command(1, None, Command::LeaseGrant { lease: LEASE, ttl_s: 3 });
+    nodes.take_frozen(1);
+    nodes.pass(900 * MS);
+    nodes.wake(1);
+    assert_eq!(term(&mut nodes, granted).ttl_s, 3);
+    nodes.pass(2_850 * MS);
+    assert!(row(&nodes, 1).is_some(), "it was granted less than three seconds ago");
+    nodes.pass(100 * MS);
+    assert_eq!(row(&nodes, 1), None);
+}
+
 #[test]
 fn a_keep_alive_gives_a_lease_its_whole_time_and_the_log_an_entry_at_most_once() {
     let (mut nodes, leader, _) = cluster(NEVER);

@@ -67,6 +67,36 @@ fn a_server_without_a_leader_does_not_say_that_nothing_happened() {
     assert!(grown(&mut nodes) > 100);
 }
 
+/// A follower whose disk is full takes no entries, and hears its leader all the same: it said that
+/// nothing happened for as long as that lasted.
+#[test]
+fn a_server_that_takes_no_entries_does_not_say_that_nothing_happened() {
+    let (mut nodes, leader, [nth, _]) = Nodes::cluster();
+    let (_, connection) = nodes.watch_unread(nth, "k");
+    let args = WatchArgs { progress_ms: 100, ..QUIET };
+    nodes.ask_on(connection, |bytes, number| watch_request(bytes, number, &args));
+    let grown = |nodes: &mut Nodes| {
+        let before = nodes.unread_bytes(nth, connection);
+        nodes.pass(2_000 * MS);
+        nodes.unread_bytes(nth, connection) - before
+    };
+    assert!(grown(&mut nodes) > 100, "twenty times that all is quiet");
+    nodes.fill_disk(nth);
+    let stays =
+        |nodes: &Nodes| nodes.status_of(nth).last_index < nodes.status_of(leader).last_index;
+    for _ in 0..100 {
+        let put = Command::Put { key: b"other", value: &[7; VALUE_BYTES] };
+        nodes.command(leader, None, put);
+        nodes.pass(20 * MS);
+    }
+    assert!(stays(&nodes), "{:?}", nodes.status_of(nth));
+    assert_eq!(grown(&mut nodes), 0, "it has no room");
+    nodes.empty_disk(nth);
+    nodes.pass(2_000 * MS);
+    assert!(!stays(&nodes), "{:?}", nodes.status_of(nth));
+    assert!(grown(&mut nodes) > 100);
+}
+
 /// The time to say that nothing happened came within an entry that takes many turns. It was passed
 /// over, and the client heard nothing for another interval.
 #[test]
