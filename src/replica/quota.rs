@@ -13,10 +13,14 @@ impl Node {
     /// Refuses a command, which was validated, if it grows a store that is full.
     pub(super) fn check_quota(&self, command: &[u8]) -> Result<(), Error> {
         let Some(max) = self.options.quota_bytes else { return Ok(()) };
-        let bytes = self.store.logical_bytes();
-        if bytes < max || !self.store.grows_by(command) {
+        if !self.is_over_quota() || !self.store.grows_by(command) {
             return Ok(());
         }
-        Err(Error::OverQuota { bytes, max })
+        Err(Error::OverQuota { bytes: self.store.logical_bytes(), max })
+    }
+
+    /// Whether the live keys take as much as they may, so that nothing comes that grows them.
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.options.quota_bytes.is_some_and(|max| self.store.logical_bytes() >= max)
     }
 }

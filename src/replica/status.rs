@@ -41,7 +41,7 @@ impl Node {
             log_bytes: self.wal.log_bytes(),
             connections: u64::try_from(self.connections.clients()).expect("a count fits"),
             syncs: self.jobs.finished,
-            out_of_space: self.wal.out_of_space(),
+            out_of_space: self.wal.out_of_space() || self.is_over_quota(),
             lease_drift_ppm: self.options.lease_drift_ppm.map_or(0, u64::from),
             sessions: u64::try_from(self.store.session_count()).expect("a count fits"),
             log_base: self.wal.base().index,

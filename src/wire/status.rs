@@ -47,7 +47,8 @@ wire_struct! {
         pub connections: u64,
         /// The other members.
         pub peers: Vec<PeerStatus> => Members,
-        /// Whether its disk is full: it takes no writes until there is space.
+        /// Whether its disk is full, and takes no writes, or its `--quota-bytes` are used up, and
+        /// it takes none that grow the store; until there is space.
         pub out_of_space: bool,
         /// Sync jobs finished since it started.
         pub syncs: u64,

@@ -277,7 +277,7 @@ fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
     thread::scope(|scope| {
         let (stop, rate) = (&stop, Some(setup.rate));
         let (told, all_there) = channel();
-        scope.spawn(move || {
+        let writer = scope.spawn(move || {
             put(&mut connection, 0..keys, rate, stop);
             let _gone = told.send(());
             // Multiples of a number without common factors: every key in turn, in no order.
@@ -286,6 +286,7 @@ fn snapshots_under_load_keep_the_disk_bounded_and_turns_short() {
         });
         let _stop = StopAtEnd(stop);
         let look = |seen: &mut [Seen]| {
+            assert!(!writer.is_finished(), "nobody writes any more");
             for (server, seen) in cluster.servers.iter().zip(seen) {
                 seen.look(&server.status().ok()?, disk_bytes(&server.directory));
             }

@@ -3,6 +3,7 @@
 use super::harness::{Cluster, PATIENCE};
 use super::patience::{breathe, eventually, now};
 use super::program::{Gateway, block_on, put, with_gateway};
+use super::said::said;
 use raftd::gateway::proto::etcdserverpb::RangeRequest;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -51,6 +52,10 @@ fn without_a_majority_a_client_hears_so_if_it_wants_to() {
     block_on(async {
         let clients = gateway.clients().await;
         clients.put_key("a", "1").await;
+        let (_say, requests) = said();
+        let mut requests = tonic::Request::new(requests);
+        requests.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        let kept = clients.lease().lease_keep_alive(requests).await.unwrap();
         let others = cluster.others(leader);
         for other in others {
             cluster.server(other).kill();
@@ -65,6 +70,10 @@ fn without_a_majority_a_client_hears_so_if_it_wants_to() {
             }
             assert!(!deadline.has_passed(), "{why:?}");
         }
+        // Who keeps leases alive by a stream hears it there, though it asks for nothing.
+        let why = kept.into_inner().message().await.unwrap_err();
+        let no_leader = (Code::Unavailable, "etcdserver: no leader");
+        assert_eq!((why.code(), why.message()), no_leader);
         // What one node has it still shows to whoever is content with that.
         let here = RangeRequest { serializable: true, ..super::program::get("a") };
         assert_eq!(clients.range(here).await.unwrap().count, 1);

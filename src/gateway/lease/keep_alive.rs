@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Whom, number};
 use crate::gateway::errand::Errand;
-use crate::gateway::failure::{Failure, unexpected};
+use crate::gateway::failure::{Failure, NO_LEADER, known, unexpected};
 use crate::gateway::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::wire::leases::LeaseRequest;
 use crate::wire::reply::ReplyBody;
@@ -32,6 +32,8 @@ pub(in crate::gateway) struct KeepAlives {
     /// `None` once the client has said all.
     requests: Option<Streaming<LeaseKeepAliveRequest>>,
     under_way: VecDeque<Turn>,
+    /// Over when nobody has led for long, if the client wants to hear that.
+    leaderless: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// A request's place in the order of answers.
@@ -47,7 +49,15 @@ impl KeepAlives {
         who: Who,
         requests: Streaming<LeaseKeepAliveRequest>,
     ) -> KeepAlives {
-        KeepAlives { cluster, who, requests: Some(requests), under_way: VecDeque::new() }
+        let (requests, under_way) = (Some(requests), VecDeque::new());
+        KeepAlives { cluster, who, requests, under_way, leaderless: None }
+    }
+
+    /// Ends the stream when nobody has led for longer than elections take.
+    pub(super) fn ends_without_leader(mut self) -> KeepAlives {
+        let nodes = Arc::clone(&self.cluster.nodes);
+        self.leaderless = Some(Box::pin(async move { nodes.leaderless().await }));
+        self
     }
 
     /// Takes requests while there is room. An error ends the stream behind the answers before it.
@@ -76,6 +86,13 @@ impl Stream for KeepAlives {
     type Item = Answered;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(leaderless) = &mut self.leaderless
+            && leaderless.as_mut().poll(context).is_ready()
+        {
+            (self.leaderless, self.requests) = (None, None);
+            self.under_way.clear();
+            return Poll::Ready(Some(Err(known(NO_LEADER))));
+        }
         self.take_requests(context);
         for turn in &mut self.under_way {
             if let Turn::Waits(asking) = turn

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::auth::Who;
-use super::calls::{Answer, Cluster, Repeat, Whom, number};
+use super::calls::{Answer, Cluster, Repeat, Whom, number, wants_leader};
 use super::failure::{LEASE_TTL_TOO_LARGE, known, unexpected};
 use super::kv::range::{GATHERED_BYTES_MAX, TOO_MUCH};
 use super::kv::translate;
@@ -86,8 +86,9 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         self.0.check_leader(&request)?;
-        let (who, requests) = (Who::of(&request), request.into_inner());
-        Ok(Response::new(KeepAlives::new(Arc::clone(&self.0), who, requests)))
+        let (wants_leader, who) = (wants_leader(&request), Who::of(&request));
+        let stream = KeepAlives::new(Arc::clone(&self.0), who, request.into_inner());
+        Ok(Response::new(if wants_leader { stream.ends_without_leader() } else { stream }))
     }
 
     async fn lease_time_to_live(

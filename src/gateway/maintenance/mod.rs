@@ -33,8 +33,8 @@ pub(super) struct MaintenanceService(pub(super) Arc<Cluster>);
 
 #[async_trait]
 impl Maintenance for MaintenanceService {
-    /// An alarm is a state here, and nobody has to end it: a node whose disk is full has it until
-    /// there is space.
+    /// An alarm is a state here, and nobody has to end it: a node whose disk is full, or whose
+    /// quota is used up, has it until there is space.
     async fn alarm(
         &self,
         request: Request<AlarmRequest>,

@@ -88,6 +88,7 @@ fn a_full_store_takes_nothing_that_grows_it_until_it_shrinks() {
     let full = Some(Answer::Failed(Error::OverQuota { bytes: 4 * 259, max: 3 * 259 + 1 }));
     assert_eq!(put(&mut nodes, "k5"), full);
     assert_eq!(put(&mut nodes, "k1"), Some(Answer::Done), "it gets no larger");
+    assert!((1..=3).all(|nth| nodes.status_of(nth).out_of_space), "whoever asks is told");
     let leader = nodes.leader().expect("elected");
     nodes.crash(leader);
     nodes.pass(3 * SECOND);
