@@ -19,7 +19,9 @@ use crate::wire::error::{Advice, Error as WireError, KIND_ERROR};
 use crate::wire::reply::{ReplyBody, decode_reply, reply_head};
 
 use super::auth::{Identity, Who};
-use super::failure::{CONNECTION_LOST, Failure, NO_LEADER, TOO_LARGE, known, unreadable};
+use super::failure::{
+    CONNECTION_LOST, Failure, NO_LEADER, TOO_LARGE, TOO_MANY_REQUESTS, known, unreadable,
+};
 use super::link::{Link, Lost, Replies};
 use super::nodes::Nodes;
 use super::options::User;
@@ -38,6 +40,13 @@ const REDIRECTS_AT_ONCE: u32 = 3;
 /// call of a session, and lengths. Bytes.
 const CONTENT_BYTES_MAX: usize = REQUEST_BYTES_MAX - 96;
 
+/// Keys and values of writes that are not done, of all clients: they stay in memory while there is
+/// no leader, or while the disks are slower than those who write. Bytes.
+const WRITES_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What a write takes beside them. Bytes.
+const WRITE_BYTES: usize = 1024;
+
 /// The cluster, as all services know it.
 pub(super) struct Cluster {
     /// Whom to ask.
@@ -47,6 +56,8 @@ pub(super) struct Cluster {
     pub(super) sources: Sources,
     /// What large answers take until their clients have read them.
     pub(super) answers: Arc<Room>,
+    /// What writes take that wait for a session, a leader or their turn.
+    writes: Arc<Room>,
     sessions: Arc<Sessions>,
 }
 
@@ -142,9 +153,9 @@ impl Cluster {
         answers_bytes: usize,
     ) -> Cluster {
         let (nodes, identity) = (Nodes::start(addresses), Identity::of(user));
-        let answers = Room::of(answers_bytes);
+        let (answers, writes) = (Room::of(answers_bytes), Room::of(WRITES_BYTES_MAX));
         let (sources, sessions) = (Sources::default(), Arc::default());
-        Cluster { nodes, identity, sources, answers, sessions }
+        Cluster { nodes, identity, sources, answers, writes, sessions }
     }
 
     /// What a client hears for whose answer there is no room.
@@ -212,6 +223,8 @@ impl Cluster {
         command: Command<'_>,
     ) -> Result<Answer, tonic::Status> {
         check_size(bytes)?;
+        let mut share = self.writes.share();
+        share.set(bytes + WRITE_BYTES).map_err(|_| known(TOO_MANY_REQUESTS))?;
         let done = timeout(REQUEST_TIMEOUT, self.write_until_done(who, bytes, command)).await;
         done.unwrap_or(Err(Failure::TimedOut)).map_err(Into::into)
     }

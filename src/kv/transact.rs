@@ -43,9 +43,11 @@ struct Room {
 }
 
 /// What was found of a transaction before it is done.
-struct Found {
+struct Found<'t> {
     /// What its requests answer of the time before them.
     bytes: usize,
+    /// What is deleted by those looked at so far: of that the next ones have nothing to answer.
+    deletes: Vec<DeleteWith<'t>>,
     /// The first range that cannot be read. Puts that cannot be done go before it, wherever they
     /// stand, as with etcd.
     unreadable: Option<RangeError>,
@@ -147,7 +149,7 @@ impl Store {
     /// Whether everything on the path can be done. Says what is left for ranges of the answer, in
     /// bytes.
     fn check(&self, txn: Txn<'_>, path: &Path, walked: &mut usize) -> Result<usize, Refusal> {
-        let mut found = Found { bytes: 0, unreadable: None, walked: 0 };
+        let mut found = Found { bytes: 0, deletes: Vec::new(), unreadable: None, walked: 0 };
         let checked = self.check_branch(txn, &mut path.iter(), &mut found);
         *walked += found.walked;
         checked?;
@@ -156,11 +158,11 @@ impl Store {
         Ok(RANGE_REPLY_BYTES_MAX - found.bytes)
     }
 
-    fn check_branch(
+    fn check_branch<'t>(
         &self,
-        txn: Txn<'_>,
+        txn: Txn<'t>,
         way: &mut Way<'_>,
-        found: &mut Found,
+        found: &mut Found<'t>,
     ) -> Result<(), Refusal> {
         for request in txn.branch(next_on(way)) {
             match request {
@@ -173,7 +175,8 @@ impl Store {
                     }
                 }
                 Request::Delete(delete) => {
-                    found.bytes += self.bytes_before_delete(&delete, &mut found.walked);
+                    self.count_delete(&delete, found);
+                    found.deletes.push(delete);
                 }
                 Request::Range(range) => {
                     let unreadable = self.readable(range.revision).err();
@@ -198,18 +201,18 @@ impl Store {
         if there { Ok(()) } else { Err(Refusal::LeaseNotFound) }
     }
 
-    /// What a delete answers of the keys it deletes. Bytes.
-    fn bytes_before_delete(&self, delete: &DeleteWith<'_>, walked: &mut usize) -> usize {
-        let mut bytes = 0;
+    /// Counts what a delete answers of the keys it deletes.
+    fn count_delete(&self, delete: &DeleteWith<'_>, found: &mut Found<'_>) {
         if delete.prev_kv {
+            let Found { bytes, deletes, walked, .. } = found;
             self.each_entry(delete.key, delete.end, |entry| {
-                *walked += 1;
-                if entry.is_live() {
-                    bytes += bytes_of(&key_value(entry, self.versions.at(entry.newest)));
+                *walked += 1 + deletes.len();
+                let gone = deletes.iter().any(|it| it.end.holds(it.key, entry.name()));
+                if entry.is_live() && !gone {
+                    *bytes += bytes_of(&key_value(entry, self.versions.at(entry.newest)));
                 }
             });
         }
-        bytes
     }
 
     /// Does what was checked, in order. The results of the branch go into `body`.

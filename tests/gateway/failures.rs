@@ -85,6 +85,37 @@ fn without_a_majority_a_client_hears_so_if_it_wants_to() {
     });
 }
 
+/// What is written while nobody answers waits in the gateway's memory, and nothing bounded that.
+#[test]
+fn writes_that_are_not_done_take_so_much_memory_and_no_more() {
+    let mut cluster = Cluster::start(1);
+    let gateway = Gateway::start(&cluster);
+    block_on(async {
+        let clients = gateway.clients().await;
+        clients.put_key("a", "1").await;
+        cluster.server(1).pause();
+        let value = "v".repeat(1024 * 1024);
+        let puts: Vec<_> = (0..300)
+            .map(|_| {
+                let (clients, put) = (clients.clone(), put("a", &value));
+                tokio::spawn(async move { clients.put(put).await })
+            })
+            .collect();
+        let (mut refused, mut late) = (0, 0);
+        for put in puts {
+            let why = put.await.unwrap().unwrap_err();
+            match (why.code(), why.message()) {
+                (Code::ResourceExhausted, "etcdserver: too many requests") => refused += 1,
+                (Code::Unavailable, "etcdserver: request timed out") => late += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((refused, late), (45, 255), "255 of 1 MiB and 1 KiB each are 256 MiB");
+        cluster.server(1).resume();
+        assert!(clients.value("a").await.is_some());
+    });
+}
+
 #[test]
 fn what_is_no_request_harms_nobody() {
     with_gateway(1, |clients, gateway| async move {

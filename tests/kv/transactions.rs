@@ -391,6 +391,25 @@ fn what_was_there_before_is_not_cut_and_a_range_is() {
     assert_eq!(body[body.len() - 2..], [0xc3, 1], "d is there and had no room");
 }
 
+/// The second of two deletes of the same keys had them counted as well, though it finds none: what
+/// would have fitted was refused.
+#[test]
+fn a_key_that_is_deleted_twice_is_answered_and_counted_once() {
+    let mut store = store_with(1, 1 << 30);
+    let value = vec![b'v'; RANGE_REPLY_BYTES_MAX / 4];
+    for key in ["a", "b", "c"] {
+        do_command(&mut store, Command::Put { key: key.as_bytes(), value: &value });
+    }
+    let all = DeleteWith { key: b"\0", end: RangeEnd::Unbounded, prev_kv: true };
+    let some = DeleteWith { key: b"a", end: RangeEnd::Before(b"c"), prev_kv: true };
+    let then = [Request::Delete(some), Request::Delete(all)];
+    let (reply, body) = do_txn(&mut store, TxnParts { then: &then, ..TxnParts::default() });
+    let revision = store.revision();
+    assert_eq!(reply, CommandReply::Txn { revision, succeeded: true });
+    assert!(body.len() > 3 * value.len() && body.len() < RANGE_REPLY_BYTES_MAX);
+    assert_eq!(store.keys(), 0);
+}
+
 /// Whichever requests they are of, and however deep they stand.
 #[test]
 fn what_was_there_before_counts_of_all_requests_together() {
