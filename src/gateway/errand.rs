@@ -64,10 +64,12 @@ mod tests {
         drop(held);
         let found = timeout(Duration::from_secs(30), lock.lock()).await.expect("it is given back");
         assert_eq!(*found, 1);
-        drop((unmoved, adds(&lock)));
+        let waits = adds(&lock);
+        yield_now().await;
+        drop((unmoved, waits, found));
         for _ in 0..10 {
             yield_now().await;
         }
-        assert_eq!(*found, 1, "it never began");
+        assert_eq!(*lock.lock().await, 1, "it ended in the queue");
     }
 }

@@ -12,6 +12,7 @@ use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, Whom, number};
 use crate::gateway::errand::Errand;
 use crate::gateway::failure::{Failure, NO_LEADER, known, unexpected};
+use crate::gateway::nodes::Leaderless;
 use crate::gateway::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::wire::leases::LeaseRequest;
 use crate::wire::reply::ReplyBody;
@@ -33,7 +34,7 @@ pub(in crate::gateway) struct KeepAlives {
     requests: Option<Streaming<LeaseKeepAliveRequest>>,
     under_way: VecDeque<Turn>,
     /// Over when nobody has led for long, if the client wants to hear that.
-    leaderless: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    leaderless: Option<Leaderless>,
 }
 
 /// A request's place in the order of answers.
@@ -55,8 +56,7 @@ impl KeepAlives {
 
     /// Ends the stream when nobody has led for longer than elections take.
     pub(super) fn ends_without_leader(mut self) -> KeepAlives {
-        let nodes = Arc::clone(&self.cluster.nodes);
-        self.leaderless = Some(Box::pin(async move { nodes.leaderless().await }));
+        self.leaderless = Some(self.cluster.nodes.leaderless());
         self
     }
 

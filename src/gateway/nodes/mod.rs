@@ -10,6 +10,7 @@
 
 mod tend;
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +37,9 @@ pub(super) struct Standing {
     /// Nobody has led for longer than elections take.
     pub(super) leaderless: bool,
 }
+
+/// Over once nobody has led for long.
+pub(super) type Leaderless = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// All nodes, as they are known here.
 pub(super) struct Nodes {
@@ -163,10 +167,13 @@ impl Nodes {
     }
 
     /// Waits until nobody has led for longer than elections take.
-    pub(super) async fn leaderless(&self) {
-        let mut standing = self.standing.subscribe();
-        // It cannot be over: we hold the other end.
-        let _over = standing.wait_for(|standing| standing.leaderless).await;
+    pub(super) fn leaderless(self: &Arc<Nodes>) -> Leaderless {
+        let nodes = Arc::clone(self);
+        Box::pin(async move {
+            let mut standing = nodes.standing.subscribe();
+            // It cannot be over: we hold the other end.
+            let _over = standing.wait_for(|standing| standing.leaderless).await;
+        })
     }
 
     /// A connection to the leader, if there is one.

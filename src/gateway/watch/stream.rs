@@ -24,6 +24,7 @@ use crate::gateway::calls::{Cluster, REQUEST_TIMEOUT, check_size};
 use crate::gateway::errand::Errand;
 use crate::gateway::failure::{COMPACTED, NO_LEADER, cancel_reason, known};
 use crate::gateway::link::Link;
+use crate::gateway::nodes::Leaderless;
 use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::gateway::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
@@ -78,7 +79,7 @@ pub(in crate::gateway) struct Watching {
     /// The client has asked for another round meanwhile.
     progress_again: bool,
     /// When nobody leads, for clients that want to hear of it.
-    leaderless: Option<Pause>,
+    leaderless: Option<Leaderless>,
 }
 
 /// A question of how far all watches are.
@@ -120,8 +121,7 @@ impl Watching {
 
     /// Ends the stream when nobody has led for longer than elections take.
     pub(super) fn ends_without_leader(mut self) -> Watching {
-        let nodes = Arc::clone(&self.cluster.nodes);
-        self.leaderless = Some(Box::pin(async move { nodes.leaderless().await }));
+        self.leaderless = Some(self.cluster.nodes.leaderless());
         self
     }
 

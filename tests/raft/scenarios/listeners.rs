@@ -44,19 +44,25 @@ const QUIET: WatchArgs<'_> = WatchArgs {
     progress_ms: 0,
 };
 
+/// A watch that is to hear ten times a second that nothing happened: by how many bytes what it has
+/// not read grows in two seconds.
+fn told_often(nodes: &mut Nodes, nth: usize) -> impl Fn(&mut Nodes) -> usize + use<> {
+    let (_, connection) = nodes.watch_unread(nth, "k");
+    let args = WatchArgs { progress_ms: 100, ..QUIET };
+    nodes.ask_on(connection, |bytes, number| watch_request(bytes, number, &args));
+    move |nodes| {
+        let before = nodes.unread_bytes(nth, connection);
+        nodes.pass(2_000 * MS);
+        nodes.unread_bytes(nth, connection) - before
+    }
+}
+
 /// Who waits for changes and hears that there were none goes nowhere else: a server that is cut off
 /// does not know.
 #[test]
 fn a_server_without_a_leader_does_not_say_that_nothing_happened() {
     let (mut nodes, leader, [nth, other]) = Nodes::cluster();
-    let (_, connection) = nodes.watch_unread(nth, "k");
-    let args = WatchArgs { progress_ms: 100, ..QUIET };
-    nodes.ask_on(connection, |bytes, number| watch_request(bytes, number, &args));
-    let grown = |nodes: &mut Nodes| {
-        let before = nodes.unread_bytes(nth, connection);
-        nodes.pass(2_000 * MS);
-        nodes.unread_bytes(nth, connection) - before
-    };
+    let grown = told_often(&mut nodes, nth);
     assert!(grown(&mut nodes) > 100, "twenty times that all is quiet");
     nodes.cut(nth, leader);
     nodes.cut(nth, other);
@@ -72,14 +78,7 @@ fn a_server_without_a_leader_does_not_say_that_nothing_happened() {
 #[test]
 fn a_server_that_takes_no_entries_does_not_say_that_nothing_happened() {
     let (mut nodes, leader, [nth, _]) = Nodes::cluster();
-    let (_, connection) = nodes.watch_unread(nth, "k");
-    let args = WatchArgs { progress_ms: 100, ..QUIET };
-    nodes.ask_on(connection, |bytes, number| watch_request(bytes, number, &args));
-    let grown = |nodes: &mut Nodes| {
-        let before = nodes.unread_bytes(nth, connection);
-        nodes.pass(2_000 * MS);
-        nodes.unread_bytes(nth, connection) - before
-    };
+    let grown = told_often(&mut nodes, nth);
     assert!(grown(&mut nodes) > 100, "twenty times that all is quiet");
     nodes.fill_disk(nth);
     let stays =
