@@ -8,7 +8,8 @@
 //! nothing about each other. Two slices that follow each other do; which of them is first changes
 //! with every pair. What is reported is the median of the pairs' ratios, and their spread.
 //!
-//! A pair is measured again if the host took much from the machine meanwhile, or a leader changed.
+//! A pair is measured again if the host took much from the machine meanwhile; a slice, if the leader
+//! changed in it.
 
 use crate::Result;
 use crate::floor::{Floor, FloorTimes};
@@ -30,6 +31,9 @@ const ATTEMPTS: u32 = 3;
 /// A slice of whose time the host took more than this share of one core is measured again.
 const STOLEN_MAX: f64 = 0.10;
 
+/// How often that is done in a row.
+const DISTURBED_MAX: u32 = 5;
+
 /// Everybody of a group, and what they share.
 pub(crate) struct Stage<'p> {
     /// The time.
@@ -40,7 +44,7 @@ pub(crate) struct Stage<'p> {
     pub(crate) contestants: Vec<Contestant>,
     /// What the machine allows.
     pub(crate) floor: Floor,
-    /// Memory for the logs.
+    /// Memory for whoever writes.
     pub(crate) reserve: Reserve,
     /// Where directories may be made.
     pub(crate) parent: PathBuf,
@@ -59,8 +63,6 @@ pub(crate) struct Slice {
     pub(crate) rate: f64,
     /// Latencies. Microseconds.
     pub(crate) p50_us: f64,
-    /// The 99.9th percentile over the median.
-    pub(crate) tail: f64,
     /// Syncs of all servers for an operation.
     pub(crate) syncs: Option<f64>,
 }
@@ -68,12 +70,10 @@ pub(crate) struct Slice {
 impl Slice {
     fn of(used: &Use, tally: &Tally) -> Slice {
         let latency = tally.latency();
-        let us = |quantile: f64| float(latency.value_at_quantile(quantile)) / 1000.0;
         Slice {
             cpu_us: used.cpu_us(),
             rate: used.rate(),
-            p50_us: us(0.5),
-            tail: us(0.999) / us(0.5),
+            p50_us: float(latency.value_at_quantile(0.5)) / 1000.0,
             syncs: used.syncs_per_op(),
         }
     }
@@ -97,6 +97,16 @@ pub(crate) struct Measured {
     pub(crate) traced: Option<(f64, Option<f64>)>,
 }
 
+impl Measured {
+    /// The 99.9th percentile over the median, of all slices together: what is rare, as a snapshot
+    /// is, falls into a few of them.
+    fn tail(&self) -> f64 {
+        let latency = self.tally.latency();
+        let at = |quantile: f64| float(latency.value_at_quantile(quantile));
+        at(0.999) / at(0.5)
+    }
+}
+
 /// The row's system against one peer: its figure over the peer's, pair by pair.
 pub(crate) struct Against {
     /// The peer.
@@ -107,10 +117,12 @@ pub(crate) struct Against {
     pub(crate) rate: Option<Spread>,
     /// The median latency.
     pub(crate) p50: Option<Spread>,
-    /// The 99.9th percentile over the median.
-    pub(crate) tail: Option<Spread>,
-    /// Syncs for an operation.
+    /// The 99.9th percentile over the median, of all slices together.
+    pub(crate) tail: f64,
+    /// Syncs for an operation, by their own counters.
     pub(crate) syncs: Option<Spread>,
+    /// Syncs for an operation, as strace counted them.
+    pub(crate) traced: Option<f64>,
 }
 
 /// A measured row.
@@ -121,6 +133,8 @@ pub(crate) struct Outcome {
     pub(crate) of: Vec<Measured>,
     /// The ratios.
     pub(crate) against: Vec<Against>,
+    /// Whom it should have been compared with too: they are not on PATH.
+    pub(crate) missing: Vec<Who>,
     /// What the machine allows, if the row is compared with it.
     pub(crate) floor: Option<FloorTimes>,
     /// Slices that were measured again.
@@ -138,6 +152,7 @@ fn measure(stage: &mut Stage<'_>, row: &Row) -> Result<Outcome> {
     let mut race = Race {
         time: Duration::from_millis(stage.plan.row_ms / u64::from(stage.plan.slices)),
         floor: row.has_floor.then(FloorTimes::new),
+        disturbed: 0,
     };
     stage.again = 0;
     let peers: Vec<usize> = row.against.iter().filter_map(|who| place_of(stage, *who)).collect();
@@ -146,25 +161,21 @@ fn measure(stage: &mut Stage<'_>, row: &Row) -> Result<Outcome> {
     for at in std::iter::once(&own).chain(&peers) {
         entered.push(enter(stage, row, *at)?);
     }
-    let mut against = Vec::new();
-    for (peer, at) in peers.iter().enumerate() {
-        let mut pairs = Vec::new();
+    let mut pairs = Vec::new();
+    for (peer, at) in (1..).zip(&peers) {
+        let (own, peer) = (Side { at: own, entry: 0 }, Side { at: *at, entry: peer });
+        let mut of_peer = Vec::new();
         for _ in 0..stage.plan.rounds {
-            for order in [[0, peer + 1], [peer + 1, 0]] {
-                let mut pair = [None; 2];
-                for side in order {
-                    let place = if side == 0 { own } else { *at };
-                    let slice = race.slice(stage, row, place, &mut entered[side])?;
-                    pair[usize::from(side != 0)] = Some(slice);
-                }
-                pairs.extend(pair[0].zip(pair[1]));
-            }
+            let [first, second] = race.undisturbed(stage, row, [own, peer], &mut entered)?;
+            of_peer.push((first, second));
+            let [first, second] = race.undisturbed(stage, row, [peer, own], &mut entered)?;
+            of_peer.push((second, first));
         }
-        against.push(Against::of(entered[peer + 1].name.clone(), &pairs));
+        pairs.push(of_peer);
     }
     if peers.is_empty() {
         for _ in 0..stage.plan.slices {
-            race.slice(stage, row, own, &mut entered[0])?;
+            race.undisturbed(stage, row, [Side { at: own, entry: 0 }], &mut entered)?;
         }
     }
     if let Some(times) = &mut race.floor {
@@ -174,9 +185,24 @@ fn measure(stage: &mut Stage<'_>, row: &Row) -> Result<Outcome> {
     if stage.may_trace && is_traced && !peers.is_empty() {
         for (entry, at) in entered.iter_mut().zip(std::iter::once(&own).chain(&peers)) {
             entry.traced = traced(stage, row, *at, race.time)?;
+            must_sync(entry)?;
         }
     }
-    Ok(Outcome { row: row.clone(), of: entered, against, floor: race.floor, again: stage.again })
+    let peers = entered[1..].iter().zip(&pairs);
+    let against = peers.map(|(peer, pairs)| Against::of(&entered[0], peer, pairs)).collect();
+    let missing = row.against.iter().filter(|who| place_of(stage, **who).is_none());
+    let (missing, again) = (missing.copied().collect(), stage.again);
+    Ok(Outcome { row: row.clone(), of: entered, against, missing, floor: race.floor, again })
+}
+
+/// Whoever promises a sync before the answer must have been seen at it: else nothing is compared.
+fn must_sync(entry: &Measured) -> Result<()> {
+    match entry.traced {
+        Some((traced, _)) if entry.who.syncs() && traced == 0.0 => {
+            Err(format!("{} did not sync once under strace", entry.name).into())
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn place_of(stage: &Stage<'_>, who: Who) -> Option<usize> {
@@ -223,7 +249,6 @@ fn peak(stage: &mut Stage<'_>, workload: Workload, at: usize) -> Result<u64> {
     let time = Duration::from_millis(stage.plan.row_ms / u64::from(stage.plan.slices));
     let mut rates = Vec::new();
     for _ in 0..3 {
-        stage.reserve.free_for(time * 5 / 4)?;
         let (used, _) = slice(stage, at, load, time)?;
         rates.push(used.rate());
     }
@@ -236,6 +261,9 @@ fn peak(stage: &mut Stage<'_>, workload: Workload, at: usize) -> Result<u64> {
 fn slice(stage: &mut Stage<'_>, at: usize, load: Load, time: Duration) -> Result<(Use, Tally)> {
     let mut attempts = 1;
     loop {
+        if load.workload.writes() {
+            stage.reserve.free_for(time * 5 / 4)?;
+        }
         match measure::slice(stage.clock, &mut stage.contestants[at], load, time) {
             Err(error) if is_leader_lost(&error) && attempts < ATTEMPTS => {
                 attempts += 1;
@@ -246,40 +274,73 @@ fn slice(stage: &mut Stage<'_>, at: usize, load: Load, time: Duration) -> Result
     }
 }
 
+/// One of a pair: its place among the contestants, and its line of the row.
+#[derive(Clone, Copy)]
+struct Side {
+    at: usize,
+    entry: usize,
+}
+
+/// A slice that may be in a row.
+struct Taken {
+    used: Use,
+    tally: Tally,
+}
+
+impl Taken {
+    fn is_disturbed(&self) -> bool {
+        let Use { machine, elapsed_ns, .. } = &self.used;
+        float(machine.stolen_ns) / float((*elapsed_ns).max(1)) > STOLEN_MAX
+    }
+
+    /// It is in the row.
+    fn enter(self, entry: &mut Measured) -> Slice {
+        let slice = Slice::of(&self.used, &self.tally);
+        entry.slices.push(slice);
+        entry.used.add(&self.used);
+        entry.tally.merge(&self.tally);
+        slice
+    }
+}
+
 /// What the slices of a row share.
 struct Race {
     time: Duration,
     floor: Option<FloorTimes>,
+    /// How often the host made us measure again.
+    disturbed: u32,
 }
 
 impl Race {
-    /// Measures a slice, again if the host disturbed it, and adds it to its line.
-    fn slice(
+    /// Measures slices that belong together, all of them again if the host disturbed one, and adds
+    /// them to their lines.
+    fn undisturbed<const N: usize>(
         &mut self,
         stage: &mut Stage<'_>,
         row: &Row,
-        at: usize,
-        entry: &mut Measured,
-    ) -> Result<Slice> {
+        sides: [Side; N],
+        entered: &mut [Measured],
+    ) -> Result<[Slice; N]> {
         loop {
-            if let Some(times) = &mut self.floor {
-                stage.floor.sample(times)?;
+            let mut taken = Vec::with_capacity(N);
+            for side in sides {
+                if let Some(times) = &mut self.floor {
+                    stage.floor.sample(times)?;
+                }
+                let load = load_of(row, entered[side.entry].asked_per_s);
+                let (used, tally) = slice(stage, side.at, load, self.time)?;
+                taken.push(Taken { used, tally });
             }
-            if row.workload.writes() && entry.who == Who::Raftd {
-                stage.reserve.free_for(self.time * 5 / 4)?;
-            }
-            let load = load_of(row, entry.asked_per_s);
-            let (used, tally) = slice(stage, at, load, self.time)?;
-            let stolen = float(used.machine.stolen_ns) / float(used.elapsed_ns.max(1));
-            if stolen > STOLEN_MAX && stage.again < stage.plan.slices {
-                stage.again += 1;
+            if taken.iter().any(Taken::is_disturbed) && self.disturbed < DISTURBED_MAX {
+                self.disturbed += 1;
+                stage.again += u32::try_from(N)?;
                 continue;
             }
-            let slice = Slice::of(&used, &tally);
-            entry.slices.push(slice);
-            entry.used.add(&used);
-            entry.tally.merge(&tally);
-            return Ok(slice);
+            let mut taken = taken.into_iter();
+            return Ok(sides.map(|side| {
+                let taken = taken.next().expect("one for each side");
+                taken.enter(&mut entered[side.entry])
+            }));
         }
     }
 }
@@ -309,18 +370,19 @@ fn traced(
 }
 
 impl Against {
-    fn of(name: String, pairs: &[(Slice, Slice)]) -> Against {
+    fn of(own: &Measured, peer: &Measured, pairs: &[(Slice, Slice)]) -> Against {
         let ratios = |figure: fn(&Slice) -> f64| {
             Spread::of(pairs.iter().map(|(own, peer)| figure(own) / figure(peer)))
         };
         let syncs = pairs.iter().filter_map(|(own, peer)| Some(own.syncs? / peer.syncs?));
         Against {
-            name,
+            name: peer.name.clone(),
             cpu: ratios(|slice| slice.cpu_us),
             rate: ratios(|slice| slice.rate),
             p50: ratios(|slice| slice.p50_us),
-            tail: ratios(|slice| slice.tail),
+            tail: own.tail() / peer.tail(),
             syncs: Spread::of(syncs),
+            traced: own.traced.zip(peer.traced).map(|((own, _), (peer, _))| own / peer),
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn measure(
     for who in group.whos().into_iter().filter(|who| facts.peers.has(*who)) {
         contestants.push(start(clock, group, facts.peers.name(who), who)?);
     }
-    let reserve = Reserve::hold(plan, group)?;
+    let reserve = Reserve::make()?;
     rest(group, &mut floor, rested_ns)?;
     let may_trace = facts.may_trace;
     let mut stage = Stage { clock, plan, contestants, floor, reserve, parent, may_trace, again: 0 };

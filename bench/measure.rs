@@ -199,8 +199,9 @@ pub(crate) fn beside<T>(
     })
 }
 
-/// One slice: warms up for a quarter of `time`, then measures for `time`. The servers' own counters
-/// are asked outside the time whose CPU is counted.
+/// One slice: warms up for a quarter of `time` from the moment when as much was answered as may be
+/// in flight, then measures for `time`. The servers' own counters are asked outside the time whose
+/// CPU is counted.
 pub(crate) fn slice(
     clock: Clock,
     side: &mut Contestant,
@@ -211,8 +212,14 @@ pub(crate) fn slice(
     let door = side.system.door(leader);
     let nothing = empty_ledger(&side.ledger);
     let mut ledger = std::mem::replace(&mut side.ledger, nothing);
+    let in_flight = u64::try_from(load.shape.connections * load.shape.depth)?;
+    let at_first = match load.pace {
+        Pace::Closed => in_flight,
+        Pace::Open { .. } => 1,
+    };
     let done = beside(clock, &door, load, &mut ledger, |signals, ending| {
-        watch(clock, side, leader, signals, ending, time)
+        let times = Times { at_first, measured: time };
+        watch(clock, side, leader, signals, ending, times)
     });
     if done.is_err() {
         // What was in flight may have been done.
@@ -228,14 +235,31 @@ fn empty_ledger(ledger: &Ledger) -> Ledger {
     Ledger::new(ledger.layout().clone(), 0)
 }
 
+/// When to measure.
+struct Times {
+    /// How many answers must have come before the warming up begins.
+    at_first: u64,
+    /// How long is measured.
+    measured: Duration,
+}
+
+/// Between two looks at whether the first answers have come.
+const STEP: Duration = Duration::from_millis(2);
+
 fn watch(
     clock: Clock,
     side: &mut Contestant,
     leader: usize,
     signals: &Signals,
     ending: &Ending,
-    time: Duration,
+    times: Times,
 ) -> Result<Option<Use>> {
+    let time = times.measured;
+    while signals.done() < times.at_first {
+        if !ending.is_later_than(STEP) {
+            return Ok(None);
+        }
+    }
     if !ending.is_later_than(time / 4) {
         return Ok(None);
     }

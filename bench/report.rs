@@ -6,7 +6,7 @@ use crate::measure::Use;
 use crate::parts::Figures;
 use crate::proc::{Machine, Threads};
 use crate::rows::{Group, Medium};
-use crate::stats::{Spread, significant};
+use crate::stats::{Ratio, Spread, significant};
 use crate::systems::Found;
 use raftd::client::load::{Histogram, Kind, float};
 use serde_json::{Value, json};
@@ -144,6 +144,9 @@ pub(crate) fn lines(group: &Group, outcome: &Outcome, figures: &Figures) -> Stri
             own.name
         );
     }
+    for who in &outcome.missing {
+        let _infallible = write!(text, "\n    not on PATH, so not compared: {}", who.program());
+    }
     if outcome.again > 0 {
         let _infallible = write!(text, "\n    slices measured again: {}", outcome.again);
     }
@@ -196,14 +199,19 @@ fn ratios(against: &Against) -> String {
         ("CPU", &against.cpu),
         ("ops/s", &against.rate),
         ("p50", &against.p50),
-        ("p99.9/p50", &against.tail),
         ("syncs/op", &against.syncs),
     ];
     let parts = figures.iter().filter_map(|(name, spread)| {
         spread.as_ref().map(|spread| format!("{name} {}", spread.ratio()))
     });
     let pairs = against.cpu.map_or(0, |spread| spread.count);
-    let parts: Vec<String> = parts.collect();
+    let mut parts: Vec<String> = parts.collect();
+    if against.tail.is_finite() {
+        parts.push(format!("p99.9/p50 of all slices {}", Ratio(against.tail)));
+    }
+    if let Some(traced) = against.traced {
+        parts.push(format!("syncs/op by strace {}", Ratio(traced)));
+    }
     format!("against {}, {pairs} pairs: {}", against.name, parts.join(" · "))
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn row(group: &Group, outcome: &Outcome, figures: &Figures) -> Value 
         "ratios": against,
         "floor": outcome.floor.as_ref().map(|floor| floor_of(&outcome.of[0], floor)),
         "parts_ns": figures.of_row(group, &outcome.row).map(|(ns, _)| ns),
+        "not_compared_with": outcome.missing.iter().map(|who| who.program()).collect::<Vec<_>>(),
         "slices_measured_again": outcome.again,
     })
 }
@@ -104,8 +105,9 @@ fn ratios(against: &Against) -> Value {
         "server_cpu_per_op": spread(&against.cpu),
         "ops_per_s": spread(&against.rate),
         "p50": spread(&against.p50),
-        "p99_9_over_p50": spread(&against.tail),
+        "p99_9_over_p50": against.tail.is_finite().then_some(against.tail),
         "syncs_per_op": spread(&against.syncs),
+        "syncs_per_put_strace": against.traced,
     })
 }
 

@@ -36,6 +36,24 @@ pub(crate) enum Who {
 }
 
 impl Who {
+    /// The program it runs.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Who::Raftd => "raftd",
+            Who::Gateway => "raftd-gateway",
+            Who::Etcd => "etcd",
+            Who::RedisAlways | Who::RedisNo => "redis-server",
+        }
+    }
+
+    /// Whether it promises that what it answers has been synced.
+    pub(crate) fn syncs(self) -> bool {
+        match self {
+            Who::Raftd | Who::Gateway | Who::Etcd | Who::RedisAlways => true,
+            Who::RedisNo => false,
+        }
+    }
+
     /// Whether answers carry revisions, by which a read of everything can be judged exactly.
     pub(crate) fn has_revisions(self) -> bool {
         match self {
@@ -87,7 +105,7 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let say = |name: &str, found: &Option<String>| match found {
             Some(version) => format!("{name} {version}"),
-            None => format!("no {name} on PATH, its rows are left out"),
+            None => format!("no {name} on PATH, nothing is compared with it"),
         };
         write!(f, "{} · {}", say("etcd", &self.etcd), say("redis-server", &self.redis))
     }
