@@ -18,14 +18,15 @@ use std::time::Duration;
 /// How long the disk may take to recover from the filling before the first row.
 const REST: Duration = Duration::from_secs(20);
 
-/// Measures a group, and prints it.
+/// Measures a group, and prints it. What was measured is in `outcomes`, also if it fails.
 pub(crate) fn measure(
     clock: Clock,
     plan: &Plan,
     group: &Group,
     facts: &Facts,
     figures: &Figures,
-) -> Result<Vec<Outcome>> {
+    outcomes: &mut Vec<Outcome>,
+) -> Result<()> {
     let parent = directory_of(group.medium);
     let mut floor = Floor::prepare(clock, &parent)?;
     let rested_ns = floor.sync_p50_ns()?;
@@ -37,7 +38,6 @@ pub(crate) fn measure(
     rest(group, &mut floor, rested_ns)?;
     let may_trace = facts.may_trace;
     let mut stage = Stage { clock, plan, contestants, floor, reserve, parent, may_trace, again: 0 };
-    let mut outcomes = Vec::new();
     for row in &group.rows {
         let outcome = contest::row(&mut stage, row)?;
         say(&report::lines(group, &outcome, figures))?;
@@ -46,7 +46,7 @@ pub(crate) fn measure(
     for side in &mut stage.contestants {
         check(clock, side)?;
     }
-    Ok(outcomes)
+    Ok(())
 }
 
 /// Starts a system and puts every key.
@@ -54,9 +54,10 @@ pub(crate) fn start(clock: Clock, group: &Group, name: String, who: Who) -> Resu
     let parent = directory_of(group.medium);
     let system = System::start(who, &parent, group.nodes)?;
     let layout = Layout::new(b"key-", 16, group.value_bytes).ok_or("values are too small")?;
-    let ledger = Ledger::new(layout, group.keys);
+    let ledger = Ledger::new(layout, group.keys_of(who));
     let device = Device::below(&parent)?;
-    let mut side = Contestant { name, who, system, ledger, device, peaks: Vec::new() };
+    let peaks = Vec::new();
+    let mut side = Contestant { name, who, crowd: None, system, ledger, device, peaks };
     let filled = measure::every_key(clock, &mut side, Work::Fill)?;
     if filled.refusals() > 0 {
         return Err(format!("{}: while filling: {:?}", side.name, filled.errors).into());
@@ -65,7 +66,10 @@ pub(crate) fn start(clock: Clock, group: &Group, name: String, who: Who) -> Resu
     for pid in side.system.pids() {
         resident += proc::resident_bytes(pid)?;
     }
-    let (keys, bytes) = (group.keys, group.value_bytes);
+    if who == Who::Crowded {
+        side.crowd = Some(side.system.gather_crowd()?);
+    }
+    let (keys, bytes) = (side.ledger.keys(), group.value_bytes);
     let each = float(resident) / 1e6 / f64::from(u32::try_from(side.system.pids().len())?);
     say(&format!(
         "    {}: {keys} keys with values of {bytes} bytes put; {each:.0} MB resident a server",

@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::measure::{self, Contestant, Ending, Load};
 use crate::rows::Medium;
-use crate::stats::{Spread, significant};
+use crate::stats::{Ratio, Spread, significant};
 use crate::systems::{Cluster, System};
 use raftd::client::Clock;
 use raftd::client::load::{Mix, OnFailure, Pace, Shape, Signals, Tally, Workload, float};
@@ -109,10 +109,12 @@ pub(crate) fn measure(clock: Clock, side: &mut Contestant, kill: Kill) -> Result
             outages.sort_by(f64::total_cmp);
             let spread = Spread::of(outages.iter().copied()).ok_or("no kill was seen")?;
             let said = format!(
-                "{name}: the longest wait of each, p50 {} ms, max {} ms; the longest election \
-                 timeout is {ELECTION_MS_MAX:.0} ms",
+                "{name}: the longest wait of each, p50 {} ms, max {} ms: {} and {} of the longest \
+                 election timeout",
                 significant(spread.median),
                 significant(spread.most),
+                Ratio(spread.median / ELECTION_MS_MAX),
+                Ratio(spread.most / ELECTION_MS_MAX),
             );
             Ok((Seen::Outages(outages), said))
         }

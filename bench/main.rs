@@ -13,8 +13,10 @@
 //! | `parts/` | what each piece of an operation costs by itself |
 //! | `floor`, `proc`, `strace`, `memory` | what the machine allows, and what it counts |
 //! | `stats`, `report`, `results` | medians and ratios, for people and for machines |
+//! | `compare` | whether two runs agree |
 //! | `model`, `plots`, `plot/` | what should be by counting; pictures |
 
+mod compare;
 mod contest;
 mod floor;
 mod group;
@@ -60,6 +62,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match Plan::parse(&args) {
         Ok(Asked::Print(text)) => say(&text),
+        Ok(Asked::Compare(first, second)) => {
+            compare::runs(&disk_directory(), &first, &second).and_then(|text| say(&text))
+        }
         Ok(Asked::Measure(plan)) => measure_all(&plan),
         Err(error) => Err(error),
     };
@@ -108,9 +113,9 @@ fn measure_all(plan: &Plan) -> Result<()> {
     let bench = Bench { clock: Clock::start(), plan, facts: facts(plan)?, directory };
     say(&bench.facts.text())?;
     let figures = bench.parts()?;
-    bench.rows(&figures)?;
-    bench.kills()?;
-    bench.recoveries()
+    // Each for itself: what went wrong in one is said at the end, and the others are measured.
+    let done = [bench.rows(&figures), bench.kills(), bench.recoveries()];
+    done.into_iter().collect()
 }
 
 fn facts(plan: &Plan) -> Result<Facts> {
@@ -161,18 +166,30 @@ impl Bench<'_> {
         }
         say(&report::head())?;
         let (mut rows, mut outcomes) = (Vec::new(), Vec::new());
+        let mut failed = Vec::new();
         for group in groups {
-            for outcome in group::measure(self.clock, self.plan, group, &self.facts, figures)? {
+            let mut found = Vec::new();
+            let measured =
+                group::measure(self.clock, self.plan, group, &self.facts, figures, &mut found);
+            if let Err(error) = measured {
+                // The others may go well: what is missing is said at the end.
+                let story = whole_story(&*error);
+                say(&format!("    FAILED: {story}"))?;
+                failed.push(story);
+            }
+            for outcome in found {
                 rows.push(results::row(group, &outcome, figures));
                 outcomes.push((group.clone(), outcome));
             }
             // After every group, so that a run that is cut short leaves what it has.
-            results::write(&self.directory, "result", &self.facts, &Value::from(rows.clone()))?;
+            let so_far = Value::from(rows.clone());
+            results::write(&self.directory, &self.plan.name, &self.facts, &so_far)?;
         }
         for file in plots::of_rows(&self.directory, &outcomes, &Model::new(figures))? {
             say(&format!("drawn in {}", file.display()))?;
         }
-        self.write("result", &Value::from(rows))
+        self.write(&self.plan.name, &Value::from(rows))?;
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ").into()) }
     }
 
     fn kills(&self) -> Result<()> {

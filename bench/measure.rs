@@ -2,11 +2,11 @@
 
 use crate::Result;
 use crate::proc::{self, Device, MachineCpu, Threads};
-use crate::systems::{Counters, Door, System, Who};
-use raftd::client::Clock;
+use crate::systems::{Crowd, Door, System, Who};
 use raftd::client::load::{
     Ledger, OnFailure, Pace, Script, Shape, Signals, Tally, Timeline, Work, Workload, float,
 };
+use raftd::client::{Clock, Deadline};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub(crate) struct Contestant {
     pub(crate) name: String,
     /// Who it is.
     pub(crate) who: Who,
+    /// Who else is there.
+    pub(crate) crowd: Option<Crowd>,
     /// Its servers.
     pub(crate) system: System,
     /// What it acknowledged.
@@ -72,6 +74,8 @@ pub(crate) struct Use {
     pub(crate) written: u64,
     /// Elections.
     pub(crate) terms: u64,
+    /// Slices in which a server's snapshot came into force.
+    pub(crate) snapshots: u64,
 }
 
 impl Use {
@@ -108,6 +112,7 @@ impl Use {
         self.sync_ops += other.sync_ops;
         self.written += other.written;
         self.terms += other.terms;
+        self.snapshots += other.snapshots;
     }
 
     /// CPU of all servers. Nanoseconds.
@@ -245,6 +250,7 @@ struct Times {
 
 /// Between two looks at whether the first answers have come.
 const STEP: Duration = Duration::from_millis(2);
+const FIRST_ANSWERS: Duration = Duration::from_secs(30);
 
 fn watch(
     clock: Clock,
@@ -255,7 +261,11 @@ fn watch(
     times: Times,
 ) -> Result<Option<Use>> {
     let time = times.measured;
+    let deadline = Deadline::after(FIRST_ANSWERS);
     while signals.done() < times.at_first {
+        if deadline.has_passed() {
+            return Err("the first requests were not answered in 30 s".into());
+        }
         if !ending.is_later_than(STEP) {
             return Ok(None);
         }
@@ -272,11 +282,12 @@ fn watch(
     let after = Look::take(clock, side, signals)?;
     let last = (side.system.counters()?, signals.done());
     let mut used = Use::between(&before, &after, leader);
-    let (Counters { syncs: then, term }, done_then) = first;
-    let (Counters { syncs: now, term: term_now }, done_now) = last;
-    used.syncs = now.zip(then).map(|(now, then)| now.saturating_sub(then));
+    let (then, done_then) = first;
+    let (now, done_now) = last;
+    used.syncs = now.syncs.zip(then.syncs).map(|(now, then)| now.saturating_sub(then));
     used.sync_ops = done_now - done_then;
-    used.terms = term_now.saturating_sub(term);
+    used.terms = now.term.saturating_sub(then.term);
+    used.snapshots = u64::from(now.snapshots > then.snapshots);
     Ok(Some(used))
 }
 

@@ -14,6 +14,8 @@ pub(crate) enum Asked {
     Measure(Plan),
     /// This text.
     Print(String),
+    /// Whether the runs of these names agree.
+    Compare(String, String),
 }
 
 /// What to measure, and for how long.
@@ -27,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) slices: u32,
     /// How often two systems are measured in turns, A B B A.
     pub(crate) rounds: u32,
+    /// What the file of the rows is called.
+    pub(crate) name: String,
 }
 
 /// Everything that can be measured, or what was chosen of it.
@@ -87,6 +91,13 @@ fn flags() -> getopts::Options {
     );
     flags.optopt("", "seconds", "measured seconds a row (default 2, full 5)", "N");
     flags.optopt("", "rounds", "rounds of A B B A with each peer (default 3, full 5)", "N");
+    flags.optopt("", "name", "write the rows to NAME.json (default result)", "NAME");
+    flags.optmulti(
+        "",
+        "compare",
+        "measure nothing, and say how far the ratios of two runs agree: twice, with their names",
+        "NAME",
+    );
     flags.optflag(
         "",
         "list",
@@ -106,6 +117,11 @@ impl Plan {
             let brief = "Usage: cargo bench -- [options] [TEXT, as --only]";
             return Ok(Asked::Print(flags.usage(brief)));
         }
+        match &matches.opt_strs("compare")[..] {
+            [] => {}
+            [first, second] => return Ok(Asked::Compare(first.clone(), second.clone())),
+            [_] | [_, _, _, ..] => return Err("--compare is given twice, with two names".into()),
+        }
         let full = matches.opt_present("full");
         let row_ms = milliseconds(matches.opt_str("seconds"), full)?;
         let rounds = match matches.opt_str("rounds") {
@@ -121,7 +137,12 @@ impl Plan {
         if matches.opt_present("list") {
             return Ok(Asked::Print(catalogue.names().join("\n")));
         }
-        Ok(Asked::Measure(Plan { catalogue, row_ms, slices: 5, rounds }))
+        let name = matches.opt_str("name").unwrap_or_else(|| "result".to_owned());
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return Err(format!("--name takes letters, digits and -, not {name:?}").into());
+        }
+        Ok(Asked::Measure(Plan { catalogue, row_ms, slices: 5, rounds, name }))
     }
 }
 

@@ -269,6 +269,10 @@ fn notes(measured: &Measured) -> Vec<String> {
     if used.terms > 0 {
         notes.push(format!("{name}: elections during the row: {}", used.terms));
     }
+    if used.snapshots > 0 {
+        let (with, slices) = (used.snapshots, measured.slices.len());
+        notes.push(format!("{name}: a snapshot came into force in {with} of {slices} slices"));
+    }
     if tally.wrong > 0 {
         notes.push(format!("{name}: WRONG ANSWERS: {}", tally.wrong));
     }

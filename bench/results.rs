@@ -83,6 +83,7 @@ fn system(group: &Group, measured: &Measured) -> Value {
         "written_bytes_per_op": (group.medium == Medium::Disk).then(|| per_op(used.written)),
         "written_mb_per_s": float(used.written) * 1e3 / float(used.elapsed_ns.max(1)),
         "elections": used.terms,
+        "slices_with_a_snapshot": used.snapshots,
         "errors": tally.errors,
         "wrong_answers": tally.wrong,
     })

@@ -112,10 +112,17 @@ impl Group {
         whos.dedup();
         whos
     }
+
+    /// How many keys are put to this one.
+    pub(crate) fn keys_of(&self, who: Who) -> u32 {
+        if who == Who::Few { KEYS.min(self.keys) } else { self.keys }
+    }
 }
 
 const KEYS: u32 = 100_000;
 const MORE_KEYS: u32 = 1_000_000;
+const MOST_KEYS: u32 = 10_000_000;
+const MOST_KEYS_VALUE_BYTES: usize = 64;
 const VALUE_BYTES: usize = 256;
 
 /// Where an open loop waits: enough places that a server, not a lack of them, holds requests up.
@@ -126,6 +133,8 @@ pub(crate) fn groups(full: bool) -> Vec<Group> {
     let mut groups = vec![disk(full), memory(full)];
     if full {
         groups.push(more_keys());
+        groups.push(most_keys());
+        groups.extend(beside());
         groups.extend([100, 1000].map(ycsb));
         groups.extend(scaling());
     }
@@ -213,6 +222,31 @@ fn more_keys() -> Group {
         open(&group, 50, &[Who::Etcd]),
     ];
     group
+}
+
+/// What a put costs on ten million keys, over what it costs on few.
+fn most_keys() -> Group {
+    let mut group = group(Medium::Disk, MOST_KEYS, MOST_KEYS_VALUE_BYTES);
+    let row = closed(&group, Mix::PUTS, (100, 10), &[Who::Few]);
+    let name = format!("{} of {MOST_KEYS_VALUE_BYTES} B", row.name);
+    group.rows = vec![Row { name, ..row }];
+    group
+}
+
+/// More servers, and servers that have more to look after, over three that do not.
+fn beside() -> Vec<Group> {
+    let said = [
+        (Who::Wide(5), "on 5 servers"),
+        (Who::Wide(7), "on 7 servers"),
+        (Who::Crowded, "in a crowd"),
+    ];
+    let group = |(who, how): (Who, &str)| {
+        let mut group = group(Medium::Memory, KEYS, VALUE_BYTES);
+        let row = closed(&group, Mix::PUTS, (100, 10), &[Who::Raftd]);
+        group.rows = vec![Row { name: format!("{} {how}", row.name), who, ..row }];
+        group
+    };
+    said.map(group).into()
 }
 
 /// YCSB's six core workloads, with records of one field.

@@ -1,6 +1,7 @@
 //! Those who are compared: raftd, raftd behind its gateway, and whoever else is found on PATH.
 
 mod cluster;
+mod crowd;
 mod etcd;
 mod grpc;
 mod process;
@@ -19,12 +20,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 pub(crate) use cluster::Cluster;
+pub(crate) use crowd::Crowd;
 
 /// Who is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Who {
     /// raftd, by its own protocol.
     Raftd,
+    /// raftd with so many servers, whatever its group has.
+    Wide(usize),
+    /// raftd with a hundred thousand keys, however many its group has.
+    Few,
+    /// raftd among a crowd that asks nothing.
+    Crowded,
     /// raftd behind its gateway, by etcd's.
     Gateway,
     /// etcd.
@@ -39,7 +47,7 @@ impl Who {
     /// The program it runs.
     pub(crate) fn program(self) -> &'static str {
         match self {
-            Who::Raftd => "raftd",
+            Who::Raftd | Who::Wide(_) | Who::Few | Who::Crowded => "raftd",
             Who::Gateway => "raftd-gateway",
             Who::Etcd => "etcd",
             Who::RedisAlways | Who::RedisNo => "redis-server",
@@ -49,7 +57,8 @@ impl Who {
     /// Whether it promises that what it answers has been synced.
     pub(crate) fn syncs(self) -> bool {
         match self {
-            Who::Raftd | Who::Gateway | Who::Etcd | Who::RedisAlways => true,
+            Who::Raftd | Who::Wide(_) | Who::Few | Who::Crowded => true,
+            Who::Gateway | Who::Etcd | Who::RedisAlways => true,
             Who::RedisNo => false,
         }
     }
@@ -57,7 +66,8 @@ impl Who {
     /// Whether answers carry revisions, by which a read of everything can be judged exactly.
     pub(crate) fn has_revisions(self) -> bool {
         match self {
-            Who::Raftd | Who::Gateway | Who::Etcd => true,
+            Who::Raftd | Who::Wide(_) | Who::Few | Who::Crowded => true,
+            Who::Gateway | Who::Etcd => true,
             Who::RedisAlways | Who::RedisNo => false,
         }
     }
@@ -82,7 +92,7 @@ impl Found {
     /// Whether it can be measured.
     pub(crate) fn has(&self, who: Who) -> bool {
         match who {
-            Who::Raftd | Who::Gateway => true,
+            Who::Raftd | Who::Wide(_) | Who::Few | Who::Crowded | Who::Gateway => true,
             Who::Etcd => self.etcd.is_some(),
             Who::RedisAlways | Who::RedisNo => self.redis.is_some(),
         }
@@ -93,6 +103,9 @@ impl Found {
         let version = |found: &Option<String>| found.clone().unwrap_or_default();
         match who {
             Who::Raftd => "raftd".to_owned(),
+            Who::Wide(nodes) => format!("raftd, {nodes} servers"),
+            Who::Few => "raftd, 100k keys".to_owned(),
+            Who::Crowded => "raftd among a crowd".to_owned(),
             Who::Gateway => "raftd + gateway".to_owned(),
             Who::Etcd => format!("etcd {}", version(&self.etcd)),
             Who::RedisAlways => format!("redis {} always", version(&self.redis)),
@@ -126,6 +139,8 @@ pub(crate) struct Counters {
     pub(crate) syncs: Option<u64>,
     /// Its term, which counts elections.
     pub(crate) term: u64,
+    /// Up to where its servers' snapshots reach, added up; 0: it does not say.
+    pub(crate) snapshots: u64,
 }
 
 /// Servers that run.
@@ -146,7 +161,10 @@ impl System {
     pub(crate) fn start(who: Who, parent: &Path, nodes: usize) -> Result<System> {
         let directory = |name: &str| Scratch::make(parent, name);
         Ok(match who {
-            Who::Raftd => System::Raftd(Cluster::start(directory("raftd")?, nodes, &[])?),
+            Who::Raftd | Who::Few | Who::Crowded => {
+                System::Raftd(Cluster::start(directory("raftd")?, nodes, &[])?)
+            }
+            Who::Wide(nodes) => System::Raftd(Cluster::start(directory("raftd")?, nodes, &[])?),
             Who::Gateway => System::Gateway(Gateway::start(directory("gateway")?, nodes)?),
             Who::Etcd => System::Etcd(Etcd::start(directory("etcd")?, nodes)?),
             Who::RedisAlways => System::Redis(Redis::start(directory("redis")?, "always")?),
@@ -185,11 +203,12 @@ impl System {
                 let statuses = cluster.statuses()?;
                 let syncs = statuses.iter().map(|status| status.syncs).sum();
                 let term = statuses.iter().map(|status| status.term.get()).max();
-                Ok(Counters { syncs: Some(syncs), term: term.unwrap_or_default() })
+                let snapshots = statuses.iter().map(|status| status.snapshot_index.get()).sum();
+                Ok(Counters { syncs: Some(syncs), term: term.unwrap_or_default(), snapshots })
             }
             System::Etcd(etcd) => {
                 let (syncs, term) = etcd.counters()?;
-                Ok(Counters { syncs: Some(syncs), term })
+                Ok(Counters { syncs: Some(syncs), term, snapshots: 0 })
             }
             System::Redis(_) => Ok(Counters::default()),
         }
@@ -210,6 +229,16 @@ impl System {
         match self {
             System::Gateway(gateway) => Door::Raftd(gateway.cluster.target(leader)),
             System::Raftd(_) | System::Etcd(_) | System::Redis(_) => self.door(leader),
+        }
+    }
+
+    /// Those who come to it and ask nothing.
+    pub(crate) fn gather_crowd(&mut self) -> Result<Crowd> {
+        match self {
+            System::Raftd(cluster) => Crowd::gather(cluster),
+            System::Gateway(_) | System::Etcd(_) | System::Redis(_) => {
+                Err("crowds come to raftd alone".into())
+            }
         }
     }
 
