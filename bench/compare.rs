@@ -21,14 +21,17 @@ pub(crate) fn runs(directory: &Path, first: &str, second: &str) -> Result<String
     let [one, other] = [first, second].map(|name| read(directory, name));
     let (one, other) = (one?, other?);
     let mut text = format!("ratios to the peers, {first} and {second}; apart by more than 15 %: !");
-    let mut apart = 0;
-    for row in rows(&one).filter(|row| row["in_flight"].as_u64() >= Some(IN_FLIGHT_LEAST)) {
+    let (mut compared, mut apart) = (0_u32, 0_u32);
+    for row in rows(&one).filter(|row| is_crowded(row)) {
         let Some(again) = rows(&other).find(|it| it["name"] == row["name"]) else { continue };
-        for (peer, against) in list(&row["ratios"]).zip(list(&again["ratios"])) {
+        for peer in list(&row["ratios"]) {
+            let same = list(&again["ratios"]).find(|it| it["against"] == peer["against"]);
+            let Some(against) = same else { continue };
             for (key, said) in RATIOS {
                 let medians = [peer, against].map(|it| it[key]["median"].as_f64());
                 let [Some(first), Some(second)] = medians else { continue };
                 let difference = (second / first - 1.0).abs();
+                compared += 1;
                 apart += u32::from(difference > AGREE);
                 let mark = if difference > AGREE { "!" } else { " " };
                 let name = row["name"].as_str().unwrap_or_default();
@@ -37,13 +40,20 @@ pub(crate) fn runs(directory: &Path, first: &str, second: &str) -> Result<String
                 let percent = difference * 100.0;
                 let _infallible = write!(
                     text,
-                    "\n{mark} {name:<32} {peer:<20} {said:<6} {first:>8} {second:>8} {percent:>5.1} %"
+                    "\n{mark} {name:<32} {peer:<20} {said:<6} {first:>8} {second:>8} \
+                     {percent:>5.1} %"
                 );
             }
         }
     }
-    let _infallible = write!(text, "\n{apart} apart");
+    let _infallible = write!(text, "\n{apart} of {compared} apart");
     Ok(text)
+}
+
+/// Whether a row is a closed loop with many requests in flight.
+fn is_crowded(row: &Value) -> bool {
+    let is_closed = list(&row["systems"]).all(|system| system["asked_per_s"].is_null());
+    is_closed && row["in_flight"].as_u64() >= Some(IN_FLIGHT_LEAST)
 }
 
 fn read(directory: &Path, name: &str) -> Result<Value> {

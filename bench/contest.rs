@@ -8,8 +8,8 @@
 //! nothing about each other. Two slices that follow each other do; which of them is first changes
 //! with every pair. What is reported is the median of the pairs' ratios, and their spread.
 //!
-//! A pair is measured again if the host took much from the machine meanwhile; a slice, if the leader
-//! changed in it.
+//! A pair is measured again if the host took much from the machine meanwhile; a slice, if the
+//! leader changed in it.
 
 use crate::Result;
 use crate::floor::{Floor, FloorTimes};
@@ -184,7 +184,11 @@ fn measure(stage: &mut Stage<'_>, row: &Row) -> Result<Outcome> {
     let is_traced = row.workload == Workload::even(Mix::PUTS) && row.pace == RowPace::Closed;
     if stage.may_trace && is_traced && !peers.is_empty() {
         for (entry, at) in entered.iter_mut().zip(std::iter::once(&own).chain(&peers)) {
-            entry.traced = traced(stage, row, *at, race.time)?;
+            entry.traced = match traced(stage, row, *at, race.time) {
+                // strace makes a system slow: its leader may be lost again and again.
+                Err(error) if is_leader_lost(&error) => None,
+                traced => traced?,
+            };
             must_sync(entry)?;
         }
     }
@@ -209,8 +213,8 @@ fn place_of(stage: &Stage<'_>, who: Who) -> Option<usize> {
     stage.contestants.iter().position(|side| side.who == who)
 }
 
-/// A system's line of the row, still empty. Not measured: until histories are full and buffers have
-/// grown, a put costs more.
+/// A system's line of the row, still empty, behind a slice that is not in it: until histories are
+/// full and buffers have grown, a put costs more.
 fn enter(stage: &mut Stage<'_>, row: &Row, at: usize) -> Result<Measured> {
     let asked_per_s = match row.pace {
         RowPace::Closed => None,
@@ -268,6 +272,10 @@ fn slice(stage: &mut Stage<'_>, at: usize, load: Load, time: Duration) -> Result
             Err(error) if is_leader_lost(&error) && attempts < ATTEMPTS => {
                 attempts += 1;
                 stage.again += 1;
+            }
+            Ok((_, tally)) if tally.wrong > 0 => {
+                let name = &stage.contestants[at].name;
+                return Err(format!("{name}: {} wrong answers", tally.wrong).into());
             }
             measured => return measured,
         }
@@ -382,7 +390,11 @@ impl Against {
             p50: ratios(|slice| slice.p50_us),
             tail: own.tail() / peer.tail(),
             syncs: Spread::of(syncs),
-            traced: own.traced.zip(peer.traced).map(|((own, _), (peer, _))| own / peer),
+            traced: own
+                .traced
+                .zip(peer.traced)
+                .map(|((own, _), (peer, _))| own / peer)
+                .filter(|ratio| ratio.is_finite()),
         }
     }
 }

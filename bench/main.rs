@@ -115,7 +115,9 @@ fn measure_all(plan: &Plan) -> Result<()> {
     let figures = bench.parts()?;
     // Each for itself: what went wrong in one is said at the end, and the others are measured.
     let done = [bench.rows(&figures), bench.kills(), bench.recoveries()];
-    done.into_iter().collect()
+    let failed = done.into_iter().filter_map(Result::err);
+    let failed: Vec<String> = failed.map(|error| whole_story(&*error)).collect();
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ").into()) }
 }
 
 fn facts(plan: &Plan) -> Result<Facts> {

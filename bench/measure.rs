@@ -25,6 +25,8 @@ pub(crate) struct Contestant {
     pub(crate) ledger: Ledger,
     /// The block device below its directories, if there is one.
     pub(crate) device: Option<Device>,
+    /// What its servers had used when its last slice was over. Nanoseconds.
+    pub(crate) used_ns: Option<u64>,
     /// Its peaks that were measured: operations a second.
     pub(crate) peaks: Vec<(Workload, u64)>,
 }
@@ -74,6 +76,9 @@ pub(crate) struct Use {
     pub(crate) written: u64,
     /// Elections.
     pub(crate) terms: u64,
+    /// CPU of all servers from the end of their slice before to the beginning of this one: work
+    /// that slices left behind. Nanoseconds.
+    pub(crate) outside_ns: u64,
     /// Slices in which a server's snapshot came into force.
     pub(crate) snapshots: u64,
 }
@@ -112,6 +117,7 @@ impl Use {
         self.sync_ops += other.sync_ops;
         self.written += other.written;
         self.terms += other.terms;
+        self.outside_ns += other.outside_ns;
         self.snapshots += other.snapshots;
     }
 
@@ -215,6 +221,8 @@ pub(crate) fn slice(
 ) -> Result<(Use, Tally)> {
     let leader = side.system.leader()?;
     let door = side.system.door(leader);
+    let used_ns = servers_ns(&side.system)?;
+    let outside_ns = side.used_ns.map_or(0, |before| used_ns.saturating_sub(before));
     let nothing = empty_ledger(&side.ledger);
     let mut ledger = std::mem::replace(&mut side.ledger, nothing);
     let in_flight = u64::try_from(load.shape.connections * load.shape.depth)?;
@@ -232,7 +240,15 @@ pub(crate) fn slice(
     }
     side.ledger = ledger;
     let (used, tally) = done?;
-    Ok((used.ok_or("the load ended before its time")?, tally))
+    let used = used.ok_or("the load ended before its time")?;
+    side.used_ns = Some(servers_ns(&side.system)?);
+    Ok((Use { outside_ns, ..used }, tally))
+}
+
+/// What all servers have used so far. Nanoseconds.
+fn servers_ns(system: &System) -> Result<u64> {
+    let pids = system.pids().into_iter();
+    pids.map(|pid| Ok(proc::threads_of(pid)?.total().run_ns)).sum()
 }
 
 /// In the ledger's place while a load has it.

@@ -8,6 +8,7 @@
 
 use crate::Result;
 use crate::scratch::Scratch;
+use rustix::fs::fstatvfs;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::Path;
@@ -36,10 +37,11 @@ impl Reserve {
     }
 
     /// Touches and frees what the puts of so much time will take, at most a quarter of what is
-    /// free.
+    /// free, and half of what /dev/shm takes.
     pub(crate) fn free_for(&mut self, time: Duration) -> Result<()> {
         let wanted = u64::try_from(time.as_millis())? * BYTES_PER_MS;
-        let bytes = wanted.min(available_bytes()? / 4);
+        let room = fstatvfs(&self.file)?;
+        let bytes = wanted.min(available_bytes()? / 4).min(room.f_bavail * room.f_frsize / 2);
         self.file.rewind()?;
         for _ in 0..bytes / u64::try_from(PIECE_BYTES)? {
             self.file.write_all(&self.piece)?;

@@ -138,6 +138,9 @@ impl Plan {
             return Ok(Asked::Print(catalogue.names().join("\n")));
         }
         let name = matches.opt_str("name").unwrap_or_else(|| "result".to_owned());
+        if ["parts", "kill", "recovery"].contains(&&*name) {
+            return Err(format!("--name {name}: that file has something else").into());
+        }
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         {
             return Err(format!("--name takes letters, digits and -, not {name:?}").into());

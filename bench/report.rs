@@ -144,8 +144,10 @@ pub(crate) fn lines(group: &Group, outcome: &Outcome, figures: &Figures) -> Stri
             own.name
         );
     }
-    for who in &outcome.missing {
-        let _infallible = write!(text, "\n    not on PATH, so not compared: {}", who.program());
+    let mut missing: Vec<&str> = outcome.missing.iter().map(|who| who.program()).collect();
+    missing.dedup();
+    for program in missing {
+        let _infallible = write!(text, "\n    not on PATH, so not compared: {program}");
     }
     if outcome.again > 0 {
         let _infallible = write!(text, "\n    slices measured again: {}", outcome.again);
@@ -233,6 +235,9 @@ pub(crate) fn over_floor(measured: &Measured, floor: &FloorTimes) -> f64 {
     float(measured.tally.latency().value_at_quantile(0.5)) / float(floor.p50_ns().max(1))
 }
 
+/// What servers do between their slices, as a part of what they do in them, is said from here on.
+const OUTSIDE_SAID: f64 = 0.03;
+
 fn notes(measured: &Measured) -> Vec<String> {
     let Measured { name, used, tally, .. } = measured;
     let mut notes = Vec::new();
@@ -268,6 +273,13 @@ fn notes(measured: &Measured) -> Vec<String> {
     }
     if used.terms > 0 {
         notes.push(format!("{name}: elections during the row: {}", used.terms));
+    }
+    if float(used.outside_ns) > OUTSIDE_SAID * float(used.servers_ns()) {
+        let outside = us(used.outside_ns / used.ops.max(1));
+        notes.push(format!(
+            "{name}: between its slices its servers used another {outside} µs for each operation \
+             measured"
+        ));
     }
     if used.snapshots > 0 {
         let (with, slices) = (used.snapshots, measured.slices.len());

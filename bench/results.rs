@@ -30,9 +30,7 @@ pub(crate) fn row(group: &Group, outcome: &Outcome, figures: &Figures) -> Value 
         "connections": outcome.row.shape.connections,
         "in_flight": outcome.row.shape.connections * outcome.row.shape.depth,
         "medium": group.medium.to_string(),
-        "keys": group.keys,
         "value_bytes": group.value_bytes,
-        "nodes": group.nodes,
         "systems": systems,
         "ratios": against,
         "floor": outcome.floor.as_ref().map(|floor| floor_of(&outcome.of[0], floor)),
@@ -57,6 +55,8 @@ fn system(group: &Group, measured: &Measured) -> Value {
         .collect();
     json!({
         "name": measured.name,
+        "nodes": measured.who.nodes(group.nodes),
+        "keys": group.keys_of(measured.who),
         "seconds": float(used.elapsed_ns) / 1e9,
         "ops": used.ops,
         "ops_per_s": used.rate(),
@@ -75,6 +75,7 @@ fn system(group: &Group, measured: &Measured) -> Value {
             per_op_us(used.leader.total().wait_ns + used.followers.total().wait_ns),
         "client_cpu_us_per_op": per_op_us(used.client.total().run_ns),
         "client_core_percent": percent(used.client.total().run_ns, used.elapsed_ns),
+        "server_cpu_outside_us_per_op": per_op_us(used.outside_ns),
         "others_core_percent": percent(others_ns(used), used.elapsed_ns),
         "stolen_percent": percent(used.machine.stolen_ns, used.elapsed_ns),
         "syncs_per_op": used.syncs_per_op(),

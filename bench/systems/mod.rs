@@ -44,6 +44,15 @@ pub(crate) enum Who {
 }
 
 impl Who {
+    /// How many servers it has in a group of so many.
+    pub(crate) fn nodes(self, of_group: usize) -> usize {
+        match self {
+            Who::Wide(nodes) => nodes,
+            Who::Raftd | Who::Few | Who::Crowded | Who::Gateway | Who::Etcd => of_group,
+            Who::RedisAlways | Who::RedisNo => 1,
+        }
+    }
+
     /// The program it runs.
     pub(crate) fn program(self) -> &'static str {
         match self {
@@ -160,11 +169,11 @@ impl System {
     /// Starts it below `parent`, with `nodes` servers if it has more than one.
     pub(crate) fn start(who: Who, parent: &Path, nodes: usize) -> Result<System> {
         let directory = |name: &str| Scratch::make(parent, name);
+        let nodes = who.nodes(nodes);
         Ok(match who {
-            Who::Raftd | Who::Few | Who::Crowded => {
+            Who::Raftd | Who::Wide(_) | Who::Few | Who::Crowded => {
                 System::Raftd(Cluster::start(directory("raftd")?, nodes, &[])?)
             }
-            Who::Wide(nodes) => System::Raftd(Cluster::start(directory("raftd")?, nodes, &[])?),
             Who::Gateway => System::Gateway(Gateway::start(directory("gateway")?, nodes)?),
             Who::Etcd => System::Etcd(Etcd::start(directory("etcd")?, nodes)?),
             Who::RedisAlways => System::Redis(Redis::start(directory("redis")?, "always")?),
