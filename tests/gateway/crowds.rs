@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Connections that the streams share.
 const CONNECTIONS: usize = 4;
 /// A crowd comes so often. What the first ones leave is memory that is kept for use: each leaves
-/// less than half of the one before, 19 MB the first of ten thousand, 1 MB the fifth.
+/// less than half of the one before, 20 MB the third of ten thousand, 1 MB the sixth.
 const ROUNDS: usize = 12;
 const ROUNDS_TO_WARM: usize = 6;
 /// Puts of a bystander while nobody watches, and while all do.
