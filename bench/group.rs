@@ -57,7 +57,8 @@ pub(crate) fn start(clock: Clock, group: &Group, name: String, who: Who) -> Resu
     let ledger = Ledger::new(layout, group.keys_of(who));
     let device = Device::below(&parent)?;
     let peaks = Vec::new();
-    let mut side = Contestant { name, who, crowd: None, system, ledger, device, peaks };
+    let (crowd, used_ns) = (None, None);
+    let mut side = Contestant { name, who, crowd, system, ledger, device, used_ns, peaks };
     let filled = measure::every_key(clock, &mut side, Work::Fill)?;
     if filled.refusals() > 0 {
         return Err(format!("{}: while filling: {:?}", side.name, filled.errors).into());

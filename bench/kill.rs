@@ -166,8 +166,7 @@ fn once(clock: Clock, side: &mut Contestant) -> Result<Tally> {
     let load = load(RATE, Some((BUCKET, buckets)));
     let Contestant { system, ledger, .. } = side;
     let cluster = cluster(system)?;
-    let signals = Signals::default();
-    let watch = |ending: &Ending| {
+    let watch = |signals: &Signals, ending: &Ending| {
         signals.measure();
         let mut last = Duration::ZERO;
         let mut wait_until = |at: Duration| -> Result<()> {
@@ -181,7 +180,7 @@ fn once(clock: Clock, side: &mut Contestant) -> Result<Tally> {
         cluster.start_server(leader)?;
         wait_until(ENDS_AT)
     };
-    let ((), tally) = measure::beside(clock, &door, load, ledger, &signals, watch)?;
+    let ((), tally) = measure::beside(clock, &door, load, ledger, watch)?;
     Ok(tally)
 }
 
@@ -191,8 +190,7 @@ fn outage(clock: Clock, side: &mut Contestant) -> Result<Tally> {
     let door = side.system.door(leader);
     let Contestant { system, ledger, .. } = &mut *side;
     let cluster = cluster(system)?;
-    let signals = Signals::default();
-    let watch = |ending: &Ending| {
+    let watch = |signals: &Signals, ending: &Ending| {
         signals.measure();
         let _running = ending.is_later_than(Duration::from_millis(500));
         cluster.kill(leader)?;
@@ -205,7 +203,7 @@ fn outage(clock: Clock, side: &mut Contestant) -> Result<Tally> {
         let _running = ending.is_later_than(Duration::from_millis(300));
         Ok(())
     };
-    let ((), tally) = measure::beside(clock, &door, load(500, None), ledger, &signals, watch)?;
+    let ((), tally) = measure::beside(clock, &door, load(500, None), ledger, watch)?;
     self::cluster(&mut side.system)?.start_server(leader)?;
     side.system.leader()?;
     Ok(tally)

@@ -3,7 +3,6 @@
 use crate::Result;
 use crate::proc::{self, Device, MachineCpu, Threads};
 use crate::systems::{Crowd, Door, System, Who};
-use crate::wait;
 use raftd::client::load::{
     Ledger, OnFailure, Pace, Script, Shape, Signals, Tally, Timeline, Work, Workload, float,
 };
@@ -26,6 +25,8 @@ pub(crate) struct Contestant {
     pub(crate) ledger: Ledger,
     /// The block device below its directories, if there is one.
     pub(crate) device: Option<Device>,
+    /// What its servers had used when its last slice was over. Nanoseconds.
+    pub(crate) used_ns: Option<u64>,
     /// Its peaks that were measured: operations a second.
     pub(crate) peaks: Vec<(Workload, u64)>,
 }
@@ -75,11 +76,9 @@ pub(crate) struct Use {
     pub(crate) written: u64,
     /// Elections.
     pub(crate) terms: u64,
-    /// CPU of all servers in the whole slice, warming up and what they put off with it.
-    /// Nanoseconds.
-    pub(crate) whole_ns: u64,
-    /// Operations done in the whole slice.
-    pub(crate) whole_ops: u64,
+    /// CPU of all servers from the end of their slice before to the beginning of this one: work
+    /// that slices left behind. Nanoseconds.
+    pub(crate) outside_ns: u64,
     /// Slices in which a server's snapshot came into force.
     pub(crate) snapshots: u64,
 }
@@ -118,8 +117,7 @@ impl Use {
         self.sync_ops += other.sync_ops;
         self.written += other.written;
         self.terms += other.terms;
-        self.whole_ns += other.whole_ns;
-        self.whole_ops += other.whole_ops;
+        self.outside_ns += other.outside_ns;
         self.snapshots += other.snapshots;
     }
 
@@ -128,9 +126,9 @@ impl Use {
         self.leader.total().run_ns + self.followers.total().run_ns
     }
 
-    /// CPU of all servers for one operation, with all that comes of it later. Microseconds.
+    /// CPU of all servers for one operation. Microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
-        float(self.whole_ns) / float(self.whole_ops.max(1)) / 1000.0
+        float(self.servers_ns()) / float(self.ops.max(1)) / 1000.0
     }
 
     /// Operations a second.
@@ -179,19 +177,20 @@ impl Ending {
     }
 }
 
-/// Loads whoever is behind `door` from a thread of its own as long as `watch` takes; `signals` are
-/// new, and go between the two. What `watch` returns is lost if the load has failed meanwhile.
+/// Loads whoever is behind `door` from a thread of its own as long as `watch` takes. What that
+/// returns is lost if the load has failed meanwhile.
 pub(crate) fn beside<T>(
     clock: Clock,
     door: &Door,
     load: Load,
     ledger: &mut Ledger,
-    signals: &Signals,
-    watch: impl FnOnce(&Ending) -> Result<T>,
+    watch: impl FnOnce(&Signals, &Ending) -> Result<T>,
 ) -> Result<(T, Tally)> {
+    let signals = Signals::default();
     let (ended, ending) = channel();
     let ending = Ending(ending);
     thread::scope(|scope| {
+        let signals = &signals;
         let loading = scope.spawn(move || -> Result<Tally> {
             let seed = clock.now_ns();
             let Load { workload, shape, pace, on_failure, timeline } = load;
@@ -204,7 +203,7 @@ pub(crate) fn beside<T>(
             let _over = ended.send(());
             ran.map(|()| script.finish())
         });
-        let watched = watch(&ending);
+        let watched = watch(signals, &ending);
         signals.end();
         let tally = loading.join().expect("a load reports its failures")?;
         Ok((watched?, tally))
@@ -212,9 +211,8 @@ pub(crate) fn beside<T>(
 }
 
 /// One slice: warms up for a quarter of `time` from the moment when as much was answered as may be
-/// in flight, then measures for `time`. Latencies, rates and what the threads do are of the measured
-/// time. An operation's CPU is that of the whole slice, until all are answered and the servers have
-/// done what they put off, over all of its operations.
+/// in flight, then measures for `time`. The servers' own counters are asked outside the time whose
+/// CPU is counted.
 pub(crate) fn slice(
     clock: Clock,
     side: &mut Contestant,
@@ -223,8 +221,8 @@ pub(crate) fn slice(
 ) -> Result<(Use, Tally)> {
     let leader = side.system.leader()?;
     let door = side.system.door(leader);
-    let before_ns = servers_ns(&side.system)?;
-    let signals = Signals::default();
+    let used_ns = servers_ns(&side.system)?;
+    let outside_ns = side.used_ns.map_or(0, |before| used_ns.saturating_sub(before));
     let nothing = empty_ledger(&side.ledger);
     let mut ledger = std::mem::replace(&mut side.ledger, nothing);
     let in_flight = u64::try_from(load.shape.connections * load.shape.depth)?;
@@ -232,9 +230,9 @@ pub(crate) fn slice(
         Pace::Closed => in_flight,
         Pace::Open { .. } => 1,
     };
-    let done = beside(clock, &door, load, &mut ledger, &signals, |ending| {
+    let done = beside(clock, &door, load, &mut ledger, |signals, ending| {
         let times = Times { at_first, measured: time };
-        watch(clock, side, leader, &signals, ending, times)
+        watch(clock, side, leader, signals, ending, times)
     });
     if done.is_err() {
         // What was in flight may have been done.
@@ -243,31 +241,8 @@ pub(crate) fn slice(
     side.ledger = ledger;
     let (used, tally) = done?;
     let used = used.ok_or("the load ended before its time")?;
-    let whole_ns = settle(clock, &side.system)?.saturating_sub(before_ns);
-    Ok((Use { whole_ns, whole_ops: signals.done(), ..used }, tally))
-}
-
-/// Servers that use less than this share of a core, all together, have nothing left to do.
-const CALM: f64 = 0.10;
-/// For so long.
-const CALM_FOR: Duration = Duration::from_millis(50);
-/// Some never are calm.
-const CALM_WITHIN: Duration = Duration::from_secs(3);
-
-/// Waits until the servers have done what they put off. Returns what they have used by then.
-fn settle(clock: Clock, system: &System) -> Result<u64> {
-    let mut last = (clock.now_ns(), servers_ns(system)?);
-    let calm_ns = u64::try_from(CALM_FOR.as_nanos())?;
-    let calm = wait::until(CALM_WITHIN, || {
-        let (now_ns, then_ns) = (clock.now_ns(), last.0);
-        if now_ns - then_ns < calm_ns {
-            return Ok(None);
-        }
-        let before = std::mem::replace(&mut last, (now_ns, servers_ns(system)?)).1;
-        let used = float(last.1 - before) / float(now_ns - then_ns);
-        Ok((used < CALM).then_some(last.1))
-    })?;
-    Ok(calm.unwrap_or(last.1))
+    side.used_ns = Some(servers_ns(&side.system)?);
+    Ok((Use { outside_ns, ..used }, tally))
 }
 
 /// What all servers have used so far. Nanoseconds.

@@ -105,22 +105,22 @@ pub(crate) fn measure(clock: Clock, recovery: Recovery, parent: &Path) -> Result
     let mut ledger = Ledger::new(layout, KEYS);
     let shape = Shape { connections: 16, depth: 64 };
     let fill = Load::of(Workload::of_all(Work::Fill), shape, Pace::Closed);
-    measure::beside(clock, &door, fill, &mut ledger, &Signals::default(), |ending| {
+    measure::beside(clock, &door, fill, &mut ledger, |_, ending| {
         let _filled = ending.is_later_than(PATIENCE);
         Ok(())
     })?;
     let load = Load::of(Workload::even(Mix::PUTS), shape, Pace::Closed);
     let bytes = recovery.log_mib * 1024 * 1024;
-    let grow = |ending: &Ending| {
-        let grown = wait::until(PATIENCE, || {
-            let status = &cluster.statuses()?[0];
-            // One segment more is in use: those before it are full.
-            let grown = status.log_bytes > bytes || !ending.is_later_than(Duration::ZERO);
-            Ok(grown.then(|| status.last_index.get()))
+    let entries =
+        measure::beside(clock, &door, load, &mut ledger, |_: &Signals, ending: &Ending| {
+            let grown = wait::until(PATIENCE, || {
+                let status = &cluster.statuses()?[0];
+                // One segment more is in use: those before it are full.
+                let grown = status.log_bytes > bytes || !ending.is_later_than(Duration::ZERO);
+                Ok(grown.then(|| status.last_index.get()))
+            })?;
+            Ok(grown.ok_or("the log did not grow")?)
         })?;
-        Ok(grown.ok_or("the log did not grow")?)
-    };
-    let entries = measure::beside(clock, &door, load, &mut ledger, &Signals::default(), grow)?;
     cluster.kill(leader)?;
     let start_ns = clock.now_ns();
     let file_bytes = read_all(&cluster.data_of(leader))?;

@@ -49,10 +49,7 @@ impl Facts {
              \x20        open: operations due at fixed moments, latencies from the moment due;\n\
              \x20        keys of 16 bytes; gets are linearizable; {}\n\
              CPU      /proc/PID/task/*/schedstat, user + system, of all threads of all servers;\n\
-             \x20        an operation's with all that comes of it later, as snapshots, and the warming up: \
-             the median of\n\
-             \x20        the slices and their spread; the columns behind are of the measured time alone, \
-             means;\n\
+             \x20        the median of the slices and their spread; the columns behind are means;\n\
              \x20        leader and others hold all threads, sync and bg are raftd's threads;\n\
              \x20        else: all else that ran, the kernel's own threads too; stolen: taken by \
              the host;\n\
@@ -238,6 +235,9 @@ pub(crate) fn over_floor(measured: &Measured, floor: &FloorTimes) -> f64 {
     float(measured.tally.latency().value_at_quantile(0.5)) / float(floor.p50_ns().max(1))
 }
 
+/// What servers do between their slices, as a part of what they do in them, is said from here on.
+const OUTSIDE_SAID: f64 = 0.03;
+
 fn notes(measured: &Measured) -> Vec<String> {
     let Measured { name, used, tally, .. } = measured;
     let mut notes = Vec::new();
@@ -273,6 +273,13 @@ fn notes(measured: &Measured) -> Vec<String> {
     }
     if used.terms > 0 {
         notes.push(format!("{name}: elections during the row: {}", used.terms));
+    }
+    if float(used.outside_ns) > OUTSIDE_SAID * float(used.servers_ns()) {
+        let outside = us(used.outside_ns / used.ops.max(1));
+        notes.push(format!(
+            "{name}: between its slices its servers used another {outside} µs for each operation \
+             measured"
+        ));
     }
     if used.snapshots > 0 {
         let (with, slices) = (used.snapshots, measured.slices.len());

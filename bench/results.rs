@@ -75,7 +75,7 @@ fn system(group: &Group, measured: &Measured) -> Value {
             per_op_us(used.leader.total().wait_ns + used.followers.total().wait_ns),
         "client_cpu_us_per_op": per_op_us(used.client.total().run_ns),
         "client_core_percent": percent(used.client.total().run_ns, used.elapsed_ns),
-        "server_cpu_us_per_op_measured_time_alone": per_op_us(used.servers_ns()),
+        "server_cpu_outside_us_per_op": per_op_us(used.outside_ns),
         "others_core_percent": percent(others_ns(used), used.elapsed_ns),
         "stolen_percent": percent(used.machine.stolen_ns, used.elapsed_ns),
         "syncs_per_op": used.syncs_per_op(),

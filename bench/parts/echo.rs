@@ -66,8 +66,7 @@ fn sample(clock: Clock, address: SocketAddr, shape: Shape, samples: &mut Samples
     let mut ledger = Ledger::new(layout, 1);
     let door = Door::Raftd(Target { endpoints: vec![address], first: 0 });
     let load = Load::of(Workload::even(Mix::PUTS), shape, Pace::Closed);
-    let signals = Signals::default();
-    let looks = |ending: &Ending| {
+    let looks = |signals: &Signals, ending: &Ending| {
         // The load ends by itself only if it fails; then these return at once.
         let _warm = ending.is_later_than(TIME / 4);
         let before = (clock.now_ns(), signals.done(), server_ns()?);
@@ -76,8 +75,7 @@ fn sample(clock: Clock, address: SocketAddr, shape: Shape, samples: &mut Samples
         let after = (clock.now_ns(), signals.done(), server_ns()?);
         Ok((before, after))
     };
-    let ((before, after), tally) =
-        measure::beside(clock, &door, load, &mut ledger, &signals, looks)?;
+    let ((before, after), tally) = measure::beside(clock, &door, load, &mut ledger, looks)?;
     let ops = float((after.1 - before.1).max(1));
     samples.cpu_ns.push(float(after.2 - before.2) / ops);
     samples.p50_ns.push(float(tally.latency().value_at_quantile(0.5)));
