@@ -197,7 +197,7 @@ fn memory(full: bool) -> Group {
         rows.push(closed(&group, Mix::PUTS, (100, 1), &[Who::Etcd, Who::RedisAlways]));
         rows.push(closed(&group, Mix::GETS, (100, 16), &redis));
         rows.extend([10, 25, 75, 90].map(|percent| open(&group, percent, &[Who::Etcd])));
-        rows.push(through_the_gateway(&group));
+        rows.extend([Mix::PUTS, Mix::GETS].map(|mix| through_the_gateway(&group, mix)));
     }
     rows.push(closed(&group, Mix::PUTS, (100, 10), &[Who::Etcd]));
     rows.push(closed(&group, Mix::GETS, (100, 10), &[Who::Etcd]));
@@ -208,8 +208,8 @@ fn memory(full: bool) -> Group {
 }
 
 /// etcd's client, etcd's API: raftd behind its gateway.
-fn through_the_gateway(group: &Group) -> Row {
-    let row = closed(group, Mix::PUTS, (100, 10), &[Who::Etcd]);
+fn through_the_gateway(group: &Group, mix: Mix) -> Row {
+    let row = closed(group, mix, (100, 10), &[Who::Etcd]);
     Row { name: format!("gateway {}", row.name), who: Who::Gateway, ..row }
 }
 
