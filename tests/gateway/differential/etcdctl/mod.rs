@@ -5,6 +5,7 @@
 //! | put, get, del, txn, compaction, alarm, defrag | all that is printed: simple, fields, JSON |
 //! | lease grant, list, timetolive, keep-alive, revoke | all but the lease's number |
 //! | watch, watch -i, watch -- command | all but how many responses the events come in |
+//! | user, role, auth; put and get by who may and who may not | all that is printed |
 //! | lock, elect, elect -l | two of each, in turn |
 //! | member promote, remove; move-leader | refusals here; done in `operators` |
 //! | endpoint health, status, hashkv; member list; snapshot save | the form |
@@ -160,6 +161,65 @@ fn etcdctl_prints_before_the_gateway_what_it_prints_before_etcd() {
     by_etcdctl(|gateway, etcd| {
         let (mut ours, mut etcds) = (Side::of(&gateway.address), Side::of(etcd.address()));
         for (words, input) in STORY {
+            let expected = etcds.tell(words, input);
+            assert_eq!(ours.tell(words, input), expected, "etcdctl {words} <<< {input:?}");
+        }
+    });
+}
+
+/// Users, roles and rights, before there are any, while they count, and behind that.
+/// The gateway acts for others once somebody has logged in who may do all.
+const RIGHTS: [(&str, &str); 43] = [
+    ("user list", ""),
+    ("user add root:secret", ""),
+    ("user add root:secret", ""),
+    ("user add ann --interactive=false", "sesame"),
+    ("user add guest --no-password", ""),
+    ("user list -w json", ""),
+    ("role add reads", ""),
+    ("role add reads", ""),
+    ("role add root", ""),
+    ("role grant-permission reads read a c", ""),
+    ("role grant-permission reads readwrite own/ --prefix", ""),
+    ("role grant-permission reads write one", ""),
+    ("role grant-permission none read a", ""),
+    ("role get reads", ""),
+    ("role get none", ""),
+    ("role list", ""),
+    ("user grant-role ann reads", ""),
+    ("user grant-role ann none", ""),
+    ("user grant-role root root", ""),
+    ("user get ann", ""),
+    ("user get ann --detail", ""),
+    ("user get nobody", ""),
+    ("put a 1", ""),
+    ("auth enable", ""),
+    ("get a --user root:secret", ""),
+    ("put a 2", ""),
+    ("get a --user ann:sesame", ""),
+    ("get a --user ann:wrong", ""),
+    ("get a z --user ann:sesame", ""),
+    ("put a 2 --user ann:sesame", ""),
+    ("put own/1 2 --user ann:sesame", ""),
+    ("get own/ --prefix --user ann:sesame", ""),
+    ("put one 1 --user ann:sesame", ""),
+    ("get one --user ann:sesame", ""),
+    ("role list --user ann:sesame", ""),
+    ("role list --user root:secret", ""),
+    ("user passwd ann --interactive=false --user root:secret", "open"),
+    ("get a --user ann:open", ""),
+    ("role revoke-permission reads a c --user root:secret", ""),
+    ("get a --user ann:open", ""),
+    ("user revoke-role ann reads --user root:secret", ""),
+    ("user delete ann --user root:secret", ""),
+    ("auth disable --user root:secret", ""),
+];
+
+#[test]
+fn users_roles_and_rights_of_etcdctl_print_the_same() {
+    by_etcdctl(|gateway, etcd| {
+        let (mut ours, mut etcds) = (Side::of(&gateway.address), Side::of(etcd.address()));
+        for (words, input) in RIGHTS {
             let expected = etcds.tell(words, input);
             assert_eq!(ours.tell(words, input), expected, "etcdctl {words} <<< {input:?}");
         }
