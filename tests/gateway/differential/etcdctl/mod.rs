@@ -156,15 +156,20 @@ fn by_etcdctl(test: impl FnOnce(&Gateway, &Etcd)) {
     });
 }
 
-#[test]
-fn etcdctl_prints_before_the_gateway_what_it_prints_before_etcd() {
+/// Tells both a story, and asserts that they answer it alike.
+fn prints_the_same(story: &[(&str, &str)]) {
     by_etcdctl(|gateway, etcd| {
         let (mut ours, mut etcds) = (Side::of(&gateway.address), Side::of(etcd.address()));
-        for (words, input) in STORY {
+        for &(words, input) in story {
             let expected = etcds.tell(words, input);
             assert_eq!(ours.tell(words, input), expected, "etcdctl {words} <<< {input:?}");
         }
     });
+}
+
+#[test]
+fn etcdctl_prints_before_the_gateway_what_it_prints_before_etcd() {
+    prints_the_same(&STORY);
 }
 
 /// Users, roles and rights, before there are any, while they count, and behind that.
@@ -217,13 +222,7 @@ const RIGHTS: [(&str, &str); 43] = [
 
 #[test]
 fn users_roles_and_rights_of_etcdctl_print_the_same() {
-    by_etcdctl(|gateway, etcd| {
-        let (mut ours, mut etcds) = (Side::of(&gateway.address), Side::of(etcd.address()));
-        for (words, input) in RIGHTS {
-            let expected = etcds.tell(words, input);
-            assert_eq!(ours.tell(words, input), expected, "etcdctl {words} <<< {input:?}");
-        }
-    });
+    prints_the_same(&RIGHTS);
 }
 
 /// What a verb that does not end prints first, before either.
