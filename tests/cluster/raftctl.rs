@@ -177,6 +177,10 @@ fn options_and_transactions_are_etcdctls() {
     assert_eq!(done(&raftctl(&at, "put b 1")), "OK\n");
     assert_eq!(done(&raftctl(&at, "put c 0")), "OK\n");
     assert_eq!(done(&raftctl(&at, "get b --from-key --keys-only")), "b\nc\n");
+    assert_eq!(done(&raftctl(&at, "get a c --keys-only")), "a\nb\n");
+    assert_eq!(done(&raftctl(&at, "del aa ab")), "0\n");
+    raftctl(&at, "get b a").fails(2, &["the range is empty", "RANGE_END"]);
+    raftctl(&at, "watch b b").fails(2, &["the range is empty"]);
     assert_eq!(done(&raftctl(&at, "get --prefix  a --count-only")), "1\n");
     let sorted = "get a --from-key --print-value-only --sort-by";
     assert_eq!(done(&raftctl(&at, &format!("{sorted} VALUE"))), "0\n1\n2\n");
@@ -189,14 +193,20 @@ fn options_and_transactions_are_etcdctls() {
         raftctl_with(&at, &words, input.as_bytes())
     };
     let compares = "version(\"a\") = \"3\"\nvalue(\"a\") != \"9\"\n\n";
-    let put = format!("{compares}put a 'a value' --prev-kv\nget a\ndel b\n\nget c\n");
+    let put = format!("{compares}put a 'a value' --prev-kv\nget a\ndel b\n\nget c\n\n");
     assert_eq!(done(&txn("", &put)), "SUCCESS\n\nOK\na\n2\n\na\na value\n\n1\n");
     assert_eq!(done(&txn("", &put)), "FAILURE\n\nc\n0\n");
-    let found = txn("-o json", "mod(a) > 0\n\nget a\n").json();
+    let found = txn("-o json", "mod(a) > 0\n\nget a\n\n\n").json();
     assert_eq!((&found["succeeded"], &found["revision"]), (&true.into(), &7.into()));
     assert_eq!(found["results"][0]["kvs"][0]["value"], "a value");
-    txn("", "\nput a 1\nput a 2\n").fails(1, &["twice"]);
-    txn("", "mod(a) ~ 1\n").fails(2, &["a compare is as in"]);
+    txn("", "\nput a 1\nput a 2\n\n\n").fails(1, &["twice"]);
+    for cut in
+        ["", "mod(a) > 0\n", "\nput a 9", "\nput a 9\n", "\nput a 9\n\n", "\nput a 9\n\nget a\n"]
+    {
+        txn("", cut).fails(2, &["ends within a section", "nothing was done"]);
+    }
+    let table = "SUCCESS\n\nKEY  VALUE    CREATED  MODIFIED  VERSION\n";
+    assert!(done(&txn("-o table", "\nget a\n\n\n")).starts_with(table));
     assert_eq!(done(&raftctl(&at, "del a --prev-kv")), "1\na\na value\n");
     assert_eq!(done(&raftctl(&at, "compact 7")), "compacted revision 7\n");
     raftctl(&at, "compact 7").fails(1, &["compacted", "7"]);

@@ -101,6 +101,29 @@ fn ctrl_c_ends_what_goes_on_for_ever_and_not_the_conversation() {
     talk.say("get k\r", "k\r\nv\r\n");
 }
 
+/// What was typed next became the value, or the password.
+#[test]
+fn ctrl_c_gives_up_a_verb_that_reads_the_terminal() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let endpoint = cluster.servers[0].listen().to_owned();
+    let mut talk = Conversation::begin(&endpoint);
+    talk.say("", "raftd> ");
+    talk.say("put k v\r", "OK");
+    talk.say("put k -\r", "put k -");
+    talk.say("half\r", "half\r\n");
+    talk.say("\x03", "raftd> ");
+    talk.say("get k\r", "k\r\nv\r\n");
+    talk.say("user add bob\r", "Password of bob: ");
+    talk.say("\x03", "raftd> ");
+    talk.say("user list -o json\r", "[]");
+    // What is typed is shown again.
+    talk.say("put k -\r", "put k -");
+    talk.say("shown\r", "shown\r\n");
+    talk.say("\x03", "raftd> ");
+    talk.say("get k\r", "k\r\nv\r\n");
+}
+
 /// A byte from a terminal that speaks Latin-1 ended the conversation.
 #[test]
 fn what_is_no_text_is_not_read_and_ends_nothing() {

@@ -32,6 +32,8 @@ Words with spaces are quoted; within double quotes \\n, \\t, \\\\, \\\" and \\xH
   get key
 
   get key --keys-only
+
+An empty line ends the last section, too.
 ";
 
 /// Talks to a raftd cluster.
@@ -90,13 +92,14 @@ pub(crate) enum Format {
 pub(crate) enum Verb {
     /// Set a key's value.
     Put(PutArgs),
-    /// Print a key and its value, or all keys with a prefix.
+    /// Print a key and its value, or all keys of a range.
     Get(GetArgs),
-    /// Delete a key, or all keys with a prefix.
+    /// Delete a key, or all keys of a range.
     Del(DelArgs),
     /// Do one of two lists of requests, at once. Three sections on standard input, each ended by an
     /// empty line: compares, as in `mod("key") > "0"`; the requests if all of them hold; the
-    /// requests if not. Requests are put, get and del as on the command line.
+    /// requests if not. Input that ends before the third does is refused, and nothing is done.
+    /// Requests are put, get and del with their flags; the value `-` is a value there.
     #[command(after_help = TXN_HELP)]
     Txn {
         /// Ask for each section. So it is on a terminal.
@@ -128,7 +131,8 @@ pub(crate) enum Verb {
     /// Show or change the members.
     #[command(subcommand)]
     Member(MemberVerb),
-    /// Let another voter lead.
+    /// Let another voter lead. Exit code 1 if it does not take over in time; one that was only slow
+    /// may do so later.
     TransferLeader {
         /// Its number; without it, whoever's log is furthest.
         id: Option<NodeNumber>,
@@ -392,6 +396,9 @@ pub(crate) struct PutArgs {
 pub(crate) struct DelArgs {
     /// The key.
     pub(crate) key: OsString,
+    /// The first key behind the range that begins with KEY.
+    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    pub(crate) range_end: Option<OsString>,
     /// Delete every key that begins with KEY; an empty KEY is all keys.
     #[arg(long, conflicts_with = "from_key")]
     pub(crate) prefix: bool,
@@ -428,6 +435,9 @@ pub(crate) struct WatchArgs {
 pub(crate) struct GetArgs {
     /// The key.
     pub(crate) key: OsString,
+    /// The first key behind the range that begins with KEY.
+    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    pub(crate) range_end: Option<OsString>,
     /// Every key that begins with KEY; an empty KEY is all keys.
     #[arg(long, conflicts_with = "from_key")]
     pub(crate) prefix: bool,

@@ -148,7 +148,7 @@ impl Keys {
     fn span(&self) -> Result<(Vec<u8>, Vec<u8>), Failure> {
         match &self.range_end {
             Some(end) => Ok((single_key(&self.key)?, end.as_bytes().to_vec())),
-            None => span(&self.key, reach(self.prefix, self.from_key)),
+            None => span(&self.key, reach(None, self.prefix, self.from_key)),
         }
     }
 

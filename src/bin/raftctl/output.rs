@@ -1,6 +1,6 @@
 //! What the verbs print, in each format. The JSON is documented in protocol.md and stable.
 
-use raftd::client::{ConnectionError, DeletedKeys, KeyValue, Put, Range, RangeDone};
+use raftd::client::{ConnectionError, DeletedKeys, KeyValue, Put, RangeDone};
 use raftd::types::Revision;
 use serde_json::{Map, Value, json};
 
@@ -136,11 +136,11 @@ impl RangePieces {
     }
 }
 
-pub(crate) fn range_table(shown: Shown, range: &Range) -> Vec<u8> {
+pub(crate) fn table_of_keys(shown: Shown, kvs: &[KeyValue], count: u64) -> Vec<u8> {
     if shown == Shown::Count {
-        return table(&["COUNT"], &[vec![range.count.to_string()]]);
+        return table(&["COUNT"], &[vec![count.to_string()]]);
     }
-    let rows: Vec<_> = range.kvs.iter().map(kv_row).collect();
+    let rows: Vec<_> = kvs.iter().map(kv_row).collect();
     table(&["KEY", "VALUE", "CREATED", "MODIFIED", "VERSION"], &rows)
 }
 

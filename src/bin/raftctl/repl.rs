@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, ValueEnum};
-use raftd::client::Client;
+use raftd::client::ClientOptions;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -16,8 +17,7 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Config, Editor, Helper};
 
-use super::args::{Format, LeaseVerb, Verb};
-use super::carry_out;
+use super::args::{Format, Verb};
 use super::exit::{End, Failure};
 use super::txn;
 
@@ -50,7 +50,7 @@ pub(crate) fn is_possible() -> bool {
 
 /// Asks for verbs and carries them out, until the terminal has no more. A verb that fails says so,
 /// and the next one is asked for.
-pub(crate) fn converse(client: &mut Client, format: Format) -> Result<End, Failure> {
+pub(crate) fn converse(options: &ClientOptions, format: Format) -> Result<End, Failure> {
     let ended = |why: ReadlineError| Failure {
         end: End::Refused,
         why: anyhow::Error::new(why).context("cannot read from the terminal"),
@@ -76,13 +76,9 @@ pub(crate) fn converse(client: &mut Client, format: Format) -> Result<End, Failu
         let _ = editor.add_history_entry(line.as_str());
         match read(&line) {
             Ok((Line { verb: Spoken::Exit, .. }, _)) => return Ok(End::Done),
-            Ok((Line { output, verb: Spoken::Verb(verb) }, words)) => {
-                if takes_the_terminal(&verb) {
-                    let format = output.is_none().then_some(format);
-                    in_a_process(client, format, &words).unwrap_or_else(|why| say(&why));
-                } else {
-                    answer(client, output.unwrap_or(format), verb)?;
-                }
+            Ok((Line { output, verb: Spoken::Verb(_) }, words)) => {
+                let format = output.is_none().then_some(format);
+                in_a_process(options, format, &words).unwrap_or_else(|why| say(&why));
             }
             Err(why) => say(&why),
         }
@@ -95,21 +91,14 @@ fn read(line: &str) -> anyhow::Result<(Line, Vec<OsString>)> {
     Ok((Line::try_parse_from(&words)?, words))
 }
 
-/// Whether a verb goes on until Ctrl-C, or reads lines of its own.
-fn takes_the_terminal(verb: &Verb) -> bool {
-    matches!(
-        verb,
-        Verb::Watch(_)
-            | Verb::Bench(_)
-            | Verb::Txn { .. }
-            | Verb::Lease(LeaseVerb::KeepAlive { once: false, .. })
-    )
-}
-
 /// Carries a verb out as a process of its own. Here the editor catches Ctrl-C, and nobody hears of
-/// it before the next line is asked for; there it ends the verb, and the conversation goes on.
-fn in_a_process(client: &Client, format: Option<Format>, words: &[OsString]) -> anyhow::Result<()> {
-    let options = client.options();
+/// it before the next line is asked for; there it ends the verb, whatever that waits for: a value,
+/// a password, changes, a server. The conversation goes on.
+fn in_a_process(
+    options: &ClientOptions,
+    format: Option<Format>,
+    words: &[OsString],
+) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find raftctl itself")?;
     let mut command = Command::new(program);
     command.arg("--endpoints").arg(options.endpoints.join(","));
@@ -121,19 +110,14 @@ fn in_a_process(client: &Client, format: Option<Format>, words: &[OsString]) -> 
     if let Some(name) = format.and_then(|format| format.to_possible_value()) {
         command.arg("--output").arg(name.get_name());
     }
+    // One that is ended while it reads a password leaves the terminal as it was for that.
+    let before = tcgetattr(std::io::stdin());
     // How it ends, it says itself.
-    command.args(words).status().context("cannot start raftctl")?;
-    Ok(())
-}
-
-fn answer(client: &mut Client, format: Format, verb: Verb) -> Result<(), Failure> {
-    match carry_out(client, format, verb) {
-        Ok((text, _)) => super::print(&text),
-        Err(failure) => {
-            say(&failure.why);
-            Ok(())
-        }
+    let ended = command.args(words).status().context("cannot start raftctl");
+    if let Ok(before) = before {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
     }
+    ended.map(|_| ())
 }
 
 /// clap's errors are whole texts, help among them.

@@ -4,11 +4,11 @@
 //! compare   TARGET("KEY") RELATION "OPERAND"
 //! TARGET    version, ver · create, c · mod, m · value, val · lease
 //! RELATION  = · != · < · >
-//! request   put, get or del with their words and flags, as on the command line
+//! request   put, get or del with their words and flags
 //! ```
 //!
-//! Three sections, each of lines up to an empty one or the end: the compares, what is done if all
-//! of them hold, what is done if not.
+//! Three sections, each of lines up to an empty one: the compares, what is done if all of them
+//! hold, what is done if not. Input that ends sooner was cut short, and nothing is done.
 
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal, Write};
@@ -17,16 +17,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use anyhow::Context;
 use clap::Parser;
 use raftd::client::{
-    Client, Compare, DeleteWith, Operand, PutWith, RangeEnd, RangeRequest, Relation, Txn, TxnDone,
-    TxnParts, TxnRequest, TxnResult,
+    Client, Compare, DeleteWith, DeletedKeys, Operand, Put, PutWith, RangeEnd, RangeRequest,
+    Relation, Txn, TxnDone, TxnParts, TxnRequest, TxnResult,
 };
 use raftd::types::Revision;
 use serde_json::{Map, Value, json};
 
-use super::args::{Cli, DelArgs, Format, GetArgs, PutArgs, Verb};
+use super::args::{DelArgs, Format, Freshness, GetArgs, PutArgs};
 use super::exit::{End, Failure};
 use super::output::{self, Shown};
-use super::verbs::{reach, selection, shown, single_key, span};
+use super::verbs::{reach_of_del, reach_of_get, selection, shown, single_key, span};
 
 /// A compare that owns its bytes.
 struct OwnedCompare {
@@ -43,6 +43,16 @@ enum OwnedOperand {
     Lease(u64),
 }
 
+/// A line of the second or third section.
+#[derive(Parser, Debug)]
+#[command(name = "", no_binary_name = true, disable_help_flag = true)]
+#[command(disable_help_subcommand = true, disable_version_flag = true)]
+enum RequestLine {
+    Put(PutArgs),
+    Get(GetArgs),
+    Del(DelArgs),
+}
+
 /// A request that owns its bytes, and how its result is shown.
 enum OwnedRequest {
     Put { key: Vec<u8>, value: Vec<u8>, args: PutArgs },
@@ -57,11 +67,11 @@ pub(crate) fn txn(
 ) -> Result<Vec<u8>, Failure> {
     let asks = interactive || std::io::stdin().is_terminal();
     let mut input = std::io::stdin().lock();
-    let compares = section(&mut input, asks.then_some("compares:"), parse_compare)?;
+    let compares = section(&mut input, ("compares:", asks), parse_compare)?;
     let title = |which: &str| format!("{which} requests (get, put, del):");
     let (success, failure) = (title("success"), title("failure"));
-    let then = section(&mut input, asks.then_some(&success), parse_request)?;
-    let otherwise = section(&mut input, asks.then_some(&failure), parse_request)?;
+    let then = section(&mut input, (&success, asks), parse_request)?;
+    let otherwise = section(&mut input, (&failure, asks), parse_request)?;
     let mut bytes = Vec::new();
     TxnParts {
         compares: &compares.iter().map(OwnedCompare::borrow).collect::<Vec<_>>(),
@@ -74,13 +84,13 @@ pub(crate) fn txn(
     Ok(show(format, &done, if done.succeeded { &then } else { &otherwise }))
 }
 
-/// Reads lines up to an empty one, or the end.
+/// Reads lines up to an empty one.
 fn section<T>(
     input: &mut impl BufRead,
-    title: Option<&str>,
+    (title, asks): (&str, bool),
     parse: impl Fn(&[u8]) -> anyhow::Result<T>,
 ) -> Result<Vec<T>, Failure> {
-    if let Some(title) = title {
+    if asks {
         // To the terminal, and not into what a script reads.
         let _ = writeln!(std::io::stderr(), "{title}");
     }
@@ -89,9 +99,17 @@ fn section<T>(
         let mut line = Vec::new();
         let read = input.read_until(b'\n', &mut line);
         let read = read.context("cannot read the transaction from standard input");
-        let read = read.map_err(|why| Failure { end: End::Refused, why })?;
+        read.map_err(|why| Failure { end: End::Refused, why })?;
         let text = line.trim_ascii();
-        if read == 0 || text.is_empty() {
+        if !line.ends_with(b"\n") {
+            let section = title.trim_end_matches(':');
+            let why = anyhow::anyhow!(
+                "the input ends within a section, the {section}: nothing was done; an empty line \
+                 ends each of the three, the last one too"
+            );
+            return Err(Failure { end: End::Usage, why });
+        }
+        if text.is_empty() {
             return Ok(items);
         }
         items.push(parse(text).map_err(|why| Failure {
@@ -137,37 +155,24 @@ fn parse_compare(line: &[u8]) -> anyhow::Result<OwnedCompare> {
 fn parse_request(line: &[u8]) -> anyhow::Result<OwnedRequest> {
     let told = |failure: Failure| failure.why;
     let words = words(line).context("a quotation does not end")?;
-    let cli = Cli::try_parse_from([OsString::from("raftctl")].into_iter().chain(words))?;
-    match cli.verb.context("which request?")? {
-        Verb::Put(args) if args.if_mod_revision.is_none() => {
+    match RequestLine::try_parse_from(words)? {
+        RequestLine::Put(args) => {
+            if args.if_mod_revision.is_some() {
+                anyhow::bail!("conditions are compares of the first section");
+            }
             let value = args.value.as_ref().map_or(Vec::new(), |value| value.as_bytes().to_vec());
             Ok(OwnedRequest::Put { key: single_key(&args.key).map_err(told)?, value, args })
         }
-        Verb::Get(args) => {
-            let found = span(&args.key, reach(args.prefix, args.from_key));
-            let (key, end) = found.map_err(told)?;
+        RequestLine::Get(args) => {
+            if args.consistency != Freshness::Linearizable {
+                anyhow::bail!("what a transaction reads is linearizable");
+            }
+            let (key, end) = span(&args.key, reach_of_get(&args)).map_err(told)?;
             Ok(OwnedRequest::Get { key, end, args })
         }
-        Verb::Del(DelArgs { key, prefix, from_key, prev_kv }) => {
-            let (key, end) = span(&key, reach(prefix, from_key)).map_err(told)?;
-            Ok(OwnedRequest::Del { key, end, prev_kv })
-        }
-        Verb::Put(_)
-        | Verb::Txn { .. }
-        | Verb::Compact { .. }
-        | Verb::Lease(_)
-        | Verb::Watch(_)
-        | Verb::Bench(_)
-        | Verb::Status { .. }
-        | Verb::Member(_)
-        | Verb::TransferLeader { .. }
-        | Verb::Snapshot(_)
-        | Verb::Auth(_)
-        | Verb::User(_)
-        | Verb::Role(_)
-        | Verb::Log(_)
-        | Verb::Completions { .. } => {
-            anyhow::bail!("a request is put, get or del, without conditions")
+        RequestLine::Del(args) => {
+            let (key, end) = span(&args.key, reach_of_del(&args)).map_err(told)?;
+            Ok(OwnedRequest::Del { key, end, prev_kv: args.prev_kv })
         }
     }
 }
@@ -226,7 +231,8 @@ fn quoted<'a>(mut rest: &'a [u8], bytes: &mut Vec<u8>) -> Option<&'a [u8]> {
                     b'x' => {
                         let (digits, after) = rest.split_at_checked(2)?;
                         rest = after;
-                        u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+                        let hex = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
+                        u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?
                     }
                     _ => return None,
                 });
@@ -293,13 +299,9 @@ fn show(format: Format, done: &TxnDone, requests: &[OwnedRequest]) -> Vec<u8> {
             let mut text = head.as_bytes().to_vec();
             for (result, shown) in results {
                 text.push(b'\n');
-                text.extend(match result {
-                    TxnResult::Put { before } => output::put_lines(before.as_ref()),
-                    TxnResult::Delete { deleted, before } => {
-                        output::deleted_lines(*deleted, before)
-                    }
-                    TxnResult::Range { kvs, count, .. } => output::range_lines(shown, kvs, *count),
-                    TxnResult::Txn { .. } => Vec::new(),
+                text.extend(match format {
+                    Format::Table => table_of(result, shown, done.revision),
+                    Format::Simple | Format::Json => lines_of(result, shown),
                 });
             }
             text
@@ -309,6 +311,28 @@ fn show(format: Format, done: &TxnDone, requests: &[OwnedRequest]) -> Vec<u8> {
             "succeeded": done.succeeded,
             "results": results.map(|(result, shown)| json_of(result, shown)).collect::<Vec<_>>(),
         })),
+    }
+}
+
+fn lines_of(result: &TxnResult, shown: Shown) -> Vec<u8> {
+    match result {
+        TxnResult::Put { before } => output::put_lines(before.as_ref()),
+        TxnResult::Delete { deleted, before } => output::deleted_lines(*deleted, before),
+        TxnResult::Range { kvs, count, .. } => output::range_lines(shown, kvs, *count),
+        TxnResult::Txn { .. } => Vec::new(),
+    }
+}
+
+/// As the verb by itself shows it.
+fn table_of(result: &TxnResult, shown: Shown, revision: Revision) -> Vec<u8> {
+    match result {
+        TxnResult::Put { .. } => output::put(Format::Table, &Put { revision, before: None }),
+        TxnResult::Delete { deleted, .. } => {
+            let done = DeletedKeys { revision, deleted: *deleted, before: Vec::new() };
+            output::deleted(Format::Table, &done)
+        }
+        TxnResult::Range { kvs, count, .. } => output::table_of_keys(shown, kvs, *count),
+        TxnResult::Txn { .. } => Vec::new(),
     }
 }
 
@@ -353,6 +377,7 @@ mod tests {
         assert_eq!(one(r#""a \"b\" \x41\n") = 1"#), is("a \"b\" A\n", ") = 1"));
         assert_eq!(one("'a b'c d"), is("a bc", " d"));
         assert_eq!((one("\"open"), one("'open"), one(r#""\q""#)), (None, None, None));
+        assert_eq!((one(r#""\x+f""#), one(r#""\x4""#)), (None, None));
     }
 
     #[test]
@@ -391,8 +416,20 @@ mod tests {
         assert!(
             matches!(parse("get \"\" --from-key"), Ok(OwnedRequest::Get { key, .. }) if key == [0])
         );
-        for wrong in ["status", "put k", "put '' v", "get", "put k v --if-mod-revision 1", "get 'k"]
-        {
+        assert!(matches!(parse("get a c"), Ok(OwnedRequest::Get { end, .. }) if end == b"c"));
+        assert!(matches!(parse("put a -"), Ok(OwnedRequest::Put { value, .. }) if value == b"-"));
+        for wrong in [
+            "status",
+            "put k",
+            "put '' v",
+            "get",
+            "put k v --if-mod-revision 1",
+            "get 'k",
+            "get b a",
+            "get a --consistency serializable",
+            "put a z -o json",
+            "get a --endpoints 1.2.3.4:5",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -67,7 +67,7 @@ fn value_of(value: Option<OsString>) -> Result<Vec<u8>, Failure> {
 
 /// Prints what it reads as it comes; but a table's columns are as wide as what is in them.
 pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<Vec<u8>, Failure> {
-    let (key, end) = span(&args.key, reach(args.prefix, args.from_key))?;
+    let (key, end) = span(&args.key, reach_of_get(&args))?;
     let asked = RangeArgs {
         key: &key,
         end: &end,
@@ -84,7 +84,8 @@ pub(crate) fn get(client: &mut Client, format: Format, args: GetArgs) -> Result<
     };
     let shown = shown(&args);
     if format == Format::Table {
-        return Ok(output::range_table(shown, &client.range(&asked)?));
+        let found = client.range(&asked)?;
+        return Ok(output::table_of_keys(shown, &found.kvs, found.count));
     }
     let (mut pieces, mut text) = (output::RangePieces::new(format, shown), Vec::new());
     let mut printed = Ok(());
@@ -149,7 +150,7 @@ pub(crate) fn shown(args: &GetArgs) -> output::Shown {
 }
 
 pub(crate) fn del(client: &mut Client, format: Format, args: &DelArgs) -> Result<Vec<u8>, Failure> {
-    let (key, end) = span(&args.key, reach(args.prefix, args.from_key))?;
+    let (key, end) = span(&args.key, reach_of_del(args))?;
     let done = if args.prev_kv {
         let end = RangeEnd::from_bytes(&end);
         client.delete_with(DeleteWith { key: &key, end, prev_kv: true })?
@@ -181,30 +182,48 @@ pub(crate) fn single_key(key: &OsStr) -> Result<Vec<u8>, Failure> {
 
 /// How far from a key a verb reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reach {
+pub(crate) enum Reach<'a> {
     /// To the key alone.
     Key,
+    /// To every key from it to before this one.
+    Before(&'a OsStr),
     /// To every key that begins with it.
     Prefix,
     /// To every key from it on.
     Onward,
 }
 
-/// What `--prefix` and `--from-key` say; clap lets only one of them through.
-pub(crate) fn reach(prefix: bool, from_key: bool) -> Reach {
-    match (prefix, from_key) {
-        (true, _) => Reach::Prefix,
-        (false, true) => Reach::Onward,
-        (false, false) => Reach::Key,
+/// What `RANGE_END`, `--prefix` and `--from-key` say; clap lets only one of them through.
+pub(crate) fn reach(range_end: Option<&OsString>, prefix: bool, from_key: bool) -> Reach<'_> {
+    match (range_end, prefix, from_key) {
+        (Some(end), _, _) => Reach::Before(end),
+        (None, true, _) => Reach::Prefix,
+        (None, false, true) => Reach::Onward,
+        (None, false, false) => Reach::Key,
     }
 }
 
+pub(crate) fn reach_of_get(args: &GetArgs) -> Reach<'_> {
+    reach(args.range_end.as_ref(), args.prefix, args.from_key)
+}
+
+pub(crate) fn reach_of_del(args: &DelArgs) -> Reach<'_> {
+    reach(args.range_end.as_ref(), args.prefix, args.from_key)
+}
+
 /// The range that a key stands for: its first key, and its end in the wire's form.
-pub(crate) fn span(key: &OsStr, reach: Reach) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+pub(crate) fn span(key: &OsStr, reach: Reach<'_>) -> Result<(Vec<u8>, Vec<u8>), Failure> {
     // No key sorts before a single zero byte.
     let first = if key.is_empty() { vec![0] } else { key.as_bytes().to_vec() };
     match reach {
         Reach::Key => Ok((single_key(key)?, Vec::new())),
+        // An end of one zero byte is no end at all.
+        Reach::Before(end) if *end > *key || *end.as_bytes() == [0] => {
+            Ok((single_key(key)?, end.as_bytes().to_vec()))
+        }
+        Reach::Before(_) => Err(Failure::usage(
+            "the range is empty: RANGE_END sorts behind KEY, and is not part of the range",
+        )),
         Reach::Prefix => Ok((first, prefix_end(key.as_bytes()))),
         Reach::Onward => Ok((first, vec![0])),
     }

@@ -1,7 +1,6 @@
 //! watch: changes as they happen, until Ctrl-C.
 
 use std::io::{ErrorKind, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +11,7 @@ use serde_json::json;
 use super::args::{Format, WatchArgs};
 use super::exit::{End, Failure};
 use super::output::{self, Shown};
-use super::verbs::{reach, single_key, span};
+use super::verbs::{reach, span};
 
 /// Prints what comes. Ends when it may not go on, or when nobody reads.
 pub(crate) fn watch(
@@ -20,10 +19,8 @@ pub(crate) fn watch(
     format: Format,
     args: &WatchArgs,
 ) -> Result<End, Failure> {
-    let (key, end) = match &args.range_end {
-        Some(end) => (single_key(&args.key)?, end.as_bytes().to_vec()),
-        None => span(&args.key, reach(args.prefix, args.from_key))?,
-    };
+    let reach = reach(args.range_end.as_ref(), args.prefix, args.from_key);
+    let (key, end) = span(&args.key, reach)?;
     let start = Revision(args.rev.0);
     let wanted = WatchOptions { key, end, start, prev_kv: args.prev_kv, ..WatchOptions::default() };
     let timeout = options.timeout;
