@@ -1,6 +1,7 @@
 //! The store as a file: one request, many replies.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::types::SnapshotId;
 use crate::wire::error::Advice;
@@ -79,7 +80,16 @@ impl Client {
                 End::Unwanted => return Ok(None),
                 End::Refused(error) => return Err(error),
                 End::Broke { heard, attempt } => {
-                    last_words.insert(attempt.endpoint, attempt.why);
+                    // The time that was up tells less than what was heard before.
+                    let timed_out =
+                        matches!(attempt.why, Why::Connection(ConnectionError::TimedOut { .. }));
+                    match last_words.entry(attempt.endpoint) {
+                        Entry::Occupied(_) if timed_out => {}
+                        Entry::Occupied(mut word) => *word.get_mut() = attempt.why,
+                        Entry::Vacant(word) => {
+                            word.insert(attempt.why);
+                        }
+                    }
                     if heard {
                         broken += 1;
                         deadline = self.deadline();

@@ -296,7 +296,7 @@ impl Node {
         if bytes.is_empty() {
             log::error!("cannot read a snapshot for a client id={} at={sent}", source.id);
             let why = "the snapshot cannot be read here".into();
-            return self.end_save(place, &Error::Refused { why });
+            return self.end_save(place, &Error::NotReady { why });
         }
         let piece = SnapshotPiece { snapshot: source.id, offset: *sent, bytes };
         *sent += u64::try_from(bytes.len()).expect("usize is at most 64 bits");
@@ -312,9 +312,14 @@ impl Node {
     /// No snapshot can be made: those who wait for one hear why.
     pub(super) fn refuse_saves(&mut self, why: &str) {
         let waits = |save: &Save| matches!(save.step, Step::Confirmed(_));
+        // Another server may be able to.
+        let error = if self.wal.out_of_space() {
+            Error::NoSpace
+        } else {
+            Error::NotReady { why: format!("cannot make a snapshot: {why}").into() }
+        };
         while let Some(place) = self.saves.list.iter().position(waits) {
-            let why = format!("cannot make a snapshot: {why}").into();
-            self.end_save(place, &Error::Refused { why });
+            self.end_save(place, &error);
         }
     }
 

@@ -32,13 +32,30 @@ impl PartialEq for SnapshotSource {
 
 impl Eq for SnapshotSource {}
 
+/// What the gateway sends to etcd's clients goes on with zeros to a multiple of this, and a SHA-256
+/// of all before it. Bytes.
+const PADDED_BYTES: u64 = 512;
+const SHA256_BYTES: u64 = 32;
+
+/// Where a file of `length` bytes ends, and the checksum that it states there.
+fn find_end(file: &dyn DiskFile, length: u64) -> io::Result<Option<(u64, u32)>> {
+    let most = if length % PADDED_BYTES == SHA256_BYTES { PADDED_BYTES } else { 0 };
+    let ends = (0..most).filter_map(|zeros| length.checked_sub(SHA256_BYTES + zeros));
+    for end in std::iter::once(length).chain(ends) {
+        if let Some(crc) = stated_crc(file, end)? {
+            return Ok(Some((end, crc)));
+        }
+    }
+    Ok(None)
+}
+
 impl SnapshotSource {
     pub(super) fn new(disk: &dyn Disk, id: SnapshotId, file: Arc<dyn DiskFile>) -> SnapshotSource {
         SnapshotSource { id, file, path: disk.path(&snapshot_name(id)) }
     }
 
-    /// A file of any name, which says itself what it is. Only its first and its last block are
-    /// looked at; `read` checks it.
+    /// A file of any name, which says itself what it is, as `raftctl` saves it or as etcd's clients
+    /// do. Only its first and its last block are looked at; `read` checks it.
     pub fn of_file(disk: &dyn Disk, name: &str) -> Result<SnapshotSource, OpenError> {
         let file = disk.open(name).map_err(OpenError::io(disk, "open", name))?;
         let bytes = file.len().map_err(OpenError::io(disk, "look at", name))?;
@@ -60,8 +77,13 @@ impl SnapshotSource {
                 return Err(OpenError::SnapshotDamaged { path, damage });
             }
         };
-        let end = stated_crc(&*file, bytes).map_err(io("read"))?;
-        let Some(crc) = end else { return Err(damaged("it has no end: it was cut short", bytes)) };
+        let end = find_end(&*file, bytes).map_err(io("read"))?;
+        let Some((bytes, crc)) = end else {
+            return Err(damaged(
+                "it has no end: it was cut short, or its last bytes are not its own",
+                bytes,
+            ));
+        };
         let id = SnapshotId { position, bytes, crc };
         Ok(SnapshotSource { id, file, path: disk.path(name) })
     }
@@ -90,7 +112,9 @@ impl SnapshotSource {
         let mut reader = BlockReader::new();
         let mut at = 0;
         while at < self.id.bytes {
-            let bytes = self.file.read_durable(at, SCAN_BYTES)?;
+            let mut bytes = self.file.read_durable(at, SCAN_BYTES)?;
+            // What follows the end is for others.
+            bytes.truncate(usize::try_from(self.id.bytes - at).unwrap_or(SCAN_BYTES));
             if bytes.is_empty() {
                 break;
             }

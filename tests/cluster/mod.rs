@@ -82,6 +82,7 @@ mod received;
 mod refusals;
 mod repl;
 mod resident;
+mod saves;
 pub(crate) mod script;
 mod starting;
 mod steady;

@@ -1,19 +1,26 @@
 //! snapshot save: from any server to a file.
 //!
 //! ```text
-//! FILE.part   written piece by piece: an interrupted save leaves it, and the next begins anew
+//! FILE.part   locked, so that one at a time writes it
+//!             written piece by piece: an interrupted save leaves it, and the next begins anew
 //!             synced, read back and checked, block by block
 //! FILE        renamed, the folder synced; an older FILE stands until then
 //! ```
+//!
+//! Why a lock: a save that was held up would go on writing into the file that another one has
+//! finished and renamed meanwhile.
 
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, IsTerminal, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use raftd::client::{Client, Deadline, Goes, Piece};
 use raftd::types::SnapshotId;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use serde_json::json;
 
 use super::args::Format;
@@ -26,6 +33,7 @@ pub(crate) fn save(
     format: Format,
     file: &Path,
 ) -> Result<(Vec<u8>, End), Failure> {
+    check_target(file)?;
     let part = part_of(file);
     let mut out = open(&part)?;
     let mut progress = Progress::begin();
@@ -53,6 +61,10 @@ pub(crate) fn save(
     if let Some(why) = failed {
         return Err(written(why));
     }
+    if saved.is_err() && out.metadata().is_ok_and(|it| it.len() == 0) {
+        // Nothing came. Who waits for the lock makes a new one.
+        let _left = std::fs::remove_file(&part);
+    }
     let Some(id) = saved? else {
         return Err(Failure::refused("the save was given up".to_owned()));
     };
@@ -68,9 +80,56 @@ fn part_of(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Renaming would put the snapshot in the place of whatever stands there.
+fn check_target(file: &Path) -> Result<(), Failure> {
+    let kind = match std::fs::symlink_metadata(file) {
+        Ok(found) => found.file_type(),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(why) => return Err(unusable(file, why)),
+    };
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_symlink() {
+        "a symbolic link"
+    } else {
+        "no regular file"
+    };
+    Err(Failure::refused(format!("{} is {what}: name the file to save to", file.display())))
+}
+
+/// Opens what is written to, alone.
 fn open(part: &Path) -> Result<File, Failure> {
-    let file = File::create(part).with_context(|| format!("cannot create {}", part.display()));
-    file.map_err(|why| Failure { end: End::Refused, why })
+    let alone = || -> io::Result<Option<File>> {
+        let no_link = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open(2)");
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).custom_flags(no_link);
+        loop {
+            let file = options.open(part)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(why) => return Err(why.into()),
+            }
+            // Whoever had it before may have renamed or removed it since we opened it.
+            let ours = file.metadata()?;
+            let is_it = |there: &Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+            if std::fs::symlink_metadata(part).is_ok_and(|there| is_it(&there)) {
+                file.set_len(0)?;
+                return Ok(Some(file));
+            }
+        }
+    };
+    alone().map_err(|why| unusable(part, why))?.ok_or_else(|| {
+        let name = part.display();
+        Failure::refused(format!("another save writes {name}: wait for it, or name another file"))
+    })
+}
+
+fn unusable(part: &Path, why: io::Error) -> Failure {
+    let why = anyhow::Error::new(why).context(format!("cannot create {}", part.display()));
+    Failure { end: End::Refused, why }
 }
 
 /// Reads all of it back; only what is whole gets the name.
