@@ -199,6 +199,10 @@ impl Server {
 
     /// Serves until a signal or a fatal error ends it.
     pub fn run(&mut self) -> Ended {
+        // What it found in its data directory may forbid it to serve. Nothing would wake it.
+        if let Some(fatal) = self.node.fatal() {
+            return Ended::Fatal(fatal);
+        }
         loop {
             if let Err(ended) = self.turn() {
                 return ended;

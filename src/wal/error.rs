@@ -175,8 +175,8 @@ impl fmt::Display for OpenError {
             OpenError::NotADataDirectory { path } => at(
                 f,
                 path,
-                "is not a data directory of raftd: name an empty or missing directory \
-                 with --data-dir",
+                "is not a data directory of raftd: name one with --data-dir, or, for a new \
+                 server, an empty or missing directory",
             ),
             OpenError::NetworkFileSystem { path, name } => write!(
                 f,

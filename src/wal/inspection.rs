@@ -3,7 +3,7 @@
 use super::directory::segment_name;
 use super::disk::Disk;
 use super::error::{Damage, OpenError};
-use super::hard_state::HardStateFiles;
+use super::hard_state::{self, HardStateFiles};
 use super::identity::Identity;
 use super::mend::header_offset;
 use super::record::Place;
@@ -106,9 +106,7 @@ pub struct EntryContents {
 /// Reads a directory and changes nothing. Refuses what cannot be told apart: a directory of
 /// others, a lost identity, a lost hard state.
 pub fn inspect(disk: &dyn Disk) -> Result<Contents, OpenError> {
-    let Some(identity) = Identity::read(disk)? else {
-        return Err(OpenError::NotADataDirectory { path: disk.path("") });
-    };
+    let identity = identity(disk)?;
     let loaded = HardStateFiles::load(disk, identity.disk_id)?;
     let newest = loaded.newest;
     let snapshot = recovery::find_snapshot(disk, newest.snapshot)?;
@@ -139,11 +137,18 @@ pub fn inspect(disk: &dyn Disk) -> Result<Contents, OpenError> {
     })
 }
 
+/// Whose it is. Without its name it may still be one of ours, as a start finds as well.
+fn identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
+    if let Some(identity) = Identity::read(disk)? {
+        return Ok(identity);
+    }
+    let (path, blank) = (disk.path(""), hard_state::is_blank(disk)?);
+    Err(if blank { OpenError::NotADataDirectory { path } } else { OpenError::Incomplete { path } })
+}
+
 /// How often the hard state of a directory was written: whoever starts on it writes it first.
 pub fn hard_state_version(disk: &dyn Disk) -> Result<u64, OpenError> {
-    let Some(identity) = Identity::read(disk)? else {
-        return Err(OpenError::NotADataDirectory { path: disk.path("") });
-    };
+    let identity = identity(disk)?;
     Ok(HardStateFiles::load(disk, identity.disk_id)?.newest.seq)
 }
 
