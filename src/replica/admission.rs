@@ -14,8 +14,11 @@ use crate::raft::{DISK_PATIENCE_ELECTION_TIMEOUTS, ProposeError};
 use crate::types::{EntryKind, Instant, LogIndex, NodeId};
 use crate::wal::Shortage;
 use crate::wire::auth::AuthRequest;
-use crate::wire::client::{Consistency, Op, RangeArgs, Request, decode_read_txn, decode_request};
+use crate::wire::client::{
+    Consistency, Op, RangeArgs, Request, decode_read_txn, decode_request, decode_status_args,
+};
 use crate::wire::error::Error;
+use crate::wire::fields::DecodeError;
 use crate::wire::frame::{FrameError, next_frame};
 use crate::wire::leases::LeaseRequest;
 use crate::wire::reply::error_reply;
@@ -61,12 +64,20 @@ pub(super) struct Stall {
     moved_at: Instant,
     /// Too much is not committed, and has not moved for long.
     stuck: bool,
+    /// What is committed of what this leader has, if that is not all, and since when.
+    awaited: Option<LogIndex>,
+    awaited_since: Instant,
 }
+
+/// Why writes are refused though the log here takes them.
+const NOT_COMMITTED: &str =
+    "entries not committed yet; if this lasts, a majority is slow or its disks are full or hang";
 
 impl Stall {
     pub(super) fn new() -> Stall {
         let moved = (LogIndex::ZERO, 0);
-        Stall { bytes: 0, moved, moved_at: Instant::ZERO, stuck: false }
+        let (moved_at, awaited_since) = (Instant::ZERO, Instant::ZERO);
+        Stall { bytes: 0, moved, moved_at, stuck: false, awaited: None, awaited_since }
     }
 
     pub(super) fn holds_clients(&self) -> bool {
@@ -188,7 +199,11 @@ impl Node {
             Op::WatchCancel => self.cancel_watch(id, request),
             Op::WatchProgress => self.answer_watch_progress(id, request),
             // Whoever looks for the leader, or asks whether all is well, need not be known.
-            Op::Status => self.answer_status(id, request.id),
+            Op::Status => {
+                let bad = |error: DecodeError| Error::BadRequest { why: error.to_string().into() };
+                decode_status_args(request.args).map_err(bad)?;
+                self.answer_status(id, request.id)
+            }
             Op::Snapshot => self.admit_save(id, asker, request, now),
             Op::MemberList => self.answer_member_list(id, asker, request.id, now),
             Op::MemberAdd
@@ -226,6 +241,9 @@ impl Node {
         if !self.has_room_for(bytes) {
             return Err(self.stall(bytes, now));
         }
+        if self.commits_hang(now) {
+            return Err(Error::Busy { what: NOT_COMMITTED.into() });
+        }
         let command = raised.as_deref().unwrap_or(request.command);
         self.gather(asker, command, Waiter { connection: id, request: request.id }, now);
         self.connections.wait(id);
@@ -256,7 +274,7 @@ impl Node {
         let bytes = as_u64(self.open.payload.len() + bytes);
         let log_takes = self.log_takes(bytes);
         if log_takes && self.stall.stuck {
-            return Error::Busy { what: "entries not committed yet".into() };
+            return Error::Busy { what: NOT_COMMITTED.into() };
         }
         if log_takes || !self.is_short() {
             if self.stall.bytes == 0 {
@@ -295,8 +313,30 @@ impl Node {
         self.jobs.background.map_or(Instant::FAR, |since| since.after_ns(patience_ns))
     }
 
+    /// Whether nothing has been committed for as long as a disk may take, of what awaits it: those
+    /// of a majority are full, or hang, and yet it answers heartbeats. Whoever asks now would wait
+    /// as long as they do, and not know in the end what became of it.
+    fn commits_hang(&self, now: Instant) -> bool {
+        let timeout_ns = self.options.election_timeout_ns;
+        let patience_ns = timeout_ns.saturating_mul(DISK_PATIENCE_ELECTION_TIMEOUTS);
+        self.stall.awaited.is_some() && self.stall.awaited_since.after_ns(patience_ns) <= now
+    }
+
+    fn note_commits(&mut self, now: Instant) {
+        let awaited = match &self.stage {
+            Stage::Member(raft) if raft.is_leader() => Some(raft.commit_index()),
+            Stage::Member(_) | Stage::Alone(_) | Stage::Founding => None,
+        };
+        let last = self.wal.last().index;
+        let awaited = awaited.filter(|committed| *committed < last);
+        if std::mem::replace(&mut self.stall.awaited, awaited) != awaited {
+            self.stall.awaited_since = now;
+        }
+    }
+
     /// Ends a stall when there is room, or when waiting for it has become pointless.
     pub(super) fn end_stall(&mut self, now: Instant) {
+        self.note_commits(now);
         self.handover.holding &= self.is_between_leaders(now);
         if self.stall.bytes == 0 && !self.stall.stuck {
             return;
@@ -483,7 +523,7 @@ impl Node {
                 self.refuse_entry(&self.not_leader(leader), now);
             }
             Err(ProposeError::Busy) => {
-                self.refuse_entry(&Error::Busy { what: "entries not committed yet".into() }, now);
+                self.refuse_entry(&Error::Busy { what: NOT_COMMITTED.into() }, now);
             }
             Err(ProposeError::Transferring) => {
                 let what = "the leadership is handed over".into();

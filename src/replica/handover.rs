@@ -141,7 +141,10 @@ impl Node {
             } else if to == Some(*target) || (leader.is_none() && now < until) {
                 return true;
             } else if leads {
-                let why = format!("{target} did not take over in time; the leader stays");
+                let why = format!(
+                    "{target} did not take over in time; the leader stays, unless {target} was \
+                     only slow and does so yet"
+                );
                 Error::Refused { why: why.into() }
             } else {
                 let why = format!("{target} was asked to lead, and does not yet");

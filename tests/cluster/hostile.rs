@@ -3,13 +3,14 @@
 use super::harness::{Cluster, PATIENCE, Shape, memory_of, resident};
 use super::patience::{StopAtEnd, breathe, eventually, now};
 use raftd::client::{Client, Connection, ConnectionError, Deadline};
-use raftd::limits::WAITING_READ_BYTES_MAX;
+use raftd::limits::{HELLO_BYTES_MAX, WAITING_READ_BYTES_MAX};
 use raftd::program::raise_descriptor_limit;
 use raftd::types::ClusterId;
 use raftd::wire::client::RangeArgs;
 use raftd::wire::error::Error as WireError;
+use raftd::wire::frame::next_frame;
 use raftd::wire::hello::{Hello, Sender, VERSION, encode_hello};
-use raftd::wire::reply::{Reply, ReplyBody};
+use raftd::wire::reply::{Reply, ReplyBody, decode_reply};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -188,19 +189,7 @@ fn garbage_after_a_good_hello_ends_that_connection_only() {
     let mut client = cluster.client();
     client.put(b"k", b"v").unwrap();
     for seed in 1..50 {
-        let mut stream = dial(cluster.server(1).listen());
-        let mut hello = Vec::new();
-        encode_hello(
-            &mut hello,
-            &Hello {
-                version_min: VERSION,
-                version_max: VERSION,
-                cluster_id: ClusterId(0),
-                sender: Sender::Client,
-                auth: Vec::new(),
-            },
-        );
-        stream.write_all(&hello).unwrap();
+        let mut stream = greet(cluster.server(1).listen());
         let _cut_short = stream.write_all(&garbage(seed, 300));
     }
     client.put(b"k", b"w").unwrap();
@@ -383,4 +372,49 @@ fn whoever_does_not_read_gives_way_to_those_who_do() {
     // One a second at most.
     let most = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     assert!((1..=most).contains(&lines), "{lines} lines, not 1 to {most}:\n{log}");
+}
+
+/// A connection on which a client has said hello, and has not read the answer.
+fn greet(address: &str) -> TcpStream {
+    let mut stream = dial(address);
+    let mut hello = Vec::new();
+    encode_hello(
+        &mut hello,
+        &Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            cluster_id: ClusterId(0),
+            sender: Sender::Client,
+            auth: Vec::new(),
+        },
+    );
+    stream.write_all(&hello).unwrap();
+    stream
+}
+
+/// It was answered as if it had ended before.
+#[test]
+fn a_request_with_a_byte_too_many_is_none() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let mut stream = greet(cluster.server(1).listen());
+    stream.write_all(&[5, 0, 0, 0, 0x93, 9, 17, 0x90, 0]).unwrap();
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let welcome = next_frame(&said, HELLO_BYTES_MAX).unwrap().map_or(0, |frame| frame.consumed);
+        if welcome > 0
+            && let Some(frame) = next_frame(&said[welcome..], HELLO_BYTES_MAX).unwrap()
+        {
+            let reply = decode_reply(frame.body).unwrap();
+            assert_eq!(reply.id, 9);
+            let ReplyBody::Error(WireError::BadRequest { .. }) = reply.body else {
+                panic!("{reply:?}");
+            };
+            return;
+        }
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "it hung up without a word");
+        said.extend_from_slice(&buffer[..count]);
+    }
 }

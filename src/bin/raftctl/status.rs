@@ -55,10 +55,13 @@ fn health(answers: &[Answer]) -> End {
 
 /// What a person should know of its state.
 fn trouble(node: &Status) -> Option<String> {
-    (node.state != "sound").then(|| {
+    let differs = (node.state != "sound").then(|| {
         let agreed = node.state_agreed_index;
         format!("state={} agreed={agreed}", node.state)
-    })
+    });
+    let full = node.out_of_space.then(|| "out_of_space".to_owned());
+    let all: Vec<String> = differs.into_iter().chain(full).collect();
+    (!all.is_empty()).then(|| all.join(" "))
 }
 
 /// What is not as always: trouble, and the snapshots that are on their way.

@@ -126,3 +126,33 @@ fn who_has_room_again_is_sent_entries_before_the_next_heartbeat() {
     nodes.release_background(behind);
     assert_eq!(nodes.status_of(behind).last_index, last);
 }
+
+/// What came next waited like the first one, and nobody heard why: its own disk was well, and
+/// the others answered its heartbeats.
+#[test]
+fn a_leader_whose_followers_disks_hang_refuses_writes_after_a_while() {
+    let (mut nodes, leader, others) = Nodes::cluster();
+    let warm = nodes.put(leader, "k");
+    nodes.pass(4 * PATIENCE_NS);
+    assert_eq!(nodes.answers.get(&warm), Some(&Answer::Done));
+    others.iter().for_each(|nth| nodes.hold_sync(*nth));
+    let first = nodes.put(leader, "k");
+    nodes.pass(PATIENCE_NS - 50 * MS);
+    let second = nodes.put(leader, "k");
+    nodes.pass(100 * MS);
+    assert_eq!((nodes.answers.get(&first), nodes.answers.get(&second)), (None, None));
+    let third = nodes.put(leader, "k");
+    nodes.pass(10 * MS);
+    let Some(Answer::Failed(Error::Busy { what })) = nodes.answers.get(&third) else {
+        panic!("{:?}", nodes.answers.get(&third));
+    };
+    assert!(what.contains("a majority is slow or its disks are full or hang"), "{what}");
+    assert_eq!(nodes.leader(), Some(leader), "nobody is better off");
+    nodes.release_sync(others[0]);
+    nodes.pass(100 * MS);
+    let fourth = nodes.put(leader, "k");
+    nodes.pass(100 * MS);
+    for done in [first, second, fourth] {
+        assert_eq!(nodes.answers.get(&done), Some(&Answer::Done));
+    }
+}
