@@ -146,7 +146,8 @@ fn bounds_flags(flags: &mut getopts::Options) {
     flags.optopt(
         "",
         "quota-bytes",
-        "what the live keys may take before writes that grow them are refused (default: no bound)",
+        "what the live keys may take before writes that grow them are refused; what is under way \
+         still comes in (default: no bound)",
         "BYTES",
     );
 }
