@@ -5,9 +5,9 @@
 
 use super::{Figure, REPEATS, thread_cpu_ns, timed};
 use crate::Result;
-use raftd::client::load::{KeyNumber, Layout, Random};
+use raftd::client::load::{KeyNumber, Layout, Random, float};
 use raftd::kv::command::{encode_command, encode_header};
-use raftd::kv::{Command, EntryHeader, Store, StoreOptions};
+use raftd::kv::{Command, EntryHeader, SliceLimits, Sliced, Store, StoreOptions};
 use raftd::limits::HISTORY_BYTES_DEFAULT;
 use raftd::types::{LogPosition, Term};
 use std::hint::black_box;
@@ -23,6 +23,11 @@ const TIDY: usize = 64;
 
 /// Operations of one measurement.
 const OPERATIONS: u32 = 100_000;
+
+/// What a server writes of a checkpoint in one turn.
+const SLICE: SliceLimits = SliceLimits { steps: 256, bytes: 64 * 1024 };
+
+const MIB: u64 = 1 << 20;
 
 struct Bench {
     store: Store,
@@ -62,28 +67,73 @@ pub(super) fn measure(keys: u32, name: &str) -> Result<Vec<Figure>> {
         }
         Ok(())
     })?;
+    let checkpoint = bench.checkpoints()?;
+    let (beside, after) = bench.puts_around_a_checkpoint(|| random.below(keys))?;
     Ok(vec![
         Figure::of(format!("{name}: new key"), &new)?,
         Figure::of(format!("{name}: put"), &put)?,
         Figure::of(format!("{name}: get"), &get)?,
+        Figure::of(format!("{name}: MiB of a snapshot"), &checkpoint)?,
+        Figure::of(format!("{name}: put beside a snapshot"), &beside)?,
+        Figure::of(format!("{name}: put after a snapshot"), &after)?,
     ])
 }
 
 impl Bench {
     /// The CPU time of a put, some times; `next` draws the keys. Making the entries is not in it.
     fn timed(&mut self, count: u32, mut next: impl FnMut() -> u32) -> Result<Vec<f64>> {
+        (0..REPEATS).map(|_| self.put_ns(count, &mut next)).collect()
+    }
+
+    fn put_ns(&mut self, count: u32, next: &mut impl FnMut() -> u32) -> Result<f64> {
+        let mut keys = (0..count).map(|_| next());
+        let mut spent = 0.0;
+        while self.fill(&mut keys) {
+            let start_ns = thread_cpu_ns();
+            self.apply()?;
+            spent += thread_cpu_ns() - start_ns;
+        }
+        Ok(spent / f64::from(count))
+    }
+
+    /// The CPU time of a MiB of a checkpoint, some times, as a loop that serves writes it.
+    fn checkpoints(&mut self) -> Result<Vec<f64>> {
+        let mut block = Vec::new();
         let mut ns = Vec::with_capacity(REPEATS);
         for _ in 0..REPEATS {
-            let mut keys = (0..count).map(|_| next());
-            let mut spent = 0.0;
-            while self.fill(&mut keys) {
-                let start_ns = thread_cpu_ns();
-                self.apply()?;
-                spent += thread_cpu_ns() - start_ns;
+            let start_ns = thread_cpu_ns();
+            let mut checkpoint = self.store.begin_checkpoint();
+            let mut bytes = 0_u64;
+            while self.store.write_checkpoint(&mut checkpoint, &mut block, SLICE) == Sliced::More {
+                bytes += u64::try_from(block.len())?;
+                black_box(block.first());
+                block.clear();
             }
-            ns.push(spent / f64::from(count));
+            bytes += u64::try_from(block.len())?;
+            block.clear();
+            drop(self.store.end_checkpoint(checkpoint));
+            ns.push((thread_cpu_ns() - start_ns) / (float(bytes) / float(MIB)));
         }
         Ok(ns)
+    }
+
+    /// The CPU time of a put while a checkpoint is pinned, and of those that follow it, some times.
+    /// What is compacted meanwhile is freed afterwards.
+    fn puts_around_a_checkpoint(
+        &mut self,
+        mut next: impl FnMut() -> u32,
+    ) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (mut beside, mut after) = (Vec::new(), Vec::new());
+        for _ in 0..REPEATS {
+            let checkpoint = self.store.begin_checkpoint();
+            beside.push(self.put_ns(OPERATIONS, &mut next)?);
+            drop(self.store.end_checkpoint(checkpoint));
+            after.push(self.put_ns(OPERATIONS, &mut next)?);
+            // Until nothing of it is left.
+            let rest: Vec<u32> = (0..2 * OPERATIONS).map(|_| next()).collect();
+            self.put_all(rest.into_iter())?;
+        }
+        Ok((beside, after))
     }
 
     fn put_all(&mut self, mut keys: impl Iterator<Item = u32>) -> Result<()> {
