@@ -145,6 +145,64 @@ fn what_is_wrong_is_said_by_json_as_etcd_says_it() {
     });
 }
 
+/// It was read as what is left out, whose number is 0: `NOTEQUAL` as `EQUAL`, `write` as `READ`.
+#[test]
+fn a_name_that_has_no_number_is_refused() {
+    with_gateway(1, |clients, gateway| async move {
+        clients.put_key("a", "1").await;
+        for (path, body, name, of) in [
+            (
+                "/v3/kv/txn",
+                r#"{"compare":[{"key":"YQ==","value":"MQ==","target":"VALUE"},
+                               {"unknown":{"result":"NO"},"result":"NOTEQUAL","key":"YQ=="}],
+                    "success":[{"request_delete_range":{"key":"YQ=="}}]}"#,
+                "NOTEQUAL",
+                "etcdserverpb.Compare_CompareResult",
+            ),
+            (
+                "/v3/kv/txn",
+                r#"{"failure":[{"requestTxn":{"success":[{"requestRange":
+                    {"key":"YQ==","sortTarget":"key"}}]}}]}"#,
+                "key",
+                "etcdserverpb.RangeRequest_SortTarget",
+            ),
+            (
+                "/v3/kv/range",
+                r#"{"key":"YQ==","sort_order":"XX"}"#,
+                "XX",
+                "etcdserverpb.RangeRequest_SortOrder",
+            ),
+            (
+                "/v3/kv/range",
+                r#"{"key":"YQ==","sort_order":"1"}"#,
+                "1",
+                "etcdserverpb.RangeRequest_SortOrder",
+            ),
+            (
+                "/v3/auth/role/grant",
+                r#"{"name":"r","perm":{"permType":"write","key":"YQ=="}}"#,
+                "write",
+                "authpb.Permission_Type",
+            ),
+            (
+                "/v3/watch",
+                r#"{"create_request":{"key":"YQ==","filters":["NOPUT","NODEL"]}}"#,
+                "NODEL",
+                "etcdserverpb.WatchCreateRequest_FilterType",
+            ),
+        ] {
+            let text = format!("unknown value \"{name}\" for enum {of}");
+            refused(&post(&gateway.address, path, body), 400, 3, &text);
+        }
+        for order in ["true", "1.5", "{}", "[0]"] {
+            let body = format!(r#"{{"key":"YQ==","sort_order":{order}}}"#);
+            assert_eq!(post(&gateway.address, "/v3/kv/range", &body).status, 400, "{order}");
+        }
+        let names = r#"{"key":"YQ==","sort_order":null,"sort_target":"MOD","filters":["NODEL"]}"#;
+        assert_eq!(done(&gateway.address, "/v3/kv/range", names)["count"], "1");
+    });
+}
+
 #[test]
 fn bodies_and_answers_have_a_bound() {
     with_gateway(1, |clients, gateway| async move {

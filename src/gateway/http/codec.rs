@@ -8,10 +8,13 @@ use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, Seria
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::names;
+
 /// What is written.
 const WRITTEN: SerializeOptions = SerializeOptions::new().use_proto_field_name(true);
 
-/// What is read. etcd overlooks what it does not know.
+/// What is read. etcd overlooks fields that it does not know; `names` finds what it does not
+/// overlook.
 const READ: DeserializeOptions = DeserializeOptions::new().deny_unknown_fields(false);
 
 /// Requests go as messages, responses come as JSON.
@@ -86,6 +89,7 @@ pub(super) fn read(request: &MessageDescriptor, json: &[u8]) -> Result<DynamicMe
     if json.trim_ascii().is_empty() {
         return Ok(DynamicMessage::new(request.clone()));
     }
+    names::check(request, json)?;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let message =
         DynamicMessage::deserialize_with_options(request.clone(), &mut deserializer, &READ);

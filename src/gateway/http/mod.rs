@@ -6,7 +6,7 @@
 //! POST /v3/…                         json: a call of the service that gRPC's clients call
 //!   paths    which method a path means          values   JSON that comes, as it comes
 //!   codec    messages out of JSON and into it   answer   responses, and errors as etcd has them
-//!   timed    how long a request may take
+//!   names    names that are known          timed    how long a request may take
 //! ```
 //!
 //! Nothing here knows a message: what JSON means is read from the compiled .proto files, so that a
@@ -15,6 +15,7 @@ mod answer;
 mod codec;
 mod health;
 mod json;
+mod names;
 mod paths;
 mod timed;
 mod values;

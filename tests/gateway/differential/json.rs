@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Requests, in this order. What 3.4 answers otherwise than 3.5 is not here: the `reason` of
 /// `/health`, and the status of FAILED_PRECONDITION.
-const ASKED: [(&str, &str); 40] = [
+const ASKED: [(&str, &str); 42] = [
     ("/v3/kv/put", r#"{"key":"YQ==","value":"YmFy"}"#),
     ("/v3/kv/put", r#"{"key":"YQ==","value":"Zm9v","prev_kv":true}"#),
     ("/v3/kv/put", r#"{"key":"YQ==","value":"Zm9v","prevKv":true,"lease":"0"}"#),
@@ -23,6 +23,7 @@ const ASKED: [(&str, &str); 40] = [
     ("/v3/kv/range", r#"{"key":"AA==","rangeEnd":"AA==","countOnly":true}"#),
     ("/v3/kv/range", r#"{"key":"AA==","range_end":"AA==","sort_order":"DESCEND"}"#),
     ("/v3/kv/range", r#"{"key":"AA==","range_end":"AA==","sort_order":2,"sort_target":"MOD"}"#),
+    ("/v3/kv/range", r#"{"key":"YQ==","sort_order":"DOWN"}"#),
     ("/v3/kv/range", r#"{"key":"YQ==","revision":2}"#),
     ("/v3/kv/range", r#"{"key":"YQ==","revision":"100"}"#),
     ("/v3/kv/range", r#"{"key":"bm9uZQ=="}"#),
@@ -39,6 +40,7 @@ const ASKED: [(&str, &str); 40] = [
                                    "create_revision":"9"}],
         "failure":[{"request_delete_range":{"key":"Yw=="}}]}"#,
     ),
+    ("/v3/kv/txn", r#"{"compare":[{"result":"NOTEQUAL","key":"YQ=="}]}"#),
     ("/v3/kv/txn", r#"{"success":[{}]}"#),
     (
         "/v3/kv/txn",
