@@ -69,6 +69,18 @@ impl Watches {
         next.expect("something is heard").unwrap().expect("the stream goes on")
     }
 
+    /// Asks how far all watches are, until that is there.
+    async fn progress(&mut self, newest: i64) {
+        let mut revision = 0;
+        while revision < newest {
+            self.say(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+            let said = self.next().await;
+            assert_eq!((said.watch_id, said.events.len()), (-1, 0), "{said:?}");
+            revision = said.header.unwrap().revision;
+        }
+        assert_eq!(revision, newest);
+    }
+
     /// Whether nothing is heard for a while. What comes later is not noticed.
     async fn is_silent(&mut self) -> bool {
         let while_ = Duration::from_millis(300);
@@ -307,6 +319,31 @@ fn progress_is_said_when_asked_for_and_never_before_the_events() {
     });
 }
 
+/// Nobody on its stream heard of progress until its revision had come, which may be never.
+#[test]
+fn a_watch_of_what_has_yet_to_come_holds_up_no_progress() {
+    with_gateway(1, |clients, _gateway| async move {
+        let mut watches = Watches::open(&clients).await;
+        watches.create(of_prefix("w/")).await;
+        let start_revision = 5;
+        watches.create(WatchCreateRequest { start_revision, ..of_prefix("v/") }).await;
+        for expected in 2..=3 {
+            assert_eq!(clients.put_key("w/a", "x").await, expected);
+            assert_eq!(watches.events(1).await.len(), 1);
+            watches.progress(expected).await;
+        }
+        // Once it has heard something it is like any other.
+        assert_eq!(clients.put_key("v/a", "early").await, 4);
+        watches.progress(4).await;
+        assert_eq!(clients.put_key("v/a", "then").await, 5);
+        assert_eq!(lines(&watches.events(1).await), ["put v/a=then @5"]);
+        watches.progress(5).await;
+        let mut later = Watches::open(&clients).await;
+        later.create(WatchCreateRequest { start_revision: 100, ..of_prefix("v/") }).await;
+        later.progress(5).await;
+    });
+}
+
 #[test]
 fn a_watch_says_by_itself_that_nothing_happens() {
     let mut cluster = Cluster::start(3);
@@ -330,8 +367,14 @@ fn a_watch_says_by_itself_that_nothing_happens() {
         let start_revision = newest + 2;
         let future = WatchCreateRequest { progress_notify, start_revision, ..of_prefix("w/") };
         let mut later = Watches::open(&clients).await;
-        later.create(future).await;
+        later.create(future.clone()).await;
         assert!(later.is_silent().await);
+        // Beside it another one goes on.
+        watches.create(future).await;
+        for _ in 0..2 {
+            let said = watches.next().await;
+            assert_eq!((said.watch_id, said.events.len()), (0, 0), "{said:?}");
+        }
         clients.put_key("w/a", "early").await;
         clients.put_key("w/a", "then").await;
         let expected = format!("put w/a=then @{start_revision}");

@@ -379,11 +379,10 @@ impl Watching {
     /// Says that no watch misses anything up to a revision, if that says something to all of them.
     /// `times`: the last asking of which the nodes that were questioned know.
     fn say_progress(&mut self, revision: Revision, times: u64) {
-        // Whoever has heard more would seem to go back; whoever waits for a revision to come, or
-        // for a node, is not there yet.
+        // Whoever has heard more would seem to go back; whoever waits for a node is not there yet.
         let is_there = |watcher: &Watcher| {
             let is_whole = watcher.link_if_whole().is_some();
-            is_whole && watcher.was_asked_by(times) && watcher.is_just_before(revision)
+            is_whole && watcher.was_asked_by(times) && watcher.misses_nothing(revision)
         };
         if self.watchers.values().all(is_there) {
             self.watchers.values_mut().for_each(|watcher| watcher.has_heard(revision));

@@ -41,6 +41,8 @@ pub(super) struct Watcher {
     progress_notify: bool,
     /// Whether events of one revision may come in several responses.
     fragment: bool,
+    /// From which revision on its client wants to hear; 0: from then on.
+    start: Revision,
     /// Everything below was handed out, or is not to be heard of; 0: that is not known yet.
     next: Revision,
     /// Whether the client has been told that it is open.
@@ -101,6 +103,7 @@ impl Watcher {
             no_delete: leaves_out(FilterType::Nodelete),
             progress_notify: request.progress_notify,
             fragment: request.fragment,
+            start: translate::revision(start_revision),
             next: translate::revision(start_revision),
             created: false,
             asked: None,
@@ -197,6 +200,12 @@ impl Watcher {
     /// Whether it waits for nothing up to `revision`, and has handed out nothing behind it.
     pub(super) fn is_just_before(&self, revision: Revision) -> bool {
         self.created && self.next <= revision.next()
+    }
+
+    /// Whether it can be said to miss nothing up to `revision`: it is there, or has yet to hear
+    /// anything, and nothing of what it is to hear is that old.
+    pub(super) fn misses_nothing(&self, revision: Revision) -> bool {
+        self.is_just_before(revision) || (self.created && self.next == self.start)
     }
 
     /// It misses nothing up to `revision`.
