@@ -225,12 +225,20 @@ fn a_watch_of_what_is_compacted_is_told_so() {
         for value in ["1", "2", "3"] {
             clients.put_key("w/a", value).await;
         }
+        // From below 0 on is from the beginning on.
+        let oldest = WatchCreateRequest { start_revision: -1, ..of_prefix("w/") };
+        let mut all = Watches::open(&clients).await;
+        assert_eq!(all.create(oldest.clone()).await.watch_id, 0);
+        assert_eq!(lines(&all.events(3).await), ["put w/a=1 @2", "put w/a=2 @3", "put w/a=3 @4"]);
         clients.kv().compact(CompactionRequest { revision: 4, physical: false }).await.unwrap();
         let mut watches = Watches::open(&clients).await;
-        watches.create(WatchCreateRequest { start_revision: 2, ..of_prefix("w/") }).await;
-        let ended = watches.next().await;
-        assert!(ended.canceled && ended.cancel_reason.is_empty(), "{ended:?}");
-        assert_eq!((ended.compact_revision, ended.header.unwrap().revision), (4, 0));
+        for compacted in [WatchCreateRequest { start_revision: 2, ..of_prefix("w/") }, oldest] {
+            let created = watches.create(compacted).await;
+            let ended = watches.next().await;
+            assert_eq!((created.canceled, ended.watch_id), (false, created.watch_id));
+            assert!(ended.canceled && ended.cancel_reason.is_empty(), "{ended:?}");
+            assert_eq!((ended.compact_revision, ended.header.unwrap().revision), (4, 0));
+        }
         watches.create(WatchCreateRequest { start_revision: 4, ..of_prefix("w/") }).await;
         assert_eq!(lines(&watches.events(1).await), ["put w/a=3 @4"]);
     });

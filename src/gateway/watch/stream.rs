@@ -22,7 +22,7 @@ use tonic::{Status, Streaming};
 use crate::gateway::auth::Who;
 use crate::gateway::calls::{Cluster, REQUEST_TIMEOUT, check_size};
 use crate::gateway::errand::Errand;
-use crate::gateway::failure::{COMPACTED, NO_LEADER, cancel_reason, known};
+use crate::gateway::failure::{NO_LEADER, cancel_reason, known};
 use crate::gateway::link::Link;
 use crate::gateway::nodes::Leaderless;
 use crate::gateway::proto::etcdserverpb::watch_request::RequestUnion;
@@ -145,16 +145,16 @@ impl Watching {
         }
     }
 
-    pub(super) fn create(&mut self, request: WatchCreateRequest) {
-        let start = request.start_revision;
+    pub(super) fn create(&mut self, mut request: WatchCreateRequest) {
+        // What is below 0 is as old as can be, and not what comes from now on.
+        if request.start_revision < 0 {
+            request.start_revision = 1;
+        }
         let keys = request.key.len() + request.range_end.len();
         let (share, parts) = (self.waiting.watches.share(), self.waiting.parts.share());
         let mut watcher = Watcher::new(request, share, parts);
         if watcher.is_empty() {
             return self.refuse(EMPTY_RANGE);
-        }
-        if start < 0 {
-            return self.refuse(known(COMPACTED).message());
         }
         if let Err(why) = check_size(keys) {
             return self.refuse(why.message());

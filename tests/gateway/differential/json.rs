@@ -99,7 +99,10 @@ fn json_has_the_answers_of_a_real_etcd() {
             assert_eq!(shown(&post(ours, path, body)), expected, "to {path} {body}");
         }
         let watch = r#"{"create_request":{"key":"AA==","range_end":"AA==","start_revision":"4"}}"#;
+        let oldest =
+            r#"{"create_request":{"key":"AA==","range_end":"AA==","start_revision":"-1"}}"#;
         for (path, body, lines) in [
+            ("/v3/watch", oldest, 2),
             // How many responses the events come in is not said.
             ("/v3/watch", watch, 1),
             ("/v3/watch", r#"{"createRequest":{"key":"Yg==","rangeEnd":"YQ=="}}"#, 1),
