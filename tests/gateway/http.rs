@@ -247,6 +247,35 @@ fn a_watch_by_json_is_a_line_for_each_response() {
             json!({"create_request": {"key": base64(b"w"), "start_revision": "1"}}),
             json!({"createRequest": {"key": base64(b"b"), "rangeEnd": base64(b"a")}})
         );
+/// While it was read nobody else was answered, a second for each.
+#[test]
+fn large_json_holds_up_nobody() {
+    with_gateway(1, |clients, gateway| async move {
+        let many = format!(r#"{{"compare":[{}{{}}]}}"#, "{},".repeat(1_390_000));
+        let mut meanwhile = 0;
+        for _ in 0..2 {
+            let (address, body) = (gateway.address.clone(), many.clone());
+            let asks = std::thread::spawn(move || post(&address, "/v3/kv/txn", &body));
+            while !asks.is_finished() {
+                clients.put_key("a", "1").await;
+                meanwhile += 1;
+            }
+            let text = "grpc: received message larger than max (2780002 vs. 2097152)";
+            refused(&asks.join().unwrap(), 429, 8, text);
+        }
+        assert!(meanwhile > 50, "{meanwhile} puts beside two large requests");
+        // What is large is written as it was.
+        clients.put_key("large", &"v".repeat(100_000)).await;
+        let body = json!({"key": base64(b"large")}).to_string();
+        let found = done(&gateway.address, "/v3/kv/range", &body);
+        assert_eq!(found["kvs"][0]["value"], base64(&[b'v'; 100_000]));
+        let watch = json!({"create_request": {"key": base64(b"large"), "start_revision": "1"}});
+        let mut heard = Lines::post(&gateway.address, "/v3/watch", &watch.to_string());
+        assert_eq!(heard.next().unwrap()["result"]["created"], true);
+        assert_eq!(heard.next().unwrap()["result"]["events"][0]["kv"], found["kvs"][0]);
+    });
+}
+
         let mut heard = Lines::post(&gateway.address, "/v3/watch", &body);
         assert_eq!(heard.status, 200);
         let mut next = || stripped(heard.next().unwrap()["result"].take());

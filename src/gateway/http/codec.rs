@@ -2,12 +2,13 @@
 //! of 64 bits are texts, bytes are base64, fields have the names of the .proto file and are left
 //! out if they have their default.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::aside::aside;
 use super::names;
 
 /// What is written.
@@ -17,66 +18,77 @@ const WRITTEN: SerializeOptions = SerializeOptions::new().use_proto_field_name(t
 /// overlook.
 const READ: DeserializeOptions = DeserializeOptions::new().deny_unknown_fields(false);
 
-/// Requests go as messages, responses come as JSON.
+/// Messages go and come as they are: `read` and `Writer` are where they are JSON.
+#[derive(Clone, Copy)]
+pub(super) struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, request: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(request);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, response: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(response.copy_to_bytes(response.remaining())))
+    }
+}
+
+/// Makes JSON of responses.
 #[derive(Clone)]
-pub(super) struct JsonCodec {
+pub(super) struct Writer {
     response: MessageDescriptor,
     before: &'static str,
     behind: &'static str,
 }
 
-/// The half that requests go through.
-pub(super) struct Asking;
-
-impl JsonCodec {
+impl Writer {
     /// For a method with one response.
-    pub(super) fn one(response: MessageDescriptor) -> JsonCodec {
-        JsonCodec { response, before: "", behind: "" }
+    pub(super) fn one(response: MessageDescriptor) -> Writer {
+        Writer { response, before: "", behind: "" }
     }
 
     /// For a method with many: a line each.
-    pub(super) fn many(response: MessageDescriptor) -> JsonCodec {
-        JsonCodec { response, before: r#"{"result":"#, behind: "}\n" }
-    }
-}
-
-impl Codec for JsonCodec {
-    type Encode = DynamicMessage;
-    type Decode = Bytes;
-    type Encoder = Asking;
-    type Decoder = JsonCodec;
-
-    fn encoder(&mut self) -> Asking {
-        Asking
+    pub(super) fn many(response: MessageDescriptor) -> Writer {
+        Writer { response, before: r#"{"result":"#, behind: "}\n" }
     }
 
-    fn decoder(&mut self) -> JsonCodec {
-        self.clone()
+    /// The JSON of one.
+    pub(super) async fn write(self, message: Bytes) -> Result<Bytes, Status> {
+        aside(message.len(), move || self.json(message)).await
     }
-}
 
-impl Encoder for Asking {
-    type Item = DynamicMessage;
-    type Error = Status;
-
-    fn encode(&mut self, request: DynamicMessage, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        request.encode(out).map_err(|why| internal(&why))
-    }
-}
-
-impl Decoder for JsonCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, response: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let message = DynamicMessage::decode(self.response.clone(), response);
+    fn json(&self, message: Bytes) -> Result<Bytes, Status> {
+        let message = DynamicMessage::decode(self.response.clone(), message);
         let message = message.map_err(|why| internal(&why))?;
         let mut json = self.before.as_bytes().to_vec();
         let mut serializer = serde_json::Serializer::new(&mut json);
         let written = message.serialize_with_options(&mut serializer, &WRITTEN);
         written.map_err(|why| internal(&why))?;
         json.extend_from_slice(self.behind.as_bytes());
-        Ok(Some(json.into()))
+        Ok(json.into())
     }
 }
 
@@ -84,15 +96,21 @@ fn internal(why: &dyn std::error::Error) -> Status {
     Status::internal(format!("raftd: {why}"))
 }
 
-/// Reads a request. One that is empty says nothing of anything.
-pub(super) fn read(request: &MessageDescriptor, json: &[u8]) -> Result<DynamicMessage, Status> {
+/// Makes a message of the JSON of a request. One that is empty says nothing of anything.
+pub(super) async fn read(request: &MessageDescriptor, json: Bytes) -> Result<Bytes, Status> {
+    let request = request.clone();
+    aside(json.len(), move || message(&request, &json)).await
+}
+
+fn message(request: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {
     if json.trim_ascii().is_empty() {
-        return Ok(DynamicMessage::new(request.clone()));
+        return Ok(Bytes::new());
     }
     names::check(request, json)?;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let message =
         DynamicMessage::deserialize_with_options(request.clone(), &mut deserializer, &READ);
     let message = message.and_then(|message| deserializer.end().map(|()| message));
-    message.map_err(|why| Status::invalid_argument(why.to_string()))
+    let message = message.map_err(|why| Status::invalid_argument(why.to_string()))?;
+    Ok(message.encode_to_vec().into())
 }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::StreamBody;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use tokio::sync::{mpsc, oneshot};
 use tonic::body::Body;
 use tonic::client::Grpc;
@@ -30,7 +30,7 @@ use crate::gateway::pause::{Pause, pause};
 use crate::gateway::room::Held;
 
 use super::answer::{error, json_text, stream, stream_end, stream_error};
-use super::codec::{JsonCodec, read};
+use super::codec::{Raw, Writer, read};
 use super::paths::PATHS;
 use super::timed;
 use super::values::{Values, gather};
@@ -123,12 +123,11 @@ async fn once(
 ) -> Result<Response<Body>, Status> {
     // Its time is measured around all of this.
     timed::time_of(&parts.headers)?;
-    let message = read(&rpc.request, &gather(body).await?)?;
-    let codec = JsonCodec::one(rpc.response.clone());
-    let answered = client.unary(asked(parts, message), rpc.path.clone(), codec).await;
+    let message = read(&rpc.request, gather(body).await?).await?;
+    let answered = client.unary(asked(parts, message), rpc.path.clone(), Raw).await;
     let answered = answered.map_err(in_our_words)?;
     let held = answered.extensions().get::<Held>().cloned();
-    let json = answered.into_inner();
+    let json = Writer::one(rpc.response.clone()).write(answered.into_inner()).await?;
     let json = if let Some(held) = held { held.hold(json) } else { json };
     Ok(json_text(StatusCode::OK, json))
 }
@@ -140,10 +139,9 @@ async fn many(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let time = timed::time_of(&parts.headers)?.map(pause);
-    let message = read(&rpc.request, &gather(body).await?)?;
-    let codec = JsonCodec::many(rpc.response.clone());
-    let begun = client.server_streaming(asked(parts, message), rpc.path.clone(), codec).await;
-    Ok(lines(begun, None, time))
+    let message = read(&rpc.request, gather(body).await?).await?;
+    let begun = client.server_streaming(asked(parts, message), rpc.path.clone(), Raw).await;
+    Ok(lines(rpc, begun, None, time))
 }
 
 async fn both(
@@ -158,8 +156,8 @@ async fn both(
     let first = values.next().await?;
     let (tell, trouble) = oneshot::channel();
     let said = asked(parts, Said::of(first, values, tell));
-    let codec = JsonCodec::many(rpc.response.clone());
-    Ok(lines(client.streaming(said, rpc.path.clone(), codec).await, Some(trouble), time))
+    let begun = client.streaming(said, rpc.path.clone(), Raw).await;
+    Ok(lines(rpc, begun, Some(trouble), time))
 }
 
 /// A request, with whatever of its headers is meant for the service: as etcd has it, the token of
@@ -189,23 +187,30 @@ fn in_our_words(why: Status) -> Status {
 }
 
 fn lines(
+    rpc: &Rpc,
     begun: Result<tonic::Response<Streaming<Bytes>>, Status>,
     trouble: Option<oneshot::Receiver<Status>>,
     time: Option<Pause>,
 ) -> Response<Body> {
     match begun {
         Ok(heard) => {
-            let lines = Lines { heard: Some(heard.into_inner()), trouble, time };
+            let (heard, writer) = (Some(heard.into_inner()), Writer::many(rpc.response.clone()));
+            let lines = Lines { heard, writer, writing: None, trouble, time };
             stream(StatusCode::OK, Body::new(StreamBody::new(lines)))
         }
         Err(why) => stream_error(&why),
     }
 }
 
+type Writing = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
+
 /// The answers of a stream, and why it has ended.
 struct Lines {
     /// `None` once it has.
     heard: Option<Streaming<Bytes>>,
+    writer: Writer,
+    /// The line that is being made of an answer.
+    writing: Option<Writing>,
     /// What is wrong with the requests: whoever has hung up in the middle of one is noticed by
     /// nothing else.
     trouble: Option<oneshot::Receiver<Status>>,
@@ -218,6 +223,25 @@ impl Lines {
     fn end(&mut self, why: &Status) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.heard = None;
         Poll::Ready(Some(Ok(Frame::data(stream_end(why)))))
+    }
+
+    /// The next line, or why there is none.
+    fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        let Some(heard) = &mut self.heard else { return Poll::Ready(None) };
+        let writing = match &mut self.writing {
+            Some(writing) => writing,
+            None => match Pin::new(heard).poll_next(context) {
+                Poll::Ready(Some(Ok(message))) => {
+                    self.writing.insert(Box::pin(self.writer.clone().write(message)))
+                }
+                Poll::Ready(Some(Err(why))) => return Poll::Ready(Some(Err(in_our_words(why)))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return self.poll_trouble(context).map(|why| Some(Err(why))),
+            },
+        };
+        let written = ready!(writing.as_mut().poll(context));
+        self.writing = None;
+        Poll::Ready(Some(written))
     }
 
     fn poll_trouble(&mut self, context: &mut Context<'_>) -> Poll<Status> {
@@ -238,29 +262,29 @@ impl Stream for Lines {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let lines = &mut *self;
-        let Some(heard) = &mut lines.heard else { return Poll::Ready(None) };
+        if lines.heard.is_none() {
+            return Poll::Ready(None);
+        }
         // Before anything else: what always has something to say comes to its end as well.
         if let Some(time) = &mut lines.time
             && time.as_mut().poll(context).is_ready()
         {
             return self.end(&timed::expired());
         }
-        let why = match Pin::new(heard).poll_next(context) {
-            Poll::Ready(Some(Ok(line))) => return Poll::Ready(Some(Ok(Frame::data(line)))),
-            Poll::Ready(Some(Err(why))) => in_our_words(why),
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => ready!(self.poll_trouble(context)),
-        };
-        self.end(&why)
+        match ready!(lines.poll_line(context)) {
+            Some(Ok(line)) => Poll::Ready(Some(Ok(Frame::data(line)))),
+            Some(Err(why)) => self.end(&why),
+            None => Poll::Ready(None),
+        }
     }
 }
 
 /// The requests of a stream, as they come.
-struct Said(mpsc::Receiver<DynamicMessage>);
+struct Said(mpsc::Receiver<Bytes>);
 
 impl Said {
     /// The first one, and those behind it. Says so if something is wrong with them.
-    fn of(first: Option<DynamicMessage>, values: Values, tell: oneshot::Sender<Status>) -> Said {
+    fn of(first: Option<Bytes>, values: Values, tell: oneshot::Sender<Status>) -> Said {
         let (say, said) = mpsc::channel(1);
         tokio::spawn(async move {
             if let Err(why) = say_all(first, values, say).await {
@@ -273,20 +297,17 @@ impl Said {
 }
 
 impl Stream for Said {
-    type Item = DynamicMessage;
+    type Item = Bytes;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<DynamicMessage>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         self.0.poll_recv(context)
     }
 }
 
 async fn say_all(
-    first: Option<DynamicMessage>,
+    first: Option<Bytes>,
     mut values: Values,
-    say: mpsc::Sender<DynamicMessage>,
+    say: mpsc::Sender<Bytes>,
 ) -> Result<(), Status> {
     let mut next = first;
     while let Some(value) = next {

@@ -7,11 +7,13 @@
 //!   paths    which method a path means          values   JSON that comes, as it comes
 //!   codec    messages out of JSON and into it   answer   responses, and errors as etcd has them
 //!   names    names that are known          timed    how long a request may take
+//!   aside    what is large is read and written beside the thread that serves
 //! ```
 //!
 //! Nothing here knows a message: what JSON means is read from the compiled .proto files, so that a
 //! method that is served is served both ways.
 mod answer;
+mod aside;
 mod codec;
 mod health;
 mod json;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use prost_reflect::{DynamicMessage, MessageDescriptor};
+use prost_reflect::MessageDescriptor;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
@@ -54,13 +54,13 @@ impl Values {
         Values { body, request, waiting: BytesMut::new(), scan: Scan::default() }
     }
 
-    /// The next one, once all of it is there; `None`: there are no more.
-    pub(super) async fn next(&mut self) -> Result<Option<DynamicMessage>, Status> {
+    /// The message of the next one, once all of it is there; `None`: there are no more.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(end) = self.scan.end(&self.waiting)? {
-                let json = self.waiting.split_to(end);
+                let json = self.waiting.split_to(end).freeze();
                 self.scan = Scan::default();
-                return read(&self.request, &json).map(Some);
+                return read(&self.request, json).await.map(Some);
             }
             if self.waiting.len() > BODY_BYTES_MAX {
                 return Err(too_large());
