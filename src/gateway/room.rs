@@ -1,17 +1,14 @@
 //! Memory that many share: what each has of it is counted, and given back once it is let go.
 //!
 //! Who answers a client lets go when the client's connection has taken the last byte, which may be
-//! never: so the share goes with the bytes themselves, behind the last that knows the answer.
+//! late: so the share goes with the bytes themselves, behind the last that knows the answer.
 
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use tonic::Response;
-use tonic::body::Body;
-use tonic::codegen::http::Response as HttpResponse;
 
 use super::proto::mvccpb::KeyValue;
 
@@ -39,13 +36,13 @@ pub(super) struct Full;
 
 /// What an answer has of it, for whoever hands the answer on.
 #[derive(Clone)]
-pub(super) struct Held(#[expect(dead_code, reason = "it is held, not looked at")] Arc<Share>);
+pub(super) struct Held(Arc<Share>);
 
 /// Bytes that have a share.
 struct Charged {
     bytes: Bytes,
     #[expect(dead_code, reason = "it is held, not looked at")]
-    held: Held,
+    share: Share,
 }
 
 impl Room {
@@ -128,9 +125,12 @@ impl Drop for Share {
 }
 
 impl Held {
-    /// The bytes, with what they have.
-    pub(super) fn hold(&self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Charged { bytes, held: self.clone() })
+    /// A piece of the answer, which has its own share of the same room from now on, whatever there
+    /// is: it is sent when the rest may have been taken away.
+    pub(super) fn charge(&self, bytes: Bytes) -> Bytes {
+        let mut share = self.0.room.share();
+        share.force(bytes.len());
+        Bytes::from_owner(Charged { bytes, share })
     }
 }
 
@@ -145,21 +145,9 @@ pub(super) fn cost(bytes: usize, keys: usize) -> usize {
     (bytes + keys * size_of::<KeyValue>()).saturating_sub(FREE_BYTES)
 }
 
-/// A response whose body has what its answer has, until all of it has been sent.
-pub(super) fn held(response: HttpResponse<Body>) -> HttpResponse<Body> {
-    let Some(held) = response.extensions().get::<Held>().cloned() else { return response };
-    response
-        .map(|body| Body::new(body.map_frame(move |frame| frame.map_data(|data| held.hold(data)))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::Full as Whole;
-
-    fn run<T>(test: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test)
-    }
 
     #[test]
     fn together_they_have_no_more_than_there_is() {
@@ -184,30 +172,6 @@ mod tests {
         assert_eq!((other.set_in_turn(101), room.taken()), (Ok(()), 101));
         drop(other);
         assert_eq!((one.set_in_turn(200), room.taken()), (Ok(()), 200));
-    }
-
-    /// What HTTP/2 had taken and not sent was nobody's any more: the body ends when its last byte
-    /// is taken, not when the client has it.
-    #[test]
-    fn what_is_sent_late_is_let_go_late() {
-        let room = Room::of(100);
-        let mut share = room.share();
-        share.set(60).unwrap();
-        let (_, text, extensions) = share.hold("answer").into_parts();
-        let mut response =
-            HttpResponse::new(Body::new(Whole::new(Bytes::from_static(text.as_bytes()))));
-        *response.extensions_mut() = extensions;
-        let mut body = held(response).into_body();
-        let mut sent = run(body.frame()).unwrap().unwrap().into_data().unwrap();
-        assert!(run(body.frame()).is_none());
-        drop(body);
-        assert_eq!(room.taken(), 60);
-        let first = sent.split_to(3);
-        assert_eq!((&first[..], &sent[..]), (&b"ans"[..], &b"wer"[..]));
-        drop(sent);
-        assert_eq!(room.taken(), 60);
-        drop(first);
-        assert_eq!(room.taken(), 0);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Puts, reads, deletes, compaction.
 
 use super::harness::{Cluster, PATIENCE};
+use super::http::number;
 use super::program::{
     Clients, Gateway, block_on, get, get_prefix, line, prefix_end, put, refused, with_gateway,
 };
 use super::txn::put_op;
+use super::web::{Lines, base64, get as get_page};
 use raftd::gateway::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use raftd::gateway::proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, TxnRequest,
 };
 use raftd::limits::SORTED_KEYS_MAX;
+use serde_json::json;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -21,7 +24,7 @@ impl Clients {
         &self,
         request: RangeRequest,
     ) -> Result<Streaming<RangeResponse>, Status> {
-        let mut grpc = Grpc::new(self.channel());
+        let mut grpc = Grpc::new(self.channel()).max_decoding_message_size(64 * 1024 * 1024);
         grpc.ready().await.unwrap();
         let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
         let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
@@ -165,6 +168,42 @@ fn answers_that_nobody_reads_have_a_bound_and_small_ones_are_given() {
             assert_eq!(why.code(), Code::ResourceExhausted, "{why:?}");
             assert!(!deadline.has_passed(), "{why:?}");
         }
+    });
+}
+
+/// Who read nothing kept what it had as long as its connection was there: some such clients, and
+/// nobody else had an answer that is large.
+#[test]
+fn answers_that_stand_still_are_taken_away() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let gateway = Gateway::start_with(&cluster, &["--answers-bytes", "33554432"]);
+    block_on(async {
+        let clients = gateway.clients().await;
+        let value = "v".repeat(100_000);
+        for number in 0..120 {
+            clients.put_key(&format!("large/{number}"), &value).await;
+        }
+        let other = gateway.clients().await;
+        let mut unread = other.read_nothing(get_prefix("large/")).await.unwrap();
+        let body = json!({"key": base64(b"large/"), "range_end": base64(b"large0")}).to_string();
+        let mut unread_json = Lines::post(&gateway.address, "/v3/kv/range", &body);
+        let why = clients.range(get_prefix("large/")).await.unwrap_err();
+        assert_eq!(why.code(), Code::ResourceExhausted, "{why:?}");
+        let deadline = raftd::client::Deadline::after(PATIENCE);
+        let waiting = || {
+            let text = get_page(&gateway.address, "/metrics").text;
+            number(&text, "raftd_gateway_answers_waiting_bytes").unwrap()
+        };
+        // What the connections have taken is theirs.
+        while waiting() > 1024 * 1024 {
+            assert!(!deadline.has_passed(), "it is taken away");
+            let pause = std::time::Duration::from_millis(10);
+            let _over = tokio::time::timeout(pause, std::future::pending::<()>()).await;
+        }
+        assert_eq!(clients.range(get_prefix("large/")).await.unwrap().kvs.len(), 120);
+        assert!(unread.message().await.is_err(), "nobody has the half of an answer for all of it");
+        assert!(unread_json.is_cut());
     });
 }
 

@@ -139,6 +139,16 @@ impl Lines {
         (!self.ended).then(|| String::from_utf8(piece).unwrap())
     }
 
+    /// Whether the connection ends before the content does, whose length was said.
+    pub(crate) fn is_cut(&mut self) -> bool {
+        let length = self.head.split("content-length: ").nth(1).unwrap();
+        let length: u64 = length.lines().next().unwrap().parse().unwrap();
+        // A reset is an end as well.
+        let mut rest = Vec::new();
+        let _end = self.stream.read_to_end(&mut rest);
+        u64::try_from(rest.len()).unwrap() < length
+    }
+
     /// The next line, which comes in one piece.
     pub(crate) fn next(&mut self) -> Option<Value> {
         let piece = self.piece()?;

@@ -25,6 +25,7 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Code, Status, Streaming};
 
+use crate::gateway::delivery::deliver;
 use crate::gateway::identity::PeerIdentity;
 use crate::gateway::pause::{Pause, pause};
 use crate::gateway::room::Held;
@@ -128,8 +129,8 @@ async fn once(
     let answered = answered.map_err(in_our_words)?;
     let held = answered.extensions().get::<Held>().cloned();
     let json = Writer::one(rpc.response.clone()).write(answered.into_inner()).await?;
-    let json = if let Some(held) = held { held.hold(json) } else { json };
-    Ok(json_text(StatusCode::OK, json))
+    let response = json_text(StatusCode::OK, json);
+    Ok(if let Some(held) = held { deliver(response, held) } else { response })
 }
 
 async fn many(

@@ -16,8 +16,8 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use super::{Metrics, Tally};
+use crate::gateway::delivery::held;
 use crate::gateway::identity::PeerIdentity;
-use crate::gateway::room::held;
 
 /// A service.
 #[derive(Clone)]
