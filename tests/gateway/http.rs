@@ -113,7 +113,7 @@ fn what_is_wrong_is_said_by_json_as_etcd_says_it() {
     with_gateway(1, |_clients, gateway| async move {
         let post = |path, body: &str| post(&gateway.address, path, body);
         let no_key = "etcdserver: key is not provided";
-        for body in ["", "{}", r#"{"key":""}"#, r#"{"key":null}"#] {
+        for body in ["", "{}", "null", r#"{"key":""}"#, r#"{"key":null}"#] {
             refused(&post("/v3/kv/put", body), 400, 3, no_key);
         }
         let future = "etcdserver: mvcc: required revision is a future revision";
@@ -131,6 +131,15 @@ fn what_is_wrong_is_said_by_json_as_etcd_says_it() {
         }
         let deep = format!("{}{}", r#"{"success":[{"request_txn":"#.repeat(1000), "{}");
         assert_eq!(post("/v3/kv/txn", &deep).status, 400);
+        for path in ["/v3/kv/range", "/v3/watch"] {
+            let head = "Host: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n";
+            let asked = format!("POST {path} HTTP/1.1\r\n{head}");
+            let why = page_of(&gateway.address, asked.as_bytes());
+            assert_eq!((why.status, &why.json()["code"]), (400, &json!(3)), "{why:?}");
+            let text = why.json()["message"].to_string();
+            assert!(text.starts_with("\"raftd: the body is broken: "), "{text}");
+            assert!(text.len() < 100, "{text}");
+        }
         for path in ["/v3/nothing", "/v3/kv/range/", "/nothing", "/", "/v3/maintenance/downgrade"] {
             assert_eq!(post(path, "{}").status, 404, "{path}");
         }
@@ -238,15 +247,6 @@ fn bodies_and_answers_have_a_bound() {
     });
 }
 
-#[test]
-fn a_watch_by_json_is_a_line_for_each_response() {
-    with_gateway(3, |clients, gateway| async move {
-        clients.put_key("w", "1").await;
-        let body = format!(
-            "{}\n{}",
-            json!({"create_request": {"key": base64(b"w"), "start_revision": "1"}}),
-            json!({"createRequest": {"key": base64(b"b"), "rangeEnd": base64(b"a")}})
-        );
 /// While it was read nobody else was answered, a second for each.
 #[test]
 fn large_json_holds_up_nobody() {
@@ -276,6 +276,15 @@ fn large_json_holds_up_nobody() {
     });
 }
 
+#[test]
+fn a_watch_by_json_is_a_line_for_each_response() {
+    with_gateway(3, |clients, gateway| async move {
+        clients.put_key("w", "1").await;
+        let body = format!(
+            "{}\n{}",
+            json!({"create_request": {"key": base64(b"w"), "start_revision": "1"}}),
+            json!({"createRequest": {"key": base64(b"b"), "rangeEnd": base64(b"a")}})
+        );
         let mut heard = Lines::post(&gateway.address, "/v3/watch", &body);
         assert_eq!(heard.status, 200);
         let mut next = || stripped(heard.next().unwrap()["result"].take());
@@ -520,7 +529,9 @@ fn pages_of_another_origin_are_refused() {
         };
         refused(&asked("http://elsewhere.example"), 403, 7, "raftd: a page of another origin asks");
         assert_eq!(clients.value("a").await, None);
-        assert_eq!(asked(&format!("http://{}", gateway.address)).status, 200);
+        for scheme in ["http", "HTTP"] {
+            assert_eq!(asked(&format!("{scheme}://{}", gateway.address)).status, 200);
+        }
         assert_eq!(clients.value("a").await.as_deref(), Some("1"));
     });
 }

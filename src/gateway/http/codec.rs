@@ -96,14 +96,15 @@ fn internal(why: &dyn std::error::Error) -> Status {
     Status::internal(format!("raftd: {why}"))
 }
 
-/// Makes a message of the JSON of a request. One that is empty says nothing of anything.
+/// Makes a message of the JSON of a request. One that is empty, or `null`, says nothing of
+/// anything.
 pub(super) async fn read(request: &MessageDescriptor, json: Bytes) -> Result<Bytes, Status> {
     let request = request.clone();
     aside(json.len(), move || message(&request, &json)).await
 }
 
 fn message(request: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Status> {
-    if json.trim_ascii().is_empty() {
+    if matches!(json.trim_ascii(), b"" | b"null") {
         return Ok(Bytes::new());
     }
     names::check(request, json)?;

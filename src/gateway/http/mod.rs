@@ -142,7 +142,10 @@ fn is_of_another_page(request: &Request<Body>) -> bool {
     let host = headers.get(header::HOST).map(|host| host.as_bytes());
     let host = host.or(request.uri().authority().map(|host| host.as_str().as_bytes()));
     let origin = origin.as_bytes();
-    let page = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    let page = [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
+        let (begin, page) = origin.split_at_checked(scheme.len())?;
+        begin.eq_ignore_ascii_case(scheme).then_some(page)
+    });
     page.is_none() || !page.zip(host).is_some_and(|(page, host)| page.eq_ignore_ascii_case(host))
 }
 
@@ -159,6 +162,8 @@ mod tests {
         };
         assert!(!asks("http://127.0.0.1:2379", "127.0.0.1:2379"));
         assert!(!asks("https://Store:2379", "store:2379"));
+        assert!(!asks("HTTP://127.0.0.1:2379", "127.0.0.1:2379"));
+        assert!(asks("HTTP://elsewhere.example", "127.0.0.1:2379"));
         assert!(asks("http://elsewhere.example", "127.0.0.1:2379"));
         assert!(asks("http://127.0.0.1:8080", "127.0.0.1:2379"));
         assert!(asks("null", "127.0.0.1:2379"));

@@ -1,5 +1,6 @@
 //! The body of a request: whole, or one value of JSON after the other while it comes.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -30,13 +31,22 @@ pub(super) async fn gather(body: Body) -> Result<Bytes, Status> {
     match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(why)) if why.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(why)) => Err(Status::invalid_argument(why.to_string())),
+        Ok(Err(why)) => Err(broken(&*why)),
         Err(_) => Err(Status::cancelled("raftd: the body does not come")),
     }
 }
 
 fn too_large() -> Status {
     Status::resource_exhausted(format!("raftd: a body has more than {BODY_BYTES_MAX} bytes"))
+}
+
+/// A body that does not come to its end. Whatever is around the first error only names it again.
+fn broken(why: &(dyn Error + 'static)) -> Status {
+    let mut first = why;
+    while let Some(source) = first.source() {
+        first = source;
+    }
+    Status::invalid_argument(format!("raftd: the body is broken: {first}"))
 }
 
 /// The values of a body.
@@ -68,7 +78,7 @@ impl Values {
             match self.body.frame().await {
                 Some(frame) => {
                     // What is no data is behind it.
-                    let data = frame?.into_data().unwrap_or_default();
+                    let data = frame.map_err(|why| broken(&why))?.into_data().unwrap_or_default();
                     self.waiting.extend_from_slice(&data);
                 }
                 None if self.waiting.trim_ascii().is_empty() => return Ok(None),

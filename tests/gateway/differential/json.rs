@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Requests, in this order. What 3.4 answers otherwise than 3.5 is not here: the `reason` of
 /// `/health`, and the status of FAILED_PRECONDITION.
-const ASKED: [(&str, &str); 42] = [
+const ASKED: [(&str, &str); 44] = [
     ("/v3/kv/put", r#"{"key":"YQ==","value":"YmFy"}"#),
     ("/v3/kv/put", r#"{"key":"YQ==","value":"Zm9v","prev_kv":true}"#),
     ("/v3/kv/put", r#"{"key":"YQ==","value":"Zm9v","prevKv":true,"lease":"0"}"#),
@@ -17,6 +17,8 @@ const ASKED: [(&str, &str); 42] = [
     ("/v3/kv/put", r#"{"key":null}"#),
     ("/v3/kv/put", "{}"),
     ("/v3/kv/put", ""),
+    ("/v3/kv/put", "null"),
+    ("/v3/lease/leases", " null\n"),
     ("/v3/kv/put", r#"{"key":"Yg==","value":"","unknown":{"a":[1]}}"#),
     ("/v3/kv/range", r#"{"key":"YQ=="}"#),
     ("/v3/kv/range", r#"{"key":"AA==","range_end":"AA==","limit":"1"}"#),
