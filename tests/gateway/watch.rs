@@ -57,7 +57,7 @@ impl Watches {
     }
 
     /// Asks for a watch, and waits until it is open.
-    async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
+    pub(crate) async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
         self.say(RequestUnion::CreateRequest(request));
         let created = self.next().await;
         assert!(created.created && created.events.is_empty(), "{created:?}");

@@ -346,6 +346,10 @@ impl Watching {
             self.end_because(asking.watch, &reason);
         } else {
             self.forget(asking.watch);
+            // The next one may have its number, as with etcd, which looks at rights first.
+            if asking.watch + 1 == self.next_id {
+                self.next_id = asking.watch;
+            }
             self.refuse(&reason);
         }
     }

@@ -93,7 +93,8 @@ fn progress_is_not_said_of_a_watch_that_is_newer_than_the_question() {
     });
 }
 
-/// A watch that is denied before it is open was never created: it took its room along.
+/// A watch that is denied before it is open was never created: it took its room along, and its
+/// number.
 #[test]
 fn a_watch_that_is_denied_leaves_its_room() {
     run(async {
@@ -108,7 +109,7 @@ fn a_watch_that_is_denied_leaves_its_room() {
         assert_eq!(said, [(true, true)]);
         assert_eq!((watching.bytes, watching.waiting.watches.taken()), (0, 0));
         watching.create(WatchCreateRequest { key: "a".into(), ..Default::default() });
-        assert_eq!((watching.waiters.take(), watching.waiters.take()), (Some(1), None));
+        assert_eq!((watching.waiters.take(), watching.waiters.take()), (Some(0), None));
     });
 }
 
