@@ -190,6 +190,12 @@ pub async fn serve(
     };
     let Options { listen, cluster: nodes, .. } = options;
     log::info!("listening address={listen} clients={clients} cluster={}", nodes.join(","));
+    if options.advertises_no_machine() {
+        let url = &options.advertise;
+        log::warn!(
+            "members are shown at an address of no machine, name one with --advertise url={url}"
+        );
+    }
     let metrics = metrics();
     let service = service(options, &cluster, &metrics);
     let incoming = Incoming::of(listener, tls.clone(), &metrics);

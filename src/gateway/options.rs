@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -167,6 +168,13 @@ fn tls_files(matches: &getopts::Matches) -> Result<Option<TlsFiles>, UsageError>
 }
 
 impl Options {
+    /// Whether what members are shown with is the address of no machine.
+    pub(super) fn advertises_no_machine(&self) -> bool {
+        let address: Option<SocketAddr> =
+            advertised_address(&self.advertise).and_then(|it| it.parse().ok());
+        address.is_some_and(|address| address.ip().is_unspecified())
+    }
+
     /// Reads the command line, without the program's name.
     pub fn parse(arguments: &[String]) -> Result<Parsed<Options>, UsageError> {
         let brief = "raftd-gateway: etcd's version 3 API in front of a raftd cluster";
@@ -188,7 +196,7 @@ impl Options {
         let tls = tls_files(&matches)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let advertise = text("advertise", &format!("{scheme}://{listen}"));
-        if !advertise.starts_with("http://") && !advertise.starts_with("https://") {
+        if !advertised_address(&advertise).is_some_and(is_address) {
             return refuse(format!(
                 "--advertise {advertise:?} is not http://HOST:PORT or https://HOST:PORT"
             ));
@@ -214,6 +222,11 @@ impl Options {
             tls,
         }))
     }
+}
+
+/// The address of a URL.
+fn advertised_address(url: &str) -> Option<&str> {
+    url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))
 }
 
 fn answers_bytes(text: Option<String>) -> Result<usize, UsageError> {
@@ -273,6 +286,25 @@ mod tests {
             let options = parse(&format!("{given} {auth}")).unwrap();
             let trusted_ca = options.tls.unwrap().trusted_ca;
             assert_eq!(trusted_ca.as_deref(), Some("ca.pem".as_ref()), "{auth}");
+        }
+    }
+
+    #[test]
+    fn what_is_advertised_is_a_url_of_an_address() {
+        for wrong in ["", "http://", "https://", "http://host", "127.0.0.1:1", "ftp://a:1"] {
+            let why = parse(&format!("--advertise={wrong}")).unwrap_err().to_string();
+            let said =
+                format!("--advertise {wrong:?} is not http://HOST:PORT or https://HOST:PORT");
+            assert_eq!(why, said);
+        }
+        for (line, expected) in [
+            ("", false),
+            ("--listen 0.0.0.0:2379", true),
+            ("--listen [::]:2379", true),
+            ("--listen 0.0.0.0:2379 --advertise http://10.0.0.1:2379", false),
+            ("--listen 0.0.0.0:2379 --advertise https://store.example:2379", false),
+        ] {
+            assert_eq!(parse(line).unwrap().advertises_no_machine(), expected, "{line}");
         }
     }
 

@@ -14,6 +14,21 @@ use sha2::{Digest, Sha256};
 use std::net::TcpStream;
 use tonic::Code;
 
+/// `member list` showed an address of all machines, and nobody said that it leads nowhere.
+#[test]
+fn a_gateway_whose_clients_cannot_know_where_it_is_says_so() {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let mut gateway = Gateway::start_with(&cluster, &["--advertise", "http://0.0.0.0:2379"]);
+    let said = "members are shown at an address of no machine, name one with --advertise \
+                url=http://0.0.0.0:2379";
+    let is_said = || gateway.log_text().contains(said).then_some(());
+    eventually("it says so", PATIENCE, is_said);
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_for_end(), Some(0));
+    assert_eq!(Gateway::start_with(&cluster, &["--advertise=http://"]).wait_for_end(), Some(2));
+}
+
 #[test]
 fn members_come_and_go() {
     let mut cluster = Cluster::start(3);
