@@ -148,7 +148,7 @@ launch() {
 launch_gateway() {
     local port=${LISTEN##*:}
     is_down gateway || return 0
-    port_taken "$port" && die "port $port of the gateway is taken by $(port_owner "$port"); stop it"
+    gateway_taken && die "port $port of the gateway is taken by $(port_owner "$port"); stop it"
     rm -f "$DIR/gateway.pid"
     (
         me=$BASHPID
@@ -159,12 +159,12 @@ launch_gateway() {
     ) >>"$DIR/gateway.log" 2>&1 </dev/null &
     disown $!
     wait_until $PATIENCE gateway_listens_or_died || true
-    is_up gateway && port_taken "$port" ||
+    is_up gateway && gateway_taken ||
         { tail -n 3 "$DIR/gateway.log" >&2; die "the gateway did not start"; }
 }
 
 gateway_listens_or_died() {
-    [[ -s $DIR/gateway.pid ]] && { port_taken "${LISTEN##*:}" || is_down gateway; }
+    [[ -s $DIR/gateway.pid ]] && { gateway_taken || is_down gateway; }
 }
 
 stop_all() {
@@ -198,7 +198,15 @@ left_running() {
 
 # ---- ports ------------------------------------------------------------------------------------
 
-port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# port_taken PORT [HOST]
+port_taken() { (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null; }
+
+# Whether somebody takes clients where the gateway is to: on another address that port may be free.
+gateway_taken() {
+    local host=${LISTEN%:*}
+    host=${host#[}
+    port_taken "${LISTEN##*:}" "${host%]}"
+}
 
 # Who listens on a port: the socket's inode in /proc/net, then whoever holds that socket.
 port_owner() {
