@@ -37,7 +37,8 @@ fn compile() -> Result<(), Box<dyn Error>> {
     }
     // Bytes instead of vectors: a value goes from one socket to the other without a copy of its
     // own.
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    let compiler = tonic_prost_build::configure().bytes(".");
+    compiler.codec_path("crate::gateway::codec::OwnCodec").compile_fds(files)?;
     Ok(())
 }
 

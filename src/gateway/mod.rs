@@ -18,7 +18,7 @@
 //! tls        files, and what is made of them    identity   who a client is, for whoever decides
 //! options    flags                              proto      etcd's messages
 //! pause      time that passes                room       memory that is shared
-//! delivery   large answers on their way
+//! delivery   large answers on their way      codec      what is refused before it is a message
 //! ```
 //!
 //! One Put: `kv` checks it in etcd's words → `calls` gives it a number in a session → `link`
@@ -30,6 +30,7 @@
 mod auth;
 mod calls;
 mod channel;
+mod codec;
 mod concurrency;
 mod delivery;
 mod errand;

@@ -166,6 +166,26 @@ fn transactions_are_done_inside_each_other() {
     });
 }
 
+/// All of it was made before it was counted, a third of a second of the gateway's one thread.
+#[test]
+fn a_transaction_of_far_too_many_requests_costs_little() {
+    with_gateway(1, |clients, gateway| async move {
+        let many = || vec![RequestOp::default(); 1_000_000];
+        let text = "etcdserver: too many operations in txn request";
+        let before = gateway.processor_time();
+        for _ in 0..3 {
+            let plain = TxnRequest { failure: many(), ..TxnRequest::default() };
+            let inside = op(Request::RequestTxn(plain.clone()));
+            let deep = TxnRequest { success: vec![inside], ..TxnRequest::default() };
+            for txn in [plain, deep] {
+                refused(clients.txn(txn).await, Code::InvalidArgument, text);
+            }
+        }
+        let took = gateway.processor_time() - before;
+        assert!(took < 80, "hundredths of a second for six: {took}");
+    });
+}
+
 #[test]
 fn what_is_wrong_with_a_transaction_is_said_in_etcds_words() {
     with_gateway(1, |clients, _gateway| async move {
