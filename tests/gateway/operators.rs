@@ -12,6 +12,7 @@ use raftd::gateway::proto::health::HealthCheckRequest;
 use raftd::gateway::proto::health::health_check_response::ServingStatus;
 use sha2::{Digest, Sha256};
 use std::net::TcpStream;
+use std::process::Command;
 use tonic::Code;
 
 /// `member list` showed an address of all machines, and nobody said that it leads nowhere.
@@ -183,5 +184,16 @@ fn a_snapshot_has_the_form_that_etcds_clients_want() {
         assert!(file.len() > 500_000, "it has all values");
         let (content, hash) = file.split_at(file.len() - 32);
         assert_eq!(Sha256::digest(content)[..], *hash);
+        // What follows raftd's own end is in the way of nobody.
+        let folder = tempfile::tempdir().unwrap();
+        let saved = folder.path().join("saved");
+        std::fs::write(&saved, &file).unwrap();
+        let verify = Command::new(env!("CARGO_BIN_EXE_raftctl"))
+            .args(["snapshot", "verify"])
+            .arg(&saved)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&verify.stdout).into_owned();
+        assert!(verify.status.success() && said.contains(" keys=50 "), "{verify:?}");
     });
 }
