@@ -1,6 +1,6 @@
-//! A large answer on its way: handed on piece by piece, as its client takes them. From a client
-//! that takes none for some time the rest is taken away, and whoever else asks for much has its
-//! room.
+//! A large answer on its way: handed on piece by piece, as its client takes them. While room for
+//! answers is scarce the rest is taken away from a client that takes none for some time, and
+//! whoever else asks for much has its room.
 //!
 //! HTTP/2 takes a piece when the client's window has room for it, HTTP/1.1 when the socket has.
 //! Each is a copy: a slice would keep all of the answer.
@@ -83,13 +83,15 @@ async fn watch(shared: Weak<Mutex<Shared>>) {
 }
 
 impl Shared {
-    /// Whether something was taken since this was asked last; else nothing more will be.
+    /// Whether something was taken since this was asked last, or need not have been; else nothing
+    /// more will be.
     fn goes_on(&mut self) -> bool {
-        let moved = std::mem::take(&mut self.moved);
-        if !moved {
+        let Some(undelivered) = &self.undelivered else { return false };
+        let goes_on = std::mem::take(&mut self.moved) || !undelivered.held.room_is_scarce();
+        if !goes_on {
             self.undelivered = None;
         }
-        moved
+        goes_on
     }
 }
 
@@ -205,8 +207,11 @@ mod tests {
             assert!(lock(&body.shared).goes_on());
         }
         assert_eq!(room.taken(), 5 * PIECE_BYTES);
+        assert!(lock(&body.shared).goes_on(), "it is in nobody's way");
+        let mut other = room.share();
+        other.set(8 * PIECE_BYTES).unwrap();
         assert!(!lock(&body.shared).goes_on());
-        assert_eq!((room.taken(), body.is_end_stream()), (0, false));
+        assert_eq!((room.taken(), body.is_end_stream()), (8 * PIECE_BYTES, false));
         assert!(body.frame().await.unwrap().is_err(), "it is not whole");
     }
 }

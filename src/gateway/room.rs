@@ -125,6 +125,12 @@ impl Drop for Share {
 }
 
 impl Held {
+    /// Whether more than half of the room is taken, so that others may soon find none.
+    pub(super) fn room_is_scarce(&self) -> bool {
+        let room = &self.0.room;
+        room.taken() > room.bytes_max / 2
+    }
+
     /// A piece of the answer, which has its own share of the same room from now on, whatever there
     /// is: it is sent when the rest may have been taken away.
     pub(super) fn charge(&self, bytes: Bytes) -> Bytes {

@@ -186,6 +186,10 @@ fn a_watch_is_open_for_as_long_as_its_right_is_there() {
             assert_eq!((said.watch_id, said.created, said.canceled), (-1, true, true), "{said:?}");
             assert_eq!(said.cancel_reason, reason);
         }
+        // The largest number of all ended the gateway.
+        let largest = pb::WatchCreateRequest { watch_id: i64::MAX, ..of_prefix("b") };
+        let (_watches, said) = Watches::begin(&clients, Some(&alice), largest).await;
+        assert_eq!((said.watch_id, said.canceled), (-1, true), "{said:?}");
         // One that is refused leaves its number to the next.
         let (mut watches, _) = Watches::begin(&clients, Some(&alice), of_prefix("b")).await;
         let said = watches.create(of_prefix("a/")).await;

@@ -118,6 +118,23 @@ pub(crate) enum OfRole {
     },
 }
 
+impl OfUser {
+    /// Whether somebody is asked for a password, if there is a terminal.
+    pub(crate) fn asks_for_a_password(&self) -> bool {
+        match self {
+            OfUser::Add { user, new_user_password, no_password } => {
+                new_user_password.is_none() && !no_password && !user.contains(':')
+            }
+            OfUser::Passwd { .. } => true,
+            OfUser::Delete { .. }
+            | OfUser::Get { .. }
+            | OfUser::List
+            | OfUser::GrantRole { .. }
+            | OfUser::RevokeRole { .. } => false,
+        }
+    }
+}
+
 /// What a permission allows.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
 pub(crate) enum Kind {

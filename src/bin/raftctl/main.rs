@@ -61,8 +61,8 @@ fn run(cli: Cli) -> Result<End, Failure> {
     let login = if asks { password::login(cli.user, cli.password)? } else { None };
     let (endpoints, timeout, cluster_id) = (cli.endpoints, cli.timeout, ClusterId(0));
     let options = ClientOptions { endpoints, timeout, cluster_id, login };
-    let Some(verb) = cli.verb else { return repl::converse(&options, cli.output) };
     let mut client = Client::new(options);
+    let Some(verb) = cli.verb else { return repl::converse(&mut client, cli.output) };
     let (text, end) = carry_out(&mut client, cli.output, verb)?;
     print(&text)?;
     Ok(end)

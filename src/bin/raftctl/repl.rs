@@ -1,13 +1,13 @@
 //! Verbs one after the other: what raftctl is on a terminal, if it is started without one. What is
 //! typed is kept for the arrow keys and written nowhere: values may be secrets.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::Command;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, ValueEnum};
-use raftd::client::ClientOptions;
+use raftd::client::{Client, ClientOptions};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
@@ -17,9 +17,11 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Config, Editor, Helper};
 
-use super::args::{Format, Verb};
+use super::args::{Format, LeaseVerb, Verb};
+use super::carry_out;
 use super::exit::{End, Failure};
 use super::txn;
+use super::verbs::{Reach, reach_of_get};
 
 const PROMPT: &str = "raftd> ";
 
@@ -50,7 +52,7 @@ pub(crate) fn is_possible() -> bool {
 
 /// Asks for verbs and carries them out, until the terminal has no more. A verb that fails says so,
 /// and the next one is asked for.
-pub(crate) fn converse(options: &ClientOptions, format: Format) -> Result<End, Failure> {
+pub(crate) fn converse(client: &mut Client, format: Format) -> Result<End, Failure> {
     let ended = |why: ReadlineError| Failure {
         end: End::Refused,
         why: anyhow::Error::new(why).context("cannot read from the terminal"),
@@ -76,9 +78,13 @@ pub(crate) fn converse(options: &ClientOptions, format: Format) -> Result<End, F
         let _ = editor.add_history_entry(line.as_str());
         match read(&line) {
             Ok((Line { verb: Spoken::Exit, .. }, _)) => return Ok(End::Done),
-            Ok((Line { output, verb: Spoken::Verb(_) }, words)) => {
-                let format = output.is_none().then_some(format);
-                in_a_process(options, format, &words).unwrap_or_else(|why| say(&why));
+            Ok((Line { output, verb: Spoken::Verb(verb) }, words)) => {
+                if takes_the_terminal(&verb) {
+                    let format = output.is_none().then_some(format);
+                    in_a_process(client.options(), format, &words).unwrap_or_else(|why| say(&why));
+                } else {
+                    answer(client, output.unwrap_or(format), verb)?;
+                }
             }
             Err(why) => say(&why),
         }
@@ -91,16 +97,40 @@ fn read(line: &str) -> anyhow::Result<(Line, Vec<OsString>)> {
     Ok((Line::try_parse_from(&words)?, words))
 }
 
+/// Whether a verb goes on until Ctrl-C, says much, or reads the terminal itself. What others say is
+/// nobody's to see: a process has its words where all can read them.
+fn takes_the_terminal(verb: &Verb) -> bool {
+    match verb {
+        Verb::Watch(_)
+        | Verb::Bench(_)
+        | Verb::Txn { .. }
+        | Verb::Member(_)
+        | Verb::Snapshot(_)
+        | Verb::Log(_) => true,
+        Verb::Lease(LeaseVerb::KeepAlive { once, .. }) => !once,
+        Verb::Put(put) => put.value.as_deref() == Some(OsStr::new("-")),
+        Verb::Get(get) => reach_of_get(get) != Reach::Key,
+        Verb::User(user) => user.asks_for_a_password(),
+        Verb::Del(_)
+        | Verb::Compact { .. }
+        | Verb::Lease(_)
+        | Verb::Status { .. }
+        | Verb::TransferLeader { .. }
+        | Verb::Auth(_)
+        | Verb::Role(_)
+        | Verb::Completions { .. } => false,
+    }
+}
+
 /// Carries a verb out as a process of its own. Here the editor catches Ctrl-C, and nobody hears of
-/// it before the next line is asked for; there it ends the verb, whatever that waits for: a value,
-/// a password, changes, a server. The conversation goes on.
+/// it before the next line is asked for; there it ends the verb, and the conversation goes on.
 fn in_a_process(
     options: &ClientOptions,
     format: Option<Format>,
     words: &[OsString],
 ) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot find raftctl itself")?;
-    let mut command = Command::new(program);
+    // Itself, also if another version has been put in its place.
+    let mut command = Command::new("/proc/self/exe");
     command.arg("--endpoints").arg(options.endpoints.join(","));
     command.arg("--timeout").arg(format!("{}ms", options.timeout.as_millis()));
     if let Some(login) = &options.login {
@@ -118,6 +148,16 @@ fn in_a_process(
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
     }
     ended.map(|_| ())
+}
+
+fn answer(client: &mut Client, format: Format, verb: Verb) -> Result<(), Failure> {
+    match carry_out(client, format, verb) {
+        Ok((text, _)) => super::print(&text),
+        Err(failure) => {
+            say(&failure.why);
+            Ok(())
+        }
+    }
 }
 
 /// clap's errors are whole texts, help among them.

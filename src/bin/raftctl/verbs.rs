@@ -217,6 +217,7 @@ pub(crate) fn span(key: &OsStr, reach: Reach<'_>) -> Result<(Vec<u8>, Vec<u8>), 
     let first = if key.is_empty() { vec![0] } else { key.as_bytes().to_vec() };
     match reach {
         Reach::Key => Ok((single_key(key)?, Vec::new())),
+        Reach::Before(end) if end.is_empty() => Ok((single_key(key)?, Vec::new())),
         // An end of one zero byte is no end at all.
         Reach::Before(end) if *end > *key || *end.as_bytes() == [0] => {
             Ok((single_key(key)?, end.as_bytes().to_vec()))

@@ -223,6 +223,8 @@ impl Lines {
     /// Says why nothing more comes.
     fn end(&mut self, why: &Status) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.heard = None;
+        // What waits for its turn and is not asked about any more would keep it from all others.
+        self.writing = None;
         Poll::Ready(Some(Ok(Frame::data(stream_end(why)))))
     }
 

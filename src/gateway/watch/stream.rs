@@ -70,6 +70,8 @@ pub(in crate::gateway) struct Watching {
     bytes: usize,
     ready: VecDeque<WatchResponse>,
     next_id: i64,
+    /// What was said last that no watch misses. Another node may be behind.
+    said: Revision,
     /// How often nodes were asked.
     times: u64,
     /// Watches that are not open at a node.
@@ -110,6 +112,7 @@ impl Watching {
             bytes: 0,
             ready: VecDeque::new(),
             next_id: 0,
+            said: Revision(0),
             times: 0,
             waiters: Waiters::new(),
             progress: None,
@@ -327,6 +330,7 @@ impl Watching {
     /// to once, before it is told to the client.
     fn on_denied(&mut self, asking: Asking, why: Denial) {
         let Some(watcher) = self.asked(asking) else { return };
+        let numbered = watcher.is_numbered();
         let (created, first) = (watcher.is_created(), watcher.denied());
         if let Some((link, logins)) = first.filter(|_| why != Denial::NotPermitted) {
             self.on_lost(asking);
@@ -347,7 +351,7 @@ impl Watching {
         } else {
             self.forget(asking.watch);
             // The next one may have its number, as with etcd, which looks at rights first.
-            if asking.watch + 1 == self.next_id {
+            if numbered && self.next_id.checked_sub(1) == Some(asking.watch) {
                 self.next_id = asking.watch;
             }
             self.refuse(&reason);
@@ -388,7 +392,8 @@ impl Watching {
             let is_whole = watcher.link_if_whole().is_some();
             is_whole && watcher.was_asked_by(times) && watcher.misses_nothing(revision)
         };
-        if self.watchers.values().all(is_there) {
+        if revision >= self.said && self.watchers.values().all(is_there) {
+            self.said = revision;
             self.watchers.values_mut().for_each(|watcher| watcher.has_heard(revision));
             let header = Some(self.header(revision));
             let watch_id = NO_WATCH;

@@ -47,6 +47,8 @@ pub(super) struct Watcher {
     next: Revision,
     /// Whether the client has been told that it is open.
     created: bool,
+    /// Its number was chosen here.
+    numbered: bool,
     asked: Option<Asked>,
     /// By which link it was refused last since a node has opened it, and how often that had logged
     /// in.
@@ -106,6 +108,7 @@ impl Watcher {
             start: translate::revision(start_revision),
             next: translate::revision(start_revision),
             created: false,
+            numbered: false,
             asked: None,
             denied: None,
             part: Vec::new(),
@@ -122,7 +125,12 @@ impl Watcher {
 
     /// Gives it another number.
     pub(super) fn rename(&mut self, id: i64) {
-        self.id = id;
+        (self.id, self.numbered) = (id, true);
+    }
+
+    /// Whether its number was chosen here, not by the client.
+    pub(super) fn is_numbered(&self) -> bool {
+        self.numbered
     }
 
     /// Takes what it needs of the room for watches.

@@ -133,11 +133,11 @@ fn who_has_room_again_is_sent_entries_before_the_next_heartbeat() {
 fn a_leader_whose_followers_disks_hang_refuses_writes_after_a_while() {
     let (mut nodes, leader, others) = Nodes::cluster();
     let warm = nodes.put(leader, "k");
-    nodes.pass(4 * PATIENCE_NS);
+    nodes.pass(20 * ELECTION_TIMEOUT_NS);
     assert_eq!(nodes.answers.get(&warm), Some(&Answer::Done));
     others.iter().for_each(|nth| nodes.hold_sync(*nth));
     let first = nodes.put(leader, "k");
-    nodes.pass(PATIENCE_NS - 50 * MS);
+    nodes.pass(10 * ELECTION_TIMEOUT_NS - 50 * MS);
     let second = nodes.put(leader, "k");
     nodes.pass(100 * MS);
     assert_eq!((nodes.answers.get(&first), nodes.answers.get(&second)), (None, None));
