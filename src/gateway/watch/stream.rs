@@ -388,11 +388,14 @@ impl Watching {
     /// `times`: the last asking of which the nodes that were questioned know.
     fn say_progress(&mut self, revision: Revision, times: u64) {
         // Whoever has heard more would seem to go back; whoever waits for a node is not there yet.
+        // If all have yet to hear something, they may have heard of more by another gateway.
         let is_there = |watcher: &Watcher| {
             let is_whole = watcher.link_if_whole().is_some();
             is_whole && watcher.was_asked_by(times) && watcher.misses_nothing(revision)
         };
-        if revision >= self.said && self.watchers.values().all(is_there) {
+        let goes_on = |watcher: &Watcher| watcher.is_just_before(revision);
+        let says = self.watchers.is_empty() || self.watchers.values().any(goes_on);
+        if says && revision >= self.said && self.watchers.values().all(is_there) {
             self.said = revision;
             self.watchers.values_mut().for_each(|watcher| watcher.has_heard(revision));
             let header = Some(self.header(revision));
