@@ -69,8 +69,8 @@ pub(super) struct Stall {
     awaited_since: Instant,
 }
 
-/// A large entry by a slow line, a follower that must hear much before it has the entry, a disk that
-/// stalls once: all that takes less.
+/// A large entry by a slow line, a follower that must hear much before it has the entry, a disk
+/// that stalls once: all that takes less.
 const COMMIT_PATIENCE_ELECTION_TIMEOUTS: u64 = 10;
 
 /// Why writes are refused though the log here takes them.
@@ -317,9 +317,9 @@ impl Node {
         self.jobs.background.map_or(Instant::FAR, |since| since.after_ns(patience_ns))
     }
 
-    /// Whether nothing of what awaits it has been committed for so long that the disks of a majority
-    /// are full, or hang, and yet it answers heartbeats. Whoever asks now would wait as long as they
-    /// do, and not know in the end what became of it.
+    /// Whether nothing of what awaits it has been committed for so long that the disks of a
+    /// majority are full, or hang, and yet it answers heartbeats. Whoever asks now would wait as
+    /// long as they do, and not know in the end what became of it.
     fn commits_hang(&self, now: Instant) -> bool {
         let timeout_ns = self.options.election_timeout_ns;
         let patience_ns = timeout_ns.saturating_mul(COMMIT_PATIENCE_ELECTION_TIMEOUTS);
