@@ -10,7 +10,8 @@ use super::turn_lengths::{TURN_US, assert_short, between, is_excused, stolen_ms}
 use super::turns::Company;
 use super::variable;
 use raftd::client::{
-    Client, Connection, Deadline, Order, RangeArgs, RangeDone, RevisionSpan, Selection, SortBy,
+    Client, Connection, Deadline, Error as ClientError, Order, RangeArgs, RangeDone, RevisionSpan,
+    Selection, SortBy,
 };
 use raftd::limits::SORTED_KEYS_MAX;
 use raftd::types::Revision;
@@ -200,10 +201,16 @@ fn forget_all(cluster: &mut Cluster, leader: u64, keys: u64) {
     println!("ranges: one delete of {} keys in {:?}", deleted.deleted, began.elapsed());
     assert_eq!(deleted.deleted, keys);
     say("the delete", &before, &after);
-    // The history exceeds its bound by now, and may be compacted up to the delete already.
+    // The history exceeds its bound by now, and may be compacted up to here already.
     let last = client.put(b"last", b"").unwrap();
     let began = now();
-    client.compact(last).unwrap();
+    if let Err(why) = client.compact(last) {
+        let source = WireError::Compacted { compact_revision: last };
+        assert!(
+            matches!(&why, ClientError::Refused { source: it, .. } if *it == source),
+            "{why:?}"
+        );
+    }
     let compacted = cluster.server(leader).says().turn_times;
     println!("ranges: the compaction behind it in {:?}", began.elapsed());
     say("the compaction", &after, &compacted);
