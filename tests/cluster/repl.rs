@@ -79,16 +79,21 @@ fn without_a_verb_there_is_a_conversation_until_it_is_ended() {
     assert_eq!(ended.code(), Some(0));
 }
 
+/// A conversation with a cluster of one, whose key `k` has the value `v`.
+fn with_a_key() -> (Cluster, Conversation) {
+    let mut cluster = Cluster::start(1);
+    cluster.leader();
+    let mut talk = Conversation::begin(cluster.server(1).listen());
+    talk.say("", "raftd> ");
+    talk.say("put k v\r", "OK");
+    (cluster, talk)
+}
+
 /// The editor catches Ctrl-C, also while it does not edit: who had begun to watch could neither
 /// stop nor go on, and had to kill raftctl from another terminal.
 #[test]
 fn ctrl_c_ends_what_goes_on_for_ever_and_not_the_conversation() {
-    let mut cluster = Cluster::start(1);
-    cluster.leader();
-    let endpoint = cluster.servers[0].listen().to_owned();
-    let mut talk = Conversation::begin(&endpoint);
-    talk.say("", "raftd> ");
-    talk.say("put k v\r", "OK");
+    let (_cluster, mut talk) = with_a_key();
     talk.say("watch k --rev 2\r", "PUT\r\nk\r\nv\r\n");
     talk.say("\x03", "raftd> ");
     talk.say("lease grant 60 --id 7\r", "lease 7 granted");
@@ -104,12 +109,7 @@ fn ctrl_c_ends_what_goes_on_for_ever_and_not_the_conversation() {
 /// What was typed next became the value, or the password.
 #[test]
 fn ctrl_c_gives_up_a_verb_that_reads_the_terminal() {
-    let mut cluster = Cluster::start(1);
-    cluster.leader();
-    let endpoint = cluster.servers[0].listen().to_owned();
-    let mut talk = Conversation::begin(&endpoint);
-    talk.say("", "raftd> ");
-    talk.say("put k v\r", "OK");
+    let (_cluster, mut talk) = with_a_key();
     talk.say("put k -\r", "put k -");
     talk.say("half\r", "half\r\n");
     talk.say("\x03", "raftd> ");
