@@ -40,6 +40,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::hint::black_box;
 use std::ops::Bound;
 
 use crate::codec::msgpack::{self, DecodeError};
@@ -48,6 +49,7 @@ use crate::types::{LogIndex, Revision};
 use super::Store;
 use super::answer::words_of_reply;
 use super::auth::{self, AuthNumbers, RoleRow, write_permission};
+use super::keys::KeyId;
 use super::lease::{self, LeaseRow};
 use super::session::{self, KeptReply, SessionCounters, SessionRow};
 use super::versions::{Version, VersionId};
@@ -65,6 +67,15 @@ pub(super) const LEASE: u8 = 7;
 pub(super) const USER: u8 = 8;
 pub(super) const ROLE: u8 = 9;
 pub(super) const PERMISSION: u8 = 10;
+
+/// Keys whose versions are loaded at the same time.
+const WARM_KEYS: usize = 16;
+/// So many versions of each, and so many lines of a value: what is beyond is for the processor,
+/// which sees that it is read in a row.
+const WARM_VERSIONS: usize = 4;
+const WARM_LINES: usize = 8;
+/// What memory is fetched in. Bytes.
+const LINE_BYTES: usize = 64;
 
 /// What a slice may cost: whichever of the two is used up first ends it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -315,7 +326,15 @@ impl Store {
     ) -> Cursor {
         let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut last: Option<&Box<[u8]>> = None;
-        for (key, id) in self.ordered.range::<[u8], _>((from, Bound::Unbounded)) {
+        let mut keys = self.ordered.range::<[u8], _>((from, Bound::Unbounded));
+        let mut warm = 0;
+        loop {
+            if warm == 0 {
+                self.warm_versions(checkpoint.compact_revision, keys.clone().map(|(_, id)| *id));
+                warm = WARM_KEYS;
+            }
+            warm -= 1;
+            let Some((key, id)) = keys.next() else { return Cursor::SessionFrom(0) };
             if !slice.has_room() {
                 return Cursor::Behind(last.cloned().or(behind));
             }
@@ -333,7 +352,30 @@ impl Store {
                 }
             }
         }
-        Cursor::SessionFrom(0)
+    }
+
+    /// Loads what the next of `keys` have to be written, all of it at the same time: one after the
+    /// other would wait for every line of memory in turn. Changes nothing.
+    fn warm_versions(&self, compacted: Revision, keys: impl Iterator<Item = KeyId>) {
+        let mut places = [None; WARM_KEYS];
+        for (place, id) in places.iter_mut().zip(keys) {
+            *place = Some(self.keys.at(id).newest);
+        }
+        for _ in 0..WARM_VERSIONS {
+            let versions = || places.iter().flatten().map(|id| self.versions.at(*id));
+            black_box(versions().fold(0, |seen, version| seen ^ version.mod_revision));
+            let lines = |version: &Version| {
+                let lines = version.value().iter().step_by(LINE_BYTES).take(WARM_LINES);
+                lines.fold(0, |seen, byte| seen ^ byte)
+            };
+            black_box(versions().fold(0, |seen, version| seen ^ lines(version)));
+            for place in &mut places {
+                let version = place.map(|id| self.versions.at(id));
+                let linked = version.filter(|version| version.mod_revision > compacted.0);
+                let older = linked.map(|version| version.older);
+                *place = older.filter(|older| *older != VersionId::NONE);
+            }
+        }
     }
 
     /// Walks the versions of a key from `place` on, passes over or writes each. Says where to go on

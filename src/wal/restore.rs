@@ -99,16 +99,11 @@ fn write_snapshot(
     let unfinished = unfinished_name(head.position);
     let file = disk.create_new(&unfinished)?;
     let mut writer = BlockWriter::new();
-    let mut block = writer.head(head);
-    let mut at = 0;
-    loop {
-        file.write_at(at, &block)?;
-        at += u64::try_from(block.len()).expect("usize is at most 64 bits");
-        match next_block() {
-            Some(payload) => block = writer.data(&payload),
-            None => break,
-        }
+    file.write_at(0, &writer.head(head))?;
+    while let Some(payload) = next_block() {
+        writer.write_data(&payload, &*file)?;
     }
+    let at = writer.bytes();
     let (end, bytes, crc) = writer.end();
     file.write_at(at, &end)?;
     file.sync()?;

@@ -53,7 +53,7 @@ impl Framer {
         match block {
             Unframed::Head(head) => file.write_at(at, &self.writer.head(&head))?,
             Unframed::Data(mut payload) => {
-                file.write_at(at, &self.writer.data(&payload))?;
+                self.writer.write_data(&payload, file)?;
                 payload.clear();
                 return Ok((payload.capacity() <= KEPT_BUFFER_BYTES_MAX).then_some(payload));
             }

@@ -181,9 +181,13 @@ impl BlockWriter {
         self.block(HEAD, &head.encode())
     }
 
-    /// A block of the checkpoint.
-    pub(super) fn data(&mut self, payload: &[u8]) -> Vec<u8> {
-        self.block(DATA, payload)
+    /// Writes a block of the checkpoint behind those before. It is large, and not copied behind its
+    /// header. Blocks.
+    pub(super) fn write_data(&mut self, payload: &[u8], file: &dyn DiskFile) -> io::Result<()> {
+        let at = self.bytes;
+        let header = self.header(DATA, payload);
+        file.write_at(at, &header)?;
+        file.write_at(at + u64::try_from(header.len()).expect("it is short"), payload)
     }
 
     /// The last block, and the length and checksum that name the file.
@@ -197,19 +201,23 @@ impl BlockWriter {
     }
 
     fn block(&mut self, kind: u32, payload: &[u8]) -> Vec<u8> {
+        [&self.header(kind, payload)[..], payload].concat()
+    }
+
+    fn header(&mut self, kind: u32, payload: &[u8]) -> [u8; BLOCK_HEADER_BYTES] {
         assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a block of {} bytes", payload.len());
-        let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + payload.len());
-        block.extend_from_slice(&[0; 4]);
-        for number in [u32_of(payload.len()), self.blocks, kind] {
-            block.extend_from_slice(&number.to_le_bytes());
-        }
-        block.extend_from_slice(payload);
-        let crc = crc::crc32(&[&block[4..]]);
-        block[..4].copy_from_slice(&crc.to_le_bytes());
-        self.file_crc.update(&block);
-        self.bytes += u64::try_from(block.len()).expect("usize is at most 64 bits");
+        let mut header = [0; BLOCK_HEADER_BYTES];
+        header[4..8].copy_from_slice(&u32_of(payload.len()).to_le_bytes());
+        header[8..12].copy_from_slice(&self.blocks.to_le_bytes());
+        header[12..].copy_from_slice(&kind.to_le_bytes());
+        let crc = crc::crc32(&[&header[4..], payload]);
+        header[..4].copy_from_slice(&crc.to_le_bytes());
+        self.file_crc.update(&header);
+        self.file_crc.update(payload);
+        let bytes = header.len() + payload.len();
+        self.bytes += u64::try_from(bytes).expect("usize is at most 64 bits");
         self.blocks = self.blocks.checked_add(1).expect("2^32 blocks are never written");
-        block
+        header
     }
 }
 
@@ -405,8 +413,8 @@ mod tests {
     fn file() -> (Vec<u8>, u64, u32) {
         let mut writer = BlockWriter::new();
         let mut bytes = writer.head(&head());
-        bytes.extend(writer.data(b"one"));
-        bytes.extend(writer.data(&[7; 5000]));
+        bytes.extend(writer.block(DATA, b"one"));
+        bytes.extend(writer.block(DATA, &[7; 5000]));
         let (end, length, crc) = writer.end();
         bytes.extend(end);
         (bytes, length, crc)
