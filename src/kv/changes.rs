@@ -130,7 +130,7 @@ impl ChangeCursor {
 pub struct Event<'s> {
     store: &'s Store,
     entry: &'s KeyEntry,
-    version: &'s Version,
+    version: Version<'s>,
     /// What this revision and those before it superseded may be gone.
     oldest: Revision,
 }

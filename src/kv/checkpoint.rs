@@ -343,7 +343,7 @@ impl Store {
             let entry = self.keys.at(*id);
             // A key that was buried before the pin may be freed between two slices: the cursor must
             // not stay on it.
-            if !checkpoint.says_nothing(self.versions.at(entry.newest)) {
+            if !checkpoint.says_nothing(&self.versions.at(entry.newest)) {
                 let place = Place { at: entry.newest, named: false };
                 // The entry's name is at hand, the map's own would have to be fetched.
                 let rest = self.write_versions(checkpoint, slice, entry.name(), place);
@@ -364,7 +364,7 @@ impl Store {
         for _ in 0..WARM_VERSIONS {
             let versions = || places.iter().flatten().map(|id| self.versions.at(*id));
             black_box(versions().fold(0, |seen, version| seen ^ version.mod_revision));
-            let lines = |version: &Version| {
+            let lines = |version: Version<'_>| {
                 let lines = version.value().iter().step_by(LINE_BYTES).take(WARM_LINES);
                 lines.fold(0, |seen, byte| seen ^ byte)
             };
@@ -392,7 +392,7 @@ impl Store {
             slice.count_step();
             let version = self.versions.at(place.at);
             let newer = version.mod_revision > checkpoint.revision.0;
-            if !newer && !checkpoint.says_nothing(version) {
+            if !newer && !checkpoint.says_nothing(&version) {
                 if !place.named {
                     checkpoint.keys += 1;
                     place.named = true;
@@ -400,7 +400,7 @@ impl Store {
                     msgpack::write_bin(slice.out, key);
                 }
                 checkpoint.versions += 1;
-                write_version(slice.out, version);
+                write_version(slice.out, &version);
             }
             // A link is followed only from a version above the compaction revision that is pinned:
             // what such a version superseded is still there.
@@ -415,7 +415,7 @@ impl Store {
 
 impl Checkpoint {
     /// Whether a version is a tombstone that says no more than its absence.
-    fn says_nothing(&self, version: &Version) -> bool {
+    fn says_nothing(&self, version: &Version<'_>) -> bool {
         version.is_tombstone() && version.mod_revision < self.compact_revision.0
     }
 
@@ -473,7 +473,7 @@ fn write_numbers(out: &mut Vec<u8>, kind: u8, numbers: &[u64]) {
     numbers.iter().for_each(|number| msgpack::write_uint(out, *number));
 }
 
-fn write_version(out: &mut Vec<u8>, version: &Version) {
+fn write_version(out: &mut Vec<u8>, version: &Version<'_>) {
     out.push(VERSION);
     msgpack::write_array(out, 5);
     let Version { mod_revision, create_revision, version: puts, lease, .. } = *version;

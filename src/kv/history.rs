@@ -109,20 +109,6 @@ impl History {
         }
     }
 
-    /// The next versions that can go, up to `count`, now that the store is compacted to `revision`.
-    pub(super) fn due_versions(
-        &self,
-        revision: Revision,
-        count: usize,
-    ) -> impl Iterator<Item = VersionId> {
-        let queued = (0..count).map_while(|place| self.queue.get(place));
-        let due = queued.take_while(move |due| due.revision <= revision);
-        due.filter_map(|due| match due.spent {
-            Spent::Superseded(version) => Some(version),
-            Spent::Tombstone(_) => None,
-        })
-    }
-
     /// What a compaction to a revision leaves. Bytes.
     pub(super) fn bytes_left_by(&self, revision: Revision) -> u64 {
         let last = self.last_due(revision);

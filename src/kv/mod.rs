@@ -170,7 +170,7 @@ impl Store {
     /// The empty store, before the first entry of the log.
     pub fn new(options: StoreOptions) -> Store {
         let StoreOptions { index_seed, history_bytes_max } = options;
-        // An automatic compaction frees half the history, and its buffers are what the next half
+        // An automatic compaction frees half the history, and its records are what the next half
         // needs.
         let free_bytes_max = usize::try_from(history_bytes_max / 2).unwrap_or(usize::MAX);
         Store {
@@ -331,17 +331,17 @@ impl Store {
 
     /// What memory the store holds beyond what its figures say. Nothing an answer may depend on.
     pub fn footprint(&self) -> Footprint {
-        let (free_buffer_bytes, versions) = self.versions.footprint();
-        Footprint { free_buffer_bytes, versions, uncompacted: self.history.len() }
+        let (free_record_bytes, versions) = self.versions.footprint();
+        Footprint { free_record_bytes, versions, uncompacted: self.history.len() }
     }
 }
 
 /// How the store uses memory. Differs between nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Footprint {
-    /// Value buffers that wait for a value. Bytes.
-    pub free_buffer_bytes: usize,
-    /// Places for versions, used or free, of 64 bytes each.
+    /// Records that wait for a version and its value. Bytes.
+    pub free_record_bytes: usize,
+    /// Records for versions, used or free.
     pub versions: usize,
     /// Versions and tombstones queued for a compaction, or compacted and not yet freed.
     pub uncompacted: usize,

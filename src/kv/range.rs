@@ -208,7 +208,7 @@ impl Store {
     }
 }
 
-pub(super) fn key_value<'s>(entry: &'s KeyEntry, version: &'s Version) -> KeyValueRef<'s> {
+pub(super) fn key_value<'s>(entry: &'s KeyEntry, version: Version<'s>) -> KeyValueRef<'s> {
     KeyValueRef {
         key: entry.name(),
         value: version.value(),

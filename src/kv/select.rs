@@ -131,7 +131,7 @@ impl Selection {
         self.mod_revision != all || self.create_revision != all
     }
 
-    pub(super) fn takes(&self, version: &Version) -> bool {
+    pub(super) fn takes(&self, version: &Version<'_>) -> bool {
         self.mod_revision.holds(version.mod_revision)
             && self.create_revision.holds(version.create_revision)
     }

@@ -39,12 +39,6 @@ impl<T> Slab<T> {
         let (chunk, within) = place(at);
         &mut self.chunks[chunk][within]
     }
-
-    /// How many places it has, used and free.
-    pub(super) fn len(&self) -> usize {
-        let before = self.chunks.len().saturating_sub(1) << CHUNK_BITS;
-        before + self.chunks.last().map_or(0, Vec::len)
-    }
 }
 
 #[inline]

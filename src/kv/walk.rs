@@ -322,7 +322,7 @@ impl Store {
         if version.is_tombstone() {
             return Look::Passed;
         }
-        if !request.selection.takes(version) {
+        if !request.selection.takes(&version) {
             walk.filtered += 1;
         } else if !only_counts && sorts {
             walk.ranking.consider(self, (id, at), slice);
@@ -358,7 +358,7 @@ fn show(
     request: &RangeRequest<'_>,
     walk: &mut RangeWalk,
     slice: &mut Slice<'_>,
-    (entry, version): (&KeyEntry, &Version),
+    (entry, version): (&KeyEntry, Version<'_>),
     visit: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
 ) -> bool {
     let mut found = key_value(entry, version);
