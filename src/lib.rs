@@ -6,6 +6,7 @@
 //! ```text
 //! types limits config      words, bounds, flags
 //! program                  what a program that serves begins and ends with
+//! huge_pages               what memory raftd asks for
 //! raft/      THE RULES     positions only: (index, term), never a payload byte; no IO, no clock
 //! wal/       THE RECORD    the durable log: format, jobs for the disk, recovery
 //! kv/        THE MEANING   a multi-version store; deterministic
@@ -66,6 +67,7 @@ pub mod codec;
 pub mod config;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+pub mod huge_pages;
 pub mod kv;
 pub mod limits;
 pub mod net;

@@ -23,10 +23,11 @@ const TOP_LEVEL: [&str; 9] = [
 ];
 
 /// Who may know whom, beside itself. A path such as `raft::message` allows no more than that.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("types", &[]),
     ("limits", &[]),
     ("program", &[]),
+    ("huge_pages", &[]),
     ("config", &["types", "limits", "program"]),
     ("codec", &["types", "limits"]),
     ("raft", &["types", "limits"]),
@@ -65,7 +66,20 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
             "replica",
         ],
     ),
-    ("bin/raftd", &["types", "limits", "program", "config", "wal", "replica", "server", "client"]),
+    (
+        "bin/raftd",
+        &[
+            "types",
+            "limits",
+            "program",
+            "huge_pages",
+            "config",
+            "wal",
+            "replica",
+            "server",
+            "client",
+        ],
+    ),
 ];
 
 /// Where the world comes in.

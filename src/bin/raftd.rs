@@ -5,6 +5,7 @@
 
 use raftd::client::find_cluster;
 use raftd::config::Config;
+use raftd::huge_pages;
 use raftd::limits::WorkingLimits;
 use raftd::program::{Parsed, arguments, print, raise_descriptor_limit, whole_story};
 use raftd::replica::{Fatal, NodeOptions, SnapshotOptions, Start};
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Ok(Parsed::Print(text)) => return print(&text),
         Err(error) => return say(USAGE, &error.to_string()),
     };
+    huge_pages::take();
     stop_at_panics();
     let descriptors = raise_descriptor_limit();
     match serve(&config, descriptors) {
@@ -83,13 +85,15 @@ fn serve(config: &Config, descriptors: usize) -> Result<(), (u8, String)> {
     let seed = random_u64()?;
     let options = node_options(config, cluster_id(config), seed, share.clients_max)?;
     log::info!(
-        "starting version={} node={} seed={seed} data_dir={} listen={} cluster={} segment_bytes={}",
+        "starting version={} node={} seed={seed} data_dir={} listen={} cluster={} segment_bytes={} \
+         huge_pages={}",
         env!("CARGO_PKG_VERSION"),
         config.id,
         config.data_dir.display(),
         config.listen,
         options.cluster_id,
         config.segment_bytes,
+        huge_pages::taken(),
     );
     warn_of_few(descriptors, config, share);
     if let Some(warning) = disk.file_system_warning() {

@@ -243,16 +243,7 @@ impl Store {
                 }
                 Cursor::RoleBehind(name) => self.write_role(checkpoint, &mut slice, &name),
                 Cursor::UserBehind(name) => self.write_user(checkpoint, &mut slice, &name),
-                Cursor::LeaseFrom(first) => {
-                    slice.count_step();
-                    match self.leases.pinned_from(first) {
-                        Some((at, row)) => {
-                            checkpoint.write_lease(slice.out, row);
-                            at.checked_add(1).map_or(Cursor::Behind(None), Cursor::LeaseFrom)
-                        }
-                        None => Cursor::Behind(None),
-                    }
-                }
+                Cursor::LeaseFrom(first) => self.write_leases(checkpoint, &mut slice, first),
                 Cursor::Behind(key) => self.write_keys(checkpoint, &mut slice, key),
                 Cursor::Within { key, place } => {
                     match self.write_versions(checkpoint, &mut slice, &key, place) {
@@ -316,6 +307,23 @@ impl Store {
         Cursor::UserBehind(row.name.into())
     }
 
+    /// Writes the leases from `first` on to the end of the slice. The maps are searched once a
+    /// slice, not once a lease.
+    fn write_leases(&self, to: &mut Checkpoint, slice: &mut Slice<'_>, first: u64) -> Cursor {
+        let mut rows = self.leases.pinned_from(first);
+        let mut next = first;
+        while slice.has_room() {
+            slice.count_step();
+            let Some((at, row)) = rows.next() else { return Cursor::Behind(None) };
+            to.write_lease(slice.out, row);
+            match at.checked_add(1) {
+                Some(behind) => next = behind,
+                None => return Cursor::Behind(None),
+            }
+        }
+        Cursor::LeaseFrom(next)
+    }
+
     /// Walks the keys behind `behind` to the end of the slice. The map is searched and a key copied
     /// once a slice, not once a key.
     fn write_keys(
@@ -327,40 +335,37 @@ impl Store {
         let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut last: Option<&Box<[u8]>> = None;
         let mut keys = self.ordered.range::<[u8], _>((from, Bound::Unbounded));
-        let mut warm = 0;
+        let mut next = [None; WARM_KEYS];
         loop {
-            if warm == 0 {
-                self.warm_versions(checkpoint.compact_revision, keys.clone().map(|(_, id)| *id));
-                warm = WARM_KEYS;
-            }
-            warm -= 1;
-            let Some((key, id)) = keys.next() else { return Cursor::SessionFrom(0) };
-            if !slice.has_room() {
-                return Cursor::Behind(last.cloned().or(behind));
-            }
-            slice.count_step();
-            last = Some(key);
-            let entry = self.keys.at(*id);
-            // A key that was buried before the pin may be freed between two slices: the cursor must
-            // not stay on it.
-            if !checkpoint.says_nothing(&self.versions.at(entry.newest)) {
-                let place = Place { at: entry.newest, named: false };
-                // The entry's name is at hand, the map's own would have to be fetched.
-                let rest = self.write_versions(checkpoint, slice, entry.name(), place);
-                if let Some(place) = rest {
-                    return Cursor::Within { key: key.clone(), place };
+            next.fill_with(|| keys.next());
+            let ids = next.map(|found| found.map(|(_, id)| *id));
+            self.warm_versions(checkpoint.compact_revision, ids);
+            for found in &next {
+                let Some((key, id)) = *found else { return Cursor::SessionFrom(0) };
+                if !slice.has_room() {
+                    return Cursor::Behind(last.cloned().or(behind));
+                }
+                slice.count_step();
+                last = Some(key);
+                let entry = self.keys.at(*id);
+                // A key that was buried before the pin may be freed between two slices: the cursor
+                // must not stay on it.
+                if !checkpoint.says_nothing(&self.versions.at(entry.newest)) {
+                    let place = Place { at: entry.newest, named: false };
+                    // The entry's name is at hand, the map's own would have to be fetched.
+                    let rest = self.write_versions(checkpoint, slice, entry.name(), place);
+                    if let Some(place) = rest {
+                        return Cursor::Within { key: key.clone(), place };
+                    }
                 }
             }
         }
     }
 
-    /// Loads what the next of `keys` have to be written, all of it at the same time: one after the
+    /// Loads what the next `keys` have to be written, all of it at the same time: one after the
     /// other would wait for every line of memory in turn. Changes nothing.
-    fn warm_versions(&self, compacted: Revision, keys: impl Iterator<Item = KeyId>) {
-        let mut places = [None; WARM_KEYS];
-        for (place, id) in places.iter_mut().zip(keys) {
-            *place = Some(self.keys.at(id).newest);
-        }
+    fn warm_versions(&self, compacted: Revision, ids: [Option<KeyId>; WARM_KEYS]) {
+        let mut places = ids.map(|id| id.map(|id| self.keys.at(id).newest));
         for _ in 0..WARM_VERSIONS {
             let versions = || places.iter().flatten().map(|id| self.versions.at(*id));
             black_box(versions().fold(0, |seen, version| seen ^ version.mod_revision));

@@ -182,17 +182,25 @@ impl Leases {
         SetAside { _pinned: self.pinned.take() }
     }
 
-    /// The first place at or behind `first` that the table has or had at the pinned moment, and the
-    /// lease that was there then. One place a call, so that a caller can stop in between.
-    pub(super) fn pinned_from(&self, first: u64) -> Option<(u64, Option<LeaseRow>)> {
+    /// The places at or behind `first` that the table has or had at the pinned moment, in order,
+    /// and the lease that was there then.
+    pub(super) fn pinned_from(
+        &self,
+        first: u64,
+    ) -> impl Iterator<Item = (u64, Option<LeaseRow>)> + use<'_> {
         let pinned = self.pinned.as_ref().expect("a moment is pinned");
-        let changed = pinned.range(first..).next().map(|(id, row)| (*id, *row));
-        let kept = self.table.range(first..).next().map(|(id, lease)| (*id, Some(lease.row(*id))));
-        match (changed, kept) {
-            (Some(changed), Some(kept)) if kept.0 < changed.0 => Some(kept),
-            (Some(changed), _) => Some(changed),
-            (None, kept) => kept,
-        }
+        let mut changed = pinned.range(first..).map(|(id, row)| (*id, *row)).peekable();
+        let mut kept = self.table.range(first..).peekable();
+        std::iter::from_fn(move || {
+            let changed_at = changed.peek().map(|(id, _)| *id);
+            if let Some((&id, lease)) =
+                kept.next_if(|(id, _)| changed_at.is_none_or(|at| **id < at))
+            {
+                return Some((id, Some(lease.row(id))));
+            }
+            kept.next_if(|(id, _)| changed_at == Some(**id));
+            changed.next()
+        })
     }
 
     /// Takes over a lease of a checkpoint, with no keys yet.

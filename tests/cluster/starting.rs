@@ -331,3 +331,43 @@ fn an_argument_that_is_no_text_is_a_wrong_flag() {
     let flags = ["--id", "1", "--data-dir"].map(OsStr::new);
     refused(&[&flags[..], &[directory]].concat()).says(2, &["UTF-8", r"data\xFF"]);
 }
+
+/// It executes itself once, as the same process, so that its memory is in huge pages where the
+/// system gives them to who asks; and not where somebody has decided that.
+#[test]
+fn it_asks_for_huge_pages_unless_somebody_has_decided() {
+    let modes = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let given = fs::read_to_string(modes).is_ok_and(|modes| modes.contains("[madvise]"));
+    let asks = given && cfg!(target_env = "gnu");
+    for decided in [None, Some("glibc.malloc.hugetlb=0")] {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (directory, log) = (folder.path().join("data"), folder.path().join("log"));
+        let address = free_address();
+        let flags = ["--id", "1", "--listen", &address, "--data-dir", text(&directory)];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raftd"));
+        command.args(flags).env("RUST_LOG", "info").stderr(fs::File::create(&log).unwrap());
+        command.env_remove("GLIBC_TUNABLES");
+        command.envs(decided.map(|value| ("GLIBC_TUNABLES", value)));
+        let mut child = command.spawn().unwrap();
+        let said = eventually("it starts", PATIENCE, || {
+            let said = fs::read_to_string(&log).unwrap();
+            said.lines().find(|line| line.contains("huge_pages=")).map(str::to_owned)
+        });
+        let of = |file: &str| fs::read(format!("/proc/{}/{file}", child.id())).unwrap();
+        let (arguments, environment) = (of("cmdline"), of("environ"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let texts = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\0', "\n");
+        assert!(texts(&arguments).trim_end().ends_with(&flags.join("\n")), "as they were given");
+        let environment = texts(&environment);
+        let set = environment.lines().find_map(|line| line.strip_prefix("GLIBC_TUNABLES="));
+        let asked = set.is_some_and(|set| set.contains("glibc.malloc.hugetlb=1"));
+        match decided {
+            None => assert_eq!(asked, asks, "{environment}"),
+            Some(_) => assert_eq!(set, decided),
+        }
+        if given {
+            assert!(said.ends_with(&format!("huge_pages={asked}")), "{said}");
+        }
+    }
+}
