@@ -22,7 +22,11 @@ const TUNABLE: &str = "glibc.malloc.hugetlb";
 
 /// Huge pages; and what is small enough to lie side by side comes from one heap, of which 64 MiB
 /// may be free before it is given back.
-const TUNABLES: &str = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8388608:glibc.malloc.trim_threshold=67108864";
+const TUNABLES: &str = concat!(
+    "glibc.malloc.hugetlb=1",
+    ":glibc.malloc.mmap_threshold=8388608",
+    ":glibc.malloc.trim_threshold=67108864",
+);
 
 /// Where Linux says who gets huge pages; what is in force stands in brackets.
 const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
