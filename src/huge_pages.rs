@@ -4,8 +4,11 @@
 //!
 //! Linux gives huge pages where a program asks for them (`madvise`, what most distributions set),
 //! and glibc's allocator asks if its tunables say so, which it reads once, when a program begins.
-//! So raftd begins twice: it names them in its environment and executes itself, as the same
-//! process. Whoever sets `glibc.malloc.hugetlb` in GLIBC_TUNABLES decides themselves; 0 is off.
+//! So with `--huge-pages` raftd begins twice: it names them in its environment and executes itself,
+//! as the same process. Whoever sets `glibc.malloc.hugetlb` in GLIBC_TUNABLES decides themselves.
+//!
+//! Why not by itself: a page of 2 MiB is filled with zeros when it is first written to, which on
+//! a virtual machine whose host has not given it that memory yet takes milliseconds, within a turn.
 //!
 //! Why not by `madvise` on maps of our own: what is random about a store is its index, its keys and
 //! its versions, and they are ordinary values, with an owner and a type. Why not an allocator of

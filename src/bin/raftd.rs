@@ -31,7 +31,9 @@ fn main() -> ExitCode {
         Ok(Parsed::Print(text)) => return print(&text),
         Err(error) => return say(USAGE, &error.to_string()),
     };
-    huge_pages::take();
+    if config.huge_pages {
+        huge_pages::take();
+    }
     stop_at_panics();
     let descriptors = raise_descriptor_limit();
     match serve(&config, descriptors) {

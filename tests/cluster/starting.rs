@@ -332,20 +332,25 @@ fn an_argument_that_is_no_text_is_a_wrong_flag() {
     refused(&[&flags[..], &[directory]].concat()).says(2, &["UTF-8", r"data\xFF"]);
 }
 
-/// It executes itself once, as the same process, so that its memory is in huge pages where the
-/// system gives them to who asks; and not where somebody has decided that.
+/// With the flag it executes itself once, as the same process, so that its memory is in huge pages
+/// where the system gives them to who asks; and not where somebody has decided that.
 #[test]
-fn it_asks_for_huge_pages_unless_somebody_has_decided() {
+fn it_asks_for_huge_pages_with_the_flag_unless_somebody_has_decided() {
     let modes = "/sys/kernel/mm/transparent_hugepage/enabled";
     let given = fs::read_to_string(modes).is_ok_and(|modes| modes.contains("[madvise]"));
     let asks = given && cfg!(target_env = "gnu");
-    for decided in [None, Some("glibc.malloc.hugetlb=0")] {
+    for (flag, decided) in [
+        (Some("--huge-pages"), None),
+        (Some("--huge-pages"), Some("glibc.malloc.hugetlb=0")),
+        (None, None),
+    ] {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (directory, log) = (folder.path().join("data"), folder.path().join("log"));
         let address = free_address();
-        let flags = ["--id", "1", "--listen", &address, "--data-dir", text(&directory)];
+        let mut flags = vec!["--id", "1", "--listen", &address, "--data-dir", text(&directory)];
+        flags.extend(flag);
         let mut command = Command::new(env!("CARGO_BIN_EXE_raftd"));
-        command.args(flags).env("RUST_LOG", "info").stderr(fs::File::create(&log).unwrap());
+        command.args(&flags).env("RUST_LOG", "info").stderr(fs::File::create(&log).unwrap());
         command.env_remove("GLIBC_TUNABLES");
         command.envs(decided.map(|value| ("GLIBC_TUNABLES", value)));
         let mut child = command.spawn().unwrap();
@@ -362,9 +367,9 @@ fn it_asks_for_huge_pages_unless_somebody_has_decided() {
         let environment = texts(&environment);
         let set = environment.lines().find_map(|line| line.strip_prefix("GLIBC_TUNABLES="));
         let asked = set.is_some_and(|set| set.contains("glibc.malloc.hugetlb=1"));
-        match decided {
-            None => assert_eq!(asked, asks, "{environment}"),
-            Some(_) => assert_eq!(set, decided),
+        match (flag, decided) {
+            (Some(_), None) => assert_eq!(asked, asks, "{environment}"),
+            (_, decided) => assert_eq!(set, decided),
         }
         if given {
             assert!(said.ends_with(&format!("huge_pages={asked}")), "{said}");
