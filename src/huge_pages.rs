@@ -1,6 +1,7 @@
 //! Memory in pages of 2 MiB. A store is read and written all over its memory, and with pages of
-//! 4 KiB the processor looks up most of them anew; on a virtual machine that takes longer than the
-//! access: measured there, a replicated put costs 0.5 to 0.7 of what it cost.
+//! 4 KiB the processor looks up most of them anew; on a virtual machine that can take longer than
+//! the access: there, under a load that lasted, a replicated put cost 0.5 to 0.7 of what it cost.
+//! In the bench's slices of a second, with pauses between them, nothing was gained.
 //!
 //! Linux gives huge pages where a program asks for them (`madvise`, what most distributions set),
 //! and glibc's allocator asks if its tunables say so, which it reads once, when a program begins.
