@@ -1,11 +1,10 @@
 //! Applies an entry: its commands in order, in groups, so that memory is waited for once per group.
 //!
-//! With more keys than the cache holds, a put waits for three lines that each depend on the one
-//! before: bucket, key, value. Done one put at a time, the waits add up. So a group of commands is
-//! decoded and hashed first, then all its buckets are loaded, then all its keys, then the places of
-//! its values: loads that do not depend on each other travel together. What was loaded is thrown
-//! away; the changes then find it in the cache. With 100,000 keys and 64 MiB of history this saves
-//! a quarter of a put.
+//! With more keys than the cache holds, a put waits for two lines, and the second depends on the
+//! first: bucket and key. Done one put at a time, the waits add up. So a group of commands is
+//! decoded and hashed first, then all its buckets are loaded, then all its keys: loads that do not
+//! depend on each other travel together. What was loaded is thrown away; the changes then find it
+//! in the cache. Where its value goes a put need not look for: beside the last one (`versions`).
 
 use std::error::Error;
 use std::fmt;
@@ -170,7 +169,7 @@ impl Store {
     /// Executes a put that no session calls, if whoever asks may: `None` if it is none, or they may
     /// not. It does what `execute_issued` does, and its revision stays in a register: an outline is
     /// copied in pieces, and to read back a piece that was just written in two the processor waits
-    /// until all it wrote before is in the cache, the value too. That was a third of a put.
+    /// until all it wrote before is in the cache, the value too.
     #[inline]
     fn put_plainly(&mut self, hash: KeyHash, issued: &Issued<'_>) -> Option<Revision> {
         let Issued { call: None, command: Command::Put { key, value }, .. } = issued else {
@@ -393,8 +392,8 @@ impl<'a> Group<'a> {
     }
 
     /// How many versions to free before the commands: as many as they will queue, range deletes and
-    /// ends of leases aside, so that a compacted history never grows; and just before they need
-    /// places and buffers, so that they get what is still in the cache. `tidy` frees the rest.
+    /// ends of leases aside, so that a compacted history never grows; and before they need
+    /// places, so that there are some. `tidy` frees the rest.
     fn spent(&self) -> usize {
         let issued = self.issued[..self.count].iter();
         let each = issued.map(|issued| match &issued.command {
@@ -413,7 +412,7 @@ impl<'a> Group<'a> {
         each.sum()
     }
 
-    /// Loads the buckets, then the keys of the commands, and the versions that will be freed.
+    /// Loads the buckets and the sessions of the commands, then the keys.
     fn touch(&self, store: &Store) {
         let hashes = &self.hashes[..self.count];
         let mut seen = hashes.iter().fold(0, |seen, hash| seen ^ store.index.touch(*hash));

@@ -15,8 +15,9 @@ use super::keys::KeyId;
 use super::queue::Queue;
 use super::versions::VersionId;
 
-/// What a superseded version costs beside its value: its cache line, its place in the queue, and
-/// the allocator's and the buffer's rounding. Bytes.
+/// What a superseded version counts for beside its value: what stands before that, its place in the
+/// queue, what is rounded up. It takes somewhat less; but what counts decides what is compacted, so
+/// all servers of a cluster count alike, whatever they keep it in. Bytes.
 const VERSION_BYTES: u64 = 112;
 
 /// What a deleted key costs beside its name, twice: entry, version, index, ordered map, queue.

@@ -20,6 +20,9 @@ use std::collections::VecDeque;
 
 /// What stands before the value. Bytes.
 const HEADER_BYTES: usize = 40;
+/// Where in it two of its fields stand.
+const OLDER_AT: usize = 32;
+const LENGTH_AT: usize = 36;
 /// Room for the smallest value. Bytes.
 const VALUE_BYTES_MIN: usize = 16;
 /// Room for the largest value that shares its chunk. Bytes.
@@ -164,8 +167,8 @@ impl Versions {
         let (header, rest) = record.split_first_chunk().expect("a record begins with its header");
         let [mod_revision, create_revision, version, lease] =
             [0, 8, 16, 24].map(|at| u64_at(header, at));
-        let length = usize::try_from(u32_at(header, 36)).expect("raftd runs on 64 bits");
-        let (older, value) = (VersionId(u32_at(header, 32)), &rest[..length]);
+        let length = usize::try_from(u32_at(header, LENGTH_AT)).expect("raftd runs on 64 bits");
+        let (older, value) = (VersionId(u32_at(header, OLDER_AT)), &rest[..length]);
         Version { mod_revision, create_revision, version, lease, older, value }
     }
 
@@ -190,8 +193,8 @@ impl Versions {
         header[8..16].copy_from_slice(&create_revision.to_le_bytes());
         header[16..24].copy_from_slice(&version.to_le_bytes());
         header[24..32].copy_from_slice(&lease.to_le_bytes());
-        header[32..36].copy_from_slice(&older.0.to_le_bytes());
-        header[36..40].copy_from_slice(&length.to_le_bytes());
+        header[OLDER_AT..LENGTH_AT].copy_from_slice(&older.0.to_le_bytes());
+        header[LENGTH_AT..].copy_from_slice(&length.to_le_bytes());
         rest[..value.len()].copy_from_slice(value);
         id
     }
@@ -200,7 +203,7 @@ impl Versions {
     pub(super) fn set_older(&mut self, id: VersionId, older: VersionId) {
         let (at, slot) = id.place();
         let Chunk { records, stride, .. } = &mut self.chunks[at];
-        let field = slot * *stride + 32;
+        let field = slot * *stride + OLDER_AT;
         records[field..field + 4].copy_from_slice(&older.0.to_le_bytes());
     }
 

@@ -34,7 +34,7 @@ const READ_PATIENCE_ELECTIONS: u64 = 10;
 const READ_GROUP: usize = 16;
 
 /// Versions freed after compaction in a turn that applies nothing. A turn that applies frees what
-/// it needs, when it needs it: freed ahead, the places would be cold again when values come.
+/// it needs, when it needs it.
 const TIDY_PER_TURN: usize = 512;
 
 /// The same in a turn that applies: enough that reads and deletes alone cannot hold memory back.
